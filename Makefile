@@ -1,0 +1,41 @@
+# make run    sets up what the simulation needs (no torch, no ray) and compares the policies on the shipped workload
+# make test   sets everything up and runs all tests, the notebook included
+.PHONY: run test lint bench clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+SETUP := pyproject.toml constraints.txt
+export MPLBACKEND = Agg
+
+run: $(VENV)/.ready-run
+	$(BIN)/elastune compare experiments/catalog/headline.yaml --seeds 20 --output results/headline
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+bench: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -m benchmark -s -n 0
+
+clean:
+	rm -rf $(VENV) build dist results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: set-up is done once, and again only when the project file or the constraints change.
+$(VENV)/.ready-run: $(SETUP)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.ready-test: $(SETUP) $(VENV)/.ready-run
+	$(PIP) install --constraint constraints.txt --editable '.[bridge,notebooks,dev]'
+	touch $@
