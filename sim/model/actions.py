@@ -1,0 +1,73 @@
+"""Wishes of a policy, in the imperative. Imports only the standard library and msgspec."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from sim.model.ids import TrialId
+
+
+class Wish(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Base of all wishes."""
+
+
+class ScaleTo(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Hold this many instances from now on; lost ones are asked for again.
+
+    None means the job's first instance type, and on-demand.
+    """
+
+    instances: int
+    instance_type: str | None = None
+    market: str | None = None
+
+
+class RunTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Train the trial on `gpus` GPUs until it has completed `until_iteration` iterations in all.
+
+    It waits in the controller while its trial is still ending or its GPUs are not free, first wished first started.
+    `report_every` > 0 asks for a ProgressReported at each multiple of it.
+    """
+
+    trial: TrialId
+    gpus: int
+    until_iteration: int
+    report_every: int = 0
+
+
+class PauseTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """End the trial's segment at its next safe point, with a checkpoint; it may run again."""
+
+    trial: TrialId
+
+
+class StopTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """End the trial's segment; it never runs again."""
+
+    trial: TrialId
+
+
+class CloneTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Copy the checkpoint of `source` to `target`, which goes on with another configuration (real runs only)."""
+
+    source: TrialId
+    target: TrialId
+    configuration: dict[str, float | int | str | bool | None]
+
+
+class SetTimer(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Ask for a TimerFired(tag) at `at_s`; setting a tag again moves its timer."""
+
+    tag: str
+    at_s: float
+
+
+class FinishRun(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """The job is over and this trial is its answer; None where nothing was trained."""
+
+    best: TrialId | None
+
+
+Action: TypeAlias = ScaleTo | RunTrial | PauseTrial | StopTrial | CloneTrial | SetTimer | FinishRun

@@ -1,0 +1,65 @@
+"""Orders of the controller to a backend, in the imperative. Imports only the standard library and msgspec."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from sim.model.ids import InstanceId, Placement, SegmentId, TrialId
+
+
+class Order(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Base of all orders."""
+
+
+class ProvisionInstance(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Rent a machine. Answered by InstanceLaunched and InstanceReady, or by InstanceRefused."""
+
+    instance: InstanceId
+    instance_type: str
+    market: str
+
+
+class ReleaseInstance(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Give a machine back, or cancel its request. Gangs still on it are cut at once. Answered by InstanceGone."""
+
+    instance: InstanceId
+
+
+class StartSegment(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Train a trial on these GPUs. Answered by exactly one SegmentEnded.
+
+    Attributes:
+        from_iteration: iterations of its last durable checkpoint, 0 for a new trial.
+        report_every: a ProgressReported at each multiple of it; 0 for none.
+        checkpoint_every: a checkpoint at each multiple of it, besides the one at the segment's end; 0 for none.
+        restore_from: the trial whose checkpoint is loaded; None for a new trial.
+        configuration: where a real run must be told (sampled or cloned trials); None where the trial's number says it.
+    """
+
+    segment: SegmentId
+    trial: TrialId
+    placement: Placement
+    from_iteration: int
+    until_iteration: int
+    report_every: int = 0
+    checkpoint_every: int = 0
+    restore_from: TrialId | None = None
+    configuration: dict[str, float | int | str | bool | None] | None = None
+
+
+class EndSegment(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """End a segment at its next safe point (the end of the iteration under way), with a checkpoint."""
+
+    segment: SegmentId
+
+
+class StartTimer(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Answer with TimerFired(tag) at `at_s`; an earlier timer of the same tag is void."""
+
+    tag: str
+    at_s: float
+
+
+Command: TypeAlias = ProvisionInstance | ReleaseInstance | StartSegment | EndSegment | StartTimer

@@ -1,0 +1,141 @@
+"""Facts: what has happened, in the past tense. Imports only the standard library and msgspec.
+
+Scores are None where there is none: nothing was completed yet, or the run diverged (NaN in the recorded curve; JSON knows
+no NaN, and a diverged run ranks last either way).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias
+
+import msgspec
+
+from sim.model.ids import InstanceId, SegmentId, TrialId
+
+
+class Outcome(enum.StrEnum):
+    """How a segment ended."""
+
+    COMPLETED = "completed"
+    """It reached the iteration it was started for."""
+    ENDED = "ended"
+    """It was told to end and did, at a safe point."""
+    FAILED = "failed"
+    """A worker died; its machines live on."""
+    INSTANCE_GONE = "instance_gone"
+    """A machine under it went away."""
+
+
+class GoneCause(enum.StrEnum):
+    """Why an instance is gone."""
+
+    RELEASED = "released"
+    RECLAIMED = "reclaimed"
+    LOST = "lost"
+
+
+class Fact(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Base of all facts.
+
+    Attributes:
+        at_s: when it happened, seconds since the run started.
+    """
+
+    at_s: float
+
+
+class RunStarted(Fact, frozen=True, tag=True, gc=False):
+    """The first fact of every run."""
+
+
+class InstanceLaunched(Fact, frozen=True, tag=True, gc=False):
+    """Queueing is over, the machine boots; the bill may start."""
+
+    instance: InstanceId
+
+
+class InstanceReady(Fact, frozen=True, tag=True, gc=False):
+    """The machine can train."""
+
+    instance: InstanceId
+
+
+class InstanceRefused(Fact, frozen=True, tag=True, gc=False):
+    """The provider has no capacity, or the quota is used up; the request is void."""
+
+    instance: InstanceId
+    reason: str
+
+
+class ReclaimNoticed(Fact, frozen=True, tag=True, gc=False):
+    """The provider will take the machine back at `gone_at_s`."""
+
+    instance: InstanceId
+    gone_at_s: float
+
+
+class InstanceGone(Fact, frozen=True, tag=True, gc=False):
+    """The machine is no longer ours; comes after the SegmentEnded of its gangs."""
+
+    instance: InstanceId
+    cause: GoneCause
+
+
+class ProgressReported(Fact, frozen=True, tag=True, gc=False):
+    """A segment passed an iteration its policy asked to hear of; the last iteration comes with SegmentEnded only."""
+
+    trial: TrialId
+    segment: SegmentId
+    iteration: int
+    score: float | None
+
+
+class SegmentEnded(Fact, frozen=True, tag=True, gc=False):
+    """A segment gave its GPUs back.
+
+    Attributes:
+        iteration: iterations of the trial completed, over all its segments.
+        checkpoint_iteration: the last of them that is durable; a later segment goes on from there.
+        score: the score at `iteration`.
+        launch_s: seconds spent on starting workers and restoring.
+        train_s: seconds spent on training, an iteration cut short included.
+        checkpoint_s: seconds spent on writing checkpoints.
+    """
+
+    trial: TrialId
+    segment: SegmentId
+    iteration: int
+    checkpoint_iteration: int
+    score: float | None
+    outcome: Outcome
+    launch_s: float
+    train_s: float
+    checkpoint_s: float
+
+
+class TrialSampled(Fact, frozen=True, tag=True, gc=False):
+    """A sampler proposed a configuration; part of the journal, so that replay needs no sampler."""
+
+    trial: TrialId
+    configuration: dict[str, float | int | str | bool | None]
+
+
+class TimerFired(Fact, frozen=True, tag=True, gc=False):
+    """A timer the policy set has run out."""
+
+    tag: str
+
+
+Event: TypeAlias = (
+    RunStarted
+    | InstanceLaunched
+    | InstanceReady
+    | InstanceRefused
+    | ReclaimNoticed
+    | InstanceGone
+    | ProgressReported
+    | SegmentEnded
+    | TrialSampled
+    | TimerFired
+)

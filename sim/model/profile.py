@@ -1,0 +1,175 @@
+"""Belief and truth about a workload and a cloud, as different types. Imports only the standard library and numpy.
+
+A policy or planner only ever gets the `Profile`. The `GroundTruth` and the `CloudTruth` are read by the simulated backend.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sim.model.protocols import Scaling
+
+
+def _require_seconds(**named_s: float) -> None:
+    for name, seconds in named_s.items():
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise InputError(f"{name} is {seconds}, but must be a number >= 0")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds around the training of a trial.
+
+    Attributes:
+        launch_s: starting the workers of a trial that has not run before.
+        checkpoint_s: writing one durable checkpoint.
+        rescale_s: checkpoint and launch together when a trial goes on elsewhere; at least `checkpoint_s`.
+    """
+
+    launch_s: float = 0.0
+    checkpoint_s: float = 0.0
+    rescale_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_seconds(launch_s=self.launch_s, checkpoint_s=self.checkpoint_s, rescale_s=self.rescale_s)
+        if self.rescale_s < self.checkpoint_s:
+            raise InputError(
+                f"rescale_s is {self.rescale_s}, but it contains the checkpoint and so must be at least {self.checkpoint_s}"
+            )
+
+    @property
+    def resume_s(self) -> float:
+        """Seconds from the start of a resumed segment to its first iteration."""
+        return self.rescale_s - self.checkpoint_s
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A waiting time: log-normal with this mean and coefficient of variation, constant where that is 0."""
+
+    mean_s: float
+    cv: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_seconds(mean_s=self.mean_s, cv=self.cv)
+
+    def draw_s(self, rng: np.random.Generator) -> float:
+        """One waiting time in seconds."""
+        if self.cv == 0 or self.mean_s == 0:
+            return self.mean_s
+        variance = math.log1p(self.cv**2)
+        return float(rng.lognormal(math.log(self.mean_s) - variance / 2, math.sqrt(variance)))
+
+
+@dataclass(frozen=True)
+class Startup:
+    """How a machine comes up: the provider's queue, then boot and set-up."""
+
+    queue: Delay = Delay(0.0)
+    init: Delay = Delay(0.0)
+
+    @property
+    def mean_s(self) -> float:
+        """Mean seconds from request to readiness."""
+        return self.queue.mean_s + self.init.mean_s
+
+
+@dataclass(frozen=True)
+class Stragglers:
+    """Spread of an iteration's duration, log-normal with mean 1 (coefficients of variation).
+
+    Attributes:
+        persistent_cv: a factor that stays with a trial.
+        per_iteration_cv: a factor drawn anew for each iteration.
+    """
+
+    persistent_cv: float = 0.0
+    per_iteration_cv: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_seconds(persistent_cv=self.persistent_cv, per_iteration_cv=self.per_iteration_cv)
+
+    @property
+    def any(self) -> bool:
+        """Whether durations vary at all."""
+        return self.persistent_cv > 0 or self.per_iteration_cv > 0
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What breaks, as rates per hour of life (exponential waiting times).
+
+    Attributes:
+        instance_loss_per_hour: of an instance, from its launch.
+        segment_failure_per_hour: of a running segment's workers.
+    """
+
+    instance_loss_per_hour: float = 0.0
+    segment_failure_per_hour: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_seconds(
+            instance_loss_per_hour=self.instance_loss_per_hour, segment_failure_per_hour=self.segment_failure_per_hour
+        )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What an operator could have measured: all that policies and planners know of workload and cloud.
+
+    Attributes:
+        iteration_s: mean seconds per iteration on one GPU (tau in the papers).
+        scaling: believed speed-up (lambda).
+        sync_s: seconds a barrier between stages takes (collecting and ranking).
+    """
+
+    iteration_s: float
+    scaling: Scaling
+    timings: Timings = Timings()
+    startup: Startup = Startup()
+    stragglers: Stragglers = Stragglers()
+    sync_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.iteration_s) and self.iteration_s > 0):
+            raise InputError(f"iteration_s is {self.iteration_s}, but must be a positive number")
+        _require_seconds(sync_s=self.sync_s)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What really happens when a drawn configuration trains.
+
+    Attributes:
+        scores: (trials, iterations) float; `scores[t, k]` after k + 1 iterations, not finite where the run diverged.
+        iteration_s: (trials,) float; mean seconds per iteration on one GPU.
+        scaling: true speed-up.
+    """
+
+    scores: np.ndarray
+    iteration_s: np.ndarray
+    scaling: Scaling
+    timings: Timings = Timings()
+    stragglers: Stragglers = Stragglers()
+
+
+@dataclass(frozen=True)
+class CloudTruth:
+    """What really happens when a machine is rented.
+
+    Attributes:
+        capacity_instances: how many the provider can give at once; None for no limit.
+        release_s: seconds from giving an instance back to the end of its bill.
+    """
+
+    startup: Startup = Startup()
+    faults: Faults = field(default_factory=Faults)
+    capacity_instances: int | None = None
+    release_s: float = 0.0

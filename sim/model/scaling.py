@@ -1,0 +1,109 @@
+"""How much faster a gang of GPUs trains one trial. Imports only the standard library and numpy."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def _check_gang(scaling: object, gpus: int, max_gpus: int) -> None:
+    if not 1 <= gpus <= max_gpus:
+        raise InputError(
+            f"{type(scaling).__name__}: speed-up of {gpus} GPUs asked for; it is known for 1 to {max_gpus}"
+        )
+
+
+@dataclass(frozen=True)
+class TableScaling:
+    """Measured speed-ups, linear in between; no gang is larger than the last point.
+
+    Attributes:
+        points: speed-up over one GPU by number of GPUs; 1: 1.0 is required.
+    """
+
+    points: Mapping[int, float]
+    _gpus: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _by_gpus: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        gpus = sorted(self.points)
+        if not gpus or gpus[0] != 1 or not math.isclose(self.points[1], 1.0, rel_tol=1e-6):
+            raise InputError(f"scaling {dict(self.points)}: a table of speed-ups starts with 1 GPU at 1.0")
+        for count in gpus:
+            if not (math.isfinite(self.points[count]) and self.points[count] > 0):
+                raise InputError(f"scaling: the speed-up of {count} GPUs is {self.points[count]}, but must be positive")
+        object.__setattr__(self, "_gpus", tuple(gpus))
+        object.__setattr__(self, "_by_gpus", tuple(self._interpolate(count) for count in range(1, gpus[-1] + 1)))
+
+    def _interpolate(self, gpus: int) -> float:
+        at = bisect.bisect_left(self._gpus, gpus)
+        right = self._gpus[at]
+        if right == gpus:
+            return float(self.points[right])
+        left = self._gpus[at - 1]
+        share = (gpus - left) / (right - left)
+        return float(self.points[left] + share * (self.points[right] - self.points[left]))
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang the table covers."""
+        return self._gpus[-1]
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  a table by GPUs alone says nothing of nodes
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        if not 1 <= gpus <= len(self._by_gpus):
+            _check_gang(self, gpus, len(self._by_gpus))
+        return self._by_gpus[gpus - 1]
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """Twice the GPUs, half the time."""
+
+    max_gpus: int = 64
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  linear on any number of nodes
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        _check_gang(self, gpus, self.max_gpus)
+        return float(gpus)
+
+
+@dataclass(frozen=True)
+class AmdahlScaling:
+    """Amdahl's law: `serial` of the work is not divided."""
+
+    serial: float
+    max_gpus: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.serial <= 1:
+            raise InputError(f"scaling: the serial share is {self.serial}, but must be between 0 and 1")
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  the law knows no nodes
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        _check_gang(self, gpus, self.max_gpus)
+        return 1.0 / (self.serial + (1.0 - self.serial) / gpus)
+
+
+@dataclass(frozen=True)
+class PowerScaling:
+    """Speed-up gpus ** exponent."""
+
+    exponent: float
+    max_gpus: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.exponent <= 1:
+            raise InputError(f"scaling: the exponent is {self.exponent}, but must be between 0 and 1")
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  the law knows no nodes
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        _check_gang(self, gpus, self.max_gpus)
+        return float(gpus**self.exponent)
