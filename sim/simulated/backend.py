@@ -1,0 +1,227 @@
+"""The simulated backend: orders become SimPy timeouts, timeouts become facts.
+
+One timeout and one fact per segment, its course computed from arrays when it starts and settled where it is cut short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import simpy
+from simpy.core import EmptySchedule
+
+from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from sim.model.errors import InputError
+from sim.model.events import GoneCause, InstanceGone, Outcome, ProgressReported, RunStarted, SegmentEnded, TimerFired
+from sim.simulated.cloud import Cloud
+from sim.simulated.trainer import Course
+from sim.simulated.truth import Draws
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sim.model.commands import Command
+    from sim.model.events import Event
+    from sim.model.ids import InstanceId, SegmentId
+    from sim.model.profile import CloudTruth, GroundTruth
+    from sim.streams import Streams
+
+
+class SimulatedBackend:
+    """Replays a workload's ground truth on a simulated cloud; see `sim.model.protocols.Backend`.
+
+    Simultaneous facts come in SimPy's order: time, priority, then the order in which they were scheduled.
+    """
+
+    def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams) -> None:
+        self._launch_s, self._resume_s = truth.timings.launch_s, truth.timings.resume_s
+        self._checkpoint_s = truth.timings.checkpoint_s
+        self._last_iteration = truth.scores.shape[1]
+        self._env = simpy.Environment()
+        self._draws = Draws(truth, cloud, streams)
+        self._facts: deque[Event] = deque((RunStarted(0.0),))
+        self._cloud = Cloud(self._env, cloud, self._draws, tell=self._facts.append, on_gone=self._instance_gone)
+        self._courses: dict[SegmentId, Course] = {}
+        self._timers: dict[str, simpy.Event] = {}
+        self._scores = truth.scores
+        self._varies = truth.stragglers.any
+        self._fails = cloud.faults.segment_failure_per_hour > 0
+
+    def perform(self, command: Command) -> None:
+        """Take an order; see `sim.model.protocols.Backend`."""
+        if type(command) is StartSegment:
+            self._start(command)
+            return
+        match command:
+            case EndSegment():
+                self._end(command)
+            case ProvisionInstance():
+                self._cloud.provision(command.instance)
+            case ReleaseInstance():
+                self._cut_gangs(command.instance, Outcome.ENDED)
+                self._cloud.release(command.instance)
+            case StartTimer():
+                self._start_timer(command)
+
+    def next_event(self) -> Event | None:
+        """Jump to the next fact; see `sim.model.protocols.Backend`."""
+        facts, step = self._facts, self._env.step
+        try:
+            while not facts:
+                step()
+        except EmptySchedule:
+            return None
+        return facts.popleft()
+
+    def close(self) -> None:
+        """Drop what is still scheduled."""
+        self._courses.clear()
+
+    # Segments.
+
+    def _start(self, order: StartSegment) -> None:
+        env, placement = self._env, order.placement
+        if order.until_iteration > self._last_iteration:
+            raise InputError(
+                f"trial {order.trial} is to train for {order.until_iteration} iterations, but its curve ends at"
+                f" {self._last_iteration}"
+            )
+        nodes = len(placement)
+        gpus = placement[0][1] if nodes == 1 else sum(count for _, count in placement)
+        course = Course(
+            order,
+            env.now,
+            self._launch_s if order.restore_from is None else self._resume_s,
+            self._draws.iteration_s(order.trial, gpus, nodes),
+            self._checkpoint_s,
+        )
+        if self._varies or order.checkpoint_every:
+            course.vary(self._draws.slowness(order.trial) if self._varies else None)
+        self._courses[order.segment] = course
+        for instance, _ in placement:
+            if not self._cloud.is_live(instance):
+                self._settle(course, Outcome.INSTANCE_GONE)
+                return
+        self._at(course.end_s, course, self._completed)
+        if order.report_every:
+            self._report_next(course, order.from_iteration)
+        if self._fails:
+            fails_after_s = self._draws.segment_fails_after_s(order.trial)
+            if fails_after_s < course.end_s:
+                self._at(fails_after_s, course, self._failed)
+
+    def _at(self, delay_s: float, course: Course, callback: Callable[[simpy.Event], None]) -> None:
+        callbacks = simpy.Timeout(self._env, delay_s, course).callbacks
+        assert callbacks is not None  # a fresh timeout has not been processed
+        callbacks.append(callback)
+
+    def _completed(self, timeout: simpy.Event) -> None:
+        """The segment has trained to its end, or to where it was told to end, and written its checkpoint."""
+        course = cast("Course", timeout.value)
+        if course.is_over or course.ends_after < course.iterations:
+            return
+        self._tell_ended(course, course.iterations, Outcome.COMPLETED, is_saved=True)
+
+    def _end(self, order: EndSegment) -> None:
+        """Let the iteration under way finish, write a checkpoint, and end."""
+        course = self._courses.get(order.segment)
+        if course is None:
+            return  # its end is told already, and the order crossed it on the way
+        elapsed_s = self._env.now - course.started_at_s
+        course.ends_after = course.safe_point(elapsed_s)
+        if course.ends_after == 0 < course.iterations:
+            self._settle(course, Outcome.ENDED)
+        elif course.ends_after < course.iterations:
+            saved_s = course.boundary_s(course.ends_after) + self._checkpoint_s
+            self._at(saved_s - elapsed_s, course, self._ended)
+
+    def _ended(self, timeout: simpy.Event) -> None:
+        course = cast("Course", timeout.value)
+        if not course.is_over:
+            self._tell_ended(course, course.ends_after, Outcome.ENDED, is_saved=True)
+
+    def _failed(self, timeout: simpy.Event) -> None:
+        course = cast("Course", timeout.value)
+        if not course.is_over:
+            self._settle(course, Outcome.FAILED)
+
+    def _settle(self, course: Course, outcome: Outcome) -> None:
+        """The segment breaks now; only checkpoints written before are durable."""
+        elapsed_s = self._env.now - course.started_at_s
+        self._tell_ended(course, min(course.completed(elapsed_s), course.ends_after), outcome, is_saved=False)
+
+    def _tell_ended(self, course: Course, completed: int, outcome: Outcome, *, is_saved: bool) -> None:
+        order, now_s = course.order, self._env.now
+        course.is_over = True
+        del self._courses[order.segment]
+        iteration = order.from_iteration + completed
+        elapsed_s = now_s - course.started_at_s
+        launch_s = min(elapsed_s, course.launch_s)
+        # Whatever follows the last iteration is its checkpoint, finished or not.
+        checkpoint_s = elapsed_s - course.boundary_s(completed) if completed == course.ends_after else 0.0
+        if order.checkpoint_every:
+            checkpoint_s += course.checkpoints_s(completed)
+        train_s = elapsed_s - launch_s - checkpoint_s
+        self._facts.append(
+            SegmentEnded(
+                now_s,
+                order.trial,
+                order.segment,
+                iteration,
+                iteration if is_saved else course.durable(completed),
+                self._score(order.trial, iteration),
+                outcome,
+                launch_s,
+                max(0.0, train_s),
+                max(0.0, checkpoint_s),
+            )
+        )
+
+    def _score(self, trial: int, iteration: int) -> float | None:
+        if iteration == 0:
+            return None
+        score: float = self._scores.item(trial, iteration - 1)
+        return score if math.isfinite(score) else None
+
+    def _report_next(self, course: Course, after_iteration: int) -> None:
+        """Schedule the next report only: a queue prefilled with whole curves is slow."""
+        order = course.order
+        iteration = after_iteration - after_iteration % order.report_every + order.report_every
+        if iteration < order.until_iteration:
+            due_s = course.boundary_s(iteration - order.from_iteration)
+            elapsed_s = self._env.now - course.started_at_s
+            self._at(due_s - elapsed_s, course, lambda _: self._report(course, iteration))
+
+    def _report(self, course: Course, iteration: int) -> None:
+        order = course.order
+        if course.is_over or iteration - order.from_iteration >= course.ends_after:
+            return
+        self._facts.append(
+            ProgressReported(self._env.now, order.trial, order.segment, iteration, self._score(order.trial, iteration))
+        )
+        self._report_next(course, iteration)
+
+    # Machines and timers.
+
+    def _cut_gangs(self, instance: InstanceId, outcome: Outcome) -> None:
+        for course in list(self._courses.values()):
+            if any(number == instance for number, _ in course.order.placement):
+                self._settle(course, outcome)
+
+    def _instance_gone(self, instance: InstanceId, cause: GoneCause) -> None:
+        self._cut_gangs(instance, Outcome.INSTANCE_GONE)
+        self._facts.append(InstanceGone(self._env.now, instance, cause))
+
+    def _start_timer(self, order: StartTimer) -> None:
+        timer = self._env.timeout(max(order.at_s - self._env.now, 0.0), order.tag)
+        self._timers[order.tag] = timer
+        assert timer.callbacks is not None  # a fresh timeout has not been processed
+        timer.callbacks.append(self._timer_fired)
+
+    def _timer_fired(self, timer: simpy.Event) -> None:
+        tag = cast("str", timer.value)
+        if self._timers.get(tag) is timer:
+            del self._timers[tag]
+            self._facts.append(TimerFired(self._env.now, tag))

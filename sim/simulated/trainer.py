@@ -1,0 +1,109 @@
+"""The course of one segment, known from arrays when it starts. Imports numpy only."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sim.model.commands import StartSegment
+
+
+class Course:
+    """When a segment will have done what, in seconds since its start, if nothing interferes.
+
+    Attributes:
+        order: the StartSegment it carries out.
+        started_at_s: when it started.
+        iterations: how many it is to do.
+        launch_s: before its first iteration.
+        end_s: when its closing checkpoint is written.
+        ends_after: iterations after which it ends; fewer than `iterations` where it was told to end.
+        is_over: its SegmentEnded has been told.
+    """
+
+    __slots__ = (
+        "_boundaries_s",
+        "_checkpoint_s",
+        "_iteration_s",
+        "end_s",
+        "ends_after",
+        "is_over",
+        "iterations",
+        "launch_s",
+        "order",
+        "started_at_s",
+    )
+
+    def __init__(
+        self, order: StartSegment, started_at_s: float, launch_s: float, iteration_s: float, checkpoint_s: float
+    ) -> None:
+        self.order = order
+        self.started_at_s = started_at_s
+        self.iterations = max(order.until_iteration - order.from_iteration, 0)
+        self.ends_after = self.iterations
+        self.launch_s = launch_s
+        self.is_over = False
+        self._iteration_s = iteration_s
+        self._checkpoint_s = checkpoint_s
+        self._boundaries_s: np.ndarray | None = None
+        self.end_s = launch_s + self.iterations * iteration_s + checkpoint_s
+
+    def vary(self, slowness: np.ndarray | None) -> None:
+        """Let durations vary, and pay for the checkpoints within the segment.
+
+        Args:
+            slowness: (job iterations,) factor per iteration of the trial, or None.
+        """
+        order = self.order
+        each_s = np.full(self.iterations, self._iteration_s)
+        if slowness is not None:
+            each_s *= slowness[order.from_iteration : order.from_iteration + self.iterations]
+        if order.checkpoint_every:
+            # Iteration k + 1 can only begin when the checkpoint after iteration k is written.
+            done = np.arange(order.from_iteration, order.from_iteration + self.iterations)
+            each_s[1:] += self._checkpoint_s * (done[1:] % order.checkpoint_every == 0)
+        self._boundaries_s = np.concatenate(([0.0], np.cumsum(each_s)))
+        self.end_s = self.launch_s + float(self._boundaries_s[-1]) + self._checkpoint_s
+
+    def boundary_s(self, iterations: int) -> float:
+        """When this many iterations of the segment are complete."""
+        if self._boundaries_s is None:
+            return self.launch_s + iterations * self._iteration_s
+        return self.launch_s + float(self._boundaries_s[iterations])
+
+    def completed(self, elapsed_s: float) -> int:
+        """Iterations of the segment that are complete after this time."""
+        trained_s = elapsed_s - self.launch_s
+        if trained_s < 0:
+            return 0
+        # The tolerance counts an iteration that ends at this very moment.
+        if self._boundaries_s is None:
+            return min(math.floor(trained_s / self._iteration_s + 1e-9), self.iterations)
+        return int(np.searchsorted(self._boundaries_s, trained_s * (1 + 1e-12) + 1e-9, side="right")) - 1
+
+    def durable(self, completed: int) -> int:
+        """Iterations of the trial that are durable when the segment breaks after `completed` of its iterations."""
+        order = self.order
+        every = order.checkpoint_every
+        if not every:
+            return order.from_iteration
+        # The checkpoint that follows an iteration is complete when the iteration after it is.
+        reached = order.from_iteration + max(completed - 1, 0)
+        return max(order.from_iteration, reached - reached % every)
+
+    def safe_point(self, elapsed_s: float) -> int:
+        """Iterations of the segment after which it can end if it is told so now."""
+        done = self.completed(elapsed_s)
+        at_boundary = elapsed_s - self.boundary_s(done) <= 1e-9
+        return done if at_boundary or done == self.iterations else done + 1
+
+    def checkpoints_s(self, completed: int) -> float:
+        """Seconds spent on checkpoints within the segment before it had completed this many iterations."""
+        every = self.order.checkpoint_every
+        if not every or completed < 2:
+            return 0.0
+        first = self.order.from_iteration
+        return self._checkpoint_s * ((first + completed - 1) // every - first // every)

@@ -1,0 +1,86 @@
+"""What the world draws: how long iterations, failures and machines last. Imports the pure core and numpy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.model.prices import SECONDS_PER_HOUR
+
+if TYPE_CHECKING:
+    from sim.model.profile import CloudTruth, GroundTruth
+    from sim.streams import Streams
+
+_TRIALS_PER_BLOCK = 256  # one generator per block: building one takes 20 us, drawing a row of 81 takes 2
+
+
+class Draws:
+    """Random quantities of one run, each from the stream of its own entity, whatever the policy does and when."""
+
+    def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams) -> None:
+        self._truth = truth
+        self._cloud = cloud
+        self._streams = streams
+        self._blocks: dict[int, np.ndarray] = {}
+        self._speedups: dict[tuple[int, int], float] = {}
+        self._iteration_s: list[float] = truth.iteration_s.tolist()
+        self._failures_of_trial: dict[int, int] = {}
+
+    def iteration_s(self, trial: int, gpus: int, nodes: int) -> float:
+        """Mean seconds per iteration of the trial on this gang."""
+        speedup = self._speedups.get((gpus, nodes))
+        if speedup is None:
+            speedup = self._speedups[gpus, nodes] = self._truth.scaling.speedup(gpus, nodes)
+        return self._iteration_s[trial] / speedup
+
+    def slowness(self, trial: int) -> np.ndarray:
+        """(iterations,) factor on the duration of each iteration of the trial, mean 1."""
+        block, row = divmod(trial, _TRIALS_PER_BLOCK)
+        factors = self._blocks.get(block)
+        if factors is None:
+            factors = self._blocks[block] = self._draw_block(block)
+        return np.asarray(factors[row])
+
+    def _draw_block(self, block: int) -> np.ndarray:
+        stragglers = self._truth.stragglers
+        iterations = self._truth.scores.shape[1]
+        persistent = _log_normal(
+            self._streams.rng("persistent-slowness", block), stragglers.persistent_cv, (_TRIALS_PER_BLOCK, 1)
+        )
+        per_iteration = _log_normal(
+            self._streams.rng("iteration-slowness", block), stragglers.per_iteration_cv, (_TRIALS_PER_BLOCK, iterations)
+        )
+        factors: np.ndarray = persistent * per_iteration
+        return factors
+
+    def segment_fails_after_s(self, trial: int) -> float:
+        """Seconds until the next segment of this trial fails; infinite where nothing fails."""
+        rate_per_hour = self._cloud.faults.segment_failure_per_hour
+        if rate_per_hour <= 0:
+            return math.inf
+        nth = self._failures_of_trial[trial] = self._failures_of_trial.get(trial, -1) + 1
+        return float(self._streams.rng("segment-failure", trial, nth).exponential(SECONDS_PER_HOUR / rate_per_hour))
+
+    def queue_s(self, instance: int) -> float:
+        """Seconds the provider takes to launch this instance."""
+        return self._cloud.startup.queue.draw_s(self._streams.rng("queue", instance))
+
+    def init_s(self, instance: int) -> float:
+        """Seconds this instance takes from launch to readiness."""
+        return self._cloud.startup.init.draw_s(self._streams.rng("init", instance))
+
+    def instance_lives_s(self, instance: int) -> float:
+        """Seconds from launch until this instance is lost; infinite where none is."""
+        rate_per_hour = self._cloud.faults.instance_loss_per_hour
+        if rate_per_hour <= 0:
+            return math.inf
+        return float(self._streams.rng("instance-loss", instance).exponential(SECONDS_PER_HOUR / rate_per_hour))
+
+
+def _log_normal(rng: np.random.Generator, cv: float, shape: tuple[int, int]) -> np.ndarray:
+    if cv == 0:
+        return np.ones(shape)
+    variance = math.log1p(cv**2)
+    return rng.lognormal(-variance / 2, math.sqrt(variance), shape)
