@@ -1,0 +1,177 @@
+"""Keeping deadline and budget, shared by every policy: when to stop, what still fits, who is the answer [ours].
+
+The deadline T is absolute. The budget B bounds the committed bill: what everything would cost if it were given back now. As
+the bill of the machines held grows steadily, B is a time as well, the last at which it is kept; the earlier of both ends the
+run. Trials that cannot end before it on their own are paused at the last iteration whose checkpoint still fits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from policies.planning.plan import MARGIN_S
+from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
+from sim.model.events import (
+    InstanceGone,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+    ProgressReported,
+    RunStarted,
+    SegmentEnded,
+    TimerFired,
+)
+from sim.model.ids import TrialId
+from sim.model.job import loss_of
+from sim.model.prices import SECONDS_PER_HOUR
+from sim.model.protocols import TrialStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sim.model.actions import Action
+    from sim.model.events import Event
+    from sim.model.job import TuningJob
+    from sim.model.prices import PriceBook
+    from sim.model.profile import Profile
+    from sim.model.protocols import RunView
+
+HARD_STOP = "hard-stop"
+_ACTIVE = (TrialStatus.WAITING, TrialStatus.RUNNING)
+CAUTION = 4.0
+"""How many times slower than believed a trial may be before its limit is noticed too late."""
+
+
+class Limits:
+    """Deadline and budget of one run.
+
+    Attributes:
+        is_stopping: nothing may be started any more.
+        stop_at_s: when the run ends at the latest, as known now.
+    """
+
+    def __init__(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> None:
+        self._job = job
+        self._profile = profile
+        self._billing = price_book.billing
+        self._usd_per_hour = price_book.usd_per_hour()
+        self._gpu_usd_per_s = self._usd_per_hour / price_book.default_type.gpus_per_instance / SECONDS_PER_HOUR
+        self._deadline_s = (job.deadline_s or math.inf) - MARGIN_S
+        self._is_limited = job.deadline_s is not None or job.budget_usd is not None
+        self._armed_at_s = math.inf
+        self._last_report: dict[TrialId, tuple[float, int]] = {}
+        self.is_stopping = False
+        self.stop_at_s = self._deadline_s
+
+    def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
+        """What the limits demand on this fact; every policy passes every fact through here first."""
+        if not self._is_limited:
+            return ()
+        match event:
+            case SegmentEnded():
+                return self._finish_if_idle(view) if self.is_stopping else ()
+            case ProgressReported():
+                return self._pause_if_late(event, view)
+            case RunStarted() | InstanceLaunched() | InstanceReady():
+                return self._arm(view)
+            case InstanceGone() | InstanceRefused():
+                return self._on_loss(view)
+            case TimerFired(tag=tag) if tag == HARD_STOP:
+                return self._on_timer(view)
+            case _:
+                return ()
+
+    def run(self, view: RunView, trial: TrialId, gpus: int, until_iteration: int) -> RunTrial | None:
+        """The wish to train a trial; None where not even one iteration of it would be durable by the limit."""
+        if not self._is_limited:
+            return RunTrial(trial, gpus, until_iteration)
+        state = view.trial(trial)
+        timings = self._profile.timings
+        done = state.checkpoint_iteration
+        iteration_s = self._profile.iteration_s / self._profile.scaling.speedup(gpus)
+        start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
+        if start_s + iteration_s + timings.checkpoint_s > self.stop_at_s:
+            return None
+        # Reports cost events, so they are asked for only where the limit may come first, even if training is much slower
+        # than the profile says.
+        ends_s = start_s + CAUTION * (until_iteration - done) * iteration_s + timings.checkpoint_s
+        return RunTrial(trial, gpus, until_iteration, report_every=0 if ends_s < self.stop_at_s else 1)
+
+    def best(self, view: RunView) -> TrialId | None:
+        """The trial with the best durable score; None where nothing is durable."""
+        direction = self._job.direction
+        durable = (
+            (loss_of(view.trial(trial).checkpoint_score, direction), trial)
+            for trial in view.started_trials()
+            if view.trial(trial).checkpoint_iteration
+        )
+        return min(durable, default=(0.0, None))[1]
+
+    def stop(self, view: RunView) -> Sequence[Action]:
+        """Start nothing more; end when what runs has ended."""
+        self.is_stopping = True
+        if not view.running_trials:
+            return (FinishRun(self.best(view)),)
+        trials = (TrialId(number) for number in range(self._job.trials))
+        return tuple(PauseTrial(trial) for trial in trials if view.trial(trial).status in _ACTIVE)
+
+    def may_add(self, view: RunView, instances: int) -> int:
+        """How many of these machines can be asked for without committing more than the budget."""
+        if self._job.budget_usd is None or self._billing.model == "per-function":
+            return instances
+        left_usd = self._job.budget_usd - view.committed_usd
+        charge_usd = self._billing.billed_s(0.0) * self._usd_per_hour / SECONDS_PER_HOUR
+        return instances if charge_usd == 0 else max(min(instances, math.floor(left_usd / charge_usd)), 0)
+
+    def _arm(self, view: RunView) -> Sequence[Action]:
+        """Set the timer of the hard stop anew where the limit has moved."""
+        self.stop_at_s = max(min(self._deadline_s, self._budget_end_s(view)), view.now_s)
+        if self.stop_at_s == self._armed_at_s or math.isinf(self.stop_at_s):
+            return ()
+        self._armed_at_s = self.stop_at_s
+        return (SetTimer(HARD_STOP, self.stop_at_s),)
+
+    def _budget_end_s(self, view: RunView) -> float:
+        budget_usd = self._job.budget_usd
+        if budget_usd is None:
+            return math.inf
+        if self._billing.model == "per-instance":
+            return view.committed_until_s(budget_usd) - MARGIN_S
+        # What will run is not known: as if all GPUs were busy from now on, and asked again when that time has come.
+        quantum_usd = view.ready_gpus * self._gpu_usd_per_s * self._billing.billed_s(0.0)
+        left_usd = budget_usd - view.committed_usd - quantum_usd
+        rate_usd_per_s = view.ready_gpus * self._gpu_usd_per_s
+        return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
+
+    def _on_timer(self, view: RunView) -> Sequence[Action]:
+        moved = self._arm(view)
+        if self.stop_at_s - view.now_s > 1.0:
+            return moved
+        self.is_stopping = True
+        return (FinishRun(self.best(view)),)
+
+    def _on_loss(self, view: RunView) -> Sequence[Action]:
+        """A machine is gone: its replacement must be affordable, or the run ends with what it has."""
+        missing = view.target_instances - len(view.instances)
+        if self.is_stopping:
+            return (ScaleTo(len(view.instances)), *self._finish_if_idle(view))
+        if self.may_add(view, missing) < missing:
+            return (ScaleTo(len(view.instances)), *self.stop(view))
+        return self._arm(view)
+
+    def _pause_if_late(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
+        """Pause a trial whose next iteration and checkpoint would not fit any more."""
+        trial = view.trial(event.trial)
+        iteration_s = self._profile.iteration_s / self._profile.scaling.speedup(trial.gpus)
+        before = self._last_report.get(event.trial)
+        if before is not None and before[1] == event.iteration - 1:
+            iteration_s = event.at_s - before[0]
+        self._last_report[event.trial] = (event.at_s, event.iteration)
+        spread = 1.0 + 2.0 * self._profile.stragglers.per_iteration_cv
+        if event.at_s + spread * iteration_s + self._profile.timings.checkpoint_s <= self.stop_at_s:
+            return ()
+        return (PauseTrial(event.trial),) if trial.status is TrialStatus.RUNNING else ()
+
+    def _finish_if_idle(self, view: RunView) -> Sequence[Action]:
+        return () if view.running_trials else (FinishRun(self.best(view)),)

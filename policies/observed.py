@@ -1,0 +1,75 @@
+"""Running estimates of tau and lambda from what segments took: the profile as learned so far [ours]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sim.model.events import SegmentEnded
+    from sim.model.ids import TrialId
+    from sim.model.profile import Profile
+    from sim.model.protocols import Scaling
+
+
+@dataclass(frozen=True)
+class CorrectedScaling:
+    """A believed scaling whose gain over one GPU turned out to be `gain` times as large; at least 1 everywhere."""
+
+    believed: Scaling
+    gain: float
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang the believed scaling is known for."""
+        return self.believed.max_gpus
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        return 1.0 + max(self.believed.speedup(gpus, nodes) - 1.0, 0.0) * self.gain
+
+
+class Observed:
+    """Seconds per iteration of each trial, and how well gangs scale, as far as segments have shown.
+
+    A trial's seconds per iteration on one GPU come from its segments at p = 1, or from larger gangs under the scaling as
+    believed so far. Scaling is learned from trials seen at p = 1 and at p > 1.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._single_s: dict[TrialId, float] = {}
+        self._iteration_s: dict[TrialId, float] = {}
+        self._gains: list[float] = []
+
+    def segment(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
+        """Take in one segment that did all the iterations it was to do."""
+        if event.outcome != "completed" or event.train_s <= 0 or iterations < 1:
+            return
+        seconds = event.train_s / iterations
+        if gpus == 1:
+            self._single_s[event.trial] = self._iteration_s[event.trial] = seconds
+            return
+        believed = self._profile.scaling.speedup(gpus)
+        single_s = self._single_s.get(event.trial)
+        if single_s is None:
+            self._iteration_s[event.trial] = seconds * self._scaling().speedup(gpus)
+        elif believed > 1.0:
+            self._gains.append(max(single_s / seconds - 1.0, 0.0) / (believed - 1.0))
+
+    def profile(self, trials: Sequence[TrialId]) -> Profile:
+        """The profile as it is for these trials: their own seconds per iteration, and the spread between them."""
+        seen_s = [self._iteration_s[trial] for trial in trials if trial in self._iteration_s]
+        if not seen_s:
+            return replace(self._profile, scaling=self._scaling())
+        mean_s = fmean(seen_s)
+        stragglers = replace(self._profile.stragglers, persistent_cv=pstdev(seen_s) / mean_s)
+        return replace(self._profile, iteration_s=mean_s, scaling=self._scaling(), stragglers=stragglers)
+
+    def _scaling(self) -> Scaling:
+        if not self._gains:
+            return self._profile.scaling
+        return CorrectedScaling(self._profile.scaling, fmean(self._gains))

@@ -1,0 +1,27 @@
+"""The best constant cluster: RubberBand's baseline, and the fair form of every fixed-cluster tuner. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.planning.estimate import estimate
+from policies.planning.options import on_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from policies.halving import Stage
+    from policies.planning.plan import Plan, Terms
+
+
+def plan_on_cluster(stages: Sequence[Stage], instances: int, terms: Terms) -> Plan:
+    """The stages on a constant cluster, each with the gang size that makes it fastest."""
+    options = [on_cluster(stage, instances, terms, is_first=index == 0) for index, stage in enumerate(stages)]
+    return estimate(stages, [choice.allocation for choice in options], terms)
+
+
+def static_plan(stages: Sequence[Stage], terms: Terms) -> Plan | None:
+    """The cheapest constant cluster that ends by the deadline, billed until the job ends; None where none does."""
+    plans = (plan_on_cluster(stages, count, terms) for count in range(1, terms.price_book.max_instances + 1))
+    on_time = [plan for plan in plans if plan.makespan_s <= terms.deadline_s]
+    return min(on_time, key=lambda plan: (plan.cost_usd, plan.makespan_s), default=None)
