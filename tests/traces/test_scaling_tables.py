@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import traces
+from sim.model.errors import InputError, InvalidTraceError
+from sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
+from traces import DecreasingScalingWarning
+
+DECREASING = {"bert-a100": "32, 64", "gpt2-a100": "64", "resnet50-cifar10-a100": "8"}
+
+
+@pytest.fixture
+def write_csv(tmp_path):
+    def write(text):
+        path = tmp_path / "speed.csv"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_published_speedups_ship():
+    assert traces.scaling_named("resnet50-v100").points == {1: 1.0, 2: 1.87, 4: 3.421, 8: 5.598}
+    assert traces.scaling_named("vgg16-a100").points[64] == 15.72
+    assert traces.scaling_named("imagenet-resnet50-v100").speedup(8) == 4.29
+    assert len(traces.scaling_names()) == 10
+
+
+@pytest.mark.parametrize("name", [name for name in traces.scaling_names() if name not in DECREASING])
+def test_a_shipped_table_that_rises_gives_no_warning(name):
+    assert traces.scaling_named(name).speedup(1) == 1.0
+
+
+@pytest.mark.parametrize(("name", "gpus"), DECREASING.items())
+def test_a_table_that_decreases_is_accepted_with_a_warning_that_names_the_gangs(name, gpus):
+    with pytest.warns(DecreasingScalingWarning, match=rf"scaling {name}: a gang of {gpus} GPUs is slower"):
+        traces.scaling_named(name)
+
+
+def test_an_unknown_name_is_an_error_that_names_the_nearest():
+    with pytest.raises(InputError, match=r"no scaling 'resnet-50-v100'; did you mean 'resnet50-v100'\? known: bert"):
+        traces.scaling_of("resnet-50-v100")
+
+
+@pytest.mark.parametrize(
+    ("value", "scaling"),
+    [
+        ("linear", LinearScaling()),
+        ("resnet18-v100", TableScaling({1: 1.0, 2: 1.854, 4: 3.426, 8: 5.398})),
+        ({1: 1, 2: 1.7}, TableScaling({1: 1.0, 2: 1.7})),
+        ({"1": 1, "2": 1.7}, TableScaling({1: 1.0, 2: 1.7})),
+        ({"amdahl": 0.1}, AmdahlScaling(0.1)),
+        ({"power": 0.8, "max_gpus": 16}, PowerScaling(0.8, 16)),
+        (PowerScaling(0.5), PowerScaling(0.5)),
+    ],
+)
+def test_a_scaling_is_given_in_many_ways(value, scaling):
+    assert traces.scaling_of(value) == scaling
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({}, r"a table of speed-ups starts with 1 GPU at 1.0"),
+        ({2: 1.7}, r"a table of speed-ups starts with 1 GPU at 1.0"),
+        ({1: 1, 2: -1}, r"the speed-up of 2 GPUs is -1.0, but must be positive"),
+        ({1: 1, 2: "fast"}, r"the speed-up of 2 GPUs is 'fast', but must be a number"),
+        ({"amdal": 0.1}, r"'amdal' is neither a number of GPUs nor one of .*; did you mean 'amdahl'\?"),
+        ({"amdahl": 0.1, "power": 0.8}, r"exactly one of amdahl and power"),
+        ({"max_gpus": 8}, r"exactly one of amdahl and power"),
+        ({"amdahl": True}, r"scaling.amdahl is True, but must be a number"),
+        ({"amdahl": 2}, r"the serial share is 2.0, but must be between 0 and 1"),
+        ({"power": 0.8, "max_gpus": 1.5}, r"max_gpus is 1.5, but must be a whole number"),
+        (3, r"scaling is 3, but must be a name"),
+        ("x.csv#gpus", r"after # come filters such as"),
+    ],
+)
+def test_a_bad_scaling_is_an_error_that_says_what_is_wrong(value, message):
+    with pytest.raises(InputError, match=message):
+        traces.scaling_of(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gpus,speedup\n1,1\n2,1.6\n4,2.5\n",
+        "gpus,iteration_s\n1,100\n2,62.5\n4,40\n",
+        "gpus,samples_per_s\n4,250\n1,100\n2,160\n",
+        "gpus,nodes,speedup\n1,1,1\n2,2,1.1\n2,1,1.6\n4,1,2.5\n",
+    ],
+)
+def test_a_csv_may_hold_speedups_seconds_or_rates(write_csv, text):
+    assert traces.scaling_of(str(write_csv(text))).points == pytest.approx({1: 1.0, 2: 1.6, 4: 2.5})
+
+
+def test_filters_choose_the_rows_of_one_workload(write_csv):
+    path = write_csv("model,batch,gpus,speedup\na,64,1,1\na,64,2,1.5\na,128,1,1\na,128,2,1.9\nb,64,1,1\n")
+    assert traces.scaling_of(f"{path}#model=a,batch=128").points == {1: 1.0, 2: 1.9}
+    with pytest.raises(InvalidTraceError, match=r"row 3, column gpus: 1 GPUs were already given in row 1; filter"):
+        traces.scaling_of(f"{path}#model=a")
+    with pytest.raises(InvalidTraceError, match=r"has no row with model=c"):
+        traces.scaling_of(f"{path}#model=c")
+    with pytest.raises(InvalidTraceError, match=r"column size: has no such column; its columns: model, batch"):
+        traces.scaling_of(f"{path}#size=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nodes,speedup\n1,1\n", r"column gpus: has no such column"),
+        ("gpus,rate\n1,1\n", r"has none of the columns speedup, iteration_s, samples_per_s"),
+        ("gpus,speedup\n2,1.7\n", r"column gpus: has no row for 1 GPU"),
+        ("gpus,speedup\n1,2\n2,3\n", r"a table of speed-ups starts with 1 GPU at 1.0"),
+        ("gpus,speedup\n1,1\n2,0\n", r"row 2, column speedup: is 0, but must be positive"),
+        ("gpus,speedup\n1,1\n2.5,2\n", r"row 2, column gpus: is 2.5, but must be a whole number"),
+        ("gpus,speedup\n1,1\n0,2\n", r"row 2, column gpus: is 0, but must be at least 1"),
+    ],
+)
+def test_a_bad_csv_is_an_error_that_names_the_row(write_csv, text, message):
+    with pytest.raises(InvalidTraceError, match=message):
+        traces.load_scaling(write_csv(text))
+
+
+def test_a_csv_that_is_absent_is_named(tmp_path):
+    with pytest.raises(InvalidTraceError, match=r"none\.csv: cannot be read: No such file"):
+        traces.scaling_of(str(tmp_path / "none.csv"))
+
+
+@given(st.lists(st.floats(0.1, 1000.0), min_size=1, max_size=6))
+def test_seconds_and_rates_of_the_same_runs_give_the_same_speedups(seconds):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        tables = []
+        for column, measured in (("iteration_s", seconds), ("samples_per_s", [1 / s for s in seconds])):
+            path = Path(folder) / f"{column}.csv"
+            rows = [f"{gpus},{number!r}\n" for gpus, number in enumerate(measured, start=1)]
+            path.write_text(f"gpus,{column}\n{''.join(rows)}")
+            tables.append(_quietly(traces.load_scaling, path).points)
+    assert tables[0] == pytest.approx(tables[1])
+
+
+def _quietly(function, *arguments):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DecreasingScalingWarning)
+        return function(*arguments)
+
+
+def test_the_shared_tables_agree_with_the_shipped_ones(shared_data):
+    table = shared_data / "scaling" / "strong_a100_elasticflow.csv"
+    read = traces.scaling_of(f"{table}#workload=vgg16,global_batch=256")
+    assert read.points == pytest.approx(traces.scaling_named("vgg16-a100").points, abs=0.005)
+    table = shared_data / "scaling" / "weak_v100_hypersched.csv"
+    assert traces.scaling_of(f"{table}#workload=resnet101") == traces.scaling_named("resnet101-v100")

@@ -1,0 +1,1 @@
+"""From others' tables to bundles: the place of the importers, one module per format."""

@@ -1,0 +1,121 @@
+"""The numbers a workload runs by, apart from its curves, and how wrong a belief in them is.
+
+Imports sim.model and the standard library. A `WorkloadTerms` is resolved once, from the bundle and what the run
+overrides, and both truth and belief are built from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sim.model.errors import InputError
+from sim.model.profile import Stragglers, Timings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sim.model.protocols import Scaling
+
+LEAST_SPEEDUP = 0.01
+"""A belief about a speed-up is no lower, however wrong: durations stay finite."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a run sets instead of the bundle's own numbers; None leaves the bundle's.
+
+    Attributes:
+        iteration_s: seconds per iteration on one GPU of a configuration whose relative cost is 1.
+        scaling: speed-up by gang.
+        launch_s: starting the workers of a trial that has not run before.
+        checkpoint_s: writing one durable checkpoint.
+        rescale_s: checkpoint and launch together. Given alone, for a bundle without timings, all of it is the launch.
+        stragglers: spread of an iteration's duration.
+    """
+
+    iteration_s: float | None = None
+    scaling: Scaling | None = None
+    launch_s: float | None = None
+    checkpoint_s: float | None = None
+    rescale_s: float | None = None
+    stragglers: Stragglers | None = None
+
+    def timings(self, own: Timings | None) -> Timings | None:
+        """The timings that result; None where neither this nor the bundle has any."""
+        if self.launch_s is None and self.checkpoint_s is None and self.rescale_s is None:
+            return own
+        checkpoint_s = _first(self.checkpoint_s, own.checkpoint_s if own else None, 0.0)
+        # A rescale shorter than its checkpoint is refused by Timings below, in its own words.
+        resume_s = max(self.rescale_s - checkpoint_s, 0.0) if self.rescale_s is not None else None
+        launch_s = _first(self.launch_s, own.launch_s if own else None, resume_s, 0.0)
+        own_resume_s = own.resume_s if own and self.launch_s is None else launch_s
+        return Timings(launch_s, checkpoint_s, _first(self.rescale_s, checkpoint_s + own_resume_s))
+
+
+def _first(*choices: float | None) -> float:
+    return next(choice for choice in choices if choice is not None)
+
+
+@dataclass(frozen=True)
+class WorkloadTerms:
+    """All numbers of a workload that its curves do not hold.
+
+    Attributes:
+        iteration_s: seconds per iteration on one GPU of a configuration whose relative cost is 1.
+        scaling: true speed-up by gang.
+        sync_s: seconds a barrier between stages takes.
+        provenance: for iteration_s, scaling, timings and stragglers: `measured`, `published`, `assumed` or `unstated`,
+            then free text.
+    """
+
+    iteration_s: float
+    scaling: Scaling
+    timings: Timings = field(default_factory=Timings)
+    stragglers: Stragglers = field(default_factory=Stragglers)
+    sync_s: float = 0.0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.iteration_s) and self.iteration_s > 0):
+            raise InputError(f"workload.iteration_s is {self.iteration_s}, but must be a positive number")
+
+
+@dataclass(frozen=True)
+class ProfileErrors:
+    """How wrong the beliefs of policies and planners are, as relative errors above -1.
+
+    Attributes:
+        iteration_s_error: of the seconds per iteration; 0.2 believes iterations 20 % longer than they are.
+        scaling_error: of the speed-up beyond the first GPU; -0.5 believes only half of it.
+    """
+
+    iteration_s_error: float = 0.0
+    scaling_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, error in (("iteration_s_error", self.iteration_s_error), ("scaling_error", self.scaling_error)):
+            if not (math.isfinite(error) and error > -1):
+                raise InputError(f"workload.profile.{name} is {error}, but must be a number above -1")
+
+    def scaling_believed(self, scaling: Scaling) -> Scaling:
+        """The speed-ups that are believed where these are true."""
+        return MisjudgedScaling(scaling, self.scaling_error) if self.scaling_error else scaling
+
+
+@dataclass(frozen=True)
+class MisjudgedScaling:
+    """A speed-up believed to be 1 + (true - 1) * (1 + error), at least `LEAST_SPEEDUP`."""
+
+    true: Scaling
+    error: float
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang the true one is known for."""
+        return self.true.max_gpus
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        return max(1.0 + (self.true.speedup(gpus, nodes) - 1.0) * (1.0 + self.error), LEAST_SPEEDUP)
