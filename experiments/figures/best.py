@@ -1,0 +1,167 @@
+"""Figure: the best score so far, over time or over money."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from experiments.figures.style import (
+    SINGLE_IN,
+    Look,
+    dress,
+    finished,
+    handle,
+    legend_below,
+    limit_lines,
+    looks_of,
+    new_figure,
+)
+from experiments.figures.summary import View, median_band, robust_view
+from experiments.figures.tables import (
+    SECONDS,
+    is_minimized,
+    limits_of,
+    numbers,
+    require_columns,
+    resampled,
+    score_axis_label,
+    seeds_phrase,
+    time_unit,
+)
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+FIGURE = "best_so_far"
+GRID_POINTS = 400
+
+FIRST_FALL = 0.2
+"""Share of the time whose scores, the worst ones, do not stretch the axis: the end of a search is what is compared."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """The median best score of one policy and its interval on the grid; infinite while too few runs have a score."""
+
+    median: Array
+    low: Array
+    high: Array
+    seeds: int
+
+
+def best_so_far(
+    trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"] = "at_s", *, score_label: str = "score"
+) -> Figure:
+    """Per policy the median best score across seeds with its 95 % bootstrap interval.
+
+    A run that has no score yet, or never gets one, counts as worse than any other: the line starts once more than half
+    of the seeds have a score, and its median is that of all seeds from there on. A run that ended holds its last score.
+
+    Args:
+        trajectories: columns policy, seed, at_s, spent_usd, best_score, direction and, for their lines, deadline_s or
+            budget_usd where there is one; one row per change.
+        x: the column to plot over.
+        score_label: what the score is, with its unit.
+
+    Raises an InputError for a missing column.
+    """
+    figure = new_figure(SINGLE_IN, 2.9)
+    legend, caption = draw_best_so_far(figure.add_subplot(), trajectories, x, score_label)
+    legend_below(figure, legend, caption)
+    return finished(figure)
+
+
+def draw_best_so_far(
+    axes: Axes, trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"], score_label: str
+) -> tuple[list[Line2D], str]:
+    """Draw the figure on the axes; returns the legend's handles and what line and band are."""
+    if x not in ("at_s", "spent_usd"):
+        raise InputError(f"{FIGURE}: x is {x!r}, but must be at_s or spent_usd")
+    require_columns(trajectories, FIGURE, ("policy", "seed", x, "best_score", "direction"))
+    minimized = is_minimized(trajectories, FIGURE)
+    looks = looks_of(trajectories["policy"])
+    limits = limits_of(trajectories, FIGURE, "deadline_s" if x == "at_s" else "budget_usd")
+    grid, view = _grid(trajectories, x, limits)
+    unit = time_unit(view.high) if x == "at_s" else "USD"
+    scale = SECONDS.get(unit, 1.0)
+    View(view.low / scale, view.high / scale).on_x(axes)
+    bands = {
+        policy: _band(trajectories[trajectories["policy"] == policy], x, grid, minimized=minimized) for policy in looks
+    }
+    _draw_bands(axes, grid / scale, bands, looks, _score_view(list(bands.values()), minimized=minimized))
+    dress(axes, f"{'time' if x == 'at_s' else 'spent'} ({unit})", score_axis_label(score_label, minimized=minimized))
+    limit_lines(axes, "deadline" if x == "at_s" else "budget", [value / scale for value in limits], unit)
+    caption = f"median of {seeds_phrase([band.seeds for band in bands.values()])} with 95 % bootstrap interval"
+    return [handle(looks[policy], policy, has_marker=False) for policy in bands], caption
+
+
+def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[Array, View]:
+    """The common grid of x, and the view of it: from 0 to the usual end of the runs, or the limit if that is near."""
+    import numpy as np
+
+    ends = [
+        np.array([numbers(run, FIGURE, x).max() for _, run in runs.groupby("seed")])
+        for _, runs in trajectories.groupby("policy")
+    ]
+    end = View(0.0, robust_view(ends).high or 1.0).including(limits).high
+    return np.linspace(0.0, end, GRID_POINTS), View(0.0, 1.02 * end)
+
+
+def _band(runs: pd.DataFrame, x: str, grid: Array, *, minimized: bool) -> Band:
+    import numpy as np
+
+    scores = resampled(runs, FIGURE, x, "best_score", grid)
+    worst = np.inf if minimized else -np.inf
+    return Band(*median_band(np.where(np.isfinite(scores), scores, worst)), seeds=len(scores))
+
+
+def _score_view(bands: Sequence[Band], *, minimized: bool) -> View:
+    """All of the medians, on a linear axis without their first falls, and the bands as far as they add half as much."""
+    import numpy as np
+
+    medians = [band.median[np.isfinite(band.median)] for band in bands]
+    medians = [median for median in medians if len(median)]
+    if not medians:
+        return View(0.0, 1.0)
+    low, high = min(median.min() for median in medians), max(median.max() for median in medians)
+    view = View(float(low), float(high), is_log=bool(minimized and low > 0 and high > 10 * low))
+    if not view.is_log:
+        usual = np.concatenate([_without_first_fall(median, minimized=minimized) for median in medians])
+        view = View(float(usual.min()), float(usual.max()))
+    edges = np.concatenate([np.append(band.low, band.high) for band in bands])
+    return view.stretched(edges[np.isfinite(edges)], share=0.25).padded(0.04)
+
+
+def _without_first_fall(median: Array, *, minimized: bool) -> Array:
+    """The median but the values of its worst share of the time, which its first steps pass through."""
+    import numpy as np
+
+    if minimized:
+        return median[median <= np.quantile(median, 1 - FIRST_FALL, method="lower")]
+    return median[median >= np.quantile(median, FIRST_FALL, method="higher")]
+
+
+def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[str, Look], view: View) -> None:
+    import numpy as np
+
+    view.on_y(axes)
+    for policy, band in bands.items():
+        look, started = looks[policy], np.isfinite(band.median)
+        low, high = view.pinned(band.low), view.pinned(band.high)
+        axes.fill_between(
+            x, low, high, where=started.tolist(), step="post", color=look.color, alpha=0.15, linewidth=0, label="_band"
+        )
+        median = np.where(started, band.median, np.nan)
+        axes.plot(
+            x, median, drawstyle="steps-post", color=look.color, linestyle=look.dashes, linewidth=1.3, label=policy
+        )

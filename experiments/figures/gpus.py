@@ -1,0 +1,190 @@
+"""Figure: the GPUs that each policy rents and uses over time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.figures.style import (
+    DOUBLE_IN,
+    INK,
+    LABEL_PT,
+    LIMIT_DASHES,
+    TICK_PT,
+    Look,
+    dress,
+    finished,
+    handle,
+    legend_below,
+    limit_lines,
+    looks_of,
+    new_figure,
+)
+from experiments.figures.summary import View, mean_band, robust_view
+from experiments.figures.tables import SECONDS, limits_of, numbers, require_columns, resampled, seeds_phrase, time_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+FIGURE = "gpus_over_time"
+COLUMNS = 4
+GRID_POINTS = 400
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """One policy's GPUs on the grid, as means over its seeds: ready with the 95 % interval of its mean, and held."""
+
+    ready: Array
+    low: Array
+    high: Array
+    held: Array
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Fleets:
+    """The fleets of all policies on their common time axis."""
+
+    at: Array
+    unit: str
+    view: View
+    deadlines: Sequence[float]
+    by_policy: Mapping[str, Fleet]
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds there are, as words."""
+        return seeds_phrase([fleet.seeds for fleet in self.by_policy.values()])
+
+
+def gpus_over_time(trajectories: pd.DataFrame) -> Figure:
+    """Per policy, the GPUs that are rented and ready (line) and those that trials hold (fill), as means over the seeds.
+
+    One small panel per policy on common axes, because eight fills on one another cannot be read. A run has no GPUs
+    before its first row, and after its last row those of that row, which is 0 for a run that gave all of them back.
+
+    Args:
+        trajectories: columns policy, seed, at_s, gpus_held, gpus_ready and, where there is one, deadline_s; one row per
+            change.
+
+    Raises an InputError for a missing column.
+    """
+    fleets = fleets_of(trajectories)
+    looks = looks_of(fleets.by_policy)
+    columns = min(COLUMNS, len(looks))
+    rows = math.ceil(len(looks) / columns)
+    figure = new_figure(DOUBLE_IN, 0.75 + 1.15 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, policy in zip(grid.flat, looks, strict=False):
+        _draw_panel(axes, fleets, policy, looks[policy])
+    for axes in grid.flat[len(looks) :]:
+        axes.set_visible(False)
+    _label_outer_panels(list(grid.flat), columns, len(looks), fleets.unit)
+    legend_below(
+        figure,
+        _samples(has_deadline=bool(fleets.deadlines)),
+        f"mean over {fleets.seeds}, with the 95 % bootstrap interval of the GPUs ready",
+    )
+    return finished(figure)
+
+
+def draw_gpus_ready(axes: Axes, trajectories: pd.DataFrame) -> tuple[list[Line2D], str]:
+    """Draw the mean GPUs ready of all policies on one axes; returns the legend's handles and what the lines are."""
+    fleets = fleets_of(trajectories)
+    looks = looks_of(fleets.by_policy)
+    for policy, fleet in fleets.by_policy.items():
+        look = looks[policy]
+        axes.plot(
+            fleets.at,
+            fleet.ready,
+            drawstyle="steps-post",
+            color=look.color,
+            linestyle=look.dashes,
+            linewidth=1.2,
+            label=policy,
+        )
+    fleets.view.on_x(axes)
+    axes.set_ylim(bottom=0)
+    dress(axes, f"time ({fleets.unit})", "GPUs ready")
+    limit_lines(axes, "deadline", fleets.deadlines, fleets.unit)
+    return [handle(looks[policy], policy, has_marker=False) for policy in looks], f"mean over {fleets.seeds}"
+
+
+def fleets_of(trajectories: pd.DataFrame) -> Fleets:
+    """The mean GPUs of every policy on a common grid of time, in the unit that reads best."""
+    import numpy as np
+
+    require_columns(trajectories, FIGURE, ("policy", "seed", "at_s", "gpus_held", "gpus_ready"))
+    deadlines_s = limits_of(trajectories, FIGURE, "deadline_s")
+    ends_s = [
+        np.array([numbers(run, FIGURE, "at_s").max() for _, run in runs.groupby("seed")])
+        for _, runs in trajectories.groupby("policy")
+    ]
+    end_s = View(0.0, robust_view(ends_s).high or 1.0).including(deadlines_s).high
+    unit = time_unit(end_s)
+    grid_s = np.linspace(0.0, end_s, GRID_POINTS)
+    by_policy = {
+        policy: _fleet(trajectories[trajectories["policy"] == policy], grid_s)
+        for policy in looks_of(trajectories["policy"])
+    }
+    scale = SECONDS[unit]
+    return Fleets(
+        grid_s / scale, unit, View(0.0, 1.02 * end_s / scale), [at_s / scale for at_s in deadlines_s], by_policy
+    )
+
+
+def _fleet(runs: pd.DataFrame, grid_s: Array) -> Fleet:
+    import numpy as np
+
+    ready = np.nan_to_num(resampled(runs, FIGURE, "at_s", "gpus_ready", grid_s))
+    held = np.nan_to_num(resampled(runs, FIGURE, "at_s", "gpus_held", grid_s))
+    return Fleet(*mean_band(ready), held.mean(axis=0), len(ready))
+
+
+def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: Look) -> None:
+    fleet, at = fleets.by_policy[policy], fleets.at
+    axes.fill_between(at, fleet.held, step="post", color=look.color, alpha=0.35, linewidth=0, label="_held")
+    axes.fill_between(
+        at, fleet.low, fleet.high, step="post", color=look.color, alpha=0.2, linewidth=0, label="_interval"
+    )
+    axes.plot(at, fleet.ready, drawstyle="steps-post", color=look.color, linewidth=1.2, label=policy)
+    fleets.view.on_x(axes, ticks=4)
+    axes.set_ylim(bottom=0)
+    dress(axes, "", "")
+    axes.set_title(policy, loc="left", fontsize=TICK_PT, color=INK, pad=3)
+    for deadline in fleets.deadlines:
+        axes.axvline(deadline, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, label="_limit")
+
+
+def _label_outer_panels(panels: Sequence[Axes], columns: int, shown: int, unit: str) -> None:
+    """Label the left panels and the lowest one of each column, which the last row may not reach."""
+    for place, axes in enumerate(panels[:shown]):
+        if place % columns == 0:
+            axes.set_ylabel("GPUs", fontsize=LABEL_PT, color=INK, labelpad=2)
+        if place + columns >= shown:
+            axes.set_xlabel(f"time ({unit})", fontsize=LABEL_PT, color=INK, labelpad=2)
+            axes.tick_params(labelbottom=True)
+
+
+def _samples(*, has_deadline: bool) -> list[Artist]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    samples = [
+        Line2D([], [], color=INK, linewidth=1.2, label="GPUs ready (rented)"),
+        Patch(facecolor=INK, alpha=0.35, label="GPUs held by trials"),
+        Line2D([], [], color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, label="deadline"),
+    ]
+    return samples if has_deadline else samples[:2]

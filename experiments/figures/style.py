@@ -1,0 +1,170 @@
+"""The look shared by all figures: sizes, policy colours, axes and legends. Imports matplotlib inside its functions.
+
+Every size is set on the artist and none through rcParams, which are global to the process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import cycle, product
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+SINGLE_IN, DOUBLE_IN = 3.4, 7.0
+"""Printed widths of a figure in one and in two columns."""
+
+LABEL_PT, TICK_PT, NOTE_PT = 7.5, 6.5, 6.5
+"""Font sizes, as printed."""
+
+INK, RULE = "#333333", "#8A8A8A"
+
+Dashes = tuple[float, tuple[float, ...]]
+SOLID: Dashes = (0, ())
+DASHED: Dashes = (0, (7.0, 1.6))
+DOTTED: Dashes = (0, (1.2, 1.2))
+DASH_DOT: Dashes = (0, (6.0, 1.5, 1.5, 1.5))
+DASH_DOT_DOT: Dashes = (0, (4.0, 1.3, 1.2, 1.3, 1.2, 1.3))
+HALVES: Dashes = (0, (3.0, 3.0))
+OTHER_HALVES: Dashes = (3.0, (3.0, 3.0))
+LIMIT_DASHES: Dashes = (0, (6.0, 2.0))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one policy is drawn in every figure."""
+
+    color: str
+    dashes: Dashes
+    marker: str
+
+
+# Okabe and Ito's colours, with two darker ones in place of their yellow and black. The naive twin of a policy has the
+# light colour of its hue. Lines that often coincide (equal clusters) differ in their dashes, so that the upper one lets
+# the lower one through.
+KNOWN = {
+    "seer": Look("#D55E00", SOLID, "o"),
+    "rubberband": Look("#009E73", DASH_DOT, "s"),
+    "sha-fixed": Look("#0072B2", SOLID, "^"),
+    "sha-fixed-naive": Look("#56B4E9", HALVES, "v"),
+    "asha-fixed": Look("#A0207A", DASHED, "D"),
+    "asha-fixed-naive": Look("#CC79A7", OTHER_HALVES, "p"),
+    "sha-elastic:gpus_per_trial=1": Look("#E69F00", DOTTED, "P"),
+    "sha-elastic:gpus_per_trial=4": Look("#444444", DASH_DOT_DOT, "X"),
+}
+"""Policies whose look never changes, whatever else is plotted."""
+
+_NEXT_COLORS = ("#332288", "#999933", "#8C510A", "#44AA99", "#AA4499", "#661100", "#6699CC", "#777777")
+_NEXT_MARKERS = ("h", "<", ">", "*", "d", "8", "H", "s")
+
+
+def looks_of(policies: Iterable[str]) -> dict[str, Look]:
+    """The look of each policy in drawing order: known ones first, then the others by name, which get the next looks."""
+    names = set(policies)
+    unknown = sorted(names - KNOWN.keys())
+    styles = product((SOLID, DASHED, DOTTED, DASH_DOT), zip(_NEXT_COLORS, _NEXT_MARKERS, strict=True))
+    upcoming = cycle([Look(color, dashes, marker) for dashes, (color, marker) in styles])
+    known = {name: look for name, look in KNOWN.items() if name in names}
+    return known | dict(zip(unknown, upcoming, strict=False))
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure of its printed size, white, laid out so that nothing is cut off."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
+    return Figure(figsize=(width_in, height_in), dpi=150, facecolor="white", layout=layout)
+
+
+def finished(figure: Figure) -> Figure:
+    """The figure with its layout frozen: constrained layout moves a little at every draw, and bytes would differ."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def dress(axes: Axes, x_label: str, y_label: str) -> None:
+    """Label the axes and give them the common ticks, spines and grid."""
+    axes.set_xlabel(x_label, fontsize=LABEL_PT, color=INK, labelpad=2)
+    axes.set_ylabel(y_label, fontsize=LABEL_PT, color=INK, labelpad=2)
+    axes.tick_params(labelsize=TICK_PT, colors=INK, length=2.5, width=0.6, pad=2)
+    axes.tick_params(which="minor", length=1.5, width=0.4)
+    axes.grid(visible=True, which="major", color="#E4E4E4", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(linewidth=0.6, color=INK)
+
+
+def panel_letter(axes: Axes, letter: str) -> None:
+    """Write the letter of a panel above its upper left corner."""
+    axes.set_title(letter, loc="left", fontsize=LABEL_PT, fontweight="bold", color=INK, pad=4)
+
+
+def limit_lines(axes: Axes, name: str, values: Sequence[float], unit: str) -> None:
+    """Draw a vertical line at each limit (deadline, budget) and name it above the axes, outside of the data."""
+    if not values:
+        return
+    low, high = axes.get_xlim()
+    for value in values:
+        axes.axvline(value, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, zorder=2.5, label="_limit")
+    place = (values[-1] - low) / (high - low)
+    side = "right" if place > 0.75 else "left" if place < 0.25 else "center"
+    beyond = " \N{RIGHTWARDS ARROW}" if place > 1 else ""
+    text = f"{name} {', '.join(f'{value:.4g}' for value in values)} {unit}{beyond}"
+    axes.annotate(
+        text,
+        (min(max(place, 0.0), 1.0), 1.0),
+        xycoords="axes fraction",
+        xytext=(0, 2.5),
+        textcoords="offset points",
+        ha=side,
+        va="bottom",
+        fontsize=NOTE_PT,
+        color=INK,
+    )
+
+
+def handle(look: Look, label: str, *, has_marker: bool = True) -> Line2D:
+    """The legend's sample of a policy: its line and, where the figure has one, its mark."""
+    from matplotlib.lines import Line2D
+
+    marker = look.marker if has_marker else "None"
+    return Line2D(
+        [], [], color=look.color, linestyle=look.dashes, linewidth=1.4, marker=marker, markersize=4, label=label
+    )
+
+
+def _columns(labels: Sequence[str], width_in: float) -> int:
+    """The most columns, filled one after the other, whose longest labels fit side by side; at least 1."""
+    import numpy as np
+
+    for columns in range(min(len(labels), 5), 1, -1):
+        parts = np.array_split([len(label) for label in labels], columns)
+        if sum(0.049 * part.max() + 0.42 for part in parts) <= width_in:
+            return columns
+    return 1
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], caption: str) -> None:
+    """Put one legend under the axes, in as many columns as fit, with what marks and bands mean as its title."""
+    legend = figure.legend(
+        handles=list(handles),
+        loc="outside lower center",
+        ncols=_columns([str(artist.get_label()) for artist in handles], figure.get_figwidth()),
+        fontsize=NOTE_PT,
+        title=caption,
+        title_fontsize=NOTE_PT,
+        frameon=False,
+        handlelength=2.4,
+        columnspacing=1.2,
+        labelspacing=0.3,
+        borderpad=0.1,
+    )
+    legend.get_title().set(color=INK, multialignment="center")
