@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from policies.halving import AsynchronousRung, rung_levels
 from policies.limits import Limits
-from sim.model.actions import FinishRun, ScaleTo
+from sim.model.actions import FinishRun
 from sim.model.events import InstanceReady, Outcome, RunStarted, SegmentEnded
 from sim.model.ids import TrialId
 from sim.model.job import loss_of
@@ -69,12 +69,16 @@ class AshaPolicy:
         if isinstance(event, SegmentEnded):
             self._settle(event)
         elif isinstance(event, RunStarted):
-            return (*limiting, ScaleTo(self._instances))
+            return self._begin(view)
         elif not isinstance(event, InstanceReady):
             return limiting
         if self._limits.is_stopping:
             return limiting
         return (*limiting, *self._fill(view)) if limiting else self._fill(view)
+
+    def _begin(self, view: RunView) -> Sequence[Action]:
+        instances, scaling = self._limits.scale_to(view, self._instances)
+        return scaling if instances else self._limits.stop(view)
 
     def _settle(self, event: SegmentEnded) -> None:
         if event.outcome is not Outcome.COMPLETED:

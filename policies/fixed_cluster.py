@@ -94,7 +94,7 @@ def asha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.
     sized = [
         (trials, -_asha_cost_usd(trials, count, job, terms), count)
         for count in range(1, price_book.max_instances + 1)
-        if (trials := _asha_trials(count, job, terms))
+        if (trials := _asha_trials(count, job, terms)) and _asha_cost_usd(trials, count, job, terms) <= terms.budget_usd
     ]
     if not sized:
         raise infeasible("asha-fixed", job, terms)

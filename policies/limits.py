@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from policies.budget import Budget
 from policies.planning.plan import MARGIN_S
 from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
 from sim.model.events import (
@@ -18,14 +19,12 @@ from sim.model.events import (
     InstanceReady,
     InstanceRefused,
     ProgressReported,
-    RunStarted,
     SegmentEnded,
     TimerFired,
 )
 from sim.model.ids import TrialId
 from sim.model.job import loss_of
-from sim.model.prices import SECONDS_PER_HOUR
-from sim.model.protocols import TrialStatus
+from sim.model.protocols import InstanceStatus, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,11 +53,12 @@ class Limits:
     def __init__(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> None:
         self._job = job
         self._profile = profile
-        self._billing = price_book.billing
-        self._usd_per_hour = price_book.usd_per_hour()
-        self._gpu_usd_per_s = self._usd_per_hour / price_book.default_type.gpus_per_instance / SECONDS_PER_HOUR
-        self._deadline_s = (job.deadline_s or math.inf) - MARGIN_S
+        self._budget = None if job.budget_usd is None else Budget(job.budget_usd, price_book)
+        self._bills_functions = price_book.billing.model == "per-function"
+        self._deadline_s = math.inf if job.deadline_s is None else job.deadline_s - MARGIN_S
         self._is_limited = job.deadline_s is not None or job.budget_usd is not None
+        # With a budget, the stop is not known before the first machine is launched and its bill runs.
+        self._is_stop_known = self._budget is None
         self._armed_at_s = math.inf
         self._last_report: dict[TrialId, tuple[float, int]] = {}
         self.is_stopping = False
@@ -68,35 +68,51 @@ class Limits:
         """What the limits demand on this fact; every policy passes every fact through here first."""
         if not self._is_limited:
             return ()
+        if self._budget is not None and self._bills_functions:
+            self._budget.settle_pledges(view)
         match event:
             case SegmentEnded():
-                return self._finish_if_idle(view) if self.is_stopping else ()
+                return self._after_segment(view)
             case ProgressReported():
                 return self._pause_if_late(event, view)
-            case RunStarted() | InstanceLaunched() | InstanceReady():
+            case InstanceLaunched() | InstanceReady():
+                self._is_stop_known = True
                 return self._arm(view)
-            case InstanceGone() | InstanceRefused():
+            case InstanceGone():
                 return self._on_loss(view)
+            case InstanceRefused():
+                return self._on_refusal(view)
             case TimerFired(tag=tag) if tag == HARD_STOP:
                 return self._on_timer(view)
             case _:
                 return ()
 
+    def scale_to(self, view: RunView, instances: int) -> tuple[int, Sequence[Action]]:
+        """How many of these machines the budget allows to hold, and the wishes that hold them."""
+        live = _live_instances(view)
+        added = max(instances - live, 0)
+        if added and self._budget is not None:
+            added = self._budget.may_add(view, added)
+        granted = min(instances, live + added)
+        return granted, (*self._arm(view, pending_instances=added), ScaleTo(granted))
+
     def run(self, view: RunView, trial: TrialId, gpus: int, until_iteration: int) -> RunTrial | None:
         """The wish to train a trial; None where not even one iteration of it would be durable by the limit."""
         if not self._is_limited:
             return RunTrial(trial, gpus, until_iteration)
-        state = view.trial(trial)
         timings = self._profile.timings
-        done = state.checkpoint_iteration
+        done = view.trial(trial).checkpoint_iteration
         iteration_s = self._profile.iteration_s / self._profile.scaling.speedup(gpus)
         start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
         if start_s + iteration_s + timings.checkpoint_s > self.stop_at_s:
             return None
+        if self._budget is not None and not self._budget.may_start(view, trial, gpus):
+            return None
         # Reports cost events, so they are asked for only where the limit may come first, even if training is much slower
         # than the profile says.
         ends_s = start_s + CAUTION * (until_iteration - done) * iteration_s + timings.checkpoint_s
-        return RunTrial(trial, gpus, until_iteration, report_every=0 if ends_s < self.stop_at_s else 1)
+        is_safe = self._is_stop_known and ends_s < self.stop_at_s
+        return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1)
 
     def best(self, view: RunView) -> TrialId | None:
         """The trial with the best durable score; None where nothing is durable."""
@@ -116,33 +132,22 @@ class Limits:
         trials = (TrialId(number) for number in range(self._job.trials))
         return tuple(PauseTrial(trial) for trial in trials if view.trial(trial).status in _ACTIVE)
 
-    def may_add(self, view: RunView, instances: int) -> int:
-        """How many of these machines can be asked for without committing more than the budget."""
-        if self._job.budget_usd is None or self._billing.model == "per-function":
-            return instances
-        left_usd = self._job.budget_usd - view.committed_usd
-        charge_usd = self._billing.billed_s(0.0) * self._usd_per_hour / SECONDS_PER_HOUR
-        return instances if charge_usd == 0 else max(min(instances, math.floor(left_usd / charge_usd)), 0)
-
-    def _arm(self, view: RunView) -> Sequence[Action]:
+    def _arm(self, view: RunView, pending_instances: int = 0) -> Sequence[Action]:
         """Set the timer of the hard stop anew where the limit has moved."""
-        self.stop_at_s = max(min(self._deadline_s, self._budget_end_s(view)), view.now_s)
+        if not self._is_limited:
+            return ()
+        budget_end_s = math.inf if self._budget is None else self._budget.ends_at_s(view, pending_instances)
+        self.stop_at_s = max(min(self._deadline_s, budget_end_s), view.now_s)
         if self.stop_at_s == self._armed_at_s or math.isinf(self.stop_at_s):
             return ()
         self._armed_at_s = self.stop_at_s
         return (SetTimer(HARD_STOP, self.stop_at_s),)
 
-    def _budget_end_s(self, view: RunView) -> float:
-        budget_usd = self._job.budget_usd
-        if budget_usd is None:
-            return math.inf
-        if self._billing.model == "per-instance":
-            return view.committed_until_s(budget_usd) - MARGIN_S
-        # What will run is not known: as if all GPUs were busy from now on, and asked again when that time has come.
-        quantum_usd = view.ready_gpus * self._gpu_usd_per_s * self._billing.billed_s(0.0)
-        left_usd = budget_usd - view.committed_usd - quantum_usd
-        rate_usd_per_s = view.ready_gpus * self._gpu_usd_per_s
-        return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
+    def _after_segment(self, view: RunView) -> Sequence[Action]:
+        if self.is_stopping:
+            return self._finish_if_idle(view)
+        # Per function, what is committed changes with every segment.
+        return self._arm(view) if self._bills_functions and self._budget is not None else ()
 
     def _on_timer(self, view: RunView) -> Sequence[Action]:
         moved = self._arm(view)
@@ -153,12 +158,18 @@ class Limits:
 
     def _on_loss(self, view: RunView) -> Sequence[Action]:
         """A machine is gone: its replacement must be affordable, or the run ends with what it has."""
-        missing = view.target_instances - len(view.instances)
+        live = _live_instances(view)
+        missing = max(view.target_instances - live, 0)
         if self.is_stopping:
-            return (ScaleTo(len(view.instances)), *self._finish_if_idle(view))
-        if self.may_add(view, missing) < missing:
-            return (ScaleTo(len(view.instances)), *self.stop(view))
-        return self._arm(view)
+            return (ScaleTo(min(live, view.target_instances)), *self._finish_if_idle(view))
+        if self._budget is not None and self._budget.may_add(view, missing) < missing:
+            return (ScaleTo(live), *self.stop(view))
+        return self._arm(view, pending_instances=missing)
+
+    def _on_refusal(self, view: RunView) -> Sequence[Action]:
+        """The provider has no more: go on with what there is, or end."""
+        live = _live_instances(view)
+        return (ScaleTo(live), *(() if live else self.stop(view)))
 
     def _pause_if_late(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
         """Pause a trial whose next iteration and checkpoint would not fit any more."""
@@ -175,3 +186,8 @@ class Limits:
 
     def _finish_if_idle(self, view: RunView) -> Sequence[Action]:
         return () if view.running_trials else (FinishRun(self.best(view)),)
+
+
+def _live_instances(view: RunView) -> int:
+    """Machines that are held or asked for, those on their way out not counted."""
+    return sum(instance.status is not InstanceStatus.RELEASING for instance in view.instances.values())

@@ -60,14 +60,22 @@ class Observed:
         elif believed > 1.0:
             self._gains.append(max(single_s / seconds - 1.0, 0.0) / (believed - 1.0))
 
-    def profile(self, trials: Sequence[TrialId]) -> Profile:
-        """The profile as it is for these trials: their own seconds per iteration, and the spread between them."""
+    def profile(self, trials: Sequence[TrialId], *, of_slowest: bool) -> Profile:
+        """The profile as it is for these trials.
+
+        Args:
+            trials: the survivors.
+            of_slowest: seconds of the slowest of them, for which the barrier waits and who may win; else their mean and
+                spread.
+        """
         seen_s = [self._iteration_s[trial] for trial in trials if trial in self._iteration_s]
+        scaling = self._scaling()
         if not seen_s:
-            return replace(self._profile, scaling=self._scaling())
-        mean_s = fmean(seen_s)
-        stragglers = replace(self._profile.stragglers, persistent_cv=pstdev(seen_s) / mean_s)
-        return replace(self._profile, iteration_s=mean_s, scaling=self._scaling(), stragglers=stragglers)
+            return replace(self._profile, scaling=scaling)
+        iteration_s = max(seen_s) if of_slowest else fmean(seen_s)
+        persistent_cv = 0.0 if of_slowest else pstdev(seen_s) / iteration_s
+        stragglers = replace(self._profile.stragglers, persistent_cv=persistent_cv)
+        return replace(self._profile, iteration_s=iteration_s, scaling=scaling, stragglers=stragglers)
 
     def _scaling(self) -> Scaling:
         if not self._gains:

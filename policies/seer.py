@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from policies.halving import Bracket, Stage
     from policies.planning.plan import Allocation, Plan
     from sim.model.events import SegmentEnded
+    from sim.model.ids import TrialId
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
@@ -94,29 +96,30 @@ class SeerAllocator:
     def allocate(self, bracket: Bracket, view: RunView) -> Allocation:
         """See `policies.staged.Allocator`.
 
-        The remaining rungs get the cheapest allocations that end by T. Where what is left of B does not pay for them, the
-        worst survivors are dropped, one by one; where no allocation is on time, the best one alone is trained as fast as
-        the budget allows. `Limits` stops it at T in any case.
+        The remaining rungs get the cheapest allocations that end by T even if the slowest survivor wins, or, where B does not
+        pay for that, as long as an average one does. Where not even this is paid for, the worst survivors are dropped, one by
+        one; where no allocation is on time, the best survivor alone is trained as fast as the budget allows. `Limits` stops
+        it at T in any case.
         """
         planned = self._plan.allocations[bracket.index]
         if not self._replan or bracket.index == 0:
             return planned
-        terms = self._terms_left(bracket, view)
-        survivors = len(bracket.trials)
-        for trials in range(survivors, 0, -1):
-            plan = greedy_plan(
-                self._stages_left(bracket, trials), terms, live_instances=self._live(view), is_resumed=True
-            )
-            if plan is not None and plan.cost_usd <= terms.budget_usd:
-                return plan.allocations[0]
-        return self._fastest_affordable(bracket, view, terms)
+        live = len(view.instances)
+        for trials in range(len(bracket.trials), 0, -1):
+            for of_slowest in (True, False):
+                terms = self._terms_left(bracket.trials[:trials], view, of_slowest=of_slowest)
+                stages = self._stages_left(bracket, trials)
+                plan = greedy_plan(stages, terms, live_instances=live, is_resumed=True)
+                if plan is not None and terms.are_kept_by(plan):
+                    return plan.allocations[0]
+        return self._fastest_affordable(bracket, view)
 
-    def _terms_left(self, bracket: Bracket, view: RunView) -> Terms:
+    def _terms_left(self, survivors: Sequence[TrialId], view: RunView, *, of_slowest: bool) -> Terms:
         """Time and money that are left, and the profile as learned so far for these survivors."""
         job = view.job
         deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S - view.now_s
         budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
-        profile = self._observed.profile(bracket.trials)
+        profile = self._observed.profile(survivors, of_slowest=of_slowest)
         return replace(self._terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
 
     def _stages_left(self, bracket: Bracket, trials: int) -> list[Stage]:
@@ -124,17 +127,18 @@ class SeerAllocator:
         later = [replace(stage, trials=min(stage.trials, trials)) for stage in bracket.remaining]
         return [replace(bracket.stage, trials=trials), *later]
 
-    def _live(self, view: RunView) -> int:
-        return len(view.instances)
-
-    def _fastest_affordable(self, bracket: Bracket, view: RunView, terms: Terms) -> Allocation:
+    def _fastest_affordable(self, bracket: Bracket, view: RunView) -> Allocation:
         """Late whatever is done: the best survivor alone, as fast as what is left of the budget allows."""
-        stages = self._stages_left(bracket, 1)
-        hurry = replace(terms, budget_usd=math.inf, deadline_s=1e18)
-        fastest = greedy_plan(stages, hurry, live_instances=self._live(view), is_resumed=True)
-        cheapest = greedy_plan(
-            stages, replace(terms, deadline_s=math.inf), live_instances=self._live(view), is_resumed=True
+        stages, live = self._stages_left(bracket, 1), len(view.instances)
+        terms = self._terms_left(bracket.trials[:1], view, of_slowest=True)
+        # A deadline without a budget asks for the fastest plan, a budget without a deadline for the cheapest.
+        fastest = greedy_plan(
+            stages,
+            replace(terms, deadline_s=sys.float_info.max, budget_usd=math.inf),
+            live_instances=live,
+            is_resumed=True,
         )
-        assert fastest is not None  # nothing is late for a deadline that far away
+        cheapest = greedy_plan(stages, replace(terms, deadline_s=math.inf), live_instances=live, is_resumed=True)
+        assert fastest is not None  # nothing is late for that deadline
         assert cheapest is not None
         return (fastest if fastest.cost_usd <= terms.budget_usd else cheapest).allocations[0]

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from policies.halving import Bracket
-from sim.model.actions import FinishRun, ScaleTo, SetTimer, StopTrial
+from sim.model.actions import FinishRun, SetTimer, StopTrial
 from sim.model.events import InstanceReady, Outcome, RunStarted, SegmentEnded, TimerFired
 from sim.model.ids import TrialId
 
@@ -83,9 +83,9 @@ class StagedPolicy:
             return limiting
         match event:
             case RunStarted():
-                return (*limiting, *self._begin_stage(view))
+                return self._begin_stage(view)
             case SegmentEnded():
-                return self._after_segment(view)
+                return (*limiting, *self._after_segment(view))
             case InstanceReady() if self._queue:
                 return (*limiting, *self._fill(view, self._allocation.gangs - len(self._started_from)))
             case TimerFired(tag=tag) if tag == BARRIER:
@@ -121,15 +121,14 @@ class StagedPolicy:
         self._allocation = allocation
         late = self._bracket.drop(allocation.trials) if allocation.trials < len(self._bracket.trials) else []
         stopped = tuple(StopTrial(trial) for trial in late if view.trial(trial).iteration)
-        live = len(view.instances)
-        instances = min(allocation.instances, live + self._limits.may_add(view, allocation.instances - live))
+        instances, scaling = self._limits.scale_to(view, allocation.instances)
         if instances * allocation.gpus_per_instance < allocation.gpus_per_trial:
             return self._limits.stop(view)
         self._queue.extend(self._bracket.trials)
         started = self._fill(view, allocation.gangs)
         if not started:
             return self._limits.stop(view)
-        return (*stopped, ScaleTo(instances), *started)
+        return (*stopped, *scaling, *started)
 
     def _fill(self, view: RunView, gangs: int) -> Sequence[Action]:
         """Start up to this many of the queued trials; what no longer fits before the limit stays where it is."""

@@ -23,10 +23,12 @@ class Meter:
 
     Attributes:
         started_at_s: when billing began; None while it is only asked for.
+        ends_at_s: when billing ends, known since it was given back; None before.
     """
 
     usd_per_hour: float
     started_at_s: float | None = None
+    ends_at_s: float | None = None
 
 
 class Bill:
@@ -53,6 +55,10 @@ class Bill:
         """Its billing begins."""
         self._live[key].started_at_s = at_s
 
+    def give_back(self, key: int, at_s: float) -> None:
+        """It is given back; it is billed until the release latency is over."""
+        self._live[key].ends_at_s = at_s + self._release_s
+
     def stop(self, key: int, at_s: float) -> None:
         """It is gone; without a start it costs nothing."""
         meter = self._live.pop(key)
@@ -63,8 +69,8 @@ class Bill:
 
     def stop_all(self, at_s: float) -> None:
         """Everything is given back now and gone after the release latency."""
-        for key in list(self._live):
-            self.stop(key, at_s + self._release_s)
+        for key, meter in list(self._live.items()):
+            self.stop(key, at_s + self._release_s if meter.ends_at_s is None else meter.ends_at_s)
 
     def spent_usd(self, now_s: float) -> float:
         """The bill if everything that is billed now were gone now."""
@@ -82,7 +88,8 @@ class Bill:
 
     def committed_until_s(self, budget_usd: float, now_s: float) -> float:
         """The last time at which `committed_usd` is within the budget; `now_s` where it already is not."""
-        rate_usd_per_s = math.fsum(meter.usd_per_hour for meter in self._live.values()) / SECONDS_PER_HOUR
+        rising = (meter.usd_per_hour for meter in self._live.values() if meter.ends_at_s is None)
+        rate_usd_per_s = math.fsum(rising) / SECONDS_PER_HOUR
         left_usd = budget_usd - self.committed_usd(now_s)
         if left_usd < 0:
             return now_s
@@ -117,15 +124,14 @@ class Bill:
     def _committed_usd(self, now_s: float, asked_start_s: float) -> float:
         until_s = now_s + self._release_s
         return math.fsum(
-            (
-                self._settled_usd(),
-                *(
-                    metered_usd(
-                        self._rule,
-                        m.usd_per_hour,
-                        until_s - (asked_start_s if m.started_at_s is None else m.started_at_s),
-                    )
-                    for m in self._live.values()
-                ),
-            )
+            (self._settled_usd(), *(self._meter_usd(m, until_s, asked_start_s) for m in self._live.values()))
         )
+
+    def _meter_usd(self, meter: Meter, until_s: float, asked_start_s: float) -> float:
+        started_at_s, ends_at_s = meter.started_at_s, meter.ends_at_s
+        if ends_at_s is not None:
+            return (
+                0.0 if started_at_s is None else metered_usd(self._rule, meter.usd_per_hour, ends_at_s - started_at_s)
+            )
+        used_s = until_s - (asked_start_s if started_at_s is None else started_at_s)
+        return metered_usd(self._rule, meter.usd_per_hour, used_s)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from sim.journal import Entry
 from sim.model.actions import CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import InvalidActionError
+from sim.model.errors import InputError, InvalidActionError
 from sim.model.events import (
     InstanceGone,
     InstanceLaunched,
@@ -300,9 +300,11 @@ class Controller:
     def _scale_to(self, action: ScaleTo) -> None:
         state = self.state
         book = state.price_book
-        instance_type = book.type_named(action.instance_type)
-        key = (instance_type.name, action.market or ON_DEMAND)
-        book.usd_per_hour(*key)
+        key = (action.instance_type or book.default_type.name, action.market or ON_DEMAND)
+        try:
+            book.usd_per_hour(*key)
+        except InputError as error:
+            raise self._invalid(action, str(error)) from error
         others = sum(count for other, count in state.targets.items() if other != key)
         if not 0 <= action.instances <= book.max_instances - others:
             raise self._invalid(
@@ -358,8 +360,7 @@ class Controller:
                 self._release(number, instance)
 
     def _release(self, number: InstanceId, instance: InstanceState) -> None:
-        self.state.withdraw(number, instance)
-        instance.status = InstanceStatus.RELEASING
+        self.state.instance_released(number, instance)
         self._commands.append(ReleaseInstance(number))
 
     def _invalid(self, action: object, problem: str) -> InvalidActionError:

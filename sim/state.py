@@ -111,6 +111,7 @@ class RunState:
         self.trials = [TrialState() for _ in range(job.trials)]
         self.started: dict[TrialId, None] = {}
         self.instances: dict[InstanceId, InstanceState] = {}
+        self.gone: set[InstanceId] = set()
         self.free = FreeGpus()
         self.suspended: list[InstanceId] = []
         self.waiting: deque[RunTrial] = deque()
@@ -144,6 +145,7 @@ class RunState:
 
     def instance_gone(self, event: InstanceGone) -> None:
         instance = self.instances.pop(event.instance)
+        self.gone.add(event.instance)
         self.withdraw(event.instance, instance)
         if self.bills_instances:
             self.bill.stop(event.instance, event.at_s)
@@ -168,6 +170,12 @@ class RunState:
         del self.instances[event.instance]
         if self.bills_instances:
             self.bill.stop(event.instance, event.at_s)
+
+    def instance_released(self, number: InstanceId, instance: InstanceState) -> None:
+        self.withdraw(number, instance)
+        instance.status = InstanceStatus.RELEASING
+        if self.bills_instances:
+            self.bill.give_back(number, self.now_s)
 
     # Facts and orders about segments.
 
@@ -224,7 +232,10 @@ class RunState:
     def _give_gpus_back(self, placement: Placement, *, is_gone: bool) -> None:
         free = self.free
         for number, count in placement:
-            self.instances[number].free_gpus += count
+            instance = self.instances.get(number)
+            if instance is None:
+                continue  # the order to start crossed the machine's end on the way
+            instance.free_gpus += count
             if number not in free:
                 continue
             if is_gone:
@@ -272,7 +283,7 @@ class RunState:
                 f"GPUs of instance {number} do not add up"
             )
             assert number not in self.free or instance.status is InstanceStatus.READY
-        assert not held, f"GPUs held on instances that are gone: {held}"
+        assert held.keys() <= self.gone, f"GPUs held on instances that never were: {held}"
         assert self.free.total == sum(i.free_gpus for n, i in self.instances.items() if n in self.free)
         assert {wish.trial for wish in self.waiting} == {TrialId(n) for n, t in enumerate(self.trials) if t.is_waiting}
         assert self.waiting_gpus == sum(wish.gpus for wish in self.waiting)

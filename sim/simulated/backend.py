@@ -127,15 +127,15 @@ class SimulatedBackend:
     def _end(self, order: EndSegment) -> None:
         """Let the iteration under way finish, write a checkpoint, and end."""
         course = self._courses.get(order.segment)
-        if course is None:
-            return  # its end is told already, and the order crossed it on the way
+        if course is None or course.ends_after < course.iterations:
+            return  # it has ended, and the order crossed its fact on the way; or it is ending already
         elapsed_s = self._env.now - course.started_at_s
         course.ends_after = course.safe_point(elapsed_s)
         if course.ends_after == 0 < course.iterations:
             self._settle(course, Outcome.ENDED)
         elif course.ends_after < course.iterations:
             saved_s = course.boundary_s(course.ends_after) + self._checkpoint_s
-            self._at(saved_s - elapsed_s, course, self._ended)
+            self._at(max(saved_s - elapsed_s, 0.0), course, self._ended)
 
     def _ended(self, timeout: simpy.Event) -> None:
         course = cast("Course", timeout.value)
@@ -159,10 +159,7 @@ class SimulatedBackend:
         iteration = order.from_iteration + completed
         elapsed_s = now_s - course.started_at_s
         launch_s = min(elapsed_s, course.launch_s)
-        # Whatever follows the last iteration is its checkpoint, finished or not.
-        checkpoint_s = elapsed_s - course.boundary_s(completed) if completed == course.ends_after else 0.0
-        if order.checkpoint_every:
-            checkpoint_s += course.checkpoints_s(completed)
+        checkpoint_s = course.checkpoints_s(completed, elapsed_s)
         train_s = elapsed_s - launch_s - checkpoint_s
         self._facts.append(
             SegmentEnded(
@@ -170,7 +167,7 @@ class SimulatedBackend:
                 order.trial,
                 order.segment,
                 iteration,
-                iteration if is_saved else course.durable(completed),
+                iteration if is_saved else course.durable(completed, elapsed_s),
                 self._score(order.trial, iteration),
                 outcome,
                 launch_s,
@@ -192,7 +189,7 @@ class SimulatedBackend:
         if iteration < order.until_iteration:
             due_s = course.boundary_s(iteration - order.from_iteration)
             elapsed_s = self._env.now - course.started_at_s
-            self._at(due_s - elapsed_s, course, lambda _: self._report(course, iteration))
+            self._at(max(due_s - elapsed_s, 0.0), course, lambda _: self._report(course, iteration))
 
     def _report(self, course: Course, iteration: int) -> None:
         order = course.order

@@ -84,15 +84,16 @@ class Course:
             return min(math.floor(trained_s / self._iteration_s + 1e-9), self.iterations)
         return int(np.searchsorted(self._boundaries_s, trained_s * (1 + 1e-12) + 1e-9, side="right")) - 1
 
-    def durable(self, completed: int) -> int:
-        """Iterations of the trial that are durable when the segment breaks after `completed` of its iterations."""
-        order = self.order
-        every = order.checkpoint_every
+    def durable(self, completed: int, elapsed_s: float) -> int:
+        """Iterations of the trial that are durable when the segment breaks now, with `completed` of its iterations done."""
+        first, every = self.order.from_iteration, self.order.checkpoint_every
         if not every:
-            return order.from_iteration
-        # The checkpoint that follows an iteration is complete when the iteration after it is.
-        reached = order.from_iteration + max(completed - 1, 0)
-        return max(order.from_iteration, reached - reached % every)
+            return first
+        reached = first + completed
+        saved = reached - reached % every
+        if saved > first and self.boundary_s(saved - first) + self._checkpoint_s > elapsed_s + 1e-9:
+            saved -= every  # that checkpoint is still being written
+        return max(first, saved)
 
     def safe_point(self, elapsed_s: float) -> int:
         """Iterations of the segment after which it can end if it is told so now."""
@@ -100,10 +101,12 @@ class Course:
         at_boundary = elapsed_s - self.boundary_s(done) <= 1e-9
         return done if at_boundary or done == self.iterations else done + 1
 
-    def checkpoints_s(self, completed: int) -> float:
-        """Seconds spent on checkpoints within the segment before it had completed this many iterations."""
-        every = self.order.checkpoint_every
+    def checkpoints_s(self, completed: int, elapsed_s: float) -> float:
+        """Seconds spent on checkpoints so far: those within the segment, and the one being written now, if any."""
+        first, every = self.order.from_iteration, self.order.checkpoint_every
+        reached = first + completed
+        is_last_saved = completed == self.ends_after or (completed > 0 and every > 0 and reached % every == 0)
+        last_s = min(max(elapsed_s - self.boundary_s(completed), 0.0), self._checkpoint_s) if is_last_saved else 0.0
         if not every or completed < 2:
-            return 0.0
-        first = self.order.from_iteration
-        return self._checkpoint_s * ((first + completed - 1) // every - first // every)
+            return last_s
+        return self._checkpoint_s * ((reached - 1) // every - first // every) + last_s

@@ -1,0 +1,78 @@
+"""The budget as a time: until when what is held keeps the committed bill within B, and what may still be asked for [ours].
+
+Imports only `sim.model`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from policies.planning.plan import MARGIN_S
+from sim.model.prices import SECONDS_PER_HOUR
+from sim.model.protocols import TrialStatus
+
+if TYPE_CHECKING:
+    from sim.model.ids import TrialId
+    from sim.model.prices import PriceBook
+    from sim.model.protocols import RunView
+
+
+class Budget:
+    """What B allows, by the book's billing rule.
+
+    Per instance, every machine commits its minimum charge and release latency when it is asked for, and grows by time. Per
+    function, every segment commits its minimum when it starts; as what will run is not known, all GPUs count as busy.
+    """
+
+    def __init__(self, budget_usd: float, price_book: PriceBook) -> None:
+        self._budget_usd = budget_usd
+        self._per_instance = price_book.billing.model == "per-instance"
+        gpu_usd_per_hour = price_book.usd_per_hour() / price_book.default_type.gpus_per_instance
+        self._gpu_usd_per_s = gpu_usd_per_hour / SECONDS_PER_HOUR
+        # The least that anything costs once it is billed at all; just above 0 s, where a quantum begins.
+        least_s = price_book.billing.billed_s(max(price_book.release_s, 1e-6))
+        self._gpu_charge_usd = self._gpu_usd_per_s * least_s
+        self._charge_usd = self._gpu_charge_usd * price_book.default_type.gpus_per_instance
+        self._quantum_usd = self._gpu_usd_per_s * max(price_book.billing.granularity_s, least_s)
+        self._pledged: dict[TrialId, float] = {}
+
+    def may_add(self, view: RunView, instances: int) -> int:
+        """How many of so many further machines can be asked for."""
+        if not self._per_instance or self._charge_usd == 0:
+            return instances
+        left_usd = self._budget_usd - view.committed_usd
+        return max(min(instances, math.floor(left_usd / self._charge_usd)), 0)
+
+    def may_start(self, view: RunView, trial: TrialId, gpus: int) -> bool:
+        """Whether a segment can be wished for; keeps in mind what those charge that have not started yet."""
+        if self._per_instance:
+            return True
+        charge_usd = gpus * self._gpu_charge_usd
+        if view.committed_usd + self._pledged_usd + charge_usd > self._budget_usd:
+            return False
+        self._pledged[trial] = charge_usd
+        return True
+
+    def settle_pledges(self, view: RunView) -> None:
+        """Forget the charges of what has started since; to be called once a fact, before any wish."""
+        waiting = TrialStatus.WAITING
+        self._pledged = {trial: usd for trial, usd in self._pledged.items() if view.trial(trial).status is waiting}
+
+    def ends_at_s(self, view: RunView, pending_instances: int) -> float:
+        """The last time at which the bill is surely within the budget if nothing more is asked for; may be infinite.
+
+        Args:
+            view: the run.
+            pending_instances: machines that are about to be asked for.
+        """
+        if self._per_instance:
+            return view.committed_until_s(self._budget_usd - pending_instances * self._charge_usd) - MARGIN_S
+        gpus = view.ready_gpus
+        left_usd = self._budget_usd - view.committed_usd - self._pledged_usd - gpus * self._quantum_usd
+        rate_usd_per_s = gpus * self._gpu_usd_per_s
+        return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
+
+    @property
+    def _pledged_usd(self) -> float:
+        return math.fsum(self._pledged.values())
