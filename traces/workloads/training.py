@@ -1,0 +1,155 @@
+"""One configuration of a classifier in training. Imports torch, so it is itself imported only when a trial is built."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from sim.model.errors import InputError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sim.model.protocols import Configuration
+    from traces.workloads.datasets import Split, Splits
+
+_EVALUATION_BATCH = 256
+"""Examples per evaluation step; one cache-sized piece at a time is faster on a CPU than all at once."""
+
+
+def _optimizer(network: nn.Module, configuration: Configuration) -> torch.optim.Optimizer:
+    """SGD or Adam at a constant learning rate; fused, which is the fastest form on a CPU."""
+    name, momentum = configuration["optimizer"], float(configuration["momentum"] or 0)
+    learning_rate, weight_decay = float(configuration["learning_rate"] or 0), float(configuration["weight_decay"] or 0)
+    parameters = network.parameters()
+    if name == "sgd":
+        return torch.optim.SGD(parameters, learning_rate, momentum, weight_decay=weight_decay, fused=True)
+    if name == "adam":
+        betas = (momentum, 0.999)
+        return torch.optim.Adam(parameters, learning_rate, betas, weight_decay=weight_decay, fused=True)
+    raise InputError(f"optimizer is {name}, but must be sgd or adam")
+
+
+class Classifier:
+    """A network that learns to classify: the `Trainable` of both workloads.
+
+    One iteration is one epoch. All randomness of an iteration comes from (seed, iteration), so a trial that goes on
+    from a checkpoint has the same scores as one that was never interrupted, and other trials of the process do not
+    matter.
+
+    A trial has diverged when a training loss was not finite: its scores are NaN from then on. It keeps training at its
+    usual cost, as a real job would that nobody stops, so its seconds per iteration stay those of its configuration.
+
+    One trainable fills one slot, so building it limits torch to one thread in the whole process; two threads per worker
+    on a shared core ran 40 times slower. Denormal numbers are flushed to zero: they cost time and change nothing.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Configuration], nn.Module],
+        splits: Splits,
+        configuration: Configuration,
+        seed: int,
+        *,
+        score: Literal["accuracy", "error"],
+    ) -> None:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        self._seed, self._score, self._iteration, self._diverged = seed, score, 0, False
+        self._optimizer_name = configuration["optimizer"]
+        self._batch_size = int(configuration["batch_size"] or 0)
+        self._train, self._validation, self._test = map(_tensors, (splits.train, splits.validation, splits.test))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._network = network(configuration)
+        self._optimizer = _optimizer(self._network, configuration)
+
+    def train_iteration(self) -> None:
+        """One epoch in a fresh random order."""
+        images, labels = self._train
+        self._network.train()
+        total = torch.zeros(())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self._seed * 1_000_003 + self._iteration + 1) % 2**63)
+            for batch in torch.split(torch.randperm(len(labels)), self._batch_size):
+                self._optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(self._network(images[batch]), labels[batch])
+                loss.backward()  # type: ignore[no-untyped-call]
+                self._optimizer.step()
+                total += loss.detach()
+        self._iteration += 1
+        self._diverged = self._diverged or not math.isfinite(total.item())
+
+    def evaluate(self) -> float:
+        """Score on the validation split; NaN where training diverged."""
+        return self._score_on(self._validation)
+
+    def test_score(self) -> float:
+        """Score on the test split; NaN where training diverged."""
+        return self._score_on(self._test)
+
+    def _score_on(self, split: tuple[torch.Tensor, torch.Tensor]) -> float:
+        self._network.eval()
+        images, labels = split
+        pieces = zip(torch.split(images, _EVALUATION_BATCH), torch.split(labels, _EVALUATION_BATCH), strict=True)
+        with torch.inference_mode():
+            correct = sum(int((self._network(piece).argmax(1) == truth).sum()) for piece, truth in pieces)
+        if self._diverged:
+            return math.nan
+        return (correct if self._score == "accuracy" else len(labels) - correct) / len(labels)
+
+    def save(self, path: Path) -> None:
+        """Write weights, optimizer and iteration to `path`; afterwards all of it is there, or nothing changed."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        state = {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict()["state"],
+            "optimizer_name": self._optimizer_name,
+            "iteration": self._iteration,
+            "diverged": self._diverged,
+        }
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote.
+
+        The configuration and the seed stay this trial's own, so that a clone may go on from another trial's weights
+        with changed hyperparameters. The optimizer's state is taken over where the optimizer is the same kind.
+
+        Raises:
+            WorkerError: the file cannot be read, is cut short, or belongs to another network.
+        """
+        state = _read_checkpoint(path)
+        try:
+            self._network.load_state_dict(state["network"])
+            if state["optimizer_name"] == self._optimizer_name:
+                own = self._optimizer.state_dict()
+                self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": own["param_groups"]})
+            self._iteration, self._diverged = int(state["iteration"]), bool(state["diverged"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise WorkerError(f"{path} does not fit this trial's network: {error}") from error
+
+
+def _tensors(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(split.images), torch.from_numpy(split.labels)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:  # what torch.load gives is only known at run time
+    import pickle
+
+    try:
+        state = torch.load(path, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise WorkerError(f"{path} is not a readable checkpoint: {error}") from error
+    if not isinstance(state, dict):
+        raise WorkerError(f"{path} is not a checkpoint of a classifier")
+    return state

@@ -1,0 +1,84 @@
+"""What describes a workload that is really trained. Imports the pure core only; torch comes with `Workload.build`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from sim.model.errors import InputError
+from sim.model.protocols import Trainable
+from sim.streams import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sim.model.job import Direction
+    from sim.model.protocols import Configuration
+    from traces.workloads.search_space import SearchSpace
+
+
+class ScoredTrainable(Trainable, Protocol):
+    """A trainable that also knows its score on data that no decision may look at."""
+
+    def test_score(self) -> float:
+        """Score on the test split, in the same unit as `evaluate`; NaN where training diverged."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something that is really trained, and what its configurations are drawn from.
+
+    Attributes:
+        name: what the command line and the bundle call it.
+        family: workloads of one family share their configurations.
+        description: one sentence for people.
+        direction: whether the score is minimised or maximised.
+        iteration: what one iteration is, in words.
+        score: what the validation score is, in words and with its unit.
+        test_score_text: what the test score is, in words.
+        search_space: what configurations are drawn from.
+        max_iterations: iterations that count as trained, where the user does not say.
+        trainable: builds a trial from a configuration and a seed; a module-level function, so that it can be sent to a
+            worker process. It imports torch when it is called, not before.
+        data_bytes: size of the data set as its package ships it, looked up when called.
+        source: where the data come from.
+        licence: of the data.
+        schedule: learning-rate schedule; `constant`: a shorter run is a prefix of a longer one.
+    """
+
+    name: str
+    family: str
+    description: str
+    direction: Direction
+    iteration: str
+    score: str
+    test_score_text: str
+    search_space: SearchSpace
+    max_iterations: int
+    trainable: Callable[[Configuration, int], ScoredTrainable]
+    data_bytes: Callable[[], int]
+    source: str
+    licence: str
+    schedule: str = "constant"
+
+    def build(self, configuration: Configuration, seed: int) -> ScoredTrainable:
+        """A trial before its first iteration; equal arguments give equal scores on one machine.
+
+        Raises:
+            InputError: the configuration does not name exactly the hyperparameters of the search space, or torch or the
+                package with the data is not installed.
+        """
+        self.search_space.require(configuration)
+        try:
+            return self.trainable(configuration, seed)
+        except ModuleNotFoundError as error:
+            raise InputError(f"{self.name} needs {error.name}: pip install 'elastune[bridge]'") from error
+
+    def configuration_of(self, seed: int, trial: int) -> dict[str, float | int | str]:
+        """The configuration of trial number `trial` (from 0) of a job with this seed."""
+        return self.search_space.sample(Streams(seed).rng(f"configuration {self.name}", trial))
+
+
+def training_seed(seed: int, trial: int) -> int:
+    """The seed of the weights and of the order of the data, for trial number `trial` of a job with this seed."""
+    return int(Streams(seed).rng("training", trial).integers(2**31))
