@@ -66,12 +66,15 @@ class AshaPolicy:
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         """See `sim.model.protocols.Policy`."""
         limiting = self._limits.on_event(event, view)
-        if isinstance(event, SegmentEnded):
-            self._settle(event)
-        elif isinstance(event, RunStarted):
-            return self._begin(view)
-        elif not isinstance(event, InstanceReady):
-            return limiting
+        match event:
+            case SegmentEnded():
+                self._settle(event)
+            case RunStarted():
+                return self._begin(view)
+            case InstanceReady():
+                pass
+            case _:
+                return limiting
         if self._limits.is_stopping:
             return limiting
         return (*limiting, *self._fill(view)) if limiting else self._fill(view)
@@ -92,10 +95,11 @@ class AshaPolicy:
     def _fill(self, view: RunView) -> list[Action]:
         """Work for every free GPU; the end of the run where there is none and nothing runs."""
         actions: list[Action] = []
-        free_gpus = view.free_gpus
         running = view.running_trials
-        while len(actions) < free_gpus:
-            trial = self._next_trial(is_idle=running == 0 and not actions)
+        for _ in range(view.free_gpus):
+            trial = self._next_trial()
+            if trial is None and running == 0 and not actions:
+                trial = self._last_resort()
             if trial is None:
                 break
             wish = self._limits.run(view, trial, 1, self._levels[self._rung_of[trial]])
@@ -103,11 +107,11 @@ class AshaPolicy:
                 self._retries.append(trial)
                 break
             actions.append(wish)
-        if not actions and running == 0 and free_gpus and not self._holds:
+        if not actions and running == 0 and view.free_gpus and not self._holds:
             return [FinishRun(self._limits.best(view))]
         return actions
 
-    def _next_trial(self, *, is_idle: bool) -> TrialId | None:
+    def _next_trial(self) -> TrialId | None:
         if self._retries:
             return self._retries.pop()
         for rung in self._descending:
@@ -121,7 +125,7 @@ class AshaPolicy:
         if self._next < self._trials:
             self._next += 1
             return TrialId(self._next - 1)
-        return self._last_resort() if is_idle else None
+        return None
 
     def _last_resort(self) -> TrialId | None:
         """Nothing is promotable and nothing runs: let the best of the highest rung train on, unless one has reached R."""

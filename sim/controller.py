@@ -201,7 +201,8 @@ class Controller:
 
     def _run_trial(self, action: RunTrial) -> None:
         state = self.state
-        trial = self._trial(action, action.trial)
+        number = action.trial
+        trial = state.trials[number] if 0 <= number < len(state.trials) else self._trial(action, number)
         if trial.status is _IDLE:
             if action.until_iteration <= trial.checkpoint_iteration:
                 raise self._invalid(action, f"the trial has completed {trial.checkpoint_iteration} iterations already")

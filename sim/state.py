@@ -310,7 +310,7 @@ class RunView:
     @property
     def free_gpus(self) -> int:
         state = self._state
-        return max(state.free.total - state.waiting_gpus, 0)
+        return max(state.free.total - state.waiting_gpus, 0) if state.waiting else state.free.total
 
     @property
     def ready_gpus(self) -> int:

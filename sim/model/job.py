@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Literal
 
 import msgspec
@@ -20,7 +19,7 @@ def loss_of(score: float | None, direction: Direction) -> float:
     """
     if score is None or not math.isfinite(score):
         return math.inf
-    return min(score if direction == "minimize" else -score, sys.float_info.max)
+    return score if direction == "minimize" else -score
 
 
 class TuningJob(msgspec.Struct, frozen=True):

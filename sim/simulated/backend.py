@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sim.model.profile import CloudTruth, GroundTruth
     from sim.streams import Streams
 
+_COMPLETED = Outcome.COMPLETED  # a member of an enumeration is looked up through a descriptor
+
 
 class SimulatedBackend:
     """Replays a workload's ground truth on a simulated cloud; see `sim.model.protocols.Backend`.
@@ -43,6 +45,7 @@ class SimulatedBackend:
         self._draws = Draws(truth, cloud, streams)
         self._facts: deque[Event] = deque((RunStarted(0.0),))
         self._cloud = Cloud(self._env, cloud, self._draws, tell=self._facts.append, on_gone=self._instance_gone)
+        self._rented = self._cloud.rented
         self._courses: dict[SegmentId, Course] = {}
         self._timers: dict[str, simpy.Event] = {}
         self._scores = truth.scores
@@ -101,7 +104,7 @@ class SimulatedBackend:
             course.vary(self._draws.slowness(order.trial) if self._varies else None)
         self._courses[order.segment] = course
         for instance, _ in placement:
-            if not self._cloud.is_live(instance):
+            if instance not in self._rented:
                 self._settle(course, Outcome.INSTANCE_GONE)
                 return
         self._at(course.end_s, course, self._completed)
@@ -122,7 +125,9 @@ class SimulatedBackend:
         course = cast("Course", timeout.value)
         if course.is_over or course.ends_after < course.iterations:
             return
-        self._tell_ended(course, course.iterations, Outcome.COMPLETED, is_saved=True)
+        order = course.order
+        iteration = order.from_iteration + course.iterations
+        self._tell(course, iteration, iteration, _COMPLETED, course.launch_s, course.train_s, course.saving_s)
 
     def _end(self, order: EndSegment) -> None:
         """Let the iteration under way finish, write a checkpoint, and end."""
@@ -140,7 +145,7 @@ class SimulatedBackend:
     def _ended(self, timeout: simpy.Event) -> None:
         course = cast("Course", timeout.value)
         if not course.is_over:
-            self._tell_ended(course, course.ends_after, Outcome.ENDED, is_saved=True)
+            self._tell_cut(course, course.ends_after, course.order.from_iteration + course.ends_after, Outcome.ENDED)
 
     def _failed(self, timeout: simpy.Event) -> None:
         course = cast("Course", timeout.value)
@@ -150,29 +155,44 @@ class SimulatedBackend:
     def _settle(self, course: Course, outcome: Outcome) -> None:
         """The segment breaks now; only checkpoints written before are durable."""
         elapsed_s = self._env.now - course.started_at_s
-        self._tell_ended(course, min(course.completed(elapsed_s), course.ends_after), outcome, is_saved=False)
+        completed = min(course.completed(elapsed_s), course.ends_after)
+        self._tell_cut(course, completed, course.durable(completed, elapsed_s), outcome)
 
-    def _tell_ended(self, course: Course, completed: int, outcome: Outcome, *, is_saved: bool) -> None:
-        order, now_s = course.order, self._env.now
-        course.is_over = True
-        del self._courses[order.segment]
-        iteration = order.from_iteration + completed
-        elapsed_s = now_s - course.started_at_s
+    def _tell_cut(self, course: Course, completed: int, checkpoint_iteration: int, outcome: Outcome) -> None:
+        """The segment has not run its full course: say what it spent its time on."""
+        elapsed_s = self._env.now - course.started_at_s
         launch_s = min(elapsed_s, course.launch_s)
         checkpoint_s = course.checkpoints_s(completed, elapsed_s)
-        train_s = elapsed_s - launch_s - checkpoint_s
+        train_s = max(elapsed_s - launch_s - checkpoint_s, 0.0)
+        iteration = course.order.from_iteration + completed
+        self._tell(course, iteration, checkpoint_iteration, outcome, launch_s, train_s, checkpoint_s)
+
+    def _tell(
+        self,
+        course: Course,
+        iteration: int,
+        checkpoint_iteration: int,
+        outcome: Outcome,
+        launch_s: float,
+        train_s: float,
+        checkpoint_s: float,
+    ) -> None:
+        trial, segment = course.order.trial, course.order.segment
+        course.is_over = True
+        del self._courses[segment]
+        score = self._score(trial, iteration)
         self._facts.append(
             SegmentEnded(
-                now_s,
-                order.trial,
-                order.segment,
+                self._env.now,
+                trial,
+                segment,
                 iteration,
-                iteration if is_saved else course.durable(completed, elapsed_s),
-                self._score(order.trial, iteration),
+                checkpoint_iteration,
+                score,
                 outcome,
                 launch_s,
-                max(0.0, train_s),
-                max(0.0, checkpoint_s),
+                train_s,
+                checkpoint_s,
             )
         )
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Cloud:
-    """Machines on request."""
+    """Machines on request.
+
+    Attributes:
+        rented: those that are rented and not on their way out.
+    """
 
     def __init__(
         self,
@@ -34,22 +38,22 @@ class Cloud:
         self._draws = draws
         self._tell = tell
         self._on_gone = on_gone
-        self._live: set[InstanceId] = set()
+        self.rented: set[InstanceId] = set()
 
     def provision(self, instance: InstanceId) -> None:
         """Rent a machine; refuses where the provider has none left."""
         capacity = self._truth.capacity_instances
-        if capacity is not None and len(self._live) >= capacity:
+        if capacity is not None and len(self.rented) >= capacity:
             self._tell(InstanceRefused(self._env.now, instance, f"no capacity: all {capacity} instances are rented"))
             return
-        self._live.add(instance)
+        self.rented.add(instance)
         self._env.process(self._life(instance))
 
     def release(self, instance: InstanceId) -> None:
         """Take a machine back, whatever state it is in."""
-        if instance not in self._live:
+        if instance not in self.rented:
             return
-        self._live.discard(instance)
+        self.rented.discard(instance)
         if self._truth.release_s > 0:
             leaving = self._env.timeout(self._truth.release_s)
             assert leaving.callbacks is not None  # a fresh timeout has not been processed
@@ -57,26 +61,22 @@ class Cloud:
         else:
             self._on_gone(instance, GoneCause.RELEASED)
 
-    def is_live(self, instance: InstanceId) -> bool:
-        """Whether the machine is rented and not on its way out."""
-        return instance in self._live
-
     def _life(self, instance: InstanceId) -> Generator[simpy.Event, None, None]:
         """Queue, boot, serve, and perhaps be lost; ends early where it is released."""
         env = self._env
         yield env.timeout(self._draws.queue_s(instance))
-        if instance not in self._live:
+        if instance not in self.rented:
             return
         self._tell(InstanceLaunched(env.now, instance))
         init_s = self._draws.init_s(instance)
         life_s = self._draws.instance_lives_s(instance)
         if init_s <= life_s:
             yield env.timeout(init_s)
-            if instance not in self._live:
+            if instance not in self.rented:
                 return
             self._tell(InstanceReady(env.now, instance))
         if life_s < float("inf"):
             yield env.timeout(max(life_s - init_s, 0.0) if init_s <= life_s else life_s)
-            if instance in self._live:
-                self._live.discard(instance)
+            if instance in self.rented:
+                self.rented.discard(instance)
                 self._on_gone(instance, GoneCause.LOST)

@@ -19,7 +19,8 @@ class Course:
         started_at_s: when it started.
         iterations: how many it is to do.
         launch_s: before its first iteration.
-        end_s: when its closing checkpoint is written.
+        train_s: on all its iterations.
+        saving_s: on all its checkpoints, the closing one included.
         ends_after: iterations after which it ends; fewer than `iterations` where it was told to end.
         is_over: its SegmentEnded has been told.
     """
@@ -28,13 +29,14 @@ class Course:
         "_boundaries_s",
         "_checkpoint_s",
         "_iteration_s",
-        "end_s",
         "ends_after",
         "is_over",
         "iterations",
         "launch_s",
         "order",
+        "saving_s",
         "started_at_s",
+        "train_s",
     )
 
     def __init__(
@@ -42,14 +44,21 @@ class Course:
     ) -> None:
         self.order = order
         self.started_at_s = started_at_s
-        self.iterations = max(order.until_iteration - order.from_iteration, 0)
-        self.ends_after = self.iterations
+        # A trial may have come further than the policy wished for when it was told to end; then there is nothing to do.
+        iterations = order.until_iteration - order.from_iteration
+        self.iterations = self.ends_after = iterations if iterations > 0 else 0  # noqa: FURB136  max() costs a call
         self.launch_s = launch_s
         self.is_over = False
         self._iteration_s = iteration_s
         self._checkpoint_s = checkpoint_s
         self._boundaries_s: np.ndarray | None = None
-        self.end_s = launch_s + self.iterations * iteration_s + checkpoint_s
+        self.train_s = self.iterations * iteration_s
+        self.saving_s = checkpoint_s
+
+    @property
+    def end_s(self) -> float:
+        """When its closing checkpoint is written."""
+        return self.launch_s + self.train_s + self.saving_s
 
     def vary(self, slowness: np.ndarray | None) -> None:
         """Let durations vary, and pay for the checkpoints within the segment.
@@ -61,12 +70,13 @@ class Course:
         each_s = np.full(self.iterations, self._iteration_s)
         if slowness is not None:
             each_s *= slowness[order.from_iteration : order.from_iteration + self.iterations]
+        self.train_s = float(each_s.sum())
         if order.checkpoint_every:
             # Iteration k + 1 can only begin when the checkpoint after iteration k is written.
             done = np.arange(order.from_iteration, order.from_iteration + self.iterations)
             each_s[1:] += self._checkpoint_s * (done[1:] % order.checkpoint_every == 0)
         self._boundaries_s = np.concatenate(([0.0], np.cumsum(each_s)))
-        self.end_s = self.launch_s + float(self._boundaries_s[-1]) + self._checkpoint_s
+        self.saving_s = float(self._boundaries_s[-1]) - self.train_s + self._checkpoint_s
 
     def boundary_s(self, iterations: int) -> float:
         """When this many iterations of the segment are complete."""
