@@ -1,0 +1,212 @@
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+from experiments.profile_store import CheckpointCost, IterationRecord, ProfileArguments, TrialPart, WorkFolder
+from experiments.profiling import Effort, profile_with_progress, profile_workload
+from sim.model.errors import InputError, WorkerError
+from traces.bundle import load_bundle
+from traces.workloads import workload_named
+
+pytest.importorskip("torch", reason="the bridge extra is not installed")
+pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+
+DIGITS = workload_named("digits-mlp")
+LIGHT = Effort(checkpoint_every_s=0.05, probes=2, probe_training_s=0.05)
+TRIALS, ITERATIONS = 4, 100
+
+PROFILE = f"""
+import sys
+from pathlib import Path
+from experiments.profiling import Effort, profile_workload
+from traces.workloads import workload_named
+effort = Effort(checkpoint_every_s=0.05, probes=1)
+profile_workload(workload_named("digits-mlp"), {TRIALS}, {ITERATIONS}, 2, Path(sys.argv[1]), effort=effort)
+"""
+
+
+def scores(folder):
+    return pd.read_parquet(folder / "curves.parquet")[["trial", "iteration", "score", "test_score"]]
+
+
+def recorded(folder):
+    """Iterations in complete lines of all part files."""
+    return sum(path.read_bytes().count(b'"cpu_seconds"') for path in (folder / ".partial").glob("*.jsonl"))
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROFILE, str(folder)],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_until(condition, what, timeout_s=30):
+    for _ in range(timeout_s * 200):
+        if condition():
+            return
+        time.sleep(0.005)
+    pytest.fail(f"waited {timeout_s} s in vain until {what}")
+
+
+def is_gone(group):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    phases = []
+    profile_workload(
+        DIGITS, TRIALS, ITERATIONS, 2, folder, effort=LIGHT, on_progress=lambda *progress: phases.append(progress)
+    )
+    assert phases[0] == ("training", 0, TRIALS * ITERATIONS)
+    assert phases[-1] == ("start-up", 2, 2)
+    assert ("training", TRIALS * ITERATIONS, TRIALS * ITERATIONS) in phases
+    return folder
+
+
+@pytest.mark.slow
+def test_a_profile_is_a_complete_bundle(undisturbed):
+    manifest = yaml.safe_load((undisturbed / "bundle.yaml").read_text())
+    curves = pd.read_parquet(undisturbed / "curves.parquet")
+    configurations = pd.read_csv(undisturbed / "configs.csv")
+
+    assert sorted(path.name for path in undisturbed.iterdir()) == ["bundle.yaml", "configs.csv", "curves.parquet"]
+    assert curves[["trial", "iteration"]].to_numpy().tolist() == [
+        [trial, iteration] for trial in range(TRIALS) for iteration in range(1, ITERATIONS + 1)
+    ]
+    assert (curves["seconds"] > 0).all()
+    assert manifest["iteration_s"] == pytest.approx(curves["seconds"].mean(), rel=1e-5)
+    cpu_seconds = curves.groupby("trial")["cpu_seconds"].mean()
+    assert configurations["relative_cost"].to_numpy() == pytest.approx(cpu_seconds / cpu_seconds.mean(), rel=1e-5)
+    drawn = configurations.drop(columns=["trial", "relative_cost"]).to_dict("records")
+    assert drawn == [DIGITS.configuration_of(0, trial) for trial in range(TRIALS)]
+    assert manifest["command"] == "elastune profile digits-mlp --trials 4 --iterations 100 --jobs 2 --seed 0"
+    assert (manifest["direction"], manifest["schedule"], manifest["scaling"]) == ("minimize", "constant", None)
+    assert 0.2 < manifest["launch_s"] < 60
+    assert 0 < manifest["checkpoint_s"] < 1
+    assert min(manifest["checkpoint_bytes"], manifest["data_bytes"]) > 1000
+    assert 0 <= manifest["straggler"]["persistent_cv"] < manifest["straggler"]["per_iteration_cv"] + 5
+    assert set(manifest["measured_on"]) >= {"cpu", "cores", "python", "torch", "numpy"}
+    assert all(text.startswith(("measured", "not measured")) for text in manifest["provenance"].values())
+
+
+@pytest.mark.slow
+def test_a_profile_loads_as_a_bundle(undisturbed):
+    bundle = load_bundle(undisturbed)
+
+    assert (bundle.trials, bundle.max_iterations, bundle.direction) == (TRIALS, ITERATIONS, "minimize")
+    assert bundle.scores.shape == bundle.test_scores.shape == bundle.seconds.shape == (TRIALS, ITERATIONS)
+    assert bundle.timings.launch_s > 0
+
+
+@pytest.mark.slow
+def test_a_profile_that_is_complete_is_not_done_again_and_not_mixed_with_another(undisturbed):
+    before = (undisturbed / "bundle.yaml").stat().st_mtime_ns
+    profile_with_progress(DIGITS, TRIALS, ITERATIONS, 1, undisturbed)
+
+    assert (undisturbed / "bundle.yaml").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"trials is 4 there, asked was 5; seed is 0 there, asked was 1"):
+        profile_workload(DIGITS, 5, ITERATIONS, 2, undisturbed, 1)
+
+
+@pytest.mark.slow
+def test_a_profile_killed_midway_goes_on_and_ends_with_the_scores_of_an_undisturbed_one(undisturbed, tmp_path):
+    process = start(tmp_path)
+    wait_until(lambda: recorded(tmp_path) >= TRIALS * ITERATIONS // 3, "a third was recorded")
+    seen = recorded(tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: is_gone(process.pid), "the group was gone")
+    folder = WorkFolder(tmp_path)
+    kept = {trial: folder.part(trial).read()[0] for trial in range(TRIALS)}
+    checkpoints = [path for trial in range(TRIALS) for _, path in folder.checkpoints(trial)]
+
+    assert seen <= sum(map(len, kept.values())) < TRIALS * ITERATIONS
+    assert checkpoints
+    with (tmp_path / ".partial" / "trial-00001.jsonl").open("ab") as part:
+        part.write(b'{"iteration": 10')  # a line cut short
+    checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:-100])
+    profile_workload(DIGITS, TRIALS, ITERATIONS, 2, tmp_path, effort=Effort(probes=1, probe_training_s=0.05))
+
+    pd.testing.assert_frame_equal(scores(tmp_path), scores(undisturbed))
+    seconds = pd.read_parquet(tmp_path / "curves.parquet").set_index(["trial", "iteration"])["seconds"]
+    assert all(
+        seconds[trial, record.iteration] == record.seconds for trial, records in kept.items() for record in records
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["the parent is killed", "Ctrl-C"])
+def test_no_worker_outlives_the_profile_and_what_was_done_is_kept(end, tmp_path):
+    process = start(tmp_path)
+    wait_until(lambda: recorded(tmp_path) > 0, "an iteration was recorded")
+    if end == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.kill()
+    process.wait(timeout=20)
+
+    wait_until(lambda: is_gone(process.pid), "every worker was gone", timeout_s=10)
+    assert recorded(tmp_path) > 0
+    assert not (tmp_path / "bundle.yaml").exists()
+
+
+def test_a_started_profile_refuses_other_arguments(tmp_path):
+    WorkFolder(tmp_path).open(ProfileArguments("digits-mlp", 4, 3, 0), DIGITS)
+    with pytest.raises(InputError, match=r"another profile: iterations is 3 there, asked was 9\. Choose"):
+        profile_workload(DIGITS, 4, 9, 2, tmp_path)
+    with pytest.raises(InputError, match="workload is digits-mlp there, asked was mnist5k-cnn"):
+        profile_workload(workload_named("mnist5k-cnn"), 4, 3, 2, tmp_path)
+
+
+@pytest.mark.parametrize(("trials", "iterations", "jobs"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_a_profile_of_nothing_is_refused_and_writes_nothing(trials, iterations, jobs, tmp_path):
+    with pytest.raises(InputError, match="is 0, but must be at least 1"):
+        profile_workload(DIGITS, trials, iterations, jobs, tmp_path / "new")
+    with pytest.raises(InputError, match="probes is 0"):
+        Effort(probes=0)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_records_that_training_does_not_reproduce_are_an_error_that_names_them(tmp_path):
+    WorkFolder(tmp_path).open(ProfileArguments("digits-mlp", 1, 2, 0), DIGITS)
+    WorkFolder(tmp_path).part(0).append(IterationRecord(1, 0.123, 0.456, 0.01, 0.01))
+    with pytest.raises(WorkerError, match=r"trial 0: iteration 1 was recorded as .*0\.123.*does not reproduce"):
+        profile_workload(DIGITS, 1, 2, 1, tmp_path)
+
+
+def test_a_part_file_drops_a_line_that_was_cut_short_or_is_out_of_order(tmp_path):
+    part = TrialPart(tmp_path / "trial.jsonl")
+    first, second = IterationRecord(1, 0.5, 0.6, 0.01, 0.01), IterationRecord(2, float("nan"), float("nan"), 0.01, 0.01)
+    part.append(first)
+    part.append(second)
+    whole = (tmp_path / "trial.jsonl").read_bytes()
+    for damage in (b'{"iteration": 3, "sco', b"\x00\x00\n", b'{"iteration": 5}\n', whole[: whole.index(b"\n") + 1]):
+        (tmp_path / "trial.jsonl").write_bytes(whole + damage)
+        records, cost = part.read()
+        assert len(records) == 2
+        assert records[1].same_scores(second)
+        assert not records[1].same_scores(first)
+        assert cost is None
+        assert (tmp_path / "trial.jsonl").read_bytes() == whole
+    part.append(CheckpointCost(0.01, 1000))
+
+    assert part.read()[1] == CheckpointCost(0.01, 1000)
+    assert part.lines() == 3
+    assert json.loads(whole.splitlines()[1])["score"] is None
