@@ -11,7 +11,7 @@ SETUP := pyproject.toml constraints.txt
 export MPLBACKEND = Agg
 
 run: $(VENV)/.ready-run
-	$(BIN)/elastune compare experiments/catalog/headline.yaml --seeds 20 --output results/headline
+	$(BIN)/elastune compare experiments/catalog/headline.yaml --seeds 20 -o results/headline
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile

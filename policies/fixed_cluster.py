@@ -7,6 +7,7 @@ where several do; machines are paid until the rule ends. The naive size is floor
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policies.asha import AshaPolicy
@@ -88,18 +89,15 @@ def asha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.
         InfeasibleJobError: no cluster size trains even one configuration to R on one GPU.
 
     Deviations:
-        n, m and the run time are ours: the largest n whose expected list-scheduling bound fits.
+        n and m are ours: the largest n whose work fits the machines' time within T and B, and in that time one trial can reach
+        R; where several m allow it, one that also has time for the tail of promotions, and the cheapest of these.
     """
     terms = Terms.of(job, profile, price_book)
-    sized = [
-        (trials, -_asha_cost_usd(trials, count, job, terms), count)
-        for count in range(1, price_book.max_instances + 1)
-        if (trials := _asha_trials(count, job, terms)) and _asha_cost_usd(trials, count, job, terms) <= terms.budget_usd
-    ]
-    if not sized:
+    sizes = [size for count in range(1, price_book.max_instances + 1) if (size := _asha_size(count, job, terms))]
+    if not sizes:
         raise infeasible("asha-fixed", job, terms)
-    trials, _, instances = max(sized)
-    return AshaPolicy(job, profile, price_book, instances=instances, trials=trials)
+    best = max(sizes, key=lambda size: (size.trials, size.has_time_for_tail, -size.cost_usd))
+    return AshaPolicy(job, profile, price_book, instances=best.instances, trials=best.trials)
 
 
 def asha_fixed_naive(
@@ -152,26 +150,39 @@ def _asha_work(job: TuningJob, terms: Terms) -> tuple[float, float]:
     return work_s, chain_s
 
 
-def _asha_trials(instances: int, job: TuningJob, terms: Terms) -> int:
-    """The largest n whose list-scheduling bound, work / m + (1 - 1 / m) * longest chain, fits T and the time B pays for."""
+@dataclass(frozen=True)
+class _AshaSize:
+    """A cluster for ASHA.
+
+    Attributes:
+        trials: configurations whose expected work fits its time.
+        has_time_for_tail: whether even the list-scheduling bound, work / m + (1 - 1 / m) * longest chain, fits.
+        cost_usd: expected, with the tail as far as time is left for it.
+    """
+
+    instances: int
+    trials: int
+    has_time_for_tail: bool
+    cost_usd: float
+
+
+def _asha_size(instances: int, job: TuningJob, terms: Terms) -> _AshaSize | None:
     work_s, chain_s = _asha_work(job, terms)
     gpus = instances * terms.gpus_per_instance
-    startup_s = terms.profile.startup.mean_s
+    profile, book = terms.profile, terms.price_book
     end_s = terms.deadline_s
     if math.isfinite(terms.budget_usd) and terms.usd_per_hour > 0:
         paid_s = terms.budget_usd / (instances * terms.usd_per_hour) * SECONDS_PER_HOUR
-        quantum_s = terms.price_book.billing.granularity_s
-        end_s = min(end_s, terms.profile.startup.queue.mean_s + paid_s - quantum_s)
-    training_s = end_s - startup_s - (1 - 1 / gpus) * chain_s
-    if training_s < chain_s / gpus:
-        return 0
-    return job.trials if math.isinf(training_s) else max(1, min(math.floor(training_s * gpus / work_s), job.trials))
-
-
-def _asha_cost_usd(trials: int, instances: int, job: TuningJob, terms: Terms) -> float:
-    work_s, chain_s = _asha_work(job, terms)
-    gpus = instances * terms.gpus_per_instance
-    busy_s = max(trials * work_s / gpus + (1 - 1 / gpus) * chain_s, chain_s)
-    return instances * metered_usd(
-        terms.price_book.billing, terms.usd_per_hour, terms.profile.startup.init.mean_s + busy_s
-    )
+        end_s = min(end_s, profile.startup.queue.mean_s + paid_s - book.billing.granularity_s - book.release_s)
+    training_s = end_s - profile.startup.mean_s
+    if training_s < chain_s:
+        return None
+    trials = job.trials
+    if math.isfinite(training_s):
+        trials = max(1, min(math.floor(training_s * gpus / work_s), job.trials))
+    tail_s = trials * work_s / gpus + (1 - 1 / gpus) * chain_s
+    held_s = profile.startup.init.mean_s + min(max(tail_s, chain_s), training_s) + book.release_s
+    cost_usd = instances * metered_usd(book.billing, terms.usd_per_hour, held_s)
+    if cost_usd > terms.budget_usd:
+        return None
+    return _AshaSize(instances, trials, tail_s <= training_s, cost_usd)
