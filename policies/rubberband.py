@@ -8,6 +8,7 @@ from policies.planning.plan import Terms
 from policies.planning.rubberband_search import rubberband_plan
 from policies.sha import run_plan
 from policies.sizing import infeasible, largest
+from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ def rubberband(
         steps: see `policies.planning.rubberband_search.rubberband_plan`.
 
     Raises:
+        InputError: `steps` is neither.
         InfeasibleJobError: no plan ends by the deadline within the budget.
 
     Deviations:
@@ -51,6 +53,8 @@ def rubberband(
         Gangs fill or divide whole machines, so that every plan can be placed as it is priced [ours].
         Without a deadline the cheapest plan of all is made [ours].
     """
+    if steps not in ("next", "all"):
+        raise InputError(f"rubberband: steps is {steps!r}, but must be 'next' or 'all'")
     terms = Terms.of(job, profile, price_book)
 
     def within(stages: Sequence[Stage]) -> Plan | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from policies.planning.estimate import estimate
 from policies.planning.options import whole_instance_options
+from policies.planning.static import plan_on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ def greedy_plan(
     """A cheap plan that ends by the deadline, the fastest where there is no budget; None where even the fastest is late.
 
     Each stage starts at its cheapest option; the stage in which a saved second costs least is sped up one step along its
-    hull until the plan is on time. The budget is not looked at: the caller compares the plan's cost with it.
+    hull until the plan is on time. From that plan, or from the cheapest constant cluster if it is cheaper, single stages are
+    changed as long as money is saved. The budget is not looked at: the caller compares the plan's cost with it.
     """
     hulls = [
         # Rungs shrink, so the machines that must be started are those of the first stage.
@@ -47,11 +49,15 @@ def greedy_plan(
         return None
     if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s):
         return fastest
-    return _cheapest_on_time(hulls, plan_of, terms.deadline_s, fastest)
+    plans = [_cheapest_on_walk(hulls, plan_of, terms.deadline_s, fastest)]
+    if not is_resumed:
+        plans += _constant_plans(stages, terms)
+    best = min(plans, key=lambda plan: plan.cost_usd)
+    return _descend(best, hulls, terms, live_instances=live_instances, is_resumed=is_resumed)
 
 
-def _cheapest_on_time(hulls: Sequence[list[Option]], plan_of: _PlanOf, deadline_s: float, fastest: Plan) -> Plan:
-    """Walk the hulls in order of price per saved second; the cheapest plan on the way that is on time."""
+def _cheapest_on_walk(hulls: Sequence[list[Option]], plan_of: _PlanOf, deadline_s: float, fastest: Plan) -> Plan:
+    """Walk the hulls in order of price per saved second until the plan is on time."""
     at = [0] * len(hulls)
     plan = plan_of(at)
     steps = [(_step_usd_per_s(hull, 0), stage) for stage, hull in enumerate(hulls) if len(hull) > 1]
@@ -62,20 +68,26 @@ def _cheapest_on_time(hulls: Sequence[list[Option]], plan_of: _PlanOf, deadline_
         if at[stage] + 1 < len(hulls[stage]):
             heapq.heappush(steps, (_step_usd_per_s(hulls[stage], at[stage]), stage))
         plan = plan_of(at)
-    if plan.makespan_s > deadline_s:
-        return fastest
-    return min(plan, _relaxed(plan, at, plan_of, deadline_s), key=lambda p: p.cost_usd)
+    return plan if plan.makespan_s <= deadline_s else fastest
 
 
-def _relaxed(plan: Plan, at: list[int], plan_of: _PlanOf, deadline_s: float) -> Plan:
-    """Take back steps that the later ones have made unnecessary."""
-    for stage, index in enumerate(at):
-        for slower in range(index):
-            relaxed = plan_of([*at[:stage], slower, *at[stage + 1 :]])
-            if relaxed.makespan_s <= deadline_s and relaxed.cost_usd < plan.cost_usd:
-                plan = relaxed
-                at[stage] = slower
-                break
+def _constant_plans(stages: Sequence[Stage], terms: Terms) -> list[Plan]:
+    """Constant clusters that are on time: the walk prices each stage alone, and so does not see what growing later costs."""
+    plans = (plan_on_cluster(stages, count, terms) for count in range(1, terms.price_book.max_instances + 1))
+    return [plan for plan in plans if plan.makespan_s <= terms.deadline_s]
+
+
+def _descend(plan: Plan, hulls: Sequence[list[Option]], terms: Terms, *, live_instances: int, is_resumed: bool) -> Plan:
+    """Replace one stage's allocation at a time by another of its hull as long as that is on time and saves money."""
+    is_better = True
+    while is_better:
+        is_better = False
+        for stage, hull in enumerate(hulls):
+            for choice in hull:
+                allocations = (*plan.allocations[:stage], choice.allocation, *plan.allocations[stage + 1 :])
+                other = estimate(plan.stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
+                if other.makespan_s <= terms.deadline_s and other.cost_usd < plan.cost_usd - 1e-9:
+                    plan, is_better = other, True
     return plan
 
 
