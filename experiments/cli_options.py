@@ -1,0 +1,58 @@
+"""What the commands share: the `--json` option, completion of names, progress. Imports typer; rich when it is drawn."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output; NaN is not JSON and not allowed."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while the block runs, where that is a terminal; yields what is told (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def complete_policy(incomplete: str) -> list[str]:
+    """Policies whose names begin so."""
+    from policies.registry import POLICIES
+
+    return [name for name in POLICIES if name.startswith(incomplete)]
+
+
+def complete_policies(incomplete: str) -> list[str]:
+    """The same for the last of several names with commas between."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in complete_policy(last)]
+
+
+def complete_bundle(incomplete: str) -> list[str]:
+    """Bundles whose names begin so."""
+    from traces.bundle import bundle_names
+
+    return [name for name in bundle_names() if name.startswith(incomplete)]
+
+
+def complete_workload(incomplete: str) -> list[str]:
+    """Workloads whose names begin so."""
+    from traces.workloads import WORKLOAD_NAMES
+
+    return [name for name in WORKLOAD_NAMES if name.startswith(incomplete)]

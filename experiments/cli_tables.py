@@ -1,0 +1,194 @@
+"""What the commands print for people. Imports rich; numbers arrive computed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from experiments.comparing import Comparison
+    from experiments.running import RunResult
+    from experiments.spec import RunSpec
+    from policies.registry import Entry
+
+_NONE = "-"
+_PIPED_WIDTH = 160
+
+
+def _console() -> Console:
+    """Standard output; wide where it is not a terminal, whose width rich would guess too small."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPED_WIDTH)
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return _NONE if value is None or math.isnan(value) else f"{value:.{digits}g}"
+
+
+def _usd(value: float | None) -> str:
+    return _NONE if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _seconds(value: float | None) -> str:
+    return _NONE if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
+def _share(value: float | None) -> str:
+    return _NONE if value is None or math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def _kept(is_met: bool | None, limit: str) -> str:
+    if is_met is None:
+        return "no limit"
+    return f"{'within' if is_met else 'BEYOND'} {limit}"
+
+
+def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> None:
+    """One run as a small table."""
+    job = spec.job
+    deadline, budget = f"{_seconds(job.deadline_s)} s", f"{_usd(job.budget_usd)} USD"
+    parts = (result.regret_sampling, result.regret_selection, result.regret_truncation)
+    sampling, selection, truncation = map(_number, parts)
+    table = Table(title=f"{result.policy}, seed {result.seed}", show_header=False, title_justify="left")
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    rows = {
+        "best trial": _NONE if result.best_trial is None else f"{result.best_trial}: {_configuration(result)}",
+        "score": _number(result.score),
+        "test score": _number(result.test_score),
+        "regret": f"{_number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
+        "cost": f"{_usd(result.cost_usd)} USD, {_kept(result.budget_met, budget)}",
+        "makespan": f"{_seconds(result.makespan_s)} s, {_kept(result.deadline_met, deadline)}",
+        "trials started": str(result.trials_started),
+        "iterations": str(result.iterations_trained),
+        "GPU utilisation": _share(result.gpu_utilisation),
+        "USD by part": ", ".join(f"{part} {_usd(usd)}" for part, usd in result.ledger_usd.items()),
+        "results": str(folder),
+        "journal": str(journal),
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    _console().print(table)
+
+
+def _configuration(result: RunResult) -> str:
+    config = result.best_config or {}
+    shown = (f"{name}={_number(v) if isinstance(v, float) else v}" for name, v in config.items())
+    return ", ".join(shown)
+
+
+def print_comparison(comparison: Comparison, folder: Path | None) -> None:
+    """The summary of all policies, and the differences to the first."""
+    console = _console()
+    console.print(_summary_table(comparison.summary))
+    if len(comparison.paired):
+        console.print(_paired_table(comparison.paired))
+    for row in comparison.summary.to_dict("records"):
+        if row["error"]:
+            console.print(f"{row['policy']}: {row['error']}", markup=False, highlight=False)
+    if folder is not None:
+        console.print(f"written to {folder}", markup=False, highlight=False)
+
+
+def _summary_table(summary: pd.DataFrame) -> Table:
+    table = Table(title="Means over the seeds, with 95 % intervals", title_justify="left")
+    headings = ("policy", "runs", "score", "regret", "cost, USD", "makespan, s", "T met", "B met", "trials", "GPU use")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
+    for row in cast("list[dict[str, Any]]", summary.to_dict("records")):
+        table.add_row(
+            row["policy"],
+            _runs(row),
+            _with_interval(row, "score", 4),
+            _with_interval(row, "regret", 3),
+            _with_interval(row, "cost_usd", 3),
+            _seconds(row["makespan_s"]),
+            _share(row["deadline_met"]),
+            _share(row["budget_met"]),
+            _number(row["trials_started"], 3),
+            _share(row["gpu_utilisation"]),
+        )
+    return table
+
+
+def _runs(row: Mapping[str, Any]) -> str:
+    notes = [f"{row[kind]} {kind}" for kind in ("infeasible", "failed") if row[kind]]
+    return ", ".join([str(row["runs"]), *notes])
+
+
+def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
+    value, low, high = (_number(row[key], digits) for key in (name, f"{name}_low", f"{name}_high"))
+    return value if value == _NONE else f"{value} [{low}, {high}]"
+
+
+def _paired_table(paired: pd.DataFrame) -> Table:
+    against = paired["against"].iloc[0]
+    table = Table(title=f"Differences to {against} on the same seeds", title_justify="left")
+    for heading in ("policy", "measure", "difference", "better", "equal", "pairs"):
+        table.add_column(heading, justify="left" if heading in {"policy", "measure"} else "right")
+    measures = ("regret", "cost_usd")
+    for row in cast("list[dict[str, Any]]", paired[paired["measure"].isin(measures)].to_dict("records")):
+        difference = (
+            f"{_number(row['mean'])} [{_number(row['low'])}, {_number(row['high'])}]" if row["pairs"] else _NONE
+        )
+        cells = (difference, _share(row["better"]), _share(row["ties"]), str(row["pairs"]))
+        table.add_row(row["policy"], row["measure"], *cells)
+    return table
+
+
+def print_policies(policies: Mapping[str, Entry]) -> None:
+    """Names, parameters with defaults, one line each."""
+    table = Table("policy", "parameters", "what it does")
+    for name, entry in policies.items():
+        table.add_row(name, ", ".join(f"{key}={value}" for key, value in entry.parameters.items()), entry.summary)
+    _console().print(table)
+
+
+def print_bundles(described: Sequence[Mapping[str, Any]]) -> None:
+    """One line per bundle."""
+    table = Table("bundle", "configurations", "iterations", "s per iteration", "score", "iteration")
+    for one in described:
+        seconds = _number(one["iteration_s"])
+        sizes = (str(one["trials"]), str(one["max_iterations"]), seconds)
+        table.add_row(one["name"], *sizes, f"{one['score']} ({one['direction']})", one["iteration"])
+    _console().print(table)
+
+
+def print_bundle(described: Mapping[str, Any]) -> None:
+    """Everything `describe` says of one bundle."""
+    table = Table(title=described["name"], show_header=False, title_justify="left")
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    quantiles = described["final_quantiles"] or {}
+    correlations = (f"{_number(row['spearman'], 3)} after {row['iteration']}" for row in described["rank_correlation"])
+    low, high = described["relative_cost_range"]
+    rows = {
+        "score": f"{described['score']}, to {described['direction']}",
+        "iteration": described["iteration"],
+        "size": f"{described['trials']} configurations x {described['max_iterations']} iterations",
+        "final scores, worst to best": ", ".join(f"{level}: {_number(score)}" for level, score in quantiles.items()),
+        "diverged": _share(described["diverged_share"]),
+        "Spearman of early with final ranks": ", ".join(correlations),
+        "cost of an iteration": f"{_number(described['iteration_s'])} s on 1 GPU, times {_number(low)} to {_number(high)}",
+        "launch, checkpoint": f"{_number(described['launch_s'])} s, {_number(described['checkpoint_s'])} s",
+        "stragglers (cv)": f"{_number(described['straggler_persistent_cv'])} persistent, "
+        f"{_number(described['straggler_per_iteration_cv'])} per iteration",
+        "scaling": "none: set workload.scaling"
+        if described["max_gpus"] is None
+        else f"to {described['max_gpus']} GPUs",
+        "schedule": described["schedule"] or _NONE,
+        "source": f"{described['source']} ({described['licence']})",
+        **{f"provenance of {key}": text for key, text in described["provenance"].items()},
+        "sha256": described["sha256"],
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    _console().print(table)

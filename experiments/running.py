@@ -1,0 +1,345 @@
+"""Running a spec in the simulated world, and replaying the journal of a run.
+
+The composition root: the one place where bundle, cloud, policy, controller and backend meet. Imports all of `sim` but the
+bridge, the policies through the registry, and `traces`.
+
+Versions are read from the installed packages, so a journal holds no wall-clock time and nothing of the machine.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from experiments.ledger import Ledger
+from experiments.metrics import Regret, regret_of
+from experiments.spec import RunSpec
+from experiments.trajectory import Recording, segments_table, trajectory_table
+from sim.controller import Controller
+from sim.journal import Header, JournalWriter, MemorySink, read_entries, read_header, replay
+from sim.model.errors import InputError, ReplayError
+from sim.model.profile import CloudTruth
+from sim.runner import run
+from sim.simulated import SimulatedBackend
+from sim.streams import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from sim.journal import Entry, Sink
+    from sim.model.ids import TrialId
+    from sim.model.job import Direction, TuningJob
+    from sim.model.prices import PriceBook
+    from sim.model.profile import GroundTruth, Profile
+    from sim.model.protocols import Configuration
+    from traces import Bundle
+
+_RECORDED_VERSIONS = ("elastune", "numpy", "simpy", "msgspec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What came out of a run. What does not apply is None: nothing durable was trained, or there is no such limit.
+
+    Attributes:
+        policy: with its parameters, as the command line takes it.
+        best_trial: position in the seed's draw.
+        best_config: its hyperparameters.
+        score: of the best trial at its last durable iteration; None also where it diverged.
+        test_score: at the same iteration, where the bundle has one.
+        regret: see `experiments.metrics.Regret`; the sum of the three parts.
+        cost_usd: the bill.
+        deadline_met: whether the makespan is within the deadline.
+        budget_met: whether the bill is within the budget.
+        iterations_trained: redone ones included.
+        gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
+        ledger_usd: the bill by part; see `experiments.ledger.PARTS`.
+        digest: of the spec.
+        direction: whether scores are minimised or maximised.
+    """
+
+    policy: str
+    seed: int
+    best_trial: int | None
+    best_config: Configuration | None
+    score: float | None
+    test_score: float | None
+    regret: float | None
+    regret_sampling: float | None
+    regret_selection: float | None
+    regret_truncation: float | None
+    cost_usd: float
+    makespan_s: float
+    deadline_met: bool | None
+    budget_met: bool | None
+    trials_started: int
+    iterations_trained: int
+    gpu_utilisation: float | None
+    ledger_usd: Mapping[str, float]
+    digest: str
+    direction: Direction
+    recording: Recording | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, object]:
+        """What `elastune run --json` prints."""
+        hidden = ("direction", "recording")
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        return fields | {"ledger_usd": dict(self.ledger_usd)}
+
+    def trajectory(self) -> pd.DataFrame:
+        """Money, machines and best score over time; see `experiments.trajectory.trajectory_table`.
+
+        Raises:
+            InputError: the run was not asked to record it.
+        """
+        return trajectory_table(self._recorded())
+
+    def segments(self) -> pd.DataFrame:
+        """What trained when, and where; see `experiments.trajectory.segments_table`.
+
+        Raises:
+            InputError: the run was not asked to record it.
+        """
+        return segments_table(self._recorded())
+
+    def _recorded(self) -> Recording:
+        if self.recording is None:
+            raise InputError("this run recorded no trajectory: call execute(spec, record_trajectory=True)")
+        return self.recording
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Everything a run needs, resolved from its spec.
+
+    Attributes:
+        truth: what really happens; never shown to a policy.
+        profile: what the policy believes.
+    """
+
+    spec: RunSpec
+    bundle: Bundle
+    job: TuningJob
+    price_book: PriceBook
+    truth: GroundTruth
+    profile: Profile
+
+    @classmethod
+    def of(cls, spec: RunSpec, bundle: Bundle | None = None) -> World:
+        """The world of a spec.
+
+        Args:
+            spec: the run.
+            bundle: used instead of the one that the spec names.
+
+        Raises:
+            InputError: spec and bundle do not fit each other, or a number is given by neither.
+        """
+        bundle = spec.bundle() if bundle is None else bundle
+        workload, cloud = spec.workload, spec.cloud
+        terms = bundle.terms(workload.overrides(cloud.rescale_s), sync_s=cloud.sync_s)
+        job = spec.job.tuning_job(bundle.direction)
+        return cls(
+            spec,
+            bundle,
+            job,
+            spec.price_book(),
+            truth=bundle.truth_of(terms, job, spec.seed),
+            profile=bundle.profile_of(terms, cloud.startup_delays(), workload.profile.errors()),
+        )
+
+    def controller(self, sink: Sink | None) -> Controller:
+        """A fresh controller of this run's policy.
+
+        Raises:
+            InfeasibleJobError: the policy finds no plan within deadline and budget.
+        """
+        spec = self.spec
+        build = spec.policy.factory()
+        policy = build(self.job, self.profile, self.price_book, Streams(spec.seed).rng("policy"))
+        return Controller(policy, self.job, self.price_book, name=spec.policy.label, sink=sink)
+
+    def backend(self) -> SimulatedBackend:
+        """The simulated cloud and workers."""
+        cloud = CloudTruth(self.spec.cloud.startup_delays(), self.spec.cloud.fault_rates())
+        return SimulatedBackend(self.truth, cloud, Streams(self.spec.seed))
+
+    def header(self) -> Header:
+        """The first line of this run's journal."""
+        versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
+        return Header(self.spec.to_dict(), self.spec.digest(), versions, {self.bundle.name: self.bundle.sha256})
+
+
+class _Sinks:
+    """Several sinks as one; the file can be added once the run is known to start."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.sinks = list(sinks)
+
+    def write(self, entry: Entry) -> None:
+        for sink in self.sinks:
+            sink.write(entry)
+
+
+def execute(
+    spec: RunSpec,
+    *,
+    journal: str | Path | BinaryIO | None = None,
+    record_trajectory: bool = False,
+    bundle: Bundle | None = None,
+) -> RunResult:
+    """Run a spec in the simulated world. Equal specs give equal results, and journals that are equal byte for byte.
+
+    Args:
+        spec: the run.
+        journal: where the journal goes; nothing is written to it unless the run starts.
+        record_trajectory: keep what `RunResult.trajectory()` needs.
+        bundle: used instead of the one that the spec names.
+
+    Raises:
+        InputError: spec and bundle do not fit each other, or the policy finds no plan within deadline and budget.
+        InvalidActionError: the policy wished for something impossible.
+        StalledRunError: the policy does not finish the run.
+    """
+    world = World.of(spec, bundle)
+    ledger, memory = Ledger(world.price_book), MemorySink()
+    sinks = _Sinks([ledger, memory] if record_trajectory else [ledger])
+    controller = world.controller(sinks)
+    with _opened(journal) as stream:
+        if stream is not None:
+            sinks.sinks.append(JournalWriter(stream, world.header()))
+        run(controller, world.backend())
+    recording = Recording(memory.entries, world.truth.scores, world.price_book, world.job.direction)
+    return _result(world, controller, ledger.usd(), recording if record_trajectory else None)
+
+
+@contextmanager
+def _opened(journal: str | Path | BinaryIO | None) -> Iterator[BinaryIO | None]:
+    """The stream to write to. A file appears under its name when it is complete, or as far as the run came when it failed."""
+    if not isinstance(journal, str | Path):
+        yield journal
+        return
+    journal = Path(journal)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    partial = journal.with_name(f".{journal.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+    except InputError:
+        partial.unlink()
+        raise
+    except BaseException:
+        # What was done is kept: it is what shows why a run failed.
+        partial.replace(journal)
+        raise
+    partial.replace(journal)
+
+
+def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> int:
+    """Feed a journal's facts to a fresh controller; returns how many entries were reproduced.
+
+    Args:
+        path: the journal.
+        bundle: used instead of the one that the journal's spec names.
+
+    Raises:
+        InputError: the file is not a journal, or the bundle is not the one it was recorded with.
+        ReplayError: an entry is malformed, or the controller wished for or ordered something else.
+    """
+    path = Path(path)
+    header = _header_of(path)
+    world = World.of(RunSpec.of(**header.spec), bundle)
+    recorded = header.data_sha256.get(world.bundle.name)
+    if recorded != world.bundle.sha256:
+        raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
+    try:
+        return replay(read_entries(path), world.controller)
+    except ReplayError as error:
+        now = world.header().versions
+        moved = [
+            f"{name} {was} then, {now.get(name)} now" for name, was in header.versions.items() if now.get(name) != was
+        ]
+        if not moved:
+            raise
+        raise ReplayError(f"{error}\n  recorded with other versions: {'; '.join(moved)}") from error
+
+
+def _header_of(path: Path) -> Header:
+    try:
+        return read_header(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ReplayError as error:
+        raise InputError(str(error)) from error
+
+
+def _result(
+    world: World, controller: Controller, ledger_usd: dict[str, float], recording: Recording | None
+) -> RunResult:
+    state, job = controller.state, world.job
+    best = controller.best
+    score, test_score = _scores(world, best, 0 if best is None else state.trials[best].checkpoint_iteration)
+    regret = None if best is None else _regret(world, list(state.started), best, score)
+    totals = state.totals
+    cost_usd, makespan_s = state.bill.spent_usd(controller.finished_at_s), controller.finished_at_s
+    return RunResult(
+        policy=world.spec.policy.label,
+        seed=world.spec.seed,
+        best_trial=best,
+        best_config=None if best is None else dict(_configuration(world, best)),
+        score=score,
+        test_score=test_score,
+        regret=None if regret is None else regret.total,
+        regret_sampling=None if regret is None else regret.sampling,
+        regret_selection=None if regret is None else regret.selection,
+        regret_truncation=None if regret is None else regret.truncation,
+        cost_usd=cost_usd,
+        makespan_s=makespan_s,
+        deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s,
+        budget_met=None if job.budget_usd is None else cost_usd <= job.budget_usd * (1 + 1e-12),
+        trials_started=len(state.started),
+        iterations_trained=totals.iterations_trained,
+        gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
+        ledger_usd=ledger_usd,
+        digest=world.spec.digest(),
+        direction=job.direction,
+        recording=recording,
+    )
+
+
+def _configuration(world: World, trial: TrialId) -> Configuration:
+    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
+    configuration: Configuration = world.bundle.configurations[row]
+    return configuration
+
+
+def _scores(world: World, trial: TrialId | None, iteration: int) -> tuple[float | None, float | None]:
+    """Validation and test score of a trial after so many iterations; None where there is none, or it diverged."""
+    if trial is None or iteration == 0:
+        return None, None
+    tests = world.bundle.test_scores
+    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
+    test_score = None if tests is None else tests.item(row, iteration - 1)
+    return _finite(world.truth.scores.item(trial, iteration - 1)), _finite(test_score)
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
+
+
+def _regret(world: World, started: list[TrialId], best: TrialId, score: float | None) -> Regret | None:
+    return regret_of(
+        world.truth.scores[:, world.job.max_iterations - 1],
+        cast("Sequence[int]", started),
+        best,
+        score,
+        direction=world.job.direction,
+        bundle_finals=world.bundle.scores[:, -1],
+    )

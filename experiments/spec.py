@@ -1,0 +1,124 @@
+"""The run spec: everything that decides a run, checked before anything starts.
+
+Imports the sections of a spec, sim.model, traces, and pydantic. A spec is immutable, can be written back as the YAML it came
+from, and has a digest that is equal for equal runs. Every error is one `InputError` that names the key.
+
+Beyond the documented keys there are `cloud.faults: {instance_loss_per_hour, segment_failure_per_hour}` and
+`job.checkpoint_every`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from experiments.spec_cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
+from experiments.spec_errors import one_message
+from experiments.spec_file import policy_mapping, read_mapping, with_settings
+from experiments.spec_sections import Count, JobSpec, PolicySpec, Section, WorkloadSpec
+from sim.model.errors import InputError
+from traces import DecreasingScalingWarning, load_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sim.model.prices import PriceBook
+    from traces import Bundle
+
+
+class RunSpec(Section):
+    """One run: a job, a workload, a cloud, a policy and a seed.
+
+    Build it with `RunSpec.load(path)` or `RunSpec.of(job={...}, ...)`; both raise `InputError` only.
+    """
+
+    job: JobSpec
+    workload: WorkloadSpec
+    cloud: CloudSpec
+    policy: PolicySpec
+    seed: Annotated[Count, Field(ge=0)] = 0
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_error(cls, value: object, build: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            spec = build(value)
+        except ValidationError as error:
+            raise InputError(one_message(error, cls)) from error
+        _check(spec)
+        return spec
+
+    @classmethod
+    def of(cls, **sections: object) -> Self:
+        """The spec with these sections, each as YAML would hold it.
+
+        Raises:
+            InputError: a key is unknown, missing or out of range.
+        """
+        return cls.model_validate(sections)
+
+    @classmethod
+    def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
+        """The spec of a YAML file.
+
+        Args:
+            path: the file.
+            settings: `dotted.key=value` texts that are put in before anything is checked.
+
+        Raises:
+            InputError: the file cannot be read or is malformed, or a key is unknown, missing or out of range.
+        """
+        return cls.model_validate(with_settings(read_mapping(Path(path)), settings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as YAML and JSON hold it, defaults included; `RunSpec.of(**spec.to_dict())` is the same spec."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def digest(self) -> str:
+        """SHA-256, equal for equal runs: over all keys, defaults of spec and policy, policy and seed included."""
+        resolved = {**self.to_dict(), "policy": self.policy.resolved()}
+        canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def with_policy(self, name: str, **params: object) -> Self:
+        """The same run under another policy; the name may carry parameters, as in `sha-elastic:gpus_per_trial=4`.
+
+        Raises:
+            InputError: the policy or a parameter is unknown.
+        """
+        return self.model_copy(update={"policy": PolicySpec.model_validate({**policy_mapping(name), **params})})
+
+    def with_seed(self, seed: int) -> Self:
+        """The same run with other luck."""
+        return self.model_copy(update={"seed": seed})
+
+    def bundle(self) -> Bundle:
+        """The workload's recorded curves.
+
+        Raises:
+            InputError: none is named, or there is none of this name.
+            InvalidTraceError: a file of it is malformed.
+        """
+        if self.workload.bundle is None:
+            raise InputError("workload.bundle is missing: a run needs recorded curves")
+        return load_bundle(self.workload.bundle)
+
+    def price_book(self) -> PriceBook:
+        """What a policy knows of the cloud's terms."""
+        return self.cloud.price_book()
+
+
+def _check(spec: RunSpec) -> None:
+    """Everything that can be checked without the bundle's curves."""
+    spec.job.tuning_job("minimize")
+    spec.cloud.price_book()
+    spec.workload.profile.errors()
+    with warnings.catch_warnings():
+        # The run itself warns, once.
+        warnings.simplefilter("ignore", DecreasingScalingWarning)
+        spec.workload.overrides(spec.cloud.rescale_s)

@@ -1,0 +1,321 @@
+"""The command line: what it prints where, which files it leaves, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from experiments import cli_options
+from experiments.cli import app
+from policies.registry import POLICIES
+from policies.registry import Entry as PolicyEntry
+
+SPEC = """
+job: {trials: 20, max_iterations: 9, deadline_s: 3600, budget_usd: 20}
+workload: {bundle: digits-mlp, scaling: resnet50-v100, iteration_s: 60}
+cloud: {instance_type: p3.8xlarge, startup: fast, rescale_s: 5}
+policy: seer
+seed: 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return tmp_path
+
+
+@pytest.fixture
+def elastune(folder):  # noqa: ARG001  commands read and write where they are called
+    def call(*arguments):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return call
+
+
+def files_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_run_leaves_spec_journal_and_result(elastune, folder):
+    done = elastune("run", "spec.yaml")
+    assert done.exit_code == 0
+    assert re.search(r"cost\W+\d+\.\d\d USD, within 20\.00 USD", done.stdout)
+    (run,) = (folder / "results" / "runs").iterdir()
+    assert files_in(run) == ["journal.jsonl", "result.json", "spec.yaml"]
+    result = json.loads((run / "result.json").read_text())
+    assert result["digest"] == run.name
+    assert yaml.safe_load((run / "spec.yaml").read_text())["seed"] == 1
+
+
+def test_run_json_is_all_there_is_on_standard_output(elastune, folder):
+    done = elastune("run", "spec.yaml", "--json", "-o", "out", "--seed", 3, "--policy", "sha-elastic:gpus_per_trial=4")
+    told = json.loads(done.stdout)
+    assert (told["policy"], told["seed"]) == ("sha-elastic:gpus_per_trial=4", 3)
+    assert told == json.loads((folder / "out" / "result.json").read_text())
+
+
+def test_the_spec_that_run_leaves_gives_the_same_run(elastune, folder):
+    elastune("run", "spec.yaml", "-o", "one", "--set", "job.deadline_s=1800", "--set", "cloud.sync_s=2")
+    elastune("run", "one/spec.yaml", "-o", "two")
+    for name in ("spec.yaml", "journal.jsonl", "result.json"):
+        assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
+
+
+def test_equal_seeds_give_equal_journals_and_they_replay(elastune, folder):
+    for name in ("a", "b"):
+        assert elastune("run", "spec.yaml", "--seed", 3, "--journal", name, "-o", f"out-{name}").exit_code == 0
+    assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
+    replayed = elastune("replay", "a")
+    assert replayed.exit_code == 0
+    assert replayed.stdout == f"{len((folder / 'a').read_bytes().splitlines()) - 1} entries reproduced\n"
+    assert json.loads(elastune("replay", "a", "--json").stdout)["replay_equal"] is True
+
+
+def test_a_journal_that_does_not_replay_is_a_failure(elastune, folder):
+    elastune("run", "spec.yaml", "--journal", "a", "-o", "out")
+    text = (folder / "a").read_text()
+    (folder / "a").write_text(text.replace('"ScaleTo","instances":', '"ScaleTo","instances":1', 1))
+    failed = elastune("replay", "a")
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("error: entry 1 at 0.000 s does not replay")
+
+
+BAD_INPUT = [
+    (["--set", "job.deadlin_s=3"], "unknown key job.deadlin_s; did you mean job.deadline_s?"),
+    (["--set", "workload.bundle=digits-mpl"], "there is no bundle 'digits-mpl'; did you mean 'digits-mlp'?"),
+    (["--set", "workload.scaling=resnet50-v10"], "there is no scaling 'resnet50-v10'; did you mean 'resnet50-v100'?"),
+    (["--set", "policy=seeer"], "there is no policy 'seeer'; did you mean 'seer'"),
+    (["--set", "cloud.instance_type=p3.8xlarg"], "did you mean 'p3.8xlarge'?"),
+    (["--set", "cloud.instance_type={price_usd_per_hour: -1, gpus_per_instance: 4}"], "must be >= 0"),
+    (["--set", "cloud.instance_type={gpus_per_instance: 4}"], "cloud.instance_type.price_usd_per_hour is missing"),
+    (["--set", "job.max_iterations=82"], "job longer than its curves: job.max_iterations asks for 82 iterations"),
+    (["--set", "job.trials=257"], "job.trials is 257, but bundle digits-mlp has 1 to 256 configurations"),
+    (["--set", "job.deadline_s=20"], "seer: no plan trains 1 configuration to 9 iterations within a deadline of 20 s"),
+    (["--set", "job.budget_usd=0.01"], "and a budget of 0.01 USD; the fastest takes"),
+    (["--set", "cloud.market=spot"], "this version rents on-demand machines only"),
+    (["--policy", "seer:replan=maybe"], "replan is 'maybe', but must be true or false"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT)
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_bad_input_is_one_sentence_code_2_and_no_file(elastune, folder, command, arguments, message):
+    if "--policy" in arguments and command == "compare":
+        arguments = ["--policies", arguments[1]]
+    if command == "compare" and "job.deadline_s=20" in arguments:
+        arguments = [*arguments, "--policies", "seer", "--seeds", 1]
+    failed = elastune(command, "spec.yaml", *arguments, "-o", "out", "--json")
+    assert failed.exit_code == 2
+    assert failed.stdout == ""
+    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.count("\n") == 1
+    if not (command == "compare" and "policy=seeer" in arguments):
+        assert message in failed.stderr
+    assert files_in(folder) == ["spec.yaml"]
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("job: {trials: 3", "spec.yaml, line "),
+        ("[1]", "spec.yaml: holds a list"),
+        (SPEC + "seed: 2\n", "spec.yaml, line 7: the key 'seed' is given twice"),
+        (SPEC + "sede: 2\n", "unknown key sede; did you mean seed?"),
+    ],
+)
+def test_a_malformed_spec_is_code_2(elastune, folder, text, message):
+    (folder / "spec.yaml").write_text(text)
+    failed = elastune("run", "spec.yaml")
+    assert (failed.exit_code, failed.stderr.count("\n")) == (2, 1)
+    assert message in failed.stderr
+    assert files_in(folder) == ["spec.yaml"]
+
+
+BUNDLE = {
+    "name": "mine",
+    "direction": "minimize",
+    "score": "loss",
+    "iteration": "epoch",
+    "max_iterations": 3,
+    "iteration_s": 1.0,
+    "launch_s": 1.0,
+    "checkpoint_s": 0.0,
+    "source": "here",
+    "licence": "CC0-1.0",
+    "scaling": "linear",
+}
+
+
+def write_bundle(folder, rows):
+    folder.mkdir()
+    (folder / "bundle.yaml").write_text(yaml.safe_dump(BUNDLE))
+    (folder / "configs.csv").write_text("trial,lr\n0,0.1\n1,0.2\n")
+    pd.DataFrame(rows, columns=["trial", "iteration", "score"]).to_parquet(folder / "curves.parquet", index=False)
+
+
+GOOD_CURVES = [(trial, iteration, 0.5) for trial in (0, 1) for iteration in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([*GOOD_CURVES, (1, 3, 0.5)], id="duplicate"),
+        pytest.param([row for row in GOOD_CURVES if row[:2] != (1, 2)], id="missing"),
+        pytest.param([GOOD_CURVES[1], GOOD_CURVES[0], *GOOD_CURVES[2:]], id="not monotone"),
+    ],
+)
+def test_curves_with_wrong_iterations_are_code_2(elastune, folder, rows):
+    write_bundle(folder / "mine", rows)
+    before = files_in(folder)
+    failed = elastune(
+        "run", "spec.yaml", "--set", "workload={bundle: mine}", "--set", "job={trials: 2, max_iterations: 3}"
+    )
+    assert (failed.exit_code, failed.stderr.count("\n")) == (2, 1)
+    assert "curves.parquet" in failed.stderr
+    assert files_in(folder) == before
+
+
+def test_a_bundle_may_be_a_folder(elastune, folder):
+    write_bundle(folder / "mine", GOOD_CURVES)
+    done = elastune(
+        "run", "spec.yaml", "--set", "workload={bundle: mine}", "--set", "job={trials: 2, max_iterations: 3}"
+    )
+    assert done.exit_code == 0
+
+
+def test_a_run_that_breaks_is_code_1_and_keeps_its_journal(elastune, folder, monkeypatch):
+    class Sleeps:
+        def on_event(self, _event, _view):
+            return ()
+
+    monkeypatch.setitem(POLICIES, "sleeps", PolicyEntry(lambda *_: Sleeps(), "for tests"))
+    failed = elastune("run", "spec.yaml", "--policy", "sleeps", "-o", "out")
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("error: sleeps: nothing can happen any more at 0.0 s")
+    assert files_in(folder) == ["out/journal.jsonl", "spec.yaml"]
+    compared = elastune("compare", "spec.yaml", "--policies", "seer,sleeps", "--seeds", 1, "--json")
+    assert compared.exit_code == 1
+    assert [run["status"] for run in json.loads(compared.stdout)["runs"]] == ["done", "failed"]
+
+
+def test_an_interrupted_run_is_code_130(elastune, monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.running.execute", interrupted)
+    stopped = elastune("run", "spec.yaml")
+    assert (stopped.exit_code, stopped.stderr) == (130, "error: interrupted\n")
+
+
+def test_a_place_that_cannot_be_written_is_code_2(elastune, folder):
+    (folder / "file").write_text("")
+    failed = elastune("run", "spec.yaml", "-o", "file")
+    assert (failed.exit_code, failed.stderr.count("\n")) == (2, 1)
+
+
+def test_wrong_use_is_code_2(elastune):
+    assert elastune("run").exit_code == 2
+    assert elastune("run", "spec.yaml", "--sed", "3").exit_code == 2
+    assert elastune("compare", "spec.yaml", "--seeds", "0").exit_code == 2
+
+
+def test_compare_prints_a_summary_and_leaves_tables_and_a_figure(elastune, folder):
+    done = elastune("compare", "spec.yaml", "--policies", "seer,sha-fixed", "--seeds", 2, "--jobs", 1, "-o", "out")
+    assert done.exit_code == 0, done.output
+    assert "Differences to seer on the same seeds" in done.stdout
+    tables = ("results.parquet", "results.csv", "trajectories.parquet", "summary.csv", "paired.csv")
+    assert set(files_in(folder / "out")) == {*tables, "comparison.png", "spec.yaml"}
+    results = pd.read_parquet(folder / "out" / "results.parquet")
+    assert list(results["policy"]) == ["seer", "seer", "sha-fixed", "sha-fixed"]
+    assert list(results["seed"]) == [1, 2, 1, 2]
+
+
+def test_compare_json_is_all_there_is_on_standard_output(elastune):
+    done = elastune("compare", "spec.yaml", "--policies", "seer,sha-fixed", "--seeds", 1, "--jobs", 1, "--json")
+    assert set(json.loads(done.stdout)) == {"runs", "summary", "paired"}
+
+
+def test_compare_says_which_policy_finds_no_plan(elastune):
+    found = elastune(
+        *("compare", "spec.yaml", "--set", "job.deadline_s=null", "--policies", "seer,sha-fixed-naive"),
+        *("--seeds", 1, "--jobs", 1),
+    )
+    assert found.exit_code == 0
+    assert "sha-fixed-naive: sha-fixed-naive: the naive size is B / (c T)" in found.stdout.replace("\n", " ")
+
+
+def test_bundles_are_listed_and_shown(elastune, folder):
+    assert "digits-mlp" in elastune("bundles", "list").stdout
+    assert "digits-mlp" in [one["name"] for one in json.loads(elastune("bundles", "list", "--json").stdout)]
+    shown = elastune("bundles", "show", "digits-mlp", "--figure", "curves.png")
+    assert "Spearman of early with final ranks" in shown.stdout
+    assert "provenance of iteration_s" in shown.stdout
+    assert (folder / "curves.png").stat().st_size > 1000
+    told = json.loads(elastune("bundles", "show", "digits-mlp", "--json").stdout)
+    assert [row["iteration"] for row in told["rank_correlation"]] == [3, 9, 27, 54]
+    assert all(0 < row["spearman"] < 1 for row in told["rank_correlation"])
+    quantiles = list(told["final_quantiles"].values())
+    assert quantiles == sorted(quantiles, reverse=True)
+
+
+def test_a_wrong_bundle_or_figure_is_code_2(elastune, folder):
+    failed = elastune("bundles", "show", "digits")
+    assert (failed.exit_code, failed.stdout) == (2, "")
+    assert "did you mean 'digits-mlp'?" in failed.stderr
+    assert elastune("bundles", "show", "digits-mlp", "--figure", "curves.txt").exit_code == 2
+    assert files_in(folder) == ["spec.yaml"]
+
+
+def test_policies_are_listed(elastune):
+    assert "RubberBand: cheapest elastic plan" in elastune("policies", "list").stdout
+    listed = json.loads(elastune("policies", "list", "--json").stdout)
+    assert [one["name"] for one in listed] == list(POLICIES)
+    assert {"name": "sha-elastic", "parameters": {"gpus_per_trial": 1}}.items() <= listed[-1].items()
+
+
+def test_profile_hands_its_arguments_over(elastune, monkeypatch):
+    told = {}
+
+    def profile(workload, trials, iterations, jobs, out_dir, seed, *, on_progress):
+        told.update(name=workload.name, numbers=(trials, iterations, jobs, seed), out_dir=out_dir)
+        on_progress("curves", 1, 2)
+        return out_dir
+
+    monkeypatch.setattr("experiments.profiling.profile_workload", profile)
+    done = elastune("profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "-o", "mine")
+    assert (done.exit_code, done.stdout) == (0, "mine\n")
+    assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4), "mine")
+    failed = elastune("profile", "digits-mpl")
+    assert failed.exit_code == 2
+    assert "digits-mlp" in failed.stderr
+
+
+def test_the_version_is_printed(elastune):
+    assert re.fullmatch(r"elastune \d+\.\d+\.\d+\n", elastune("--version").stdout)
+
+
+def test_names_are_completed():
+    assert cli_options.complete_policy("sha-f") == ["sha-fixed", "sha-fixed-naive"]
+    assert cli_options.complete_policies("seer,rub") == ["seer,rubberband"]
+    assert "digits-mlp" in cli_options.complete_bundle("digits")
+    assert "digits-mlp" in cli_options.complete_workload("digits")
+
+
+def test_asking_for_help_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom experiments.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print([name for name in ('numpy', 'pandas', 'scipy', 'pydantic', 'simpy', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

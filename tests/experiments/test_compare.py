@@ -1,0 +1,170 @@
+"""Comparisons: paired seeds, policies that cannot or break, and the tables."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from experiments import RunSpec, compare, execute
+from experiments.comparing import default_policies
+from experiments.running import World
+from policies.registry import POLICIES
+from policies.registry import Entry as PolicyEntry
+from sim.model.actions import RunTrial
+from sim.model.errors import InfeasibleJobError, InputError
+from traces import synthetic_bundle
+
+BUNDLE = synthetic_bundle(60, 9, seed=2, direction="maximize")
+POLICY_NAMES = ("seer", "sha-fixed", "sha-elastic:gpus_per_trial=4")
+
+
+def spec_of(**job):
+    return RunSpec.of(
+        job={"trials": 20, "max_iterations": 9, "deadline_s": 4000, "budget_usd": 20, **job},
+        workload={"bundle": "digits-mlp", "scaling": "resnet50-v100", "iteration_s": 60, "straggler_cv": 0.1},
+        cloud={"instance_type": "p3.8xlarge", "startup": "fast", "rescale_s": 5},
+        policy="seer",
+        seed=7,
+    )
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compare(spec_of(), POLICY_NAMES, 4, jobs=1, bundle=BUNDLE)
+
+
+def test_every_run_is_the_one_that_execute_gives(comparison):
+    expected = [
+        execute(spec_of().with_policy(policy).with_seed(seed), bundle=BUNDLE).to_json()
+        for policy in POLICY_NAMES
+        for seed in (7, 8, 9, 10)
+    ]
+    assert [{key: run[key] for key in expected[0]} for run in comparison.runs] == expected
+    assert {run["status"] for run in comparison.runs} == {"done"}
+
+
+def test_all_policies_draw_the_same_configurations_on_a_seed(comparison):
+    by_seed = comparison.results.groupby("seed")["policy"].apply(list)
+    assert list(by_seed.index) == [7, 8, 9, 10]
+    assert all(policies == list(POLICY_NAMES) for policies in by_seed)
+    worlds = [World.of(spec_of().with_policy(policy).with_seed(8), BUNDLE) for policy in POLICY_NAMES]
+    assert all((world.truth.scores == worlds[0].truth.scores).all() for world in worlds)
+
+
+def test_processes_do_not_change_the_tables():
+    spec = spec_of()
+    alone, together = (compare(spec, ("seer", "sha-fixed"), 3, jobs=jobs) for jobs in (1, 2))
+    for name in ("results", "summary", "paired", "trajectories"):
+        pd.testing.assert_frame_equal(getattr(alone, name), getattr(together, name))
+    assert json.dumps(alone.to_json()) == json.dumps(together.to_json())
+
+
+def test_the_summary_holds_means_with_intervals(comparison):
+    results, summary = comparison.results, comparison.summary.set_index("policy")
+    assert list(summary.index) == list(POLICY_NAMES)
+    for policy in POLICY_NAMES:
+        runs = results[results["policy"] == policy]
+        row = summary.loc[policy]
+        assert (row["runs"], row["infeasible"], row["failed"]) == (4, 0, 0)
+        for measure in ("score", "regret", "cost_usd", "makespan_s", "gpu_utilisation"):
+            assert row[measure] == pytest.approx(runs[measure].mean())
+            assert runs[measure].min() <= row[f"{measure}_low"] <= row[measure] <= row[f"{measure}_high"]
+        assert row["deadline_met"] == (runs["makespan_s"] <= 4000).mean()
+        assert row["budget_met"] == (runs["cost_usd"] <= 20).mean()
+
+
+def test_differences_are_paired_by_seed_and_to_the_first_policy(comparison):
+    paired = comparison.paired.set_index(["policy", "measure"])
+    scores = comparison.results.pivot_table(index="seed", columns="policy", values="score")
+    difference = scores["sha-fixed"] - scores["seer"]
+    row = paired.loc[("sha-fixed", "score")]
+    assert row["against"] == "seer"
+    assert row["mean"] == pytest.approx(difference.mean())
+    assert (row["better"], row["ties"]) == ((difference > 0).mean(), (difference == 0).mean())
+    cost = comparison.results.pivot_table(index="seed", columns="policy", values="cost_usd")
+    assert paired.loc[("sha-fixed", "cost_usd")]["better"] == (cost["sha-fixed"] < cost["seer"]).mean()
+
+
+def test_trajectories_lie_side_by_side(comparison):
+    table = comparison.trajectories
+    ends = table.groupby(["policy", "seed"])["spent_usd"].last()
+    costs = comparison.results.set_index(["policy", "seed"])["cost_usd"]
+    pd.testing.assert_series_equal(ends.sort_index(), costs.sort_index(), check_names=False)
+    assert set(table["direction"]) == {"maximize"}
+
+
+def test_json_has_no_nan(comparison):
+    told = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
+    assert set(told) == {"runs", "summary", "paired"}
+    assert len(told["runs"]) == 12
+    assert told["runs"][0]["deadline_met"] is True
+    assert set(told["runs"][0]["ledger_usd"]) >= {"training", "idle"}
+
+
+def test_a_policy_that_finds_no_plan_says_so_and_does_not_stop_the_others():
+    # Without a deadline there is no floor(B / cT).
+    found = compare(spec_of(deadline_s=None), ("sha-fixed-naive", "seer"), 2, jobs=1, bundle=BUNDLE)
+    naive, seer = found.summary.to_dict("records")
+    assert (naive["runs"], naive["infeasible"], seer["runs"]) == (0, 2, 2)
+    assert "needs job.deadline_s and job.budget_usd" in naive["error"]
+    assert math.isnan(naive["score"])
+    assert seer["error"] == ""
+    assert math.isnan(seer["deadline_met"])
+    assert found.failed == 0
+    assert set(found.paired["pairs"]) == {0}
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_no_policy_that_finds_a_plan_is_wrong_input():
+    with pytest.raises(
+        InfeasibleJobError, match=r"no policy finds a plan; seer: no plan trains .*; sha-fixed: no plan"
+    ):
+        compare(spec_of(deadline_s=30), ("seer", "sha-fixed"), 2, jobs=1, bundle=BUNDLE)
+
+
+def test_a_policy_that_breaks_is_told_apart(monkeypatch):
+    class Broken:
+        def on_event(self, _event, _view):
+            return (RunTrial(0, 99, 1),)
+
+    monkeypatch.setitem(POLICIES, "broken", PolicyEntry(lambda *_: Broken(), "for tests"))
+    found = compare(spec_of(), ("broken", "seer"), 2, jobs=1, bundle=BUNDLE)
+    assert found.failed == 2
+    assert "broken: RunTrial(trial=0, gpus=99" in found.summary["error"][0]
+    only_broken = compare(spec_of(), ("broken",), 1, jobs=1, bundle=BUNDLE)
+    assert only_broken.failed == 1
+    assert only_broken.trajectories.empty
+
+
+def test_progress_counts_runs():
+    told = []
+    compare(spec_of(), ("seer", "sha-fixed"), 3, jobs=1, bundle=BUNDLE, on_progress=lambda *now: told.append(now))
+    assert told == [(2, 6), (4, 6), (6, 6)]
+
+
+def test_all_policies_are_the_default_and_elastic_ones_also_at_whole_machines():
+    assert default_policies(spec_of()) == (*POLICIES, "sha-elastic:gpus_per_trial=4")
+    single = RunSpec.of(**{**spec_of().to_dict(), "cloud": {"instance_type": "p3.2xlarge"}})
+    assert default_policies(single) == tuple(POLICIES)
+
+
+@pytest.mark.parametrize(
+    ("policies", "seeds", "message"),
+    [
+        (("seer", "seer"), 2, "policy seer is given twice"),
+        (("seeer",), 2, "there is no policy 'seeer'; did you mean 'seer'"),
+        (("seer",), 0, "at least one of each"),
+        (("seer",), [1, 1], "no seed twice"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_refused(policies, seeds, message):
+    with pytest.raises(InputError, match=message):
+        compare(spec_of(), policies, seeds, jobs=1, bundle=BUNDLE)
+
+
+def test_what_no_policy_can_help_stops_the_comparison():
+    with pytest.raises(InputError, match="job longer than its curves"):
+        compare(spec_of(max_iterations=10), ("seer",), 1, jobs=1, bundle=BUNDLE)
