@@ -59,8 +59,8 @@ def entry_named(name: str) -> Entry:
     if name in POLICIES:
         return POLICIES[name]
     near = difflib.get_close_matches(name, POLICIES, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise InputError(f"there is no policy {name!r}{hint}; known: {', '.join(POLICIES)}")
+    known = f"did you mean {near[0]!r}? Known" if near else "known"
+    raise InputError(f"there is no policy {name!r}; {known}: {', '.join(POLICIES)}")
 
 
 def factory(name: str, parameters: Mapping[str, Any] | None = None) -> PolicyFactory:
@@ -74,7 +74,7 @@ def factory(name: str, parameters: Mapping[str, Any] | None = None) -> PolicyFac
     for parameter in parameters or {}:
         if parameter not in known:
             near = difflib.get_close_matches(parameter, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = f"did you mean {near[0]!r}? Its" if near else "its"
             allowed = ", ".join(known) or "none"
-            raise InputError(f"policy {name} has no parameter {parameter!r}{hint}; its parameters: {allowed}")
+            raise InputError(f"policy {name} has no parameter {parameter!r}; {hint} parameters: {allowed}")
     return partial(entry.build, **(parameters or {}))

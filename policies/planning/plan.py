@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from sim.model.prices import SECONDS_PER_HOUR
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from policies.halving import Stage
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
@@ -26,12 +30,17 @@ class Allocation:
         gpus: GPUs that train, all trials together.
         gpus_per_trial: size of each gang.
         gpus_per_instance: GPUs of the machines they are on.
+        spare_instances: machines held beyond those that train, so that a later stage does not wait for new ones.
+        is_prefetched: whether its new machines are asked for during the stage before, early enough to be ready at the
+            barrier; see `policies.planning.estimate.lead_s`.
     """
 
     trials: int
     gpus: int
     gpus_per_trial: int
     gpus_per_instance: int
+    spare_instances: int = 0
+    is_prefetched: bool = False
 
     @property
     def gangs(self) -> int:
@@ -39,9 +48,14 @@ class Allocation:
         return min(self.gpus // self.gpus_per_trial, self.trials)
 
     @property
+    def needed_instances(self) -> int:
+        """Whole machines that hold the GPUs that train."""
+        return -(-self.gpus // self.gpus_per_instance)
+
+    @property
     def instances(self) -> int:
-        """Whole machines that hold the GPUs."""
-        return math.ceil(self.gpus / self.gpus_per_instance)
+        """Machines that are held while the stage runs."""
+        return self.needed_instances + self.spare_instances
 
     @property
     def waves(self) -> int:
@@ -56,12 +70,16 @@ class Terms:
     Attributes:
         deadline_s: plans end by it; infinite for none.
         budget_usd: infinite for none.
+        data_gb: what every new machine loads before it can train.
+        ingress_usd_per_gb: price of loading it.
     """
 
     profile: Profile
     price_book: PriceBook
     deadline_s: float = math.inf
     budget_usd: float = math.inf
+    data_gb: float = 0.0
+    ingress_usd_per_gb: float = 0.0
 
     @classmethod
     def of(cls, job: TuningJob, profile: Profile, price_book: PriceBook) -> Terms:
@@ -88,27 +106,67 @@ class Terms:
         """GPUs of the whole quota."""
         return self.price_book.max_instances * self.gpus_per_instance
 
+    @property
+    def usd_per_s(self) -> float:
+        """Price of one machine per second."""
+        return self.usd_per_hour / SECONDS_PER_HOUR
+
+    @property
+    def ingress_usd(self) -> float:
+        """Price of the data that one new machine loads."""
+        return self.data_gb * self.ingress_usd_per_gb
+
+    @property
+    def is_per_instance(self) -> bool:
+        """Whether machines are billed, and not the GPU-seconds of what runs on them."""
+        return self.price_book.billing.model == "per-instance"
+
+    @property
+    def instance_type(self) -> str:
+        """Name of the machines that are rented."""
+        return self.price_book.default_type.name
+
+    def without_limits(self) -> Terms:
+        """The same without deadline and budget."""
+        return replace(self, deadline_s=math.inf, budget_usd=math.inf)
+
+    @cached_property
+    def placeable_gang_sizes(self) -> tuple[int, ...]:
+        """Gangs that can be placed as priced: what of them does not fill a machine divides one; rising speed-up only.
+
+        Such gangs tile machines in whatever order GPUs come free, each on as few nodes as it is priced for. Sizes in between
+        leave fragments on which a gang would be spread.
+        """
+        whole = self.gpus_per_instance
+        return self._rising(lambda gpus: gpus % whole == 0 or whole % (gpus % whole) == 0)
+
     @cached_property
     def gang_sizes(self) -> tuple[int, ...]:
         """Gangs worth planning: they fill whole machines or divide one, and each is faster than all smaller ones.
 
         Measured speed-ups fall in places; beyond its peak a gang only costs more.
         """
-        scaling, whole = self.profile.scaling, self.gpus_per_instance
+        whole = self.gpus_per_instance
+        return self._rising(lambda gpus: whole % gpus == 0 or gpus % whole == 0)
+
+    def _rising(self, is_allowed: Callable[[int], bool]) -> tuple[int, ...]:
         sizes: list[int] = []
         fastest = 0.0
-        for gpus in range(1, min(scaling.max_gpus, self.max_gpus) + 1):
-            speedup = scaling.speedup(gpus, math.ceil(gpus / whole))
-            if (whole % gpus == 0 or gpus % whole == 0) and speedup > fastest:
+        for gpus in range(1, min(self.profile.scaling.max_gpus, self.max_gpus) + 1):
+            speedup = self.speedup(gpus)
+            if is_allowed(gpus) and speedup > fastest:
                 sizes.append(gpus)
                 fastest = speedup
         return tuple(sizes)
 
+    def speedup(self, gpus: int) -> float:
+        """Believed speed-up of a gang on as few nodes as it fits on."""
+        return self.profile.scaling.speedup(gpus, -(-gpus // self.gpus_per_instance))
+
     def segment_s(self, iterations: int, gpus_per_trial: int, *, is_first: bool) -> float:
         """Mean seconds of one segment: launch or resume, training, checkpoint."""
         profile = self.profile
-        nodes = math.ceil(gpus_per_trial / self.gpus_per_instance)
-        iteration_s = profile.iteration_s / profile.scaling.speedup(gpus_per_trial, nodes)
+        iteration_s = profile.iteration_s / self.speedup(gpus_per_trial)
         launch_s = profile.timings.launch_s if is_first else profile.timings.resume_s
         return launch_s + iterations * iteration_s + profile.timings.checkpoint_s
 
@@ -119,6 +177,9 @@ class Plan:
 
     Attributes:
         stage_s: (stages,) expected seconds of each stage, growth and barrier included.
+        prefetch_after_s: (stages,) seconds after the start of each stage at which the machines of the next are asked for;
+            None where they are asked for at the barrier.
+        instance_type: name of the machines.
     """
 
     stages: tuple[Stage, ...]
@@ -126,3 +187,15 @@ class Plan:
     stage_s: tuple[float, ...]
     makespan_s: float
     cost_usd: float
+    prefetch_after_s: tuple[float | None, ...] = ()
+    instance_type: str = ""
+
+    @property
+    def gpus_per_stage(self) -> tuple[int, ...]:
+        """(stages,) GPUs that train."""
+        return tuple(allocation.gpus for allocation in self.allocations)
+
+    @property
+    def instances_per_stage(self) -> tuple[int, ...]:
+        """(stages,) machines that are held."""
+        return tuple(allocation.instances for allocation in self.allocations)
