@@ -8,10 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SETUP := pyproject.toml constraints.txt
+HEADLINE := seer,rubberband,sha-fixed,sha-fixed-naive,asha-fixed,asha-fixed-naive,sha-elastic,sha-elastic:gpus_per_trial=4
 export MPLBACKEND = Agg
 
 run: $(VENV)/.ready-run
-	$(BIN)/elastune compare experiments/catalog/headline.yaml --seeds 20 -o results/headline
+	$(BIN)/elastune compare experiments/catalog/headline.yaml --policies $(HEADLINE) --seeds 20 -o results/headline
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile

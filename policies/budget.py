@@ -31,7 +31,8 @@ class Budget:
         gpu_usd_per_hour = price_book.usd_per_hour() / price_book.default_type.gpus_per_instance
         self._gpu_usd_per_s = gpu_usd_per_hour / SECONDS_PER_HOUR
         # The least that anything costs once it is billed at all; just above 0 s, where a quantum begins.
-        least_s = price_book.billing.billed_s(max(price_book.release_s, 1e-6))
+        release_s = price_book.release_s if self._per_instance else 0.0
+        least_s = price_book.billing.billed_s(max(release_s, 1e-6))
         self._gpu_charge_usd = self._gpu_usd_per_s * least_s
         self._charge_usd = self._gpu_charge_usd * price_book.default_type.gpus_per_instance
         self._quantum_usd = self._gpu_usd_per_s * max(price_book.billing.granularity_s, least_s)

@@ -89,7 +89,7 @@ class Limits:
 
     def scale_to(self, view: RunView, instances: int) -> tuple[int, Sequence[Action]]:
         """How many of these machines the budget allows to hold, and the wishes that hold them."""
-        live = _live_instances(view)
+        live = live_instances(view)
         added = max(instances - live, 0)
         if added and self._budget is not None:
             added = self._budget.may_add(view, added)
@@ -158,18 +158,19 @@ class Limits:
 
     def _on_loss(self, view: RunView) -> Sequence[Action]:
         """A machine is gone: its replacement must be affordable, or the run ends with what it has."""
-        live = _live_instances(view)
+        live = live_instances(view)
         missing = max(view.target_instances - live, 0)
         if self.is_stopping:
             return (ScaleTo(min(live, view.target_instances)), *self._finish_if_idle(view))
         if self._budget is not None and self._budget.may_add(view, missing) < missing:
-            return (ScaleTo(live), *self.stop(view))
+            stopping = self.stop(view)
+            return (*stopping, ScaleTo(live)) if view.running_trials else stopping
         return self._arm(view, pending_instances=missing)
 
     def _on_refusal(self, view: RunView) -> Sequence[Action]:
         """The provider has no more: go on with what there is, or end."""
-        live = _live_instances(view)
-        return (ScaleTo(live), *(() if live else self.stop(view)))
+        live = live_instances(view)
+        return (ScaleTo(live),) if live else self.stop(view)
 
     def _pause_if_late(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
         """Pause a trial whose next iteration and checkpoint would not fit any more."""
@@ -188,6 +189,6 @@ class Limits:
         return () if view.running_trials else (FinishRun(self.best(view)),)
 
 
-def _live_instances(view: RunView) -> int:
+def live_instances(view: RunView) -> int:
     """Machines that are held or asked for, those on their way out not counted."""
     return sum(instance.status is not InstanceStatus.RELEASING for instance in view.instances.values())

@@ -6,12 +6,15 @@ What differs between them is the `Allocator`: how many GPUs a stage gets and how
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from policies.halving import Bracket
-from sim.model.actions import FinishRun, SetTimer, StopTrial
-from sim.model.events import InstanceReady, Outcome, RunStarted, SegmentEnded, TimerFired
+from policies.limits import live_instances
+from sim.model.actions import FinishRun, PauseTrial, SetTimer, StopTrial
+from sim.model.events import InstanceReady, InstanceRefused, Outcome, RunStarted, SegmentEnded, TimerFired
 from sim.model.ids import TrialId
+from sim.model.protocols import TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,9 +91,27 @@ class StagedPolicy:
                 return (*limiting, *self._after_segment(view))
             case InstanceReady() if self._queue:
                 return (*limiting, *self._fill(view, self._allocation.gangs - len(self._started_from)))
+            case InstanceRefused():
+                return self._make_do(view, limiting)
             case TimerFired(tag=tag) if tag == BARRIER:
                 return self._next_stage(view)
         return limiting
+
+    def _make_do(self, view: RunView, limiting: Sequence[Action]) -> Sequence[Action]:
+        """The provider has no more machines: gangs that no longer fit are made smaller."""
+        allocation = self._allocation
+        whole = allocation.gpus_per_instance
+        gpus = live_instances(view) * whole
+        if gpus >= allocation.gpus_per_trial:
+            return limiting
+        size = max(size for size in range(1, gpus + 1) if whole % size == 0 or size % whole == 0)
+        self._allocation = replace(allocation, gpus=gpus, gpus_per_trial=size)
+        waiting = [trial for trial in self._started_from if view.trial(trial).status is TrialStatus.WAITING]
+        for trial in waiting:
+            del self._started_from[trial]
+        self._queue.extendleft(reversed(waiting))
+        smaller = self._fill(view, self._allocation.gangs - len(self._started_from))
+        return (*(PauseTrial(trial) for trial in waiting), *limiting, *smaller)
 
     def _settle(self, event: SegmentEnded) -> None:
         iterations = self._bracket.stage.until_iteration - self._started_from.pop(event.trial)

@@ -315,6 +315,10 @@ class Controller:
         self._holdable_gpus = sum(
             count * book.type_named(name).gpus_per_instance for (name, _), count in state.targets.items()
         )
+        for wish in state.waiting:
+            if wish.gpus > self._holdable_gpus:
+                problem = f"trial {wish.trial} waits for {wish.gpus} GPUs, which that target can never hold"
+                raise self._invalid(action, problem)
         self._reconcile(key)
 
     def _reconcile(self, key: tuple[str, str]) -> None:

@@ -120,8 +120,9 @@ class RunState:
         self.targets: dict[tuple[str, str], int] = {}
         self.running_trials = 0
         self.ready_gpus = 0
-        self.bill = Bill(price_book.billing, price_book.release_s)
         self.bills_instances = price_book.billing.model == "per-instance"
+        # A function call has no machine to release.
+        self.bill = Bill(price_book.billing, price_book.release_s if self.bills_instances else 0.0)
         self.totals = Totals()
 
     # Facts about machines.
