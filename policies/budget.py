@@ -30,6 +30,7 @@ class Budget:
         self._per_instance = price_book.billing.model == "per-instance"
         gpu_usd_per_hour = price_book.usd_per_hour() / price_book.default_type.gpus_per_instance
         self._gpu_usd_per_s = gpu_usd_per_hour / SECONDS_PER_HOUR
+        self._machine_usd_per_s = price_book.usd_per_hour() / SECONDS_PER_HOUR
         # The least that anything costs once it is billed at all; just above 0 s, where a quantum begins.
         release_s = price_book.release_s if self._per_instance else 0.0
         least_s = price_book.billing.billed_s(max(release_s, 1e-6))
@@ -72,6 +73,12 @@ class Budget:
         gpus = view.ready_gpus
         left_usd = self._budget_usd - view.committed_usd - self._pledged_usd - gpus * self._quantum_usd
         rate_usd_per_s = gpus * self._gpu_usd_per_s
+        return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
+
+    def expected_end_s(self, view: RunView, instances: int) -> float:
+        """When the budget is used up if only so many machines are kept from now on, rounding aside; may be infinite."""
+        rate_usd_per_s = instances * self._machine_usd_per_s if self._per_instance else 0.0
+        left_usd = self._budget_usd - view.committed_usd
         return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
 
     @property

@@ -60,6 +60,8 @@ class Limits:
         # With a budget, the stop is not known before the first machine is launched and its bill runs.
         self._is_stop_known = self._budget is None
         self._armed_at_s = math.inf
+        # Until when what starts now may run; later than the stop while machines are being given back.
+        self._starts_until_s = self._deadline_s
         self._last_report: dict[TrialId, tuple[float, int]] = {}
         self.is_stopping = False
         self.stop_at_s = self._deadline_s
@@ -94,7 +96,12 @@ class Limits:
         if added and self._budget is not None:
             added = self._budget.may_add(view, added)
         granted = min(instances, live + added)
-        return granted, (*self._arm(view, pending_instances=added), ScaleTo(granted))
+        timer = self._arm(view, pending_instances=added)
+        if granted < live and self._budget is not None:
+            # The timer stays safe as long as all machines are held; InstanceGone will move it.
+            end_s = self._budget.expected_end_s(view, granted)
+            self._starts_until_s = max(self.stop_at_s, min(self._deadline_s, end_s))
+        return granted, (*timer, ScaleTo(granted))
 
     def run(self, view: RunView, trial: TrialId, gpus: int, until_iteration: int) -> RunTrial | None:
         """The wish to train a trial; None where not even one iteration of it would be durable by the limit."""
@@ -104,14 +111,14 @@ class Limits:
         done = view.trial(trial).checkpoint_iteration
         iteration_s = self._profile.iteration_s / self._profile.scaling.speedup(gpus)
         start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
-        if start_s + iteration_s + timings.checkpoint_s > self.stop_at_s:
+        if start_s + iteration_s + timings.checkpoint_s > self._starts_until_s:
             return None
         if self._budget is not None and not self._budget.may_start(view, trial, gpus):
             return None
         # Reports cost events, so they are asked for only where the limit may come first, even if training is much slower
         # than the profile says.
         ends_s = start_s + CAUTION * (until_iteration - done) * iteration_s + timings.checkpoint_s
-        is_safe = self._is_stop_known and ends_s < self.stop_at_s
+        is_safe = self._is_stop_known and ends_s < self._starts_until_s
         return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1)
 
     def best(self, view: RunView) -> TrialId | None:
@@ -137,7 +144,7 @@ class Limits:
         if not self._is_limited:
             return ()
         budget_end_s = math.inf if self._budget is None else self._budget.ends_at_s(view, pending_instances)
-        self.stop_at_s = max(min(self._deadline_s, budget_end_s), view.now_s)
+        self.stop_at_s = self._starts_until_s = max(min(self._deadline_s, budget_end_s), view.now_s)
         if self.stop_at_s == self._armed_at_s or math.isinf(self.stop_at_s):
             return ()
         self._armed_at_s = self.stop_at_s
