@@ -200,6 +200,8 @@ class Bundle:
             startup=startup or Startup(),
             stragglers=Stragglers(persistent_cv, terms.stragglers.per_iteration_cv),
             sync_s=terms.sync_s,
+            family=self.family or self.name,
+            is_prefix_schedule=self.schedule == "constant",
         )
 
 

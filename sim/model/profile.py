@@ -128,6 +128,8 @@ class Profile:
         iteration_s: mean seconds per iteration on one GPU (tau in the papers).
         scaling: believed speed-up (lambda).
         sync_s: seconds a barrier between stages takes (collecting and ranking).
+        family: what the workload is known as; a curve model fitted on it is not used. Empty for none.
+        is_prefix_schedule: whether a shorter run follows the same curve (a constant learning rate), so that R may be lowered.
     """
 
     iteration_s: float
@@ -136,6 +138,8 @@ class Profile:
     startup: Startup = Startup()
     stragglers: Stragglers = Stragglers()
     sync_s: float = 0.0
+    family: str = ""
+    is_prefix_schedule: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.iteration_s) and self.iteration_s > 0):
