@@ -89,7 +89,10 @@ class Terms:
 
     def are_kept_by(self, plan: Plan) -> bool:
         """Whether a plan keeps deadline and budget."""
-        return plan.makespan_s <= self.deadline_s and plan.cost_usd <= self.budget_usd * (1 + 1e-12)
+        most = max(allocation.instances for allocation in plan.allocations)
+        # The run ends a moment before the money does, as well.
+        margin_usd = 2 * MARGIN_S * most * self.usd_per_hour / SECONDS_PER_HOUR
+        return plan.makespan_s <= self.deadline_s and plan.cost_usd + margin_usd <= self.budget_usd
 
     @property
     def gpus_per_instance(self) -> int:
