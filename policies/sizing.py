@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING, TypeVar
 
 from policies.halving import rungs
-from policies.planning.estimate import estimate
-from policies.planning.options import whole_instance_options
+from policies.planning.greedy import cheapest_plan, fastest_plan
 from sim.model.errors import InfeasibleJobError
 from sim.model.prices import SECONDS_PER_HOUR
 
@@ -61,9 +60,7 @@ def infeasible(name: str, job: TuningJob, terms: Terms) -> InfeasibleJobError:
     """The error that says what could be achieved instead, with as few configurations as the job allows."""
     trials = rungs(job)[0].trials if job.exact or job.stages is not None else 1
     stages = rungs(job, trials)
-    hulls = [whole_instance_options(stage, terms, is_first=index == 0) for index, stage in enumerate(stages)]
-    fastest = estimate(stages, [hull[-1].allocation for hull in hulls], terms)
-    cheapest = estimate(stages, [hull[0].allocation for hull in hulls], terms)
+    fastest, cheapest = fastest_plan(stages, terms), cheapest_plan(stages, terms)
     limits = " and ".join(
         text
         for text in (

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import heapq
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policies.planning.estimate import estimate
-from policies.planning.options import whole_instance_options
+from policies.planning.options import lower_hull, stage_options
 from policies.planning.static import plan_on_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from policies.halving import Stage
     from policies.planning.options import Option
-    from policies.planning.plan import Plan, Terms
-
-    _PlanOf = Callable[[Sequence[int]], Plan]
+    from policies.planning.plan import Allocation, Plan, Terms
 
 
 def greedy_plan(
@@ -25,70 +24,117 @@ def greedy_plan(
 ) -> Plan | None:
     """A cheap plan that ends by the deadline, the fastest where there is no budget; None where even the fastest is late.
 
-    Each stage starts at its cheapest option; the stage in which a saved second costs least is sped up one step along its
-    hull until the plan is on time. From that plan, or from the cheapest constant cluster if it is cheaper, single stages are
-    changed as long as money is saved. The budget is not looked at: the caller compares the plan's cost with it.
+    Under each of several caps on the machines: each stage starts at its cheapest option, and the stage in which a saved second
+    costs least is sped up one step along its hull until the plan is on time. From the best of these plans, or from the
+    cheapest constant cluster if that is cheaper, single stages are changed as long as money is saved. The budget is not
+    looked at: the caller compares the plan's cost with it.
     """
-    hulls = [
-        # Rungs shrink, so the machines that must be started are those of the first stage.
-        whole_instance_options(
-            stage,
-            terms,
-            is_first=index == 0 and not is_resumed,
-            live_instances=live_instances if index == 0 else None,
-        )
-        for index, stage in enumerate(stages)
-    ]
-
-    def plan_of(at: Sequence[int]) -> Plan:
-        allocations = [hull[index].allocation for hull, index in zip(hulls, at, strict=True)]
-        return estimate(stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
-
-    fastest = plan_of([len(hull) - 1 for hull in hulls])
-    if fastest.makespan_s > terms.deadline_s:
-        return None
+    search = _Search(stages, terms, live_instances, is_resumed=is_resumed)
     if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s):
-        return fastest
-    plans = [_cheapest_on_walk(hulls, plan_of, terms.deadline_s, fastest)]
-    if not is_resumed:
-        plans += _constant_plans(stages, terms)
-    best = min(plans, key=lambda plan: plan.cost_usd)
-    return _descend(best, hulls, terms, live_instances=live_instances, is_resumed=is_resumed)
+        fastest = search.fastest()
+        return fastest if fastest.makespan_s <= terms.deadline_s else None
+    plans = [plan for plan in search.walks() if plan.makespan_s <= terms.deadline_s]
+    if not plans:
+        return None
+    return search.descend(min(plans, key=lambda plan: plan.cost_usd))
 
 
-def _cheapest_on_walk(hulls: Sequence[list[Option]], plan_of: _PlanOf, deadline_s: float, fastest: Plan) -> Plan:
-    """Walk the hulls in order of price per saved second until the plan is on time."""
-    at = [0] * len(hulls)
-    plan = plan_of(at)
-    steps = [(_step_usd_per_s(hull, 0), stage) for stage, hull in enumerate(hulls) if len(hull) > 1]
-    heapq.heapify(steps)
-    while plan.makespan_s > deadline_s and steps:
-        _, stage = heapq.heappop(steps)
-        at[stage] += 1
-        if at[stage] + 1 < len(hulls[stage]):
-            heapq.heappush(steps, (_step_usd_per_s(hulls[stage], at[stage]), stage))
-        plan = plan_of(at)
-    return plan if plan.makespan_s <= deadline_s else fastest
+def fastest_plan(stages: Sequence[Stage], terms: Terms) -> Plan:
+    """The earliest plan that was found, whatever it costs and however late it is."""
+    return _Search(stages, terms, 0, is_resumed=False).fastest()
 
 
-def _constant_plans(stages: Sequence[Stage], terms: Terms) -> list[Plan]:
-    """Constant clusters that are on time: the walk prices each stage alone, and so does not see what growing later costs."""
-    plans = (plan_on_cluster(stages, count, terms) for count in range(1, terms.price_book.max_instances + 1))
-    return [plan for plan in plans if plan.makespan_s <= terms.deadline_s]
-
-
-def _descend(plan: Plan, hulls: Sequence[list[Option]], terms: Terms, *, live_instances: int, is_resumed: bool) -> Plan:
-    """Replace one stage's allocation at a time by another of its hull as long as that is on time and saves money."""
-    is_better = True
-    while is_better:
-        is_better = False
-        for stage, hull in enumerate(hulls):
-            for choice in hull:
-                allocations = (*plan.allocations[:stage], choice.allocation, *plan.allocations[stage + 1 :])
-                other = estimate(plan.stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
-                if other.makespan_s <= terms.deadline_s and other.cost_usd < plan.cost_usd - 1e-9:
-                    plan, is_better = other, True
+def cheapest_plan(stages: Sequence[Stage], terms: Terms) -> Plan:
+    """The cheapest plan that was found, however long it takes."""
+    plan = greedy_plan(stages, replace(terms, deadline_s=math.inf))
+    assert plan is not None  # nothing is late without a deadline
     return plan
+
+
+class _Search:
+    """The options of one job's stages, and plans made of them."""
+
+    def __init__(self, stages: Sequence[Stage], terms: Terms, live_instances: int, *, is_resumed: bool) -> None:
+        self._stages = tuple(stages)
+        self._terms = terms
+        self._live_instances = live_instances
+        self._is_resumed = is_resumed
+        # Under a cap no stage uses more machines than the first may, so those that must be started are the first stage's.
+        self._options = [
+            stage_options(
+                stage,
+                terms,
+                is_first=index == 0 and not is_resumed,
+                live_instances=live_instances if index == 0 else None,
+            )
+            for index, stage in enumerate(self._stages)
+        ]
+
+    def fastest(self) -> Plan:
+        """The earliest plan, over the caps: more machines for a later stage cost the time to start them."""
+        plans = [self._plan([hull[-1] for hull in hulls]) for hulls in self._hulls()]
+        return min(plans + self._constant_plans(), key=lambda plan: (plan.makespan_s, plan.cost_usd))
+
+    def walks(self) -> Iterator[Plan]:
+        """A cheap plan that is on time for each cap, or that cap's fastest."""
+        for hulls in self._hulls():
+            yield self._walk(hulls)
+        yield from self._constant_plans()
+
+    def descend(self, plan: Plan) -> Plan:
+        """Replace one stage's allocation at a time by another efficient one as long as that is on time and saves money."""
+        hulls = [lower_hull(options) for options in self._options]
+        is_better = True
+        while is_better:
+            is_better = False
+            for stage, hull in enumerate(hulls):
+                for choice in hull:
+                    allocations = (*plan.allocations[:stage], choice.allocation, *plan.allocations[stage + 1 :])
+                    other = self._estimate(allocations)
+                    if other.makespan_s <= self._terms.deadline_s and other.cost_usd < plan.cost_usd - 1e-9:
+                        plan, is_better = other, True
+        return plan
+
+    def _hulls(self) -> Iterator[list[list[Option]]]:
+        """Each stage's hull within a cap on machines: all counts up to 4, then steps of at most a half."""
+        most = max(choice.allocation.instances for options in self._options for choice in options)
+        caps = {count for power in range(2, most.bit_length() + 1) for count in (2**power, 3 * 2 ** (power - 1))}
+        for cap in sorted({count for count in caps | {1, 2, 3} if count < most} | {most}):
+            within = [[c for c in options if c.allocation.instances <= cap] for options in self._options]
+            if all(within):
+                yield [lower_hull(options) for options in within]
+
+    def _walk(self, hulls: Sequence[list[Option]]) -> Plan:
+        at = [0] * len(hulls)
+        plan = self._plan([hull[0] for hull in hulls])
+        steps = [(_step_usd_per_s(hull, 0), stage) for stage, hull in enumerate(hulls) if len(hull) > 1]
+        heapq.heapify(steps)
+        while plan.makespan_s > self._terms.deadline_s and steps:
+            _, stage = heapq.heappop(steps)
+            at[stage] += 1
+            if at[stage] + 1 < len(hulls[stage]):
+                heapq.heappush(steps, (_step_usd_per_s(hulls[stage], at[stage]), stage))
+            plan = self._plan([hull[index] for hull, index in zip(hulls, at, strict=True)])
+        return plan
+
+    def _constant_plans(self) -> list[Plan]:
+        """Constant clusters: the walk prices each stage alone, and so does not see what the whole of them costs."""
+        if self._is_resumed:
+            return []
+        counts = range(1, self._terms.price_book.max_instances + 1)
+        return [plan_on_cluster(self._stages, count, self._terms) for count in counts]
+
+    def _plan(self, choices: Sequence[Option]) -> Plan:
+        return self._estimate([choice.allocation for choice in choices])
+
+    def _estimate(self, allocations: Sequence[Allocation]) -> Plan:
+        return estimate(
+            self._stages,
+            allocations,
+            self._terms,
+            live_instances=self._live_instances,
+            is_resumed=self._is_resumed,
+        )
 
 
 def _step_usd_per_s(hull: list[Option], index: int) -> float:

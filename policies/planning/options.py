@@ -65,13 +65,8 @@ def on_cluster(stage: Stage, instances: int, terms: Terms, *, is_first: bool) ->
     return min(choices, key=lambda choice: choice.seconds)
 
 
-def whole_instance_options(
-    stage: Stage, terms: Terms, *, is_first: bool, live_instances: int | None = None
-) -> list[Option]:
-    """The efficient options on whole instances, uneven waves included, slowest and cheapest first.
-
-    On the lower hull of time against price: each step to the next is faster and dearer, at a rising price per second saved.
-    """
+def stage_options(stage: Stage, terms: Terms, *, is_first: bool, live_instances: int | None = None) -> list[Option]:
+    """All options on whole instances, uneven waves included."""
     whole = terms.gpus_per_instance
     options = []
     for size in terms.gang_sizes:
@@ -81,11 +76,14 @@ def whole_instance_options(
             option(stage, count * whole, size, terms, is_first=is_first, live_instances=live_instances)
             for count in range(least, most + 1)
         ]
-    return lower_hull(options)
+    return options
 
 
 def lower_hull(options: list[Option]) -> list[Option]:
-    """The options on the lower convex hull of (seconds, usd), slowest and cheapest first."""
+    """The options on the lower convex hull of (seconds, usd), slowest and cheapest first.
+
+    Each step to the next is faster and dearer, at a rising price per second saved.
+    """
     hull: list[Option] = []
     best_usd = math.inf
     for choice in sorted(options, key=lambda o: (o.seconds, o.usd)):
