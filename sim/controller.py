@@ -352,12 +352,13 @@ class Controller:
         self._commands.append(ProvisionInstance(number, *key))
 
     def _shrink_order(self, number: InstanceId, instance: InstanceState) -> tuple[int, int, float, int]:
-        """Requests first (the latest first), then idle machines (least paid time left first), then the least used."""
+        """Requests first (the latest first), then booting, idle (least paid time left first) and busy machines."""
         state = self.state
         if instance.status is InstanceStatus.REQUESTED:
             return (0, 0, 0.0, -number)
         paid_until_s = state.bill.paid_until_s(number, state.now_s) if state.bills_instances else 0.0
-        return (1, instance.gpus - instance.free_gpus, paid_until_s, number)
+        is_booting = instance.status is InstanceStatus.LAUNCHED
+        return (1 if is_booting else 2, instance.gpus - instance.free_gpus, paid_until_s, number)
 
     def _release_drained(self) -> None:
         for number, instance in self.state.instances.items():
