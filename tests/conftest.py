@@ -215,31 +215,31 @@ def play_world(policy, world, streams=None):
     return Story(controller, sink.entries)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world():
     """Builds a literal world; see `build_world`."""
     return build_world
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def play():
     """Runs a policy or a script in a world; see `play_world`."""
     return play_world
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def script():
     """The policy that answers as it was written down; see `Script`."""
     return Script
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def simulate():
     """Runs a script in a literal world that is described in keywords."""
     return lambda answers, **keywords: play_world(answers, build_world(**keywords))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def controlled():
     """A controller with a scripted policy and no backend: facts are told to it one by one."""
 

@@ -191,6 +191,34 @@ def test_a_refused_request_is_void_and_free(simulate):
     assert story.bill_usd == 10
 
 
+def test_machines_of_two_markets_have_targets_and_prices_of_their_own(simulate):
+    # 10 s on demand at 1 USD/s; spot at a quarter of it from 4 to 10 s.
+    story = simulate(
+        {
+            "start": [ScaleTo(1), SetTimer("spot", 4), SetTimer("finish", 10)],
+            "timer spot": [ScaleTo(1, "m", "spot"), RunTrial(0, 8, 1)],
+            "timer finish": [FinishRun(0)],
+        },
+    )
+    assert story.log == [
+        "0 start -> +i0, spot at 4, finish at 10",
+        "0 launched 0",
+        "0 ready 0",
+        "4 timer spot -> +i1",
+        "4 launched 1",
+        "4 ready 1 -> s0: t0 0..1 on i0x4 i1x4",
+        "5.25 completed t0 s0 at 1/1 score 0.01 in 0+1.25+0",
+        "10 timer finish -> -i0, -i1",
+        "(drained) 10 released i0",
+        "(drained) 10 released i1",
+    ]
+    assert story.bill_usd == 10 + 6 / 4
+    assert [order.market for entry in story.entries for order in entry.commands if hasattr(order, "market")] == [
+        "on-demand",
+        "spot",
+    ]
+
+
 def test_releasing_machines_count_for_the_quota_until_they_are_gone(simulate):
     # Quota 2; at 10 s one of two machines is given back (gone at 40 s). Asking for two again must wait for that.
     story = simulate(

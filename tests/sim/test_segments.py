@@ -76,7 +76,7 @@ def test_a_trial_paused_during_its_closing_checkpoint_completes(simulate):
 def test_a_trial_paused_at_the_very_end_of_an_iteration_ends_there(simulate, queue_s, tau):
     story = simulate(
         {
-            "start": [ScaleTo(1), RunTrial(0, 1, 9, report_every=8)],
+            "start": [ScaleTo(1), RunTrial(0, 1, 9, report_every=1)],
             "report 0@8": [PauseTrial(0)],
             "ended 0": [FinishRun(0)],
         },

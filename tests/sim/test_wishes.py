@@ -24,6 +24,22 @@ def test_what_waits_starts_in_the_order_of_the_wishes_and_nothing_overtakes(simu
     ]
 
 
+def test_a_later_wish_that_would_fit_waits_behind_an_earlier_one_that_does_not(simulate):
+    story = simulate(
+        {
+            "start": [ScaleTo(1), RunTrial(0, 2, 4), RunTrial(1, 4, 4), SetTimer("later", 5)],
+            "timer later": [RunTrial(2, 1, 1)],
+            "ended 2": [FinishRun(2)],
+        },
+        trials=3,
+    )
+    assert story.log[3:6] == [
+        "5 timer later",
+        "20 completed t0 s0 at 4/4 score 0.04 in 0+20+0 -> s1: t1 0..4 on i0x4",
+        "30 completed t1 s1 at 4/4 score 1.04 in 0+10+0 -> s2: t2 0..1 on i0x1",
+    ]
+
+
 def test_a_wish_cancelled_while_it_waits_lets_the_next_one_start(simulate):
     story = simulate(
         {

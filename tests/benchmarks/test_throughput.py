@@ -1,0 +1,116 @@
+"""Segments per second, printed side by side with bare SimPy in one run; nothing is asserted about time.
+
+`pytest -m benchmark -s tests/benchmarks`
+"""
+
+# ruff: noqa: T201  it is here to print
+
+from __future__ import annotations
+
+import io
+import statistics
+import time
+
+import numpy as np
+import pytest
+import simpy
+
+from policies.asha import AshaPolicy
+from sim.controller import Controller
+from sim.journal import JournalWriter
+from sim.model.job import TuningJob
+from sim.model.prices import InstanceType, PriceBook
+from sim.model.profile import CloudTruth
+from sim.runner import run
+from sim.simulated import SimulatedBackend
+from sim.streams import Streams
+from traces import synthetic_bundle
+
+pytestmark = pytest.mark.benchmark
+
+WORKERS, ITERATIONS = 8, 81
+REPETITIONS = 5
+
+
+class Discard(io.RawIOBase):
+    """Takes all bytes and counts them: the journal is encoded and streamed, and no disk is measured."""
+
+    def __init__(self):
+        self.bytes = 0
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.bytes += len(data)
+        return len(data)
+
+
+def prepared(trials):
+    bundle = synthetic_bundle(trials, ITERATIONS, seed=1)
+    job = TuningJob(trials=trials, min_iterations=1, max_iterations=ITERATIONS)
+    terms = bundle.terms()
+    return job, bundle.truth_of(terms, job, seed=0), bundle.profile_of(terms)
+
+
+def elastune(job, truth, profile):
+    """(seconds, segments, journal bytes) of ASHA on one machine of eight GPUs, journal on."""
+    book = PriceBook((InstanceType("m", WORKERS, {"on-demand": 1.0}),))
+    sink = Discard()
+    started = time.perf_counter()
+    policy = AshaPolicy(job, profile, book, instances=1, trials=job.trials)
+    controller = Controller(policy, job, book, name="asha", sink=JournalWriter(sink))
+    run(controller, SimulatedBackend(truth, CloudTruth(), Streams(0)))
+    seconds = time.perf_counter() - started
+    return seconds, controller._segments, sink.bytes
+
+
+def bare_simpy(segments):
+    """Seconds of as many segments, one SimPy process and one timeout each, eight at a time, and nothing else."""
+    seconds_each = np.random.default_rng(0).uniform(60.0, 600.0, segments).tolist()
+    started = time.perf_counter()
+    env = simpy.Environment()
+    left = iter(seconds_each)
+
+    def segment(duration_s):
+        yield env.timeout(duration_s)
+        following = next(left, None)
+        if following is not None:
+            env.process(segment(following))
+
+    for _ in range(WORKERS):
+        env.process(segment(next(left)))
+    env.run()
+    return time.perf_counter() - started
+
+
+def test_segments_per_second_beside_bare_simpy():
+    job, truth, profile = prepared(10_000)
+    _, segments, journal_bytes = elastune(job, truth, profile)
+    ours_s, bare_s = [], []
+    for _ in range(REPETITIONS):
+        ours_s.append(elastune(job, truth, profile)[0])
+        bare_s.append(bare_simpy(segments))
+    ours, bare = statistics.median(ours_s), statistics.median(bare_s)
+    print(
+        f"\nASHA, {job.trials} configurations x {ITERATIONS}, {WORKERS} workers, journal on ({journal_bytes / 1e6:.1f} MB)"
+    )
+    print(
+        f"  elastune    {segments / ours:10,.0f} segments/s  {ours / segments * 1e6:6.2f} us each  ({segments} segments)"
+    )
+    print(f"  bare SimPy  {segments / bare:10,.0f} segments/s  {bare / segments * 1e6:6.2f} us each")
+    ratios = [one / other for one, other in zip(ours_s, bare_s, strict=True)]
+    print(
+        f"  ratio {ours / bare:.2f} (single repetitions {min(ratios):.2f} to {max(ratios):.2f}, medians of {REPETITIONS})"
+    )
+
+
+def test_the_time_of_a_segment_does_not_grow_with_the_number_of_trials():
+    print()
+    for trials in (1_000, 10_000, 100_000):
+        prepared_world = prepared(trials)
+        runs = [elastune(*prepared_world) for _ in range(3 if trials == 100_000 else REPETITIONS)]
+        seconds, segments = statistics.median(one[0] for one in runs), runs[0][1]
+        print(
+            f"  {trials:7,} configurations: {seconds:7.3f} s, {segments:8,} segments, {seconds / segments * 1e6:6.2f} us each"
+        )

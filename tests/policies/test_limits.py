@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from policies.asha import AshaPolicy
+from policies.limits import Limits
+from sim.model.events import SegmentEnded
+from sim.model.prices import BillingRule
+
+
+class Watched:
+    """Notes when the committed bill was highest."""
+
+    def __init__(self, policy):
+        self.policy, self.most_usd = policy, 0.0
+
+    def on_event(self, event, view):
+        self.most_usd = max(self.most_usd, view.committed_usd)
+        return self.policy.on_event(event, view)
+
+
+@pytest.fixture
+def asha(world, play):
+    """ASHA on so many machines of one GPU at 1 USD per second, whatever it was planned for, and its story."""
+
+    def run(instances, **keywords):
+        tiny = world(gpus=1, **keywords)
+        policy = Watched(AshaPolicy(tiny.job, tiny.profile, tiny.book, instances=instances, trials=tiny.job.trials))
+        story = play(policy, tiny)
+        return story, policy.most_usd
+
+    return run
+
+
+def test_the_minimum_charge_of_a_replacement_counts_from_the_moment_it_is_asked_for(asha):
+    # Launched at 150 s; machine 0 is lost at 250 s. Committed then: 100 + 100 USD. The replacement queues for 150 s and commits
+    # 60 USD of the remaining 100 at once, so machine 1 can be held until 290 s, not 350 s; its last iteration ends at 270 s.
+    story, most_usd = asha(
+        2,
+        trials=2,
+        iterations=9,
+        tau=20.0,
+        startup=(150.0, 0.0),
+        billing=BillingRule(0, 60),
+        losses={0: 100.0},
+        budget_usd=300.0,
+    )
+    assert story.makespan_s == 270.0
+    assert most_usd <= 300.0
+    assert story.bill_usd == 100 + 120
+
+
+def test_a_replacement_that_cannot_be_paid_is_not_asked_for(asha):
+    # Committed at the loss: 210 of 250 USD; 60 more are too many.
+    story, most_usd = asha(
+        2,
+        trials=2,
+        iterations=9,
+        tau=20.0,
+        startup=(150.0, 0.0),
+        billing=BillingRule(0, 60),
+        losses={0: 105.0},
+        budget_usd=250.0,
+    )
+    assert [text for text in story.log if "+i2" in text] == []
+    assert most_usd <= 250.0
+
+
+def test_a_function_call_that_the_budget_cannot_pay_is_not_started(asha):
+    # Each call of 1 s costs a minute: 60 USD. Two of them fit 150 USD.
+    story, most_usd = asha(
+        1, trials=9, iterations=3, tau=1.0, billing=BillingRule(60, 60, model="per-function"), budget_usd=150.0
+    )
+    segments = sum(isinstance(entry.event, SegmentEnded) for entry in story.entries)
+    assert 1 <= segments <= 2
+    assert most_usd == story.bill_usd == 60 * segments
+    assert story.best is not None
+
+
+def test_the_answer_is_the_best_durable_score_not_the_best_that_was_seen(world):
+    tiny = world(trials=4, budget_usd=10.0)
+    trials = [
+        SimpleNamespace(score=0.1, checkpoint_score=0.5, checkpoint_iteration=2),
+        SimpleNamespace(score=0.4, checkpoint_score=0.4, checkpoint_iteration=1),
+        SimpleNamespace(score=0.2, checkpoint_score=None, checkpoint_iteration=0),
+        SimpleNamespace(score=0.4, checkpoint_score=0.4, checkpoint_iteration=3),
+    ]
+    view = SimpleNamespace(trial=lambda trial: trials[trial], started_trials=lambda: [3, 2, 1, 0])
+    assert Limits(tiny.job, tiny.profile, tiny.book).best(view) == 1
+
+
+def test_without_limits_no_timer_is_set_and_no_report_is_asked_for(asha):
+    story, _ = asha(1, trials=3, iterations=3)
+    assert [text for text in story.log if "hard-stop" in text or "report" in text] == []
+
+
+def test_reports_are_asked_for_only_where_the_limit_may_come_first(asha):
+    # Nine iterations of 10 s, believed right; they may take four times as long by T = 1000, but not by T = 150.
+    story, _ = asha(1, trials=1, iterations=9, deadline_s=1000.0)
+    assert not any("report" in text for text in story.log)
+    story, _ = asha(1, trials=1, iterations=9, deadline_s=150.0)
+    assert any("report" in text for text in story.log)
