@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from sim.controller import Controller
 from sim.journal import MemorySink
@@ -29,7 +29,8 @@ from sim.simulated import SimulatedBackend
 from sim.streams import Streams
 
 # Examples are the same in every run, and a loaded machine does not fail them.
-settings.register_profile("elastune", derandomize=True, deadline=None)
+# Host time must not decide whether a test passes, neither by a deadline nor by the health check for slow examples.
+settings.register_profile("elastune", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("elastune")
 
 

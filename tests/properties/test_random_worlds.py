@@ -320,14 +320,13 @@ class Watch:
         return self.policy.on_event(event, view)
 
 
-@pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=300)
-@given(
-    tiny=rough_worlds(),
-    deadline_share=st.one_of(st.none(), st.floats(0.7, 20)),
-    budget_share=st.one_of(st.none(), st.floats(0.7, 20)),
-)
-def test_deadline_and_budget_are_kept_whatever_goes_wrong(play, name, tiny, deadline_share, budget_share):
+limits = {
+    "deadline_share": st.one_of(st.none(), st.floats(0.7, 20)),
+    "budget_share": st.one_of(st.none(), st.floats(0.7, 20)),
+}
+
+
+def keeps_its_limits(name, play, tiny, deadline_share, budget_share):
     assume(deadline_share or budget_share)
     limited(tiny, deadline_share, budget_share)
     try:
@@ -344,6 +343,19 @@ def test_deadline_and_budget_are_kept_whatever_goes_wrong(play, name, tiny, dead
     ]
     durable = {event.trial for event in ends if event.checkpoint_iteration}
     assert story.best in durable if durable else story.best is None
+
+
+@settings(max_examples=400)
+@given(tiny=rough_worlds(), **limits)
+def test_seer_keeps_deadline_and_budget_whatever_goes_wrong(play, tiny, deadline_share, budget_share):
+    keeps_its_limits("seer", play, tiny, deadline_share, budget_share)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES.keys() - {"seer"}))
+@settings(max_examples=100)
+@given(tiny=rough_worlds(), **limits)
+def test_deadline_and_budget_are_kept_whatever_goes_wrong(play, name, tiny, deadline_share, budget_share):
+    keeps_its_limits(name, play, tiny, deadline_share, budget_share)
 
 
 @settings(max_examples=300)
