@@ -37,8 +37,9 @@ def estimate(
     which they were asked for before the barrier; a barrier follows each stage but the last; machines that the next stage
     does not hold are given back after it, those with the least paid time left first, as the controller does.
 
-    Where a stage that follows another grows and trains in waves, its trials may start sooner on the machines that are there:
-    there, and only there, a run without randomness may end before its estimate.
+    Where a later stage waits for new machines, its trials may start on those that are there: if it trains in waves, or its
+    trials end before the new ones come, or it holds them as spare ones. There, and only there, a run without randomness may
+    end before its estimate; `policies.planning.sampling` follows it.
 
     Args:
         stages: what is to be trained.
@@ -62,7 +63,8 @@ def estimate(
                 raise InputError("the machines of the first stage cannot be asked for before it")
             if allocation.instances > allocations[index - 1].instances:
                 ahead_s = lead_s(busy_s, startup_s)
-                prefetch_after_s[index - 1] = stage_s[-1] - ahead_s
+                # A difference of sums of the same seconds may be just below zero.
+                prefetch_after_s[index - 1] = max(stage_s[-1] - ahead_s, 0.0)
         now_s += leases.resize(allocation.instances, now_s, ahead_s)
         is_first = index == 0 and not is_resumed
         segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
@@ -174,6 +176,11 @@ class Leases:
         return math.fsum(
             (*self._usd, math.fsum(used_s) * self._terms.usd_per_s, self.started * self._terms.ingress_usd)
         )
+
+    def paid_usd(self, now_s: float) -> float:
+        """The bill if all were given back now; it never falls."""
+        usd = (group.count * self._lease_usd(group, now_s) for group in self._groups)
+        return math.fsum((*self._usd, *usd, self.started * self._terms.ingress_usd))
 
     def margin_usd(self, now_s: float) -> float:
         """The most that minimum charge and rounding can add to that, whenever the machines are given back."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MARGIN_S = 1e-3
 """Runs end this long before their limit: what is scheduled for the same instant must not depend on who came first."""
 
+FINE_QUANTUM_S = 1.0
+"""Rounding each lease up to a multiple of this is not worth knowing the ages of machines."""
+
 
 @dataclass(frozen=True)
 class Allocation:

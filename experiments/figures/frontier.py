@@ -1,0 +1,125 @@
+"""Figure: what the same job costs by how soon it is to end, and where each planner's plans lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from experiments.figures.style import (
+    DASHED,
+    INK,
+    KNOWN,
+    LIMIT_DASHES,
+    NOTE_PT,
+    RULE,
+    SINGLE_IN,
+    SOLID,
+    Look,
+    dress,
+    finished,
+    legend_below,
+    new_figure,
+)
+from experiments.figures.tables import SECONDS, limits_of, numbers, require_columns, time_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+FIGURE = "frontier"
+LOOKS = {
+    "frontier": Look(INK, SOLID, ""),
+    "bound": Look(RULE, DASHED, ""),
+    "static": KNOWN["sha-fixed"],
+    "rubberband-next": Look("#66C2A5", SOLID, "D"),
+    "rubberband": KNOWN["rubberband"],
+    "naive": Look("#E69F00", SOLID, "X"),
+}
+LABELS = {"bound": "lower bound", "rubberband-next": "greedy, next level", "rubberband": "greedy, all levels"}
+
+
+def frontier(table: pd.DataFrame) -> Figure:
+    """Cost over makespan: the frontier as steps, the lower bound as a line, the plans of other planners as marks.
+
+    Args:
+        table: columns planner (frontier, bound, static, rubberband-next, rubberband, `naive p=N`), makespan_s, cost_usd, and
+            perhaps deadline_s, budget_usd; one row per plan.
+
+    Raises an InputError for a missing column or an unknown planner.
+    """
+    require_columns(table, FIGURE, ("planner", "makespan_s", "cost_usd"))
+    figure = new_figure(SINGLE_IN, 3.1)
+    axes = figure.add_subplot()
+    makespan_s = numbers(table, FIGURE, "makespan_s")
+    unit = time_unit(float(makespan_s.max()))
+    handles = [_draw(axes, rows, kind, SECONDS[unit]) for kind in LOOKS if len(rows := table[_kinds(table) == kind])]
+    axes.set(xscale="log", yscale="log")
+    _plain_ticks(axes)
+    dress(axes, f"makespan ({unit})", "cost (USD)")
+    _deadline_line(axes, [limit / SECONDS[unit] for limit in limits_of(table, FIGURE, "deadline_s")], unit)
+    _budget_line(axes, limits_of(table, FIGURE, "budget_usd"))
+    legend_below(figure, handles, "each mark is a plan; none of the frontier's space lies below the steps")
+    return finished(figure)
+
+
+def _kinds(table: pd.DataFrame) -> pd.Series[str]:
+    from sim.model.errors import InputError
+
+    kinds = table["planner"].astype(str).str.partition(" ")[0]
+    unknown = sorted(set(kinds) - LOOKS.keys())
+    if unknown:
+        raise InputError(f"{FIGURE}: unknown planner {', '.join(unknown)}; known: {', '.join(LOOKS)}")
+    return kinds
+
+
+def _draw(axes: Axes, rows: pd.DataFrame, kind: str, unit_s: float) -> Line2D:
+    look = LOOKS[kind]
+    by_time = rows.sort_values("makespan_s")
+    x, y = numbers(by_time, FIGURE, "makespan_s") / unit_s, numbers(by_time, FIGURE, "cost_usd")
+    label = LABELS.get(kind, kind)
+    if kind == "frontier":
+        return axes.step(x, y, where="post", color=look.color, linewidth=1.3, zorder=3, label=label)[0]
+    if kind == "bound":
+        return axes.plot(x, y, color=look.color, linestyle=look.dashes, linewidth=1.0, zorder=2, label=label)[0]
+    marks = axes.plot(
+        x, y, look.marker, color=look.color, markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, zorder=4,
+        clip_on=False, label=label,
+    )[0]  # fmt: skip
+    if kind == "naive":
+        for name, at_x, at_y in zip(by_time["planner"], x, y, strict=True):
+            axes.annotate(
+                str(name).removeprefix("naive "), (at_x, at_y), xytext=(3, 3), textcoords="offset points",
+                fontsize=NOTE_PT - 1, color=look.color,
+            )  # fmt: skip
+    return marks
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Plain numbers at 1, 2, 3, 5 and 7 times the powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _deadline_line(axes: Axes, deadlines: Sequence[float], unit: str) -> None:
+    for deadline in deadlines:
+        axes.axvline(deadline, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, zorder=2.5, label="_limit")
+        axes.annotate(
+            f"deadline {deadline:.4g} {unit}", (deadline, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2.5),
+            textcoords="offset points", ha="center", va="bottom", fontsize=NOTE_PT, color=INK,
+        )  # fmt: skip
+
+
+def _budget_line(axes: Axes, budgets_usd: Sequence[float]) -> None:
+    for budget_usd in budgets_usd:
+        axes.axhline(budget_usd, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, zorder=2.5, label="_limit")
+        axes.annotate(
+            f"budget {budget_usd:.4g} USD", (0.62, budget_usd), xycoords=("axes fraction", "data"), xytext=(0, 2),
+            textcoords="offset points", ha="right", va="bottom", fontsize=NOTE_PT, color=INK,
+        )  # fmt: skip

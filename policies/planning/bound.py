@@ -1,0 +1,184 @@
+"""A lower bound on the price of every plan with barriers, for each time it may take: the certificate printed with plans [ours].
+
+Fluid: each stage may divide its GPUs among its trials in any mixture of gangs, machines may be fractions of one, and grow and
+shrink for nothing. What remains is the GPU-seconds of each stage, at least the lower hull of (seconds, GPU-seconds) over all
+gangs; the time left over by the fastest course goes greedily to the stage that saves most with it, which is optimal as hulls
+are convex. Added are one barrier's machine, and the start of as many machines as hold that work in that time.
+
+It holds for plans from nothing, expected and realised without randomness alike, per instance and per function.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from policies.planning.estimate import function_usd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from policies.halving import Stage
+    from policies.planning.plan import Plan, Terms
+
+    Point = tuple[float, float]
+
+SLACK = 1e-9
+"""The bound is lowered by this share, so that rounding cannot lift it above a plan that attains it."""
+
+
+@dataclass(frozen=True)
+class _Hull:
+    """Least GPU-seconds (or function price) of one stage by its seconds.
+
+    Attributes:
+        points: (seconds, amount), fastest first, convex and falling.
+    """
+
+    points: tuple[Point, ...]
+
+    def at(self, seconds: float) -> float:
+        """The least amount in so many seconds; infinite in fewer than it takes at least."""
+        before = self.points[0]
+        if seconds < before[0]:
+            return math.inf
+        for after in self.points[1:]:
+            if seconds < after[0]:
+                share = (seconds - before[0]) / (after[0] - before[0])
+                return before[1] + share * (after[1] - before[1])
+            before = after
+        return before[1]
+
+
+class Bound:
+    """The bound of one job; made once, asked for many plans.
+
+    Attributes:
+        least_s: no plan ends sooner.
+    """
+
+    def __init__(self, stages: Sequence[Stage], terms: Terms) -> None:
+        self._terms = terms
+        work = [_gangs(stage, terms, is_first=index == 0) for index, stage in enumerate(stages)]
+        self._hulls = [_capped(_lower_hull(points), terms.max_gpus) for points in work]
+        self._function_hulls = (
+            []
+            if terms.is_per_instance
+            else [
+                # The quota caps what is done at a time, not what it costs: cut in time where the work hull is.
+                _cut(_lower_hull(_functions(stage, terms, is_first=index == 0)), self._hulls[index].points[0][0])
+                for index, stage in enumerate(stages)
+            ]
+        )
+        self._barriers_s = (len(stages) - 1) * terms.profile.sync_s
+        self._fixed_s = terms.profile.startup.mean_s + self._barriers_s
+        self.least_s = (self._fixed_s + sum(hull.points[0][0] for hull in self._hulls)) * (1 - SLACK)
+
+    def usd(self, makespan_s: float) -> float:
+        """No plan that ends by then costs less; infinite where none does."""
+        if makespan_s < self.least_s:
+            return math.inf
+        training_s = max(makespan_s * (1 + SLACK) - self._fixed_s, 0.0)
+        terms = self._terms
+        gpu_s = _least_sum(self._hulls, training_s)
+        machines = self._machines(gpu_s, training_s)
+        if not terms.is_per_instance:
+            functions_usd = _least_sum(self._function_hulls, training_s)
+            return (functions_usd + machines * terms.ingress_usd) * (1 - SLACK)
+        used_s = gpu_s / terms.gpus_per_instance + self._barriers_s
+        rule, release_s = terms.price_book.billing, terms.price_book.release_s
+        boot_s = terms.profile.startup.init.mean_s if rule.bills_startup else 0.0
+        billed_s = max(used_s + machines * (boot_s + release_s), machines * rule.minimum_s)
+        return (billed_s * terms.usd_per_s + machines * terms.ingress_usd) * (1 - SLACK)
+
+    def gap(self, plan: Plan) -> float:
+        """By which share of the bound a plan costs more than anything that ends as soon might; 0 where both are free."""
+        least_usd = self.usd(plan.makespan_s)
+        if least_usd <= 0:
+            return 0.0 if plan.cost_usd <= 0 else math.inf
+        return max(plan.cost_usd / least_usd - 1.0, 0.0)
+
+    def _machines(self, gpu_s: float, training_s: float) -> int:
+        """Some stage holds at least so many: that of the average, or one with all the time the others leave it."""
+        whole = self._terms.gpus_per_instance
+        spare_s = training_s - sum(hull.points[0][0] for hull in self._hulls)
+        longest = [(hull, hull.points[0][0] + max(spare_s, 0.0)) for hull in self._hulls]
+        averages = [gpu_s / training_s, *(hull.at(seconds) / seconds for hull, seconds in longest)]
+        return max(1, math.ceil(max(averages) / whole * (1 - SLACK)))
+
+
+def gap_to_bound(plan: Plan, terms: Terms) -> float:
+    """By which share a plan costs more than the least that anything which ends as soon might; see `Bound`."""
+    return Bound(plan.stages, terms).gap(plan)
+
+
+def _gangs(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:
+    """(seconds, GPU-seconds of all trials) for every size of gang, placed as well as it can be."""
+    most = min(terms.profile.scaling.max_gpus, terms.max_gpus)
+    seconds = ((p, terms.segment_s(stage.iterations, p, is_first=is_first)) for p in range(1, most + 1))
+    return [(each_s, stage.trials * p * each_s) for p, each_s in seconds]
+
+
+def _functions(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:
+    """(seconds, price of all trials) for every size of gang."""
+    most = min(terms.profile.scaling.max_gpus, terms.max_gpus)
+    seconds = ((p, terms.segment_s(stage.iterations, p, is_first=is_first)) for p in range(1, most + 1))
+    return [(each_s, stage.trials * function_usd(terms, p, each_s)) for p, each_s in seconds]
+
+
+def _lower_hull(points: Sequence[Point]) -> _Hull:
+    """The falling part of the lower convex hull, fastest first."""
+    hull: list[Point] = []
+    least = math.inf
+    for point in sorted(points):
+        if point[1] >= least:
+            continue
+        least = point[1]
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return _Hull(tuple(hull))
+
+
+def _slope(fast: Point, slow: Point) -> float:
+    return (slow[1] - fast[1]) / (slow[0] - fast[0])
+
+
+def _capped(hull: _Hull, gpus: int) -> _Hull:
+    """The hull where at most so many GPUs are held: from where its work fits into them."""
+    last_s, last = hull.points[-1]
+    if last > gpus * last_s:
+        return _Hull(((last / gpus, last),))
+    low_s, high_s = hull.points[0][0], last_s
+    if hull.at(low_s) <= gpus * low_s:
+        return hull
+    for _ in range(100):
+        middle_s = (low_s + high_s) / 2
+        low_s, high_s = (low_s, middle_s) if hull.at(middle_s) <= gpus * middle_s else (middle_s, high_s)
+    return _cut(hull, low_s)
+
+
+def _cut(hull: _Hull, from_s: float) -> _Hull:
+    """The hull from there on."""
+    if from_s <= hull.points[0][0]:
+        return hull
+    return _Hull(((from_s, hull.at(from_s)), *(point for point in hull.points if point[0] > from_s)))
+
+
+def _least_sum(hulls: Sequence[_Hull], seconds: float) -> float:
+    """The least sum of amounts in so many seconds together: slack goes where a second saves most."""
+    amount = math.fsum(hull.points[0][1] for hull in hulls)
+    slack_s = seconds - math.fsum(hull.points[0][0] for hull in hulls)
+    steps = [(_slope(*hull.points[:2]), number, 0) for number, hull in enumerate(hulls) if len(hull.points) > 1]
+    heapq.heapify(steps)
+    while steps and slack_s > 0:
+        slope, number, at = heapq.heappop(steps)
+        points = hulls[number].points
+        taken_s = min(points[at + 1][0] - points[at][0], slack_s)
+        slack_s -= taken_s
+        amount += taken_s * slope
+        if at + 2 < len(points):
+            heapq.heappush(steps, (_slope(points[at + 1], points[at + 2]), number, at + 1))
+    return amount

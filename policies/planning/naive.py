@@ -1,0 +1,30 @@
+"""The naive cloud extension: every trial of a stage at once, each on the same number of GPUs in all stages. Pure [ours]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.planning.estimate import estimate
+from policies.planning.plan import Allocation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from policies.halving import Stage
+    from policies.planning.plan import Plan, Terms
+
+
+def naive_plan(stages: Sequence[Stage], terms: Terms, gpus_per_trial: int) -> Plan | None:
+    """The plan, whatever deadline and budget are; None where such a gang cannot be had.
+
+    Machines follow the need of each stage; where the quota is smaller than a stage, its trials take turns.
+    """
+    if not 1 <= gpus_per_trial <= min(terms.profile.scaling.max_gpus, terms.max_gpus):
+        return None
+    most = terms.max_gpus // gpus_per_trial
+    gangs = (min(stage.trials, most) for stage in stages)
+    allocations = [
+        Allocation(stage.trials, count * gpus_per_trial, gpus_per_trial, terms.gpus_per_instance)
+        for stage, count in zip(stages, gangs, strict=True)
+    ]
+    return estimate(stages, allocations, terms)

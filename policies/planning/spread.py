@@ -1,0 +1,113 @@
+"""How long the slowest of several trials takes when iterations vary: order statistics instead of a draw per trial. Pure [ours].
+
+A trial's factor on its mean training time is P x S: P stays with the trial, S is the mean of one factor per iteration. P and
+a single iteration's factor are log-normal; the mean of several is a shifted log-normal with the same first three moments, and
+so is the product. The maximum over n of them is the quantile at U ** (1 / n) of one uniform draw.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sim.model.profile import Stragglers
+
+    Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class ShiftedLogNormal:
+    """shift + scale * exp(sigma * Z) with Z standard normal; a constant where sigma is 0."""
+
+    shift: float
+    scale: float
+    sigma: float
+
+    @classmethod
+    def of_moments(cls, variance: float, skewness: float) -> ShiftedLogNormal:
+        """With mean 1, this variance, and this skewness (positive)."""
+        if variance <= 0:
+            return cls(0.0, 1.0, 0.0)
+        # cv ** 3 + 3 cv = skewness, solved for the coefficient of variation of the part that is log-normal.
+        cv = 2.0 * math.sinh(math.asinh(skewness / 2.0) / 3.0)
+        mean, sigma = math.sqrt(variance) / cv, math.sqrt(math.log1p(cv**2))
+        return cls(1.0 - mean, mean * math.exp(-(sigma**2) / 2), sigma)
+
+    def at(self, normal: Floats) -> Floats:
+        """Its values where a standard normal has these; the same shape and precision."""
+        values: Floats = np.exp(self.sigma * normal)
+        values *= self.scale
+        values += self.shift
+        return values
+
+
+def iteration_mean(cv: float, iterations: int) -> ShiftedLogNormal:
+    """The mean of so many independent log-normal factors."""
+    return ShiftedLogNormal.of_moments(cv**2 / iterations, (cv**3 + 3 * cv) / math.sqrt(iterations))
+
+
+def trial_factor(stragglers: Stragglers, iterations: int) -> ShiftedLogNormal:
+    """The factor on a trial's mean training time over so many iterations."""
+    persistent, each = stragglers.persistent_cv, stragglers.per_iteration_cv
+    variance = each**2 / iterations
+    third = (each**3 + 3 * each) * each**3 / iterations**2
+    second_raw = (1 + persistent**2) * (1 + variance)
+    third_raw = (1 + persistent**2) ** 3 * (1 + 3 * variance + third)
+    spread = second_raw - 1
+    if spread <= 0:
+        return ShiftedLogNormal(0.0, 1.0, 0.0)
+    return ShiftedLogNormal.of_moments(spread, (third_raw - 3 * second_raw + 2) / spread**1.5)
+
+
+def persistent_share(stragglers: Stragglers, iterations: int) -> float:
+    """The share of the (logarithmic) variance of a trial's factor that stays with it from stage to stage."""
+    persistent = math.log1p(stragglers.persistent_cv**2)
+    each = math.log1p(stragglers.per_iteration_cv**2 / iterations)
+    return persistent / (persistent + each) if persistent else 0.0
+
+
+def slowest_normals(trials: Sequence[int], shares: Sequence[float], samples: int, rng: np.random.Generator) -> Floats:
+    """(samples, stages) float; the standard normal value at which the slowest trial of each stage is.
+
+    The survivors of a stage are some of its trials, whatever their speed: the maximum of what stays with them is drawn from
+    the last stage backwards, over those who drop out at a time. It is joined to the part drawn anew as normals with that
+    share of the variance, which is exact where one of both parts is absent.
+
+    Args:
+        trials: by stage, never rising.
+        shares: by stage, the share of variance that stays with a trial.
+        samples: how many.
+        rng: the source of randomness.
+    """
+    from scipy.special import ndtr, ndtri
+
+    counts = np.array(trials, float)
+    fresh = rng.standard_normal((samples, len(trials)))
+    share = np.array(shares)
+    if share.any():
+        dropping = np.append(counts[:-1] - counts[1:], counts[-1])
+        uniform = rng.random((samples, len(trials)))
+        # Those who drop out after a stage, and at last the survivors; the maximum over none of them is 0.
+        with np.errstate(divide="ignore"):
+            best = np.where(dropping > 0, uniform ** (1.0 / np.maximum(dropping, 1.0)), 0.0)
+        nested = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+        kept = ndtri(np.clip(nested**counts, 1e-15, 1 - 1e-15))
+        fresh = np.sqrt(share) * kept + np.sqrt(1 - share) * fresh
+    normals: Floats = ndtri(ndtr(fresh) ** (1.0 / counts))
+    return normals
+
+
+def slowest_of_each(counts: NDArray[np.int64], samples: int, rng: np.random.Generator) -> Floats:
+    """(samples, groups) float; the standard normal value at which the slowest of each group of so many trials is."""
+    from scipy.special import ndtri
+
+    normals: Floats = ndtri(rng.random((samples, len(counts))) ** (1.0 / counts))
+    return normals
