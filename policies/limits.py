@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sim.model.protocols import RunView
 
 HARD_STOP = "hard-stop"
-_ACTIVE = (TrialStatus.WAITING, TrialStatus.RUNNING)
+_ACTIVE = (TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.ENDING)  # one that ends may wait to go on
 CAUTION = 4.0
 """How many times slower than believed a trial may be before its limit is noticed too late."""
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from sim.model.protocols import RunView
 
 
+def prefetch_of(plan: Plan, index: int) -> tuple[float, int] | None:
+    """When, after the begin of this stage, the plan asks for the machines of the next one, and how many it holds then."""
+    after_s = plan.prefetch_after_s[index]
+    return None if after_s is None else (after_s, plan.allocations[index + 1].instances)
+
+
 class PlannedAllocator:
     """Gives each stage what a plan made before the run says."""
 
@@ -26,6 +32,10 @@ class PlannedAllocator:
     def allocate(self, bracket: Bracket, view: RunView) -> Allocation:  # noqa: ARG002  the plan has decided already
         """See `policies.staged.Allocator`."""
         return self._plan.allocations[bracket.index]
+
+    def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:
+        """See `policies.staged.Allocator`."""
+        return prefetch_of(self._plan, bracket.index)
 
     def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
         """Learns nothing: the plan stands."""

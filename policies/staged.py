@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sim.model.protocols import RunView
 
 BARRIER = "barrier"
+PREFETCH = "prefetch"
 
 
 class Allocator(Protocol):
@@ -36,6 +37,9 @@ class Allocator(Protocol):
 
     def allocate(self, bracket: Bracket, view: RunView) -> Allocation:
         """The allocation of the stage that begins; may name fewer trials than survived."""
+
+    def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:
+        """Machines to be asked for during the stage that begins: (seconds from now, how many to hold then)."""
 
     def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
         """A segment has ended: what it took, for allocators that learn.
@@ -74,6 +78,7 @@ class StagedPolicy:
         self._limits = limits
         self._holds = holds
         self._allocation: Allocation
+        self._prefetched_instances = 0
         self._queue: deque[TrialId] = deque()
         self._started_from: dict[TrialId, int] = {}
 
@@ -95,6 +100,8 @@ class StagedPolicy:
                 return self._make_do(view, limiting)
             case TimerFired(tag=tag) if tag == BARRIER:
                 return self._next_stage(view)
+            case TimerFired(tag=tag) if tag == PREFETCH and self._prefetched_instances:
+                return self._limits.scale_to(view, self._prefetched_instances)[1]
         return limiting
 
     def _make_do(self, view: RunView, limiting: Sequence[Action]) -> Sequence[Action]:
@@ -149,7 +156,15 @@ class StagedPolicy:
         started = self._fill(view, allocation.gangs)
         if not started:
             return self._limits.stop(view)
-        return (*stopped, *scaling, *started)
+        return (*stopped, *scaling, *started, *self._plan_prefetch(view))
+
+    def _plan_prefetch(self, view: RunView) -> Sequence[Action]:
+        prefetch = self._allocator.prefetch(self._bracket)
+        if prefetch is None:
+            self._prefetched_instances = 0
+            return ()
+        after_s, self._prefetched_instances = prefetch
+        return (SetTimer(PREFETCH, view.now_s + after_s),)
 
     def _fill(self, view: RunView, gangs: int) -> Sequence[Action]:
         """Start up to this many of the queued trials; what no longer fits before the limit stays where it is."""
