@@ -7,11 +7,10 @@ where several do; machines are paid until the rule ends. The naive size is floor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policies.asha import AshaPolicy
-from policies.halving import rung_levels
+from policies.list_scheduling import best_cluster, promotion_load
 from policies.planning.plan import Terms
 from policies.planning.static import plan_on_cluster
 from policies.sha import run_plan
@@ -93,11 +92,8 @@ def asha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.
         R; where several m allow it, one that also has time for the tail of promotions, and the cheapest of these.
     """
     terms = Terms.of(job, profile, price_book)
-    sizes = [size for count in range(1, price_book.max_instances + 1) if (size := _asha_size(count, job, terms))]
-    if not sizes:
-        raise infeasible("asha-fixed", job, terms)
-    best = max(sizes, key=lambda size: (size.trials, size.has_time_for_tail, -size.cost_usd))
-    return AshaPolicy(job, profile, price_book, instances=best.instances, trials=best.trials)
+    cluster = best_cluster("asha-fixed", job, terms, promotion_load(job, terms), is_anytime=True)
+    return AshaPolicy(job, profile, price_book, instances=cluster.instances, trials=cluster.trials)
 
 
 def asha_fixed_naive(
@@ -136,53 +132,3 @@ def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
             f" than the budget of {job.budget_usd:g} USD; that budget holds one for {longest_s:.0f} s"
         )
     return min(instances, price_book.max_instances)
-
-
-def _asha_work(job: TuningJob, terms: Terms) -> tuple[float, float]:
-    """Expected GPU-seconds per configuration, and seconds from a start to R, both at one GPU per trial."""
-    work_s = chain_s = 0.0
-    before = 0
-    for rung, level in enumerate(rung_levels(job)):
-        segment_s = terms.segment_s(level - before, 1, is_first=rung == 0)
-        work_s += segment_s / job.reduction_factor**rung
-        chain_s += segment_s
-        before = level
-    return work_s, chain_s
-
-
-@dataclass(frozen=True)
-class _AshaSize:
-    """A cluster for ASHA.
-
-    Attributes:
-        trials: configurations whose expected work fits its time.
-        has_time_for_tail: whether even the list-scheduling bound, work / m + (1 - 1 / m) * longest chain, fits.
-        cost_usd: expected, with the tail as far as time is left for it.
-    """
-
-    instances: int
-    trials: int
-    has_time_for_tail: bool
-    cost_usd: float
-
-
-def _asha_size(instances: int, job: TuningJob, terms: Terms) -> _AshaSize | None:
-    work_s, chain_s = _asha_work(job, terms)
-    gpus = instances * terms.gpus_per_instance
-    profile, book = terms.profile, terms.price_book
-    end_s = terms.deadline_s
-    if math.isfinite(terms.budget_usd) and terms.usd_per_hour > 0:
-        paid_s = terms.budget_usd / (instances * terms.usd_per_hour) * SECONDS_PER_HOUR
-        end_s = min(end_s, profile.startup.queue.mean_s + paid_s - book.billing.granularity_s - book.release_s)
-    training_s = end_s - profile.startup.mean_s
-    if training_s < chain_s:
-        return None
-    trials = job.trials
-    if math.isfinite(training_s):
-        trials = max(1, min(math.floor(training_s * gpus / work_s), job.trials))
-    tail_s = trials * work_s / gpus + (1 - 1 / gpus) * chain_s
-    held_s = profile.startup.init.mean_s + min(max(tail_s, chain_s), training_s) + book.release_s
-    cost_usd = instances * metered_usd(book.billing, terms.usd_per_hour, held_s)
-    if cost_usd > terms.budget_usd:
-        return None
-    return _AshaSize(instances, trials, tail_s <= training_s, cost_usd)

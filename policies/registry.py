@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from policies.asha_stopping import asha_stopping_fixed
+from policies.elastic_asha import asha_elastic
+from policies.elasticflow import elasticflow
 from policies.fixed_cluster import asha_fixed, asha_fixed_naive, sha_fixed, sha_fixed_naive
+from policies.hyperband import hyperband_fixed
+from policies.hypersched import hypersched_fixed
 from policies.naive_elastic import sha_elastic
+from policies.one_cut import one_cut
+from policies.oracle import oracle
+from policies.pasha import pasha_fixed
+from policies.random_search import random_fixed
 from policies.rubberband import rubberband
 from policies.seer import seer
 from sim.model.errors import InputError
@@ -27,27 +36,50 @@ class Entry:
     Attributes:
         build: (job, profile, price_book, rng, **parameters) -> Policy.
         summary: one line for listings.
+        needs_truth: it is handed the true curves as `scores`, and so is an upper bound and not a tuner.
     """
 
     build: Callable[..., Policy]  # the keyword parameters differ by policy and are checked by `factory`
     summary: str
+    needs_truth: bool = False
 
     @property
     def parameters(self) -> dict[str, object]:
         """Its parameters, with their defaults."""
         signature = inspect.signature(self.build)
-        return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        named = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
+        return {p.name: p.default for p in named if not (self.needs_truth and p.name == "scores")}
 
 
 POLICIES: Mapping[str, Entry] = {
-    "seer": Entry(seer, "SEER: largest elastic search within T and B, planned and re-planned at each rung"),
+    "seer": Entry(seer, "SEER: best expected score within T and B, elastic, planned and re-planned at each rung"),
     "rubberband": Entry(rubberband, "RubberBand: cheapest elastic plan by T, for the largest SHA that fits B"),
     "sha-fixed": Entry(sha_fixed, "successive halving on the best fixed cluster"),
     "sha-fixed-naive": Entry(sha_fixed_naive, "successive halving on floor(B / cT) machines held for all of T"),
     "asha-fixed": Entry(asha_fixed, "ASHA on the best fixed cluster"),
     "asha-fixed-naive": Entry(asha_fixed_naive, "ASHA on floor(B / cT) machines held for all of T"),
+    "asha-elastic": Entry(asha_elastic, "ASHA, elastic, a constant number of GPUs per trial, with admission control"),
+    "asha-stopping-fixed": Entry(asha_stopping_fixed, "ASHA that stops instead of pausing, on the best fixed cluster"),
+    "pasha-fixed": Entry(pasha_fixed, "PASHA: ASHA whose highest rung rises on demand, on the best fixed cluster"),
+    "hyperband-fixed": Entry(hyperband_fixed, "Hyperband, brackets back to back, on the best fixed cluster"),
+    "hypersched-fixed": Entry(hypersched_fixed, "HyperSched: ever more GPUs for the best trials, on a fixed cluster"),
+    "random-fixed": Entry(random_fixed, "random search, every configuration to R, on the best fixed cluster"),
+    "one-cut": Entry(one_cut, "many configurations for a few iterations, the best one to R, elastic"),
+    "elasticflow": Entry(elasticflow, "ElasticFlow's rule: minimum shares by T, spare GPUs by marginal speed-up"),
     "sha-elastic": Entry(sha_elastic, "successive halving, elastic, a constant number of GPUs per trial"),
 }
+
+UPPER_BOUNDS: Mapping[str, Entry] = {
+    "oracle": Entry(
+        oracle, "upper bound: knows the curves, trains only the best reachable configuration", needs_truth=True
+    ),
+}
+"""Not tuners: what could be reached by who knows what none can know."""
+
+
+def all_entries() -> Mapping[str, Entry]:
+    """Policies and upper bounds, by name."""
+    return {**POLICIES, **UPPER_BOUNDS}
 
 
 def entry_named(name: str) -> Entry:
@@ -56,11 +88,12 @@ def entry_named(name: str) -> Entry:
     Raises:
         InputError: there is none; names the nearest and all known.
     """
-    if name in POLICIES:
-        return POLICIES[name]
-    near = difflib.get_close_matches(name, POLICIES, n=1)
+    entries = all_entries()
+    if name in entries:
+        return entries[name]
+    near = difflib.get_close_matches(name, entries, n=1)
     known = f"did you mean {near[0]!r}? Known" if near else "known"
-    raise InputError(f"there is no policy {name!r}; {known}: {', '.join(POLICIES)}")
+    raise InputError(f"there is no policy {name!r}; {known}: {', '.join(entries)}")
 
 
 def factory(name: str, parameters: Mapping[str, Any] | None = None) -> PolicyFactory:

@@ -23,7 +23,7 @@ def build(world):
 
 # One configuration to R = 9: on one machine 25 + 2 + 90/4 + 1 = 50.5 s, billed for 45.5 s; on four (16 GPUs)
 # 25 + 2 + 90/16 + 1 = 33.6 s, billed for 4 x 28.6 = 114.5 s.
-@pytest.mark.parametrize("name", [*ELASTIC, "asha-fixed"])
+@pytest.mark.parametrize("name", ELASTIC)
 @pytest.mark.parametrize(
     ("limits", "asked"),
     [
@@ -39,6 +39,16 @@ def test_an_infeasible_job_is_told_what_could_be_achieved(build, name, limits, a
     )
     with pytest.raises(InfeasibleJobError, match=problem):
         build(name, **limits)
+
+
+def test_asha_names_what_one_gpu_per_trial_could_achieve(build):
+    # 25 + (2 + 10 + 1) + (3 + 20 + 1) + (3 + 60 + 1) = 126 s on one machine, billed without its queue: 121 s.
+    problem = (
+        r"^asha-fixed: with 1 GPU per trial, no number of machines trains 1 configuration to 9 iterations within a deadline"
+        r" of 30 s; the fastest takes 126 s \(for 121\.00 USD\), the cheapest costs 121\.00 USD \(in 126 s\)$"
+    )
+    with pytest.raises(InfeasibleJobError, match=problem):
+        build("asha-fixed", deadline_s=30.0)
 
 
 @pytest.mark.parametrize("name", ["seer", "rubberband", "sha-fixed"])

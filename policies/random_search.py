@@ -1,0 +1,49 @@
+"""Random search: every configuration to R, nothing stopped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.halving import Stage, rungs
+from policies.list_scheduling import largest_number
+from policies.planning.plan import Terms
+from policies.planning.static import plan_on_cluster
+from policies.sha import run_plan
+from policies.sizing import infeasible
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from policies.planning.plan import Plan
+    from policies.staged import StagedPolicy
+    from sim.model.job import TuningJob
+    from sim.model.prices import PriceBook
+    from sim.model.profile import Profile
+
+
+def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.random.Generator) -> StagedPolicy:  # noqa: ARG001
+    """Random search (Bergstra and Bengio, JMLR 2012) on the best fixed cluster.
+
+    The configurations are the first of the job, in the order in which they were drawn; each trains to R in one segment, on a
+    gang of the size that ends them all first.
+
+    Raises:
+        InfeasibleJobError: no cluster size finishes even one configuration.
+
+    Deviations:
+        The paper has neither machines nor limits; n, m and the gangs are ours.
+    """
+    terms = Terms.of(job, profile, price_book)
+    counts = range(1, price_book.max_instances + 1)
+
+    def cheapest(trials: int) -> Plan | None:
+        stages = (Stage(trials, job.max_iterations, job.max_iterations),)
+        plans = (plan_on_cluster(stages, count, terms) for count in counts)
+        return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
+
+    most = rungs(job)[0].trials
+    trials = largest_number(most, lambda number: cheapest(number) is not None)
+    plan = cheapest(trials) if trials == most or (trials and not job.exact) else None
+    if plan is None:
+        raise infeasible("random-fixed", job, terms)
+    return run_plan(plan, job, profile, price_book)
