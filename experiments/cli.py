@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_bundles
+from experiments import cli_bundles, cli_check, cli_plan
 from experiments.cli_options import AsJson, complete_policies, complete_policy, print_json, progress
 from sim.model.errors import InputError, TuningError
 
@@ -64,6 +64,8 @@ app = typer.Typer(
 )
 app.add_typer(cli_bundles.app, name="bundles")
 app.command("profile")(cli_bundles.profile)
+app.command("plan")(cli_plan.plan)
+app.command("check-policy")(cli_check.check_policy)
 policies_app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
 app.add_typer(policies_app, name="policies")
 
@@ -201,15 +203,15 @@ def _write_comparison(folder: Path, spec: RunSpec, comparison: Comparison) -> No
 @policies_app.command("list")
 def list_policies(as_json: AsJson = False) -> None:
     """What each policy is, and its parameters."""
-    from policies.registry import POLICIES
+    from policies.registry import all_entries
 
     if as_json:
-        listed = [{"name": n, "summary": e.summary, "parameters": e.parameters} for n, e in POLICIES.items()]
+        listed = [{"name": n, "summary": e.summary, "parameters": e.parameters} for n, e in all_entries().items()]
         print_json(listed)
         return
     from experiments.cli_tables import print_policies
 
-    print_policies(POLICIES)
+    print_policies(all_entries())
 
 
 @app.command()

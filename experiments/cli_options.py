@@ -33,9 +33,9 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 def complete_policy(incomplete: str) -> list[str]:
     """Policies whose names begin so."""
-    from policies.registry import POLICIES
+    from policies.registry import all_entries
 
-    return [name for name in POLICIES if name.startswith(incomplete)]
+    return [name for name in all_entries() if name.startswith(incomplete)]
 
 
 def complete_policies(incomplete: str) -> list[str]:

@@ -12,6 +12,7 @@ import math
 import platform
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -20,6 +21,7 @@ from experiments.ledger import Ledger
 from experiments.metrics import Regret, regret_of
 from experiments.spec import RunSpec
 from experiments.trajectory import Recording, segments_table, trajectory_table
+from policies.registry import entry_named
 from sim.controller import Controller
 from sim.journal import Header, JournalWriter, MemorySink, read_entries, read_header, replay
 from sim.model.errors import InputError, ReplayError
@@ -163,6 +165,8 @@ class World:
         """
         spec = self.spec
         build = spec.policy.factory()
+        if entry_named(spec.policy.name).needs_truth:
+            build = partial(build, scores=self.truth.scores)  # type: ignore[call-arg]  # such an entry takes them
         policy = build(self.job, self.profile, self.price_book, Streams(spec.seed).rng("policy"))
         return Controller(policy, self.job, self.price_book, name=spec.policy.label, sink=sink)
 

@@ -146,7 +146,7 @@ def test_progress_counts_runs():
 
 
 def test_all_policies_are_the_default_and_elastic_ones_also_at_whole_machines():
-    assert default_policies(spec_of()) == (*POLICIES, "sha-elastic:gpus_per_trial=4")
+    assert default_policies(spec_of()) == (*POLICIES, "asha-elastic:gpus_per_trial=4", "sha-elastic:gpus_per_trial=4")
     single = RunSpec.of(**{**spec_of().to_dict(), "cloud": {"instance_type": "p3.2xlarge"}})
     assert default_policies(single) == tuple(POLICIES)
 

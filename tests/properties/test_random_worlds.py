@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tiny_worlds import build_world
 
 from policies.registry import POLICIES, factory
 from sim.billing import Bill
@@ -100,8 +101,6 @@ billings = st.builds(
 @st.composite
 def rough_worlds(draw, **job):
     """Worlds with everything that can go wrong, in any mixture; what is believed is up to three times wrong."""
-    from conftest import build_world
-
     trials, iterations = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     seed = draw(st.integers(0, 10**6))
     scores = np.random.default_rng(seed).random((trials, iterations))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from experiments.check_policy import check_target, policy_factory
+from experiments.cli_check import check_policy
+from sim.model.errors import InputError
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_policy.py"
+
+BAD = """
+class Forgetful:
+    def __init__(self, job, profile, price_book, rng, *, machines=1):
+        self.machines = machines
+
+    def on_event(self, event, view):
+        from sim.model.actions import FinishRun, ScaleTo
+        return [ScaleTo(self.machines), FinishRun(None)]
+
+class NoPolicy:
+    def __init__(self, job, profile, price_book, rng):
+        pass
+
+def few(job):
+    return None
+
+number = 7
+"""
+
+
+@pytest.fixture
+def bad(tmp_path):
+    file = tmp_path / "bad_policies.py"
+    file.write_text(BAD, encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def command():
+    app = typer.Typer()
+    app.command()(check_policy)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+def test_the_example_is_short_and_keeps_every_promise():
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 30
+    report = check_target(f"{EXAMPLE}:MyPolicy")
+    assert report.broken == []
+    assert report.worlds > 15
+
+
+def test_a_policy_is_found_by_module_file_or_name(monkeypatch, tmp_path, bad):
+    monkeypatch.chdir(tmp_path)
+    assert policy_factory("bad_policies:Forgetful")
+    assert policy_factory(f"{bad}:Forgetful", {"machines": 2})(None, None, None, None).machines == 2
+    assert policy_factory("sha-fixed")
+
+
+def test_broken_promises_are_named_with_world_and_time(bad):
+    report = check_target(f"{bad}:Forgetful")
+    assert {finding.promise for finding in report.broken} == {"answers_durably"}
+    assert "world 'plain', at 0.000 s: FinishRun names no trial" in report.broken[0].problem
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("Missing", r"has no 'Missing'; it has Forgetful, NoPolicy, few, number"),
+        ("number", r"number is a int; it must be a class or function of \(job, profile, price_book, rng\)"),
+        ("few", r"cannot be built: too many positional arguments"),
+        ("NoPolicy", r"a NoPolicy has no on_event"),
+    ],
+)
+def test_what_is_no_policy_is_refused(bad, name, problem):
+    with pytest.raises(InputError, match=problem):
+        check_target(f"{bad}:{name}")
+
+
+def test_what_cannot_be_imported_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no_such_module cannot be imported: ModuleNotFoundError"):
+        check_target("no_such_module:Policy")
+    with pytest.raises(InputError, match=r"there is no file .*gone\.py"):
+        check_target(f"{tmp_path / 'gone.py'}:Policy")
+    with pytest.raises(InputError, match=r"there is no policy 'sha-fixt'; did you mean 'sha-fixed'"):
+        check_target("sha-fixt")
+    with pytest.raises(InputError, match=r"module:Class"):
+        check_target(":Policy")
+
+
+def test_the_command_prints_what_broke_and_exits_with_1(command, bad):
+    kept = command(f"{EXAMPLE}:MyPolicy")
+    assert kept.exit_code == 0, kept.output
+    assert "0 broken" in kept.output
+    broken = command(f"{bad}:Forgetful")
+    assert broken.exit_code == 1
+    assert "BROKEN answers_durably: Forgetful answers with a durable winner, world 'plain'" in broken.output
+    document = json.loads(command(f"{bad}:Forgetful", "--json").stdout)
+    assert document["broken"][0]["world"] == "plain"
+    assert document["kept"] > 100
