@@ -159,7 +159,9 @@ def compare(
     policies: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B,...", help="As for run; all policies where left out.", autocompletion=complete_policies
+            metavar="A,B,...",
+            help="As for run; every tuner where left out (the oracle only if named).",
+            autocompletion=complete_policies,
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, counted from the spec's.")] = 20,
@@ -171,7 +173,9 @@ def compare(
     from experiments.comparing import compare as compare_policies
 
     spec = _load(spec_file, settings or [])
-    names = [name.strip() for name in policies.split(",") if name.strip()] if policies else []
+    names = [name.strip() for name in (policies or "").split(",") if name.strip()]
+    if policies is not None and not names:
+        raise InputError(f"--policies {policies!r} names no policy; leave it out for all")
     with progress("Running") as on_progress:
         comparison = compare_policies(spec, names, seeds, jobs=jobs, on_progress=on_progress)
     if out is not None:
@@ -222,8 +226,8 @@ def replay(
     """Feed a journal's facts to a fresh controller, which must wish for and order the same."""
     from experiments.running import replay_journal
 
-    entries = replay_journal(journal)
+    entries, is_complete = replay_journal(journal)
     if as_json:
-        print_json({"journal": str(journal), "entries": entries, "replay_equal": True})
+        print_json({"journal": str(journal), "entries": entries, "is_complete": is_complete, "replay_equal": True})
     else:
-        typer.echo(f"{entries} entries reproduced")
+        typer.echo(f"{entries} entries reproduced" + ("" if is_complete else "; the journal ends before its run did"))

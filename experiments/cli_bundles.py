@@ -68,10 +68,16 @@ def profile(
     seed: Annotated[int, typer.Option(min=0, help="Of configurations, weights and the order of the data.")] = 0,
 ) -> None:
     """Train configurations for real and record curves and timings as a bundle; goes on where it stopped."""
+    from importlib.util import find_spec
+
     from experiments.profiling import profile_workload
+    from sim.model.errors import InputError
     from traces.workloads import workload_named
 
     trained = workload_named(workload)
+    missing = [name for name in ("torch", "sklearn", "mlxtend") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"profiling trains for real and needs {', '.join(missing)}: pip install -e '.[bridge]'")
     with progress("Profiling") as on_progress:
         folder = profile_workload(
             trained,

@@ -88,10 +88,11 @@ def _plain(cell: object) -> object:
 def default_policies(spec: RunSpec) -> tuple[str, ...]:
     """Every registered policy, and the naive elastic ones also at one whole machine per trial."""
     whole = spec.price_book().default_type.gpus_per_instance
+    is_known = 1 < whole <= World.of(spec).profile.scaling.max_gpus
     wide = (
         f"{name}:gpus_per_trial={whole}" for name, entry in POLICIES.items() if "gpus_per_trial" in entry.parameters
     )
-    return (*POLICIES, *(wide if whole > 1 else ()))
+    return (*POLICIES, *(wide if is_known else ()))
 
 
 def compare(
@@ -180,8 +181,7 @@ def _run(spec: RunSpec, bundle: Bundle) -> _Run:
     label = spec.policy.label
     try:
         result = execute(spec, bundle=bundle, record_trajectory=True)
-    except InputError as error:
-        # Job and bundle were found to fit before, so it is this policy that cannot do it.
+    except InfeasibleJobError as error:
         return _Run(label, spec.seed, "infeasible", str(error))
     except TuningError as error:
         return _Run(label, spec.seed, "failed", str(error))

@@ -231,6 +231,8 @@ def _opened(journal: str | Path | BinaryIO | None) -> Iterator[BinaryIO | None]:
         yield journal
         return
     journal = Path(journal)
+    if journal.is_dir():
+        raise InputError(f"{journal}: the journal is to be a file, but this is a folder")
     journal.parent.mkdir(parents=True, exist_ok=True)
     partial = journal.with_name(f".{journal.name}.partial")
     try:
@@ -246,25 +248,34 @@ def _opened(journal: str | Path | BinaryIO | None) -> Iterator[BinaryIO | None]:
     partial.replace(journal)
 
 
-def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> int:
-    """Feed a journal's facts to a fresh controller; returns how many entries were reproduced.
+def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[int, bool]:
+    """Feed a journal's facts to a fresh controller; returns how many entries were reproduced, and whether the run had ended.
 
     Args:
         path: the journal.
         bundle: used instead of the one that the journal's spec names.
 
     Raises:
-        InputError: the file is not a journal, or the bundle is not the one it was recorded with.
+        InputError: the file is not a journal, its spec is not the one of its digest, or the bundle is not the one it was
+            recorded with.
         ReplayError: an entry is malformed, or the controller wished for or ordered something else.
     """
     path = Path(path)
     header = _header_of(path)
     world = World.of(RunSpec.of(**header.spec), bundle)
+    if header.digest != world.spec.digest():
+        raise InputError(f"{path}: its header was changed: the spec in it does not have the digest {header.digest}")
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
+    built: list[Controller] = []
+
+    def fresh(sink: Sink) -> Controller:
+        built.append(world.controller(sink))
+        return built[0]
+
     try:
-        return replay(read_entries(path), world.controller)
+        entries = replay(read_entries(path), fresh)
     except ReplayError as error:
         now = world.header().versions
         moved = [
@@ -273,6 +284,7 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> int:
         if not moved:
             raise
         raise ReplayError(f"{error}\n  recorded with other versions: {'; '.join(moved)}") from error
+    return entries, built[0].is_closed
 
 
 def _header_of(path: Path) -> Header:

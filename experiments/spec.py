@@ -41,7 +41,7 @@ class RunSpec(Section):
     workload: WorkloadSpec
     cloud: CloudSpec
     policy: PolicySpec
-    seed: Annotated[Count, Field(ge=0)] = 0
+    seed: Annotated[Count, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="wrap")
     @classmethod

@@ -84,7 +84,7 @@ class CloudSpec(Section):
     startup: StartupSpec = StartupSpec()
     sync_s: NotNegative = 0.0
     rescale_s: NotNegative | None = None
-    max_instances: Annotated[Count, Field(ge=1)] | None = None
+    max_instances: Annotated[Count, Field(ge=1, le=10_000)] | None = None
     max_gpus: Annotated[Count, Field(ge=1)] | None = None
     faults: FaultsSpec = FaultsSpec()
 

@@ -54,6 +54,8 @@ def parse_yaml(text: str, where: str) -> object:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{where}{line}: malformed YAML: {error.problem or error.context}") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: malformed YAML: nested without end, as by an alias that contains itself") from error
     except yaml.YAMLError as error:
         raise InputError(f"{where}: malformed YAML: {' '.join(str(error).split())}") from error
     return value

@@ -44,7 +44,9 @@ class Budget:
         if not self._per_instance or self._charge_usd == 0:
             return instances
         left_usd = self._budget_usd - view.committed_usd
-        return max(min(instances, math.floor(left_usd / self._charge_usd)), 0)
+        if left_usd >= instances * self._charge_usd:
+            return instances
+        return max(math.floor(left_usd / self._charge_usd), 0)
 
     def may_start(self, view: RunView, trial: TrialId, gpus: int) -> bool:
         """Whether a segment can be wished for; keeps in mind what those charge that have not started yet."""

@@ -63,11 +63,16 @@ class Limits:
         # Until when what starts now may run; later than the stop while machines are being given back.
         self._starts_until_s = self._deadline_s
         self._last_report: dict[TrialId, tuple[float, int]] = {}
+        # Seconds per iteration on one GPU of the trials that report.
+        self._seen_s: dict[TrialId, float] = {}
+        self._spread = 1.0 + 2.0 * profile.stragglers.per_iteration_cv
         self.is_stopping = False
         self.stop_at_s = self._deadline_s
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         """What the limits demand on this fact; every policy passes every fact through here first."""
+        if isinstance(event, InstanceRefused):
+            return self._on_refusal(view)
         if not self._is_limited:
             return ()
         if self._budget is not None and self._bills_functions:
@@ -82,8 +87,6 @@ class Limits:
                 return self._arm(view)
             case InstanceGone():
                 return self._on_loss(view)
-            case InstanceRefused():
-                return self._on_refusal(view)
             case TimerFired(tag=tag) if tag == HARD_STOP:
                 return self._on_timer(view)
             case _:
@@ -109,9 +112,9 @@ class Limits:
             return RunTrial(trial, gpus, until_iteration)
         timings = self._profile.timings
         done = view.trial(trial).checkpoint_iteration
-        iteration_s = self._profile.iteration_s / self._profile.scaling.speedup(gpus)
+        iteration_s = self._iteration_s(trial, gpus)
         start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
-        if start_s + iteration_s + timings.checkpoint_s > self._starts_until_s:
+        if start_s + self._allowed_s(trial, iteration_s) + timings.checkpoint_s > self._starts_until_s:
             return None
         if self._budget is not None and not self._budget.may_start(view, trial, gpus):
             return None
@@ -182,15 +185,22 @@ class Limits:
     def _pause_if_late(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
         """Pause a trial whose next iteration and checkpoint would not fit any more."""
         trial = view.trial(event.trial)
-        iteration_s = self._profile.iteration_s / self._profile.scaling.speedup(trial.gpus)
         before = self._last_report.get(event.trial)
         if before is not None and before[1] == event.iteration - 1:
-            iteration_s = event.at_s - before[0]
+            self._seen_s[event.trial] = (event.at_s - before[0]) * self._profile.scaling.speedup(trial.gpus)
         self._last_report[event.trial] = (event.at_s, event.iteration)
-        spread = 1.0 + 2.0 * self._profile.stragglers.per_iteration_cv
-        if event.at_s + spread * iteration_s + self._profile.timings.checkpoint_s <= self.stop_at_s:
+        iteration_s = self._iteration_s(event.trial, trial.gpus)
+        if event.at_s + self._spread * iteration_s + self._profile.timings.checkpoint_s <= self.stop_at_s:
             return ()
         return (PauseTrial(event.trial),) if trial.status is TrialStatus.RUNNING else ()
+
+    def _iteration_s(self, trial: TrialId, gpus: int) -> float:
+        """Seconds of its next iteration: as last seen of this trial, else as the profile says."""
+        return self._seen_s.get(trial, self._profile.iteration_s) / self._profile.scaling.speedup(gpus)
+
+    def _allowed_s(self, trial: TrialId, iteration_s: float) -> float:
+        """What its next iteration may take; a trial that was paused as too slow must not be started again at once."""
+        return iteration_s * (self._spread if trial in self._seen_s else 1.0)
 
     def _finish_if_idle(self, view: RunView) -> Sequence[Action]:
         return () if view.running_trials else (FinishRun(self.best(view)),)

@@ -35,6 +35,9 @@ def sha_elastic(
 
     Where the quota is smaller than a stage, its trials take turns.
 
+    Deviations:
+        None from a paper: it is the obvious extension of one, and ours.
+
     Raises:
         InputError: the gang is larger than the scaling is known for, or than the quota.
         InfeasibleJobError: not one configuration is finished by T and B at this size.

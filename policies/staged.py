@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policies.halving import Stage
     from policies.limits import Limits
     from policies.planning.plan import Allocation
-    from sim.model.actions import Action
+    from sim.model.actions import Action, RunTrial
     from sim.model.events import Event
     from sim.model.job import TuningJob
     from sim.model.profile import Profile
@@ -80,7 +80,7 @@ class StagedPolicy:
         self._allocation: Allocation
         self._prefetched_instances = 0
         self._queue: deque[TrialId] = deque()
-        self._started_from: dict[TrialId, int] = {}
+        self._started: dict[TrialId, tuple[int, int]] = {}  # checkpoint they started from, and size of their gang
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         """See `sim.model.protocols.Policy`."""
@@ -95,12 +95,12 @@ class StagedPolicy:
             case SegmentEnded():
                 return (*limiting, *self._after_segment(view))
             case InstanceReady() if self._queue:
-                return (*limiting, *self._fill(view, self._allocation.gangs - len(self._started_from)))
+                return (*limiting, *self._fill(view, self._allocation.gangs - len(self._started)))
             case InstanceRefused():
                 return self._make_do(view, limiting)
             case TimerFired(tag=tag) if tag == BARRIER:
                 return self._next_stage(view)
-            case TimerFired(tag=tag) if tag == PREFETCH and self._prefetched_instances:
+            case TimerFired(tag=tag) if tag == self._prefetch_tag and self._prefetched_instances:
                 return self._limits.scale_to(view, self._prefetched_instances)[1]
         return limiting
 
@@ -113,16 +113,16 @@ class StagedPolicy:
             return limiting
         size = max(size for size in range(1, gpus + 1) if whole % size == 0 or size % whole == 0)
         self._allocation = replace(allocation, gpus=gpus, gpus_per_trial=size)
-        waiting = [trial for trial in self._started_from if view.trial(trial).status is TrialStatus.WAITING]
+        waiting = [trial for trial in self._started if view.trial(trial).status is TrialStatus.WAITING]
         for trial in waiting:
-            del self._started_from[trial]
+            del self._started[trial]
         self._queue.extendleft(reversed(waiting))
-        smaller = self._fill(view, self._allocation.gangs - len(self._started_from))
+        smaller = self._fill(view, self._allocation.gangs - len(self._started))
         return (*(PauseTrial(trial) for trial in waiting), *limiting, *smaller)
 
     def _settle(self, event: SegmentEnded) -> None:
-        iterations = self._bracket.stage.until_iteration - self._started_from.pop(event.trial)
-        self._allocator.observe(event, self._allocation.gpus_per_trial, iterations)
+        from_iteration, gpus = self._started.pop(event.trial)
+        self._allocator.observe(event, gpus, self._bracket.stage.until_iteration - from_iteration)
         if event.outcome is Outcome.COMPLETED:
             self._bracket.record(event.trial, event.score)
         else:
@@ -135,8 +135,8 @@ class StagedPolicy:
             if self._sync_s > 0:
                 return (SetTimer(BARRIER, view.now_s + self._sync_s),)
             return self._next_stage(view)
-        started = self._fill(view, self._allocation.gangs - len(self._started_from))
-        if not started and not self._started_from:
+        started = self._fill(view, self._allocation.gangs - len(self._started))
+        if not started and not self._started:
             return self._limits.stop(view)
         return started
 
@@ -164,20 +164,26 @@ class StagedPolicy:
             self._prefetched_instances = 0
             return ()
         after_s, self._prefetched_instances = prefetch
-        return (SetTimer(PREFETCH, view.now_s + after_s),)
+        return (SetTimer(self._prefetch_tag, view.now_s + after_s),)
+
+    @property
+    def _prefetch_tag(self) -> str:
+        """A timer of a stage that ended early must not fire for the next one."""
+        return f"{PREFETCH}-{self._bracket.index}"
 
     def _fill(self, view: RunView, gangs: int) -> Sequence[Action]:
         """Start up to this many of the queued trials; what no longer fits before the limit stays where it is."""
-        actions: list[Action] = []
+        actions: list[RunTrial] = []
         stage, allocation = self._bracket.stage, self._allocation
-        while self._queue and len(actions) < gangs:
-            trial = self._queue[0]
-            wish = self._limits.run(view, trial, allocation.gpus_per_trial, stage.until_iteration)
-            if wish is None:
+        for trial in self._queue:
+            if len(actions) >= gangs:
                 break
-            self._queue.popleft()
-            self._started_from[trial] = view.trial(trial).checkpoint_iteration
-            actions.append(wish)
+            wish = self._limits.run(view, trial, allocation.gpus_per_trial, stage.until_iteration)
+            if wish is not None:
+                self._started[trial] = (view.trial(trial).checkpoint_iteration, allocation.gpus_per_trial)
+                actions.append(wish)
+        for wish in actions:
+            self._queue.remove(wish.trial)
         return actions
 
     def _finish(self, view: RunView) -> Sequence[Action]:

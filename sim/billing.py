@@ -93,14 +93,15 @@ class Bill:
         left_usd = budget_usd - self.committed_usd(now_s)
         if left_usd < 0:
             return now_s
-        if rate_usd_per_s <= 0:
+        if rate_usd_per_s <= 0 or math.isinf(left_usd / rate_usd_per_s):
             return math.inf
         # The bill is a staircase below a line: its steps are at most one quantum (or the minimum) long.
         within_s, beyond_s = (
             now_s,
             now_s + left_usd / rate_usd_per_s + self._rule.granularity_s + self._rule.minimum_s + 1.0,
         )
-        while beyond_s - within_s > 1e-6:
+        # To a microsecond, or as fine as floats are where the budget lasts for ages.
+        while beyond_s - within_s > max(1e-6, 1e-12 * beyond_s):
             middle_s = (within_s + beyond_s) / 2
             # What is only asked for may launch this very moment, and be billed from then on.
             if self._committed_usd(middle_s, asked_start_s=now_s) <= budget_usd:

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def test_journals_do_not_depend_on_the_hash_seed():
 def test_a_journal_replays(tmp_path, policy):
     path = tmp_path / "deep" / "journal.jsonl"
     execute(noisy_spec().with_policy(policy), journal=path, bundle=NOISY)
-    assert replay_journal(path, bundle=NOISY) == len(path.read_bytes().splitlines()) - 1
+    assert replay_journal(path, bundle=NOISY) == (len(path.read_bytes().splitlines()) - 1, True)
     assert [file.name for file in path.parent.iterdir()] == ["journal.jsonl"]
 
 
@@ -349,7 +350,7 @@ def test_an_older_journal_survives_until_the_new_one_is_complete(tmp_path):
         execute(noisy_spec(deadline_s=10), journal=path, bundle=NOISY)
     assert path.read_text() == "old"
     execute(noisy_spec(), journal=path, bundle=NOISY)
-    assert replay_journal(path, bundle=NOISY) > 10
+    assert replay_journal(path, bundle=NOISY)[0] > 10
 
 
 @pytest.mark.parametrize(
@@ -365,3 +366,39 @@ def test_bundle_and_spec_must_fit(workload, message):
     )
     with pytest.raises(InputError, match=message):
         execute(spec)
+
+
+HEADLINE = Path(__file__).parents[2] / "experiments" / "catalog" / "headline.yaml"
+
+
+def test_a_cut_journal_is_told_from_a_complete_one_and_a_changed_header_is_refused(tmp_path):
+    whole, cut, changed = tmp_path / "whole", tmp_path / "cut", tmp_path / "changed"
+    execute(RunSpec.load(HEADLINE), journal=whole)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    cut.write_bytes(b"".join(lines[:10]))
+    assert replay_journal(cut) == (9, False)
+    changed.write_bytes(lines[0].replace(b'"seed":0', b'"seed":4') + b"".join(lines[1:]))
+    with pytest.raises(InputError, match=r"changed: its header was changed: the spec in it does not have the digest"):
+        replay_journal(changed)
+
+
+def test_a_folder_is_no_journal(tmp_path):
+    with pytest.raises(InputError, match=r"the journal is to be a file, but this is a folder"):
+        execute(RunSpec.load(HEADLINE), journal=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("budget_usd", ["1.0e+8", "1.0e+12", "1.0e+300"])
+def test_a_budget_without_end_ends(budget_usd):
+    assert execute(RunSpec.load(HEADLINE, [f"job.budget_usd={budget_usd}"])).score > 0
+
+
+@pytest.mark.parametrize("policy", ["asha-fixed", "seer", "random-fixed"])
+def test_a_trial_that_was_paused_for_the_limit_is_not_started_again_for_nothing(policy):
+    for seed in range(20):
+        result = execute(RunSpec.load(HEADLINE, [f"policy={policy}", f"seed={seed}"]), record_trajectory=True)
+        segments = result.segments()
+        paused = segments[(segments.outcome == "ended") & (segments.iteration > segments.from_iteration)]
+        again = segments.merge(paused[["trial", "end_s"]], on="trial", suffixes=("", "_paused"))
+        again = again[again.start_s >= again.end_s_paused]
+        assert (again.iteration > again.from_iteration).all(), again
