@@ -21,6 +21,7 @@ from policies.pasha import pasha_fixed
 from policies.random_search import random_fixed
 from policies.rubberband import rubberband
 from policies.seer import seer
+from policies.seer_staged import seer_staged
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Entry:
 
 POLICIES: Mapping[str, Entry] = {
     "seer": Entry(seer, "SEER: best expected score within T and B, elastic, planned and re-planned at each rung"),
+    "seer-staged": Entry(
+        seer_staged, "SEER that needs no R: stages grow by eta, trained as long as T and B allow, re-planned"
+    ),
     "rubberband": Entry(rubberband, "RubberBand: cheapest elastic plan by T, for the largest SHA that fits B"),
     "sha-fixed": Entry(sha_fixed, "successive halving on the best fixed cluster"),
     "sha-fixed-naive": Entry(sha_fixed_naive, "successive halving on floor(B / cT) machines held for all of T"),

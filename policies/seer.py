@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from policies.curve_prior import prior_for
 from policies.halving import Stage
 from policies.limits import Limits
 from policies.observed import Observed
-from policies.planning.frontier import frontier
-from policies.planning.greedy import greedy_plan
-from policies.planning.plan import MARGIN_S, Terms
+from policies.planning.plan import Terms
+from policies.seer_parts import Planner, best_expected, fastest_affordable, require_one_of, terms_left
 from policies.sha import prefetch_of
 from policies.sizing import infeasible, largest
 from policies.staged import StagedPolicy
-from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +23,7 @@ if TYPE_CHECKING:
 
     from policies.halving import Bracket
     from policies.planning.plan import Allocation, Plan
+    from policies.seer_parts import Solver
     from sim.model.events import SegmentEnded
     from sim.model.ids import TrialId
     from sim.model.job import TuningJob
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
     from sim.model.protocols import RunView
 
 Objective = Literal["expected_score", "largest_n"]
-Solver = Literal["frontier", "greedy"]
 
 TARGETS = (1.0, 2 / 3, 1 / 2, 1 / 3)
 """Shares of R to which a plan may train the winner, where a shorter run is a prefix of a longer one."""
@@ -80,8 +75,8 @@ def seer(
         our reading of it, the expected score and its curve model included.
         Parallelism changes at barriers only, where every trial is checkpointed anyway.
     """
-    _check(objective, ("expected_score", "largest_n"), "objective")
-    _check(solver, ("frontier", "greedy"), "solver")
+    require_one_of("seer", "objective", objective, ("expected_score", "largest_n"))
+    require_one_of("seer", "solver", solver, ("frontier", "greedy"))
     terms = Terms.of(job, profile, price_book)
     planner = Planner(solver)
     plan = _best_plan(job, terms, planner, objective)
@@ -92,31 +87,6 @@ def seer(
     return StagedPolicy(job, profile, stages, allocator, Limits(job, profile, price_book))
 
 
-def _check(value: str, allowed: Sequence[str], name: str) -> None:
-    if value not in allowed:
-        raise InputError(f"seer: {name} is {value!r}, but must be one of {', '.join(allowed)}")
-
-
-@dataclass(frozen=True)
-class Planner:
-    """Finds the allocations of given stages."""
-
-    solver: Solver
-
-    def plan(
-        self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
-    ) -> Plan | None:
-        """The cheapest plan by the deadline, the fastest where there is no budget; None where none keeps both."""
-        if self.solver == "greedy":
-            plan = greedy_plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
-            return plan if plan is not None and terms.are_kept_by(plan) else None
-        plans = frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
-        within = [plan for plan in plans if terms.are_kept_by(plan)]
-        if not within:
-            return None
-        return within[0] if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s) else within[-1]
-
-
 def _best_plan(job: TuningJob, terms: Terms, planner: Planner, objective: Objective) -> Plan | None:
     """The plan with the best objective; for each target the largest number of configurations, which is best for it."""
     plans = []
@@ -124,17 +94,7 @@ def _best_plan(job: TuningJob, terms: Terms, planner: Planner, objective: Object
         found = largest(msgspec.structs.replace(job, max_iterations=target), terms, lambda s: planner.plan(s, terms))
         if found is not None:
             plans.append(found[1])
-    if len(plans) < 2:
-        return plans[0] if plans else None
-    prior = prior_for(terms.profile.family)
-    # Rounded, so that the last bits of a matrix product do not decide; ties go to the longer training.
-    return min(
-        plans,
-        key=lambda plan: (
-            round(prior.expected_regret(plan.stages, job.max_iterations), 9),
-            -plan.stages[-1].until_iteration,
-        ),
-    )
+    return best_expected(plans, terms.profile.family, job.max_iterations)
 
 
 def _targets(job: TuningJob, profile: Profile, objective: Objective) -> list[int]:
@@ -206,23 +166,12 @@ class SeerAllocator:
 
     def _terms_left(self, survivors: Sequence[TrialId], view: RunView, *, of_slowest: bool) -> Terms:
         """Time and money that are left, and the profile as learned so far for these survivors."""
-        job = view.job
-        deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S - view.now_s
-        budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
-        profile = self._observed.profile(survivors, of_slowest=of_slowest)
-        return replace(self._terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
+        return terms_left(self._terms, self._observed.profile(survivors, of_slowest=of_slowest), view)
 
     def _fastest_affordable(self, bracket: Bracket, view: RunView) -> Plan:
         """Late whatever is done: the best survivor alone, as fast as what is left of the budget allows."""
-        stages, live = self._stages_left(bracket, 1), len(view.instances)
         terms = self._terms_left(bracket.trials[:1], view, of_slowest=True)
-        # A deadline without a budget asks for the fastest plan, a budget without a deadline for the cheapest.
-        hurried = replace(terms, deadline_s=sys.float_info.max, budget_usd=math.inf)
-        fastest = greedy_plan(stages, hurried, live_instances=live, is_resumed=True)
-        cheapest = greedy_plan(stages, replace(terms, deadline_s=math.inf), live_instances=live, is_resumed=True)
-        assert fastest is not None  # nothing is late for that deadline
-        assert cheapest is not None
-        return fastest if fastest.cost_usd <= terms.budget_usd else cheapest
+        return fastest_affordable(self._stages_left(bracket, 1), terms, len(view.instances))
 
     def _stages_left(self, bracket: Bracket, trials: int) -> list[Stage]:
         """The stage that begins with this many trials, and the planned ones after it, none larger."""
