@@ -120,10 +120,6 @@ class Bracket:
         """A trial has reached the end of the stage."""
         self._scores[trial] = score
 
-    def is_recorded(self, trial: TrialId) -> bool:
-        """Whether the trial has reached the end of the stage."""
-        return trial in self._scores
-
     def advance(self) -> list[TrialId]:
         """Begin the next stage with its survivors; returns those who drop out, worst last."""
         order = ranked(self._scores.items(), self._direction)
