@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from policies.asynchronous import Admission, AsynchronousPolicy
 from policies.limits import Limits
 from policies.list_scheduling import best_cluster, promotion_load
+from policies.naive_elastic import check_gang
 from policies.planning.plan import Terms
 from policies.promotion import PromotionRule
-from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,17 +61,6 @@ def asha_elastic(
         gpus_per_instance=terms.gpus_per_instance,
         admission=Admission(partial(_lasts_s, terms, gpus_per_trial)),
     )
-
-
-def check_gang(name: str, gpus_per_trial: int, terms: Terms) -> None:
-    """Refuse gangs that cannot be planned.
-
-    Raises:
-        InputError: the gang is larger than the scaling is known for, or than the quota.
-    """
-    limit = min(terms.profile.scaling.max_gpus, terms.max_gpus)
-    if not 1 <= gpus_per_trial <= limit:
-        raise InputError(f"{name}: gpus_per_trial is {gpus_per_trial}, but must be between 1 and {limit}")
 
 
 def _lasts_s(terms: Terms, gpus: int, iterations: int, is_new: bool) -> float:

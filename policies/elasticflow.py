@@ -7,12 +7,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from policies.brackets import BracketsPolicy, Shares
 from policies.halving import Bracket
 from policies.limits import Limits
 from policies.planning.estimate import estimate
 from policies.planning.plan import Allocation, Terms
+from policies.sha import staged
 from policies.sizing import infeasible, largest
+from policies.staged import Director, Shares
 from sim.model.ids import TrialId
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from policies.halving import Stage
     from policies.planning.plan import Plan
+    from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
@@ -33,7 +35,7 @@ def elasticflow(
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
-) -> BracketsPolicy:
+) -> StagedPolicy:
     """Gu et al., "ElasticFlow: An Elastic Serverless Training Platform" (ASPLOS 2023), sections 4.1 and 4.2.
 
     Every trial gets the minimum satisfactory share: the least gang with which the job still meets its deadline. GPUs that the
@@ -57,8 +59,7 @@ def elasticflow(
     if found is None:
         raise infeasible("elasticflow", job, terms)
     director = ElasticFlowDirector(found[1].stages, terms, job)
-    limits = Limits(job, profile, price_book)
-    return BracketsPolicy(director, limits, sync_s=profile.sync_s, gpus_per_instance=terms.gpus_per_instance)
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 
 def least_plan(
@@ -112,13 +113,14 @@ def _step(rank: int, size: int, terms: Terms) -> tuple[float, int, int] | None:
     return -gain / (larger - size), rank, larger
 
 
-class ElasticFlowDirector:
-    """One bracket; see `policies.brackets.Director`."""
+class ElasticFlowDirector(Director):
+    """One bracket; see `policies.staged.Director`."""
 
     def __init__(self, stages: Sequence[Stage], terms: Terms, job: TuningJob) -> None:
         trials = [TrialId(number) for number in range(stages[0].trials)]
         self._bracket: Bracket | None = Bracket(stages, trials, job.direction)
         self._terms = terms
+        self._kept = 0
 
     def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  there is one only
         """The bracket, once."""
@@ -136,6 +138,7 @@ class ElasticFlowDirector:
             if plan is not None:
                 break
         size = terms.gang_sizes[-1] if plan is None else plan.allocations[0].gpus_per_trial
+        self._kept = terms.price_book.max_instances if plan is None else (*plan.instances_per_stage, 0)[1]
         trials, whole = len(bracket.trials), terms.gpus_per_instance
         gangs = min(trials, terms.max_gpus // size)
         instances = math.ceil(gangs * size / whole)
@@ -143,3 +146,7 @@ class ElasticFlowDirector:
         if gangs == trials:
             sizes = spread_spare(sizes, instances * whole - gangs * size, terms)
         return Shares(instances, tuple(sizes))
+
+    def kept_instances(self, bracket: Bracket) -> int | None:  # noqa: ARG002  as it was when the rung began
+        """See `policies.staged.Director`."""
+        return self._kept

@@ -112,6 +112,16 @@ class Bracket:
         return self.index == len(self.stages) - 1
 
     @property
+    def reports(self) -> int:
+        """How many trials of the stage have reached its end."""
+        return len(self._scores)
+
+    @property
+    def pending(self) -> list[TrialId]:
+        """The trials of the stage that have not reached its end."""
+        return [trial for trial in self.trials if trial not in self._scores]
+
+    @property
     def is_stage_complete(self) -> bool:
         """Whether every trial of the stage has reported."""
         return len(self._scores) == len(self.trials)
@@ -126,6 +136,18 @@ class Bracket:
         self.index += 1
         self.trials, dropped = order[: self.stage.trials], order[self.stage.trials :]
         self._scores = {}
+        return dropped
+
+    def cut(self) -> list[TrialId]:
+        """End the stage with those who have reported; returns the others.
+
+        Where none has, the best of the stage before goes on alone; in a first stage, where none is known to be better than
+        another, all go on.
+        """
+        dropped = self.pending
+        if not self._scores:
+            dropped = dropped[1:] if self.index else []
+        self.trials = [trial for trial in self.trials if trial not in set(dropped)]
         return dropped
 
     def drop(self, trials: int) -> list[TrialId]:

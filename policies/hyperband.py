@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from policies.brackets import BracketsPolicy, Shares
 from policies.halving import Bracket, Stage, rung_levels
 from policies.limits import Limits
 from policies.list_scheduling import largest_number
 from policies.planning.options import on_cluster
 from policies.planning.plan import Terms
+from policies.sha import staged
 from policies.sizing import infeasible
+from policies.staged import Director, Shares
 from sim.billing import metered_usd
 from sim.model.ids import TrialId
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
@@ -32,7 +34,7 @@ def hyperband_fixed(
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
-) -> BracketsPolicy:
+) -> StagedPolicy:
     """Li et al., "Hyperband" (JMLR 2018), Algorithm 1, on the best fixed cluster, brackets back to back while time is left.
 
     Survivors share the cluster: gangs of the size that ends the stage first, uneven waves allowed.
@@ -59,10 +61,7 @@ def hyperband_fixed(
         raise infeasible("hyperband-fixed", job, terms)
     _, _, negative_count, sizes = max(sized)
     director = HyperbandDirector(Schedule(job, terms, -negative_count), sizes[0])
-    limits = Limits(job, profile, price_book)
-    return BracketsPolicy(
-        director, limits, sync_s=profile.sync_s, gpus_per_instance=price_book.default_type.gpus_per_instance
-    )
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 
 def bracket_sizes(job: TuningJob) -> tuple[int, ...]:
@@ -150,8 +149,8 @@ class Schedule:
         return self.instances * metered_usd(billing, self.terms.usd_per_hour, paid_s)
 
 
-class HyperbandDirector:
-    """Brackets in order, again and again; see `policies.brackets.Director`.
+class HyperbandDirector(Director):
+    """Brackets in order, again and again; see `policies.staged.Director`.
 
     Args:
         schedule: on the cluster that was chosen.

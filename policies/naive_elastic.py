@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from policies.halving import Stage, rungs
+from policies.list_scheduling import largest_number
 from policies.planning.estimate import estimate
 from policies.planning.plan import Allocation, Terms
 from policies.sha import run_plan
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from policies.halving import Stage
     from policies.planning.plan import Plan
     from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
@@ -43,24 +44,64 @@ def sha_elastic(
         InfeasibleJobError: not one configuration is finished by T and B at this size.
     """
     terms = Terms.of(job, profile, price_book)
-    limit = min(profile.scaling.max_gpus, terms.max_gpus)
-    if not 1 <= gpus_per_trial <= limit:
-        raise InputError(f"sha-elastic: gpus_per_trial is {gpus_per_trial}, but must be between 1 and {limit}")
-
-    def constant(stages: Sequence[Stage]) -> Plan | None:
-        allocations = [
-            Allocation(
-                stage.trials,
-                min(stage.trials, terms.max_gpus // gpus_per_trial) * gpus_per_trial,
-                gpus_per_trial,
-                terms.gpus_per_instance,
-            )
-            for stage in stages
-        ]
-        plan = estimate(stages, allocations, terms)
-        return plan if terms.are_kept_by(plan) else None
-
-    found = largest(job, terms, constant)
+    check_gang("sha-elastic", gpus_per_trial, terms)
+    found = largest(job, terms, lambda stages: constant_plan(stages, gpus_per_trial, terms))
     if found is None:
         raise infeasible(f"sha-elastic with {gpus_per_trial} GPUs per trial", job, terms)
-    return run_plan(found[1], job, profile, price_book)
+    return run_plan(found[1], job, profile, price_book, gives_back=True)
+
+
+def random_elastic(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    gpus_per_trial: int = 1,
+) -> StagedPolicy:
+    """Random search with all configurations at once, each on `gpus_per_trial` GPUs; idle machines are given back.
+
+    Where the quota is smaller, they take turns.
+
+    Deviations:
+        None from a paper: it is the obvious extension of one, and ours.
+
+    Raises:
+        InputError: the gang is larger than the scaling is known for, or than the quota.
+        InfeasibleJobError: not one configuration is finished by T and B at this size.
+    """
+    terms = Terms.of(job, profile, price_book)
+    check_gang("random-elastic", gpus_per_trial, terms)
+
+    def plan(trials: int) -> Plan | None:
+        return constant_plan((Stage(trials, job.max_iterations, job.max_iterations),), gpus_per_trial, terms)
+
+    most = rungs(job)[0].trials
+    trials = largest_number(most, lambda number: plan(number) is not None)
+    found = plan(trials) if trials == most or (trials and not job.exact) else None
+    if found is None:
+        raise infeasible(f"random-elastic with {gpus_per_trial} GPUs per trial", job, terms)
+    return run_plan(found, job, profile, price_book, gives_back=True)
+
+
+def constant_plan(stages: Sequence[Stage], gpus_per_trial: int, terms: Terms) -> Plan | None:
+    """All trials of a stage at once on gangs of this size, as far as the quota allows; None where T or B is not kept."""
+    plan = estimate(stages, [constant_allocation(stage, gpus_per_trial, terms) for stage in stages], terms)
+    return plan if terms.are_kept_by(plan) else None
+
+
+def constant_allocation(stage: Stage, gpus_per_trial: int, terms: Terms) -> Allocation:
+    """All trials of a stage at once on gangs of this size, as far as the quota allows."""
+    gangs = min(stage.trials, terms.max_gpus // gpus_per_trial)
+    return Allocation(stage.trials, gangs * gpus_per_trial, gpus_per_trial, terms.gpus_per_instance)
+
+
+def check_gang(name: str, gpus_per_trial: int, terms: Terms) -> None:
+    """Refuse gangs that cannot be planned.
+
+    Raises:
+        InputError: the gang is larger than the scaling is known for, or than the quota.
+    """
+    limit = min(terms.profile.scaling.max_gpus, terms.max_gpus)
+    if not 1 <= gpus_per_trial <= limit:
+        raise InputError(f"{name}: gpus_per_trial is {gpus_per_trial}, but must be between 1 and {limit}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sim.model.events import SegmentEnded
+    from sim.model.events import ProgressReported, SegmentEnded
     from sim.model.ids import TrialId
     from sim.model.profile import Profile
     from sim.model.protocols import Scaling
@@ -44,10 +45,45 @@ class Observed:
         self._single_s: dict[TrialId, float] = {}
         self._iteration_s: dict[TrialId, float] = {}
         self._gains: list[float] = []
+        self._first_report: dict[TrialId, ProgressReported] = {}
+        # When running trials had come how far.
+        self._seen: dict[TrialId, tuple[float, int]] = {}
+
+    def begun(self, trial: TrialId, at_s: float, iteration: int) -> None:
+        """A segment of this trial starts, from its checkpoint at this iteration."""
+        timings = self._profile.timings
+        self._first_report.pop(trial, None)
+        self._seen[trial] = (at_s + (timings.resume_s if iteration else timings.launch_s), iteration)
+
+    def report(self, event: ProgressReported, gpus: int) -> None:
+        """Take in how far a running segment has come: its seconds per iteration since its first report."""
+        first = self._first_report.setdefault(event.trial, event)
+        self._seen[event.trial] = (event.at_s, event.iteration)
+        if event.iteration > first.iteration:
+            seconds = (event.at_s - first.at_s) / (event.iteration - first.iteration)
+            self._iteration_s[event.trial] = seconds * self.scaling().speedup(gpus)
+
+    def reaches_s(self, trial: TrialId, iteration: int, gpus: int, believed_s: float) -> float:
+        """When a running trial will have completed so many iterations; infinite for one that does not run.
+
+        Args:
+            trial: which.
+            iteration: how many, in all.
+            gpus: of its gang.
+            believed_s: seconds per iteration on one GPU where its own pace is not known yet.
+        """
+        at_s, done = self._seen.get(trial, (math.inf, 0))
+        iteration_s = self._iteration_s.get(trial, believed_s)
+        return at_s + (iteration - done) * iteration_s / self.scaling().speedup(gpus)
+
+    def iteration_s(self, trial: TrialId) -> float | None:
+        """Seconds per iteration of this trial on one GPU; None where it has not been seen."""
+        return self._iteration_s.get(trial)
 
     def segment(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
-        """Take in one segment that did all the iterations it was to do."""
-        if event.outcome != "completed" or event.train_s <= 0 or iterations < 1:
+        """Take in one segment that ended at a safe point, after so many iterations."""
+        self._seen.pop(event.trial, None)
+        if event.train_s <= 0 or iterations < 1:
             return
         seconds = event.train_s / iterations
         if gpus == 1:
@@ -56,7 +92,7 @@ class Observed:
         believed = self._profile.scaling.speedup(gpus)
         single_s = self._single_s.get(event.trial)
         if single_s is None:
-            self._iteration_s[event.trial] = seconds * self._scaling().speedup(gpus)
+            self._iteration_s[event.trial] = seconds * self.scaling().speedup(gpus)
         elif believed > 1.0:
             self._gains.append(max(single_s / seconds - 1.0, 0.0) / (believed - 1.0))
 
@@ -69,7 +105,7 @@ class Observed:
                 spread.
         """
         seen_s = [self._iteration_s[trial] for trial in trials if trial in self._iteration_s]
-        scaling = self._scaling()
+        scaling = self.scaling()
         if not seen_s:
             return replace(self._profile, scaling=scaling)
         iteration_s = max(seen_s) if of_slowest else fmean(seen_s)
@@ -77,7 +113,8 @@ class Observed:
         stragglers = replace(self._profile.stragglers, persistent_cv=persistent_cv)
         return replace(self._profile, iteration_s=iteration_s, scaling=scaling, stragglers=stragglers)
 
-    def _scaling(self) -> Scaling:
+    def scaling(self) -> Scaling:
+        """The speed-up as believed by now."""
         if not self._gains:
             return self._profile.scaling
         return CorrectedScaling(self._profile.scaling, fmean(self._gains))

@@ -59,7 +59,8 @@ def one_cut(
     found = [(plan.stages[0].trials, cut, plan) for cut in cuts or [last] if (plan := _largest(cut, job, terms))]
     if not found:
         raise infeasible("one-cut", job, terms)
-    return run_plan(max(found, key=lambda candidate: candidate[:2])[2], job, profile, price_book)
+    plan = max(found, key=lambda candidate: candidate[:2])[2]
+    return run_plan(plan, job, profile, price_book, gives_back=True)
 
 
 def _largest(cut: int, job: TuningJob, terms: Terms) -> Plan | None:

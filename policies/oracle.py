@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.brackets import BracketsPolicy, Shares
 from policies.halving import Bracket, Stage
 from policies.limits import Limits
 from policies.list_scheduling import largest_number
 from policies.planning.greedy import greedy_plan
 from policies.planning.plan import Terms
+from policies.sha import staged
 from policies.sizing import infeasible
+from policies.staged import Director, Shares
 from sim.model.errors import InputError
 from sim.model.ids import TrialId
 from sim.model.job import loss_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from policies.planning.plan import Allocation, Plan
+    from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
@@ -32,7 +34,7 @@ def oracle(
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     scores: np.ndarray | None = None,
-) -> BracketsPolicy:
+) -> StagedPolicy:
     """Trains only the best reachable configuration, only as far as it is best, at the cheapest on-time parallelism [ours].
 
     Reachable is what one configuration trained alone can do by T and B, as far as the profile tells. Its score is an upper
@@ -65,12 +67,7 @@ def oracle(
     trial, iterations = best_point(scores[: job.trials, :reachable], job)
     plan = _plan(iterations, terms)
     assert plan is not None  # fewer iterations than are reachable
-    return BracketsPolicy(
-        _Alone(trial, plan, job),
-        Limits(job, profile, price_book),
-        sync_s=profile.sync_s,
-        gpus_per_instance=terms.gpus_per_instance,
-    )
+    return staged(_Alone(trial, plan, job), Limits(job, profile, price_book), profile, price_book)
 
 
 def best_point(scores: np.ndarray, job: TuningJob) -> tuple[TrialId, int]:
@@ -88,8 +85,8 @@ def best_point(scores: np.ndarray, job: TuningJob) -> tuple[TrialId, int]:
     return TrialId(trial), iterations
 
 
-class _Alone:
-    """One trial, one stage; see `policies.brackets.Director`."""
+class _Alone(Director):
+    """One trial, one stage; see `policies.staged.Director`."""
 
     def __init__(self, trial: TrialId, plan: Plan, job: TuningJob) -> None:
         self._bracket: Bracket | None = Bracket(plan.stages, [trial], job.direction)

@@ -13,8 +13,9 @@ from policies.elastic_asha import asha_elastic
 from policies.elasticflow import elasticflow
 from policies.fixed_cluster import asha_fixed, asha_fixed_naive, sha_fixed, sha_fixed_naive
 from policies.hyperband import hyperband_fixed
+from policies.hyperband_elastic import hyperband_elastic
 from policies.hypersched import hypersched_fixed
-from policies.naive_elastic import sha_elastic
+from policies.naive_elastic import random_elastic, sha_elastic
 from policies.one_cut import one_cut
 from policies.oracle import oracle
 from policies.pasha import pasha_fixed
@@ -70,6 +71,8 @@ POLICIES: Mapping[str, Entry] = {
     "random-fixed": Entry(random_fixed, "random search, every configuration to R, on the best fixed cluster"),
     "one-cut": Entry(one_cut, "many configurations for a few iterations, the best one to R, elastic"),
     "elasticflow": Entry(elasticflow, "ElasticFlow's rule: minimum shares by T, spare GPUs by marginal speed-up"),
+    "random-elastic": Entry(random_elastic, "random search, elastic, a constant number of GPUs per trial"),
+    "hyperband-elastic": Entry(hyperband_elastic, "Hyperband, elastic, a constant number of GPUs per trial"),
     "sha-elastic": Entry(sha_elastic, "successive halving, elastic, a constant number of GPUs per trial"),
 }
 

@@ -6,10 +6,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from policies.limits import Limits, live_instances
+from policies.observed import Observed
 from policies.planning.plan import Terms
 from policies.planning.rubberband_search import rubberband_plan
 from policies.planning.sampling import sample
-from policies.sha import run_plan
+from policies.replanning import fastest_affordable, terms_left
+from policies.sha import PlannedDirector, staged
 from policies.sizing import infeasible, largest
 from sim.model.errors import InputError
 
@@ -18,15 +21,19 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from policies.halving import Stage
+    from policies.halving import Bracket, Stage
     from policies.planning.plan import Plan
-    from policies.staged import StagedPolicy
+    from policies.staged import Shares, StagedPolicy
+    from sim.model.events import SegmentEnded
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
+    from sim.model.protocols import RunView
 
 SAMPLES = 200
 """Runs that are sampled for a percentile."""
+DEPARTURE = 0.05
+"""Share of a stage's planned seconds by which it may miss them before the rest is planned anew."""
 
 
 def rubberband(
@@ -37,6 +44,7 @@ def rubberband(
     *,
     steps: Literal["next", "all"] = "all",
     makespan: Literal["mean", "p95"] = "mean",
+    replan: bool = False,
 ) -> StagedPolicy:
     """Misra et al., "RubberBand: Cloud-based Hyperparameter Tuning" (EuroSys 2021).
 
@@ -49,6 +57,8 @@ def rubberband(
         rng: samples makespans where `makespan` is "p95".
         steps: see `policies.planning.rubberband_search.rubberband_plan`.
         makespan: what must be within the deadline: the expected makespan, or its 95th percentile over sampled runs.
+        replan: where a stage took longer or shorter than planned by more than `DEPARTURE`, plan the remaining ones anew for
+            the time that is left, with the seconds per iteration and the scaling that were seen; off is the paper.
 
     Raises:
         InputError: `steps` or `makespan` is neither of its values.
@@ -60,6 +70,7 @@ def rubberband(
         "mean" is the closed form (with the expected slowest gang of a stage) instead of sampled critical paths.
         Gangs fill or divide whole machines, so that every plan can be placed as it is priced [ours].
         Without a deadline the cheapest plan of all is made [ours].
+        Re-planning is ours.
     """
     if steps not in ("next", "all"):
         raise InputError(f"rubberband: steps is {steps!r}, but must be 'next' or 'all'")
@@ -76,7 +87,39 @@ def rubberband(
     found = largest(job, terms, within)
     if found is None:
         raise infeasible("rubberband", job, terms)
-    return run_plan(found[1], job, profile, price_book)
+    director = RubberbandDirector(found[1], job, terms, steps) if replan else PlannedDirector(found[1], job)
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
+
+
+class RubberbandDirector(PlannedDirector):
+    """Executes a plan as long as reality keeps to it, and a new one for what is left where it does not [ours]."""
+
+    def __init__(self, plan: Plan, job: TuningJob, terms: Terms, steps: Literal["next", "all"]) -> None:
+        super().__init__(plan, job)
+        self._terms = terms
+        self._steps: Literal["next", "all"] = steps
+        self._observed = Observed(terms.profile)
+        self._began_s = 0.0
+
+    def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
+        """See `policies.staged.Director`."""
+        self._observed.segment(event, gpus, iterations)
+
+    def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:
+        """See `policies.staged.Director`."""
+        if bracket.index > 0:
+            planned_s = self.plan.stage_s[bracket.index - 1 - self.first]
+            if abs(view.now_s - self._began_s - planned_s) > DEPARTURE * planned_s:
+                self.plan, self.first = self._replanned(bracket, view), bracket.index
+        self._began_s = view.now_s
+        return super().shares(bracket, view, stop_at_s)
+
+    def _replanned(self, bracket: Bracket, view: RunView) -> Plan:
+        profile = self._observed.profile(bracket.trials, of_slowest=False)
+        terms = terms_left(self._terms, profile, view)
+        stages, live = (bracket.stage, *bracket.remaining), live_instances(view)
+        plan = rubberband_plan(stages, terms, steps=self._steps, live_instances=live, is_resumed=True)
+        return fastest_affordable(stages, terms, live) if plan is None else plan
 
 
 def _surely_on_time(plan: Plan, terms: Terms, steps: Literal["next", "all"], rng: np.random.Generator) -> Plan | None:

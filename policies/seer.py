@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from policies.halving import Stage
-from policies.limits import Limits
-from policies.observed import Observed
+from policies.limits import live_instances
 from policies.planning.plan import Terms
-from policies.seer_parts import Planner, best_expected, fastest_affordable, require_one_of, terms_left
-from policies.sha import prefetch_of
+from policies.replanning import fastest_affordable, terms_left
+from policies.seer_director import SeerDirector
+from policies.seer_parts import Mechanisms, best_expected, require_one_of
+from policies.sha import staged
 from policies.sizing import infeasible, largest
-from policies.staged import StagedPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
     from policies.halving import Bracket
-    from policies.planning.plan import Allocation, Plan
-    from policies.seer_parts import Solver
-    from sim.model.events import SegmentEnded
-    from sim.model.ids import TrialId
+    from policies.observed import Observed
+    from policies.planning.plan import Plan
+    from policies.seer_parts import Makespan, Parallelism, ResizeRule, Solver
+    from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
@@ -37,7 +35,7 @@ TARGETS = (1.0, 2 / 3, 1 / 2, 1 / 3)
 """Shares of R to which a plan may train the winner, where a shorter run is a prefix of a longer one."""
 
 
-def seer(
+def seer(  # noqa: PLR0913  one flag per mechanism
     job: TuningJob,
     profile: Profile,
     price_book: PriceBook,
@@ -45,14 +43,20 @@ def seer(
     *,
     objective: Objective = "expected_score",
     solver: Solver = "frontier",
+    makespan: Makespan = "p95",
     replan: bool = True,
+    reserve: bool = True,
+    resize_rule: ResizeRule = "gain",
+    elastic: bool = True,
+    parallelism: Parallelism = "uniform",
+    hard_stop: bool = True,
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021): Sequential Elimination with Elastic Resources.
 
     Plans rungs whose cheapest on-time allocation costs at most B, for the best expected score of the winner; runs them on a
-    cluster that fits each rung, the same number of GPUs for every trial of a rung; learns seconds per iteration and scaling
-    while it runs, and plans the remaining rungs anew at each barrier. With no deadline it is the cheapest plan for the largest
-    number of configurations, with no budget the fastest.
+    cluster that fits each rung; learns seconds per iteration and scaling while it runs, and plans the remaining rungs anew at
+    each barrier. With no deadline it is the cheapest plan for the largest number of configurations, with no budget the
+    fastest.
 
     Args:
         job: the tuning job.
@@ -62,36 +66,59 @@ def seer(
         objective: "expected_score" weighs the number of configurations against training the winner to fewer iterations than R,
             under a curve model fitted on other families, and lets it go on to R if time and money are left; "largest_n" trains
             to R and starts as many as it can.
-        solver: how allocations are found: exactly, on the time-cost frontier, or by the greedy of `policies.planning.greedy`.
-        replan: whether the remaining rungs are planned anew at each barrier, with what was learned.
+        solver: see `policies.seer_parts.Mechanisms`, as for all that follow.
+        makespan: what the plan keeps T with.
+        replan: at barriers.
+        reserve: of time and money, for the best trial.
+        resize_rule: within a rung.
+        elastic: machines.
+        parallelism: within a rung.
+        hard_stop: at T and B.
 
     Raises:
-        InputError: `objective` or `solver` is neither of its values.
+        InputError: a parameter has none of its values.
         InfeasibleJobError: not even one configuration reaches R by T within B.
 
     Deviations:
         The full text of the paper is not at hand; everything beyond its abstract (test many at the beginning, keep varying
         parallelism among the promising so that they are trained sufficiently by the deadline, avoid sublinear scaling) is
         our reading of it, the expected score and its curve model included.
-        Parallelism changes at barriers only, where every trial is checkpointed anyway.
+        Within a rung a trial gets a larger gang only on GPUs that others of the rung have left; nothing is rented for it.
+        Where B pays for it, the plan keeps T with the 95th percentile of its makespan, as money that is left is worth nothing.
     """
     require_one_of("seer", "objective", objective, ("expected_score", "largest_n"))
-    require_one_of("seer", "solver", solver, ("frontier", "greedy"))
+    mechanisms = Mechanisms(
+        policy="seer",
+        solver=solver,
+        makespan=makespan,
+        replan=replan,
+        reserve=reserve,
+        resize_rule=resize_rule,
+        elastic=elastic,
+        parallelism=parallelism,
+        hard_stop=hard_stop,
+    )
+    return run_seer(job, profile, price_book, mechanisms, objective)
+
+
+def run_seer(
+    job: TuningJob, profile: Profile, price_book: PriceBook, mechanisms: Mechanisms, objective: Objective
+) -> StagedPolicy:
+    """SEER with these mechanisms; see `seer`."""
     terms = Terms.of(job, profile, price_book)
-    planner = Planner(solver)
-    plan = _best_plan(job, terms, planner, objective)
+    plan = _best_plan(job, terms, mechanisms, objective)
     if plan is None:
-        raise infeasible("seer", job, terms)
-    allocator = SeerAllocator(plan, terms, planner, replan=replan)
-    stages = (*plan.stages, *_extension(plan, job))
-    return StagedPolicy(job, profile, stages, allocator, Limits(job, profile, price_book))
+        raise infeasible(mechanisms.policy, job, terms)
+    replanner = SeerReplanner(plan, terms, mechanisms)
+    director = SeerDirector(plan, terms, job, mechanisms, replanner, (*plan.stages, *_extension(plan, job)))
+    return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
-def _best_plan(job: TuningJob, terms: Terms, planner: Planner, objective: Objective) -> Plan | None:
+def _best_plan(job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> Plan | None:
     """The plan with the best objective; for each target the largest number of configurations, which is best for it."""
     plans = []
     for target in _targets(job, terms.profile, objective):
-        found = largest(msgspec.structs.replace(job, max_iterations=target), terms, lambda s: planner.plan(s, terms))
+        found = largest(msgspec.structs.replace(job, max_iterations=target), terms, lambda s: mechanisms.plan(s, terms))
         if found is not None:
             plans.append(found[1])
     return best_expected(plans, terms.profile.family, job.max_iterations)
@@ -113,67 +140,51 @@ def _extension(plan: Plan, job: TuningJob) -> tuple[Stage, ...]:
     return (Stage(1, job.max_iterations - target, job.max_iterations),)
 
 
-class SeerAllocator:
-    """Follows the plan, and makes a new one for what is left at each barrier.
+class SeerReplanner:
+    """Plans the remaining rungs anew; see `policies.seer_director.Replanner`.
 
     Args:
         plan: made before the run.
         terms: what was known then.
-        planner: makes the new ones.
-        replan: whether to make new ones.
+        mechanisms: how plans are made.
     """
 
-    def __init__(self, plan: Plan, terms: Terms, planner: Planner, *, replan: bool) -> None:
-        self._plan = plan
-        self._planned_stages = len(plan.stages)
-        self._first = 0
+    def __init__(self, plan: Plan, terms: Terms, mechanisms: Mechanisms) -> None:
+        self._target = plan.stages[-1].until_iteration
         self._terms = terms
-        self._planner = planner
-        self._replan = replan
-        self._observed = Observed(terms.profile)
+        self._mechanisms = mechanisms
 
-    def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
-        """Learn from the seconds a segment took; see `policies.staged.Allocator`."""
-        self._observed.segment(event, gpus, iterations)
-
-    def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:
-        """See `policies.staged.Allocator`."""
-        return prefetch_of(self._plan, bracket.index - self._first)
-
-    def allocate(self, bracket: Bracket, view: RunView) -> Allocation:
-        """See `policies.staged.Allocator`.
+    def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
+        """The plan for what is left; the bracket goes on with its stages.
 
         The remaining rungs get the cheapest allocations that end by T even if the slowest survivor wins, or, where B does not
         pay for that, as long as an average one does. Where not even this is paid for, the worst survivors are dropped, one by
         one; where no allocation is on time, the best survivor alone is trained as fast as the budget allows. `Limits` stops
         it at T in any case.
         """
-        is_extension = bracket.index >= self._planned_stages
-        if (self._replan and bracket.index > 0) or is_extension:
-            self._plan, self._first = self._replanned(bracket, view), bracket.index
-        return self._plan.allocations[bracket.index - self._first]
+        plan = self._affordable(bracket, view, observed)
+        beyond = bracket.stages[-1:] if bracket.stages[-1].until_iteration > plan.stages[-1].until_iteration else ()
+        bracket.stages = (*bracket.stages[: bracket.index], *plan.stages, *beyond)
+        return plan
 
-    def _replanned(self, bracket: Bracket, view: RunView) -> Plan:
-        live = len(view.instances)
+    def _affordable(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
+        live = live_instances(view)
         for trials in range(len(bracket.trials), 0, -1):
+            stages = self._stages_left(bracket, trials)
             for of_slowest in (True, False):
-                terms = self._terms_left(bracket.trials[:trials], view, of_slowest=of_slowest)
-                stages = self._stages_left(bracket, trials)
-                plan = self._planner.plan(stages, terms, live_instances=live, is_resumed=True)
+                profile = observed.profile(bracket.trials[:trials], of_slowest=of_slowest)
+                terms = terms_left(self._terms, profile, view)
+                plan = self._mechanisms.plan(stages, terms, live_instances=live, is_resumed=True)
                 if plan is not None:
                     return plan
-        return self._fastest_affordable(bracket, view)
-
-    def _terms_left(self, survivors: Sequence[TrialId], view: RunView, *, of_slowest: bool) -> Terms:
-        """Time and money that are left, and the profile as learned so far for these survivors."""
-        return terms_left(self._terms, self._observed.profile(survivors, of_slowest=of_slowest), view)
-
-    def _fastest_affordable(self, bracket: Bracket, view: RunView) -> Plan:
-        """Late whatever is done: the best survivor alone, as fast as what is left of the budget allows."""
-        terms = self._terms_left(bracket.trials[:1], view, of_slowest=True)
-        return fastest_affordable(self._stages_left(bracket, 1), terms, len(view.instances))
+        terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=True), view)
+        return fastest_affordable(self._stages_left(bracket, 1), terms, live)
 
     def _stages_left(self, bracket: Bracket, trials: int) -> list[Stage]:
-        """The stage that begins with this many trials, and the planned ones after it, none larger."""
-        later = bracket.stages[bracket.index + 1 : self._planned_stages]
+        """The stage that begins with this many trials, and the planned ones after it, none larger; one where one is left."""
+        later = [stage for stage in bracket.remaining if stage.until_iteration <= self._target]
+        if trials == 1 and later:
+            # Who is alone has nobody left to compare with.
+            done = bracket.stage.until_iteration - bracket.stage.iterations
+            return [Stage(1, self._target - done, self._target)]
         return [replace(bracket.stage, trials=trials), *(replace(s, trials=min(s.trials, trials)) for s in later)]

@@ -1,16 +1,18 @@
-"""What both readings of SEER share: finding allocations, choosing by expected score, what is left at a barrier. Pure."""
+"""What both readings of SEER share: their mechanisms, finding allocations, choosing by expected score, what is left. Pure."""
 
 from __future__ import annotations
 
 import math
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from policies.curve_prior import prior_for
+from policies.limits import Limits
 from policies.planning.frontier import frontier
 from policies.planning.greedy import greedy_plan
-from policies.planning.plan import MARGIN_S
+from policies.planning.static import plan_on_cluster
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,10 +20,21 @@ if TYPE_CHECKING:
 
     from policies.halving import Stage
     from policies.planning.plan import Plan, Terms
+    from sim.model.job import TuningJob
+    from sim.model.prices import PriceBook
     from sim.model.profile import Profile
-    from sim.model.protocols import RunView
 
 Solver = Literal["frontier", "greedy"]
+ResizeRule = Literal["gain", "always", "never"]
+Parallelism = Literal["uniform", "ranked"]
+Makespan = Literal["mean", "p95"]
+
+_ALLOWED = {
+    "solver": ("frontier", "greedy"),
+    "makespan": ("mean", "p95"),
+    "resize_rule": ("gain", "always", "never"),
+    "parallelism": ("uniform", "ranked"),
+}
 
 
 def require_one_of(policy: str, name: str, value: str, allowed: Sequence[str]) -> None:
@@ -34,24 +47,79 @@ def require_one_of(policy: str, name: str, value: str, allowed: Sequence[str]) -
         raise InputError(f"{policy}: {name} is {value!r}, but must be one of {', '.join(allowed)}")
 
 
-@dataclass(frozen=True)
-class Planner:
-    """Finds the allocations of given stages."""
+@dataclass(frozen=True, kw_only=True)
+class Mechanisms:
+    """What makes SEER SEER, each to be switched off on its own.
 
-    solver: Solver
+    Attributes:
+        policy: whose they are, for messages.
+        solver: how allocations are found: exactly, on the time-cost frontier, or by the greedy of `policies.planning.greedy`.
+        makespan: what the plan before the run keeps T with, where B pays for it: the 95th percentile of the makespan, or its
+            mean.
+        replan: the remaining rungs are planned anew at each barrier, with what was learned.
+        reserve: what finishing the best trial by T costs is kept back in time and money: a rung that would use it up is cut.
+        resize_rule: when a trial goes on with a larger gang in the middle of a rung, because it would end too late for the
+            rungs to come: "gain" where that raises its projected progress by a tenth, "always" where it raises it at all,
+            "never".
+        elastic: the cluster fits each rung, and machines that a rung no longer needs are given back before it ends; else it
+            is constant.
+        parallelism: "uniform", the same gang for all trials of a rung, or "ranked", larger ones for the better ranked.
+        hard_stop: everything stops at T and before the committed bill exceeds B. Without it neither is promised.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+
+    policy: str
+    solver: Solver = "frontier"
+    makespan: Makespan = "p95"
+    replan: bool = True
+    reserve: bool = True
+    resize_rule: ResizeRule = "gain"
+    elastic: bool = True
+    parallelism: Parallelism = "uniform"
+    hard_stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in _ALLOWED.items():
+            require_one_of(self.policy, name, getattr(self, name), allowed)
+
+    def limits(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> Limits:
+        """Those of the job, or none."""
+        if not self.hard_stop:
+            job = msgspec.structs.replace(job, deadline_s=None, budget_usd=None)
+        return Limits(job, profile, price_book)
 
     def plan(
         self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
     ) -> Plan | None:
-        """The cheapest plan by the deadline, the fastest where there is no budget; None where none keeps both."""
+        """The cheapest plan by the deadline, the fastest where there is no budget; None where none keeps both.
+
+        By expected makespans; see `safer`.
+        """
+        if not self.elastic:
+            return _constant_plan(stages, terms, live_instances, is_resumed=is_resumed)
         if self.solver == "greedy":
             plan = greedy_plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
             return plan if plan is not None and terms.are_kept_by(plan) else None
-        plans = frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
-        within = [plan for plan in plans if terms.are_kept_by(plan)]
-        if not within:
-            return None
-        return within[0] if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s) else within[-1]
+        return _best_of(frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed), terms)
+
+
+def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:
+    """The cheapest of these, or the fastest where there is a deadline and no budget."""
+    within = [plan for plan in plans if terms.are_kept_by(plan)]
+    if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s):
+        return min(within, key=lambda plan: (plan.makespan_s, plan.cost_usd), default=None)
+    return min(within, key=lambda plan: (plan.cost_usd, plan.makespan_s), default=None)
+
+
+def _constant_plan(stages: Sequence[Stage], terms: Terms, live_instances: int, *, is_resumed: bool) -> Plan | None:
+    """On a cluster that does not change: of the size that is there, or of any where none is there."""
+    counts = [live_instances] if live_instances else range(1, terms.price_book.max_instances + 1)
+    plans = [
+        plan_on_cluster(stages, count, terms, live_instances=live_instances, is_resumed=is_resumed) for count in counts
+    ]
+    return _best_of(plans, terms)
 
 
 def best_expected(plans: Sequence[Plan], family: str, max_iterations: int) -> Plan | None:
@@ -67,22 +135,3 @@ def best_expected(plans: Sequence[Plan], family: str, max_iterations: int) -> Pl
             -plan.stages[-1].until_iteration,
         ),
     )
-
-
-def terms_left(terms: Terms, profile: Profile, view: RunView) -> Terms:
-    """These terms with the time and the money that are left, and the profile as learned so far."""
-    job = view.job
-    deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S - view.now_s
-    budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
-    return replace(terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
-
-
-def fastest_affordable(stages: Sequence[Stage], terms: Terms, live_instances: int) -> Plan:
-    """Late whatever is done: resumed stages as fast as the budget of these terms allows."""
-    # A deadline without a budget asks for the fastest plan, a budget without a deadline for the cheapest.
-    hurried = replace(terms, deadline_s=sys.float_info.max, budget_usd=math.inf)
-    fastest = greedy_plan(stages, hurried, live_instances=live_instances, is_resumed=True)
-    cheapest = greedy_plan(stages, replace(terms, deadline_s=math.inf), live_instances=live_instances, is_resumed=True)
-    assert fastest is not None  # nothing is late for that deadline
-    assert cheapest is not None
-    return fastest if fastest.cost_usd <= terms.budget_usd else cheapest

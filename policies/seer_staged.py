@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from policies.halving import Stage
-from policies.limits import Limits
-from policies.observed import Observed
+from policies.limits import live_instances
 from policies.planning.plan import Terms
-from policies.seer import seer
-from policies.seer_parts import Planner, best_expected, fastest_affordable, require_one_of, terms_left
-from policies.sha import prefetch_of
+from policies.replanning import fastest_affordable, terms_left
+from policies.seer import run_seer
+from policies.seer_director import SeerDirector
+from policies.seer_parts import Mechanisms, best_expected
+from policies.sha import staged
 from policies.sizing import infeasible
-from policies.staged import StagedPolicy
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from policies.halving import Bracket
-    from policies.planning.plan import Allocation, Plan
-    from policies.seer_parts import Solver
-    from sim.model.events import SegmentEnded
-    from sim.model.ids import TrialId
+    from policies.observed import Observed
+    from policies.planning.plan import Plan
+    from policies.seer_parts import Makespan, Parallelism, ResizeRule, Solver
+    from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
@@ -36,15 +36,21 @@ STEPS = 50
 """The training that is tried next is shorter by at most one part in so many, or by an iteration of the last stage."""
 
 
-def seer_staged(
+def seer_staged(  # noqa: PLR0913  one flag per mechanism
     job: TuningJob,
     profile: Profile,
     price_book: PriceBook,
-    rng: np.random.Generator,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     stages: int = 0,
     solver: Solver = "frontier",
+    makespan: Makespan = "p95",
     replan: bool = True,
+    reserve: bool = True,
+    resize_rule: ResizeRule = "gain",
+    elastic: bool = True,
+    parallelism: Parallelism = "uniform",
+    hard_stop: bool = True,
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021), planned from T and B instead of towards R.
 
@@ -62,11 +68,17 @@ def seer_staged(
         price_book: the cloud's terms.
         rng: not used.
         stages: K; 0 takes the K with the best expected score of the winner, under a curve model fitted on other families.
-        solver: how allocations are found: exactly, on the time-cost frontier, or by the greedy of `policies.planning.greedy`.
-        replan: whether the remaining stages are planned anew at each barrier, with what was learned.
+        solver: see `policies.seer_parts.Mechanisms`, as for all that follow.
+        makespan: what the plan keeps T with.
+        replan: at barriers.
+        reserve: of time and money, for the best trial.
+        resize_rule: within a stage.
+        elastic: machines.
+        parallelism: within a stage.
+        hard_stop: at T and B.
 
     Raises:
-        InputError: `solver` is neither of its values, there are no configurations for so many `stages`, or the job gives the
+        InputError: a parameter has none of its values, there are no configurations for so many `stages`, or the job gives the
             stages and `stages` does as well.
         InfeasibleJobError: not even one configuration, or as many as must be started, trains `job.min_iterations` by T
             within B.
@@ -81,23 +93,32 @@ def seer_staged(
         out, and stages that have nothing left to train with it. The rule for K measures winners against that end, too.
         `job.min_iterations` is the least training of the first stage; `job.levels` has no meaning here.
         Training is found on a grid of steps of at most 2 %, or of one iteration of the last stage.
-        Parallelism changes at barriers only, where every trial is checkpointed anyway.
+        Within a stage a trial gets a larger gang only on GPUs that others of the stage have left; nothing is rented for it.
     """
-    require_one_of("seer-staged", "solver", solver, ("frontier", "greedy"))
+    mechanisms = Mechanisms(
+        policy="seer-staged",
+        solver=solver,
+        makespan=makespan,
+        replan=replan,
+        reserve=reserve,
+        resize_rule=resize_rule,
+        elastic=elastic,
+        parallelism=parallelism,
+        hard_stop=hard_stop,
+    )
     _check_stages(job, stages)
     if job.stages is not None:
-        return seer(job, profile, price_book, rng, solver=solver, replan=replan)
+        return run_seer(job, profile, price_book, mechanisms, "expected_score")
     terms = Terms.of(job, profile, price_book)
-    planner = Planner(solver)
     counts = (stages,) if stages else range(1, most_stages(job) + 1)
-    found = ((count, plan_of_stages(count, job, terms, planner)) for count in counts)
+    found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)
     # Plans that curves cut short may be equal; more cuts are then open to later barriers.
     plans = {plan: count for count, plan in found if plan is not None}
     plan = best_expected(list(plans), profile.family, job.max_iterations)
     if plan is None:
         raise _infeasible(job, terms, counts[0])
-    allocator = GrowingAllocator(plan, plans[plan], terms, planner, replan=replan)
-    return StagedPolicy(job, profile, plan.stages, allocator, Limits(job, profile, price_book))
+    director = SeerDirector(plan, terms, job, mechanisms, GrowingReplanner(plans[plan], terms, mechanisms))
+    return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
 def _check_stages(job: TuningJob, stages: int) -> None:
@@ -127,9 +148,9 @@ def first_sizes(job: TuningJob, stages: int) -> Iterator[tuple[int, ...]]:
         yield sizes
 
 
-def plan_of_stages(stages: int, job: TuningJob, terms: Terms, planner: Planner) -> Plan | None:
+def plan_of_stages(stages: int, job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> Plan | None:
     """The plan of so many stages: the most configurations, then the longest training; None where none is on time and paid."""
-    plans = (longest_plan(schedules(sizes, job), terms, planner) for sizes in first_sizes(job, stages))
+    plans = (longest_plan(schedules(sizes, job), terms, mechanisms) for sizes in first_sizes(job, stages))
     return next((plan for plan in plans if plan is not None), None)
 
 
@@ -180,7 +201,7 @@ def _grown(sizes: Sequence[int], last: int, job: TuningJob, done: int) -> tuple[
 def longest_plan(
     candidates: Iterator[tuple[Stage, ...]],
     terms: Terms,
-    planner: Planner,
+    mechanisms: Mechanisms,
     *,
     live_instances: int = 0,
     is_resumed: bool = False,
@@ -190,7 +211,7 @@ def longest_plan(
     Args:
         candidates: longest training first.
         terms: profile, prices, limits.
-        planner: finds the cheapest on-time allocation of a schedule.
+        mechanisms: find the cheapest on-time allocation of a schedule.
         live_instances: machines held already.
         is_resumed: whether the first stage continues earlier ones.
     """
@@ -198,7 +219,7 @@ def longest_plan(
     def plan_of(stages: Sequence[Stage]) -> Plan | None:
         if is_out_of_reach(stages, terms):
             return None
-        return planner.plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
+        return mechanisms.plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
 
     *longer, least = candidates
     of_least = plan_of(least)
@@ -228,36 +249,22 @@ def _infeasible(job: TuningJob, terms: Terms, stages: int) -> Exception:
     return infeasible("seer-staged", msgspec.structs.replace(job, stages=pairs, max_iterations=until), terms)
 
 
-class GrowingAllocator:
-    """Follows the plan, and at each barrier finds anew how long the survivors can train.
+class GrowingReplanner:
+    """Finds anew how long the survivors can train; see `policies.seer_director.Replanner`.
 
     Args:
-        plan: made before the run.
         stages: K; the plan has fewer where curves end earlier.
-        terms: what was known then.
-        planner: makes the new plans.
-        replan: whether to make new ones.
+        terms: what was known before the run.
+        mechanisms: how plans are made.
     """
 
-    def __init__(self, plan: Plan, stages: int, terms: Terms, planner: Planner, *, replan: bool) -> None:
-        self._plan = plan
+    def __init__(self, stages: int, terms: Terms, mechanisms: Mechanisms) -> None:
         self._stages = stages
-        self._first = 0
         self._terms = terms
-        self._planner = planner
-        self._replan = replan
-        self._observed = Observed(terms.profile)
+        self._mechanisms = mechanisms
 
-    def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
-        """Learn from the seconds a segment took; see `policies.staged.Allocator`."""
-        self._observed.segment(event, gpus, iterations)
-
-    def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:
-        """See `policies.staged.Allocator`."""
-        return prefetch_of(self._plan, bracket.index - self._first)
-
-    def allocate(self, bracket: Bracket, view: RunView) -> Allocation:
-        """See `policies.staged.Allocator`; the bracket goes on with the stages of the new plan.
+    def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
+        """The plan for what is left; the bracket goes on with its stages.
 
         The survivors get the longest training that T and B allow at their mean speed and with their spread. Who wins need
         not be insured against being slow, as there is no R to reach: the last barrier knows the winner's own speed. Where
@@ -265,24 +272,20 @@ class GrowingAllocator:
         best one alone trains one iteration as fast as the budget allows.
         `Limits` stops it at T in any case.
         """
-        if self._replan and bracket.index > 0:
-            self._plan, self._first = self._replanned(bracket, view), bracket.index
-            bracket.stages = (*bracket.stages[: bracket.index], *self._plan.stages)
-        return self._plan.allocations[bracket.index - self._first]
+        plan = self._longest(bracket, view, observed)
+        bracket.stages = (*bracket.stages[: bracket.index], *plan.stages)
+        return plan
 
-    def _replanned(self, bracket: Bracket, view: RunView) -> Plan:
-        live, done = len(view.instances), bracket.stages[bracket.index - 1].until_iteration
+    def _longest(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
+        live, done = live_instances(view), bracket.stages[bracket.index - 1].until_iteration
         for trials in range(len(bracket.trials), 0, -1):
             sizes = _cut(trials, view.job.reduction_factor, self._stages - bracket.index)
-            terms = self._terms_left(bracket.trials[:trials], view)
+            profile = observed.profile(bracket.trials[:trials], of_slowest=False)
+            terms = terms_left(self._terms, profile, view)
             plan = longest_plan(
-                schedules(sizes, view.job, done), terms, self._planner, live_instances=live, is_resumed=True
+                schedules(sizes, view.job, done), terms, self._mechanisms, live_instances=live, is_resumed=True
             )
             if plan is not None:
                 return plan
-        terms = self._terms_left(bracket.trials[:1], view)
+        terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=False), view)
         return fastest_affordable([Stage(1, 1, done + 1)], terms, live)
-
-    def _terms_left(self, survivors: Sequence[TrialId], view: RunView) -> Terms:
-        """Time and money that are left, and the profile as learned so far: the mean of these survivors, and their spread."""
-        return terms_left(self._terms, self._observed.profile(survivors, of_slowest=False), view)

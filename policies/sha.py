@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from policies.halving import Bracket
 from policies.limits import Limits
-from policies.staged import StagedPolicy
+from policies.staged import Director, Shares, StagedPolicy
+from sim.model.ids import TrialId
 
 if TYPE_CHECKING:
-    from policies.halving import Bracket
-    from policies.planning.plan import Allocation, Plan
-    from sim.model.events import SegmentEnded
+    from collections.abc import Sequence
+
+    from policies.halving import Stage
+    from policies.planning.plan import Plan
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
@@ -23,22 +26,46 @@ def prefetch_of(plan: Plan, index: int) -> tuple[float, int] | None:
     return None if after_s is None else (after_s, plan.allocations[index + 1].instances)
 
 
-class PlannedAllocator:
-    """Gives each stage what a plan made before the run says."""
+class PlannedDirector(Director):
+    """One bracket of the first trials, each stage with what a plan made before the run says.
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    Args:
+        plan: what is followed.
+        job: says what is better.
+        stages: of the bracket, where it has more than the plan.
+        gives_back: whether machines go when neither this stage nor the next needs them, and not at the barrier only.
 
-    def allocate(self, bracket: Bracket, view: RunView) -> Allocation:  # noqa: ARG002  the plan has decided already
-        """See `policies.staged.Allocator`."""
-        return self._plan.allocations[bracket.index]
+    Attributes:
+        plan: what is followed now.
+        first: the stage of the bracket with which that plan begins.
+    """
+
+    def __init__(self, plan: Plan, job: TuningJob, stages: Sequence[Stage] = (), *, gives_back: bool = False) -> None:
+        self.plan = plan
+        self.first = 0
+        self._gives_back = gives_back
+        trials = [TrialId(number) for number in range(plan.stages[0].trials)]
+        self._bracket: Bracket | None = Bracket(stages or plan.stages, trials, job.direction)
+
+    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  there is one only
+        """The bracket, once."""
+        bracket, self._bracket = self._bracket, None
+        return bracket
+
+    def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  the plan has decided
+        """See `policies.staged.Director`."""
+        return Shares.of(self.plan.allocations[bracket.index - self.first])
 
     def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:
-        """See `policies.staged.Allocator`."""
-        return prefetch_of(self._plan, bracket.index)
+        """See `policies.staged.Director`."""
+        return prefetch_of(self.plan, bracket.index - self.first)
 
-    def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
-        """Learns nothing: the plan stands."""
+    def kept_instances(self, bracket: Bracket) -> int | None:
+        """See `policies.staged.Director`."""
+        if not self._gives_back:
+            return None
+        later = self.plan.allocations[bracket.index - self.first + 1 :]
+        return later[0].instances if later else 0
 
 
 def run_plan(
@@ -47,8 +74,17 @@ def run_plan(
     profile: Profile,
     price_book: PriceBook,
     *,
+    gives_back: bool = False,
     holds: bool = False,
 ) -> StagedPolicy:
-    """Successive halving that executes a plan, within the limits of the job."""
-    limits = Limits(job, profile, price_book)
-    return StagedPolicy(job, profile, plan.stages, PlannedAllocator(plan), limits, holds=holds)
+    """Successive halving that executes a plan, within the limits of the job; see `PlannedDirector` and `StagedPolicy`."""
+    director = PlannedDirector(plan, job, gives_back=gives_back)
+    return staged(director, Limits(job, profile, price_book), profile, price_book, holds=holds)
+
+
+def staged(
+    director: Director, limits: Limits, profile: Profile, price_book: PriceBook, *, holds: bool = False
+) -> StagedPolicy:
+    """The executor of this director on the book's machines."""
+    gpus = price_book.default_type.gpus_per_instance
+    return StagedPolicy(director, limits, sync_s=profile.sync_s, gpus_per_instance=gpus, holds=holds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from policies.planning.estimate import estimate
@@ -29,7 +30,14 @@ def fair_levels(trials: int, terms: Terms) -> list[Allocation]:
     return [level for level in waves + gangs if level.gpus <= terms.max_gpus]
 
 
-def rubberband_plan(stages: Sequence[Stage], terms: Terms, *, steps: Literal["next", "all"] = "all") -> Plan | None:
+def rubberband_plan(
+    stages: Sequence[Stage],
+    terms: Terms,
+    *,
+    steps: Literal["next", "all"] = "all",
+    live_instances: int = 0,
+    is_resumed: bool = False,
+) -> Plan | None:
     """A cheap plan that ends by the deadline; None where no constant cluster does.
 
     From the cheapest constant fair plan, and from 2, 3 and 4 times its size, one stage at a time is lowered to a lower fair
@@ -40,13 +48,16 @@ def rubberband_plan(stages: Sequence[Stage], terms: Terms, *, steps: Literal["ne
         terms: profile, prices, limits.
         steps: "next" considers only each stage's next lower level, as recalled of the paper; "all" every lower level, which
             does not get stuck on whole-instance plateaus [ours].
+        live_instances: machines held already.
+        is_resumed: whether the first stage continues earlier ones.
     """
+    job = _Job(tuple(stages), terms, live_instances, is_resumed)
     levels = [fair_levels(stage.trials, terms) for stage in stages]
-    start = _static_size(stages, levels, terms)
+    start = _static_size(job, levels)
     if start is None:
         return None
     plans = (
-        _descend(stages, levels, _constant(levels, start * factor), terms, 1 if steps == "next" else None)
+        _descend(job, levels, _constant(levels, start * factor), 1 if steps == "next" else None)
         for factor in WARM_STARTS
     )
     on_time = [plan for plan in plans if plan.makespan_s <= terms.deadline_s]
@@ -58,32 +69,46 @@ def _constant(levels: list[list[Allocation]], gpus: int) -> list[int]:
     return [max(sum(level.gpus <= gpus for level in choices) - 1, 0) for choices in levels]
 
 
-def _plan(stages: Sequence[Stage], levels: list[list[Allocation]], at: list[int], terms: Terms) -> Plan:
-    return estimate(stages, [choices[index] for choices, index in zip(levels, at, strict=True)], terms)
+@dataclass(frozen=True)
+class _Job:
+    """What is planned, and from where."""
+
+    stages: tuple[Stage, ...]
+    terms: Terms
+    live_instances: int
+    is_resumed: bool
+
+    def plan(self, levels: list[list[Allocation]], at: list[int]) -> Plan:
+        """The plan that gives each stage this level."""
+        return estimate(
+            self.stages,
+            [choices[index] for choices, index in zip(levels, at, strict=True)],
+            self.terms,
+            live_instances=self.live_instances,
+            is_resumed=self.is_resumed,
+        )
 
 
-def _static_size(stages: Sequence[Stage], levels: list[list[Allocation]], terms: Terms) -> int | None:
+def _static_size(job: _Job, levels: list[list[Allocation]]) -> int | None:
     """GPUs of the cheapest constant fair plan that is on time."""
     best: tuple[float, int] | None = None
     for gpus in sorted({level.gpus for choices in levels for level in choices}):
-        plan = _plan(stages, levels, _constant(levels, gpus), terms)
-        if plan.makespan_s <= terms.deadline_s and (best is None or plan.cost_usd < best[0]):
+        plan = job.plan(levels, _constant(levels, gpus))
+        if plan.makespan_s <= job.terms.deadline_s and (best is None or plan.cost_usd < best[0]):
             best = (plan.cost_usd, gpus)
     return None if best is None else best[1]
 
 
-def _descend(
-    stages: Sequence[Stage], levels: list[list[Allocation]], at: list[int], terms: Terms, reach: int | None
-) -> Plan:
-    plan = _plan(stages, levels, at, terms)
+def _descend(job: _Job, levels: list[list[Allocation]], at: list[int], reach: int | None) -> Plan:
+    plan = job.plan(levels, at)
     while True:
         best: tuple[float, list[int], Plan] | None = None
         for stage, index in enumerate(at):
             for lower in range(0 if reach is None else max(index - reach, 0), index):
                 trial_at = [*at[:stage], lower, *at[stage + 1 :]]
-                lowered = _plan(stages, levels, trial_at, terms)
+                lowered = job.plan(levels, trial_at)
                 saved_usd = plan.cost_usd - lowered.cost_usd
-                if saved_usd > 1e-9 and lowered.makespan_s <= terms.deadline_s:
+                if saved_usd > 1e-9 and lowered.makespan_s <= job.terms.deadline_s:
                     added_s = lowered.makespan_s - plan.makespan_s
                     merit = saved_usd / added_s if added_s > 0 else math.inf
                     if best is None or merit > best[0]:

@@ -14,10 +14,24 @@ if TYPE_CHECKING:
     from policies.planning.plan import Plan, Terms
 
 
-def plan_on_cluster(stages: Sequence[Stage], instances: int, terms: Terms) -> Plan:
-    """The stages on a constant cluster, each with the gang size that makes it fastest."""
-    options = [on_cluster(stage, instances, terms, is_first=index == 0) for index, stage in enumerate(stages)]
-    return estimate(stages, [choice.allocation for choice in options], terms)
+def plan_on_cluster(
+    stages: Sequence[Stage], instances: int, terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
+) -> Plan:
+    """The stages on a constant cluster, each with the gang size that makes it fastest.
+
+    Args:
+        stages: what is to be trained.
+        instances: machines of the cluster.
+        terms: profile, prices; limits are not looked at.
+        live_instances: machines held already.
+        is_resumed: whether the first stage continues earlier ones.
+    """
+    options = [
+        on_cluster(stage, instances, terms, is_first=index == 0 and not is_resumed)
+        for index, stage in enumerate(stages)
+    ]
+    allocations = [choice.allocation for choice in options]
+    return estimate(stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
 
 
 def static_plan(stages: Sequence[Stage], terms: Terms) -> Plan | None:

@@ -23,8 +23,13 @@ from sim.model.events import GoneCause, InstanceGone, Outcome, RunStarted, Segme
 VARIANTS = [
     *((name, {}) for name in POLICIES),
     ("sha-elastic", {"gpus_per_trial": 2}),
+    ("hyperband-elastic", {"gpus_per_trial": 2}),
     ("rubberband", {"steps": "next"}),
+    ("rubberband", {"replan": True}),
     ("seer", {"replan": False}),
+    ("seer", {"reserve": False, "resize_rule": "always"}),
+    ("seer", {"elastic": False}),
+    ("seer", {"parallelism": "ranked"}),
 ]
 # Those whose infeasible worlds are worked out below; what joins the registry later may say so where a world allows it.
 VARIANTS_BY_HAND = [

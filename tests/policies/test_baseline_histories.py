@@ -18,7 +18,9 @@ from policies.asha_stopping import asha_stopping_fixed
 from policies.elastic_asha import asha_elastic
 from policies.elasticflow import elasticflow
 from policies.hyperband import hyperband_fixed
+from policies.hyperband_elastic import hyperband_elastic
 from policies.hypersched import hypersched_fixed
+from policies.naive_elastic import random_elastic
 from policies.one_cut import one_cut
 from policies.oracle import oracle
 from policies.pasha import pasha_fixed
@@ -186,13 +188,13 @@ def test_one_cut(history):
         "0 ready 1 -> s1: t1 0..1 on i1x1",
         "0 ready 2 -> s2: t2 0..1 on i2x1",
         "0 ready 3 -> s3: t3 0..1 on i3x1",
-        "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1",
-        "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1",
-        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1",
-        "13 completed t3 s3 at 1/1 score 0.6 in 2+10+1 -> -i0, -i1, -i2, s4: t1 1..4 on i3x1",
+        "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1 -> -i0",
         "13 released i0",
+        "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1 -> -i1",
         "13 released i1",
+        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1 -> -i2",
         "13 released i2",
+        "13 completed t3 s3 at 1/1 score 0.6 in 2+10+1 -> s4: t1 1..4 on i3x1",
         "47 completed t1 s4 at 4/4 score 0.35 in 3+30+1 -> -i3",
     ]
     assert outcome(story) == (47.0, 86.0, 1)
@@ -200,11 +202,14 @@ def test_one_cut(history):
 
 def test_one_cut_after_two_iterations(history):
     story, lines = history(one_cut, quota=4, deadline_s=55.0, budget_usd=120.0, parameters={"iterations": 2})
-    assert lines[5:9] == [
-        "23 completed t0 s0 at 2/2 score 0.8 in 2+20+1",
-        "23 completed t1 s1 at 2/2 score 0.45 in 2+20+1",
-        "23 completed t2 s2 at 2/2 score 0.3 in 2+20+1",
-        "23 completed t3 s3 at 2/2 score 0.5 in 2+20+1 -> -i0, -i1, -i2, s4: t2 2..4 on i3x1",
+    assert lines[5:12] == [
+        "23 completed t0 s0 at 2/2 score 0.8 in 2+20+1 -> -i0",
+        "23 released i0",
+        "23 completed t1 s1 at 2/2 score 0.45 in 2+20+1 -> -i1",
+        "23 released i1",
+        "23 completed t2 s2 at 2/2 score 0.3 in 2+20+1 -> -i2",
+        "23 released i2",
+        "23 completed t3 s3 at 2/2 score 0.5 in 2+20+1 -> s4: t2 2..4 on i3x1",
     ]
     assert outcome(story) == (47.0, 4 * 23.0 + 24.0, 2)
 
@@ -218,15 +223,51 @@ def test_elasticflow(history):
         "0 ready 0 -> s0: t0 0..1 on i0x1, s1: t1 0..1 on i0x1",
         "0 ready 1 -> s2: t2 0..1 on i1x1, s3: t3 0..1 on i1x1",
         "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1",
-        "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1",
-        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1",
-        "13 completed t3 s3 at 1/1 score 0.6 in 2+10+1 -> -i0, s4: t1 1..2 on i1x1, s5: t3 1..2 on i1x1",
+        "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1 -> -i0",
         "13 released i0",
+        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1",
+        "13 completed t3 s3 at 1/1 score 0.6 in 2+10+1 -> s4: t1 1..2 on i1x1, s5: t3 1..2 on i1x1",
         "27 completed t1 s4 at 2/2 score 0.45 in 3+10+1",
         "27 completed t3 s5 at 2/2 score 0.5 in 3+10+1 -> s6: t1 2..4 on i1x2",
         "41 completed t1 s6 at 4/4 score 0.35 in 3+10+1 -> -i1",
     ]
     assert outcome(story) == (41.0, 13.0 * 2 + 41.0 * 2, 1)
+
+
+def test_elastic_random_search(history):
+    # Four at once to R, 43 s each: 172 USD; 171 USD would pay three.
+    story, lines = history(random_elastic, quota=4, deadline_s=45.0, budget_usd=172.1)
+    assert lines == [
+        "0 start -> +i0, +i1, +i2, +i3",
+        "0 ready 0 -> s0: t0 0..4 on i0x1",
+        "0 ready 1 -> s1: t1 0..4 on i1x1",
+        "0 ready 2 -> s2: t2 0..4 on i2x1",
+        "0 ready 3 -> s3: t3 0..4 on i3x1",
+        "43 completed t0 s0 at 4/4 score 0.6 in 2+40+1 -> -i0",
+        "43 released i0",
+        "43 completed t1 s1 at 4/4 score 0.35 in 2+40+1 -> -i1",
+        "43 released i1",
+        "43 completed t2 s2 at 4/4 score 0.1 in 2+40+1 -> -i2",
+        "43 released i2",
+        "43 completed t3 s3 at 4/4 score 0.5 in 2+40+1 -> -i3",
+    ]
+    assert outcome(story) == (43.0, 172.0, 2)
+
+
+def test_elastic_hyperband_goes_on_with_a_second_bracket(history):
+    # The first bracket takes all four machines: 13 + 14 + 24 = 51 s, 4 x 13 + 2 x 14 + 24 = 104 USD. The second begins at
+    # iteration 2 with what is left, two of its three configurations: one machine is there, another comes. 23 + 24 s, 70 USD.
+    scores = [*SCORES, [0.95, 0.40, 0.30, 0.20], [0.95, 0.60, 0.50, 0.50]]
+    story, lines = history(hyperband_elastic, scores=scores, quota=4, deadline_s=99.0, budget_usd=175.0)
+    assert lines[-6:] == [
+        "51 completed t1 s6 at 4/4 score 0.35 in 3+20+1 -> +i4, s7: t4 0..2 on i3x1",
+        "51 ready 4 -> s8: t5 0..2 on i4x1",
+        "74 completed t4 s7 at 2/2 score 0.4 in 2+20+1 -> -i3",
+        "74 released i3",
+        "74 completed t5 s8 at 2/2 score 0.6 in 2+20+1 -> s9: t4 2..4 on i4x1",
+        "98 completed t4 s9 at 4/4 score 0.2 in 3+20+1 -> -i4",
+    ]
+    assert outcome(story) == (98.0, 104.0 + 46.0 + 24.0, 4)
 
 
 # Elastic ASHA on two GPUs: by T = 80 the four configurations, 13 + 14/2 + 24/4 = 26 s each and 51 s for the longest, are done

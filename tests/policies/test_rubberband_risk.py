@@ -20,7 +20,7 @@ def planned(makespan, deadline_s=None):
     job = world.job if deadline_s is None else msgspec.structs.replace(world.job, deadline_s=deadline_s)
     profile = replace(world.profile, stragglers=Stragglers(persistent_cv=0.3, per_iteration_cv=0.1))
     policy = factory("rubberband", {"makespan": makespan})(job, profile, world.price_book, np.random.default_rng(0))
-    return policy._allocator._plan, Terms.of(job, profile, world.price_book)
+    return policy._director.plan, Terms.of(job, profile, world.price_book)
 
 
 def late_s(plan, terms):

@@ -304,7 +304,6 @@ def limited(tiny, deadline_share, budget_share):
 
 
 def replace_job(job, deadline_s, budget_usd):
-
     return msgspec.structs.replace(job, deadline_s=deadline_s, budget_usd=budget_usd)
 
 
@@ -325,11 +324,11 @@ limits = {
 }
 
 
-def keeps_its_limits(name, play, tiny, deadline_share, budget_share):
+def keeps_its_limits(name, play, tiny, deadline_share, budget_share, **parameters):
     assume(deadline_share or budget_share)
     limited(tiny, deadline_share, budget_share)
     try:
-        policy = Watch(factory(name)(tiny.job, tiny.profile, tiny.book, None))
+        policy = Watch(factory(name, parameters)(tiny.job, tiny.profile, tiny.book, None))
     except InfeasibleJobError:
         return
     story = play(policy, tiny)
@@ -355,6 +354,25 @@ def test_seer_keeps_deadline_and_budget_whatever_goes_wrong(play, tiny, deadline
 @given(tiny=rough_worlds(), **limits)
 def test_deadline_and_budget_are_kept_whatever_goes_wrong(play, name, tiny, deadline_share, budget_share):
     keeps_its_limits(name, play, tiny, deadline_share, budget_share)
+
+
+@settings(max_examples=200)
+@given(
+    tiny=rough_worlds(),
+    mechanisms=st.fixed_dictionaries(
+        {
+            "replan": st.booleans(),
+            "reserve": st.booleans(),
+            "resize_rule": st.sampled_from(["gain", "always", "never"]),
+            "elastic": st.booleans(),
+            "parallelism": st.sampled_from(["uniform", "ranked"]),
+            "solver": st.sampled_from(["frontier", "greedy"]),
+        }
+    ),
+    **limits,
+)
+def test_seer_keeps_them_with_any_of_its_mechanisms(play, tiny, mechanisms, deadline_share, budget_share):
+    keeps_its_limits("seer", play, tiny, deadline_share, budget_share, **mechanisms)
 
 
 @settings(max_examples=300)
