@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_bundles, cli_check, cli_plan
+from experiments import cli_ablate, cli_bundles, cli_check, cli_plan
 from experiments.cli_options import AsJson, complete_policies, complete_policy, print_json, progress
 from sim.model.errors import InputError, TuningError
 
@@ -65,6 +65,7 @@ app = typer.Typer(
 app.add_typer(cli_bundles.app, name="bundles")
 app.command("profile")(cli_bundles.profile)
 app.command("plan")(cli_plan.plan)
+app.command("ablate")(cli_ablate.ablate)
 app.command("check-policy")(cli_check.check_policy)
 policies_app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
 app.add_typer(policies_app, name="policies")

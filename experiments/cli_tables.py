@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from experiments.ablation import Ablation
     from experiments.comparing import Comparison
     from experiments.running import RunResult
     from experiments.spec import RunSpec
@@ -191,4 +192,23 @@ def print_bundle(described: Mapping[str, Any]) -> None:
     }
     for what, value in rows.items():
         table.add_row(what, value)
+    _console().print(table)
+
+
+def print_ablation(ablation: Ablation) -> None:
+    """The policy as it is, and with one mechanism switched at a time."""
+    table = Table(title=f"{ablation.policy}, one mechanism switched at a time", title_justify="left")
+    table.add_column("switch")
+    for heading in ("runs", "no plan", "other orders", "regret", "better", "beyond T", "beyond B", "no answer"):
+        table.add_column(heading, justify="right")
+    for row in ablation.table.to_dict("records"):
+        sign = "" if row["switch"] == "-" else "+"
+        regret, low, high = (f"{row[key]:{sign}.4f}" for key in ("regret", "regret_low", "regret_high"))
+        table.add_row(
+            "as it is" if row["switch"] == "-" else row["switch"],
+            *(str(row[key]) for key in ("runs", "infeasible")),
+            "" if row["switch"] == "-" else _share(row["changed"]),
+            f"{regret} [{low}, {high}]",
+            *(_share(row[key]) for key in ("better", "deadline_missed", "budget_missed", "unanswered")),
+        )
     _console().print(table)

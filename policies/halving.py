@@ -150,6 +150,12 @@ class Bracket:
         self.trials = [trial for trial in self.trials if trial not in set(dropped)]
         return dropped
 
+    def leader(self) -> TrialId | None:
+        """The best of those who have reported, else the best of the stage before; None where neither is known."""
+        if self._scores:
+            return ranked(self._scores.items(), self._direction)[0]
+        return self.trials[0] if self.index else None
+
     def drop(self, trials: int) -> list[TrialId]:
         """Keep only the best `trials` of the stage that begins; returns the others."""
         self.trials, dropped = self.trials[:trials], self.trials[trials:]

@@ -39,11 +39,13 @@ class Entry:
         build: (job, profile, price_book, rng, **parameters) -> Policy.
         summary: one line for listings.
         needs_truth: it is handed the true curves as `scores`, and so is an upper bound and not a tuner.
+        switches: parameters, as `name=value`, that switch one of its mechanisms the other way.
     """
 
     build: Callable[..., Policy]  # the keyword parameters differ by policy and are checked by `factory`
     summary: str
     needs_truth: bool = False
+    switches: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -53,12 +55,34 @@ class Entry:
         return {p.name: p.default for p in named if not (self.needs_truth and p.name == "scores")}
 
 
+_SEER_SWITCHES = (
+    "solver=greedy",
+    "makespan=mean",
+    "replan=false",
+    "reserve=false",
+    "resize_rule=never",
+    "resize_rule=always",
+    "elastic=false",
+    "parallelism=ranked",
+    "hard_stop=false",
+)
+
 POLICIES: Mapping[str, Entry] = {
-    "seer": Entry(seer, "SEER: best expected score within T and B, elastic, planned and re-planned at each rung"),
-    "seer-staged": Entry(
-        seer_staged, "SEER that needs no R: stages grow by eta, trained as long as T and B allow, re-planned"
+    "seer": Entry(
+        seer,
+        "SEER: best expected score within T and B, elastic, planned and re-planned at each rung",
+        switches=("objective=largest_n", *_SEER_SWITCHES),
     ),
-    "rubberband": Entry(rubberband, "RubberBand: cheapest elastic plan by T, for the largest SHA that fits B"),
+    "seer-staged": Entry(
+        seer_staged,
+        "SEER that needs no R: stages grow by eta, trained as long as T and B allow, re-planned",
+        switches=_SEER_SWITCHES,
+    ),
+    "rubberband": Entry(
+        rubberband,
+        "RubberBand: cheapest elastic plan by T, for the largest SHA that fits B",
+        switches=("steps=next", "makespan=p95", "replan=true"),
+    ),
     "sha-fixed": Entry(sha_fixed, "successive halving on the best fixed cluster"),
     "sha-fixed-naive": Entry(sha_fixed_naive, "successive halving on floor(B / cT) machines held for all of T"),
     "asha-fixed": Entry(asha_fixed, "ASHA on the best fixed cluster"),

@@ -106,14 +106,15 @@ class SeerDirector(PlannedDirector):
 
         As late as that where all who still train will have ended by then, at the pace they have reported.
         """
-        if not self._reserves or bracket.is_last or len(bracket.trials) == 1:
+        leader = bracket.leader()
+        if not self._reserves or bracket.is_last or len(bracket.trials) == 1 or leader is None:
             return None
         until = bracket.stage.until_iteration
-        profile = self._observed.profile(bracket.trials, of_slowest=True)
-        terms = replace(self._terms, profile=profile)
+        terms = replace(self._terms, profile=self._observed.profile([leader], of_slowest=True))
         live, left = live_instances(view), bracket.stages[-1].until_iteration - until
         last_s = max(self._finishes_until_s(size, left, live, terms, view) for size in terms.gang_sizes)
-        last_s -= profile.sync_s
+        last_s -= terms.profile.sync_s
+        profile = self._observed.profile(bracket.trials, of_slowest=True)
         ends_s = max((self._ends_s(t, until, profile.iteration_s, view) for t in bracket.pending), default=0.0)
         # Those who are cut end the iteration under way, and save it.
         gpus = self.plan.allocations[bracket.index - self.first].gpus_per_trial
