@@ -30,7 +30,7 @@ def test_a_switch_that_changes_nothing_changes_no_order():
 
 
 def test_without_hard_stop_the_runs_that_miss_t_are_counted():
-    document = spec("seer:replan=false:reserve=false", deadline_s=400, budget_usd=1.5).to_dict()
+    document = spec("seer:replan=false:reserve=false", deadline_s=300, budget_usd=1.2).to_dict()
     document["workload"]["profile"] = {"iteration_s_error": -0.6, "scaling_error": 0.0}
     table = ablate(RunSpec.of(**document), ["hard_stop=false"], seeds=4, jobs=1).table.set_index("switch")
     assert table.loc["-", ["deadline_missed", "budget_missed"]].tolist() == [0.0, 0.0]
