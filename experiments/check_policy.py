@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from experiments.contract import check_policy
-from sim.model.errors import InputError
+from sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +92,12 @@ def policy_factory(target: str, parameters: Mapping[str, Any] | None = None) -> 
         raise InputError(f"policy {target} cannot be built: {error}; {EXPECTED}") from error
 
     def built(*given: object) -> Policy:
-        policy = build(*given, **parameters)
+        try:
+            policy = build(*given, **parameters)
+        except TuningError:
+            raise
+        except Exception as error:
+            raise InputError(f"policy {target} cannot be built: {type(error).__name__}: {error}") from error
         if not callable(getattr(policy, "on_event", None)):
             raise InputError(f"policy {target}: a {type(policy).__name__} has no on_event(event, view)")
         return cast("Policy", policy)

@@ -22,6 +22,11 @@ class Forgetful:
         from sim.model.actions import FinishRun, ScaleTo
         return [ScaleTo(self.machines), FinishRun(None)]
 
+class Raising:
+    def __init__(self, job, profile, price_book, rng):
+        raise KeyError("rung")
+
+
 class NoPolicy:
     def __init__(self, job, profile, price_book, rng):
         pass
@@ -70,10 +75,11 @@ def test_broken_promises_are_named_with_world_and_time(bad):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("Missing", r"has no 'Missing'; it has Forgetful, NoPolicy, few, number"),
+        ("Missing", r"has no 'Missing'; it has Forgetful, Raising, NoPolicy, few, number"),
         ("number", r"number is a int; it must be a class or function of \(job, profile, price_book, rng\)"),
         ("few", r"cannot be built: too many positional arguments"),
         ("NoPolicy", r"a NoPolicy has no on_event"),
+        ("Raising", r"Raising cannot be built: KeyError: 'rung'"),
     ],
 )
 def test_what_is_no_policy_is_refused(bad, name, problem):
