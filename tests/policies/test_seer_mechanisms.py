@@ -11,13 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.halving import Bracket, Stage
+from policies.halving import Bracket, Stage, rungs
+from policies.planning.frontier import frontier
 from policies.planning.plan import Allocation, Terms
 from policies.registry import factory
 from policies.seer_director import ranked_shares
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from sim.model.errors import InputError
 from sim.model.events import SegmentEnded
+from sim.model.job import TuningJob
 from sim.model.prices import InstanceType, PriceBook
 from sim.model.profile import Profile, Timings
 from sim.model.scaling import LinearScaling
@@ -209,3 +211,35 @@ def test_no_fact_is_lost_on_a_trial_that_was_cut(world, play):
     ends = [entry.event for entry in story.entries if isinstance(entry.event, SegmentEnded)]
     assert len(ends) == len(orders(story, StartSegment))
     assert story.state.trials[3].status == "stopped"
+
+
+def planned(world, name="seer", *, parameters=None, **keywords):
+    """The plan before the run, and its terms."""
+    tiny = world(timings=(2.0, 1.0, 4.0), gpus=1, **{"reduction_factor": 2, "quota": 8, **keywords})
+    policy = factory(name, parameters or {})(tiny.job, tiny.profile, tiny.book, None)
+    return policy._director.plan, Terms.of(tiny.job, tiny.profile, tiny.book)
+
+
+@pytest.mark.parametrize("budget_usd", [61.0, 150.0, 400.0])
+def test_without_a_deadline_it_is_the_cheapest_sha_of_the_most_configurations(world, budget_usd):
+    plan, terms = planned(world, trials=9, iterations=4, budget_usd=budget_usd)
+    trials = plan.stages[0].trials
+    costs = [min(p.cost_usd for p in frontier(rungs(job_of(9), n), terms.without_limits())) for n in range(1, 10)]
+    assert plan.cost_usd == pytest.approx(costs[trials - 1])
+    assert all(cost > budget_usd for cost in costs[trials:])
+
+
+def test_without_a_budget_it_is_the_fastest_plan_for_all_configurations(world):
+    plan, terms = planned(world, trials=9, iterations=4, deadline_s=500.0)
+    assert plan.stages[0].trials == 9
+    assert plan.makespan_s == pytest.approx(min(p.makespan_s for p in frontier(plan.stages, terms.without_limits())))
+
+
+@pytest.mark.parametrize("name", ["seer", "seer-staged"])
+def test_where_speed_up_is_linear_and_time_plenty_every_trial_gets_one_gpu(world, name):
+    plan, _ = planned(world, name, trials=9, iterations=9, deadline_s=1e5, budget_usd=500.0)
+    assert {allocation.gpus_per_trial for allocation in plan.allocations} == {1}
+
+
+def job_of(trials):
+    return TuningJob(trials=trials, min_iterations=1, max_iterations=4, reduction_factor=2)
