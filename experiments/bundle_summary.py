@@ -52,6 +52,18 @@ def describe(bundle: Bundle) -> dict[str, object]:
     }
 
 
+def describe_import(bundle: Bundle) -> dict[str, object]:
+    """What `elastune bundles import --json` prints besides: what was made of a recording, and what a run must add."""
+    return {
+        "imported": bundle.notes.get("imported", {}),
+        "hyperparameters": list(bundle.configurations[0]),
+        "without_score_share": float(np.mean(np.isnan(bundle.scores))),
+        "has_test_scores": bundle.test_scores is not None,
+        "has_seconds": bundle.seconds is not None,
+        "lacking": bundle.lacking(),
+    }
+
+
 def curves_table(bundle: Bundle) -> pd.DataFrame:
     """The curves as a tidy table: trial, iteration (from 1), score, direction."""
     import pandas as pd

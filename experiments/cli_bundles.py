@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from experiments import cli_import
 from experiments.cli_options import AsJson, complete_bundle, complete_workload, print_json, progress
 
 app = typer.Typer(help="Recorded workloads.", no_args_is_help=True)
+app.add_typer(cli_import.app, name="import")
 
 
 @app.command("list")

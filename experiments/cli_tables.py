@@ -212,3 +212,39 @@ def print_ablation(ablation: Ablation) -> None:
             *(_share(row[key]) for key in ("better", "deadline_missed", "budget_missed", "unanswered")),
         )
     _console().print(table)
+
+
+def print_import(described: Mapping[str, Any]) -> None:
+    """What was made of a recording: its size, what was done to it, and what a run must add."""
+    table = Table(title=f"{described['name']}, imported", show_header=False, title_justify="left")
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    low, high = described["relative_cost_range"]
+    seconds = described["iteration_s"]
+    cost = f"{_number(seconds)} s on 1 GPU, times {_number(low)} to {_number(high)}" if seconds else "not recorded"
+    rows = {
+        "score": f"{described['score']}, to {described['direction']}",
+        "iteration": described["iteration"],
+        "size": f"{described['trials']} trials x {described['max_iterations']} iterations",
+        "points without a score": _share(described["without_score_share"]),
+        "test scores": "recorded" if described["has_test_scores"] else "not recorded",
+        "cost of an iteration": cost,
+        "seconds of each iteration": "recorded" if described["has_seconds"] else "not recorded",
+        "hyperparameters": ", ".join(described["hyperparameters"]) or "NONE",
+        **{key.replace("_", " "): _listed(value) for key, value in described["imported"].items()},
+        **{f"lacking: {what}": f"set {key} in a run" for what, key in described["lacking"].items()},
+        "written to": described["folder"],
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    _console().print(table)
+
+
+def _listed(value: object) -> str:
+    """A note of an import: a number, a text, some names, or counts by name."""
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:10]))
+        return f"{len(value)}: {shown}" + (", ..." if value[10:] else "")
+    return str(value)

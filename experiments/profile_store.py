@@ -1,6 +1,6 @@
 """Files of a profile: the part files it can be resumed from, and the bundle it ends as.
 
-May import the pure core and `traces.workloads`; pandas and pyarrow are imported when a bundle is written.
+May import the pure core, `traces.bundle_writer` and `traces.workloads`; pandas is imported when a bundle is written.
 
 The promise is that SIGKILL loses at most the iteration under way in each worker. A record is appended as one line when
 its iteration ends; what the operating system has taken survives the end of the process. A checkpoint is only ever
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.model.errors import InputError, WorkerError
+from traces.bundle_writer import write_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -383,14 +384,9 @@ def _measured_on() -> dict[str, Any]:
 def _write_bundle(
     out_dir: Path, manifest: Mapping[str, Any], curves: pd.DataFrame, configurations: pd.DataFrame
 ) -> None:
-    """Write the three files of a bundle; `bundle.yaml` comes last, so a folder that has it is complete."""
-    import yaml
-
+    """Put the three files of a bundle beside the part files; `bundle.yaml` comes last."""
     staging = out_dir / PARTIAL / "bundle"
     staging.mkdir(parents=True, exist_ok=True)
-    curves.to_parquet(staging / "curves.parquet", index=False, compression="zstd")
-    configurations.to_csv(staging / "configs.csv", index=False, lineterminator="\n")
-    text = yaml.safe_dump(dict(manifest), sort_keys=False, allow_unicode=True, width=100)
-    (staging / "bundle.yaml").write_text(text, encoding="utf-8")
+    write_files(staging, manifest, curves, {"configs.csv": configurations})
     for name in ("curves.parquet", "configs.csv", "bundle.yaml"):
         (staging / name).replace(out_dir / name)

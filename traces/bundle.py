@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from traces.header import Header
 
 _SHIPPED = Path(__file__).parent / "data" / "bundles"
+_SUPPLIED = {
+    "iteration_s": ("seconds per iteration", "workload.iteration_s"),
+    "scaling": ("scaling", "workload.scaling"),
+    "timings": ("launch and checkpoint seconds", "cloud.rescale_s"),
+}
+"""What a run needs that a bundle may lack: in words, and the key of the spec that supplies it."""
 _FILES = ("bundle.yaml", "configs.csv", "curves.parquet", "scaling.csv")
 
 
@@ -128,15 +134,20 @@ class Bundle:
         iteration_s = self.iteration_s if overrides.iteration_s is None else overrides.iteration_s
         scaling = overrides.scaling or self.scaling
         if iteration_s is None:
-            raise self._lacks("seconds per iteration", "workload.iteration_s")
+            raise self._lacks("iteration_s")
         if scaling is None:
-            raise self._lacks("scaling", "workload.scaling")
+            raise self._lacks("scaling")
         if timings is None:
-            raise self._lacks("launch and checkpoint seconds", "cloud.rescale_s")
+            raise self._lacks("timings")
         stragglers = overrides.stragglers or self.stragglers or Stragglers()
         return WorkloadTerms(iteration_s, scaling, timings, stragglers, sync_s, self._provenance(overrides))
 
-    def _lacks(self, what: str, key: str) -> InputError:
+    def lacking(self) -> dict[str, str]:
+        """What a run needs and the bundle does not record, and the key of the spec that supplies each."""
+        return dict(pair for name, pair in _SUPPLIED.items() if getattr(self, name) is None)
+
+    def _lacks(self, name: str) -> InputError:
+        what, key = _SUPPLIED[name]
         return InputError(f"bundle {self.name} records no {what}: set {key}")
 
     def _provenance(self, overrides: Overrides) -> dict[str, str]:

@@ -16,12 +16,13 @@ class InvalidTraceError(InputError):
 
     Attributes:
         file: the file that was read.
+        problem: what is wrong there.
         row: the offending row (counted from 1 below the header), or None.
         column: the offending column, or None.
     """
 
     def __init__(self, file: object, problem: str, *, row: int | None = None, column: str | None = None) -> None:
-        self.file, self.row, self.column = str(file), row, column
+        self.file, self.problem, self.row, self.column = str(file), problem, row, column
         where = self.file + (f", row {row}" if row is not None else "") + (f", column {column}" if column else "")
         super().__init__(f"{where}: {problem}")
 

@@ -1,1 +1,30 @@
-"""From others' tables to bundles: the place of the importers, one module per format."""
+"""Importers: what other programs recorded, as bundles.
+
+One module per source; each turns it into a `Recording`, which `regular` checks and `assemble` writes. They import the pure
+core, numpy and their neighbours; pandas, pyarrow, optuna and tensorboard inside the functions that need them.
+"""
+
+from traces.importers.blackbox import BlackboxChoice, from_blackbox
+from traces.importers.blackbox_folder import BlackboxFolder, blackbox_folder, from_blackbox_folder
+from traces.importers.optuna_study import from_optuna, study_names
+from traces.importers.read_table import table_columns
+from traces.importers.recording import CurveRules, Description
+from traces.importers.table import TableColumns, from_table
+from traces.importers.tensorboard_runs import EventChoice, from_tensorboard
+
+__all__ = [
+    "BlackboxChoice",
+    "BlackboxFolder",
+    "CurveRules",
+    "Description",
+    "EventChoice",
+    "TableColumns",
+    "blackbox_folder",
+    "from_blackbox",
+    "from_blackbox_folder",
+    "from_optuna",
+    "from_table",
+    "from_tensorboard",
+    "study_names",
+    "table_columns",
+]

@@ -1,0 +1,120 @@
+"""Event files of TensorBoard: the scalars of some tags, and the hyperparameters of the hparams plugin.
+
+Imports the standard library, numpy and sim.model.errors; tensorboard when a file is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sim.model.errors import InputError, InvalidTraceError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+INSTALL = "pip install -e '.[tensorboard]'"
+_SESSION = "_hparams_/session_start_info"
+_LENGTH, _CHECKSUMS = struct.Struct("<Q"), 8
+
+
+@dataclass(eq=False)
+class EventFile:
+    """What one file holds of what is wanted.
+
+    Attributes:
+        path: of the file.
+        began: seconds since 1970 of its first event, infinite where there is none.
+        scalars: by tag, (step, value, wall time) in the order of writing.
+        tags: every tag in it.
+        hyperparameters: text of those that the hparams plugin recorded.
+        is_cut_short: whether its last record is incomplete, as when the program was killed.
+    """
+
+    path: Path
+    began: float = np.inf
+    scalars: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+    tags: set[str] = field(default_factory=set)
+    hyperparameters: dict[str, str] = field(default_factory=dict)
+    is_cut_short: bool = False
+
+
+def read_event_file(path: Path, wanted: Collection[str]) -> EventFile:
+    """The scalars of the wanted tags, whoever wrote them (`simple_value` or a tensor).
+
+    Raises:
+        InputError: tensorboard is not installed.
+        InvalidTraceError: the file is damaged, or a wanted tag holds no scalar.
+    """
+    try:
+        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    except ImportError as error:
+        raise InputError(f"reading event files takes tensorboard: {INSTALL} ({error})") from error
+    whole, is_cut_short = _records(path)
+    read = EventFile(path, is_cut_short=is_cut_short)
+    records = -1
+    for records, event in enumerate(_events(path, EventFileLoader)):
+        read.began = min(read.began, event.wall_time)
+        for value in event.summary.value:
+            read.tags.add(value.tag)
+            if value.tag == _SESSION:
+                read.hyperparameters |= _hyperparameters(value.metadata.plugin_data.content)
+            elif value.tag in wanted:
+                scalar = _scalar(path, records + 1, value)
+                read.scalars.setdefault(value.tag, []).append((event.step, scalar, event.wall_time))
+    if records + 1 < whole:
+        raise InvalidTraceError(path, "is damaged: its checksum does not fit", row=records + 2)
+    return read
+
+
+def _records(path: Path) -> tuple[int, bool]:
+    """How many whole records a file frames, and whether another one was begun.
+
+    The loader stops at the first record it cannot read and does not tell.
+    """
+    size, position, whole = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while position + _LENGTH.size <= size:
+            file.seek(position)
+            (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+            end = position + _LENGTH.size + length + _CHECKSUMS
+            if end > size:
+                break
+            position, whole = end, whole + 1
+    return whole, position < size
+
+
+def _events(path: Path, loader: Any) -> Any:  # noqa: ANN401  tensorboard ships no types
+    from google.protobuf.message import DecodeError
+
+    try:
+        yield from loader(str(path)).Load()
+    except DecodeError as error:
+        raise InvalidTraceError(path, f"is no event file: {error}") from error
+
+
+def _scalar(path: Path, record: int, value: Any) -> float:  # noqa: ANN401  tensorboard ships no types
+    from tensorboard.util import tensor_util
+
+    array = tensor_util.make_ndarray(value.tensor) if value.HasField("tensor") else np.empty(0)
+    if array.size != 1 or array.dtype.kind not in "iuf":
+        raise InvalidTraceError(path, "is no scalar; name the tag of one", row=record, column=value.tag)
+    return float(array.item())
+
+
+def _hyperparameters(content: bytes) -> dict[str, str]:
+    """Text of each; the plugin knows numbers, texts and truth values, and no whole numbers."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    recorded = HParamsPluginData.FromString(content).session_start_info.hparams
+    texts = {}
+    for name, value in sorted(recorded.items()):
+        kind = value.WhichOneof("kind")
+        plain = None if kind is None else getattr(value, kind)
+        is_whole = isinstance(plain, float) and plain.is_integer()
+        texts[name] = "" if plain is None else str(int(plain) if is_whole else plain)
+    return texts

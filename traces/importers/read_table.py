@@ -1,0 +1,198 @@
+"""CSV and parquet files of any size as tables whose cells can be blamed.
+
+Imports the standard library, numpy, sim.model.errors and traces.nearest; pandas and pyarrow when a table is read. Small
+tables of the project's own format are read by `traces.tables`, which needs neither.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.model.errors import InvalidTraceError
+from traces.nearest import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from pyarrow import csv
+
+_PARQUET = b"PAR1"
+
+
+class Table:
+    """A table in memory.
+
+    Attributes:
+        origin: what errors call it.
+        frame: its cells; texts where it was a CSV file.
+        names: of its columns.
+    """
+
+    def __init__(self, origin: str, frame: pd.DataFrame) -> None:
+        self.origin, self.frame = origin, frame
+        self.names = [str(name) for name in frame.columns]
+        for name in self.names:
+            if self.names.count(name) > 1:
+                raise InvalidTraceError(origin, "the header names it twice", column=name)
+        if frame.empty:
+            raise InvalidTraceError(origin, "has no rows")
+
+    @classmethod
+    def of(cls, table: str | Path | pd.DataFrame) -> Table:
+        """The table in a file, or the data frame under string names.
+
+        Raises:
+            InvalidTraceError: the file is neither CSV text nor parquet.
+        """
+        if not isinstance(table, str | Path):
+            return cls("the data frame", table.rename(columns=str))
+        file = Path(table)
+        return cls(str(file), read_parquet(file) if _is_parquet(file) else _read_csv(file))
+
+    def wrong(self, row: int, column: str, problem: str) -> InvalidTraceError:
+        """The error for a cell; `row` is a position, counted from 0."""
+        return InvalidTraceError(self.origin, problem, row=row + 1, column=column)
+
+    def require(self, column: str, option: str) -> str:
+        """The column's name, if there is one.
+
+        Raises:
+            InvalidTraceError: there is not; names the nearest, and the option that would name another.
+        """
+        if column in self.names:
+            return column
+        match = nearest(column, self.names)
+        meant = f"did you mean {match!r}? " if match else ""
+        problem = f"has no such column; {meant}its columns: {', '.join(self.names)}; name another with {option}"
+        raise InvalidTraceError(self.origin, problem, column=column)
+
+    def numbers(self, column: str) -> np.ndarray:
+        """(rows,) float: the cells, NaN where one is empty.
+
+        Raises:
+            InvalidTraceError: one is no number.
+        """
+        cells = self.frame[column]
+        if cells.dtype.kind in "iuf":
+            return cells.to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = np.empty(len(cells))
+        for row, cell in enumerate(self.texts(column)):
+            try:
+                numbers[row] = float(cell) if cell else math.nan
+            except ValueError:
+                problem = f"is {cell!r}, but must be a number (empty or nan where a run diverged)"
+                raise self.wrong(row, column, problem) from None
+        return numbers
+
+    def texts(self, column: str) -> list[str]:
+        """The cells as stripped text, empty where one is."""
+        cells = self.frame[column]
+        missing = cells.isna().to_numpy()
+        return ["" if gone else str(cell).strip() for cell, gone in zip(cells.tolist(), missing, strict=True)]
+
+    def labels(self, column: str) -> list[str]:
+        """The same for cells that name something: none is empty, and 3.0 is 3.
+
+        Raises:
+            InvalidTraceError: one is empty.
+        """
+        cells = self.frame[column]
+        for row in np.flatnonzero(cells.isna().to_numpy()):
+            raise self.wrong(int(row), column, "is empty")
+        if cells.dtype.kind == "f" and (cells % 1 == 0).all():
+            # Whole numbers become floats where a column has passed through a program that knows no missing integers.
+            return [str(int(cell)) for cell in cells.tolist()]
+        labels = self.texts(column)
+        if "" in labels:
+            raise self.wrong(labels.index(""), column, "is empty")
+        return labels
+
+
+def table_columns(file: Path) -> list[str]:
+    """Names of the columns of a CSV or parquet file, without reading the rest.
+
+    Raises:
+        InvalidTraceError: it is neither.
+    """
+    if _is_parquet(file):
+        from pyarrow import parquet
+
+        return list(parquet.read_schema(file).names)
+    return _csv_names(file)
+
+
+def _is_parquet(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_PARQUET)) == _PARQUET
+    except OSError as error:
+        raise InvalidTraceError(file, f"cannot be read: {error.strerror}") from error
+
+
+def read_parquet(file: Path) -> pd.DataFrame:
+    """The columns of a parquet file, without an index.
+
+    Raises:
+        InvalidTraceError: it is none.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        frame: pd.DataFrame = parquet.read_table(file).to_pandas(ignore_metadata=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidTraceError(file, f"is no parquet file: {error}") from error
+    return frame
+
+
+def _csv_names(file: Path) -> list[str]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    try:
+        with csv.open_csv(file, parse_options=_lenient({})) as opened:
+            return [name.strip() for name in opened.schema.names]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidTraceError(file, f"is no CSV text: {error}") from error
+
+
+def _lenient(ragged: dict[int, tuple[int, int]]) -> csv.ParseOptions:
+    """Options that note down ragged rows: number to (cells, cells expected)."""
+    from pyarrow import csv
+
+    def note(row: csv.InvalidRow) -> str:
+        ragged.setdefault(row.number or 0, (row.actual_columns, row.expected_columns))
+        return "skip"
+
+    return csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note)
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    """All cells as text: what a cell should have been is decided where it is known, with its row."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    ragged: dict[int, tuple[int, int]] = {}
+    names = _csv_names(file)
+    types: Mapping[str, pa.DataType] = {name: pa.string() for name in names}
+    try:
+        table = csv.read_csv(
+            file,
+            read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
+            parse_options=_lenient(ragged),
+            convert_options=csv.ConvertOptions(
+                column_types=types, strings_can_be_null=False, quoted_strings_can_be_null=False
+            ),
+        )
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidTraceError(file, f"is no CSV text: {error}") from error
+    if ragged:
+        number, (cells, expected) = min(ragged.items())
+        raise InvalidTraceError(file, f"has {cells} cells, but the header names {expected}", row=number - 1)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

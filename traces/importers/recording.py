@@ -1,0 +1,134 @@
+"""What every importer hands over: points of curves as somebody recorded them, and what the recording cannot say.
+
+Imports the standard library, numpy and sim.model.errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sim.model.errors import InvalidTraceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sim.model.job import Direction
+
+Incomplete = Literal["error", "drop", "diverged"]
+IterationZero = Literal["error", "first", "drop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a recording does not say of itself.
+
+    Attributes:
+        name: of the workload.
+        source: who recorded it, and where it can be had.
+        licence: of the recording.
+        direction: whether scores are minimised or maximised; None only where the recording knows.
+        score: what the score is; None: what the recording calls it.
+        iteration: what an iteration is; None: what the recording calls it.
+        others: further keys of `bundle.yaml`, such as `family`, `schedule`, `scaling`, `iteration_s` or `launch_s`. Their
+            provenance is `assumed: set at import` unless `provenance` among them says otherwise.
+    """
+
+    name: str
+    source: str
+    licence: str
+    direction: Direction | None = None
+    score: str | None = None
+    iteration: str | None = None
+    others: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRules:
+    """How curves that are not what a bundle needs become so; nothing of it happens unless asked for.
+
+    Attributes:
+        incomplete: a curve that is shorter than the others, though its last score is finite, is refused (`error`), left out
+            (`drop`), or taken to have diverged there (`diverged`).
+        iteration_zero: an iteration with the number 0 is refused (`error`), is the first one (`first`: all are counted from
+            0, and 1 is added), or was recorded before training (`drop`).
+        iterations: keep only so many of each curve; None keeps all.
+    """
+
+    incomplete: Incomplete = "error"
+    iteration_zero: IterationZero = "error"
+    iterations: int | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Points:
+    """Recorded points of curves, in any order; all arrays are of shape (points,).
+
+    Attributes:
+        trial: int; position of the point's trial among those of the recording.
+        iteration: float; its number as recorded.
+        score: float; NaN where the run diverged.
+        test_score: float, or None where none were recorded.
+        seconds: float; of the iteration that ends at the point, or None.
+        elapsed_s: float; seconds of the trial up to the point, or None. Not together with `seconds`.
+        row: int; where the point stands in the file (counted from 1 below the header), or None where it has no rows.
+    """
+
+    trial: np.ndarray
+    iteration: np.ndarray
+    score: np.ndarray
+    test_score: np.ndarray | None = None
+    seconds: np.ndarray | None = None
+    elapsed_s: np.ndarray | None = None
+    row: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.trial)
+
+    def taken(self, which: np.ndarray) -> Points:
+        """Those points, in that order; `which` is a mask or positions."""
+        names = ("trial", "iteration", "score", "test_score", "seconds", "elapsed_s", "row")
+        arrays = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: array[which] for name, array in arrays.items() if array is not None})
+
+    def lengths(self, trials: int) -> np.ndarray:
+        """(trials,) int: points of each trial."""
+        return np.bincount(self.trial, minlength=trials)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recording:
+    """A recorded search, before it is checked.
+
+    Attributes:
+        origin: what errors name as the file.
+        labels: what the recording calls each of its trials.
+        configurations: text of the hyperparameters of each trial, empty where there is none.
+        points: of the curves.
+        columns: what the recording calls the arrays of its points.
+        relative_cost: (trials,) float; recorded cost of an iteration of each trial, or None.
+        trial_s: (trials,) float; seconds of the whole of each trial where points have none, or None.
+        seconds_provenance: what the seconds are, after `measured elsewhere`.
+        notes: what the importer says of itself, for `imported` in `bundle.yaml`; `from` is what it read.
+    """
+
+    origin: str
+    labels: Sequence[str]
+    configurations: Sequence[Mapping[str, str]]
+    points: Points
+    columns: Mapping[str, str]
+    relative_cost: np.ndarray | None = None
+    trial_s: np.ndarray | None = None
+    seconds_provenance: str = "recorded seconds"
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert "from" in self.notes, "every importer says what it read"
+
+    def wrong(self, points: Points, at: int, column: str, problem: str) -> InvalidTraceError:
+        """The error for one of the points; `problem` comes after the trial's name."""
+        row = None if points.row is None else int(points.row[at])
+        message = f"trial {self.labels[points.trial[at]]}: {problem}"
+        return InvalidTraceError(self.origin, message, row=row, column=self.columns.get(column, column))

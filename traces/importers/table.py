@@ -1,0 +1,210 @@
+"""Tidy tables, one row per trial and iteration, as bundles.
+
+Imports the standard library, numpy, sim.model.errors and its neighbours; pandas when a table is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.model.errors import InputError
+from traces.importers.assemble import write_recording
+from traces.importers.read_table import Table
+from traces.importers.recording import CurveRules, Points, Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from traces.bundle import Bundle
+    from traces.importers.recording import Description
+
+_COST = "relative_cost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """What the columns of a tidy table are called.
+
+    Attributes:
+        trial: names of the trials; numbers or texts.
+        iteration: how much of the trial's training a row comes after.
+        score: after the iteration; empty or nan where the run diverged.
+        seconds: of the iteration alone; None: `seconds`, if there is such a column and no `elapsed`.
+        elapsed: seconds since the trial's start, instead.
+        test_score: None: `test_score`, if there is such a column.
+        configuration: hyperparameters; None: every other column whose cells are equal within each trial.
+    """
+
+    trial: str = "trial"
+    iteration: str = "iteration"
+    score: str = "score"
+    seconds: str | None = None
+    elapsed: str | None = None
+    test_score: str | None = None
+    configuration: Sequence[str] | None = None
+
+
+def from_table(
+    table: str | Path | pd.DataFrame,
+    out: str | Path,
+    description: Description,
+    *,
+    columns: TableColumns | None = None,
+    configurations: str | Path | pd.DataFrame | None = None,
+    rules: CurveRules | None = None,
+    untimed: bool = False,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a tidy table as a bundle.
+
+    Args:
+        table: a CSV (also compressed) or parquet file, or a data frame.
+        out: folder of the bundle.
+        description: what the table does not say.
+        columns: what its columns are called.
+        configurations: a second table with a row per trial, whose trials are in a column of the same name; its order is
+            the order of the bundle. In either table, `relative_cost` is the cost of an iteration of the trial.
+        rules: how irregular curves become regular.
+        untimed: leave its seconds out.
+        overwrite: whether a bundle that is already there makes way.
+
+    Raises:
+        InvalidTraceError: naming file, row and column.
+        InputError: something is at `out` already, or what was asked for contradicts itself.
+    """
+    asked = columns or TableColumns()
+    second = None if configurations is None else Table.of(configurations)
+    if second is not None and asked.configuration is not None:
+        raise InputError("hyperparameters come from a second table or from columns of the first, not from both")
+    recording = _recording(Table.of(table), asked, second, untimed=untimed)
+    return write_recording(recording, description, rules or CurveRules(), Path(out), overwrite=overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class _Configured:
+    """Hyperparameters by trial.
+
+    Attributes:
+        labels: names of the trials, in the order of the bundle.
+        texts: of the hyperparameters, by name.
+        relative_cost: (trials,) float, or None.
+    """
+
+    labels: Sequence[str]
+    texts: Mapping[str, Sequence[str]]
+    relative_cost: np.ndarray | None
+
+    def by_trial(self) -> list[dict[str, str]]:
+        """The hyperparameters of each trial."""
+        return [{name: cells[trial] for name, cells in self.texts.items()} for trial in range(len(self.labels))]
+
+
+def _recording(table: Table, asked: TableColumns, second: Table | None, *, untimed: bool) -> Recording:
+    import pandas as pd
+
+    names = _names(table, asked, untimed=untimed)
+    codes, labels = pd.factorize(np.array(table.labels(names["trial"]), dtype=object))
+    measured = {key: table.numbers(name) for key, name in names.items() if key != "trial"}
+    points = Points(trial=codes.astype(np.int64), row=np.arange(1, len(codes) + 1), **measured)
+    rest = [name for name in table.names if name not in names.values()]
+    if second is None:
+        configured, left_out = _in_points(table, asked, rest, codes, labels.tolist())
+    else:
+        configured, left_out = _in_second(second, names["trial"]), rest
+        places = {label: place for place, label in enumerate(configured.labels)}
+        place_of = [
+            _place(table, second, names["trial"], codes, code, places.get(label)) for code, label in enumerate(labels)
+        ]
+        points = replace(points, trial=np.array(place_of, dtype=np.int64)[codes])
+    notes: dict[str, object] = {"from": f"tidy table {Path(table.origin).name}"}
+    return Recording(
+        origin=table.origin,
+        labels=configured.labels,
+        configurations=configured.by_trial(),
+        points=points,
+        columns=names,
+        relative_cost=configured.relative_cost,
+        notes=notes | ({"columns_left_out": left_out} if left_out else {}),
+    )
+
+
+def _names(table: Table, asked: TableColumns, *, untimed: bool) -> dict[str, str]:
+    """The table's own names by those of `Points`."""
+    if asked.seconds is not None and asked.elapsed is not None:
+        raise InputError(
+            "seconds are those of each iteration or elapsed ones, not both: --seconds-column or --elapsed-column"
+        )
+    names = {key: table.require(getattr(asked, key), f"--{key}-column") for key in ("trial", "iteration", "score")}
+    if asked.test_score is not None or "test_score" in table.names:
+        names["test_score"] = table.require(asked.test_score or "test_score", "--test-score-column")
+    if untimed:
+        return names
+    if asked.elapsed is not None:
+        names["elapsed_s"] = table.require(asked.elapsed, "--elapsed-column")
+    elif asked.seconds is not None or "seconds" in table.names:
+        names["seconds"] = table.require(asked.seconds or "seconds", "--seconds-column")
+    return names
+
+
+def _in_points(
+    table: Table, asked: TableColumns, rest: Sequence[str], codes: np.ndarray, labels: Sequence[str]
+) -> tuple[_Configured, list[str]]:
+    """Hyperparameters among the other columns of the points, and the columns that are none."""
+    first = np.unique(codes, return_index=True)[1]
+    varying = {name: _varies(table, name, codes, first) for name in rest}
+    wanted = [name for name in rest if varying[name] is None]
+    if asked.configuration is not None:
+        wanted = [table.require(name, "--config-columns") for name in asked.configuration]
+        for name in wanted:
+            row = varying.get(name)
+            if row is not None:
+                problem = f"differs within trial {labels[codes[row]]}, so it is no hyperparameter of it"
+                raise table.wrong(row, name, problem)
+    cost = None
+    if _COST in wanted:
+        wanted.remove(_COST)
+        cost = _costs(table, _COST)[first]
+    texts = {name: [cells[row] for row in first] for name in wanted for cells in [table.texts(name)]}
+    return _Configured(labels, texts, cost), [name for name in rest if name not in {*wanted, _COST}]
+
+
+def _varies(table: Table, name: str, codes: np.ndarray, first: np.ndarray) -> int | None:
+    """The first row whose cell is not that of its trial's first row, or None."""
+    import pandas as pd
+
+    kinds = pd.factorize(np.array(table.texts(name), dtype=object))[0]
+    differing = np.flatnonzero(kinds != kinds[first][codes])
+    return int(differing[0]) if differing.size else None
+
+
+def _in_second(table: Table, trial: str) -> _Configured:
+    """Hyperparameters in a table of their own."""
+    labels = table.labels(table.require(trial, "--trial-column"))
+    seen: dict[str, int] = {}
+    for row, label in enumerate(labels):
+        if label in seen:
+            raise table.wrong(row, trial, f"trial {label} was already given in row {seen[label] + 1}")
+        seen[label] = row
+    texts = {name: table.texts(name) for name in table.names if name not in {trial, _COST}}
+    return _Configured(labels, texts, _costs(table, _COST) if _COST in table.names else None)
+
+
+def _costs(table: Table, column: str) -> np.ndarray:
+    costs = table.numbers(column)
+    for row in np.flatnonzero(~(np.isfinite(costs) & (costs > 0))):
+        raise table.wrong(int(row), column, f"is {costs[row]:g}, but must be a positive number")
+    return costs
+
+
+def _place(table: Table, second: Table, column: str, codes: np.ndarray, code: int, place: int | None) -> int:
+    """Where a trial of the points stands in the second table."""
+    if place is None:
+        row = int(np.flatnonzero(codes == code)[0])
+        raise table.wrong(row, column, f"this trial is not in {second.origin}")
+    return place
