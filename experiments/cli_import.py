@@ -10,6 +10,8 @@ import typer
 from experiments.cli_options import AsJson, print_json, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from traces import Bundle
     from traces.importers import CurveRules, Description
 
@@ -20,6 +22,7 @@ app = typer.Typer(
 )
 
 _DIRECTIONS: TypeAlias = Literal["minimize", "maximize"]
+_PROVENANCE = "provenance."
 _OPTIONAL_KEYS = (
     *("family", "schedule", "scaling", "iteration_s", "launch_s", "checkpoint_s", "rescale_s", "checkpoint_bytes"),
     *("data_bytes", "straggler.persistent_cv", "straggler.per_iteration_cv", "provenance.curves"),
@@ -31,46 +34,44 @@ def _complete_key(incomplete: str) -> list[str]:
     return [f"{key}=" for key in _OPTIONAL_KEYS if key.startswith(incomplete)]
 
 
-def _complete_column(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Columns of the table that is being imported."""
+def _offered(ctx: typer.Context, argument: str, names_in: Callable[[str], Iterable[str]], incomplete: str) -> list[str]:
+    """Names that begin so in what is being imported; none where it cannot be read yet."""
     from sim.model.errors import InputError
+
+    # An option that still lacks its value keeps the parser from assigning what stands before it.
+    given = ctx.params.get(argument) or next(iter(ctx.args), None)
+    try:
+        return [name for name in (names_in(str(given)) if given else ()) if name.startswith(incomplete)]
+    except InputError:
+        return []
+
+
+def _complete_column(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Columns of the table."""
     from traces.importers import table_columns
 
-    try:
-        return [name for name in table_columns(Path(ctx.params["table"])) if name.startswith(incomplete)]
-    except (InputError, KeyError, TypeError):
-        return []
+    return _offered(ctx, "table", lambda file: table_columns(Path(file)), incomplete)
 
 
 def _complete_objective(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Objectives of the blackbox that is being imported."""
-    return [name for name in _folder_names(ctx, "objectives") if name.startswith(incomplete)]
+    """Objectives of the blackbox."""
+    from traces.importers import BlackboxFolder
+
+    return _offered(ctx, "blackbox", lambda folder: BlackboxFolder.open(folder).objectives, incomplete)
 
 
 def _complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Tasks of the blackbox that is being imported."""
-    return [name for name in _folder_names(ctx, "tasks") if name.startswith(incomplete)]
-
-
-def _folder_names(ctx: typer.Context, of: str) -> list[str]:
-    from sim.model.errors import InputError
+    """Tasks of the blackbox."""
     from traces.importers import BlackboxFolder
 
-    try:
-        return list(getattr(BlackboxFolder.open(ctx.params["blackbox"]), of))
-    except (InputError, KeyError, TypeError):
-        return []
+    return _offered(ctx, "blackbox", lambda folder: BlackboxFolder.open(folder).tasks, incomplete)
 
 
 def _complete_study(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Studies in the storage that is being imported."""
-    from sim.model.errors import InputError
+    """Studies in the storage."""
     from traces.importers import study_names
 
-    try:
-        return [name for name in study_names(ctx.params["storage"]) if name.startswith(incomplete)]
-    except (InputError, KeyError, TypeError):
-        return []
+    return _offered(ctx, "storage", study_names, incomplete)
 
 
 Name = Annotated[str, typer.Option(help="Of the bundle.", show_default=False)]
@@ -364,7 +365,6 @@ def _description(
     iteration: str | None,
     settings: list[str] | None,
 ) -> Description:
-    from experiments.spec_file import with_settings
     from traces.importers import Description
 
     return Description(
@@ -374,8 +374,18 @@ def _description(
         direction=direction,
         score=score,
         iteration=iteration,
-        others=with_settings({}, settings or []),
+        others=_others(settings or []),
     )
+
+
+def _others(settings: list[str]) -> dict[str, Any]:
+    """Further keys of bundle.yaml; a provenance is a sentence, colons included, and is not read as YAML."""
+    from experiments.spec_file import with_settings
+
+    sentences = [setting for setting in settings if setting.startswith(_PROVENANCE) and "=" in setting]
+    others = with_settings({}, [setting for setting in settings if setting not in sentences])
+    stated = dict(setting.removeprefix(_PROVENANCE).split("=", 1) for setting in sentences)
+    return others | ({"provenance": stated} if stated else {})
 
 
 def _report(bundle: Bundle, folder: Path, *, as_json: bool) -> None:

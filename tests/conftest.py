@@ -1,5 +1,7 @@
-"""What all tests share: hypothesis settings, and the builders of `tiny_worlds` as fixtures."""
+"""What all tests share: hypothesis settings, the builders of `tiny_worlds`, and the folder of data that others measured."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -52,3 +54,12 @@ def controlled():
         )
 
     return build
+
+
+@pytest.fixture
+def shared_data():
+    """The folder of data that others measured, or a skip."""
+    folder = Path(os.environ.get("ELASTUNE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the shared data folder is absent; ELASTUNE_SHARED_DATA can name it")
+    return folder

@@ -126,18 +126,16 @@ def _band(runs: pd.DataFrame, x: str, grid: Array, *, minimized: bool) -> Band:
 
 
 def _score_view(bands: Sequence[Band], *, minimized: bool) -> View:
-    """All of the medians, on a linear axis without their first falls, and the bands as far as they add half as much."""
+    """The medians without their first falls, and the bands as far as they add half as much."""
     import numpy as np
 
     medians = [band.median[np.isfinite(band.median)] for band in bands]
     medians = [median for median in medians if len(median)]
     if not medians:
         return View(0.0, 1.0)
-    low, high = min(median.min() for median in medians), max(median.max() for median in medians)
-    view = View(float(low), float(high), is_log=bool(minimized and low > 0 and high > 10 * low))
-    if not view.is_log:
-        usual = np.concatenate([_without_first_fall(median, minimized=minimized) for median in medians])
-        view = View(float(usual.min()), float(usual.max()))
+    usual = np.concatenate([_without_first_fall(median, minimized=minimized) for median in medians])
+    low, high = float(usual.min()), float(usual.max())
+    view = View(low, high, is_log=minimized and low > 0 and high > 10 * low)
     edges = np.concatenate([np.append(band.low, band.high) for band in bands])
     return view.stretched(edges[np.isfinite(edges)], share=0.25).padded(0.04)
 

@@ -1,7 +1,5 @@
 import json
-import os
 from dataclasses import asdict
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,16 +20,12 @@ from policies.halving import Stage
 from sim.model.errors import InputError
 from traces import bundle_names, load_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = json.loads(PRIORS_FILE.read_text(encoding="utf-8"))["families"]
 
 
 @pytest.fixture
-def shared_bundles():
-    folder = Path(os.environ.get("ELASTUNE_SHARED_DATA", ROOT.parent / "shared" / "data")) / "bundles"
-    if not folder.is_dir():
-        pytest.skip("the shared data folder is absent; ELASTUNE_SHARED_DATA can name it")
-    return [folder]
+def shared_bundles(shared_data):
+    return [shared_data / "bundles"]
 
 
 def recorded(scores, direction="minimize", schedule="constant"):

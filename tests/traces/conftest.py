@@ -1,13 +1,8 @@
-"""Tiny literal bundles on disk, and the folder of data that others measured."""
+"""Tiny literal bundles on disk."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
 
 HEADER = """\
 name: toy
@@ -49,12 +44,3 @@ def write_bundle(tmp_path):
         return folder
 
     return write
-
-
-@pytest.fixture
-def shared_data():
-    """The folder of data that others measured, or a skip."""
-    folder = Path(os.environ.get("ELASTUNE_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip("the shared data folder is absent; ELASTUNE_SHARED_DATA can name it")
-    return folder

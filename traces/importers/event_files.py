@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install -e '.[tensorboard]'"
 _SESSION = "_hparams_/session_start_info"
-_LENGTH, _CHECKSUMS = struct.Struct("<Q"), 8
+_HEADER = struct.Struct("<QI")
+"""What a record begins with: the length of its data, and the checksum of that number."""
+_LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 
 
 @dataclass(eq=False)
@@ -51,13 +53,13 @@ def read_event_file(path: Path, wanted: Collection[str]) -> EventFile:
         InvalidTraceError: the file is damaged, or a wanted tag holds no scalar.
     """
     try:
-        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+        from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
     except ImportError as error:
         raise InputError(f"reading event files takes tensorboard: {INSTALL} ({error})") from error
     whole, is_cut_short = _records(path)
     read = EventFile(path, is_cut_short=is_cut_short)
     records = -1
-    for records, event in enumerate(_events(path, EventFileLoader)):
+    for records, event in enumerate(_events(path, LegacyEventFileLoader)):
         read.began = min(read.began, event.wall_time)
         for value in event.summary.value:
             read.tags.add(value.tag)
@@ -67,25 +69,37 @@ def read_event_file(path: Path, wanted: Collection[str]) -> EventFile:
                 scalar = _scalar(path, records + 1, value)
                 read.scalars.setdefault(value.tag, []).append((event.step, scalar, event.wall_time))
     if records + 1 < whole:
-        raise InvalidTraceError(path, "is damaged: its checksum does not fit", row=records + 2)
+        raise _damaged(path, records + 2)
     return read
 
 
 def _records(path: Path) -> tuple[int, bool]:
     """How many whole records a file frames, and whether another one was begun.
 
-    The loader stops at the first record it cannot read and does not tell.
+    The loader stops at the first record that it cannot read, for whichever reason, and does not tell.
+
+    Raises:
+        InvalidTraceError: the length of a record is damaged.
     """
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
     size, position, whole = path.stat().st_size, 0, 0
     with path.open("rb") as file:
-        while position + _LENGTH.size <= size:
+        while position + _HEADER.size <= size:
             file.seek(position)
-            (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
-            end = position + _LENGTH.size + length + _CHECKSUMS
+            head = file.read(_HEADER.size)
+            length, checksum = _HEADER.unpack(head)
+            if masked_crc32c(head[:_LENGTH_BYTES]) != checksum:
+                raise _damaged(path, whole + 1)
+            end = position + _HEADER.size + length + _CHECKSUM_BYTES
             if end > size:
                 break
             position, whole = end, whole + 1
     return whole, position < size
+
+
+def _damaged(path: Path, record: int) -> InvalidTraceError:
+    return InvalidTraceError(path, "is damaged: a checksum does not fit", row=record)
 
 
 def _events(path: Path, loader: Any) -> Any:  # noqa: ANN401  tensorboard ships no types
@@ -100,6 +114,8 @@ def _events(path: Path, loader: Any) -> Any:  # noqa: ANN401  tensorboard ships 
 def _scalar(path: Path, record: int, value: Any) -> float:  # noqa: ANN401  tensorboard ships no types
     from tensorboard.util import tensor_util
 
+    if value.HasField("simple_value"):
+        return float(value.simple_value)
     array = tensor_util.make_ndarray(value.tensor) if value.HasField("tensor") else np.empty(0)
     if array.size != 1 or array.dtype.kind not in "iuf":
         raise InvalidTraceError(path, "is no scalar; name the tag of one", row=record, column=value.tag)

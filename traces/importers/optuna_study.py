@@ -66,11 +66,11 @@ def from_optuna(
     if isinstance(study, str | Path):
         with _opened(str(study)) as storage:
             found = _found(str(study), storage, study_name)
-            recording = _recording(found, f"{study}, study {found.study_name!r}", rules, untimed=untimed)
             described = _directed(description, found)
+            recording = _recording(found, f"{study}, study {found.study_name!r}", rules, untimed=untimed)
     else:
-        recording = _recording(study, f"study {study.study_name!r}", rules, untimed=untimed)
         described = _directed(description, study)
+        recording = _recording(study, f"study {study.study_name!r}", rules, untimed=untimed)
     return write_recording(recording, described, rules, Path(out), overwrite=overwrite)
 
 

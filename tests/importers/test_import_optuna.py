@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sim.model.errors import InputError, InvalidTraceError
+from traces.importers import CurveRules, from_optuna, study_names
+
+optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[optuna]'")
+
+NAN = math.nan
+DROP = CurveRules(incomplete="drop")
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture(params=["optuna.db", "optuna.log"])
+def storage(request, fixtures):
+    """A storage that Optuna wrote; record_optuna.py says what is in it."""
+    return fixtures / request.param
+
+
+@pytest.fixture
+def undirected(described):
+    """A description that leaves the direction to the study."""
+    return replace(described, direction=None, score=None, iteration=None)
+
+
+def test_a_study_becomes_a_bundle(storage, out, undirected):
+    bundle = from_optuna(storage, out, undirected, study_name="toy", rules=DROP)
+    expected = [[(number + 1) / epoch for epoch in (1, 2, 3, 4)] for number in (0, 1, 3, 4, 5, 6)]
+    expected[3][2:] = [NAN, NAN]
+    np.testing.assert_array_equal(bundle.scores, expected)
+    assert bundle.configurations[:2] == [
+        {"lr": 1.0, "layers": 1, "optimizer": "sgd"},
+        {"lr": 0.1, "layers": 2, "optimizer": "adam"},
+    ]
+    assert bundle.configurations[4] == {"lr": 0.1, "layers": 6, "optimizer": None}
+    assert (bundle.direction, bundle.score, bundle.iteration) == ("minimize", "intermediate value", "one step")
+    noted = bundle.notes["imported"]
+    assert noted["trials_by_state"] == {"COMPLETE": 5, "PRUNED": 1, "FAIL": 1}
+    assert noted["trials_dropped_as_incomplete"] == ["2"]
+    assert (out / "configs.csv").read_text().splitlines()[3].startswith("3,")
+
+
+def test_an_iterations_cost_is_the_trials_duration_over_its_iterations(storage, out, undirected):
+    bundle = from_optuna(storage, out, undirected, study_name="toy", rules=DROP)
+    # Trial n took 10 s x (n + 1) per iteration; the mean of 1, 2, 4, 5, 6 and 7 is 25 / 6.
+    assert bundle.iteration_s == pytest.approx(250 / 6)
+    np.testing.assert_allclose(bundle.relative_cost, np.array([1, 2, 4, 5, 6, 7]) * 6 / 25)
+    assert bundle.seconds is None
+    assert bundle.provenance["iteration_s"] == (
+        "measured elsewhere: duration of a trial over its iterations (the parts in between are not recorded), their mean"
+    )
+
+
+def test_cut_curves_keep_pruned_trials_and_the_cost_of_what_was_recorded(storage, out, undirected):
+    bundle = from_optuna(storage, out, undirected, study_name="toy", rules=CurveRules(iterations=2))
+    assert bundle.scores.shape == (7, 2)
+    np.testing.assert_allclose(bundle.relative_cost, np.arange(1, 8) / 4)
+
+
+def test_durations_can_be_left_out(storage, out, undirected):
+    bundle = from_optuna(storage, out, undirected, study_name="toy", rules=DROP, untimed=True)
+    assert (bundle.iteration_s, bundle.relative_cost.tolist()) == (None, [1.0] * 6)
+
+
+def test_a_pruned_trial_is_incomplete_and_did_not_diverge(storage, out, undirected):
+    message = (
+        rf"{storage.name}, study 'toy', column step: trial 2: ends at iteration 2 of 4; 1 of 7 trials are incomplete"
+    )
+    with pytest.raises(InvalidTraceError, match=message):
+        from_optuna(storage, out, undirected, study_name="toy")
+    message = r"trial 2 is PRUNED, which does not mean that it diverged: .*--incomplete drop.*--iterations N"
+    with pytest.raises(InputError, match=message):
+        from_optuna(storage, out, undirected, study_name="toy", rules=CurveRules(incomplete="diverged"))
+
+
+def test_the_direction_is_the_studys(storage, out, undirected):
+    with pytest.raises(InputError, match=r"study 'toy' says minimize, but --direction says maximize"):
+        from_optuna(storage, out, replace(undirected, direction="maximize"), study_name="toy", rules=DROP)
+
+
+def test_reading_changes_nothing(storage, tmp_path, out, undirected):
+    copy = shutil.copy(storage, tmp_path / storage.name)
+    before = hashlib.sha256(copy.read_bytes()).hexdigest()
+    copy.chmod(0o444)
+    from_optuna(copy, out, undirected, study_name="toy", rules=DROP)
+    assert hashlib.sha256(copy.read_bytes()).hexdigest() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([storage.name, "bundles"])
+
+
+def test_a_study_must_be_named_where_there_are_several(fixtures, out, undirected):
+    assert study_names(fixtures / "optuna.db") == ["toy", "two objectives"]
+    with pytest.raises(InputError, match=r"optuna.db holds 2 studies; name one with --study: toy, two objectives"):
+        from_optuna(fixtures / "optuna.db", out, undirected)
+    with pytest.raises(InputError, match=r"there is no study 'tay'; did you mean 'toy'\?"):
+        from_optuna(fixtures / "optuna.db", out, undirected, study_name="tay")
+    assert from_optuna(fixtures / "optuna.log", out, undirected, rules=DROP).trials == 6
+
+
+def test_a_url_may_name_the_file(fixtures, out, undirected):
+    assert from_optuna(f"sqlite:///{fixtures / 'optuna.db'}", out, undirected, study_name="toy", rules=DROP).trials == 6
+
+
+@pytest.mark.parametrize("given", ["absent.db", "sqlite:///absent.db"])
+def test_a_missing_storage_is_an_error_and_is_not_made(tmp_path, monkeypatch, out, undirected, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"absent.db: there is no such file"):
+        from_optuna(given, out, undirected)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\0 and no more", b"{ no journal\n", b'{"op_code": 0}\n'])
+def test_a_file_that_is_no_storage_is_an_error(tmp_path, out, undirected, content):
+    (tmp_path / "study").write_bytes(content)
+    # Optuna takes a last line that is no JSON for one that is still being written.
+    with pytest.raises(
+        InputError, match=r"study(: Optuna cannot read it: | holds 0 studies; there is nothing to import)"
+    ):
+        from_optuna(tmp_path / "study", out, undirected)
+
+
+def test_a_url_of_no_storage_is_an_error(out, undirected):
+    with pytest.raises(InputError, match=r"nosql://somewhere: Optuna cannot read it: "):
+        from_optuna("nosql://somewhere", out, undirected)
+
+
+def test_a_study_in_memory_can_be_given_itself(out, undirected):
+    study = optuna.create_study(direction="maximize", study_name="mine")
+    for number in range(3):
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        for step in range(3):
+            trial.report(number + step / 10, step)
+        study.tell(trial, number)
+    rules = CurveRules(iteration_zero="first")
+    bundle = from_optuna(study, out, undirected, rules=rules)
+    np.testing.assert_allclose(bundle.scores, np.arange(3)[:, None] + np.array([0, 0.1, 0.2]))
+    assert bundle.direction == "maximize"
+    assert bundle.iteration_s > 0
+
+
+def test_a_study_with_two_objectives_has_no_curves(fixtures, out, undirected):
+    with pytest.raises(InputError, match=r"study 'two objectives' has 2 objectives, which report no curves"):
+        from_optuna(fixtures / "optuna.db", out, undirected, study_name="two objectives")
+
+
+def test_a_study_that_reported_nothing_has_no_curves(out, undirected):
+    study = optuna.create_study(study_name="silent")
+    study.tell(study.ask(), 1.0)
+    message = r"study 'silent', column intermediate value: none of its 1 trials reported one \(trial.report\)"
+    with pytest.raises(InvalidTraceError, match=message):
+        from_optuna(study, out, undirected)
+
+
+def test_without_optuna_it_says_what_to_install(fixtures, out, undirected, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna.storages", None)
+    with pytest.raises(InputError, match=r"reading a study takes Optuna: pip install -e '\.\[optuna\]'"):
+        from_optuna(fixtures / "optuna.db", out, undirected)

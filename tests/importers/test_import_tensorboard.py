@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sim.model.errors import InputError, InvalidTraceError
+from traces.importers import CurveRules, EventChoice, from_tensorboard
+
+pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
+
+NAN = math.nan
+CHOICE = EventChoice(tag="val/loss", test_tag="test/loss")
+
+
+@pytest.fixture
+def runs(fixtures, tmp_path):
+    """A copy of the runs that a SummaryWriter wrote; record_tensorboard.py says what is in them."""
+    return shutil.copytree(fixtures / "tensorboard", tmp_path / "runs")
+
+
+def events_of(run):
+    return sorted(run.glob("events*"))
+
+
+def test_a_folder_of_runs_becomes_a_bundle(runs, out, described):
+    bundle = from_tensorboard(runs, out, replace(described, score=None, iteration=None), choice=CHOICE)
+    loss = np.array([[(run + 1) / step for step in (1, 2, 3, 4)] for run in range(3)])
+    loss[1, 3] = NAN
+    np.testing.assert_allclose(bundle.scores, loss, rtol=1e-7)
+    np.testing.assert_allclose(bundle.test_scores, loss + 1, rtol=1e-7)
+    assert bundle.configurations == [
+        {"layers": 2, "lr": 0.1, "optimizer": "sgd"},
+        {"layers": 3, "lr": 0.01, "optimizer": "sgd"},
+        {"layers": 4, "lr": 0.001, "optimizer": "adam"},
+    ]
+    assert (bundle.score, bundle.iteration) == ("val/loss", "100 of the recorded step")
+    assert (out / "trials.csv").read_text().split() == ["trial,recorded_as", "0,run-0", "1,run-1", "2,run-2"]
+
+
+def test_the_hour_between_the_parts_of_a_restarted_run_is_no_iteration(runs, out, described):
+    bundle = from_tensorboard(runs, out, described, choice=CHOICE)
+    # Steps of run n took 1 + n seconds; the first of each file has no predecessor there: 4 of 12 points.
+    assert bundle.seconds.tolist() == [[1.0] * 4, [2.0] * 4, [3.0] * 4]
+    assert (bundle.iteration_s, bundle.relative_cost.tolist()) == (2.0, [0.5, 1.0, 1.5])
+    assert bundle.notes["imported"]["points_redone_after_a_restart"] == 1
+    assert bundle.provenance["iteration_s"] == (
+        "measured elsewhere: wall time between points, assumed to be the median of its run at the first of a file (4 of 12),"
+        " their mean"
+    )
+
+
+def test_a_run_that_has_one_point_is_taken_to_be_as_slow_as_the_middle_of_all(runs, out, described):
+    bundle = from_tensorboard(runs, out, described, choice=CHOICE, rules=CurveRules(iterations=1))
+    assert bundle.seconds[:, 0].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_seconds_can_be_left_out(runs, out, described):
+    assert from_tensorboard(runs, out, described, choice=CHOICE, untimed=True).seconds is None
+
+
+def test_files_are_told_as_they_are_read(runs, out, described):
+    told = []
+    from_tensorboard(runs, out, described, choice=CHOICE, on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
+def test_a_tag_that_no_run_has_is_an_error_that_names_the_nearest(runs, out, described):
+    with pytest.raises(
+        InvalidTraceError, match=r"runs, column val/los: no run has this tag; did you mean 'val/loss'\?"
+    ):
+        from_tensorboard(runs, out, described, choice=EventChoice(tag="val/los"))
+
+
+def test_a_test_score_that_is_missing_somewhere_is_an_error(runs, out, described):
+    with pytest.raises(
+        InvalidTraceError, match=r"run-0, column best: has no such scalar at step 100, where it has a score"
+    ):
+        from_tensorboard(runs, out, described, choice=replace(CHOICE, test_tag="best"))
+
+
+def test_a_tag_that_holds_no_scalar_is_an_error(runs, out, described):
+    message = r"row 2, column _hparams_/experiment: is no scalar; name the tag of one"
+    with pytest.raises(InvalidTraceError, match=message):
+        from_tensorboard(runs, out, described, choice=EventChoice(tag="_hparams_/experiment"))
+
+
+def test_scalars_of_tensorflow_2_are_tensors_and_are_read_too(tmp_path, out, described):
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.util.tensor_util import make_tensor_proto
+
+    writer = EventFileWriter(str(tmp_path / "runs" / "only"))
+    for step in (1, 2):
+        value = summary_pb2.Summary.Value(tag="loss", tensor=make_tensor_proto(np.float32(1 / step)))
+        event = event_pb2.Event(step=step, wall_time=10.0 * step, summary=summary_pb2.Summary(value=[value]))
+        writer.add_event(event)
+    writer.close()
+    bundle = from_tensorboard(tmp_path / "runs", out, described, choice=EventChoice(tag="loss"))
+    assert (bundle.scores.tolist(), bundle.seconds.tolist()) == ([[1.0, 0.5]], [[10.0, 10.0]])
+
+
+def test_a_file_that_was_cut_short_counts_up_to_there_and_is_told(runs, out, described):
+    file = events_of(runs / "run-0")[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    bundle = from_tensorboard(runs, out, described, choice=EventChoice(tag="val/loss"))
+    assert bundle.scores[0].tolist()[-1] == 0.25
+    assert bundle.notes["imported"]["event_files_cut_short"] == 1
+
+
+@pytest.mark.parametrize("place", range(1, 466, 31))
+def test_a_damaged_byte_is_an_error_that_names_file_and_record(runs, out, described, place):
+    file = events_of(runs / "run-0")[0]
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0xFF
+    file.write_bytes(bytes(content))
+    with pytest.raises(InvalidTraceError, match=r"run-0/events\S+, row \d+: is damaged"):
+        from_tensorboard(runs, out, described, choice=CHOICE)
+
+
+def test_a_run_that_was_killed_early_is_incomplete(runs, out, described):
+    events_of(runs / "run-2")[1].unlink()
+    message = r"runs, column step: trial run-2: ends at iteration 3 of 4; 1 of 3 trials are incomplete"
+    with pytest.raises(InvalidTraceError, match=message):
+        from_tensorboard(runs, out, described, choice=CHOICE)
+    bundle = from_tensorboard(runs, out, described, choice=CHOICE, rules=CurveRules(incomplete="drop"))
+    assert bundle.notes["imported"]["trials_dropped_as_incomplete"] == ["run-2"]
+
+
+def test_hyperparameters_may_stand_in_a_file_of_any_name_and_be_nested(runs, out, described):
+    for number in range(3):
+        text = f'{{"optimizer": {{"lr": 0.{number + 1}, "betas": [0.9, 0.99]}}, "seed": null}}'
+        (runs / f"run-{number}" / "config.json").write_text(text)
+    bundle = from_tensorboard(runs, out, described, choice=replace(CHOICE, hyperparameters="config.json"))
+    assert bundle.configurations[1] == {"optimizer.lr": 0.2, "optimizer.betas": "[0.9, 0.99]", "seed": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"run-2: has no hyperparameters, but other runs have: .*hparams.yaml, hparams.json, params.json"),
+        ("[]", r"run-2/hparams.yaml: holds a list, but must hold names and values"),
+        ("a: [", r"run-2/hparams.yaml: is malformed"),
+        ("!!python/object:os.system {}", r"run-2/hparams.yaml: is malformed"),
+    ],
+)
+def test_missing_and_malformed_hyperparameters_are_an_error_that_names_the_run(runs, out, described, content, message):
+    file = runs / "run-2" / "hparams.yaml"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InvalidTraceError, match=message):
+        from_tensorboard(runs, out, described, choice=CHOICE)
+
+
+def test_a_missing_file_of_hyperparameters_is_named(runs, out, described):
+    with pytest.raises(InvalidTraceError, match=r"run-0/config.json: cannot be read: No such file"):
+        from_tensorboard(runs, out, described, choice=replace(CHOICE, hyperparameters="config.json"))
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path, out, described):
+    with pytest.raises(InvalidTraceError, match=r"holds no event file \(\*tfevents\*\), nor do the folders below it"):
+        from_tensorboard(tmp_path, out, described, choice=CHOICE)
+    with pytest.raises(InputError, match=r"absent: there is no such folder"):
+        from_tensorboard(tmp_path / "absent", out, described, choice=CHOICE)
+
+
+def test_an_empty_event_file_is_no_harm(runs, out, described):
+    (runs / "run-0" / "events.out.tfevents.1.machine.2.0").touch()
+    assert from_tensorboard(runs, out, described, choice=CHOICE).trials == 3
+
+
+def test_without_tensorboard_it_says_what_to_install(runs, out, described, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_file_loader", None)
+    with pytest.raises(InputError, match=r"reading event files takes tensorboard: pip install -e '\.\[tensorboard\]'"):
+        from_tensorboard(runs, out, described, choice=CHOICE)
