@@ -89,11 +89,20 @@ class Table:
                 raise self.wrong(row, column, problem) from None
         return numbers
 
-    def texts(self, column: str) -> list[str]:
-        """The cells as stripped text, empty where one is."""
-        cells = self.frame[column]
+    def texts(self, column: str, rows: np.ndarray | None = None) -> list[str]:
+        """The cells (of some rows) as stripped text, empty where one is."""
+        cells = self.frame[column] if rows is None else self.frame[column].iloc[rows]
         missing = cells.isna().to_numpy()
         return ["" if gone else str(cell).strip() for cell, gone in zip(cells.tolist(), missing, strict=True)]
+
+    def kinds(self, column: str) -> np.ndarray:
+        """(rows,) int: equal where cells are, empty ones included."""
+        import pandas as pd
+
+        cells = self.frame[column]
+        if cells.dtype.kind in "biuf":
+            return pd.factorize(cells)[0]
+        return pd.factorize(np.array(self.texts(column), dtype=object))[0]
 
     def labels(self, column: str) -> list[str]:
         """The same for cells that name something: none is empty, and 3.0 is 3.

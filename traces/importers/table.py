@@ -170,15 +170,13 @@ def _in_points(
     if _COST in wanted:
         wanted.remove(_COST)
         cost = _costs(table, _COST)[first]
-    texts = {name: [cells[row] for row in first] for name in wanted for cells in [table.texts(name)]}
+    texts = {name: table.texts(name, first) for name in wanted}
     return _Configured(labels, texts, cost), [name for name in rest if name not in {*wanted, _COST}]
 
 
 def _varies(table: Table, name: str, codes: np.ndarray, first: np.ndarray) -> int | None:
     """The first row whose cell is not that of its trial's first row, or None."""
-    import pandas as pd
-
-    kinds = pd.factorize(np.array(table.texts(name), dtype=object))[0]
+    kinds = table.kinds(name)
     differing = np.flatnonzero(kinds != kinds[first][codes])
     return int(differing[0]) if differing.size else None
 
