@@ -146,7 +146,8 @@ def test_progress_counts_runs():
 
 
 def test_all_policies_are_the_default_and_elastic_ones_also_at_whole_machines():
-    assert default_policies(spec_of()) == (*POLICIES, "asha-elastic:gpus_per_trial=4", "sha-elastic:gpus_per_trial=4")
+    elastic = ("asha-elastic", "random-elastic", "hyperband-elastic", "sha-elastic")
+    assert default_policies(spec_of()) == (*POLICIES, *(f"{name}:gpus_per_trial=4" for name in elastic))
     single = RunSpec.of(**{**spec_of().to_dict(), "cloud": {"instance_type": "p3.2xlarge"}})
     assert default_policies(single) == tuple(POLICIES)
 
