@@ -2,20 +2,26 @@
 
 Partial plans carry their machines by age. One is dropped only if another that holds as many machines is as soon and cannot
 become dearer whatever follows: its accrued price and all that minimum and rounding may still add to it are at most the
-other's accrued price; or if its machines are as old, one by one. Partial plans whose least further time and cost already
-exceed a known plan are cut off. Of more than `MOST_PARTIALS` after a stage only so many are kept, with a warning: then the
-frontier may miss plans (large jobs on machines billed by the hour).
+other's accrued price; or if its machines are as old, one by one. Partial plans whose least further time and cost
+cannot beat the known plans are cut off. Of more than `MOST_PARTIALS` after a stage only so many are kept, with a warning:
+then the frontier may miss plans (large jobs on machines billed by the hour).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from policies.planning.estimate import Leases, lead_s
-from policies.planning.spaces import by_instances, holding
+from policies.planning.hulls import Hull
+from policies.planning.labels import TIME_GRAIN_S
+from policies.planning.lateness import ON_TIME, Lateness, growth_class
+from policies.planning.spaces import by_instances, holding, tails_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +29,8 @@ if TYPE_CHECKING:
     from policies.planning.plan import Allocation, Plan, Terms
     from policies.planning.spaces import Choice, Space
 
-MOST_PARTIALS = 1500
-"""Partial plans that are followed from stage to stage: about 20 s for 7 stages on up to 32 machines."""
+MOST_PARTIALS = 2500
+"""Partial plans that are followed from stage to stage: half a minute for 7 stages on 16 machines billed by the hour."""
 
 
 class InexactFrontierWarning(UserWarning):
@@ -36,7 +42,8 @@ class _Partial:
     """A plan up to the end of some stage.
 
     Attributes:
-        time_s: its end.
+        time_s: its end, by which machines are billed.
+        spread: its lateness so far, all stages together, where percentiles count.
         leases: its machines.
         accrued_usd: what was billed, and the machines held by their ages alone.
         margin_usd: the most that minimum and rounding may still add.
@@ -46,6 +53,7 @@ class _Partial:
     """
 
     time_s: float
+    spread: Lateness
     leases: Leases
     accrued_usd: float
     margin_usd: float
@@ -53,8 +61,22 @@ class _Partial:
     picked: tuple[Choice, ...]
     lead_s: float
 
-    def beats(self, other: _Partial) -> bool:
-        """Whether the other, which holds as many machines and is no sooner, can be dropped."""
+    def late_s(self, added_tail_s2: float) -> float:
+        """Its end, or its 95th percentile if so much were added to its tail."""
+        return self.time_s + self.spread.shift_s + math.sqrt(self.spread.tail_s2 + added_tail_s2)
+
+    def beats(self, other: _Partial, most_tail_s2: float) -> bool:
+        """Whether the other, which holds as many machines and is no sooner, can be dropped.
+
+        Args:
+            other: a partial plan that is as late or later if the least is added to both tails.
+            most_tail_s2: the most that may be added.
+        """
+        if (
+            self.late_s(most_tail_s2) > other.late_s(most_tail_s2) + TIME_GRAIN_S
+            or self.time_s > other.time_s + TIME_GRAIN_S
+        ):
+            return False
         if self.accrued_usd + self.margin_usd <= other.accrued_usd:
             return True
         return self.accrued_usd <= other.accrued_usd and self.leases.ages(self.time_s) == other.leases.ages(
@@ -75,16 +97,15 @@ def aged_allocations(
         known: plans of the space, priced exactly.
     """
     profile = terms.profile
-    usd_per_s = terms.usd_per_s
-    partials = [_Partial(0.0, Leases(terms, live_instances), 0.0, 0.0, (), (), 0.0)]
+    limits = _Limits(per_stage, terms, known)
+    partials = [_Partial(0.0, ON_TIME, Leases(terms, live_instances), 0.0, 0.0, (), (), 0.0)]
+    tails_s2 = tails_from(per_stage)
     for index, stage in enumerate(per_stage):
         sync_s = profile.sync_s if index < len(per_stage) - 1 else 0.0
-        later = per_stage[index + 1 :]
-        later_s = sum(min(c.train_s for c in s) for s in later) + max(len(later) - 1, 0) * profile.sync_s
-        later_usd = sum(min(c.train_s * c.instances for c in s) for s in later) * usd_per_s
         extended = _extended(partials, stage, terms, space, live_instances, sync_s)
-        within = (p for p in extended if not _is_cut_off(p, later_s, later_usd, known, terms))
-        partials = _at_most(_undominated(within), MOST_PARTIALS)
+        least_s2, most_s2 = tails_s2[index + 1]
+        within = (p for p in extended if limits.may_improve(p, index, least_s2))
+        partials = _at_most(_undominated(within, least_s2, most_s2), MOST_PARTIALS)
     found = [holding(p.picked, p.held, live_instances, prefetches=space == "wide") for p in partials]
     return [*found, *(list(plan.allocations) for plan in known)]
 
@@ -98,7 +119,9 @@ def _extended(
     for partial in partials:
         before = partial.held[-1] if partial.held else live
         for held, of_stage in options.items():
+            growth = growth_class(held - before)
             for _, choice in of_stage:
+                late = choice.late(growth)
                 leases = partial.leases.copy()
                 ahead_s = partial.lead_s if held > before else 0.0
                 start_s = partial.time_s + leases.resize(held, partial.time_s, ahead_s)
@@ -106,6 +129,7 @@ def _extended(
                 time_s = start_s + busy_s
                 yield _Partial(
                     time_s,
+                    Lateness(partial.spread.shift_s + late.shift_s, partial.spread.tail_s2 + late.tail_s2),
                     leases,
                     leases.accrued_usd(time_s),
                     leases.margin_usd(time_s),
@@ -115,13 +139,41 @@ def _extended(
                 )
 
 
-def _is_cut_off(partial: _Partial, later_s: float, later_usd: float, known: Sequence[Plan], terms: Terms) -> bool:
-    """Whether whatever follows breaks a limit, or is no better than a known plan."""
-    least_s = partial.time_s + later_s
-    least_usd = max(partial.accrued_usd + later_usd, partial.leases.paid_usd(partial.time_s))
-    if least_s > terms.deadline_s + 1e-6 or least_usd > terms.budget_usd * (1 + 1e-9) + 1e-9:
-        return True
-    return any(plan.makespan_s <= least_s and plan.cost_usd <= least_usd for plan in known)
+class _Limits:
+    """What a partial plan must be able to undercut: deadline, budget and the known plans."""
+
+    def __init__(self, per_stage: Sequence[Sequence[Choice]], terms: Terms, known: Sequence[Plan]) -> None:
+        efficient = sorted(known, key=lambda plan: (plan.promised_s, plan.cost_usd))
+        # Sooner than the first plan whatever it costs, sooner than the second for less than the first, and so on.
+        self._before_s = np.array([*(plan.promised_s for plan in efficient), terms.deadline_s + 1e-6])
+        self._before_s = np.minimum(self._before_s, terms.deadline_s + 1e-6)
+        costs_usd = np.minimum.accumulate([math.inf, *(plan.cost_usd for plan in efficient)])
+        self._below_usd = np.minimum(costs_usd, terms.budget_usd * (1 + 1e-9) + 1e-9)
+        usd_per_s, sync_s = terms.usd_per_s, terms.profile.sync_s
+        self._later = [
+            Hull.total([_least_bill(stage, usd_per_s) for stage in per_stage[index + 1 :]])
+            for index in range(len(per_stage) - 1)
+        ]
+        self._barriers_s = [max(len(per_stage) - 2 - index, 0) * sync_s for index in range(len(per_stage))]
+
+    def may_improve(self, partial: _Partial, index: int, least_tail_s2: float) -> bool:
+        """Whether a plan that goes on from it after this stage may keep the limits and beat all known plans."""
+        left_s = self._before_s - (partial.late_s(least_tail_s2) + self._barriers_s[index])
+        if index == len(self._later):
+            return bool(((left_s >= 0) & (partial.leases.paid_usd(partial.time_s) < self._below_usd)).any())
+        times_s, amounts_usd = zip(*self._later[index].points, strict=True)
+        least_usd = partial.accrued_usd + np.interp(left_s, times_s, amounts_usd, left=math.inf)
+        # What is paid so far is paid, whatever of it is still used.
+        least_usd = np.maximum(least_usd, partial.leases.paid_usd(partial.time_s))
+        return bool((least_usd < self._below_usd).any())
+
+
+def _least_bill(stage: Sequence[Choice], usd_per_s: float) -> Hull:
+    """Of a stage whose machines are there, without minimum and rounding, by its seconds (with the least lateness)."""
+    return Hull.below(
+        (choice.train_s + min(late.shift_s for late in choice.lateness), choice.train_s * choice.instances * usd_per_s)
+        for choice in stage
+    )
 
 
 def _at_most(partials: list[list[_Partial]], most: int) -> list[_Partial]:
@@ -139,11 +191,11 @@ def _at_most(partials: list[list[_Partial]], most: int) -> list[_Partial]:
     return [partial for partial, _ in zip(by_turns, range(most), strict=False)]
 
 
-def _undominated(partials: Iterator[_Partial]) -> list[list[_Partial]]:
-    """By machines held: those that none beats."""
-    kept: dict[int, list[_Partial]] = {}
-    for partial in sorted(partials, key=lambda p: (p.time_s, p.accrued_usd)):
-        rivals = kept.setdefault(partial.held[-1], [])
-        if not any(rival.beats(partial) for rival in rivals):
+def _undominated(partials: Iterator[_Partial], least_tail_s2: float, most_tail_s2: float) -> list[list[_Partial]]:
+    """By machines held and lead: those that none beats."""
+    kept: dict[tuple[int, float], list[_Partial]] = {}
+    for partial in sorted(partials, key=lambda p: (p.late_s(least_tail_s2), p.accrued_usd)):
+        rivals = kept.setdefault((partial.held[-1], partial.lead_s), [])
+        if not any(rival.beats(partial, most_tail_s2) for rival in rivals):
             rivals.append(partial)
     return list(kept.values())

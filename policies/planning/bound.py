@@ -10,46 +10,21 @@ It holds for plans from nothing, expected and realised without randomness alike,
 
 from __future__ import annotations
 
-import heapq
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policies.planning.estimate import function_usd
+from policies.planning.hulls import Hull
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from policies.halving import Stage
+    from policies.planning.hulls import Point
     from policies.planning.plan import Plan, Terms
-
-    Point = tuple[float, float]
 
 SLACK = 1e-9
 """The bound is lowered by this share, so that rounding cannot lift it above a plan that attains it."""
-
-
-@dataclass(frozen=True)
-class _Hull:
-    """Least GPU-seconds (or function price) of one stage by its seconds.
-
-    Attributes:
-        points: (seconds, amount), fastest first, convex and falling.
-    """
-
-    points: tuple[Point, ...]
-
-    def at(self, seconds: float) -> float:
-        """The least amount in so many seconds; infinite in fewer than it takes at least."""
-        before = self.points[0]
-        if seconds < before[0]:
-            return math.inf
-        for after in self.points[1:]:
-            if seconds < after[0]:
-                share = (seconds - before[0]) / (after[0] - before[0])
-                return before[1] + share * (after[1] - before[1])
-            before = after
-        return before[1]
 
 
 class Bound:
@@ -62,13 +37,12 @@ class Bound:
     def __init__(self, stages: Sequence[Stage], terms: Terms) -> None:
         self._terms = terms
         work = [_gangs(stage, terms, is_first=index == 0) for index, stage in enumerate(stages)]
-        self._hulls = [_capped(_lower_hull(points), terms.max_gpus) for points in work]
-        self._function_hulls = (
-            []
-            if terms.is_per_instance
-            else [
-                # The quota caps what is done at a time, not what it costs: cut in time where the work hull is.
-                _cut(_lower_hull(_functions(stage, terms, is_first=index == 0)), self._hulls[index].points[0][0])
+        self._hulls = [_capped(Hull.below(points), terms.max_gpus) for points in work]
+        self._work = Hull.total(self._hulls)
+        # The quota caps what is done at a time, not what it costs: cut in time where the work hull is.
+        self._functions = Hull.total(
+            [
+                Hull.below(_functions(stage, terms, is_first=index == 0)).from_(self._hulls[index].points[0][0])
                 for index, stage in enumerate(stages)
             ]
         )
@@ -82,10 +56,10 @@ class Bound:
             return math.inf
         training_s = max(makespan_s * (1 + SLACK) - self._fixed_s, 0.0)
         terms = self._terms
-        gpu_s = _least_sum(self._hulls, training_s)
+        gpu_s = self._work.at(max(training_s, self._work.points[0][0]))
         machines = self._machines(gpu_s, training_s)
         if not terms.is_per_instance:
-            functions_usd = _least_sum(self._function_hulls, training_s)
+            functions_usd = self._functions.at(max(training_s, self._functions.points[0][0]))
             return (functions_usd + machines * terms.ingress_usd) * (1 - SLACK)
         used_s = gpu_s / terms.gpus_per_instance + self._barriers_s
         rule, release_s = terms.price_book.billing, terms.price_book.release_s
@@ -128,57 +102,15 @@ def _functions(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:
     return [(each_s, stage.trials * function_usd(terms, p, each_s)) for p, each_s in seconds]
 
 
-def _lower_hull(points: Sequence[Point]) -> _Hull:
-    """The falling part of the lower convex hull, fastest first."""
-    hull: list[Point] = []
-    least = math.inf
-    for point in sorted(points):
-        if point[1] >= least:
-            continue
-        least = point[1]
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    return _Hull(tuple(hull))
-
-
-def _slope(fast: Point, slow: Point) -> float:
-    return (slow[1] - fast[1]) / (slow[0] - fast[0])
-
-
-def _capped(hull: _Hull, gpus: int) -> _Hull:
+def _capped(hull: Hull, gpus: int) -> Hull:
     """The hull where at most so many GPUs are held: from where its work fits into them."""
     last_s, last = hull.points[-1]
     if last > gpus * last_s:
-        return _Hull(((last / gpus, last),))
+        return Hull(((last / gpus, last),))
     low_s, high_s = hull.points[0][0], last_s
     if hull.at(low_s) <= gpus * low_s:
         return hull
     for _ in range(100):
         middle_s = (low_s + high_s) / 2
         low_s, high_s = (low_s, middle_s) if hull.at(middle_s) <= gpus * middle_s else (middle_s, high_s)
-    return _cut(hull, low_s)
-
-
-def _cut(hull: _Hull, from_s: float) -> _Hull:
-    """The hull from there on."""
-    if from_s <= hull.points[0][0]:
-        return hull
-    return _Hull(((from_s, hull.at(from_s)), *(point for point in hull.points if point[0] > from_s)))
-
-
-def _least_sum(hulls: Sequence[_Hull], seconds: float) -> float:
-    """The least sum of amounts in so many seconds together: slack goes where a second saves most."""
-    amount = math.fsum(hull.points[0][1] for hull in hulls)
-    slack_s = seconds - math.fsum(hull.points[0][0] for hull in hulls)
-    steps = [(_slope(*hull.points[:2]), number, 0) for number, hull in enumerate(hulls) if len(hull.points) > 1]
-    heapq.heapify(steps)
-    while steps and slack_s > 0:
-        slope, number, at = heapq.heappop(steps)
-        points = hulls[number].points
-        taken_s = min(points[at + 1][0] - points[at][0], slack_s)
-        slack_s -= taken_s
-        amount += taken_s * slope
-        if at + 2 < len(points):
-            heapq.heappush(steps, (_slope(points[at + 1], points[at + 2]), number, at + 1))
-    return amount
+    return hull.from_(low_s)

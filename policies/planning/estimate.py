@@ -68,8 +68,7 @@ def estimate(
         now_s += leases.resize(allocation.instances, now_s, ahead_s)
         is_first = index == 0 and not is_resumed
         segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
-        stretch = expected_stretch(terms.profile.stragglers, stage.iterations, allocation)
-        busy_s = allocation.waves * segment_s * stretch
+        busy_s = expected_s(stage, allocation, terms, is_first=is_first)
         functions_usd += allocation.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
         if index < len(stages) - 1:
             busy_s += sync_s
@@ -97,8 +96,15 @@ def lead_s(busy_s: float, startup_s: float) -> float:
     return min(busy_s, startup_s)
 
 
+def expected_s(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: bool) -> float:
+    """Expected seconds of a stage from when all its machines are there to its last checkpoint."""
+    stretch = expected_stretch(terms.profile.stragglers, stage.iterations, allocation)
+    segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first, stretch=stretch)
+    return allocation.waves * segment_s
+
+
 def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Allocation) -> float:
-    """Expected duration of a stage over its mean: the slowest of the gangs that train side by side. At least 1."""
+    """Expected training seconds of a stage over their mean: the slowest of the gangs that train side by side. At least 1."""
     if not stragglers.any or allocation.gangs == 1:
         return 1.0
     variance = (

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from policies.halving import Stage
+    from policies.planning.lateness import Makespan
     from policies.planning.plan import Plan, Terms
     from policies.planning.spaces import Space
     from sim.model.protocols import Scaling
@@ -56,9 +57,13 @@ def offers(
 def cheapest_of(offered: Sequence[Terms], planner: Callable[[Terms], Plan | None]) -> Plan | None:
     """The cheapest plan that the planner makes for any of the types, the soonest of equally cheap ones; None for none."""
     plans = [plan for terms in offered if (plan := planner(terms)) is not None]
-    return min(plans, key=lambda plan: (plan.cost_usd, plan.makespan_s), default=None)
+    return min(plans, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
 
 
-def frontier_of(stages: Sequence[Stage], offered: Sequence[Terms], *, space: Space = "wide") -> list[Plan]:
+def frontier_of(
+    stages: Sequence[Stage], offered: Sequence[Terms], *, space: Space = "wide", makespan: Makespan = "mean"
+) -> list[Plan]:
     """The efficient plans of all types together, fastest first; `Plan.instance_type` says which."""
-    return efficient_plans(plan for terms in offered for plan in frontier(stages, terms, space=space))
+    return efficient_plans(
+        plan for terms in offered for plan in frontier(stages, terms, space=space, makespan=makespan)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ class Machines:
     Attributes:
         held: how many, in every sample.
         started: how many were asked for in all.
+        samples: how many courses are followed.
         usd: (samples,) the bill of those given back.
     """
 
@@ -33,7 +35,7 @@ class Machines:
         self.usd = np.zeros(samples)
         self._terms = terms
         self._rng = rng
-        self._samples = samples
+        self.samples = samples
         self._billed_from_s = np.empty((samples, 0))
         self._counts = np.empty((samples, 0))
         self._ready_s: Floats = np.empty((samples, 0))
@@ -47,9 +49,9 @@ class Machines:
         billed_from_s = launched_s if rule.bills_startup else ready_s
         columns = billed_from_s.shape[1]
         self._billed_from_s = np.concatenate((self._billed_from_s, billed_from_s), axis=1)
-        each = np.full((self._samples, columns), instances / columns)
+        each = np.full((self.samples, columns), instances / columns)
         self._counts = np.concatenate((self._counts, each), axis=1)
-        booting_s = np.broadcast_to(ready_s, (self._samples, instances))
+        booting_s = np.broadcast_to(ready_s, (self.samples, instances))
         self._ready_s = np.sort(np.concatenate((self._ready_s, booting_s), axis=1), axis=1)
         self.held += instances
         self.started += instances
@@ -57,9 +59,14 @@ class Machines:
     def _draw_s(self, delay: Delay, instances: int) -> Floats:
         """(samples, machines) waiting times, or (samples, 1) where they are all the same."""
         if delay.cv == 0 or delay.mean_s == 0:
-            return np.full((self._samples, 1), delay.mean_s)
-        variance = np.log1p(delay.cv**2)
-        return self._rng.lognormal(np.log(delay.mean_s) - variance / 2, np.sqrt(variance), (self._samples, instances))
+            return np.full((self.samples, 1), delay.mean_s)
+        variance = math.log1p(delay.cv**2)
+        # Single precision is finer than any number of samples could tell, and twice as fast.
+        drawn_s: Floats = self._rng.standard_normal((self.samples, instances), np.float32)
+        drawn_s *= np.float32(math.sqrt(variance))
+        np.exp(drawn_s, out=drawn_s)
+        drawn_s *= np.float32(delay.mean_s * math.exp(-variance / 2))
+        return drawn_s
 
     def offsets_s(self, now_s: Floats) -> tuple[int, Floats]:
         """Machines ready now, and for the others how long they still take.

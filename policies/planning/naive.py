@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.planning.estimate import estimate
+from policies.planning.lateness import estimator
 from policies.planning.plan import Allocation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from policies.halving import Stage
+    from policies.planning.lateness import Makespan
     from policies.planning.plan import Plan, Terms
 
 
-def naive_plan(stages: Sequence[Stage], terms: Terms, gpus_per_trial: int) -> Plan | None:
+def naive_plan(
+    stages: Sequence[Stage], terms: Terms, gpus_per_trial: int, *, makespan: Makespan = "mean"
+) -> Plan | None:
     """The plan, whatever deadline and budget are; None where such a gang cannot be had.
 
     Machines follow the need of each stage; where the quota is smaller than a stage, its trials take turns.
@@ -27,4 +30,4 @@ def naive_plan(stages: Sequence[Stage], terms: Terms, gpus_per_trial: int) -> Pl
         Allocation(stage.trials, count * gpus_per_trial, gpus_per_trial, terms.gpus_per_instance)
         for stage, count in zip(stages, gangs, strict=True)
     ]
-    return estimate(stages, allocations, terms)
+    return estimator(stages, terms, makespan)(allocations)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from policies.planning.estimate import expected_stretch
+from policies.planning.estimate import expected_s
 from policies.planning.plan import Allocation
 from sim.billing import metered_usd
 from sim.model.prices import SECONDS_PER_HOUR
@@ -45,8 +45,7 @@ def option(
     """
     allocation = Allocation(stage.trials, gpus, gpus_per_trial, terms.gpus_per_instance)
     segment_s = terms.segment_s(stage.iterations, gpus_per_trial, is_first=is_first)
-    stretch = expected_stretch(terms.profile.stragglers, stage.iterations, allocation)
-    seconds = allocation.waves * segment_s * stretch
+    seconds = expected_s(stage, allocation, terms, is_first=is_first)
     if terms.price_book.billing.model == "per-function":
         usd_per_hour = terms.usd_per_hour * gpus_per_trial / terms.gpus_per_instance
         usd = stage.trials * metered_usd(terms.price_book.billing, usd_per_hour, segment_s)

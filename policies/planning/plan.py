@@ -95,7 +95,7 @@ class Terms:
         most = max(allocation.instances for allocation in plan.allocations)
         # The run ends a moment before the money does, as well.
         margin_usd = 2 * MARGIN_S * most * self.usd_per_hour / SECONDS_PER_HOUR
-        return plan.makespan_s <= self.deadline_s and plan.cost_usd + margin_usd <= self.budget_usd
+        return plan.promised_s <= self.deadline_s and plan.cost_usd + margin_usd <= self.budget_usd
 
     @property
     def gpus_per_instance(self) -> int:
@@ -169,12 +169,18 @@ class Terms:
         """Believed speed-up of a gang on as few nodes as it fits on."""
         return self.profile.scaling.speedup(gpus, -(-gpus // self.gpus_per_instance))
 
-    def segment_s(self, iterations: int, gpus_per_trial: int, *, is_first: bool) -> float:
-        """Mean seconds of one segment: launch or resume, training, checkpoint."""
-        profile = self.profile
-        iteration_s = profile.iteration_s / self.speedup(gpus_per_trial)
-        launch_s = profile.timings.launch_s if is_first else profile.timings.resume_s
-        return launch_s + iterations * iteration_s + profile.timings.checkpoint_s
+    def fixed_s(self, *, is_first: bool) -> float:
+        """Seconds of one segment that do not vary: launch or resume, and checkpoint."""
+        timings = self.profile.timings
+        return (timings.launch_s if is_first else timings.resume_s) + timings.checkpoint_s
+
+    def train_s(self, iterations: int, gpus_per_trial: int) -> float:
+        """Mean seconds of these iterations on a gang of this size."""
+        return iterations * (self.profile.iteration_s / self.speedup(gpus_per_trial))
+
+    def segment_s(self, iterations: int, gpus_per_trial: int, *, is_first: bool, stretch: float = 1.0) -> float:
+        """Mean seconds of one segment: launch or resume, training (so many times its mean), checkpoint."""
+        return self.fixed_s(is_first=is_first) + self.train_s(iterations, gpus_per_trial) * stretch
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,7 @@ class Plan:
         prefetch_after_s: (stages,) seconds after the start of each stage at which the machines of the next are asked for;
             None where they are asked for at the barrier.
         instance_type: name of the machines.
+        makespan_p95_s: by when it ends with 95 % probability, where that was asked for; see `policies.planning.lateness`.
     """
 
     stages: tuple[Stage, ...]
@@ -195,6 +202,12 @@ class Plan:
     cost_usd: float
     prefetch_after_s: tuple[float | None, ...] = ()
     instance_type: str = ""
+    makespan_p95_s: float | None = None
+
+    @property
+    def promised_s(self) -> float:
+        """What is compared with a deadline: the 95th percentile where it was asked for, the expected makespan otherwise."""
+        return self.makespan_s if self.makespan_p95_s is None else self.makespan_p95_s
 
     @property
     def gpus_per_stage(self) -> tuple[int, ...]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from policies.planning.estimate import estimate
+from policies.planning.lateness import estimator
 from policies.planning.plan import Allocation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from policies.halving import Stage
+    from policies.planning.lateness import Makespan
     from policies.planning.plan import Plan, Terms
+
+    PlannedAt = Callable[[Sequence[int]], Plan]
+    """The plan at these levels, one per stage."""
 
 WARM_STARTS = (1, 2, 3, 4)
 """Multiples of the static optimum the descent starts from."""
@@ -35,6 +38,7 @@ def rubberband_plan(
     terms: Terms,
     *,
     steps: Literal["next", "all"] = "all",
+    makespan: Makespan = "mean",
     live_instances: int = 0,
     is_resumed: bool = False,
 ) -> Plan | None:
@@ -48,20 +52,25 @@ def rubberband_plan(
         terms: profile, prices, limits.
         steps: "next" considers only each stage's next lower level, as recalled of the paper; "all" every lower level, which
             does not get stuck on whole-instance plateaus [ours].
+        makespan: what must be within the deadline; see `policies.planning.frontier.frontier`.
         live_instances: machines held already.
         is_resumed: whether the first stage continues earlier ones.
     """
-    job = _Job(tuple(stages), terms, live_instances, is_resumed)
     levels = [fair_levels(stage.trials, terms) for stage in stages]
-    start = _static_size(job, levels)
+    planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
+
+    def planned_at(at: Sequence[int]) -> Plan:
+        return planned([choices[index] for choices, index in zip(levels, at, strict=True)])
+
+    start = _static_size(levels, planned_at, terms)
     if start is None:
         return None
     plans = (
-        _descend(job, levels, _constant(levels, start * factor), 1 if steps == "next" else None)
+        _descend(planned_at, _constant(levels, start * factor), terms, 1 if steps == "next" else None)
         for factor in WARM_STARTS
     )
-    on_time = [plan for plan in plans if plan.makespan_s <= terms.deadline_s]
-    return min(on_time, key=lambda plan: (plan.cost_usd, plan.makespan_s))
+    on_time = [plan for plan in plans if plan.promised_s <= terms.deadline_s]
+    return min(on_time, key=lambda plan: (plan.cost_usd, plan.promised_s))
 
 
 def _constant(levels: list[list[Allocation]], gpus: int) -> list[int]:
@@ -69,47 +78,27 @@ def _constant(levels: list[list[Allocation]], gpus: int) -> list[int]:
     return [max(sum(level.gpus <= gpus for level in choices) - 1, 0) for choices in levels]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is planned, and from where."""
-
-    stages: tuple[Stage, ...]
-    terms: Terms
-    live_instances: int
-    is_resumed: bool
-
-    def plan(self, levels: list[list[Allocation]], at: list[int]) -> Plan:
-        """The plan that gives each stage this level."""
-        return estimate(
-            self.stages,
-            [choices[index] for choices, index in zip(levels, at, strict=True)],
-            self.terms,
-            live_instances=self.live_instances,
-            is_resumed=self.is_resumed,
-        )
-
-
-def _static_size(job: _Job, levels: list[list[Allocation]]) -> int | None:
+def _static_size(levels: list[list[Allocation]], planned_at: PlannedAt, terms: Terms) -> int | None:
     """GPUs of the cheapest constant fair plan that is on time."""
     best: tuple[float, int] | None = None
     for gpus in sorted({level.gpus for choices in levels for level in choices}):
-        plan = job.plan(levels, _constant(levels, gpus))
-        if plan.makespan_s <= job.terms.deadline_s and (best is None or plan.cost_usd < best[0]):
+        plan = planned_at(_constant(levels, gpus))
+        if plan.promised_s <= terms.deadline_s and (best is None or plan.cost_usd < best[0]):
             best = (plan.cost_usd, gpus)
     return None if best is None else best[1]
 
 
-def _descend(job: _Job, levels: list[list[Allocation]], at: list[int], reach: int | None) -> Plan:
-    plan = job.plan(levels, at)
+def _descend(planned_at: PlannedAt, at: list[int], terms: Terms, reach: int | None) -> Plan:
+    plan = planned_at(at)
     while True:
         best: tuple[float, list[int], Plan] | None = None
         for stage, index in enumerate(at):
             for lower in range(0 if reach is None else max(index - reach, 0), index):
                 trial_at = [*at[:stage], lower, *at[stage + 1 :]]
-                lowered = job.plan(levels, trial_at)
+                lowered = planned_at(trial_at)
                 saved_usd = plan.cost_usd - lowered.cost_usd
-                if saved_usd > 1e-9 and lowered.makespan_s <= job.terms.deadline_s:
-                    added_s = lowered.makespan_s - plan.makespan_s
+                if saved_usd > 1e-9 and lowered.promised_s <= terms.deadline_s:
+                    added_s = lowered.promised_s - plan.promised_s
                     merit = saved_usd / added_s if added_s > 0 else math.inf
                     if best is None or merit > best[0]:
                         best = (merit, trial_at, lowered)

@@ -1,7 +1,7 @@
 """Plan spaces: what each stage may be given, by the machines it needs. Pure [ours, but for `fair`].
 
 `fair` is RubberBand's plan space as recalled: every trial of a stage gets the same share; machines follow the need of each
-stage. `wide` allows any number of gangs with uneven waves, machines held through a dip, and prefetching.
+stage. `wide` allows any number of gangs with uneven waves, machines held through a dip, and prefetching. Imports numpy.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from policies.planning.estimate import expected_stretch, function_usd
+import numpy as np
+
+from policies.planning.estimate import expected_s, function_usd, lead_s
+from policies.planning.lateness import ON_TIME
 from policies.planning.plan import Allocation
 from policies.planning.rubberband_search import fair_levels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from policies.halving import Stage
+    from policies.planning.lateness import Lateness
     from policies.planning.plan import Terms
 
 Space: TypeAlias = Literal["fair", "wide"]
@@ -31,31 +36,50 @@ class Choice:
     Attributes:
         train_s: expected seconds from when its machines are there to its last checkpoint.
         usd: of its function calls; 0 where machines are billed.
+        lateness: how its end is spread, by `growth_class` of the machines it waits for; one entry where that does not matter.
     """
 
     allocation: Allocation
     train_s: float
     usd: float
+    lateness: tuple[Lateness, ...] = (ON_TIME,)
 
     @property
     def instances(self) -> int:
         """Machines it needs."""
         return self.allocation.needed_instances
 
+    def late(self, growth: int) -> Lateness:
+        """How its end is spread where it waits for new machines of this `growth_class`."""
+        return self.lateness[growth if len(self.lateness) > 1 else 0]
 
-def choices(stage: Stage, terms: Terms, space: Space, *, is_first: bool) -> list[Choice]:
+
+def choices(
+    stage: Stage,
+    terms: Terms,
+    space: Space,
+    *,
+    is_first: bool,
+    lateness_of: Callable[[Allocation], tuple[Lateness, ...]] | None = None,
+) -> list[Choice]:
     """What a stage may be given and nothing else beats, fewest machines first.
 
     Where machines are billed, the fastest choice by number of machines that is faster (in `fair`: of its own) than with
-    fewer; where functions are billed, all that are faster, cheaper or (in `wide`) on fewer machines than the others.
+    fewer; where functions are billed, all that are faster, cheaper or (in `wide`) on fewer machines than the others. Where
+    ends are spread, all.
 
     Args:
         stage: what is to be trained.
         terms: profile, prices, limits.
         space: the plan space.
         is_first: whether its trials are new.
+        lateness_of: how its end is spread, by `growth_class`, where percentiles count and anything varies.
     """
     found = [_choice(stage, allocation, terms, is_first=is_first) for allocation in allocations(stage, terms, space)]
+    if lateness_of is not None:
+        found = [replace(choice, lateness=lateness_of(choice.allocation)) for choice in found]
+        found.sort(key=lambda choice: (choice.instances, choice.train_s))
+        return found
     if terms.is_per_instance:
         found.sort(key=lambda choice: (choice.instances, choice.train_s))
         return _fastest(found, must_gain=space == "wide")
@@ -93,9 +117,8 @@ def _gang_counts(trials: int, most: int) -> Iterator[int]:
 
 def _choice(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: bool) -> Choice:
     segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
-    stretch = expected_stretch(terms.profile.stragglers, stage.iterations, allocation)
     usd = 0.0 if terms.is_per_instance else stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
-    return Choice(allocation, allocation.waves * segment_s * stretch, usd)
+    return Choice(allocation, expected_s(stage, allocation, terms, is_first=is_first), usd)
 
 
 def _fastest(found: Sequence[Choice], *, must_gain: bool) -> list[Choice]:
@@ -123,24 +146,61 @@ def _worthwhile(found: Sequence[Choice]) -> list[Choice]:
 
 
 def by_instances(found: Sequence[Choice], terms: Terms, space: Space) -> dict[int, list[tuple[int, Choice]]]:
-    """By machines held: the choices that can be taken on them, with their positions.
+    """By machines held: the choices that can be taken on them and nothing else beats there, with their positions.
 
-    In `fair` those that need so many; in `wide` the fastest that needs no more, for every number up to the quota.
+    In `fair` those that need so many, in `wide` those that need no more, for every number up to the quota.
 
     Args:
         found: what `choices` returned.
-        terms: for the quota.
+        terms: for the quota, and how long machines take to start.
         space: the plan space.
     """
+    numbered: dict[int, list[tuple[int, Choice]]] = {}
+    for number, choice in enumerate(found):
+        numbered.setdefault(choice.instances, []).append((number, choice))
+    if all(choice.lateness == (ON_TIME,) for choice in found) and (space == "fair" or terms.is_per_instance):
+        if space == "fair":
+            return numbered
+        # Sorted by machines, each faster than those before it: the last that fits is the fastest.
+        needed = [choice.instances for choice in found]
+        positions = {held: bisect_right(needed, held) - 1 for held in _held(found, terms)}
+        return {held: [(number, found[number])] for held, number in positions.items()}
     if space == "fair":
-        options: dict[int, list[tuple[int, Choice]]] = {}
-        for number, choice in enumerate(found):
-            options.setdefault(choice.instances, []).append((number, choice))
-        return options
-    # Sorted by machines, each faster than those before it: the last that fits is the fastest.
-    needed = [choice.instances for choice in found]
-    positions = {held: bisect_right(needed, held) - 1 for held in range(needed[0], terms.price_book.max_instances + 1)}
-    return {held: [(number, found[number])] for held, number in positions.items()}
+        return {held: _unbeaten(some, terms) for held, some in numbered.items()}
+    options, best = {}, list[tuple[int, Choice]]()
+    for held in _held(found, terms):
+        if held in numbered:
+            best = _unbeaten([*best, *numbered[held]], terms)
+        options[held] = best
+    return options
+
+
+def _held(found: Sequence[Choice], terms: Terms) -> range:
+    return range(found[0].instances, terms.price_book.max_instances + 1)
+
+
+def _unbeaten(some: list[tuple[int, Choice]], terms: Terms) -> list[tuple[int, Choice]]:
+    """Those than which no other is as good in everything that may matter later; the first of equals."""
+    merits = np.array([_merits(choice, terms) for _, choice in some])
+    order = np.lexsort(merits.T)
+    no_worse = (merits[order][:, None, :] <= merits[order][None, :, :] + 1e-9).all(axis=2)
+    is_beaten = np.triu(no_worse, k=1).any(axis=0)
+    return [some[position] for position in sorted(order[~is_beaten])]
+
+
+def _merits(choice: Choice, terms: Terms) -> list[float]:
+    """Price and training, which machines are paid for; and by machines waited for, its end and late end, also less its lead.
+
+    Between the ends that two choices reach with later tails, the difference is monotone in those tails: of their limits, none
+    and endless ones, the first compares late ends and the second expected ones.
+    """
+    ahead_s = lead_s(choice.train_s + terms.profile.sync_s, terms.profile.startup.mean_s)
+    merits = [choice.usd, choice.train_s]
+    for lateness in choice.lateness:
+        end_s = choice.train_s + lateness.shift_s
+        late_s = end_s + math.sqrt(lateness.tail_s2)
+        merits += [end_s, late_s, end_s - ahead_s, late_s - ahead_s]
+    return merits
 
 
 def holding(chosen: Sequence[Choice], held: Sequence[int], live: int, *, prefetches: bool) -> list[Allocation]:
@@ -153,3 +213,11 @@ def holding(chosen: Sequence[Choice], held: Sequence[int], live: int, *, prefetc
         )
         for index, (choice, count, before) in enumerate(zip(chosen, held, [live, *held[:-1]], strict=True))
     ]
+
+
+def tails_from(per_stage: Sequence[Sequence[Choice]]) -> list[tuple[float, float]]:
+    """The least and the most that a stage and all later ones may add to the square of a tail; nothing after the last."""
+    tails = [[late.tail_s2 for choice in stage for late in choice.lateness] for stage in reversed(per_stage)]
+    least = accumulate((min(some) for some in tails), initial=0.0)
+    most = accumulate((max(some) for some in tails), initial=0.0)
+    return list(zip(least, most, strict=True))[::-1]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from policies.planning.estimate import estimate
+from policies.planning.lateness import estimator
 from policies.planning.options import on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from policies.halving import Stage
-    from policies.planning.plan import Plan, Terms
+    from policies.planning.lateness import Makespan
+    from policies.planning.plan import Allocation, Plan, Terms
 
 
 def plan_on_cluster(
@@ -26,16 +28,27 @@ def plan_on_cluster(
         live_instances: machines held already.
         is_resumed: whether the first stage continues earlier ones.
     """
-    options = [
-        on_cluster(stage, instances, terms, is_first=index == 0 and not is_resumed)
-        for index, stage in enumerate(stages)
-    ]
-    allocations = [choice.allocation for choice in options]
+    allocations = _on_cluster(stages, instances, terms, is_resumed=is_resumed)
     return estimate(stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
 
 
-def static_plan(stages: Sequence[Stage], terms: Terms) -> Plan | None:
-    """The cheapest constant cluster that ends by the deadline, billed until the job ends; None where none does."""
-    plans = (plan_on_cluster(stages, count, terms) for count in range(1, terms.price_book.max_instances + 1))
-    on_time = [plan for plan in plans if plan.makespan_s <= terms.deadline_s]
-    return min(on_time, key=lambda plan: (plan.cost_usd, plan.makespan_s), default=None)
+def static_plan(stages: Sequence[Stage], terms: Terms, *, makespan: Makespan = "mean") -> Plan | None:
+    """The cheapest constant cluster that ends by the deadline, billed until the job ends; None where none does.
+
+    Args:
+        stages: what is to be trained.
+        terms: profile, prices, limits.
+        makespan: what must be within the deadline; see `policies.planning.frontier.frontier`.
+    """
+    planned = estimator(stages, terms, makespan)
+    plans = (planned(_on_cluster(stages, count, terms)) for count in range(1, terms.price_book.max_instances + 1))
+    on_time = [plan for plan in plans if plan.promised_s <= terms.deadline_s]
+    return min(on_time, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
+
+
+def _on_cluster(stages: Sequence[Stage], instances: int, terms: Terms, *, is_resumed: bool = False) -> list[Allocation]:
+    options = (
+        on_cluster(stage, instances, terms, is_first=index == 0 and not is_resumed)
+        for index, stage in enumerate(stages)
+    )
+    return [choice.allocation for choice in options]

@@ -170,3 +170,33 @@ def test_trials_take_the_gang_that_is_free_first():
     assert list_schedule_s(starts_s, trial_s).tolist() == [15.0]
     # A gang that comes too late for any trial does not lengthen the stage.
     assert list_schedule_s(np.array([[0.0, 99.0]]), np.array([[2.0, 3.0, 4.0]])).tolist() == [9.0]
+
+
+def test_trials_that_overtake_each_other_end_as_if_each_were_followed(rng):
+    """As many gangs as trials, of which many are late: a queue of free gangs, one trial after the other."""
+    for _ in range(200):
+        rows, trials = int(rng.integers(1, 6)), int(rng.integers(1, 12))
+        starts_s = np.sort(rng.uniform(0, 100, (rows, trials)), axis=1)
+        trial_s = rng.exponential(rng.choice([5.0, 50.0]), (rows, trials)) + 1e-3
+        expected = []
+        for free, lengths in zip(starts_s.tolist(), trial_s.tolist(), strict=True):
+            ends = []
+            for length in lengths:
+                began = min(free)
+                free.remove(began)
+                free.append(began + length)
+                ends.append(began + length)
+            expected.append(max(ends))
+        assert list_schedule_s(starts_s, trial_s) == pytest.approx(expected)
+
+
+def test_stragglers_stretch_iterations_and_not_what_is_around_them():
+    profile = Profile(10.0, TableScaling({1: 1.0}), Timings(100.0, 20.0, 40.0), stragglers=Stragglers(0.5))
+    terms = Terms(profile, PriceBook((InstanceType("m", 1, {"on-demand": 36.0}),), BillingRule(0.0, 0.0), 16))
+    stages = explicit_stages([(16, 2)])
+    plan = estimate(stages, [allocations(stages[0], terms, "wide")[0]], terms)
+    assert plan.allocations[0].gangs == 16
+    sampled_s = sample(plan, terms, 20_000, np.random.default_rng(0)).makespan_s.mean()
+    # 120 s of launch and checkpoint, and 20 s times about 2.1 for the slowest of 16.
+    assert plan.makespan_s == pytest.approx(sampled_s, rel=0.02)
+    assert 155 < plan.makespan_s < 170

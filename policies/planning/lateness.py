@@ -1,0 +1,312 @@
+"""By when a plan ends with 95 % probability, in closed form. Imports numpy, and scipy where quantiles are taken [ours].
+
+A stage ends with its slowest gang. What its gangs take (start of new machines, then training, summed over waves) is fitted
+by a shifted log-normal with the same three moments; mean and 95th percentile of the slowest follow from its quantiles. A
+plan's percentile is the sum of the expected ends plus the root of the summed squares of what each stage's percentile lies
+beyond its mean, which is exact for one stage and treats the tails of several as those of normals.
+
+Slowness that stays with a trial ties stages together. The covariance of two stages' tails x and y, 2 r x y, is replaced by
+r (x^2 v / u + y^2 u / v), where u and v are their tails at one GPU per trial: equal where tails keep that proportion,
+above it otherwise. So squares add up over stages, whatever was chosen for the others, and a dynamic program can carry them.
+
+What it leaves out: trials in waves take the gang that is free first, which evens slow ones out; gangs of one machine start
+together.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from policies.planning.estimate import estimate
+from policies.planning.estimate import expected_s as closed_form_s
+from policies.planning.spread import ShiftedLogNormal, persistent_share, trial_factor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from policies.halving import Stage
+    from policies.planning.plan import Allocation, Plan, Terms
+    from sim.model.profile import Delay
+
+    Floats = NDArray[np.float64]
+
+Makespan: TypeAlias = Literal["mean", "p95"]
+"""What is compared with a deadline: the expected makespan or its 95th percentile."""
+
+LEVEL = 0.95
+LEAST_SKEWNESS = 1e-4
+"""Log-normals that are less skewed are normals to within rounding."""
+_NODES = 48
+"""Of the quadrature over quantiles; more of them change no percentile by a ten-thousandth."""
+
+
+class Lateness(NamedTuple):
+    """How a stage's end is spread.
+
+    Attributes:
+        shift_s: expected end beyond the closed form of the mean, which knows neither the skewness of trials nor the slowest of
+            several machines.
+        tail_s2: square of the seconds from the expected end to the 95th percentile, raised for stages that are tied.
+    """
+
+    shift_s: float = 0.0
+    tail_s2: float = 0.0
+
+
+ON_TIME = Lateness()
+
+
+class Moments(NamedTuple):
+    """Mean, variance and third central moment of some seconds; sums of independent ones add up."""
+
+    mean_s: float = 0.0
+    second_s2: float = 0.0
+    third_s3: float = 0.0
+
+    def plus(self, other: Moments) -> Moments:
+        """Of the sum with independent other ones."""
+        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def slowest(self, count: int) -> tuple[float, float]:
+        """Expected value and 95th percentile of the greatest of so many, both less the mean of one."""
+        if self.second_s2 <= 0:
+            return 0.0, 0.0
+        nodes, weights = _quadrature(count)
+        return float(weights @ self._beyond_mean_s(nodes)), float(self._beyond_mean_s(_late_normal(count)))
+
+    def of_slowest(self, count: int) -> Moments:
+        """Of the greatest of so many."""
+        if count == 1 or self.second_s2 <= 0:
+            return self
+        nodes, weights = _quadrature(count)
+        values_s = self._beyond_mean_s(nodes)
+        expected_s = float(weights @ values_s)
+        second_s2, third_s3 = (float(weights @ (values_s - expected_s) ** power) for power in (2, 3))
+        return Moments(self.mean_s + expected_s, second_s2, third_s3)
+
+    def _beyond_mean_s(self, normals: Floats) -> Floats:
+        """Values less the mean, of the shifted log-normal with these moments, where a standard normal has these."""
+        spread_s = math.sqrt(self.second_s2)
+        fitted = ShiftedLogNormal.of_moments(1.0, max(self.third_s3 / spread_s**3, LEAST_SKEWNESS))
+        return np.asarray(spread_s * (fitted.at(normals) - 1.0))
+
+
+class Latenesses:
+    """How late stages of one job may be; made once, asked for many allocations.
+
+    Attributes:
+        is_random: whether anything varies at all.
+        starts_vary: whether new machines do not all take the same time.
+    """
+
+    def __init__(self, stages: Sequence[Stage], terms: Terms, *, is_resumed: bool = False) -> None:
+        self._stages = stages
+        self._terms = terms
+        self._is_resumed = is_resumed
+        startup, stragglers = terms.profile.startup, terms.profile.stragglers
+        self._startup = _delay_moments(startup.queue).plus(_delay_moments(startup.init))
+        self.starts_vary = self._startup.second_s2 > 0
+        self.is_random = stragglers.any or self.starts_vary
+        self._factors = [_factor_moments(trial_factor(stragglers, stage.iterations)) for stage in stages]
+        self._ties = _ties(stages, terms, self._factors)
+        self._found: dict[tuple[int, ...], Lateness] = {}
+
+    def of(self, index: int, allocation: Allocation, new: int) -> Lateness:
+        """Of one stage.
+
+        Args:
+            index: which.
+            allocation: what it gets.
+            new: for how many new machines it waits, rounded up to a power of two; 0 for none.
+        """
+        if not self.is_random:
+            return ON_TIME
+        size, gangs = allocation.gpus_per_trial, allocation.gangs
+        machines_each, gangs_each = self._sharing(size)
+        # As many groups of gangs start with new machines as there are, or as the stage has.
+        groups = (
+            min(-(-most_of_class(growth_class(new)) // machines_each), -(-gangs // gangs_each))
+            if new and self.starts_vary
+            else 0
+        )
+        key = (index, size, gangs, allocation.waves, groups)
+        if key not in self._found:
+            self._found[key] = self._lateness(index, allocation, groups)
+        return self._found[key]
+
+    def by_growth(self, index: int, allocation: Allocation) -> tuple[Lateness, ...]:
+        """Of one stage, by `growth_class` of its new machines; one entry where that does not matter."""
+        staying = self.of(index, allocation, 0)
+        if not self.starts_vary:
+            return (staying,)
+        classes = range(1, growth_class(self._terms.price_book.max_instances) + 1)
+        return (staying, *(self.of(index, allocation, most_of_class(growth)) for growth in classes))
+
+    def p95_s(self, plan: Plan, live_instances: int = 0) -> float:
+        """By when a plan that starts with so many machines ends with 95 % probability."""
+        before, shift_s, tail_s2 = live_instances, 0.0, 0.0
+        for index, allocation in enumerate(plan.allocations):
+            late = self.of(index, allocation, max(allocation.instances - before, 0))
+            shift_s += late.shift_s
+            tail_s2 += late.tail_s2
+            before = allocation.instances
+        return plan.makespan_s + shift_s + math.sqrt(tail_s2)
+
+    def _sharing(self, size: int) -> tuple[int, int]:
+        """Machines of one gang of this size, and gangs of one machine."""
+        whole = self._terms.gpus_per_instance
+        return -(-size // whole), max(whole // size, 1)
+
+    def _lateness(self, index: int, allocation: Allocation, groups: int) -> Lateness:
+        stage, terms, waves = self._stages[index], self._terms, allocation.waves
+        train_s = terms.train_s(stage.iterations, allocation.gpus_per_trial)
+        factor = self._factors[index]
+        training = Moments(waves * train_s, waves * train_s**2 * factor.second_s2, waves * train_s**3 * factor.third_s3)
+        expected_s, late_s = training.slowest(allocation.gangs)
+        tied_s2 = (self._ties[index] - 1.0) * (late_s - expected_s) ** 2
+        if groups:
+            on_new = self._slowest_on_new(training, allocation, groups)
+            expected_s, late_s = max(expected_s, on_new[0]), max(late_s, on_new[1])
+        is_first = index == 0 and not self._is_resumed
+        unspread_s = waves * terms.fixed_s(is_first=is_first) + training.mean_s
+        shift_s = unspread_s + expected_s - closed_form_s(stage, allocation, terms, is_first=is_first)
+        return Lateness(shift_s, (late_s - expected_s) ** 2 + tied_s2)
+
+    def _slowest_on_new(self, training: Moments, allocation: Allocation, groups: int) -> tuple[float, float]:
+        """Expected value and 95th percentile of the last end on so many groups, less the means of start and training."""
+        machines_each, gangs_each = self._sharing(allocation.gpus_per_trial)
+        together = training.of_slowest(min(gangs_each, allocation.gangs))
+        ready = self._startup.of_slowest(machines_each)
+        later_s = together.mean_s - training.mean_s + ready.mean_s - self._startup.mean_s
+        expected_s, late_s = together.plus(ready).slowest(groups)
+        return later_s + expected_s, later_s + late_s
+
+
+def growth_class(new: int) -> int:
+    """0 for no new machines, then 1 for one, 2 for two, 3 for up to four, and so on: all that is told apart."""
+    return (new - 1).bit_length() + 1 if new > 0 else 0
+
+
+def most_of_class(growth: int) -> int:
+    """The most new machines of a `growth_class`, for which all of it are taken."""
+    return 1 << (growth - 1)
+
+
+def with_p95(plan: Plan, terms: Terms, *, live_instances: int = 0, is_resumed: bool = False) -> Plan:
+    """The plan with its `makespan_p95_s`; equal to `makespan_s` where nothing is random.
+
+    Args:
+        plan: made by `estimate` with the same arguments.
+        terms: profile and prices.
+        live_instances: machines held before it.
+        is_resumed: whether its first stage continues earlier ones.
+    """
+    latenesses = Latenesses(plan.stages, terms, is_resumed=is_resumed)
+    return replace(plan, makespan_p95_s=latenesses.p95_s(plan, live_instances))
+
+
+def estimator(
+    stages: Sequence[Stage],
+    terms: Terms,
+    makespan: Makespan,
+    *,
+    live_instances: int = 0,
+    is_resumed: bool = False,
+) -> Callable[[Sequence[Allocation]], Plan]:
+    """What turns allocations into plans: `estimate`, and `makespan_p95_s` as well where that is asked for."""
+
+    def mean(allocations: Sequence[Allocation]) -> Plan:
+        return estimate(stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
+
+    if makespan == "mean":
+        return mean
+    latenesses = Latenesses(stages, terms, is_resumed=is_resumed)
+
+    def late(allocations: Sequence[Allocation]) -> Plan:
+        plan = mean(allocations)
+        return replace(plan, makespan_p95_s=latenesses.p95_s(plan, live_instances))
+
+    return late
+
+
+def _delay_moments(delay: Delay) -> Moments:
+    """Of a log-normal waiting time."""
+    second, third = delay.cv**2, delay.cv**6 + 3 * delay.cv**4
+    return Moments(delay.mean_s, second * delay.mean_s**2, third * delay.mean_s**3)
+
+
+def _factor_moments(factor: ShiftedLogNormal) -> Moments:
+    """Of a factor with mean 1."""
+    cv2 = math.expm1(factor.sigma**2)
+    mean = factor.scale * math.exp(factor.sigma**2 / 2)
+    return Moments(1.0, cv2 * mean**2, (cv2**3 + 3 * cv2**2) * mean**3)
+
+
+@functools.cache
+def _quadrature(count: int) -> tuple[Floats, Floats]:
+    """Standard normal values at which the greatest of so many is, and their weights, over its quantiles."""
+    from scipy.special import ndtri
+
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    # Denser towards both ends, where quantiles run away: u = 3 t^2 - 2 t^3 on 0 < t < 1.
+    at = (nodes + 1) / 2
+    normals: Floats = ndtri((at**2 * (3 - 2 * at)) ** (1.0 / count))
+    return normals, weights / 2 * 6 * at * (1 - at)
+
+
+@functools.cache
+def _late_normal(count: int) -> Floats:
+    from scipy.special import ndtri
+
+    normal: Floats = np.asarray(ndtri(LEVEL ** (1.0 / count)))
+    return normal
+
+
+def _ties(stages: Sequence[Stage], terms: Terms, factors: Sequence[Moments]) -> list[float]:
+    """By stage, the factor on the square of its tail for what it shares with the others; 1 where nothing stays."""
+    stragglers = terms.profile.stragglers
+    if stragglers.persistent_cv == 0:
+        return [1.0] * len(stages)
+    shares = [persistent_share(stragglers, stage.iterations) for stage in stages]
+    tails = []
+    for stage, factor in zip(stages, factors, strict=True):
+        expected, late = factor.slowest(stage.trials)
+        tails.append(stage.iterations * (late - expected))
+    return [
+        1.0
+        + sum(
+            math.sqrt(shares[one] * shares[other])
+            * _nested_correlation(*_counts(stages, one, other))
+            * tails[other]
+            / tails[one]
+            for other in range(len(stages))
+            if other != one
+        )
+        for one in range(len(stages))
+    ]
+
+
+def _counts(stages: Sequence[Stage], one: int, other: int) -> tuple[int, int]:
+    few, many = sorted((stages[one].trials, stages[other].trials))
+    return few, many
+
+
+@functools.cache
+def _nested_correlation(few: int, many: int) -> float:
+    """Correlation of the normal scores of the greatest of `many` and the greatest of `few` of them."""
+    from scipy.special import ndtri
+
+    if few == many:
+        return 1.0
+    at = (np.arange(_NODES) + 0.5) / _NODES
+    share = few / many
+    of_few, of_all = at[:, None], np.maximum(at[:, None] ** (1 / share), at[None, :] ** (1 / (1 - share)))
+    scores = ndtri(of_few) * ndtri(np.clip(of_all, 1e-12, 1 - 1e-12))
+    return float(np.clip(scores.mean() / np.mean(ndtri(at) ** 2), 0.0, 1.0))

@@ -1,0 +1,275 @@
+"""The label-setting dynamic program over (stage, machines held) behind the frontier. Pure [ours].
+
+What a stage costs depends on the machines before it only by whether there were more (nothing is added) or fewer (the price of
+waiting is linear in how many): labels are merged from above and from below, not for each pair of counts. How late new
+machines may be depends on how many they are, up to a power of two: labels from below are then merged by windows of counts,
+each the union of two half as long.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policies.planning.estimate import lead_s
+from policies.planning.labels import NONE, Labels, efficient, joined, order_of
+from policies.planning.lateness import growth_class
+from policies.planning.spaces import by_instances, holding, tails_from
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from policies.planning.labels import Range
+    from policies.planning.plan import Allocation, Terms
+    from policies.planning.spaces import Choice, Space
+
+    Held = tuple[int, float]
+    """Machines held, and how early the next stage's can be asked for."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What is known after a stage.
+
+    Attributes:
+        labels: by machines held and lead; the ids are positions in the layer before.
+        first_id: the position of the first of these labels among all labels of the layer.
+        parents: (labels,) position in the layer before, of every label of this one.
+        held: (labels,) machines held.
+        picked: (labels,) which choice was taken.
+    """
+
+    labels: Mapping[Held, Labels]
+    first_id: Mapping[Held, int]
+    parents: NDArray[np.int64]
+    held: NDArray[np.int64]
+    picked: NDArray[np.int64]
+
+
+class Program:
+    """Finds the allocations of every efficient plan.
+
+    Args:
+        per_stage: what each stage may be given.
+        terms: profile, prices, limits.
+        space: the plan space.
+        live_instances: machines held already.
+        is_spread: whether ends are compared by their 95th percentiles, with the lateness that choices carry.
+    """
+
+    def __init__(
+        self,
+        per_stage: Sequence[Sequence[Choice]],
+        terms: Terms,
+        space: Space,
+        live_instances: int,
+        *,
+        is_spread: bool = False,
+    ) -> None:
+        self._per_stage = per_stage
+        self._terms = terms
+        self._space = space
+        self._live = live_instances
+        self._is_spread = is_spread
+        # With one entry, it does not matter how many machines are new.
+        self._starts_vary = any(len(choice.lateness) > 1 for choice in per_stage[0])
+        profile, book = terms.profile, terms.price_book
+        self._startup_s = profile.startup.mean_s
+        self._sync_s = profile.sync_s
+        self._usd_per_s = terms.usd_per_s if terms.is_per_instance else 0.0
+        boot_s = profile.startup.init.mean_s if book.billing.bills_startup else 0.0
+        self._start_usd = (boot_s + book.release_s) * self._usd_per_s + terms.ingress_usd
+        soonest_s = [min(c.train_s + late.shift_s for c in stage for late in c.lateness) for stage in per_stage]
+        last = len(per_stage) - 1
+        self._later_s = [
+            sum(soonest_s[index + 1 :]) + max(last - 1 - index, 0) * self._sync_s for index in range(len(per_stage))
+        ]
+        self._tails_s2 = tails_from(per_stage)
+
+    def solve(self) -> list[list[Allocation]]:
+        """The allocations of every efficient plan."""
+        release_usd = self._terms.price_book.release_s * self._usd_per_s
+        start = Labels(
+            np.zeros(1),
+            np.full(1, self._live * release_usd),
+            np.zeros(1, np.int64),
+            np.zeros(1) if self._is_spread else None,
+        )
+        known: Mapping[Held, Labels] = {(self._live, 0.0): start}
+        layers: list[_Layer] = []
+        for index in range(len(self._per_stage)):
+            layer = self._stage(index, known)
+            layers.append(layer)
+            known = {
+                held: replace(labels, ids=np.arange(len(labels)) + layer.first_id[held])
+                for held, labels in layer.labels.items()
+            }
+        best = efficient(list(known.values()))
+        return [self._traced(layers, int(last)) for last in best.ids]
+
+    def _stage(self, index: int, known: Mapping[Held, Labels]) -> _Layer:
+        """Extend all labels by one stage."""
+        options = by_instances(self._per_stage[index], self._terms, self._space)
+        starts = self._starts(known, sorted(options), self._tails_s2[index])
+        found: dict[Held, tuple[Labels, NDArray[np.int64]]] = {}
+        for held, of_stage in options.items():
+            by_lead: dict[float, list[tuple[int, Choice]]] = {}
+            for number, choice in of_stage:
+                by_lead.setdefault(self._lead_s(index, choice), []).append((number, choice))
+            for ahead_s, some in by_lead.items():
+                found[held, ahead_s] = self._extended(index, starts[held], held, some)
+        sizes = [len(labels) for labels, _ in found.values()]
+        first = np.concatenate(([0], np.cumsum(sizes)))
+        return _Layer(
+            {held: labels for held, (labels, _) in found.items()},
+            {held: int(position) for held, position in zip(found, first, strict=False)},
+            np.concatenate([labels.ids for labels, _ in found.values()]),
+            np.repeat(np.array([count for count, _ in found], np.int64), sizes),
+            np.concatenate([numbers for _, numbers in found.values()]),
+        )
+
+    def _lead_s(self, index: int, choice: Choice) -> float:
+        if self._space == "fair":
+            return 0.0
+        return lead_s(choice.train_s + self._barrier_s(index), self._startup_s)
+
+    def _barrier_s(self, index: int) -> float:
+        return 0.0 if index == len(self._per_stage) - 1 else self._sync_s
+
+    def _starts(
+        self, known: Mapping[Held, Labels], targets: Sequence[int], later: Range
+    ) -> dict[int, list[tuple[int, Labels]]]:
+        """By machines held: (growth class, labels) that go on with them, each class apart if starts vary."""
+        shrunk = self._from_more(known, targets, later)
+        waiting: dict[int, list[Labels]] = {}
+        for (before, ahead_s), labels in known.items():
+            wait_s = self._startup_s - ahead_s
+            # The price of as many starts as are held then is added once that is known.
+            waited = labels.plus(wait_s, before * (wait_s * self._usd_per_s - self._start_usd))
+            waiting.setdefault(before, []).append(waited)
+        merged = {before: efficient(parts, later) for before, parts in waiting.items()}
+        if not self._starts_vary:
+            grown = self._from_fewer(merged, targets, later)
+            return {
+                held: [(0, efficient([shrunk[held], grown[held].plus(0.0, held * self._start_usd)], later))]
+                for held in targets
+            }
+        windows = _Windows(merged, max(targets), later)
+        return {
+            held: _by_class(
+                [
+                    (0, shrunk[held]),
+                    *((growth, labels.plus(0.0, held * self._start_usd)) for growth, labels in windows.below(held)),
+                ],
+                later,
+            )
+            for held in targets
+        }
+
+    def _from_more(self, known: Mapping[Held, Labels], targets: Sequence[int], later: Range) -> dict[int, Labels]:
+        """By machines held: the labels of as many or more, which go on at once."""
+        merged, sources, found = NONE, sorted(known), {}
+        for held in reversed(targets):
+            parts = [merged]
+            while sources and sources[-1][0] >= held:
+                parts.append(known[sources.pop()])
+            merged = found[held] = efficient(parts, later)
+        return found
+
+    def _from_fewer(self, waiting: Mapping[int, Labels], targets: Sequence[int], later: Range) -> dict[int, Labels]:
+        """By machines held: the labels of fewer, which wait for new ones."""
+        merged, sources, found = NONE, sorted(waiting, reverse=True), {}
+        for held in targets:
+            parts = [merged]
+            while sources and sources[-1] < held:
+                parts.append(waiting[sources.pop()])
+            merged = found[held] = efficient(parts, later)
+        return found
+
+    def _extended(
+        self, index: int, starts: Sequence[tuple[int, Labels]], held: int, of_stage: Sequence[tuple[int, Choice]]
+    ) -> tuple[Labels, NDArray[np.int64]]:
+        """The labels after the stage, and which choice each took."""
+        parts: list[Labels] = []
+        numbers: list[int] = []
+        later = self._tails_s2[index + 1]
+        for number, choice in of_stage:
+            busy_s = choice.train_s + self._barrier_s(index)
+            for growth, labels in starts:
+                if not len(labels):
+                    continue
+                shift_s, tail_s2 = choice.late(growth)
+                usd = choice.usd + held * busy_s * self._usd_per_s
+                parts.append(self._within(labels.plus(busy_s + shift_s, usd, tail_s2), index, later[0]))
+                numbers.append(number)
+        picked = np.repeat(np.array(numbers, np.int64), [len(part) for part in parts])
+        together = joined(parts)
+        if len(parts) < 2 or not len(together):
+            return together, picked
+        order = order_of(together, later)
+        return together.at(order), picked[order]
+
+    def _within(self, labels: Labels, index: int, least_tail_s2: float) -> Labels:
+        """Those from which the limits can still be kept; the tolerance leaves the last word to the closed form."""
+        terms = self._terms
+        if math.isinf(terms.deadline_s) and math.isinf(terms.budget_usd):
+            return labels
+        time_s = terms.deadline_s - self._later_s[index] + 1e-6
+        return labels.within(time_s, terms.budget_usd * (1 + 1e-9) + 1e-9, least_tail_s2)
+
+    def _traced(self, layers: Sequence[_Layer], last: int) -> list[Allocation]:
+        """The allocations that lead to a label of the last layer."""
+        held: list[int] = []
+        picked: list[int] = []
+        for layer in reversed(layers):
+            held.append(int(layer.held[last]))
+            picked.append(int(layer.picked[last]))
+            last = int(layer.parents[last])
+        chosen = [stage[number] for stage, number in zip(self._per_stage, reversed(picked), strict=True)]
+        return holding(chosen, held[::-1], self._live, prefetches=self._space == "wide")
+
+
+def _by_class(starts: Sequence[tuple[int, Labels]], later: Range) -> list[tuple[int, Labels]]:
+    """Those of each class that none of their own or a lower one beats: fewer new machines never make a stage later."""
+    found: list[tuple[int, Labels]] = []
+    lower = NONE
+    for growth, labels in starts:
+        together = joined([lower, labels])
+        order = order_of(together, later) if len(lower) and len(labels) else np.arange(len(together))
+        kept = together.at(order[order >= len(lower)])
+        if len(kept):
+            found.append((growth, kept))
+            lower = joined([lower, kept])
+    return found
+
+
+class _Windows:
+    """Labels by windows of machines held before: [first, first + 2 ** power), merged from two half as long."""
+
+    def __init__(self, waiting: Mapping[int, Labels], most: int, later: Range) -> None:
+        self._levels: list[dict[int, Labels]] = [dict(waiting)]
+        while 1 << len(self._levels) <= most:
+            half, shorter = 1 << (len(self._levels) - 1), self._levels[-1]
+            firsts = {first - offset for first in shorter for offset in (0, half)}
+            self._levels.append(
+                {
+                    first: efficient([shorter.get(first, NONE), shorter.get(first + half, NONE)], later)
+                    for first in firsts
+                }
+            )
+
+    def below(self, held: int) -> list[tuple[int, Labels]]:
+        """(growth class, labels) of those with fewer machines."""
+        found = []
+        for growth in range(1, growth_class(held) + 1):
+            # One new machine, two, then three to four, five to eight, ...
+            power, most = max(growth - 2, 0), 1 << (growth - 1)
+            labels = self._levels[power].get(held - most, NONE) if power < len(self._levels) else NONE
+            if len(labels):
+                found.append((growth, labels))
+        return found
