@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
+import math
 from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from experiments.cli_options import AsJson, print_json
+from sim.model.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from experiments.planning import Plans
@@ -36,7 +39,14 @@ class SpaceName(enum.StrEnum):
     WIDE = "wide"
 
 
-def plan(
+class MakespanName(enum.StrEnum):
+    """What is compared with a deadline."""
+
+    MEAN = "mean"
+    P95 = "p95"
+
+
+def plan(  # noqa: PLR0913, PLR0917  the options of a command
     spec_file: Annotated[
         Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no bundle and no policy.", show_default=False)
     ],
@@ -48,13 +58,36 @@ def plan(
     space: Annotated[
         SpaceName, typer.Option(help="Plans of the frontier: fair is RubberBand's, wide allows more.")
     ] = SpaceName.WIDE,
+    makespan: Annotated[
+        MakespanName, typer.Option(help="What is within the deadline: the expected makespan or its 95th percentile.")
+    ] = MakespanName.MEAN,
+    deadlines: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Ask each planner for each of these deadlines, side by side.")
+    ] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE],...",
+            help="Kinds of machines to choose from, instead of the spec's; with their scaling=... and iteration_s=...",
+        ),
+    ] = None,
     as_json: AsJson = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the frontier: a .png or .pdf file.")] = None,
 ) -> None:
     """Plan a job without running it: GPUs and machines per stage, time, cost, and how far from the best possible."""
     from experiments.planning import frontier_table, load_plan_spec, make_plans
 
-    plans = make_plans(load_plan_spec(spec_file, settings or []), planner=planner.value, space=space.value)
+    given = settings or []
+    offered = [[*given, *settings_of_type(text)] for text in types.split(",")] if types is not None else [given]
+    spec, *others = (load_plan_spec(spec_file, each) for each in offered)
+    plans = make_plans(
+        spec,
+        planner=planner.value,
+        space=space.value,
+        makespan=makespan.value,
+        deadlines_s=[] if deadlines is None else deadlines_of(deadlines),
+        others=others,
+    )
     if figure is not None:
         from experiments.figures.frontier import frontier
         from experiments.figures.saving import save
@@ -62,8 +95,49 @@ def plan(
         save(frontier(frontier_table(plans)), figure)
     if as_json:
         print_json(plans.to_json())
+        if plans.within.best is None and plans.asked in ("frontier", "all"):
+            typer.echo(f"No plan keeps the limits. {plans.achievable()}", err=True)
     else:
         print_plans(plans)
+
+
+def settings_of_type(text: str) -> list[str]:
+    """The settings that make a spec one on another kind of machine, written as `name[:key=value...]`.
+
+    Raises:
+        InputError: a key is not one that depends on the machine, or has no value.
+    """
+    name, *given = (part.strip() for part in text.split(":"))
+    settings = [f"cloud.instance_type={name}"]
+    for setting in given:
+        key, _, value = setting.partition("=")
+        if not name or key not in ("scaling", "iteration_s") or not value:
+            raise InputError(
+                f"--types {text}: must be a name, with scaling=... and iteration_s=... if they differ, as in"
+                " p3.8xlarge:iteration_s=60"
+            )
+        settings.append(f"workload.{key}={value}")
+    return settings
+
+
+def deadlines_of(text: str) -> list[float]:
+    """Seconds, in the order given.
+
+    Raises:
+        InputError: one of them is not a positive number.
+    """
+    deadlines_s = []
+    for part in text.split(","):
+        try:
+            deadline_s = float(part)
+        except ValueError:
+            deadline_s = math.nan
+        if not (math.isfinite(deadline_s) and deadline_s > 0):
+            raise InputError(
+                f"--deadlines {text}: {part.strip()!r} is no positive number of seconds, as in 900,1200,1800"
+            )
+        deadlines_s.append(deadline_s)
+    return deadlines_s
 
 
 def print_plans(plans: Plans) -> None:
@@ -73,60 +147,108 @@ def print_plans(plans: Plans) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPED_WIDTH)
-    stages = " ".join(f"({stage.trials},{stage.iterations})" for stage in plans.stages)
+    if plans.by_deadline:
+        console.print(_table_by_deadline(plans))
+        is_missing = any(made is None for one in plans.by_deadline for made in (one.static, one.best))
+    else:
+        _print_tables(console, plans)
+        is_missing = any(made is None for _, made in plans.rows())
+    if is_missing:
+        console.print(
+            f"Where no plan is shown, none was found within the limits. {plans.achievable()}", highlight=False
+        )
+
+
+def _print_tables(console: Console, plans: Plans) -> None:
     limits = " and ".join(_limits(plans)) or "without limits"
-    table = _table(f"Plans for {stages}, {limits}, on {plans.terms.instance_type}", "planner", "where the money goes")
+    table = _table(f"Plans for {_job(plans)}, {limits}, on {_machine_names(plans)}", "planner", plans)
     for name, made in plans.rows():
         _add(table, plans, name, made)
     console.print(table)
     if plans.frontier and plans.asked in ("frontier", "all"):
         shown = _thinned(plans.frontier)
         count = f"{len(shown)} of {len(plans.frontier)} plans, fastest first"
-        title = f"Frontier, {plans.space} space: {count} (* machines asked for before the barrier)"
-        table = _table(title, "", "where the money goes")
+        title = f"Frontier, {plans.planning.space} space: {count} (* machines asked for before the barrier)"
+        table = _table(title, "", plans)
         for made in shown:
             _add(table, plans, "", made)
         console.print(table)
-    if any(made is None for _, made in plans.rows()) and plans.frontier:
-        fastest, cheapest = plans.frontier[0], plans.frontier[-1]
-        console.print(
-            f"Where no plan is shown, none was found within the limits. The fastest of all takes {fastest.makespan_s:,.0f} s"
-            f" (for {fastest.cost_usd:.2f} USD), the cheapest costs {cheapest.cost_usd:.2f} USD (in"
-            f" {cheapest.makespan_s:,.0f} s).",
-            highlight=False,
-        )
+
+
+def _job(plans: Plans) -> str:
+    return " ".join(f"({stage.trials},{stage.iterations})" for stage in plans.planning.stages)
+
+
+def _machine_names(plans: Plans) -> str:
+    return " or ".join(plans.planning.offers)
 
 
 def _limits(plans: Plans) -> list[str]:
-    job = plans.job
+    job = plans.planning.job
+    surely = " in 95 runs of 100" if plans.planning.makespan == "p95" else ""
     return [
-        *([] if job.deadline_s is None else [f"within {job.deadline_s:,.0f} s"]),
+        *([] if job.deadline_s is None else [f"within {job.deadline_s:,.0f} s{surely}"]),
         *([] if job.budget_usd is None else [f"for {job.budget_usd:.2f} USD"]),
     ]
 
 
-def _table(title: str, first: str, last: str) -> Table:
+def _table_by_deadline(plans: Plans) -> Table:
+    """Planners by deadlines: cost, and by how much it is above the frontier's."""
+    from rich.table import Table
+
+    surely = ", kept in 95 runs of 100" if plans.planning.makespan == "p95" else ""
+    table = Table(
+        title=f"USD by deadline{surely} (and above the frontier) for {_job(plans)} on {_machine_names(plans)}",
+        title_justify="left",
+    )
+    table.add_column("planner")
+    for one in plans.by_deadline:
+        table.add_column(f"{one.deadline_s:,.0f} s", justify="right")
+    columns = [dict(one.rows(plans.asked, plans.planning.space)) for one in plans.by_deadline]
+    for name in columns[0]:
+        cells = (_beside(column[name], one.best) for column, one in zip(columns, plans.by_deadline, strict=True))
+        table.add_row(name, *cells)
+    return table
+
+
+def _beside(made: Plan | None, best: Plan | None) -> str:
+    if made is None:
+        return "-"
+    if best is None or made is best:
+        return f"{made.cost_usd:.2f}"
+    return f"{made.cost_usd:.2f} ({100 * (made.cost_usd / best.cost_usd - 1):+.1f} %)"
+
+
+def _table(title: str, first: str, plans: Plans) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     table.add_column(first)
-    for heading in ("GPUs per stage", "machines per stage", "makespan, s", "cost, USD", "over bound"):
+    if len(plans.planning.offers) > 1:
+        table.add_column("on")
+    headings = ["GPUs per stage", "machines per stage", "makespan, s", "cost, USD", "over bound"]
+    if plans.planning.makespan == "p95":
+        headings.insert(3, "95 % end by, s")
+    for heading in headings:
         table.add_column(heading, justify="right")
-    table.add_column(last)
+    table.add_column("where the money goes")
     return table
 
 
 def _add(table: Table, plans: Plans, name: str, made: Plan | None) -> None:
     if made is None:
-        table.add_row(name, *("-" for _ in range(5)))
+        table.add_row(name, *("-" for _ in table.columns[1:]))
         return
+    late_s = [] if made.makespan_p95_s is None else [f"{made.makespan_p95_s:,.0f}"]
     table.add_row(
         name,
+        *([made.instance_type] if len(plans.planning.offers) > 1 else []),
         " ".join(map(str, made.gpus_per_stage)),
         _machines(made),
         f"{made.makespan_s:,.0f}",
+        *late_s,
         f"{made.cost_usd:.2f}",
-        f"{100 * plans.bound.gap(made):.0f} %",
+        f"{100 * plans.planning.gap(made):.0f} %",
         _money(plans, made),
     )
 
@@ -143,7 +265,7 @@ def _money(plans: Plans, made: Plan) -> str:
     from policies.planning.spending import spending_usd
 
     total = made.cost_usd or 1.0
-    parts = spending_usd(made, plans.terms).items()
+    parts = spending_usd(made, plans.planning.terms_of(made)).items()
     return ", ".join(f"{part} {100 * usd / total:.0f} %" for part, usd in parts if usd / total >= 0.005)
 
 

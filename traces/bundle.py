@@ -175,12 +175,17 @@ class Bundle:
         Raises:
             InputError: the job is longer than the curves, wider than the bundle, or ranks scores the other way.
         """
-        self._check_job(job)
+        self.require_covers(job)
         rows = self.draw(job.trials, seed)
         iteration_s = terms.iteration_s * self.relative_cost[rows]
         return GroundTruth(self.scores[rows], iteration_s, terms.scaling, terms.timings, terms.stragglers)
 
-    def _check_job(self, job: TuningJob) -> None:
+    def require_covers(self, job: TuningJob) -> None:
+        """Accept a job whose trials can be read from these curves to their ends.
+
+        Raises:
+            InputError: the job is longer than the curves, or ranks scores the other way.
+        """
         staged = sum(iterations for _, iterations in job.stages or ())
         longest, key = max((job.max_iterations, "max_iterations"), (staged, "stages"))
         if longest > self.max_iterations:

@@ -38,6 +38,8 @@ LOOKS = {
     "rubberband": KNOWN["rubberband"],
     "naive": Look("#E69F00", SOLID, "X"),
 }
+SIZES_PT = {"rubberband-next": 6.5}
+"""Where both greedy plans are the same, the one that is drawn first shall show."""
 LABELS = {"bound": "lower bound", "rubberband-next": "greedy, next level", "rubberband": "greedy, all levels"}
 
 
@@ -46,7 +48,7 @@ def frontier(table: pd.DataFrame) -> Figure:
 
     Args:
         table: columns planner (frontier, bound, static, rubberband-next, rubberband, `naive p=N`), makespan_s, cost_usd, and
-            perhaps deadline_s, budget_usd; one row per plan.
+            perhaps deadline_s, budget_usd, and makespan (mean or p95: what makespan_s is); one row per plan.
 
     Raises an InputError for a missing column or an unknown planner.
     """
@@ -58,7 +60,8 @@ def frontier(table: pd.DataFrame) -> Figure:
     handles = [_draw(axes, rows, kind, SECONDS[unit]) for kind in LOOKS if len(rows := table[_kinds(table) == kind])]
     axes.set(xscale="log", yscale="log")
     _plain_ticks(axes)
-    dress(axes, f"makespan ({unit})", "cost (USD)")
+    is_late = "makespan" in table and (table["makespan"] == "p95").all()
+    dress(axes, f"makespan, not exceeded in 95 runs of 100 ({unit})" if is_late else f"makespan ({unit})", "cost (USD)")
     _deadline_line(axes, [limit / SECONDS[unit] for limit in limits_of(table, FIGURE, "deadline_s")], unit)
     _budget_line(axes, limits_of(table, FIGURE, "budget_usd"))
     legend_below(figure, handles, "each mark is a plan; none of the frontier's space lies below the steps")
@@ -85,8 +88,8 @@ def _draw(axes: Axes, rows: pd.DataFrame, kind: str, unit_s: float) -> Line2D:
     if kind == "bound":
         return axes.plot(x, y, color=look.color, linestyle=look.dashes, linewidth=1.0, zorder=2, label=label)[0]
     marks = axes.plot(
-        x, y, look.marker, color=look.color, markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, zorder=4,
-        clip_on=False, label=label,
+        x, y, look.marker, color=look.color, markersize=SIZES_PT.get(kind, 4.5), markeredgecolor="white",
+        markeredgewidth=0.4, zorder=4, clip_on=False, label=label,
     )[0]  # fmt: skip
     if kind == "naive":
         for name, at_x, at_y in zip(by_time["planner"], x, y, strict=True):
@@ -98,11 +101,11 @@ def _draw(axes: Axes, rows: pd.DataFrame, kind: str, unit_s: float) -> Line2D:
 
 
 def _plain_ticks(axes: Axes) -> None:
-    """Plain numbers at 1, 2, 3, 5 and 7 times the powers of ten."""
+    """Plain numbers at 1, 1.5, 2, 3, 5 and 7 times the powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
 

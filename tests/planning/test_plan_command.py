@@ -84,15 +84,15 @@ def test_a_spec_that_says_too_little_is_refused(spec_file):
 def test_a_spec_may_name_a_bundle_and_numbers_instead_of_stages(spec_file):
     spec = load_plan_spec(spec_file, ["workload.bundle=digits-mlp", "job={trials: 9, max_iterations: 9}"])
     plans = make_plans(spec)
-    assert [stage.trials for stage in plans.stages] == [9, 3, 1]
+    assert [stage.trials for stage in plans.planning.stages] == [9, 3, 1]
     assert plans.best is plans.frontier[-1]
 
 
 @pytest.mark.parametrize("model", ["per-instance", "per-function"])
 def test_the_parts_of_the_money_add_up_to_the_cost(spec_file, model):
     plans = make_plans(load_plan_spec(spec_file, [f"cloud.billing.model={model}"]))
-    for made in (plans.static, *plans.frontier, *plans.naive.values()):
-        parts = spending_usd(made, plans.terms)
+    for made in (plans.within.static, *plans.frontier, *plans.naive.values()):
+        parts = spending_usd(made, plans.planning.terms_of(made))
         assert math.fsum(parts.values()) == pytest.approx(made.cost_usd)
         assert min(parts.values()) > -1e-9
 
@@ -108,3 +108,116 @@ def test_the_figure_marks_every_kind_of_plan(spec_file):
     assert [text.get_text() for text in axes.texts if "deadline" in text.get_text()] == ["deadline 30 min"]
     with pytest.raises(InputError, match="unknown planner oracle"):
         draw_frontier(table.replace("static", "oracle"))
+
+
+@pytest.mark.parametrize("setting", ["job={stages: [[8, 1], [2, 81]]}", "job={trials: 9, max_iterations: 82}"])
+def test_a_job_longer_than_the_curves_is_refused_as_a_run_is(spec_file, setting):
+    result = elastune(spec_file, "--set", "workload.bundle=digits-mlp", "--set", setting)
+    assert result.exit_code == 2
+    assert "job longer than its curves: job." in result.stderr
+    assert "asks for 82 iterations, bundle digits-mlp has 81" in result.stderr
+
+
+def test_several_deadlines_stand_side_by_side(spec_file):
+    asked = (spec_file, "--deadlines", "1100,1500,60", "--space", "fair")
+    shown = elastune(*asked).stdout
+    rows = {
+        line.split("\u2502")[1].strip(): line.split("\u2502")[2:5] for line in shown.splitlines() if "\u2502" in line
+    }
+    assert set(rows) == {
+        "static", "rubberband, next", "rubberband, all", "frontier, fair",
+        *(f"naive, {gpus} GPU{'s' * (gpus > 1)} a trial" for gpus in (1, 2, 4, 8)),
+    }  # fmt: skip
+    assert [cell.strip() for cell in rows["frontier, fair"]][2] == "-"
+    assert "%)" in rows["static"][1]
+    assert "The fastest of all takes" in shown
+    printed = json.loads(elastune(*asked, "--json").stdout)
+    assert list(printed) == ["static", "rubberband", "frontier", "naive", "by_deadline"]
+    early, late, never = printed["by_deadline"]
+    assert (early["deadline_s"], never["frontier"]) == (1100.0, None)
+    for one in (early, late):
+        plans = [one[name] for name in ("static", "rubberband_next", "rubberband", "frontier")]
+        assert all(made["makespan_s"] <= one["deadline_s"] for made in plans if made)
+        on_time = [made["cost_usd"] for made in printed["frontier"] if made["makespan_s"] <= one["deadline_s"]]
+        assert one["frontier"]["cost_usd"] == min(on_time)
+
+
+def test_percentiles_of_the_makespan_are_shown_and_kept(spec_file):
+    spread = (
+        "--set",
+        "workload.straggler_cv={persistent: 0.3, per_iteration: 0.1}",
+        "--set",
+        "cloud.startup={init_s: {mean_s: 60, cv: 0.1}}",
+    )
+    asked = (spec_file, *spread, "--makespan", "p95")
+    assert "95 % end by, s" in elastune(*asked).stdout
+    printed = json.loads(elastune(*asked, "--json").stdout)
+    for made in (printed["static"], printed["rubberband"]):
+        assert made["makespan_s"] < made["makespan_p95_s"] <= 1800
+    assert all(made["makespan_p95_s"] > made["makespan_s"] for made in printed["frontier"])
+    cheapest = {
+        name: min(made["cost_usd"] for made in plans["frontier"] if made[key] <= 1800)
+        for name, key, plans in (
+            ("p95", "makespan_p95_s", printed),
+            ("mean", "makespan_s", json.loads(elastune(spec_file, *spread, "--json").stdout)),
+        )
+    }
+    assert cheapest["p95"] > cheapest["mean"]
+
+
+def test_without_randomness_percentiles_change_nothing(spec_file):
+    mean, late = (json.loads(elastune(spec_file, "--json", "--makespan", name).stdout) for name in ("mean", "p95"))
+    for made in late["frontier"]:
+        assert made.pop("makespan_p95_s") == made["makespan_s"]
+    assert late["frontier"] == mean["frontier"]
+
+
+def test_planners_choose_among_kinds_of_machines(spec_file):
+    asked = (spec_file, "--types", "p3.2xlarge,p3.8xlarge,g4dn.12xlarge:iteration_s=150:scaling=resnet50-v100")
+    shown = elastune(*asked).stdout
+    assert "on p3.2xlarge or p3.8xlarge or g4dn.12xlarge" in shown
+    printed = json.loads(elastune(*asked, "--json").stdout)
+    together = printed["frontier"]
+    assert {made["instance_type"] for made in together} > {"g4dn.12xlarge"}
+    assert all(made["gap_to_bound"] >= 0 for made in together)
+    for name in ("p3.2xlarge", "p3.8xlarge"):
+        alone = json.loads(elastune(spec_file, "--set", f"cloud.instance_type={name}", "--json").stdout)
+        assert printed["static"]["cost_usd"] <= alone["static"]["cost_usd"]
+        for made in alone["frontier"]:
+            assert (
+                min(p["cost_usd"] for p in together if p["makespan_s"] <= made["makespan_s"]) <= made["cost_usd"] + 1e-9
+            )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--types", "p3.8xlarge,p3.8xlarge"), "two kinds of machines called p3.8xlarge"),
+        (("--types", "p3.8xlarge:speed=3"), "must be a name, with scaling=... and iteration_s=..."),
+        (("--types", "p9.8xlarge"), "p9.8xlarge"),
+        (("--deadlines", "900,soon"), "'soon' is no positive number of seconds"),
+        (("--deadlines", "900,-1"), "'-1' is no positive number of seconds"),
+        (("--deadlines", "900,nan"), "'nan' is no positive number of seconds"),
+        (("--planner", "oracle"), "oracle"),
+        (("--space", "narrow"), "narrow"),
+        (("--makespan", "p99"), "p99"),
+    ],
+)
+def test_wrong_arguments_are_refused(spec_file, arguments, told):
+    result = elastune(spec_file, *arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_limits_that_only_together_cannot_be_kept_are_told_apart(spec_file):
+    limits = ("--set", "job.deadline_s=1200", "--set", "job.budget_usd=9.5")
+    shown = " ".join(elastune(spec_file, *limits).stdout.split())
+    plans = make_plans(load_plan_spec(spec_file, limits[1::2]))
+    assert plans.best is None
+    by_deadline = min(made.cost_usd for made in plans.frontier if made.makespan_s <= 1200)
+    in_budget = min(made.makespan_s for made in plans.frontier if made.cost_usd <= 9.5)
+    assert f"By that deadline the least is {by_deadline:.2f} USD." in shown
+    assert f"For that budget the soonest is {in_budget:,.0f} s." in shown
+    result = elastune(spec_file, *limits, "--json")
+    assert "No plan keeps the limits." in result.stderr
+    assert json.loads(result.stdout)["static"] is None
