@@ -142,7 +142,7 @@ class Bundle:
             raise self._lacks("timings")
         stragglers = overrides.stragglers or self.stragglers or Stragglers()
         provenance = self._provenance(overrides)
-        provenance["scaling"] += f"; {kind_phrase(scaling)}"
+        provenance["scaling"] = "; ".join(filter(None, (provenance["scaling"], kind_phrase(scaling))))
         return WorkloadTerms(iteration_s, scaling, timings, stragglers, sync_s, provenance)
 
     def lacking(self) -> dict[str, str]:

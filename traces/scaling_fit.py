@@ -137,8 +137,8 @@ def fit_scaling(
     rated = {name: one for name, one in families.items() if one.left_out_error is not None}
     if len(rated) < 2:
         raise InputError(
-            f"{len(points)} gangs beyond 1 GPU are too few to choose a family by predicting each from the others: measure"
-            " at least 2, or say which with --family"
+            f"too few gangs beyond 1 GPU ({len(points)}) to choose a family by predicting each from the others: measure at"
+            " least 2, or say which with --family"
         )
     # Families are listed by their number of parameters; rounding must not prefer a later one.
     chosen = min(rated.values(), key=lambda one: round(one.left_out_error or 0.0, 9))
@@ -203,8 +203,8 @@ def _residuals(law: Law, at: np.ndarray, points: Mapping[Gang, float]) -> np.nda
 def _least_squares(law: Law, points: Mapping[Gang, float]) -> np.ndarray:
     if len(points) < len(law.names):
         raise InputError(
-            f"{law.family} has {len(law.names)} parameters ({', '.join(law.names)}), but {len(points)} gangs beyond 1 GPU:"
-            " measure more, or fit a simpler family"
+            f"{law.family} has {len(law.names)} parameters ({', '.join(law.names)}), too many for the gangs beyond 1 GPU"
+            f" ({len(points)}): measure more, or fit a simpler family"
         )
     if not law.names:
         return np.empty(0)

@@ -82,12 +82,15 @@ def gang_of(text: str) -> tuple[int, int | None]:
     """`GPUS` or `GPUSxNODES` as (GPUs, nodes), nodes None where they are not given.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is neither, or there are more nodes than GPUs.
     """
     found = _GANG.fullmatch(text.strip())
     if not found:
         raise InputError(f"{text!r} is no gang: give GPUs, as in 8, or GPUs x nodes, as in 16x2")
-    return int(found[1]), int(found[2]) if found[2] else None
+    gpus, nodes = int(found[1]), int(found[2]) if found[2] else None
+    if not 1 <= (1 if nodes is None else nodes) <= gpus:
+        raise InputError(f"{text!r} is no gang: it has at least 1 GPU, and between 1 node and as many as GPUs")
+    return gpus, nodes
 
 
 def _points(points: Keys, kind: ScalingKind) -> Scaling:

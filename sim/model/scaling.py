@@ -131,7 +131,7 @@ _PHRASES: Mapping[ScalingKind, str] = {
 
 
 def kind_phrase(scaling: Scaling) -> str:
-    """How the batch was held, in words; linear scaling is the same either way."""
+    """How the batch was held, in words; none for linear scaling, which is the same either way."""
     if isinstance(scaling, LinearScaling):
-        return "linear, weak or strong alike"
+        return ""
     return _PHRASES[getattr(scaling, "kind", "unstated")]

@@ -93,7 +93,7 @@ def import_step_times(
     averaged = sum(by_batch[max(by_batch)].placements > 1 for gang, by_batch in times.items() if gang in seconds)
     if averaged:
         notes.append(
-            f"{averaged} gangs were measured in several placements on as many nodes: the mean of their seconds"
+            f"gangs measured in several placements on as many nodes: {averaged}; the mean of their seconds counts"
         )
     samples = {gang: gang[0] if kind == "weak" else 1 for gang in seconds}
     speedups = {gang: samples[gang] * seconds[1, 1] / step_s for gang, step_s in seconds.items()}
@@ -163,8 +163,8 @@ def _strong(times: Mapping[Gang, Mapping[int, StepTime]], batch: int, notes: lis
     if too_small:
         smallest = min(min(by_batch) for by_batch in times.values())
         notes.append(
-            f"{len(too_small)} gangs, of {too_small[0][0]} GPUs and more, are left out: their share of the batch is below"
-            f" the smallest measured one, {smallest}"
+            f"gangs left out: {len(too_small)}, of {too_small[0][0]} GPUs and more, whose share of the batch is below the"
+            f" smallest measured one, {smallest}"
         )
     return seconds
 
