@@ -186,7 +186,7 @@ def _fit(family: str, points: Mapping[Gang, float], table: MeasuredTable, max_gp
         _parameters(law, at, covariance, freedom),
         {gang: math.exp(error) - 1 for gang, error in zip(points, residuals.tolist(), strict=True)},
         freedom,
-        _left_out_error(family, points, table, max_gpus),
+        _left_out_error(law, points, table, max_gpus),
         law.notes,
         law,
         at,
@@ -230,14 +230,15 @@ def _parameters(law: Law, at: np.ndarray, covariance: np.ndarray | None, freedom
     return estimates
 
 
-def _left_out_error(family: str, points: Mapping[Gang, float], table: MeasuredTable, max_gpus: int) -> float | None:
+def _left_out_error(law: Law, points: Mapping[Gang, float], table: MeasuredTable, max_gpus: int) -> float | None:
     errors = []
     for left_out, speedup in points.items():
         others = {gang: s for gang, s in points.items() if gang != left_out}
-        law = law_of(family, tuple(others), table.kind, max_gpus)
-        if not others or len(others) < len(law.names):
+        again = law_of(law.family, tuple(others), table.kind, max_gpus)
+        # Without this point a parameter is not told apart any more, so that it would be another law that is judged.
+        if not others or again.names != law.names or len(others) < len(law.names):
             return None
-        errors.append(math.log(speedup / law.build(_least_squares(law, others)).speedup(*left_out)))
+        errors.append(math.log(speedup / again.build(_least_squares(again, others)).speedup(*left_out)))
     return math.sqrt(sum(error**2 for error in errors) / len(errors))
 
 

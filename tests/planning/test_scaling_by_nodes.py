@@ -23,7 +23,9 @@ from traces import DecreasingScalingWarning, scaling_named
 
 AS_USED = BillingRule(granularity_s=0.0, minimum_s=0.0)
 # 8 GPUs on two machines are slower than 4 on one, 16 on four faster again.
-FALLING = PlacedTableScaling({(1, 1): 1.0, (2, 1): 1.9, (2, 2): 1.2, (4, 1): 3.8, (4, 2): 1.8, (8, 2): 3.0, (16, 4): 7.0})
+FALLING = PlacedTableScaling(
+    {(1, 1): 1.0, (2, 1): 1.9, (2, 2): 1.2, (4, 1): 3.8, (4, 2): 1.8, (8, 2): 3.0, (16, 4): 7.0}
+)
 NETWORK = AllReduceScaling(1.0, Link(0.0, 0.01), Link(0.002, 0.05), "strong", max_gpus=16)
 
 
