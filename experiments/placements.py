@@ -1,8 +1,8 @@
 """What placement cost a run, as a fold over its journal. Imports sim.journal and sim.model.
 
-A gang is spread if it is on more machines than it needs: a gang never waits for GPUs of one machine, so fragmentation shows as
-spreading, and as nothing else. A trial migrates if it goes on from its checkpoint on other machines than before; it pays the
-same launch as one that goes on in place.
+A gang is spread if it is on more machines than it needs. A gang never waits for GPUs of one machine, so fragmentation shows as
+spreading, and as idle GPUs of machines that cannot be given back, which are in the ledger. A trial migrates if it goes on from
+its checkpoint on other machines than before; it pays the same launch as one that goes on in place.
 """
 
 from __future__ import annotations
