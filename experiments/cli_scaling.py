@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from experiments.cli_options import AsJson, print_json
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from experiments.scaling_fits import HeldOut
 
 app = typer.Typer(help="How speed grows with GPUs: tables, fits, predictions.", no_args_is_help=True)
 
@@ -104,14 +110,17 @@ def fit(
     figure: Annotated[Path | None, typer.Option(help="Draw points, curves and interval: a .png or .pdf file.")] = None,
 ) -> None:
     """Fit scaling laws to a few measured gangs, with intervals, and predict larger ones."""
-    gpus = None if on is None else _counts(on)
-    if by is not None:
-        _hold_out(name, _columns(by), gpus, predict, family.value, as_json=as_json, with_figure=figure is not None)
-        return
-    from experiments.scaling_fits import figure_tables, fit_json, gangs_of, with_kind
+    from experiments.scaling_fits import figure_tables, fit_json, gangs_of, hold_out, with_kind
     from traces import fit_scaling, measured_table
 
-    table = with_kind(measured_table(name), None if kind is None else kind.value)
+    gpus = None if on is None else _counts(on)
+    held: Literal["weak", "strong"] | None = None if kind is None else "weak" if kind is Kind.WEAK else "strong"
+    if by is not None:
+        if gpus is None or predict is None or figure is not None:
+            raise InputError("--by compares many tables: it needs --on and --predict, and draws no figure")
+        _print_hold_out(name, hold_out(name, _columns(by), gpus, predict, family=family.value, kind=held), as_json)
+        return
+    table = with_kind(measured_table(name), held)
     gangs = () if predict is None else gangs_of(predict, table)
     largest = max([64, *(count for count, _ in (*table.speedups, *gangs))])
     fitted = fit_scaling(table, family.value, on=gpus, max_gpus=largest)
@@ -128,22 +137,9 @@ def fit(
     print_fit(name, fitted, gangs)
 
 
-def _hold_out(
-    name: str,
-    by: list[str],
-    on: list[int] | None,
-    predict: str | None,
-    family: str,
-    *,
-    as_json: bool,
-    with_figure: bool,
-) -> None:
-    from experiments.scaling_fits import coverage, hold_out, mean_errors
-    from sim.model.errors import InputError
+def _print_hold_out(name: str, found: Sequence[HeldOut], as_json: bool) -> None:
+    from experiments.scaling_fits import coverage, mean_errors
 
-    if on is None or predict is None or with_figure:
-        raise InputError("--by compares many tables: it needs --on and --predict, and draws no figure")
-    found = hold_out(name, by, on, predict, family=family)
     if as_json:
         covered, intervals = coverage(found)
         summary = {"mean_absolute_error": mean_errors(found), "covered": covered, "intervals": intervals}
@@ -155,8 +151,6 @@ def _hold_out(
 
 
 def _counts(text: str) -> list[int]:
-    from sim.model.errors import InputError
-
     counts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in counts):
         raise InputError(f"--on {text!r}: give numbers of GPUs with commas between, as 1,2,4")
@@ -164,8 +158,6 @@ def _counts(text: str) -> list[int]:
 
 
 def _columns(text: str) -> list[str]:
-    from sim.model.errors import InputError
-
     columns = [part.strip() for part in text.split(",") if part.strip()]
     if not columns:
         raise InputError(f"--by {text!r} names no column")

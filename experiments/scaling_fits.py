@@ -170,7 +170,15 @@ class HeldOut:
         }
 
 
-def hold_out(text: str, by: Sequence[str], on: Sequence[int], predict: str, *, family: str = "auto") -> list[HeldOut]:
+def hold_out(
+    text: str,
+    by: Sequence[str],
+    on: Sequence[int],
+    predict: str,
+    *,
+    family: str = "auto",
+    kind: Literal["weak", "strong"] | None = None,
+) -> list[HeldOut]:
     """Fit each table of a file on some gangs, and compare with others that were measured.
 
     Args:
@@ -179,6 +187,7 @@ def hold_out(text: str, by: Sequence[str], on: Sequence[int], predict: str, *, f
         on: numbers of GPUs that are fitted.
         predict: gangs that are predicted; a table that did not measure one of them leaves it out.
         family: see `traces.scaling_fit.fit_scaling`.
+        kind: for tables that do not say.
 
     Raises:
         InputError: a column or a family is unknown, or a table does not have what is fitted.
@@ -197,8 +206,8 @@ def hold_out(text: str, by: Sequence[str], on: Sequence[int], predict: str, *, f
     found: list[HeldOut] = []
     for group in groups:
         named = dict(zip(by, group, strict=True))
-        table = read_measured(path, where | named)
-        fit = fit_scaling(table, family, on=on)
+        table = with_kind(read_measured(path, where | named), kind)
+        fit = fit_scaling(table, family, on=on, max_gpus=max(64, *(gpus for gpus, _ in table.speedups)))
         measured = [gang for gang in gangs_of(predict, table) if gang in table.speedups]
         for one in gang_fits(fit, measured):
             if one.is_used or one.measured is None:

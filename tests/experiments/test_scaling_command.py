@@ -109,6 +109,14 @@ def test_a_held_out_gang_is_compared_in_every_table_of_a_file(file):
     assert "of 3 intervals of 95 % hold what was measured" in printed
 
 
+def test_tables_that_do_not_say_how_the_batch_was_held_are_told(tmp_path):
+    path = tmp_path / "plain.csv"
+    path.write_text("model,gpus,speedup\na,1,1\na,2,1.8\na,4,3.1\na,8,4.9\n")
+    held_out = ("fit", path, "--by", "model", "--on", "1,2,4", "--predict", "8")
+    assert "allreduce" not in told(*held_out)["gangs"][0]["errors"]
+    assert "allreduce" in told(*held_out, "--kind", "weak")["gangs"][0]["errors"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
