@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_ablate, cli_bundles, cli_check, cli_plan
+from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_scaling
 from experiments.cli_options import AsJson, complete_policies, complete_policy, print_json, progress
 from sim.model.errors import InputError, TuningError
 
@@ -63,6 +63,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_bundles.app, name="bundles")
+app.add_typer(cli_scaling.app, name="scaling")
 app.command("profile")(cli_bundles.profile)
 app.command("plan")(cli_plan.plan)
 app.command("ablate")(cli_ablate.ablate)

@@ -72,12 +72,19 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
         "iterations": str(result.iterations_trained),
         "GPU utilisation": _share(result.gpu_utilisation),
         "USD by part": ", ".join(f"{part} {_usd(usd)}" for part, usd in result.ledger_usd.items()),
+        "placement": _placement(result.placement),
         "results": str(folder),
         "journal": str(journal),
     }
     for what, value in rows.items():
         table.add_row(what, value)
     _console().print(table)
+
+
+def _placement(sums: Mapping[str, float]) -> str:
+    spread = f"{sums['spread_segments']:.0f} of {sums['segments']:.0f} segments on more machines than needed"
+    lost = f"{sums['spread_lost_gpu_s']:,.0f} GPU-seconds lost by it"
+    return f"{spread}, {lost}; {sums['migrations']:.0f} of {sums['resumed']:.0f} resumed elsewhere"
 
 
 def _configuration(result: RunResult) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from experiments.ledger import PARTS
 from experiments.metrics import interquartile_mean_interval, mean_interval, paired_difference
+from experiments.placements import PARTS as PLACEMENT_PARTS
 from experiments.running import World, execute
 from policies.registry import POLICIES
 from sim.model.errors import InfeasibleJobError, InputError, TuningError
@@ -39,6 +40,7 @@ _RESULT_COLUMNS = (
     *("cost_usd", "makespan_s", "deadline_met", "budget_met"),
     *("trials_started", "iterations_trained", "gpu_utilisation", "digest"),
     *(f"ledger_usd.{part}" for part in PARTS),
+    *(f"placement.{part}" for part in PLACEMENT_PARTS),
 )
 _PAIRED = ("score", "regret", "cost_usd", "makespan_s")
 
@@ -50,8 +52,8 @@ class Comparison:
     Attributes:
         runs: by policy, then seed: policy, seed, status (done, infeasible, failed), error, and the fields of `run --json` of
             those that are done.
-        results: the same as a table, without `best_config`, `ledger_usd` as one column per part; and deadline_s, budget_usd,
-            direction.
+        results: the same as a table, without `best_config` and `provenance`, `ledger_usd` and `placement` by part in columns;
+            and deadline_s, budget_usd, direction.
         summary: one row per policy: runs, infeasible, failed, `<measure>`, `<measure>_low`, `<measure>_high` for `MEASURES`,
             the same of the interquartile mean of regret, the share of runs for `SHARES`, and the first error or an empty text.
         paired: one row per policy but the first and measure: mean difference to the first policy, low, high, better (share
@@ -223,8 +225,10 @@ def _comparison(world: World, labels: Sequence[str], runs: Sequence[_Run]) -> Co
 
 def _row(run: _Run) -> dict[str, object]:
     row = run.to_json()
-    ledger_usd = {} if run.result is None else run.result.ledger_usd
-    return row | {f"ledger_usd.{part}": usd for part, usd in ledger_usd.items()}
+    if run.result is None:
+        return row
+    tables = {"ledger_usd": run.result.ledger_usd, "placement": run.result.placement}
+    return row | {f"{name}.{part}": number for name, parts in tables.items() for part, number in parts.items()}
 
 
 def _summary(label: str, results: pd.DataFrame) -> dict[str, object]:

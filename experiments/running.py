@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import platform
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from experiments.ledger import Ledger
 from experiments.metrics import Regret, regret_of
+from experiments.placements import PlacementAccount
 from experiments.spec import RunSpec
 from experiments.trajectory import Recording, segments_table, trajectory_table
 from policies.registry import entry_named
 from sim.controller import Controller
 from sim.journal import Header, JournalWriter, MemorySink, read_entries, read_header, replay
 from sim.model.errors import InputError, ReplayError
+from sim.model.node_scaling import OnMachines, knows_nodes
 from sim.model.profile import CloudTruth
 from sim.runner import run
 from sim.simulated import SimulatedBackend
@@ -63,6 +65,8 @@ class RunResult:
         iterations_trained: redone ones included.
         gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
         ledger_usd: the bill by part; see `experiments.ledger.PARTS`.
+        placement: how often, how long and at what loss gangs were spread or moved; see `experiments.placements.PARTS`.
+        provenance: where iteration_s, scaling, timings and stragglers are from.
         digest: of the spec.
         direction: whether scores are minimised or maximised.
     """
@@ -85,6 +89,8 @@ class RunResult:
     iterations_trained: int
     gpu_utilisation: float | None
     ledger_usd: Mapping[str, float]
+    placement: Mapping[str, float]
+    provenance: Mapping[str, str]
     digest: str
     direction: Direction
     recording: Recording | None = field(default=None, repr=False, compare=False)
@@ -93,7 +99,8 @@ class RunResult:
         """What `elastune run --json` prints."""
         hidden = ("direction", "recording")
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
-        return fields | {"ledger_usd": dict(self.ledger_usd)}
+        tables = {name: dict(getattr(self, name)) for name in ("ledger_usd", "placement", "provenance")}
+        return fields | tables
 
     def trajectory(self) -> pd.DataFrame:
         """Money, machines and best score over time; see `experiments.trajectory.trajectory_table`.
@@ -124,6 +131,7 @@ class World:
     Attributes:
         truth: what really happens; never shown to a policy.
         profile: what the policy believes.
+        provenance: where the workload's numbers are from; see `traces.WorkloadTerms`.
     """
 
     spec: RunSpec
@@ -132,6 +140,7 @@ class World:
     price_book: PriceBook
     truth: GroundTruth
     profile: Profile
+    provenance: Mapping[str, str]
 
     @classmethod
     def of(cls, spec: RunSpec, bundle: Bundle | None = None) -> World:
@@ -148,14 +157,14 @@ class World:
         workload, cloud = spec.workload, spec.cloud
         terms = bundle.terms(workload.overrides(cloud.rescale_s), sync_s=cloud.sync_s)
         job = spec.job.tuning_job(bundle.direction)
+        book = spec.price_book()
+        profile = bundle.profile_of(terms, cloud.startup_delays(), workload.profile.errors())
+        if knows_nodes(terms.scaling):
+            profile = replace(profile, scaling=OnMachines(profile.scaling, most_gpus(book)))
         return cls(
-            spec,
-            bundle,
-            job,
-            spec.price_book(),
-            truth=bundle.truth_of(terms, job, spec.seed),
-            profile=bundle.profile_of(terms, cloud.startup_delays(), workload.profile.errors()),
-        )
+            spec, bundle, job, book, truth=bundle.truth_of(terms, job, spec.seed), profile=profile,
+            provenance=terms.provenance,
+        )  # fmt: skip
 
     def controller(self, sink: Sink | None) -> Controller:
         """A fresh controller of this run's policy.
@@ -168,7 +177,9 @@ class World:
         if entry_named(spec.policy.name).needs_truth:
             build = partial(build, scores=self.truth.scores)  # type: ignore[call-arg]  # such an entry takes them
         policy = build(self.job, self.profile, self.price_book, Streams(spec.seed).rng("policy"))
-        return Controller(policy, self.job, self.price_book, name=spec.policy.label, sink=sink)
+        return Controller(
+            policy, self.job, self.price_book, name=spec.policy.label, sink=sink, placement=spec.cloud.placement
+        )
 
     def backend(self) -> SimulatedBackend:
         """The simulated cloud and workers."""
@@ -179,6 +190,11 @@ class World:
         """The first line of this run's journal."""
         versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
         return Header(self.spec.to_dict(), self.spec.digest(), versions, {self.bundle.name: self.bundle.sha256})
+
+
+def most_gpus(book: PriceBook) -> int:
+    """GPUs of the largest machines: no gang can be on fewer of them than that allows."""
+    return max(instance_type.gpus_per_instance for instance_type in book.instance_types)
 
 
 class _Sinks:
@@ -214,14 +230,15 @@ def execute(
     """
     world = World.of(spec, bundle)
     ledger, memory = Ledger(world.price_book), MemorySink()
-    sinks = _Sinks([ledger, memory] if record_trajectory else [ledger])
+    placements = PlacementAccount(world.truth.scaling, most_gpus(world.price_book))
+    sinks = _Sinks([ledger, placements, memory] if record_trajectory else [ledger, placements])
     controller = world.controller(sinks)
     with _opened(journal) as stream:
         if stream is not None:
             sinks.sinks.append(JournalWriter(stream, world.header()))
         run(controller, world.backend())
     recording = Recording(memory.entries, world.truth.scores, world.price_book, world.job.direction)
-    return _result(world, controller, ledger.usd(), recording if record_trajectory else None)
+    return _result(world, controller, ledger.usd(), placements.sums(), recording if record_trajectory else None)
 
 
 @contextmanager
@@ -297,7 +314,11 @@ def _header_of(path: Path) -> Header:
 
 
 def _result(
-    world: World, controller: Controller, ledger_usd: dict[str, float], recording: Recording | None
+    world: World,
+    controller: Controller,
+    ledger_usd: dict[str, float],
+    placement: dict[str, float],
+    recording: Recording | None,
 ) -> RunResult:
     state, job = controller.state, world.job
     best = controller.best
@@ -324,6 +345,8 @@ def _result(
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
         ledger_usd=ledger_usd,
+        placement=placement,
+        provenance=world.provenance,
         digest=world.spec.digest(),
         direction=job.direction,
         recording=recording,

@@ -1,6 +1,6 @@
 """The `cloud` section of a run spec: what is rented, at which price, how long it takes to come, and what breaks.
 
-Imports sim.model, the loaders of traces, and pydantic.
+Imports sim.model, sim.placement, the loaders of traces, and pydantic.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from experiments.spec_sections import Count, NotNegative, Number, Section
 from sim.model.errors import InputError
 from sim.model.prices import ON_DEMAND, BillingRule, InstanceType, PriceBook
 from sim.model.profile import Faults, Startup
+from sim.placement import PlacementRule  # noqa: TC001  pydantic reads the annotations when the program runs
 from traces import instance_type_named, startup_of
 
 _DEFAULT_MAX_INSTANCES = 32
@@ -69,6 +70,11 @@ class FaultsSpec(Section):
     segment_failure_per_hour: NotNegative = 0.0
 
 
+def _placement_form(value: object) -> object:
+    """YAML reads on and off as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 def _market_form(value: object) -> object:
     if value in ("spot", "mixed"):
         raise ValueError("this version rents on-demand machines only; leave it out or set it to on-demand")
@@ -87,6 +93,7 @@ class CloudSpec(Section):
     max_instances: Annotated[Count, Field(ge=1, le=10_000)] | None = None
     max_gpus: Annotated[Count, Field(ge=1)] | None = None
     faults: FaultsSpec = FaultsSpec()
+    placement: Annotated[PlacementRule, BeforeValidator(_placement_form)] = "on"
 
     @model_validator(mode="before")
     @classmethod

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
     from sim.model.protocols import Policy
+    from sim.placement import PlacementRule
     from sim.state import InstanceState, TrialState
 
 # Members of an enumeration are looked up through a descriptor; these are asked for at every segment.
@@ -51,9 +52,16 @@ class Controller:
     """
 
     def __init__(
-        self, policy: Policy, job: TuningJob, price_book: PriceBook, *, name: str, sink: Sink | None = None
+        self,
+        policy: Policy,
+        job: TuningJob,
+        price_book: PriceBook,
+        *,
+        name: str,
+        sink: Sink | None = None,
+        placement: PlacementRule = "on",
     ) -> None:
-        self.state = RunState(job, price_book)
+        self.state = RunState(job, price_book, placement)
         self.is_finished = False
         self.finished_at_s = 0.0
         self.best: TrialId | None = None

@@ -14,7 +14,7 @@ from sim.billing import Bill
 from sim.model.events import Outcome
 from sim.model.ids import InstanceId, SegmentId, TrialId
 from sim.model.protocols import InstanceStatus, TrialStatus
-from sim.placement import FreeGpus
+from sim.placement import free_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sim.model.job import TuningJob
     from sim.model.prices import InstanceType, PriceBook
     from sim.model.protocols import InstanceView, TrialView
+    from sim.placement import PlacementRule
 
 NO_SEGMENT = SegmentId(-1)
 # Members of an enumeration are looked up through a descriptor; these are asked for at every segment.
@@ -104,7 +105,7 @@ class Totals:
 class RunState:
     """Everything that is known, by fact or by order."""
 
-    def __init__(self, job: TuningJob, price_book: PriceBook) -> None:
+    def __init__(self, job: TuningJob, price_book: PriceBook, placement: PlacementRule = "on") -> None:
         self.job = job
         self.price_book = price_book
         self.now_s = 0.0
@@ -112,7 +113,7 @@ class RunState:
         self.started: dict[TrialId, None] = {}
         self.instances: dict[InstanceId, InstanceState] = {}
         self.gone: set[InstanceId] = set()
-        self.free = FreeGpus()
+        self.free = free_pool(placement)
         self.suspended: list[InstanceId] = []
         self.waiting: deque[RunTrial] = deque()
         self.waiting_gpus = 0

@@ -140,6 +140,7 @@ def build_world(
     losses=None,
     believed_tau=None,
     believed_scaling=None,
+    placement="on",
     **job,
 ):
     """A literal world: 1 USD per machine and second, billed as used, iterations of 10 s, machines of 4 GPUs at once.
@@ -168,6 +169,7 @@ def build_world(
             release_s,
         ),
         streams=ScriptedStreams(failures, losses),
+        placement=placement,
     )
 
 
@@ -204,6 +206,7 @@ def play_world(policy, world, streams=None):
     if isinstance(policy, dict):
         policy = Script(policy)
     sink = MemorySink()
-    controller = check_each_fact(Controller(policy, world.job, world.book, name="script", sink=sink))
+    controller = Controller(policy, world.job, world.book, name="script", sink=sink, placement=world.placement)
+    check_each_fact(controller)
     run(controller, SimulatedBackend(world.truth, world.cloud, streams or world.streams))
     return Story(controller, sink.entries)

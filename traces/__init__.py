@@ -6,7 +6,10 @@ functions that need them. Origin, licence and digest of every shipped file: `tra
 
 from traces.bundle import Bundle, bundle_names, load_bundle
 from traces.prices import instance_type_named, instance_type_names, load_instance_types
-from traces.scaling import DecreasingScalingWarning, load_scaling, scaling_named, scaling_names, scaling_of
+from traces.scaling import load_scaling, measured_table, scaling_named, scaling_names, scaling_of
+from traces.scaling_fit import ScalingFit, fit_scaling
+from traces.scaling_inline import inline_of
+from traces.scaling_tables import DecreasingScalingWarning, MeasuredTable
 from traces.startup import startup_names, startup_of
 from traces.synthetic import synthetic_bundle, tiny_bundle
 from traces.terms import Overrides, ProfileErrors, WorkloadTerms
@@ -14,15 +17,20 @@ from traces.terms import Overrides, ProfileErrors, WorkloadTerms
 __all__ = [
     "Bundle",
     "DecreasingScalingWarning",
+    "MeasuredTable",
     "Overrides",
     "ProfileErrors",
+    "ScalingFit",
     "WorkloadTerms",
     "bundle_names",
+    "fit_scaling",
+    "inline_of",
     "instance_type_named",
     "instance_type_names",
     "load_bundle",
     "load_instance_types",
     "load_scaling",
+    "measured_table",
     "scaling_named",
     "scaling_names",
     "scaling_of",

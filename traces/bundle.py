@@ -18,6 +18,7 @@ import numpy as np
 
 from sim.model.errors import InputError, InvalidTraceError
 from sim.model.profile import GroundTruth, Profile, Startup, Stragglers, Timings
+from sim.model.scaling import kind_phrase
 from sim.streams import Streams
 from traces.curves import read_configurations, read_curves
 from traces.header import read_header
@@ -140,7 +141,9 @@ class Bundle:
         if timings is None:
             raise self._lacks("timings")
         stragglers = overrides.stragglers or self.stragglers or Stragglers()
-        return WorkloadTerms(iteration_s, scaling, timings, stragglers, sync_s, self._provenance(overrides))
+        provenance = self._provenance(overrides)
+        provenance["scaling"] = "; ".join(filter(None, (provenance["scaling"], kind_phrase(scaling))))
+        return WorkloadTerms(iteration_s, scaling, timings, stragglers, sync_s, provenance)
 
     def lacking(self) -> dict[str, str]:
         """What a run needs and the bundle does not record, and the key of the spec that supplies each."""

@@ -6,9 +6,10 @@ Imports the standard library and sim.model.errors.
 from __future__ import annotations
 
 import csv
+import gzip
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from sim.model.errors import InvalidTraceError
 
@@ -93,7 +94,7 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[Row]:
     """All rows of a CSV file with a header; empty lines are skipped.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8; compressed where its name ends in .gz.
         required: columns it must have; it may have more.
 
     Raises:
@@ -110,12 +111,18 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[Row]:
 
 def _lines(path: Path) -> Iterator[list[str]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with _opened(path) as file:
             return iter([line for line in csv.reader(file, strict=True) if line])
     except OSError as error:
-        raise InvalidTraceError(path, f"cannot be read: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
+        raise InvalidTraceError(path, f"cannot be read: {error.strerror or error}") from error
+    except (csv.Error, UnicodeDecodeError, EOFError) as error:
         raise InvalidTraceError(path, f"is no CSV text: {error}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return cast("TextIO", gzip.open(path, "rt", newline="", encoding="utf-8-sig"))
+    return path.open(newline="", encoding="utf-8-sig")
 
 
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from experiments.figures.gpus import gpus_over_time
 from experiments.figures.learning import curves
 from experiments.figures.panels import comparison
 from experiments.figures.saving import save
+from experiments.figures.scaling import scaling_fit
 from experiments.figures.score_cost import score_over_cost
 
-__all__ = ["best_so_far", "comparison", "curves", "gpus_over_time", "save", "score_over_cost"]
+__all__ = ["best_so_far", "comparison", "curves", "gpus_over_time", "save", "scaling_fit", "score_over_cost"]

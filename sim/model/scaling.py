@@ -1,19 +1,29 @@
-"""How much faster a gang of GPUs trains one trial. Imports only the standard library and numpy."""
+"""How much faster a gang of GPUs trains one trial, whatever nodes it is on. Imports only the standard library and numpy.
+
+Scalings that know of nodes are in `sim.model.node_scaling`.
+"""
 
 from __future__ import annotations
 
 import bisect
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sim.model.protocols import Scaling
 
-def _check_gang(scaling: object, gpus: int, max_gpus: int) -> None:
+ScalingKind: TypeAlias = Literal["weak", "strong", "unstated"]
+"""strong: the batch of the whole gang is fixed, so that it trains as one GPU does. weak: the batch of each GPU is fixed, so
+that the gang's grows with it; beside curves recorded at one batch that assumes nothing is lost by the larger one."""
+
+
+def check_gang(scaling: object, gpus: int, max_gpus: int) -> None:
+    """Raise an InputError for a gang that a scaling does not know."""
     if not 1 <= gpus <= max_gpus:
         raise InputError(
             f"{type(scaling).__name__}: speed-up of {gpus} GPUs asked for; it is known for 1 to {max_gpus}"
@@ -26,9 +36,11 @@ class TableScaling:
 
     Attributes:
         points: speed-up over one GPU by number of GPUs; 1: 1.0 is required.
+        kind: how the batch was held when it was measured.
     """
 
     points: Mapping[int, float]
+    kind: ScalingKind = "unstated"
     _gpus: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _by_gpus: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
@@ -59,7 +71,7 @@ class TableScaling:
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  a table by GPUs alone says nothing of nodes
         """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
         if not 1 <= gpus <= len(self._by_gpus):
-            _check_gang(self, gpus, len(self._by_gpus))
+            check_gang(self, gpus, len(self._by_gpus))
         return self._by_gpus[gpus - 1]
 
 
@@ -71,7 +83,7 @@ class LinearScaling:
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  linear on any number of nodes
         """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
-        _check_gang(self, gpus, self.max_gpus)
+        check_gang(self, gpus, self.max_gpus)
         return float(gpus)
 
 
@@ -81,6 +93,7 @@ class AmdahlScaling:
 
     serial: float
     max_gpus: int = 64
+    kind: ScalingKind = "unstated"
 
     def __post_init__(self) -> None:
         if not 0 <= self.serial <= 1:
@@ -88,7 +101,7 @@ class AmdahlScaling:
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  the law knows no nodes
         """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
-        _check_gang(self, gpus, self.max_gpus)
+        check_gang(self, gpus, self.max_gpus)
         return 1.0 / (self.serial + (1.0 - self.serial) / gpus)
 
 
@@ -98,6 +111,7 @@ class PowerScaling:
 
     exponent: float
     max_gpus: int = 64
+    kind: ScalingKind = "unstated"
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent <= 1:
@@ -105,5 +119,19 @@ class PowerScaling:
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  the law knows no nodes
         """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
-        _check_gang(self, gpus, self.max_gpus)
+        check_gang(self, gpus, self.max_gpus)
         return float(gpus**self.exponent)
+
+
+_PHRASES: Mapping[ScalingKind, str] = {
+    "weak": "weak scaling, the batch grows with the gang",
+    "strong": "strong scaling, the gang's batch is fixed",
+    "unstated": "weak or strong is not stated",
+}
+
+
+def kind_phrase(scaling: Scaling) -> str:
+    """How the batch was held, in words; none for linear scaling, which is the same either way."""
+    if isinstance(scaling, LinearScaling):
+        return ""
+    return _PHRASES[getattr(scaling, "kind", "unstated")]

@@ -28,7 +28,7 @@ CONTRACT = (
     *("policy", "seed", "best_trial", "best_config", "score", "regret", "cost_usd", "makespan_s", "deadline_met"),
     *("budget_met", "trials_started", "iterations_trained", "gpu_utilisation", "ledger_usd", "digest"),
 )
-EXTRAS = ("test_score", "regret_sampling", "regret_selection", "regret_truncation")
+EXTRAS = ("test_score", "regret_sampling", "regret_selection", "regret_truncation", "placement", "provenance")
 
 NOISY = synthetic_bundle(60, 9, seed=2, diverged_share=0.1)
 

@@ -26,6 +26,7 @@ from sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
+from sim.model.node_scaling import AllReduceScaling, Link
 from sim.model.prices import BillingRule, InstanceType, PriceBook
 from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Startup, Stragglers, Timings
 from sim.model.protocols import TrialStatus
@@ -98,6 +99,9 @@ billings = st.builds(
 )
 
 
+SLOW_NETWORK = AllReduceScaling(1.0, Link(0.01, 0.1), Link(0.05, 1.0), "strong", max_gpus=32)
+
+
 @st.composite
 def rough_worlds(draw, **job):
     """Worlds with everything that can go wrong, in any mixture; what is believed is up to three times wrong."""
@@ -126,7 +130,7 @@ def rough_worlds(draw, **job):
     startup = Startup(Delay(queue_s), Delay(init_s, draw(st.sampled_from([0.0, 0.5]))))
     per_hour = 3600 / (20 * tau)
     faults = Faults(draw(st.sampled_from([0.0, 1.0])) * per_hour, draw(st.sampled_from([0.0, 1.0])) * per_hour)
-    scaling = draw(st.sampled_from([LinearScaling(32), PowerScaling(0.7, 32)]))
+    scaling = draw(st.sampled_from([LinearScaling(32), PowerScaling(0.7, 32), SLOW_NETWORK]))
     tiny.truth = GroundTruth(scores, np.full(trials, tau), scaling, timings, stragglers)
     tiny.cloud = CloudTruth(startup, faults, draw(st.sampled_from([None, None, 2])), release_s)
     tiny.book = PriceBook(tiny.book.instance_types, billing, tiny.book.max_instances, release_s)
@@ -135,6 +139,7 @@ def rough_worlds(draw, **job):
         believed_s, draw(st.sampled_from([scaling, PowerScaling(0.5, 32)])), timings, startup, stragglers, sync_s=tau
     )
     tiny.streams = Streams(seed)
+    tiny.placement = draw(st.sampled_from(["on", "on", "off", "spread"]))
     return tiny
 
 

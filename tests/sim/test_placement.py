@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.placement import FreeGpus
+from sim.placement import FreeGpus, QueuedGpus, free_pool
 
 
 def free(**counts):
@@ -64,3 +64,63 @@ def test_gangs_use_the_fewest_nodes_and_never_more_than_is_free(sizes, gangs):
             left[instance] -= count
         assert min(left.values()) >= 0
         assert gpus.total == sum(left.values())
+
+
+def test_with_placement_off_a_gang_takes_what_has_been_free_for_longest():
+    gpus = QueuedGpus()
+    gpus.admit(0, 4)
+    gpus.admit(1, 4)
+    assert gpus.take(3) == ((0, 3),)
+    assert gpus.take(3) == ((0, 1), (1, 2))  # a fragment and the beginning of the next machine
+    gpus.give_back(0, 3)
+    assert gpus.take(4) == ((1, 2), (0, 2))  # what never was taken is free for longer than what came back
+    assert (gpus.total, gpus.take(2)) == (1, None)
+
+
+def test_with_placement_off_gangs_that_tile_machines_stay_whole():
+    gpus = QueuedGpus()
+    for machine in range(2):
+        gpus.admit(machine, 4)
+    assert [gpus.take(2) for _ in range(4)] == [((0, 2),), ((0, 2),), ((1, 2),), ((1, 2),)]
+
+
+def test_spread_puts_each_worker_where_most_is_free():
+    gpus = free_pool("spread")
+    for machine, count in ((0, 4), (1, 2), (2, 4)):
+        gpus.admit(machine, count)
+    assert gpus.take(4) == ((0, 2), (2, 2))  # 4 and 4 free, then 3 and 3, then 2 everywhere
+    assert gpus.take(3) == ((0, 1), (1, 1), (2, 1))
+    assert gpus.take(4) is None
+
+
+@given(
+    st.sampled_from(["on", "off", "spread"]),
+    st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    st.lists(st.tuples(st.sampled_from(["take", "give", "withdraw", "admit"]), st.integers(0, 9)), max_size=30),
+)
+def test_whatever_the_rule_no_gpu_is_held_twice_or_lost(rule, sizes, steps):
+    pool, left, held, whole = free_pool(rule), dict(enumerate(sizes)), [], dict(enumerate(sizes))
+    for machine, count in left.items():
+        pool.admit(machine, count)
+    for step, number in steps:
+        if step == "take":
+            placement = pool.take(number + 1)
+            free = sum(count for machine, count in left.items() if machine in pool)
+            assert (placement is None) == (number + 1 > free)
+            for machine, count in placement or ():
+                assert machine in pool
+                left[machine] -= count
+            held += [placement] if placement else []
+            assert sum(count for _, count in placement or ((0, number + 1),)) == number + 1
+            assert len({machine for machine, _ in placement or ()}) == len(placement or ())
+        elif step == "give" and held:
+            for machine, count in held.pop(number % len(held)):
+                left[machine] += count
+                if machine in pool:
+                    pool.give_back(machine, count)
+        elif step == "withdraw":
+            pool.withdraw(number)
+        elif step == "admit" and number in left and number not in pool:
+            pool.admit(number, left[number])
+        assert pool.total == sum(count for machine, count in left.items() if machine in pool)
+        assert all(0 <= left[machine] <= whole[machine] for machine in whole)

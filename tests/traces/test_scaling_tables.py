@@ -6,10 +6,31 @@ from hypothesis import strategies as st
 
 import traces
 from sim.model.errors import InputError, InvalidTraceError
+from sim.model.node_scaling import AllReduceScaling, Link, PlacedTableScaling
 from sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
 from traces import DecreasingScalingWarning
 
-DECREASING = {"bert-a100": "32, 64", "gpt2-a100": "64", "resnet50-cifar10-a100": "8"}
+DECREASING = {"bert-a100": "32, 64", "gpt2-a100": "64", "resnet50-cifar10-a100": "8", "bert-t4": "5"}
+
+BY_SECONDS = {
+    "family": "allreduce",
+    "kind": "weak",
+    "compute_s": 0.5,
+    "serial_s": 0.1,
+    "max_gpus": 32,
+    "intra_latency_s": 0.001,
+    "intra_transfer_s": 0.02,
+    "inter_transfer_s": 0.4,
+}
+# 440 MB of gradients at 22 GB/s within a node and 1.1 GB/s between nodes.
+BY_BYTES = {
+    "family": "allreduce",
+    "kind": "strong",
+    "compute_s": 0.5,
+    "gradient_bytes": 440e6,
+    "intra_bytes_per_s": 22e9,
+    "inter_bytes_per_s": 1.1e9,
+}
 
 
 @pytest.fixture
@@ -26,7 +47,15 @@ def test_the_published_speedups_ship():
     assert traces.scaling_named("resnet50-v100").points == {1: 1.0, 2: 1.87, 4: 3.421, 8: 5.598}
     assert traces.scaling_named("vgg16-a100").points[64] == 15.72
     assert traces.scaling_named("imagenet-resnet50-v100").speedup(8) == 4.29
-    assert len(traces.scaling_names()) == 10
+    assert len(traces.scaling_names()) == 11
+
+
+def test_a_table_by_gpus_and_nodes_ships():
+    with pytest.warns(DecreasingScalingWarning, match="bert-t4: a gang of 5 GPUs is slower"):
+        bert = traces.scaling_named("bert-t4")
+    # Placement matters: 4 T4 in one node, over two, over four.
+    assert [bert.speedup(4, nodes) for nodes in (1, 2, 4)] == [3.851, 1.762, 2.507]
+    assert (bert.kind, bert.max_gpus) == ("weak", 16)
 
 
 @pytest.mark.parametrize("name", [name for name in traces.scaling_names() if name not in DECREASING])
@@ -49,11 +78,20 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest():
     ("value", "scaling"),
     [
         ("linear", LinearScaling()),
-        ("resnet18-v100", TableScaling({1: 1.0, 2: 1.854, 4: 3.426, 8: 5.398})),
+        ("resnet18-v100", TableScaling({1: 1.0, 2: 1.854, 4: 3.426, 8: 5.398}, "weak")),
         ({1: 1, 2: 1.7}, TableScaling({1: 1.0, 2: 1.7})),
         ({"1": 1, "2": 1.7}, TableScaling({1: 1.0, 2: 1.7})),
         ({"amdahl": 0.1}, AmdahlScaling(0.1)),
         ({"power": 0.8, "max_gpus": 16}, PowerScaling(0.8, 16)),
+        ({"power": 0.8, "kind": "weak"}, PowerScaling(0.8, kind="weak")),
+        ({1: 1, 2: 1.7, "kind": "strong"}, TableScaling({1: 1.0, 2: 1.7}, "strong")),
+        ({1: 1, 2: 1.7, "2x2": 1.1}, PlacedTableScaling({(1, 1): 1.0, (2, 1): 1.7, (2, 2): 1.1})),
+        ({"family": "linear", "max_gpus": 8}, LinearScaling(8)),
+        ({"family": "amdahl", "serial": 0.1, "kind": "strong"}, AmdahlScaling(0.1, kind="strong")),
+        ({"family": "power", "exponent": 0.8}, PowerScaling(0.8)),
+        ({"family": "table", "points": {1: 1, "4x2": 2}}, PlacedTableScaling({(1, 1): 1.0, (4, 2): 2.0})),
+        (BY_SECONDS, AllReduceScaling(0.5, Link(0.001, 0.02), Link(0.0, 0.4), "weak", 0.1, 32)),
+        (BY_BYTES, AllReduceScaling(0.5, Link(0.0, 0.02), Link(0.0, 0.4), "strong")),
         (PowerScaling(0.5), PowerScaling(0.5)),
     ],
 )
@@ -72,10 +110,27 @@ def test_a_scaling_is_given_in_many_ways(value, scaling):
         ({"amdahl": 0.1, "power": 0.8}, r"exactly one of amdahl and power"),
         ({"max_gpus": 8}, r"exactly one of amdahl and power"),
         ({"amdahl": True}, r"scaling.amdahl is True, but must be a number"),
+        ({"family": "amdal"}, r"there is no family of scalings 'amdal'; did you mean 'amdahl'\?"),
+        ({"family": "amdahl"}, r"scaling amdahl: serial is missing"),
+        ({"family": "amdahl", "seriell": 1}, r"no key of scaling amdahl 'seriell'; did you mean 'serial'\?"),
+        ({"family": "power", "exponent": 2}, r"the exponent is 2.0, but must be between 0 and 1"),
+        ({"family": "table"}, r"scaling table: points is missing"),
+        (
+            {"family": "table", "points": {"4y2": 1}},
+            r"'4y2' is no gang: give GPUs, as in 8, or GPUs x nodes, as in 16x2",
+        ),
+        ({1: 1, "kind": "big"}, r"scaling.kind is 'big', but must be weak .* or strong"),
+        ({**BY_BYTES, "kind": "unstated"}, r"scaling allreduce: kind is missing"),
+        ({**BY_BYTES, "inter_bytes_per_s": 0}, r"scaling.inter_bytes_per_s is 0, but must be positive"),
+        ({**BY_BYTES, "inter_transfer_s": 1}, r"inter_transfer_s and inter_bytes_per_s are both given"),
+        (
+            {"family": "allreduce", "kind": "weak", "compute_s": 1},
+            r"intra_transfer_s is missing, or gradient_bytes and",
+        ),
         ({"amdahl": 2}, r"the serial share is 2.0, but must be between 0 and 1"),
         ({"power": 0.8, "max_gpus": 1.5}, r"max_gpus is 1.5, but must be a whole number"),
         (3, r"scaling is 3, but must be a name"),
-        ("x.csv#gpus", r"after # come filters such as"),
+        ("x.csv#gpus", r"'gpus' is no list of filters; they are as in workload=bert"),
     ],
 )
 def test_a_bad_scaling_is_an_error_that_says_what_is_wrong(value, message):
@@ -89,11 +144,19 @@ def test_a_bad_scaling_is_an_error_that_says_what_is_wrong(value, message):
         "gpus,speedup\n1,1\n2,1.6\n4,2.5\n",
         "gpus,iteration_s\n1,100\n2,62.5\n4,40\n",
         "gpus,samples_per_s\n4,250\n1,100\n2,160\n",
-        "gpus,nodes,speedup\n1,1,1\n2,2,1.1\n2,1,1.6\n4,1,2.5\n",
+        "gpus,nodes,speedup\n1,1,1\n2,1,1.6\n4,1,2.5\n",
+        "gpus,nodes,speedup\n1,,1\n2,,1.6\n4,,2.5\n",
+        "gpus,kind,step_s\n1,strong,100\n2,strong,62.5\n4,strong,40\n",
+        "gpus,mode,step_s\n1,weak,100\n2,weak,125\n4,weak,160\n",  # a step of 2 GPUs does twice the work
     ],
 )
 def test_a_csv_may_hold_speedups_seconds_or_rates(write_csv, text):
     assert traces.scaling_of(str(write_csv(text))).points == pytest.approx({1: 1.0, 2: 1.6, 4: 2.5})
+
+
+def test_rows_on_several_nodes_make_a_table_by_gpus_and_nodes(write_csv):
+    read = traces.scaling_of(str(write_csv("gpus,nodes,kind,speedup\n1,1,weak,1\n2,2,weak,1.1\n2,1,weak,1.6\n")))
+    assert read == PlacedTableScaling({(1, 1): 1.0, (2, 1): 1.6, (2, 2): 1.1}, "weak")
 
 
 def test_filters_choose_the_rows_of_one_workload(write_csv):
@@ -111,9 +174,18 @@ def test_filters_choose_the_rows_of_one_workload(write_csv):
     ("text", "message"),
     [
         ("nodes,speedup\n1,1\n", r"column gpus: has no such column"),
-        ("gpus,rate\n1,1\n", r"has none of the columns speedup, iteration_s, samples_per_s"),
-        ("gpus,speedup\n2,1.7\n", r"column gpus: has no row for 1 GPU"),
-        ("gpus,speedup\n1,2\n2,3\n", r"a table of speed-ups starts with 1 GPU at 1.0"),
+        ("gpus,rate\n1,1\n", r"has none of the columns speedup, iteration_s, step_s, samples_per_s"),
+        ("gpus,speedup\n4,3\n2,1.7\n", r"row 2, column gpus: has no row for 1 GPU, .*, of 2\. Add a row for 1 GPU"),
+        ("gpus,speedup\n2,3\n1,2\n", r"row 2, column speedup: is 2, but a table of speed-ups starts with 1 GPU at 1.0"),
+        ("gpus,nodes,speedup\n1,1,1\n2,,2\n", r"row 2, column nodes: is empty"),
+        ("gpus,nodes,speedup\n1,1,1\n2,3,2\n", r"row 2, column nodes: is 3, but 2 GPUs fit on at most as many nodes"),
+        (
+            "gpus,nodes,speedup\n1,1,1\n2,2,2\n2,2,2\n",
+            r"row 3, column gpus: 2 GPUs on 2 nodes were already given in row 2",
+        ),
+        ("gpus,step_s\n1,1\n", r"column step_s: needs a column kind: in weak scaling a step of p GPUs does p times"),
+        ("gpus,kind,speedup\n1,weak,1\n2,big,2\n", r"row 2, column kind: is 'big', but must be weak or strong"),
+        ("gpus,kind,speedup\n1,weak,1\n2,strong,2\n", r"row 2, column kind: is 'strong', but row 1 is 'weak'; filter"),
         ("gpus,speedup\n1,1\n2,0\n", r"row 2, column speedup: is 0, but must be positive"),
         ("gpus,speedup\n1,1\n2.5,2\n", r"row 2, column gpus: is 2.5, but must be a whole number"),
         ("gpus,speedup\n1,1\n0,2\n", r"row 2, column gpus: is 0, but must be at least 1"),
@@ -155,6 +227,47 @@ def _quietly(function, *arguments):
 def test_the_shared_tables_agree_with_the_shipped_ones(shared_data):
     table = shared_data / "scaling" / "strong_a100_elasticflow.csv"
     read = traces.scaling_of(f"{table}#workload=vgg16,global_batch=256")
-    assert read.points == pytest.approx(traces.scaling_named("vgg16-a100").points, abs=0.005)
+    assert isinstance(read, PlacedTableScaling)  # it says that 16 GPUs were on 2 nodes
+    shipped = traces.scaling_named("vgg16-a100")
+    assert {gpus: read.speedup(gpus) for gpus in shipped.points} == pytest.approx(dict(shipped.points), abs=0.005)
+    assert read.kind == shipped.kind == "strong"
     table = shared_data / "scaling" / "weak_v100_hypersched.csv"
     assert traces.scaling_of(f"{table}#workload=resnet101") == traces.scaling_named("resnet101-v100")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"family": "linear", "max_gpus": 8},
+        {"amdahl": 0.1, "kind": "weak"},
+        {"power": 0.8, "max_gpus": 16},
+        {1: 1, 2: 1.7, "kind": "strong"},
+        {1: 1, "2x2": 1.1},
+        BY_SECONDS,
+        BY_BYTES,
+    ],
+)
+def test_what_a_spec_holds_for_a_scaling_means_the_same_scaling(value):
+    scaling = traces.scaling_of(value)
+    assert traces.scaling_of(traces.inline_of(scaling)) == scaling
+
+
+def test_a_scaling_of_no_family_cannot_be_written_down():
+    from sim.model.node_scaling import OnMachines
+
+    with pytest.raises(InputError, match="OnMachines is of no family that a spec can hold: linear, amdahl, power"):
+        traces.inline_of(OnMachines(LinearScaling(), 4))
+
+
+def test_tables_may_be_compressed(tmp_path):
+    import gzip
+
+    path = tmp_path / "speed.csv.gz"
+    path.write_bytes(gzip.compress(b"gpus,speedup\n1,1\n2,1.6\n"))
+    assert traces.scaling_of(str(path)) == TableScaling({1: 1.0, 2: 1.6})
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InvalidTraceError, match=r"speed\.csv\.gz: is no CSV text: Compressed file ended before"):
+        traces.scaling_of(str(path))
+    path.write_bytes(b"gpus,speedup")
+    with pytest.raises(InvalidTraceError, match=r"speed\.csv\.gz: cannot be read: Not a gzipped file"):
+        traces.scaling_of(str(path))
