@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from experiments.spec import RunSpec
@@ -198,7 +198,7 @@ def frontier_table(plans: Plans) -> pd.DataFrame:
     rows += [("bound", time_s, plans.bound.usd(time_s)) for time_s in _spread(within_s, _BOUND_POINTS)]
     for deadline_s in _spread(within_s, _CURVE_POINTS):
         for name, plan_by in _planners(plans.stages, plans.asked).items():
-            plan = plan_by(Terms(plans.terms.profile, plans.terms.price_book, deadline_s))
+            plan = plan_by(replace(plans.terms, deadline_s=deadline_s, budget_usd=math.inf))
             if plan is not None:
                 rows.append((name, plan.makespan_s, plan.cost_usd))
     table = pd.DataFrame(rows, columns=["planner", "makespan_s", "cost_usd"]).drop_duplicates(ignore_index=True)

@@ -63,6 +63,7 @@ class RunResult:
         iterations_trained: redone ones included.
         gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
         ledger_usd: the bill by part; see `experiments.ledger.PARTS`.
+        ledger_gpu_s: GPU-seconds between launch and end of all machines, by the same parts.
         digest: of the spec.
         direction: whether scores are minimised or maximised.
     """
@@ -85,6 +86,7 @@ class RunResult:
     iterations_trained: int
     gpu_utilisation: float | None
     ledger_usd: Mapping[str, float]
+    ledger_gpu_s: Mapping[str, float]
     digest: str
     direction: Direction
     recording: Recording | None = field(default=None, repr=False, compare=False)
@@ -93,7 +95,7 @@ class RunResult:
         """What `elastune run --json` prints."""
         hidden = ("direction", "recording")
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
-        return fields | {"ledger_usd": dict(self.ledger_usd)}
+        return fields | {"ledger_usd": dict(self.ledger_usd), "ledger_gpu_s": dict(self.ledger_gpu_s)}
 
     def trajectory(self) -> pd.DataFrame:
         """Money, machines and best score over time; see `experiments.trajectory.trajectory_table`.
@@ -152,7 +154,7 @@ class World:
             spec,
             bundle,
             job,
-            spec.price_book(),
+            spec.price_book(bundle),
             truth=bundle.truth_of(terms, job, spec.seed),
             profile=bundle.profile_of(terms, cloud.startup_delays(), workload.profile.errors()),
         )
@@ -221,7 +223,7 @@ def execute(
             sinks.sinks.append(JournalWriter(stream, world.header()))
         run(controller, world.backend())
     recording = Recording(memory.entries, world.truth.scores, world.price_book, world.job.direction)
-    return _result(world, controller, ledger.usd(), recording if record_trajectory else None)
+    return _result(world, controller, ledger, recording if record_trajectory else None)
 
 
 @contextmanager
@@ -287,6 +289,22 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     return entries, built[0].is_closed
 
 
+def ledger_of(path: str | Path) -> Ledger:
+    """The ledger of a journal; it needs no bundle, but for the size of its data where the spec leaves that to it.
+
+    Raises:
+        InputError: the file is not a journal, or it ends before its run did.
+        ReplayError: an entry is malformed.
+    """
+    path = Path(path)
+    ledger = Ledger(RunSpec.of(**_header_of(path).spec).price_book())
+    for entry in read_entries(path):
+        ledger.write(entry)
+    if not ledger.is_complete:
+        raise InputError(f"{path}: the journal ends before its run did: its leases have no end, and so no bill")
+    return ledger
+
+
 def _header_of(path: Path) -> Header:
     try:
         return read_header(path)
@@ -296,9 +314,7 @@ def _header_of(path: Path) -> Header:
         raise InputError(str(error)) from error
 
 
-def _result(
-    world: World, controller: Controller, ledger_usd: dict[str, float], recording: Recording | None
-) -> RunResult:
+def _result(world: World, controller: Controller, ledger: Ledger, recording: Recording | None) -> RunResult:
     state, job = controller.state, world.job
     best = controller.best
     score, test_score = _scores(world, best, 0 if best is None else state.trials[best].checkpoint_iteration)
@@ -323,7 +339,8 @@ def _result(
         trials_started=len(state.started),
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
-        ledger_usd=ledger_usd,
+        ledger_usd=ledger.usd(),
+        ledger_gpu_s=ledger.gpu_s(),
         digest=world.spec.digest(),
         direction=job.direction,
         recording=recording,

@@ -5,7 +5,15 @@ functions that need them. Origin, licence and digest of every shipped file: `tra
 """
 
 from traces.bundle import Bundle, bundle_names, load_bundle
-from traces.prices import instance_type_named, instance_type_names, load_instance_types
+from traces.prices import (
+    Offer,
+    instance_type_named,
+    instance_type_names,
+    load_instance_types,
+    load_offers,
+    offer_named,
+    shipped_offers,
+)
 from traces.scaling import DecreasingScalingWarning, load_scaling, scaling_named, scaling_names, scaling_of
 from traces.startup import startup_names, startup_of
 from traces.synthetic import synthetic_bundle, tiny_bundle
@@ -14,6 +22,7 @@ from traces.terms import Overrides, ProfileErrors, WorkloadTerms
 __all__ = [
     "Bundle",
     "DecreasingScalingWarning",
+    "Offer",
     "Overrides",
     "ProfileErrors",
     "WorkloadTerms",
@@ -22,10 +31,13 @@ __all__ = [
     "instance_type_names",
     "load_bundle",
     "load_instance_types",
+    "load_offers",
     "load_scaling",
+    "offer_named",
     "scaling_named",
     "scaling_names",
     "scaling_of",
+    "shipped_offers",
     "startup_names",
     "startup_of",
     "synthetic_bundle",

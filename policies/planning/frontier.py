@@ -94,8 +94,7 @@ def _ages_matter(per_stage: Sequence[Sequence[Choice]], terms: Terms) -> bool:
     if not terms.is_per_instance:
         return False
     shortest_s = min(choice.train_s for stage in per_stage for choice in stage) + terms.price_book.release_s
-    if rule.bills_startup:
-        shortest_s += profile.startup.init.mean_s
+    shortest_s += profile.startup.billed_mean_s(rule)
     return rule.granularity_s > FINE_QUANTUM_S or rule.minimum_s > shortest_s
 
 
@@ -130,7 +129,7 @@ class _Program:
         self._startup_s = profile.startup.mean_s
         self._sync_s = profile.sync_s
         self._usd_per_s = terms.usd_per_s if terms.is_per_instance else 0.0
-        boot_s = profile.startup.init.mean_s if book.billing.bills_startup else 0.0
+        boot_s = profile.startup.billed_mean_s(book.billing)
         self._start_usd = (boot_s + book.release_s) * self._usd_per_s + terms.ingress_usd
         later_s = [min(choice.train_s for choice in stage) for stage in per_stage]
         last = len(per_stage) - 1

@@ -79,7 +79,8 @@ def sample(plan: Plan, terms: Terms, samples: int, rng: np.random.Generator) -> 
         stage_s[:, index] = now_s - began_s
     machines.give_back(machines.held, now_s)
     cost_usd = machines.usd if terms.is_per_instance else functions_usd
-    return Samples(now_s, cost_usd + machines.started * terms.ingress_usd, stage_s)
+    around_usd = machines.started * terms.ingress_usd + now_s * terms.standing_usd_per_s
+    return Samples(now_s, cost_usd + around_usd, stage_s)
 
 
 def _resize(machines: Machines, plan: Plan, index: int, began_s: Floats, barrier_s: Floats) -> None:
@@ -98,9 +99,8 @@ def _durations(plan: Plan, terms: Terms, samples: int, rng: np.random.Generator)
     in_waves = any(allocation.waves > 1 for allocation in plan.allocations)
     falls = all(before.trials >= after.trials for before, after in pairwise(plan.stages))
     # What stays with a trial ties its stages together, and order statistics follow that only where all gangs start at once.
-    starts_at_once = (
-        startup.queue.cv == startup.init.cv == 0 and max(plan.instances_per_stage) == plan.instances_per_stage[0]
-    )
+    is_steady = startup.queue.cv == startup.init.cv == startup.setup.cv == 0
+    starts_at_once = is_steady and max(plan.instances_per_stage) == plan.instances_per_stage[0]
     is_tied = terms.profile.stragglers.persistent_cv > 0 and not starts_at_once
     if in_waves or is_tied or not falls or not terms.is_per_instance:
         return _EachTrial(plan, terms, samples, rng)
