@@ -15,10 +15,12 @@ from tiny_worlds import build_world
 from experiments.ledger import PARTS, Ledger
 from policies.registry import POLICIES, factory
 from sim.billing import lease_usd
+from sim.controller import Controller
 from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from sim.model.errors import InfeasibleJobError
 from sim.model.events import (
+    GoneCause,
     InstanceBooted,
     InstanceGone,
     InstanceLaunched,
@@ -205,7 +207,7 @@ def bill_of(entries, book):
     """The bill from the journal alone, written down a second time: of leases or of segments, lease by lease."""
     spans, loads = (leases_of if book.billing.model == "per-instance" else segments_of)(entries, book)
     finished_at_s = next(e.event.at_s for e in entries if any(isinstance(wish, FinishRun) for wish in e.actions))
-    usd = [lease_usd(book.billing, price, start_s, end_s) for price, start_s, end_s in spans]
+    usd = [lease_usd(book.billing, price, start_s, end_s) for price, start_s, end_s in spans.values()]
     standing_usd = book.standing_usd_per_hour * finished_at_s / 3600
     return math.fsum([*usd, loads * book.ingress_usd, standing_usd])
 
@@ -215,7 +217,7 @@ def handled(entries, kind):
 
 
 def leases_of(entries, book):
-    """(price, from, until) of each lease, and how many machines were launched."""
+    """(price, from, until) of each lease by instance, and how many machines were launched."""
     rule = book.billing
     orders = [(order, e.event.at_s) for e in entries for order in e.commands]
     asked = {order.instance: at_s for order, at_s in orders if isinstance(order, ProvisionInstance)}
@@ -223,27 +225,27 @@ def leases_of(entries, book):
     refused, gone = handled(entries, InstanceRefused), handled(entries, InstanceGone)
     phases = [handled(entries, kind) for kind in (InstanceLaunched, InstanceBooted, InstanceReady)]
     billed = [(rule.bills_queue, asked), (rule.bills_startup, phases[0]), (rule.is_setup_billed, phases[1])]
-    spans = []
+    spans = {}
     for instance in asked.keys() - refused.keys():
         starts_s = [
             at_s[instance] for is_billed, at_s in (*billed, (True, phases[2])) if is_billed and instance in at_s
         ]
         if starts_s:
-            spans.append((book.price(), min(starts_s), gone.get(instance, released.get(instance))))
+            spans[instance] = (book.price(), min(starts_s), gone.get(instance, released.get(instance)))
     return spans, len(phases[0])
 
 
 def segments_of(entries, book):
-    """(price, from, until) of each segment, and how many machines were launched."""
+    """(price, from, until) of each segment by number, and how many machines were launched."""
     finished_at_s = next(e.event.at_s for e in entries if any(isinstance(wish, FinishRun) for wish in e.actions))
     ended = {e.event.segment: e.event.at_s for e in entries if isinstance(e.event, SegmentEnded)}
-    spans = []
+    spans = {}
     for entry in entries:
         for order in entry.commands:
             if isinstance(order, StartSegment):
                 share = sum(gpus for _, gpus in order.placement) / book.default_type.gpus_per_instance
                 until_s = min(ended[order.segment], finished_at_s)
-                spans.append((combined([(book.price(), share)]), entry.event.at_s, until_s))
+                spans[order.segment] = (combined([(book.price(), share)]), entry.event.at_s, until_s)
     return spans, len(handled(entries, InstanceLaunched))
 
 
@@ -270,6 +272,36 @@ def test_the_parts_of_the_ledger_add_up_to_the_bill_and_to_the_machines_time(pla
     assert all(usd[part] >= -1e-9 for part in PARTS if part != "rounding")
     assert min(gpu_s.values()) >= -1e-9
     assert gpu_s["data"] == gpu_s["head_node"] == gpu_s["rounding"] == 0
+
+
+@settings(max_examples=200)
+@given(rough_worlds(), st.integers(0, 10**6), st.sampled_from([0.3, 3.0, 1000.0]))
+def test_what_is_reclaimed_early_is_free_in_bill_and_ledger(play, tiny, seed, iterations):
+    # The same history with every loss a reclaim, told to a controller that knows the rule.
+    story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
+    within_s = iterations * tiny.profile.iteration_s
+    rule = msgspec.structs.replace(tiny.book.billing, free_if_reclaimed_within_s=within_s)
+    book = msgspec.structs.replace(tiny.book, billing=rule)
+    ledger = Ledger(book)
+    again = Controller(RandomPolicy(tiny.job, book, seed), tiny.job, book, name="again", sink=ledger)
+    reclaimed = set()
+    for entry in story.entries:
+        event = entry.event
+        if isinstance(event, InstanceGone) and event.cause is GoneCause.LOST:
+            event = InstanceGone(event.at_s, event.instance, GoneCause.RECLAIMED)
+            reclaimed |= {event.instance} if entry.status == "handled" else set()
+        assert again.handle(event) == entry.commands
+    bill_usd = again.state.bill.spent_usd(again.finished_at_s)
+    spans, loads = (leases_of if rule.model == "per-instance" else segments_of)(story.entries, book)
+    usd = [
+        lease_usd(rule, price, from_s, until_s)
+        for key, (price, from_s, until_s) in spans.items()
+        if rule.model == "per-function" or key not in reclaimed or until_s - from_s >= within_s
+    ]
+    around_usd = loads * book.ingress_usd + book.standing_usd_per_hour * again.finished_at_s / 3600
+    assert bill_usd == pytest.approx(math.fsum(usd) + around_usd, rel=1e-9, abs=1e-9)
+    assert math.fsum(ledger.usd().values()) == pytest.approx(bill_usd, rel=1e-9, abs=1e-9)
+    assert math.fsum(ledger.gpu_s().values()) == pytest.approx(again.state.totals.leased_gpu_s, rel=1e-9, abs=1e-6)
 
 
 @settings(max_examples=60)
