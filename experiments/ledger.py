@@ -28,7 +28,7 @@ from sim.model.price_series import PriceSeries, combined
 from sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from sim.journal import Entry
     from sim.model.commands import Command
@@ -157,7 +157,10 @@ class Ledger:
         elif entry.status == "handled":
             self._take(event)
         for command in entry.commands:
-            self._order(command, event.at_s)
+            if type(command) is StartSegment:
+                self._start(command, event.at_s)
+            else:
+                self._order(command, event.at_s)
         for action in entry.actions:
             if isinstance(action, FinishRun):
                 self._finish(event.at_s)
@@ -165,9 +168,7 @@ class Ledger:
             self._turn(event.at_s)
 
     def _order(self, command: Command, at_s: float) -> None:
-        if isinstance(command, StartSegment):
-            self._start(command, at_s)
-        elif isinstance(command, ProvisionInstance):
+        if isinstance(command, ProvisionInstance):
             self._provision(command, at_s)
         elif isinstance(command, ReleaseInstance):
             self._give_back(self._leases[command.instance], at_s)
@@ -181,44 +182,52 @@ class Ledger:
         for lease, count in placed:
             self._settle(lease, at_s)
             lease.held_gpus += count
-            lease.waiting_gpus = max(lease.waiting_gpus - count, 0)
+            lease.waiting_gpus -= min(count, lease.waiting_gpus)
         self._gangs[order.segment] = _Gang(order, placed, at_s)
 
     def _end(self, event: SegmentEnded) -> None:
         gang = self._gangs.pop(event.segment)
+        gpu_s, usd = self._gpu_s, self._usd
         for part, from_s, until_s in self._spent(gang, event):
-            seconds = until_s - from_s
             for lease, count in gang.placed:
-                self._gpu_s[part] += count * seconds
+                spent_gpu_s = count * (until_s - from_s)
+                gpu_s[part] += spent_gpu_s
+                rate = lease.gpu_usd_per_s
+                spent_usd = lease.use_usd(count, from_s, until_s) if rate is None else spent_gpu_s * rate
                 if self._bills_instances:
-                    lease.usd[part] += lease.use_usd(count, from_s, until_s)
+                    lease.usd[part] += spent_usd
                 else:
-                    self._usd[part] += lease.use_usd(count, from_s, until_s)
+                    usd[part] += spent_usd
         if self._finished_at_s < math.inf:
             return
         self._free(gang, event.at_s)
 
-    def _spent(self, gang: _Gang, event: SegmentEnded) -> Iterator[tuple[str, float, float]]:
+    def _spent(self, gang: _Gang, event: SegmentEnded) -> list[tuple[str, float, float]]:
         """(part, from, until) of a segment, in order; checkpoints within it count as if they were written at its end."""
-        is_resumed = gang.order.restore_from is not None
-        kept_s = event.train_s * self._kept_share(gang.order, event)
-        spent = (
-            ("rescale" if is_resumed else "launch", event.launch_s),
-            ("training", kept_s),
-            ("redone", event.train_s - kept_s),
-            ("checkpoint", event.checkpoint_s),
-        )
+        order, train_s, finished_at_s = gang.order, event.train_s, self._finished_at_s
+        kept_s = train_s
+        if event.checkpoint_iteration < event.iteration or event.iteration == order.from_iteration:
+            kept_s *= self._kept_share(order, event)
         from_s = gang.started_at_s
-        for part, seconds in spent:
-            # What a worker did after the run had ended is not paid for any more.
-            until_s = min(from_s + seconds, self._finished_at_s)
-            if until_s > from_s:
-                yield part, from_s, until_s
-                from_s = until_s
+        spent = []
+        for part, seconds in (
+            ("launch" if order.restore_from is None else "rescale", event.launch_s),
+            ("training", kept_s),
+            ("redone", train_s - kept_s),
+            ("checkpoint", event.checkpoint_s),
+        ):
+            if seconds > 0:
+                # What a worker did after the run had ended is not paid for any more.
+                until_s = from_s + seconds
+                until_s = until_s if until_s < finished_at_s else finished_at_s  # noqa: FURB136  min() costs a call
+                if until_s > from_s:
+                    spent.append((part, from_s, until_s))
+                    from_s = until_s
+        return spent
 
     def _kept_share(self, order: StartSegment, event: SegmentEnded) -> float:
-        """Which share of a segment's training nobody has to do again."""
-        if event.checkpoint_iteration == event.iteration > order.from_iteration or self._finished_at_s < math.inf:
+        """Which share of the training of a segment that broke nobody has to do again."""
+        if self._finished_at_s < math.inf:
             return 1.0
         done = event.iteration - order.from_iteration
         return (event.checkpoint_iteration - order.from_iteration) / done if done else 0.0

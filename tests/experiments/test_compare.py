@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from experiments import RunSpec, compare, execute
-from experiments.ledger import PARTS
 from experiments.comparing import default_policies
+from experiments.ledger import PARTS
 from experiments.running import World
 from policies.registry import POLICIES
 from policies.registry import Entry as PolicyEntry

