@@ -35,9 +35,16 @@ def _price_form(value: object) -> float | tuple[tuple[float, float], ...] | None
 
 
 def _plain_number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):  # YAML reads 1e3 as text
         raise TypeError(value)
     return float(value)
+
+
+def _series_of(pairs: tuple[tuple[float, float], ...]) -> PriceSeries:
+    try:
+        return PriceSeries(tuple(start_s for start_s, _ in pairs), tuple(usd_per_hour for _, usd_per_hour in pairs))
+    except InputError as error:
+        raise InputError(f"cloud.instance_type.price_usd_per_hour: {error}") from error
 
 
 class InstanceTypeSpec(Section):
@@ -70,10 +77,8 @@ class InstanceTypeSpec(Section):
             missing = "price_usd_per_hour" if self.price_usd_per_hour is None else "gpus_per_instance"
             raise InputError(f"cloud.instance_type.{missing} is missing")
         price = self.price_usd_per_hour
-        if isinstance(price, tuple):
-            usd_per_hour = PriceSeries(tuple(start_s for start_s, _ in price), tuple(usd for _, usd in price))
-            return InstanceType(self.name or "inline", self.gpus_per_instance, {ON_DEMAND: usd_per_hour})
-        return InstanceType(self.name or "inline", self.gpus_per_instance, {ON_DEMAND: price})
+        usd_per_hour = _series_of(price) if isinstance(price, tuple) else price
+        return InstanceType(self.name or "inline", self.gpus_per_instance, {ON_DEMAND: usd_per_hour})
 
 
 class DelaySpec(Section):
