@@ -8,6 +8,7 @@ Versions are read from the installed packages, so a journal holds no wall-clock 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 from contextlib import contextmanager
@@ -180,7 +181,8 @@ class World:
     def header(self) -> Header:
         """The first line of this run's journal."""
         versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
-        return Header(self.spec.to_dict(), self.spec.digest(), versions, {self.bundle.name: self.bundle.sha256})
+        data_sha256 = {self.bundle.name: self.bundle.sha256, **_prices_sha256(self.spec)}
+        return Header(self.spec.to_dict(), self.spec.digest(), versions, data_sha256)
 
 
 class _Sinks:
@@ -258,8 +260,8 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
         bundle: used instead of the one that the journal's spec names.
 
     Raises:
-        InputError: the file is not a journal, its spec is not the one of its digest, or the bundle is not the one it was
-            recorded with.
+        InputError: the file is not a journal, its spec is not the one of its digest, or bundle or price catalogue are not those
+            it was recorded with.
         ReplayError: an entry is malformed, or the controller wished for or ordered something else.
     """
     path = Path(path)
@@ -270,6 +272,7 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
+    _require_same_prices(path, header, world.spec)
     built: list[Controller] = []
 
     def fresh(sink: Sink) -> Controller:
@@ -293,16 +296,31 @@ def ledger_of(path: str | Path) -> Ledger:
     """The ledger of a journal; it needs no bundle, but for the size of its data where the spec leaves that to it.
 
     Raises:
-        InputError: the file is not a journal, or it ends before its run did.
+        InputError: the file is not a journal, its price catalogue has changed, or it ends before its run did.
         ReplayError: an entry is malformed.
     """
     path = Path(path)
-    ledger = Ledger(RunSpec.of(**_header_of(path).spec).price_book())
+    header = _header_of(path)
+    spec = RunSpec.of(**header.spec)
+    _require_same_prices(path, header, spec)
+    ledger = Ledger(spec.price_book())
     for entry in read_entries(path):
         ledger.write(entry)
     if not ledger.is_complete:
         raise InputError(f"{path}: the journal ends before its run did: its leases have no end, and so no bill")
     return ledger
+
+
+def _prices_sha256(spec: RunSpec) -> dict[str, str]:
+    """The digest of the price catalogue that a spec names; nothing where it names none."""
+    prices = spec.cloud.prices
+    return {} if prices is None else {prices: hashlib.sha256(Path(prices).read_bytes()).hexdigest()}
+
+
+def _require_same_prices(journal: Path, header: Header, spec: RunSpec) -> None:
+    for prices, sha256 in _prices_sha256(spec).items():
+        if header.data_sha256.get(prices) != sha256:
+            raise InputError(f"{journal}: {prices} is not the price catalogue that the journal was recorded with")
 
 
 def _header_of(path: Path) -> Header:

@@ -213,3 +213,15 @@ def test_a_budget_is_kept_though_prices_rise_in_the_run(tmp_path):
         result = execute(base.with_policy(policy), journal=tmp_path / "journal.jsonl")
         assert result.budget_met
         assert sum(ledger_of(tmp_path / "journal.jsonl").usd().values()) == pytest.approx(result.cost_usd)
+
+
+def test_a_journal_is_not_read_with_other_prices(elastune, tmp_path):
+    spec = spec_with(prices="own.csv", region="here")
+    execute(spec, journal=tmp_path / "journal.jsonl")
+    assert elastune("replay", "journal.jsonl").exit_code == 0
+    assert elastune("ledger", "journal.jsonl").exit_code == 0
+    (tmp_path / "own.csv").write_text(OWN.replace(",10,", ",9,"))
+    for command in ("replay", "ledger"):
+        done = elastune(command, "journal.jsonl")
+        assert done.exit_code == 2
+        assert "own.csv is not the price catalogue that the journal was recorded with" in done.stderr
