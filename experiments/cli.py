@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_scaling
+from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_prices, cli_scaling
 from experiments.cli_options import AsJson, complete_policies, complete_policy, print_json, progress
 from sim.model.errors import InputError, TuningError
 
@@ -64,9 +64,11 @@ app = typer.Typer(
 )
 app.add_typer(cli_bundles.app, name="bundles")
 app.add_typer(cli_scaling.app, name="scaling")
+app.add_typer(cli_prices.app, name="prices")
 app.command("profile")(cli_bundles.profile)
 app.command("plan")(cli_plan.plan)
 app.command("ablate")(cli_ablate.ablate)
+app.command("ledger")(cli_prices.ledger)
 app.command("check-policy")(cli_check.check_policy)
 policies_app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
 app.add_typer(policies_app, name="policies")
@@ -197,13 +199,14 @@ def _write_comparison(folder: Path, spec: RunSpec, comparison: Comparison) -> No
     _write_spec(folder, spec)
     comparison.results.to_parquet(folder / "results.parquet", index=False)
     comparison.trajectories.to_parquet(folder / "trajectories.parquet", index=False)
-    for name in ("results", "summary", "paired"):
+    for name in ("results", "summary", "paired", "ledger"):
         getattr(comparison, name).to_csv(folder / f"{name}.csv", index=False)
     done = comparison.results[comparison.results["status"] == "done"]
     if len(done):
         from experiments import figures
 
         figures.save(figures.comparison(done, comparison.trajectories), folder / "comparison.png")
+        figures.save(figures.ledger(comparison.ledger), folder / "ledger.png")
 
 
 @policies_app.command("list")

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from sim.model.price_series import PriceSeries, price_at
+from sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
+from traces.prices import SPOT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from experiments.running import RunResult
     from experiments.spec import RunSpec
     from policies.registry import Entry
+    from sim.model.price_series import Price
+    from traces import Offer
 
 _NONE = "-"
 _PIPED_WIDTH = 160
@@ -71,7 +77,6 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
         "trials started": str(result.trials_started),
         "iterations": str(result.iterations_trained),
         "GPU utilisation": _share(result.gpu_utilisation),
-        "USD by part": ", ".join(f"{part} {_usd(usd)}" for part, usd in result.ledger_usd.items()),
         "placement": _placement(result.placement),
         "results": str(folder),
         "journal": str(journal),
@@ -79,6 +84,74 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
     for what, value in rows.items():
         table.add_row(what, value)
     _console().print(table)
+    print_ledger(result.ledger_usd, result.ledger_gpu_s)
+
+
+def print_ledger(usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:
+    """Where dollars and GPU-hours went; parts that are zero in both are left out."""
+    table = Table(title="Where it went", title_justify="left", show_footer=True)
+    total_usd, total_gpu_s = math.fsum(usd.values()), math.fsum(gpu_s.values())
+    for heading, footer in (
+        ("part", "sum"),
+        ("USD", _usd(total_usd)),
+        ("share", ""),
+        ("GPU-hours", _number(total_gpu_s / SECONDS_PER_HOUR)),
+    ):
+        table.add_column(heading, footer=footer, justify="left" if heading == "part" else "right")
+    for part in usd:
+        if usd[part] or gpu_s[part]:
+            share = _share(usd[part] / total_usd) if total_usd else _NONE
+            table.add_row(part, _usd(usd[part]), share, _number(gpu_s[part] / SECONDS_PER_HOUR))
+    _console().print(table)
+
+
+def print_prices(offers: Sequence[Offer]) -> None:
+    """One line per machine and region."""
+    table = Table("machine", "provider", "GPUs", "region")
+    for heading in ("on demand, USD/h", "spot", "spot over on demand"):
+        table.add_column(heading, justify="right")
+    table.add_column("date")
+    for offer in offers:
+        prices = offer.instance_type.usd_per_hour
+        ratio = (
+            _NONE
+            if SPOT not in prices
+            else _number(price_at(prices[SPOT], 0) / (price_at(prices[ON_DEMAND], 0) or math.nan), 2)
+        )
+        shown = (_price(prices.get(market)) for market in (ON_DEMAND, SPOT))
+        gpus = f"{offer.instance_type.gpus_per_instance} x {offer.gpu or 'GPU'}"
+        table.add_row(offer.name, offer.provider, gpus, offer.region, *shown, ratio, offer.date)
+    _console().print(table)
+
+
+def print_offer(offer: Offer) -> None:
+    """Everything a catalogue says of one machine in one region."""
+    kind = offer.instance_type
+    table = Table(title=kind.name, show_header=False, title_justify="left")
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    rows = {
+        "provider": offer.provider,
+        "GPUs": f"{kind.gpus_per_instance} x {offer.gpu or 'GPU'}",
+        "region": offer.region,
+        **{market: f"{_price(price)} USD/h" for market, price in kind.usd_per_hour.items()},
+        "on demand, per GPU": f"{_number(price_at(kind.usd_per_hour[ON_DEMAND], 0) / kind.gpus_per_instance)} USD/h",
+        "date": offer.date,
+        "source": offer.source,
+    }
+    for what, value in rows.items():
+        table.add_row(what, value or _NONE)
+    _console().print(table)
+
+
+def _price(price: Price | None) -> str:
+    """A constant price, or a series as `3 (0 s), 2.5 (3600 s)`."""
+    if price is None:
+        return _NONE
+    if not isinstance(price, PriceSeries):
+        return f"{price:g}"
+    pairs = zip(price.usd_per_hour, price.start_s, strict=True)
+    return ", ".join(f"{usd_per_hour:g} ({start_s:g} s)" for usd_per_hour, start_s in pairs)
 
 
 def _placement(sums: Mapping[str, float]) -> str:

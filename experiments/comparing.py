@@ -6,8 +6,10 @@ Imports the other modules of `experiments`; pandas and joblib inside the functio
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from experiments.ledger import PARTS
@@ -16,6 +18,7 @@ from experiments.placements import PARTS as PLACEMENT_PARTS
 from experiments.running import World, execute
 from policies.registry import POLICIES
 from sim.model.errors import InfeasibleJobError, InputError, TuningError
+from sim.model.prices import SECONDS_PER_HOUR
 from traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ _RESULT_COLUMNS = (
     *("trials_started", "iterations_trained", "gpu_utilisation", "digest"),
     *(f"ledger_usd.{part}" for part in PARTS),
     *(f"placement.{part}" for part in PLACEMENT_PARTS),
+    *(f"ledger_gpu_s.{part}" for part in PARTS),
 )
 _PAIRED = ("score", "regret", "cost_usd", "makespan_s")
 
@@ -52,12 +56,14 @@ class Comparison:
     Attributes:
         runs: by policy, then seed: policy, seed, status (done, infeasible, failed), error, and the fields of `run --json` of
             those that are done.
-        results: the same as a table, without `best_config` and `provenance`, `ledger_usd` and `placement` by part in columns;
-            and deadline_s, budget_usd, direction.
+        results: the same as a table, without `best_config` and `provenance`; `ledger_usd`, `ledger_gpu_s`, `placement` by part
+            in columns; and deadline_s, budget_usd, direction.
         summary: one row per policy: runs, infeasible, failed, `<measure>`, `<measure>_low`, `<measure>_high` for `MEASURES`,
             the same of the interquartile mean of regret, the share of runs for `SHARES`, and the first error or an empty text.
         paired: one row per policy but the first and measure: mean difference to the first policy, low, high, better (share
             of the seeds on which it beats the first), ties, pairs.
+        ledger: one row per policy that has runs and part of `experiments.ledger.PARTS`: policy, part, means over the runs of
+            usd and gpu_hours, share of the mean bill, and budget_usd.
         trajectories: policy, seed, direction, and the columns of `RunResult.trajectory()`.
     """
 
@@ -65,6 +71,7 @@ class Comparison:
     results: pd.DataFrame
     summary: pd.DataFrame
     paired: pd.DataFrame
+    ledger: pd.DataFrame
     trajectories: pd.DataFrame
 
     @property
@@ -74,7 +81,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         """What `elastune compare --json` prints: NaN is null."""
-        return {"runs": list(self.runs), "summary": _records(self.summary), "paired": _records(self.paired)}
+        tables = {"summary": self.summary, "paired": self.paired, "ledger": self.ledger}
+        return {"runs": list(self.runs), **{name: _records(table) for name, table in tables.items()}}
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:
@@ -219,6 +227,7 @@ def _comparison(world: World, labels: Sequence[str], runs: Sequence[_Run]) -> Co
         results,
         summary=pd.DataFrame([_summary(label, results[results["policy"] == label]) for label in labels]),
         paired=pd.DataFrame(list(_paired(results, labels, job.direction)), columns=list(_PAIRED_COLUMNS)),
+        ledger=ledger_table([run.result for run in runs if run.result is not None], job.budget_usd),
         trajectories=pd.concat(trajectories, ignore_index=True) if trajectories else pd.DataFrame(),
     )
 
@@ -227,8 +236,26 @@ def _row(run: _Run) -> dict[str, object]:
     row = run.to_json()
     if run.result is None:
         return row
-    tables = {"ledger_usd": run.result.ledger_usd, "placement": run.result.placement}
+    tables = {name: getattr(run.result, name) for name in ("ledger_usd", "ledger_gpu_s", "placement")}
     return row | {f"{name}.{part}": number for name, parts in tables.items() for part, number in parts.items()}
+
+
+def ledger_table(results: Iterable[RunResult], budget_usd: float | None = None) -> pd.DataFrame:
+    """Where the money of runs went, as means over the runs of each policy; see `Comparison.ledger`."""
+    import pandas as pd
+
+    by_policy: dict[str, list[RunResult]] = {}
+    for result in results:
+        by_policy.setdefault(result.policy, []).append(result)
+    rows = []
+    for policy, runs in by_policy.items():
+        cost_usd = fmean(run.cost_usd for run in runs)
+        for part in PARTS:
+            usd = fmean(run.ledger_usd[part] for run in runs)
+            gpu_hours = fmean(run.ledger_gpu_s[part] for run in runs) / SECONDS_PER_HOUR
+            rows.append((policy, part, usd, usd / cost_usd if cost_usd else math.nan, gpu_hours, budget_usd))
+    table = pd.DataFrame(rows, columns=["policy", "part", "usd", "share", "gpu_hours", "budget_usd"])
+    return table.astype({"budget_usd": float})
 
 
 def _summary(label: str, results: pd.DataFrame) -> dict[str, object]:

@@ -8,6 +8,7 @@ Versions are read from the installed packages, so a journal holds no wall-clock 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class RunResult:
         iterations_trained: redone ones included.
         gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
         ledger_usd: the bill by part; see `experiments.ledger.PARTS`.
+        ledger_gpu_s: GPU-seconds between launch and end of all machines, by the same parts.
         placement: how often, how long and at what loss gangs were spread or moved; see `experiments.placements.PARTS`.
         provenance: where iteration_s, scaling, timings and stragglers are from.
         digest: of the spec.
@@ -89,6 +91,7 @@ class RunResult:
     iterations_trained: int
     gpu_utilisation: float | None
     ledger_usd: Mapping[str, float]
+    ledger_gpu_s: Mapping[str, float]
     placement: Mapping[str, float]
     provenance: Mapping[str, str]
     digest: str
@@ -99,8 +102,8 @@ class RunResult:
         """What `elastune run --json` prints."""
         hidden = ("direction", "recording")
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
-        tables = {name: dict(getattr(self, name)) for name in ("ledger_usd", "placement", "provenance")}
-        return fields | tables
+        tables = ("ledger_usd", "ledger_gpu_s", "placement", "provenance")
+        return fields | {name: dict(getattr(self, name)) for name in tables}
 
     def trajectory(self) -> pd.DataFrame:
         """Money, machines and best score over time; see `experiments.trajectory.trajectory_table`.
@@ -157,14 +160,19 @@ class World:
         workload, cloud = spec.workload, spec.cloud
         terms = bundle.terms(workload.overrides(cloud.rescale_s), sync_s=cloud.sync_s)
         job = spec.job.tuning_job(bundle.direction)
-        book = spec.price_book()
+        book = spec.price_book(bundle)
         profile = bundle.profile_of(terms, cloud.startup_delays(), workload.profile.errors())
         if knows_nodes(terms.scaling):
             profile = replace(profile, scaling=OnMachines(profile.scaling, most_gpus(book)))
         return cls(
-            spec, bundle, job, book, truth=bundle.truth_of(terms, job, spec.seed), profile=profile,
+            spec,
+            bundle,
+            job,
+            book,
+            truth=bundle.truth_of(terms, job, spec.seed),
+            profile=profile,
             provenance=terms.provenance,
-        )  # fmt: skip
+        )
 
     def controller(self, sink: Sink | None) -> Controller:
         """A fresh controller of this run's policy.
@@ -189,7 +197,8 @@ class World:
     def header(self) -> Header:
         """The first line of this run's journal."""
         versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
-        return Header(self.spec.to_dict(), self.spec.digest(), versions, {self.bundle.name: self.bundle.sha256})
+        data_sha256 = {self.bundle.name: self.bundle.sha256, **_prices_sha256(self.spec)}
+        return Header(self.spec.to_dict(), self.spec.digest(), versions, data_sha256)
 
 
 def most_gpus(book: PriceBook) -> int:
@@ -238,7 +247,7 @@ def execute(
             sinks.sinks.append(JournalWriter(stream, world.header()))
         run(controller, world.backend())
     recording = Recording(memory.entries, world.truth.scores, world.price_book, world.job.direction)
-    return _result(world, controller, ledger.usd(), placements.sums(), recording if record_trajectory else None)
+    return _result(world, controller, ledger, placements.sums(), recording if record_trajectory else None)
 
 
 @contextmanager
@@ -273,8 +282,8 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
         bundle: used instead of the one that the journal's spec names.
 
     Raises:
-        InputError: the file is not a journal, its spec is not the one of its digest, or the bundle is not the one it was
-            recorded with.
+        InputError: the file is not a journal, its spec is not the one of its digest, or bundle or price catalogue are not those
+            it was recorded with.
         ReplayError: an entry is malformed, or the controller wished for or ordered something else.
     """
     path = Path(path)
@@ -285,6 +294,7 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
+    _require_same_prices(path, header, world.spec)
     built: list[Controller] = []
 
     def fresh(sink: Sink) -> Controller:
@@ -304,6 +314,37 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     return entries, built[0].is_closed
 
 
+def ledger_of(path: str | Path) -> Ledger:
+    """The ledger of a journal; it needs no bundle, but for the size of its data where the spec leaves that to it.
+
+    Raises:
+        InputError: the file is not a journal, its price catalogue has changed, or it ends before its run did.
+        ReplayError: an entry is malformed.
+    """
+    path = Path(path)
+    header = _header_of(path)
+    spec = RunSpec.of(**header.spec)
+    _require_same_prices(path, header, spec)
+    ledger = Ledger(spec.price_book())
+    for entry in read_entries(path):
+        ledger.write(entry)
+    if not ledger.is_complete:
+        raise InputError(f"{path}: the journal ends before its run did: its leases have no end, and so no bill")
+    return ledger
+
+
+def _prices_sha256(spec: RunSpec) -> dict[str, str]:
+    """The digest of the price catalogue that a spec names; nothing where it names none."""
+    prices = spec.cloud.prices
+    return {} if prices is None else {prices: hashlib.sha256(Path(prices).read_bytes()).hexdigest()}
+
+
+def _require_same_prices(journal: Path, header: Header, spec: RunSpec) -> None:
+    for prices, sha256 in _prices_sha256(spec).items():
+        if header.data_sha256.get(prices) != sha256:
+            raise InputError(f"{journal}: {prices} is not the price catalogue that the journal was recorded with")
+
+
 def _header_of(path: Path) -> Header:
     try:
         return read_header(path)
@@ -316,7 +357,7 @@ def _header_of(path: Path) -> Header:
 def _result(
     world: World,
     controller: Controller,
-    ledger_usd: dict[str, float],
+    ledger: Ledger,
     placement: dict[str, float],
     recording: Recording | None,
 ) -> RunResult:
@@ -344,7 +385,8 @@ def _result(
         trials_started=len(state.started),
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
-        ledger_usd=ledger_usd,
+        ledger_usd=ledger.usd(),
+        ledger_gpu_s=ledger.gpu_s(),
         placement=placement,
         provenance=world.provenance,
         digest=world.spec.digest(),

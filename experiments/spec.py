@@ -108,15 +108,26 @@ class RunSpec(Section):
             raise InputError("workload.bundle is missing: a run needs recorded curves")
         return load_bundle(self.workload.bundle)
 
-    def price_book(self) -> PriceBook:
-        """What a policy knows of the cloud's terms."""
-        return self.cloud.price_book()
+    def price_book(self, bundle: Bundle | None = None) -> PriceBook:
+        """What a policy knows of the cloud's terms.
+
+        Args:
+            bundle: used instead of the one that the spec names, for the size of its data.
+
+        Raises:
+            InputError: the size of the data is given by neither spec nor bundle.
+        """
+        data = self.cloud.data
+        if data is None or data.gb is not None:
+            return self.cloud.price_book()
+        known = self.bundle() if bundle is None and self.workload.bundle is not None else bundle
+        return self.cloud.price_book(None if known is None else known.data_bytes)
 
 
 def _check(spec: RunSpec) -> None:
     """Everything that can be checked without the bundle's curves."""
     spec.job.tuning_job("minimize")
-    spec.cloud.price_book()
+    spec.cloud.price_book(data_bytes=0.0)
     spec.workload.profile.errors()
     with warnings.catch_warnings():
         # The run itself warns, once.

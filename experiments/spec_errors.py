@@ -26,7 +26,9 @@ _WANTED: Mapping[str, str] = {
     "tuple": "must be a list",
 }
 # Keys that a section takes besides its fields, in another form of the same thing.
-_FLAT_KEYS: Mapping[str, tuple[str, ...]] = {"cloud": ("queue_s", "init_s", "price_usd_per_hour", "gpus_per_instance")}
+_FLAT_KEYS: Mapping[str, tuple[str, ...]] = {
+    "cloud": ("queue_s", "init_s", "setup_s", "price_usd_per_hour", "gpus_per_instance")
+}
 
 
 def one_message(error: ValidationError, root: type[BaseModel]) -> str:

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING
 from sim.billing import Bill
 from sim.model.actions import FinishRun
 from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment
-from sim.model.events import InstanceGone, InstanceLaunched, InstanceReady, InstanceRefused, SegmentEnded
+from sim.model.events import (
+    GoneCause,
+    InstanceBooted,
+    InstanceGone,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+    SegmentEnded,
+)
 from sim.model.job import loss_of
+from sim.model.price_series import combined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from sim.model.events import Event
     from sim.model.ids import InstanceId, SegmentId
     from sim.model.job import Direction
+    from sim.model.price_series import Price
     from sim.model.prices import PriceBook
 
 
@@ -179,7 +189,7 @@ class _Walk:
         self.durable_score = math.nan
         self.is_finished = False
         self._price_book = price_book
-        self._bill = Bill(price_book.billing, price_book.release_s)
+        self._bill = Bill.of(price_book)
         self._bills_instances = price_book.billing.model == "per-instance"
         self._types: dict[InstanceId, tuple[str, str]] = {}
         self._launched: set[InstanceId] = set()
@@ -200,10 +210,10 @@ class _Walk:
             match command:
                 case ProvisionInstance(instance, instance_type, market):
                     self._types[instance] = (instance_type, market)
-                    if self._bills_instances:
-                        self._bill.ask(instance, self._price_book.usd_per_hour(instance_type, market))
+                    self._bill.requested(instance, self._price_book.price(instance_type, market), at_s)
                 case ReleaseInstance(instance):
                     self._ready.pop(instance, None)
+                    self._bill.released(instance, at_s)
                 case StartSegment():
                     self._start(command, at_s)
         if any(isinstance(action, FinishRun) for action in entry.actions):
@@ -216,12 +226,11 @@ class _Walk:
     def _start(self, order: StartSegment, at_s: float) -> None:
         self._held[order.segment] = sum(count for _, count in order.placement)
         if not self._bills_instances:
-            shares = ((self._usd_per_hour(number) / self._gpus(number), count) for number, count in order.placement)
-            self._bill.ask(order.segment, math.fsum(usd_per_hour * count for usd_per_hour, count in shares))
+            shares = ((self._price(number), count / self._gpus(number)) for number, count in order.placement)
+            self._bill.ask(order.segment, combined(shares))
             self._bill.start(order.segment, at_s)
 
     def _fold(self, event: Event) -> None:
-        bills_startup = self._price_book.billing.bills_startup
         match event:
             case SegmentEnded():
                 del self._held[event.segment]
@@ -229,22 +238,23 @@ class _Walk:
                     self._bill.stop(event.segment, event.at_s)
             case InstanceLaunched():
                 self._launched.add(event.instance)
-                if self._bills_instances and bills_startup:
-                    self._bill.start(event.instance, event.at_s)
+                self._bill.launched(event.instance, event.at_s)
+            case InstanceBooted():
+                self._bill.booted(event.instance, event.at_s)
             case InstanceReady():
                 self._ready[event.instance] = self._gpus(event.instance)
-                if self._bills_instances and not bills_startup:
-                    self._bill.start(event.instance, event.at_s)
-            case InstanceGone() | InstanceRefused():
+                self._bill.ready(event.instance, event.at_s)
+            case InstanceRefused():
+                self._bill.refused(event.instance)
+            case InstanceGone():
                 self._launched.discard(event.instance)
                 self._ready.pop(event.instance, None)
-                if self._bills_instances:
-                    self._bill.stop(event.instance, event.at_s)
+                self._bill.gone(event.instance, event.at_s, is_reclaimed=event.cause is GoneCause.RECLAIMED)
             case _:
                 pass
 
     def _gpus(self, instance: InstanceId) -> int:
         return self._price_book.type_named(self._types[instance][0]).gpus_per_instance
 
-    def _usd_per_hour(self, instance: InstanceId) -> float:
-        return self._price_book.usd_per_hour(*self._types[instance])
+    def _price(self, instance: InstanceId) -> Price:
+        return self._price_book.price(*self._types[instance])

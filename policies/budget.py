@@ -22,26 +22,34 @@ class Budget:
     """What B allows, by the book's billing rule.
 
     Per instance, every machine commits its minimum charge and release latency when it is asked for, and grows by time. Per
-    function, every segment commits its minimum when it starts; as what will run is not known, all GPUs count as busy.
+    function, every segment commits its minimum when it starts; as what will run is not known, all GPUs count as busy. Under
+    either, a machine commits the data that it will load, and head node and storage grow by time.
+
+    What is only about to be asked for is charged at the highest price of a series; what is held follows the series.
     """
 
     def __init__(self, budget_usd: float, price_book: PriceBook) -> None:
         self._budget_usd = budget_usd
-        self._per_instance = price_book.billing.model == "per-instance"
-        gpu_usd_per_hour = price_book.usd_per_hour() / price_book.default_type.gpus_per_instance
-        self._gpu_usd_per_s = gpu_usd_per_hour / SECONDS_PER_HOUR
-        self._machine_usd_per_s = price_book.usd_per_hour() / SECONDS_PER_HOUR
+        rule = price_book.billing
+        self._per_instance = rule.model == "per-instance"
+        self._machine_usd_per_hour = price_book.at_highest().usd_per_hour()
+        self._gpu_usd_per_s = self._machine_usd_per_hour / price_book.default_type.gpus_per_instance / SECONDS_PER_HOUR
+        self._machine_usd_per_s = self._machine_usd_per_hour / SECONDS_PER_HOUR
+        self._standing_usd_per_s = price_book.standing_usd_per_hour / SECONDS_PER_HOUR
         # The least that anything costs once it is billed at all; just above 0 s, where a quantum begins.
         release_s = price_book.release_s if self._per_instance else 0.0
-        least_s = price_book.billing.billed_s(max(release_s, 1e-6))
+        least_s = rule.billed_s(max(release_s, 1e-6))
         self._gpu_charge_usd = self._gpu_usd_per_s * least_s
-        self._charge_usd = self._gpu_charge_usd * price_book.default_type.gpus_per_instance
-        self._quantum_usd = self._gpu_usd_per_s * max(price_book.billing.granularity_s, least_s)
+        machine_usd = self._gpu_charge_usd * price_book.default_type.gpus_per_instance if self._per_instance else 0.0
+        self._charge_usd = machine_usd + price_book.ingress_usd
+        self._quantum_usd = self._gpu_usd_per_s * max(rule.granularity_s, least_s)
+        self._bills_queue = rule.bills_queue
+        self._step_usd = self._machine_usd_per_s * rule.granularity_s
         self._pledged: dict[TrialId, float] = {}
 
     def may_add(self, view: RunView, instances: int) -> int:
         """How many of so many further machines can be asked for."""
-        if not self._per_instance or self._charge_usd == 0:
+        if self._charge_usd == 0:
             return instances
         left_usd = self._budget_usd - view.committed_usd
         if left_usd >= instances * self._charge_usd:
@@ -70,16 +78,24 @@ class Budget:
             view: the run.
             pending_instances: machines that are about to be asked for.
         """
+        pending_usd = pending_instances * self._charge_usd
         if self._per_instance:
-            return view.committed_until_s(self._budget_usd - pending_instances * self._charge_usd) - MARGIN_S
+            if pending_instances and self._bills_queue:
+                # Their bill begins with the request, and nothing is told before they are launched.
+                step_usd = pending_instances * self._step_usd
+                added_usd_per_hour = pending_instances * self._machine_usd_per_hour
+                left_usd = self._budget_usd - pending_usd - step_usd
+                return view.committed_until_s(left_usd, added_usd_per_hour) - MARGIN_S
+            return view.committed_until_s(self._budget_usd - pending_usd) - MARGIN_S
         gpus = view.ready_gpus
-        left_usd = self._budget_usd - view.committed_usd - self._pledged_usd - gpus * self._quantum_usd
-        rate_usd_per_s = gpus * self._gpu_usd_per_s
+        left_usd = self._budget_usd - view.committed_usd - self._pledged_usd - gpus * self._quantum_usd - pending_usd
+        rate_usd_per_s = gpus * self._gpu_usd_per_s + self._standing_usd_per_s
         return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
 
     def expected_end_s(self, view: RunView, instances: int) -> float:
         """When the budget is used up if only so many machines are kept from now on, rounding aside; may be infinite."""
-        rate_usd_per_s = instances * self._machine_usd_per_s if self._per_instance else 0.0
+        machines_usd_per_s = instances * self._machine_usd_per_s if self._per_instance else 0.0
+        rate_usd_per_s = machines_usd_per_s + self._standing_usd_per_s
         left_usd = self._budget_usd - view.committed_usd
         return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
 

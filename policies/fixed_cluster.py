@@ -7,6 +7,7 @@ where several do; machines are paid until the rule ends. The naive size is floor
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policies.asha import AshaPolicy
@@ -69,7 +70,7 @@ def sha_fixed_naive(
     """
     terms = Terms.of(job, profile, price_book)
     instances = naive_instances("sha-fixed-naive", job, price_book)
-    free = Terms(profile, price_book, terms.deadline_s)
+    free = replace(terms, budget_usd=math.inf)
 
     def on_time(stages: Sequence[Stage]) -> Plan | None:
         plan = plan_on_cluster(stages, instances, free)
@@ -112,7 +113,7 @@ def asha_fixed_naive(
 
 
 def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
-    """floor(B / (c T)) machines, at most the quota.
+    """floor(B / (c T)) machines, at most the quota; what head node and storage cost in all of T is taken from B first.
 
     Raises:
         InfeasibleJobError: T or B is missing, or B does not pay one machine for all of T.
@@ -121,12 +122,16 @@ def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
         raise InfeasibleJobError(
             f"{name}: the naive size is B / (c T), so the job needs job.deadline_s and job.budget_usd"
         )
-    each_usd = metered_usd(price_book.billing, price_book.usd_per_hour(), job.deadline_s)
+    usd_per_hour = price_book.at_highest(job.deadline_s).usd_per_hour()
+    each_usd = metered_usd(price_book.billing, usd_per_hour, job.deadline_s) + price_book.ingress_usd
     if each_usd == 0:
         return price_book.max_instances
-    instances = math.floor(job.budget_usd / each_usd + 1e-9)
+    left_usd = job.budget_usd - job.deadline_s * price_book.standing_usd_per_hour / SECONDS_PER_HOUR
+    instances = math.floor(left_usd / each_usd + 1e-9)
     if instances < 1:
-        longest_s = job.budget_usd / price_book.usd_per_hour() * SECONDS_PER_HOUR
+        rate_usd_per_hour = usd_per_hour + price_book.standing_usd_per_hour
+        longest_s = max(job.budget_usd - price_book.ingress_usd, 0.0) / rate_usd_per_hour * SECONDS_PER_HOUR
+        each_usd += job.budget_usd - left_usd
         raise InfeasibleJobError(
             f"{name}: one {price_book.default_type.name} held for all of {job.deadline_s:g} s costs {each_usd:.2f} USD, more"
             f" than the budget of {job.budget_usd:g} USD; that budget holds one for {longest_s:.0f} s"

@@ -141,12 +141,13 @@ class Schedule:
 
     def cost_usd(self, load: Load) -> float:
         """The bill of so much, quanta and minimum charges included."""
-        billing = self.terms.price_book.billing
+        terms, billing, startup = self.terms, self.terms.price_book.billing, self.terms.profile.startup
+        end_s = startup.mean_s + load.seconds
+        around_usd = self.instances * terms.ingress_usd + end_s * terms.standing_usd_per_s
         if billing.model == "per-function":
-            return load.functions_usd
-        boot_s = self.terms.profile.startup.init.mean_s if billing.bills_startup else 0.0
-        paid_s = boot_s + load.seconds + self.terms.price_book.release_s
-        return self.instances * metered_usd(billing, self.terms.usd_per_hour, paid_s)
+            return load.functions_usd + around_usd
+        paid_s = startup.billed_mean_s(billing) + load.seconds + terms.price_book.release_s
+        return self.instances * metered_usd(billing, terms.usd_per_hour, paid_s) + around_usd
 
 
 class HyperbandDirector(Director):

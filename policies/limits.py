@@ -14,6 +14,7 @@ from policies.budget import Budget
 from policies.planning.plan import MARGIN_S
 from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
 from sim.model.events import (
+    InstanceBooted,
     InstanceGone,
     InstanceLaunched,
     InstanceReady,
@@ -82,7 +83,7 @@ class Limits:
                 return self._after_segment(view)
             case ProgressReported():
                 return self._pause_if_late(event, view)
-            case InstanceLaunched() | InstanceReady():
+            case InstanceLaunched() | InstanceBooted() | InstanceReady():
                 self._is_stop_known = True
                 return self._arm(view)
             case InstanceGone():

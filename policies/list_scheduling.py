@@ -155,18 +155,18 @@ class _Bound:
         terms, load = self._terms, self.load
         billing = terms.price_book.billing
         usd_per_gpu_s = terms.usd_per_hour / terms.gpus_per_instance / SECONDS_PER_HOUR
+        around_usd = self.instances * terms.ingress_usd + self.end_s(trials) * terms.standing_usd_per_s
         if billing.model == "per-function":
-            return trials * load.work_s * load.gpus * usd_per_gpu_s
-        boot_s = terms.profile.startup.init.mean_s if billing.bills_startup else 0.0
+            return trials * load.work_s * load.gpus * usd_per_gpu_s + around_usd
+        boot_s = terms.profile.startup.billed_mean_s(billing)
         paid_s = boot_s + terms.price_book.release_s + self._busy_s(trials)
         fixed_usd = self.instances * metered_usd(billing, terms.usd_per_hour, paid_s)
         if not self._is_elastic:
-            return fixed_usd
+            return fixed_usd + around_usd
         idle_s = math.fsum(self._idle_gpus(max(1.0, trials * share)) * seconds for share, seconds in load.segments)
         boots_usd = self.instances * metered_usd(billing, terms.usd_per_hour, boot_s + terms.price_book.release_s)
-        return min(
-            fixed_usd, boots_usd + (max(trials * load.work_s, load.chain_s) * load.gpus + idle_s) * usd_per_gpu_s
-        )
+        elastic_usd = boots_usd + (max(trials * load.work_s, load.chain_s) * load.gpus + idle_s) * usd_per_gpu_s
+        return min(fixed_usd, elastic_usd) + around_usd
 
     def _idle_gpus(self, trials: float) -> float:
         """GPUs that idle on whole machines while so many trials are left, each in the worst case on a machine of its own."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from policies.limits import Limits, live_instances
 from policies.observed import Observed
 from policies.planning.plan import Terms
 from policies.planning.rubberband_search import rubberband_plan
-from policies.planning.sampling import sample
 from policies.replanning import fastest_affordable, terms_left
 from policies.sha import PlannedDirector, staged
 from policies.sizing import infeasible, largest
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
     from sim.model.profile import Profile
     from sim.model.protocols import RunView
 
-SAMPLES = 200
-"""Runs that are sampled for a percentile."""
 DEPARTURE = 0.05
 """Share of a stage's planned seconds by which it may miss them before the rest is planned anew."""
 
@@ -40,7 +35,7 @@ def rubberband(
     job: TuningJob,
     profile: Profile,
     price_book: PriceBook,
-    rng: np.random.Generator,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     steps: Literal["next", "all"] = "all",
     makespan: Literal["mean", "p95"] = "mean",
@@ -54,9 +49,10 @@ def rubberband(
         job: the tuning job.
         profile: what was measured.
         price_book: the cloud's terms.
-        rng: samples makespans where `makespan` is "p95".
+        rng: not used.
         steps: see `policies.planning.rubberband_search.rubberband_plan`.
-        makespan: what must be within the deadline: the expected makespan, or its 95th percentile over sampled runs.
+        makespan: what must be within the deadline: the expected makespan, or its 95th percentile; see
+            `policies.planning.lateness`.
         replan: where a stage took longer or shorter than planned by more than `DEPARTURE`, plan the remaining ones anew for
             the time that is left, with the seconds per iteration and the scaling that were seen; off is the paper.
 
@@ -67,7 +63,7 @@ def rubberband(
     Deviations:
         The full text of the paper is not at hand: plan space and greedy are as recalled from talks and notes about it.
         The paper's job is pre-determined and has no budget; with one, the largest SHA whose plan fits it is run [ours].
-        "mean" is the closed form (with the expected slowest gang of a stage) instead of sampled critical paths.
+        Makespans are closed forms (with the expected slowest gang of a stage) instead of sampled critical paths.
         Gangs fill or divide whole machines, so that every plan can be placed as it is priced [ours].
         Without a deadline the cheapest plan of all is made [ours].
         Re-planning is ours.
@@ -79,9 +75,7 @@ def rubberband(
     terms = Terms.of(job, profile, price_book)
 
     def within(stages: Sequence[Stage]) -> Plan | None:
-        plan = rubberband_plan(stages, terms, steps=steps)
-        if plan is not None and makespan == "p95":
-            plan = _surely_on_time(plan, terms, steps, rng)
+        plan = rubberband_plan(stages, terms, steps=steps, makespan=makespan)
         return plan if plan is not None and terms.are_kept_by(plan) else None
 
     found = largest(job, terms, within)
@@ -120,17 +114,3 @@ class RubberbandDirector(PlannedDirector):
         stages, live = (bracket.stage, *bracket.remaining), live_instances(view)
         plan = rubberband_plan(stages, terms, steps=self._steps, live_instances=live, is_resumed=True)
         return fastest_affordable(stages, terms, live) if plan is None else plan
-
-
-def _surely_on_time(plan: Plan, terms: Terms, steps: Literal["next", "all"], rng: np.random.Generator) -> Plan | None:
-    """A plan whose 95th percentile is within the deadline: planned for an ever earlier one until it is."""
-    import numpy as np
-
-    earlier: Plan | None = plan
-    while earlier is not None and math.isfinite(terms.deadline_s):
-        late_s = float(np.quantile(sample(earlier, terms, SAMPLES, rng).makespan_s, 0.95))
-        if late_s <= terms.deadline_s:
-            break
-        target_s = earlier.makespan_s * min(terms.deadline_s / late_s, 1 - 1e-6)
-        earlier = rubberband_plan(plan.stages, replace(terms, deadline_s=target_s), steps=steps)
-    return earlier

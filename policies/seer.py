@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from policies.halving import Bracket
     from policies.observed import Observed
+    from policies.planning.lateness import Makespan
     from policies.planning.plan import Plan
-    from policies.seer_parts import Makespan, Parallelism, ResizeRule, Solver
+    from policies.seer_parts import Parallelism, ResizeRule, Solver
     from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
@@ -109,6 +110,7 @@ def run_seer(
     plan = _best_plan(job, terms, mechanisms, objective)
     if plan is None:
         raise infeasible(mechanisms.policy, job, terms)
+    plan = mechanisms.safer(plan, terms)
     replanner = SeerReplanner(plan, terms, mechanisms)
     director = SeerDirector(plan, terms, job, mechanisms, replanner, (*plan.stages, *_extension(plan, job)))
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)

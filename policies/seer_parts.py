@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from policies.halving import Stage
+    from policies.planning.lateness import Makespan
     from policies.planning.plan import Plan, Terms
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 Solver = Literal["frontier", "greedy"]
 ResizeRule = Literal["gain", "always", "never"]
 Parallelism = Literal["uniform", "ranked"]
-Makespan = Literal["mean", "p95"]
 
 _ALLOWED = {
     "solver": ("frontier", "greedy"),
@@ -54,8 +54,8 @@ class Mechanisms:
     Attributes:
         policy: whose they are, for messages.
         solver: how allocations are found: exactly, on the time-cost frontier, or by the greedy of `policies.planning.greedy`.
-        makespan: what the plan before the run keeps T with, where B pays for it: the 95th percentile of the makespan, or its
-            mean.
+        makespan: what the plan before the run keeps T with: the 95th percentile of the makespan where B pays for that, as far
+            as B pays for it where not; or its mean.
         replan: the remaining rungs are planned anew at each barrier, with what was learned.
         reserve: what finishing the best trial by T costs is kept back in time and money: a rung that would use it up is cut.
         resize_rule: when a trial goes on with a larger gang in the middle of a rung, because it would end too late for the
@@ -104,13 +104,24 @@ class Mechanisms:
             return plan if plan is not None and terms.are_kept_by(plan) else None
         return _best_of(frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed), terms)
 
+    def safer(self, plan: Plan, terms: Terms) -> Plan:
+        """The plan of the same stages that keeps T with 95 % probability for least money, or comes nearest to that within B."""
+        if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
+            return plan
+        found = _best_of(frontier(plan.stages, terms, makespan="p95"), terms)
+        if found is None:
+            late = frontier(plan.stages, replace(terms, deadline_s=math.inf), makespan="p95")
+            # Fastest first; one that is late even on average is no better than the plan that is not.
+            found = next((other for other in late if other.makespan_s <= terms.deadline_s), None)
+        return plan if found is None else found
+
 
 def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:
     """The cheapest of these, or the fastest where there is a deadline and no budget."""
     within = [plan for plan in plans if terms.are_kept_by(plan)]
     if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s):
-        return min(within, key=lambda plan: (plan.makespan_s, plan.cost_usd), default=None)
-    return min(within, key=lambda plan: (plan.cost_usd, plan.makespan_s), default=None)
+        return min(within, key=lambda plan: (plan.promised_s, plan.cost_usd), default=None)
+    return min(within, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
 
 
 def _constant_plan(stages: Sequence[Stage], terms: Terms, live_instances: int, *, is_resumed: bool) -> Plan | None:

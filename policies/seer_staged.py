@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from policies.halving import Bracket
     from policies.observed import Observed
+    from policies.planning.lateness import Makespan
     from policies.planning.plan import Plan
-    from policies.seer_parts import Makespan, Parallelism, ResizeRule, Solver
+    from policies.seer_parts import Parallelism, ResizeRule, Solver
     from policies.staged import StagedPolicy
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
@@ -117,7 +118,8 @@ def seer_staged(  # noqa: PLR0913  one flag per mechanism
     plan = best_expected(list(plans), profile.family, job.max_iterations)
     if plan is None:
         raise _infeasible(job, terms, counts[0])
-    director = SeerDirector(plan, terms, job, mechanisms, GrowingReplanner(plans[plan], terms, mechanisms))
+    replanner = GrowingReplanner(plans[plan], terms, mechanisms)
+    director = SeerDirector(mechanisms.safer(plan, terms), terms, job, mechanisms, replanner)
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 

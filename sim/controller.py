@@ -12,6 +12,7 @@ from sim.model.actions import CloneTrial, FinishRun, PauseTrial, RunTrial, Scale
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
 from sim.model.errors import InputError, InvalidActionError
 from sim.model.events import (
+    InstanceBooted,
     InstanceGone,
     InstanceLaunched,
     InstanceReady,
@@ -154,6 +155,8 @@ class Controller:
                 return state.progress_reported(event)
             case InstanceLaunched():
                 state.instance_launched(event)
+            case InstanceBooted():
+                state.instance_booted(event)
             case InstanceReady():
                 state.instance_ready(event)
                 self._note_peak()

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sim.billing import Bill
-from sim.model.events import Outcome
+from sim.model.events import GoneCause, Outcome
 from sim.model.ids import InstanceId, SegmentId, TrialId
+from sim.model.price_series import combined
 from sim.model.protocols import InstanceStatus, TrialStatus
 from sim.placement import free_pool
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sim.model.actions import RunTrial
     from sim.model.events import (
+        InstanceBooted,
         InstanceGone,
         InstanceLaunched,
         InstanceReady,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     )
     from sim.model.ids import Placement
     from sim.model.job import TuningJob
+    from sim.model.price_series import Price
     from sim.model.prices import InstanceType, PriceBook
     from sim.model.protocols import InstanceView, TrialView
     from sim.placement import PlacementRule
@@ -122,8 +125,7 @@ class RunState:
         self.running_trials = 0
         self.ready_gpus = 0
         self.bills_instances = price_book.billing.model == "per-instance"
-        # A function call has no machine to release.
-        self.bill = Bill(price_book.billing, price_book.release_s if self.bills_instances else 0.0)
+        self.bill = Bill.of(price_book)
         self.totals = Totals()
 
     # Facts about machines.
@@ -133,13 +135,14 @@ class RunState:
         instance.launched_at_s = event.at_s
         if instance.status is InstanceStatus.REQUESTED:
             instance.status = InstanceStatus.LAUNCHED
-        if self.bills_instances and self.price_book.billing.bills_startup:
-            self.bill.start(event.instance, event.at_s)
+        self.bill.launched(event.instance, event.at_s)
+
+    def instance_booted(self, event: InstanceBooted) -> None:
+        self.bill.booted(event.instance, event.at_s)
 
     def instance_ready(self, event: InstanceReady) -> None:
         instance = self.instances[event.instance]
-        if self.bills_instances and not self.price_book.billing.bills_startup:
-            self.bill.start(event.instance, event.at_s)
+        self.bill.ready(event.instance, event.at_s)
         if instance.status is InstanceStatus.LAUNCHED:
             instance.status = InstanceStatus.READY
             self.ready_gpus += instance.gpus
@@ -149,8 +152,7 @@ class RunState:
         instance = self.instances.pop(event.instance)
         self.gone.add(event.instance)
         self.withdraw(event.instance, instance)
-        if self.bills_instances:
-            self.bill.stop(event.instance, event.at_s)
+        self.bill.gone(event.instance, event.at_s, is_reclaimed=event.cause is GoneCause.RECLAIMED)
         if not math.isnan(instance.launched_at_s):
             self.totals.leased_gpu_s += instance.gpus * (event.at_s - instance.launched_at_s)
         self._resume_suspended()
@@ -165,19 +167,16 @@ class RunState:
 
     def instance_requested(self, number: InstanceId, instance_type: InstanceType, market: str) -> None:
         self.instances[number] = InstanceState(instance_type.name, market, instance_type.gpus_per_instance)
-        if self.bills_instances:
-            self.bill.ask(number, self.price_book.usd_per_hour(instance_type.name, market))
+        self.bill.requested(number, self.price_book.price(instance_type.name, market), self.now_s)
 
     def instance_refused(self, event: InstanceRefused) -> None:
         del self.instances[event.instance]
-        if self.bills_instances:
-            self.bill.stop(event.instance, event.at_s)
+        self.bill.refused(event.instance)
 
     def instance_released(self, number: InstanceId, instance: InstanceState) -> None:
         self.withdraw(number, instance)
         instance.status = InstanceStatus.RELEASING
-        if self.bills_instances:
-            self.bill.give_back(number, self.now_s)
+        self.bill.released(number, self.now_s)
 
     # Facts and orders about segments.
 
@@ -196,8 +195,7 @@ class RunState:
             self.instances[instance].free_gpus -= count
         self.running_trials += 1
         if not self.bills_instances:
-            usd_per_hour = self._gang_usd_per_hour(placement)
-            self.bill.ask(number, usd_per_hour)
+            self.bill.ask(number, self._gang_price(placement))
             self.bill.start(number, self.now_s)
 
     def progress_reported(self, event: ProgressReported) -> bool:
@@ -254,14 +252,10 @@ class RunState:
                 self.free.admit(number, instance.free_gpus)
         self.suspended.clear()
 
-    def _gang_usd_per_hour(self, placement: Placement) -> float:
+    def _gang_price(self, placement: Placement) -> Price:
         book, instances = self.price_book, self.instances
-        return math.fsum(
-            book.usd_per_hour(instances[number].instance_type, instances[number].market)
-            * count
-            / instances[number].gpus
-            for number, count in placement
-        )
+        placed = ((instances[number], count) for number, count in placement)
+        return combined((book.price(i.instance_type, i.market), count / i.gpus) for i, count in placed)
 
     def finish(self, at_s: float) -> None:
         """The run is over: every lease is closed; what comes later neither bills nor counts."""
@@ -338,8 +332,8 @@ class RunView:
     def committed_usd(self) -> float:
         return self._state.bill.committed_usd(self._state.now_s)
 
-    def committed_until_s(self, budget_usd: float) -> float:
-        return self._state.bill.committed_until_s(budget_usd, self._state.now_s)
+    def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
+        return self._state.bill.committed_until_s(budget_usd, self._state.now_s, added_usd_per_hour)
 
     def trial(self, trial: TrialId) -> TrialView:
         return self._state.trials[trial]

@@ -9,6 +9,7 @@ import numpy as np
 from sim.controller import Controller
 from sim.journal import MemorySink
 from sim.model.events import (
+    InstanceBooted,
     InstanceGone,
     InstanceLaunched,
     InstanceReady,
@@ -19,6 +20,7 @@ from sim.model.events import (
     TimerFired,
 )
 from sim.model.job import TuningJob
+from sim.model.price_series import combined
 from sim.model.prices import BillingRule, InstanceType, PriceBook
 from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Startup, Stragglers, Timings
 from sim.model.scaling import LinearScaling
@@ -30,7 +32,7 @@ from sim.streams import Streams
 class Script:
     """A policy that answers each fact with what was written down for it, once.
 
-    Keys: `start`, `launched 0`, `ready 0`, `refused 0`, `gone 0` (instance), `report 0@2` (trial, iteration),
+    Keys: `start`, `launched 0`, `booted 0`, `ready 0`, `refused 0`, `gone 0` (instance), `report 0@2` (trial, iteration),
     `ended 0` (trial), `timer tag`.
     """
 
@@ -43,24 +45,27 @@ class Script:
         return answer(view) if callable(answer) else answer
 
 
+MACHINES = {
+    InstanceLaunched: "launched",
+    InstanceBooted: "booted",
+    InstanceReady: "ready",
+    InstanceRefused: "refused",
+    InstanceGone: "gone",
+}
+
+
 def key_of(event):
     match event:
         case RunStarted():
             return "start"
-        case InstanceLaunched():
-            return f"launched {event.instance}"
-        case InstanceReady():
-            return f"ready {event.instance}"
-        case InstanceRefused():
-            return f"refused {event.instance}"
-        case InstanceGone():
-            return f"gone {event.instance}"
         case ProgressReported():
             return f"report {event.trial}@{event.iteration}"
         case SegmentEnded():
             return f"ended {event.trial}"
         case TimerFired():
             return f"timer {event.tag}"
+        case _:
+            return f"{MACHINES[type(event)]} {event.instance}"
 
 
 def told(event):
@@ -152,7 +157,7 @@ def build_world(
     curves = np.array(scores, dtype=float)
     job = {"min_iterations": 1, "max_iterations": curves.shape[1], **job}
     scaling = scaling or LinearScaling()
-    startup = Startup(Delay(startup[0]), Delay(startup[1]))
+    startup = Startup(*map(Delay, startup))
     stragglers = stragglers or Stragglers()
     faults = Faults(1.0 if losses else 0.0, 1.0 if failures else 0.0)
     return SimpleNamespace(
@@ -163,7 +168,7 @@ def build_world(
             believed_tau or tau, believed_scaling or scaling, Timings(*timings), startup, stragglers, sync_s=sync_s
         ),
         book=PriceBook(
-            (InstanceType("m", gpus, {"on-demand": usd_per_hour, "spot": usd_per_hour / 4}),),
+            (InstanceType("m", gpus, {"on-demand": usd_per_hour, "spot": combined([(usd_per_hour, 1 / 4)])}),),
             billing or BillingRule(granularity_s=0.0, minimum_s=0.0),
             quota,
             release_s,

@@ -5,7 +5,15 @@ functions that need them. Origin, licence and digest of every shipped file: `tra
 """
 
 from traces.bundle import Bundle, bundle_names, load_bundle
-from traces.prices import instance_type_named, instance_type_names, load_instance_types
+from traces.prices import (
+    Offer,
+    instance_type_named,
+    instance_type_names,
+    load_instance_types,
+    load_offers,
+    offer_named,
+    shipped_offers,
+)
 from traces.scaling import load_scaling, measured_table, scaling_named, scaling_names, scaling_of
 from traces.scaling_fit import ScalingFit, fit_scaling
 from traces.scaling_inline import inline_of
@@ -18,6 +26,7 @@ __all__ = [
     "Bundle",
     "DecreasingScalingWarning",
     "MeasuredTable",
+    "Offer",
     "Overrides",
     "ProfileErrors",
     "ScalingFit",
@@ -29,11 +38,14 @@ __all__ = [
     "instance_type_names",
     "load_bundle",
     "load_instance_types",
+    "load_offers",
     "load_scaling",
     "measured_table",
+    "offer_named",
     "scaling_named",
     "scaling_names",
     "scaling_of",
+    "shipped_offers",
     "startup_names",
     "startup_of",
     "synthetic_bundle",

@@ -20,6 +20,7 @@ StartupInput: TypeAlias = "Startup | str | Mapping[str, DelayInput]"
 
 # The figures run from launch to readiness and leave the provider's queue out; we know of none that was published for
 # it, so 5 s is assumed everywhere. A published range is read as the mean plus and minus two standard deviations.
+_PHASES = ("queue_s", "init_s", "setup_s")
 _QUEUE = Delay(5.0)
 _PRESETS = {
     # Boot alone, 26 to 40 s: a machine image that already holds everything the training needs.
@@ -40,8 +41,8 @@ def startup_of(value: StartupInput) -> Startup:
     """The start-up that a spec means.
 
     Args:
-        value: a preset's name, or a mapping with `queue_s` and `init_s` (0 where left out), each a number of seconds or
-            `{mean_s, cv}` of a log-normal distribution.
+        value: a preset's name, or a mapping with `queue_s`, `init_s` and `setup_s` (0 where left out), each a number of seconds
+            or `{mean_s, cv}` of a log-normal distribution.
 
     Raises:
         InputError: it is neither; the message names the key.
@@ -53,9 +54,8 @@ def startup_of(value: StartupInput) -> Startup:
             raise unknown("start-up", value, _PRESETS, "or give queue_s and init_s")
         return _PRESETS[value]
     if isinstance(value, Mapping):
-        _require_keys("startup", value, ("queue_s", "init_s"))
-        queue, init = (_delay_of(f"startup.{key}", value.get(key, 0.0)) for key in ("queue_s", "init_s"))
-        return Startup(queue, init)
+        _require_keys("startup", value, _PHASES)
+        return Startup(*(_delay_of(f"startup.{key}", value.get(key, 0.0)) for key in _PHASES))
     raise InputError(f"startup is {value!r}, but must be a preset's name or a mapping with queue_s and init_s")
 
 

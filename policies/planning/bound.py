@@ -58,14 +58,16 @@ class Bound:
         terms = self._terms
         gpu_s = self._work.at(max(training_s, self._work.points[0][0]))
         machines = self._machines(gpu_s, training_s)
+        # Of a plan that ends as soon as any: one that ends by then may end sooner.
+        standing_usd = self.least_s * terms.standing_usd_per_s
         if not terms.is_per_instance:
             functions_usd = self._functions.at(max(training_s, self._functions.points[0][0]))
-            return (functions_usd + machines * terms.ingress_usd) * (1 - SLACK)
+            return (functions_usd + machines * terms.ingress_usd + standing_usd) * (1 - SLACK)
         used_s = gpu_s / terms.gpus_per_instance + self._barriers_s
         rule, release_s = terms.price_book.billing, terms.price_book.release_s
-        boot_s = terms.profile.startup.init.mean_s if rule.bills_startup else 0.0
+        boot_s = terms.profile.startup.billed_mean_s(rule)
         billed_s = max(used_s + machines * (boot_s + release_s), machines * rule.minimum_s)
-        return (billed_s * terms.usd_per_s + machines * terms.ingress_usd) * (1 - SLACK)
+        return (billed_s * terms.usd_per_s + machines * terms.ingress_usd + standing_usd) * (1 - SLACK)
 
     def gap(self, plan: Plan) -> float:
         """By which share of the bound a plan costs more than anything that ends as soon might; 0 where both are free."""

@@ -80,7 +80,7 @@ def estimate(
         tuple(allocations),
         tuple(stage_s),
         now_s,
-        cost_usd + leases.started * terms.ingress_usd,
+        cost_usd + leases.started * terms.ingress_usd + now_s * terms.standing_usd_per_s,
         tuple(prefetch_after_s),
         terms.instance_type,
     )
@@ -153,8 +153,8 @@ class Leases:
         """Hold this many from `now_s` on, asked for `ahead_s` before; returns the seconds that all must wait."""
         startup = self._terms.profile.startup
         if instances > self._held:
-            queued_s = startup.queue.mean_s + (0.0 if self._rule.bills_startup else startup.init.mean_s)
-            self._groups.append(_Group(instances - self._held, now_s - ahead_s + queued_s))
+            unbilled_s = sum(delay.mean_s for delay in startup.unbilled(self._rule))
+            self._groups.append(_Group(instances - self._held, now_s - ahead_s + unbilled_s))
             self.started += instances - self._held
             self._held = instances
             return startup.mean_s - ahead_s

@@ -106,8 +106,7 @@ def _ages_matter(per_stage: Sequence[Sequence[Choice]], terms: Terms) -> bool:
     if not terms.is_per_instance:
         return False
     shortest_s = min(choice.train_s for stage in per_stage for choice in stage) + terms.price_book.release_s
-    if rule.bills_startup:
-        shortest_s += profile.startup.init.mean_s
+    shortest_s += profile.startup.billed_mean_s(rule)
     return rule.granularity_s > FINE_QUANTUM_S or rule.minimum_s > shortest_s
 
 

@@ -111,7 +111,9 @@ class Latenesses:
         self._terms = terms
         self._is_resumed = is_resumed
         startup, stragglers = terms.profile.startup, terms.profile.stragglers
-        self._startup = _delay_moments(startup.queue).plus(_delay_moments(startup.init))
+        self._startup = (
+            _delay_moments(startup.queue).plus(_delay_moments(startup.init)).plus(_delay_moments(startup.setup))
+        )
         self.starts_vary = self._startup.second_s2 > 0
         self.is_random = stragglers.any or self.starts_vary
         self._factors = [_factor_moments(trial_factor(stragglers, stage.iterations)) for stage in stages]

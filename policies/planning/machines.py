@@ -43,10 +43,13 @@ class Machines:
     def ask(self, instances: int, at_s: Floats) -> None:
         """Ask for so many more at these times, (samples,)."""
         startup, rule = self._terms.profile.startup, self._terms.price_book.billing
-        queue_s, init_s = (self._draw_s(delay, instances) for delay in (startup.queue, startup.init))
-        launched_s = at_s[:, None] + queue_s
-        ready_s = launched_s + init_s
-        billed_from_s = launched_s if rule.bills_startup else ready_s
+        phases = (startup.queue, startup.init, startup.setup)
+        unbilled = len(startup.unbilled(rule))
+        ready_s = billed_from_s = at_s[:, None]
+        for number, delay in enumerate(phases, start=1):
+            ready_s = ready_s + self._draw_s(delay, instances)
+            if number == unbilled:
+                billed_from_s = ready_s
         columns = billed_from_s.shape[1]
         self._billed_from_s = np.concatenate((self._billed_from_s, billed_from_s), axis=1)
         each = np.full((self.samples, columns), instances / columns)
@@ -116,7 +119,7 @@ class Machines:
         """(samples, columns) which go first; None for the oldest, where that is as cheap or nearly so."""
         rule = self._terms.price_book.billing
         startup = self._terms.profile.startup
-        is_spread = startup.queue.cv > 0 or (startup.init.cv > 0 and not rule.bills_startup)
+        is_spread = any(delay.cv > 0 for delay in startup.unbilled(rule))
         is_linear = rule.granularity_s <= (FINE_QUANTUM_S if is_spread else 0.0)
         if is_linear and bool((ages_s >= rule.minimum_s).all() and is_billed.all()):
             return None

@@ -51,9 +51,10 @@ def option(
         usd = stage.trials * metered_usd(terms.price_book.billing, usd_per_hour, segment_s)
     else:
         usd = allocation.instances * seconds * terms.usd_per_hour / SECONDS_PER_HOUR
-        if live_instances is not None and terms.price_book.billing.bills_startup:
+        boot_s = terms.profile.startup.billed_mean_s(terms.price_book.billing)
+        if live_instances is not None and boot_s:
             started = max(allocation.instances - live_instances, 0)
-            usd += started * terms.profile.startup.init.mean_s * terms.usd_per_hour / SECONDS_PER_HOUR
+            usd += started * boot_s * terms.usd_per_hour / SECONDS_PER_HOUR
     return Option(allocation, seconds, usd)
 
 

@@ -86,15 +86,26 @@ class Terms:
 
     @classmethod
     def of(cls, job: TuningJob, profile: Profile, price_book: PriceBook) -> Terms:
-        """The terms of a job; absent limits are infinite, and a plan ends a moment before the run must."""
+        """The terms of a job; absent limits are infinite, and a plan ends a moment before the run must.
+
+        A price that changes is planned with at the highest that it reaches by the deadline, so that a plan keeps the budget
+        whenever it holds its machines.
+        """
         deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S
-        return cls(profile, price_book, deadline_s, job.budget_usd or math.inf)
+        return cls(
+            profile,
+            price_book.at_highest(job.deadline_s),
+            deadline_s,
+            job.budget_usd or math.inf,
+            price_book.data_gb,
+            price_book.ingress_usd_per_gb,
+        )
 
     def are_kept_by(self, plan: Plan) -> bool:
         """Whether a plan keeps deadline and budget."""
         most = max(allocation.instances for allocation in plan.allocations)
         # The run ends a moment before the money does, as well.
-        margin_usd = 2 * MARGIN_S * most * self.usd_per_hour / SECONDS_PER_HOUR
+        margin_usd = 2 * MARGIN_S * most * self.usd_per_hour / SECONDS_PER_HOUR + 2 * MARGIN_S * self.standing_usd_per_s
         return plan.promised_s <= self.deadline_s and plan.cost_usd + margin_usd <= self.budget_usd
 
     @property
@@ -121,6 +132,11 @@ class Terms:
     def ingress_usd(self) -> float:
         """Price of the data that one new machine loads."""
         return self.data_gb * self.ingress_usd_per_gb
+
+    @property
+    def standing_usd_per_s(self) -> float:
+        """Price of head node and storage per second of the run."""
+        return self.price_book.standing_usd_per_hour / SECONDS_PER_HOUR
 
     @property
     def is_per_instance(self) -> bool:

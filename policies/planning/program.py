@@ -82,7 +82,7 @@ class Program:
         self._startup_s = profile.startup.mean_s
         self._sync_s = profile.sync_s
         self._usd_per_s = terms.usd_per_s if terms.is_per_instance else 0.0
-        boot_s = profile.startup.init.mean_s if book.billing.bills_startup else 0.0
+        boot_s = profile.startup.billed_mean_s(book.billing)
         self._start_usd = (boot_s + book.release_s) * self._usd_per_s + terms.ingress_usd
         soonest_s = [min(c.train_s + late.shift_s for c in stage for late in c.lateness) for stage in per_stage]
         last = len(per_stage) - 1

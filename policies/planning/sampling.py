@@ -81,7 +81,8 @@ def sample(plan: Plan, terms: Terms, samples: int, rng: np.random.Generator) -> 
         stage_s[:, index] = now_s - began_s
     machines.give_back(machines.held, now_s)
     cost_usd = machines.usd if terms.is_per_instance else functions_usd
-    return Samples(now_s, cost_usd + machines.started * terms.ingress_usd, stage_s)
+    around_usd = machines.started * terms.ingress_usd + now_s * terms.standing_usd_per_s
+    return Samples(now_s, cost_usd + around_usd, stage_s)
 
 
 def _resize(machines: Machines, plan: Plan, index: int, began_s: Floats, barrier_s: Floats) -> None:

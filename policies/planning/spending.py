@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from policies.planning.estimate import estimate
-from sim.model.prices import BillingRule
 
 if TYPE_CHECKING:
     from policies.planning.plan import Plan, Terms
 
-PARTS = ("training", "launch", "checkpoint", "startup", "idle", "rounding", "data")
-"""As in a run's ledger; data: what new machines load before they can train."""
+PARTS = ("training", "launch", "checkpoint", "startup", "idle", "rounding", "data", "standing")
+"""As in a run's ledger; data: what new machines load before they can train; standing: head node and storage."""
 
 
 def spending_usd(plan: Plan, terms: Terms) -> dict[str, float]:
@@ -36,11 +35,12 @@ def spending_usd(plan: Plan, terms: Terms) -> dict[str, float]:
     held = plan.instances_per_stage
     started = sum(max(now - before, 0) for before, now in zip((0, *held[:-1]), held, strict=True))
     parts["data"] = started * terms.ingress_usd
+    parts["standing"] = plan.makespan_s * terms.standing_usd_per_s
     as_used = _by_the_second(terms)
     exact_usd = estimate(plan.stages, plan.allocations, as_used).cost_usd
     parts["rounding"] = plan.cost_usd - exact_usd
     if terms.is_per_instance:
-        boot_s = terms.profile.startup.init.mean_s if terms.price_book.billing.bills_startup else 0.0
+        boot_s = terms.profile.startup.billed_mean_s(terms.price_book.billing)
         parts["startup"] = started * boot_s * terms.usd_per_s
         parts["idle"] = exact_usd - sum(parts[name] for name in PARTS if name != "rounding")
     return parts
@@ -49,5 +49,5 @@ def spending_usd(plan: Plan, terms: Terms) -> dict[str, float]:
 def _by_the_second(terms: Terms) -> Terms:
     """The same without minimum charge and rounding."""
     book = terms.price_book
-    rule = BillingRule(0.0, 0.0, bills_startup=book.billing.bills_startup, model=book.billing.model)
+    rule = msgspec.structs.replace(book.billing, granularity_s=0.0, minimum_s=0.0)
     return replace(terms, price_book=msgspec.structs.replace(book, billing=rule))

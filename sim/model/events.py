@@ -55,6 +55,12 @@ class InstanceLaunched(Fact, frozen=True, tag=True, gc=False):
     instance: InstanceId
 
 
+class InstanceBooted(Fact, frozen=True, tag=True, gc=False):
+    """The boot is over, set-up begins; told only where set-up takes time of its own."""
+
+    instance: InstanceId
+
+
 class InstanceReady(Fact, frozen=True, tag=True, gc=False):
     """The machine can train."""
 
@@ -130,6 +136,7 @@ class TimerFired(Fact, frozen=True, tag=True, gc=False):
 Event: TypeAlias = (
     RunStarted
     | InstanceLaunched
+    | InstanceBooted
     | InstanceReady
     | InstanceRefused
     | ReclaimNoticed

@@ -8,21 +8,24 @@ from typing import Literal
 import msgspec
 
 from sim.model.errors import InputError
+from sim.model.price_series import Price, PriceSeries, highest, price_at, require_price
 
 ON_DEMAND = "on-demand"
 SECONDS_PER_HOUR = 3600.0
+HOURS_PER_MONTH = 730.0
+"""As the providers count: 365 x 24 / 12."""
 
 
 class InstanceType(msgspec.Struct, frozen=True):
     """A kind of machine.
 
     Attributes:
-        usd_per_hour: the whole machine's price by market ("on-demand", "spot").
+        usd_per_hour: the whole machine's price by market ("on-demand", "spot"), constant or as a series.
     """
 
     name: str
     gpus_per_instance: int
-    usd_per_hour: dict[str, float]
+    usd_per_hour: dict[str, Price]
 
     def __post_init__(self) -> None:
         if self.gpus_per_instance < 1:
@@ -32,29 +35,51 @@ class InstanceType(msgspec.Struct, frozen=True):
         if not self.usd_per_hour:
             raise InputError(f"instance type {self.name}: no price is given")
         for market, price in self.usd_per_hour.items():
-            if not (math.isfinite(price) and price >= 0):
-                raise InputError(f"instance type {self.name}: the {market} price is {price} USD/h, but must be >= 0")
+            if not isinstance(price, PriceSeries):
+                require_price(f"instance type {self.name}, {market}", price)
 
 
 class BillingRule(msgspec.Struct, frozen=True):
     """How use becomes a bill.
+
+    A machine is queued for, boots and is set up before it can train. Its bill begins with the first of these that is
+    billed, or with its readiness, and has no gaps. Each quantum of a price series is charged at the price that holds when the
+    quantum begins; without granularity the series is integrated.
 
     Attributes:
         granularity_s: use is rounded up to a multiple of this; 0 for no rounding.
         minimum_s: the least use that is billed, per lease (or per function call).
         bills_startup: whether the time between launch and readiness is billed.
         model: "per-instance" bills leases; "per-function" bills each segment's GPU-seconds and idle machines nothing.
+        bills_queue: whether the time between request and launch is billed.
+        bills_setup: whether the set-up after boot is billed; None: as `bills_startup`.
+        free_if_reclaimed_within_s: a machine that the provider takes back sooner than this after its bill began is free.
     """
 
     granularity_s: float = 1.0
     minimum_s: float = 60.0
     bills_startup: bool = True
     model: Literal["per-instance", "per-function"] = "per-instance"
+    bills_queue: bool = False
+    bills_setup: bool | None = None
+    free_if_reclaimed_within_s: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, seconds in (("granularity_s", self.granularity_s), ("minimum_s", self.minimum_s)):
+        for name in ("granularity_s", "minimum_s", "free_if_reclaimed_within_s"):
+            seconds = getattr(self, name)
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise InputError(f"billing.{name} is {seconds}, but must be a number >= 0")
+        for earlier, later in (("bills_queue", "bills_startup"), ("bills_startup", "bills_setup")):
+            if getattr(self, earlier) and getattr(self, later) is False:
+                raise InputError(
+                    f"billing.{earlier} is true and billing.{later} is false, but a bill that has begun runs on: set both"
+                    " to true, or the first to false"
+                )
+
+    @property
+    def is_setup_billed(self) -> bool:
+        """Whether the set-up is billed."""
+        return self.bills_startup if self.bills_setup is None else self.bills_setup
 
     def billed_s(self, used_s: float) -> float:
         """Seconds that are billed for `used_s` seconds of use."""
@@ -66,29 +91,57 @@ class BillingRule(msgspec.Struct, frozen=True):
 
 
 class PriceBook(msgspec.Struct, frozen=True):
-    """What a policy knows of the cloud's terms.
+    """What a policy knows of the cloud's terms; the changes of a price are known in advance.
 
     Attributes:
         instance_types: what may be rented; the first is the default.
         max_instances: the account's quota.
         release_s: seconds from giving an instance back to the end of its bill.
+        data_gb: what every machine loads when it is launched.
+        ingress_usd_per_gb: price of loading it.
+        storage_usd_per_gb_month: price of keeping it, from the start of the run to its end.
+        head_node_usd_per_hour: price of the machine that runs the tuner, from the start of the run to its end; billed as
+            used, as no run is short enough for its minimum to matter.
     """
 
     instance_types: tuple[InstanceType, ...]
     billing: BillingRule = BillingRule()
     max_instances: int = 32
     release_s: float = 0.0
+    data_gb: float = 0.0
+    ingress_usd_per_gb: float = 0.0
+    storage_usd_per_gb_month: float = 0.0
+    head_node_usd_per_hour: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.instance_types:
             raise InputError("the price book names no instance type")
         if self.max_instances < 1:
             raise InputError(f"max_instances is {self.max_instances}, but must be at least 1")
+        for name in ("data_gb", "ingress_usd_per_gb", "storage_usd_per_gb_month", "head_node_usd_per_hour"):
+            number = getattr(self, name)
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(f"{name} is {number}, but must be a number >= 0")
 
     @property
     def default_type(self) -> InstanceType:
         """The instance type that is meant where none is named."""
         return self.instance_types[0]
+
+    @property
+    def ingress_usd(self) -> float:
+        """What one machine's loading of the data costs."""
+        return self.data_gb * self.ingress_usd_per_gb
+
+    @property
+    def storage_usd_per_hour(self) -> float:
+        """What keeping the data costs."""
+        return self.data_gb * self.storage_usd_per_gb_month / HOURS_PER_MONTH
+
+    @property
+    def standing_usd_per_hour(self) -> float:
+        """What the run costs whether it holds machines or not: head node and storage."""
+        return self.head_node_usd_per_hour + self.storage_usd_per_hour
 
     def type_named(self, name: str | None) -> InstanceType:
         """The instance type of this name, the default for None.
@@ -104,8 +157,8 @@ class PriceBook(msgspec.Struct, frozen=True):
         known = ", ".join(instance_type.name for instance_type in self.instance_types)
         raise InputError(f"there is no instance type {name!r}; known: {known}")
 
-    def usd_per_hour(self, name: str | None = None, market: str | None = None) -> float:
-        """Price of one instance.
+    def price(self, name: str | None = None, market: str | None = None) -> Price:
+        """Price of one instance, constant or as a series.
 
         Raises:
             InputError: the type is unknown, or has no price on this market.
@@ -115,3 +168,30 @@ class PriceBook(msgspec.Struct, frozen=True):
         if price is None:
             raise InputError(f"instance type {instance_type.name} has no {market or ON_DEMAND} price")
         return price
+
+    def usd_per_hour(self, name: str | None = None, market: str | None = None, at_s: float = 0.0) -> float:
+        """Price of one instance at a time.
+
+        Raises:
+            InputError: the type is unknown, or has no price on this market.
+        """
+        return price_at(self.price(name, market), at_s)
+
+    def at_highest(self, until_s: float | None = None) -> PriceBook:
+        """The same with each price constant, at the highest that it reaches by then: what nobody pays more than.
+
+        Args:
+            until_s: for None, at any time.
+        """
+        end_s = math.inf if until_s is None else until_s
+        prices = [price for kind in self.instance_types for price in kind.usd_per_hour.values()]
+        if not any(isinstance(price, PriceSeries) for price in prices):
+            return self
+        kinds = tuple(
+            msgspec.structs.replace(
+                kind,
+                usd_per_hour={market: highest(price, 0.0, end_s) for market, price in kind.usd_per_hour.items()},
+            )
+            for kind in self.instance_types
+        )
+        return msgspec.structs.replace(self, instance_types=kinds)

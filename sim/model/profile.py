@@ -14,6 +14,7 @@ from sim.model.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sim.model.prices import BillingRule
     from sim.model.protocols import Scaling
 
 
@@ -70,15 +71,36 @@ class Delay:
 
 @dataclass(frozen=True)
 class Startup:
-    """How a machine comes up: the provider's queue, then boot and set-up."""
+    """How a machine comes up.
+
+    Attributes:
+        queue: from request to launch, at the provider.
+        init: from launch on, the boot; set-up as well where that is not told apart.
+        setup: from the end of the boot to readiness.
+    """
 
     queue: Delay = Delay(0.0)
     init: Delay = Delay(0.0)
+    setup: Delay = Delay(0.0)
 
     @property
     def mean_s(self) -> float:
         """Mean seconds from request to readiness."""
-        return self.queue.mean_s + self.init.mean_s
+        return self.queue.mean_s + self.init.mean_s + self.setup.mean_s
+
+    def unbilled(self, rule: BillingRule) -> tuple[Delay, ...]:
+        """The phases before the bill begins."""
+        phases = (
+            (self.queue, rule.bills_queue),
+            (self.init, rule.bills_startup),
+            (self.setup, rule.is_setup_billed),
+        )
+        return tuple(delay for delay, is_billed in phases if not is_billed)
+
+    def billed_mean_s(self, rule: BillingRule) -> float:
+        """Mean seconds that are billed before readiness."""
+        unbilled = self.unbilled(rule)
+        return sum(delay.mean_s for delay in (self.queue, self.init, self.setup)[len(unbilled) :])
 
 
 @dataclass(frozen=True)

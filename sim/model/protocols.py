@@ -151,8 +151,13 @@ class RunView(Protocol):
     def committed_usd(self) -> float:
         """The bill if every live lease were given back now, its minimum charge, quantum and release latency included."""
 
-    def committed_until_s(self, budget_usd: float) -> float:
-        """The last time the leases held now can be given back with a bill within the budget; may be infinite."""
+    def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
+        """The last time the leases held now can be given back with a bill within the budget; may be infinite.
+
+        Args:
+            budget_usd: the budget.
+            added_usd_per_hour: of what is about to be asked for and is billed from then on.
+        """
 
     def trial(self, trial: TrialId) -> TrialView:
         """One trial."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.model.events import GoneCause, InstanceLaunched, InstanceReady, InstanceRefused
+from sim.model.events import GoneCause, InstanceBooted, InstanceLaunched, InstanceReady, InstanceRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -62,21 +62,30 @@ class Cloud:
             self._on_gone(instance, GoneCause.RELEASED)
 
     def _life(self, instance: InstanceId) -> Generator[simpy.Event, None, None]:
-        """Queue, boot, serve, and perhaps be lost; ends early where it is released."""
+        """Queue, boot, be set up, serve, and perhaps be lost; ends early where it is released."""
         env = self._env
         yield env.timeout(self._draws.queue_s(instance))
         if instance not in self.rented:
             return
         self._tell(InstanceLaunched(env.now, instance))
-        init_s = self._draws.init_s(instance)
-        life_s = self._draws.instance_lives_s(instance)
-        if init_s <= life_s:
-            yield env.timeout(init_s)
+        left_s = self._draws.instance_lives_s(instance)
+        for phase_s, fact in self._phases(instance):
+            if phase_s > left_s:
+                break
+            yield env.timeout(phase_s)
             if instance not in self.rented:
                 return
-            self._tell(InstanceReady(env.now, instance))
-        if life_s < float("inf"):
-            yield env.timeout(max(life_s - init_s, 0.0) if init_s <= life_s else life_s)
+            self._tell(fact(env.now, instance))
+            left_s -= phase_s
+        if left_s < float("inf"):
+            yield env.timeout(left_s)
             if instance in self.rented:
                 self.rented.discard(instance)
                 self._on_gone(instance, GoneCause.LOST)
+
+    def _phases(self, instance: InstanceId) -> list[tuple[float, type[InstanceBooted | InstanceReady]]]:
+        """Seconds of each phase from launch to readiness, and what is told at its end."""
+        init_s = self._draws.init_s(instance)
+        if self._truth.startup.setup.mean_s == 0:
+            return [(init_s, InstanceReady)]
+        return [(init_s, InstanceBooted), (self._draws.setup_s(instance), InstanceReady)]

@@ -68,8 +68,12 @@ class Draws:
         return self._cloud.startup.queue.draw_s(self._streams.rng("queue", instance))
 
     def init_s(self, instance: int) -> float:
-        """Seconds this instance takes from launch to readiness."""
+        """Seconds this instance takes to boot."""
         return self._cloud.startup.init.draw_s(self._streams.rng("init", instance))
+
+    def setup_s(self, instance: int) -> float:
+        """Seconds this instance takes from the end of its boot to readiness."""
+        return self._cloud.startup.setup.draw_s(self._streams.rng("setup", instance))
 
     def instance_lives_s(self, instance: int) -> float:
         """Seconds from launch until this instance is lost; infinite where none is."""

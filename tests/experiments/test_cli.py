@@ -233,8 +233,8 @@ def test_compare_prints_a_summary_and_leaves_tables_and_a_figure(elastune, folde
     done = elastune("compare", "spec.yaml", "--policies", "seer,sha-fixed", "--seeds", 2, "--jobs", 1, "-o", "out")
     assert done.exit_code == 0, done.output
     assert "Differences to seer on the same seeds" in done.stdout
-    tables = ("results.parquet", "results.csv", "trajectories.parquet", "summary.csv", "paired.csv")
-    assert set(files_in(folder / "out")) == {*tables, "comparison.png", "spec.yaml"}
+    tables = ("results.parquet", "results.csv", "trajectories.parquet", "summary.csv", "paired.csv", "ledger.csv")
+    assert set(files_in(folder / "out")) == {*tables, "comparison.png", "ledger.png", "spec.yaml"}
     results = pd.read_parquet(folder / "out" / "results.parquet")
     assert list(results["policy"]) == ["seer", "seer", "sha-fixed", "sha-fixed"]
     assert list(results["seed"]) == [1, 2, 1, 2]
@@ -242,7 +242,7 @@ def test_compare_prints_a_summary_and_leaves_tables_and_a_figure(elastune, folde
 
 def test_compare_json_is_all_there_is_on_standard_output(elastune):
     done = elastune("compare", "spec.yaml", "--policies", "seer,sha-fixed", "--seeds", 1, "--jobs", 1, "--json")
-    assert set(json.loads(done.stdout)) == {"runs", "summary", "paired"}
+    assert set(json.loads(done.stdout)) == {"runs", "summary", "paired", "ledger"}
 
 
 def test_compare_says_which_policy_finds_no_plan(elastune):

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import RunSpec, compare, execute
 from experiments.comparing import default_policies
+from experiments.ledger import PARTS
 from experiments.running import World
 from policies.registry import POLICIES
 from policies.registry import Entry as PolicyEntry
@@ -57,7 +58,7 @@ def test_all_policies_draw_the_same_configurations_on_a_seed(comparison):
 def test_processes_do_not_change_the_tables():
     spec = spec_of()
     alone, together = (compare(spec, ("seer", "sha-fixed"), 3, jobs=jobs) for jobs in (1, 2))
-    for name in ("results", "summary", "paired", "trajectories"):
+    for name in ("results", "summary", "paired", "ledger", "trajectories"):
         pd.testing.assert_frame_equal(getattr(alone, name), getattr(together, name))
     assert json.dumps(alone.to_json()) == json.dumps(together.to_json())
 
@@ -98,7 +99,7 @@ def test_trajectories_lie_side_by_side(comparison):
 
 def test_json_has_no_nan(comparison):
     told = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
-    assert set(told) == {"runs", "summary", "paired"}
+    assert set(told) == {"runs", "summary", "paired", "ledger"}
     assert len(told["runs"]) == 12
     assert told["runs"][0]["deadline_met"] is True
     assert set(told["runs"][0]["ledger_usd"]) >= {"training", "idle"}
@@ -169,3 +170,16 @@ def test_a_comparison_that_makes_no_sense_is_refused(policies, seeds, message):
 def test_what_no_policy_can_help_stops_the_comparison():
     with pytest.raises(InputError, match="job longer than its curves"):
         compare(spec_of(max_iterations=10), ("seer",), 1, jobs=1, bundle=BUNDLE)
+
+
+def test_the_ledger_table_holds_the_means_over_the_runs_of_each_policy(comparison):
+    table, results = comparison.ledger, comparison.results
+    assert list(table.columns) == ["policy", "part", "usd", "share", "gpu_hours", "budget_usd"]
+    for policy, parts in table.groupby("policy"):
+        done = results[(results["policy"] == policy) & (results["status"] == "done")]
+        assert tuple(parts["part"]) == PARTS
+        assert parts["usd"].sum() == pytest.approx(done["cost_usd"].mean())
+        assert parts["share"].sum() == pytest.approx(1.0)
+        training = parts.set_index("part").loc["training"]
+        assert training["usd"] == pytest.approx(done["ledger_usd.training"].mean())
+        assert training["gpu_hours"] == pytest.approx(done["ledger_gpu_s.training"].mean() / 3600)

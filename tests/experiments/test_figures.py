@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 from matplotlib.container import ErrorbarContainer
 
-from experiments.figures import best_so_far, comparison, curves, gpus_over_time, save, score_over_cost
+from experiments.figures import best_so_far, comparison, curves, gpus_over_time, ledger, save, score_over_cost
 from experiments.figures.style import KNOWN, looks_of
 from experiments.figures.summary import mean_band, mean_interval, median_band, robust_view
 from experiments.figures.tables import resampled
@@ -336,3 +336,36 @@ def test_best_so_far_shows_falls_on_a_log_axis_and_cuts_them_on_a_linear_one():
     early = pd.DataFrame({"at_s": [0.0, 100.0, 110.0, 1800.0], "best_score": [np.nan, -90.0, 0.8, 0.9]})
     early = early.assign(policy="seer", seed=0, direction="maximize")
     assert best_so_far(early).axes[0].get_ylim()[0] > 0.7
+
+
+def ledger_rows():
+    parts = {"training": (6.0, 2.0), "startup": (1.0, 0.5), "idle_at_barriers": (0.5, 0.25), "head_node": (0.25, 0.0)}
+    rows = [
+        (policy, part, usd * (1 + place), gpu_hours)
+        for place, policy in enumerate(POLICIES)
+        for part, (usd, gpu_hours) in parts.items()
+    ]
+    return pd.DataFrame(rows, columns=["policy", "part", "usd", "gpu_hours"]).assign(budget_usd=25.0)
+
+
+def test_the_ledger_stacks_the_parts_of_each_policy_to_its_bill():
+    figure = ledger(ledger_rows())
+    dollars, hours = figure.axes
+    assert (dollars.get_xlabel(), hours.get_xlabel()) == ("cost (USD)", "GPU-hours rented")
+    assert [label.get_text() for label in dollars.get_yticklabels()] == list(POLICIES)
+    assert legend_texts(figure) == ["training", "startup", "idle at barriers", "head node"]
+    for axes, scale, one in ((dollars, (1, 2, 3), 7.75), (hours, (1, 1, 1), 2.75)):
+        ends = [max(bar.get_x() + bar.get_width() for bar in bars) for bars in zip(*axes.containers, strict=True)]
+        assert ends == pytest.approx([one * factor for factor in scale])
+    assert [text.get_text() for text in dollars.texts] == ["7.75", "15.5", "23.2", "budget 25 USD"]
+    assert [line.get_xdata()[0] for line in labelled(dollars.lines, "_limit")] == [25.0]
+    assert dollars.get_xlim()[1] > 25.0
+
+
+def test_a_part_of_the_ledger_may_be_below_zero_and_a_bill_nothing():
+    table = ledger_rows().drop(columns="budget_usd")
+    assert ledger(table.assign(usd=0.0)).axes[0].get_xlim()[1] > 0
+    table.loc[table["part"] == "head_node", ["part", "usd"]] = ["rounding", -0.1]
+    assert legend_texts(ledger(table))[-1] == "rounding"
+    with pytest.raises(InputError, match="ledger: no column part"):
+        ledger(table.drop(columns="part"))

@@ -9,10 +9,13 @@ import pytest
 
 from experiments import RunSpec, execute
 from experiments.ledger import PARTS, Ledger
+from experiments.running import ledger_of as ledger_of_journal
+from policies.limits import HARD_STOP
 from policies.registry import POLICIES
 from sim.journal import Entry
-from sim.model.actions import FinishRun
-from sim.model.commands import ProvisionInstance, StartSegment
+from sim.model.actions import FinishRun, ScaleTo
+from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from sim.model.errors import InputError
 from sim.model.events import (
     GoneCause,
     InstanceGone,
@@ -24,6 +27,7 @@ from sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
+from sim.model.price_series import PriceSeries
 from sim.model.prices import BillingRule, InstanceType, PriceBook
 from traces import synthetic_bundle
 
@@ -106,6 +110,170 @@ def test_a_cut_segment_is_paid_for_as_far_as_it_came():
     assert ledger_of(entries, BillingRule(0.0, 0.0)) == {"training": 50, "launch": 10, "startup": 60}
 
 
+def run_of_two_stages(cause=GoneCause.RELEASED):
+    """One machine of 2 GPUs, ready at 0 s: two trials, a barrier of 10 s, the better one goes on, and fails once.
+
+    Trial 1 ends at 30 s, trial 0 at 50 s; from 60 s trial 0 trains on both GPUs, fails at 80 s, and goes on until 105 s.
+    """
+    return [
+        Entry(RunStarted(0.0), commands=[provision(0)]),
+        Entry(InstanceLaunched(0.0, 0)),
+        Entry(
+            InstanceReady(0.0, 0),
+            commands=[StartSegment(0, 0, ((0, 1),), 0, 2), StartSegment(1, 1, ((0, 1),), 0, 2)],
+        ),
+        Entry(SegmentEnded(30.0, 1, 1, 2, 2, 0.5, Outcome.COMPLETED, 5.0, 20.0, 5.0)),
+        Entry(
+            SegmentEnded(50.0, 0, 0, 2, 2, 0.4, Outcome.COMPLETED, 5.0, 40.0, 5.0),
+            commands=[StartTimer("barrier", 60.0), StartTimer(HARD_STOP, 1000.0)],
+        ),
+        Entry(
+            TimerFired(60.0, "barrier"),
+            commands=[StartSegment(2, 0, ((0, 2),), 2, 6, checkpoint_every=1, restore_from=0)],
+        ),
+        # Two of three iterations were durable: a third of the 15 s of training is lost.
+        Entry(
+            SegmentEnded(80.0, 0, 2, 5, 4, 0.3, Outcome.FAILED, 3.0, 15.0, 2.0),
+            commands=[StartSegment(3, 0, ((0, 2),), 4, 6, restore_from=0)],
+        ),
+        Entry(
+            SegmentEnded(105.0, 0, 3, 6, 6, 0.2, Outcome.COMPLETED, 3.0, 20.0, 2.0),
+            actions=[ScaleTo(0)],
+            commands=[ReleaseInstance(0)],
+        ),
+        Entry(InstanceGone(112.0, 0, cause), actions=[FinishRun(0)]),
+    ]
+
+
+def filled_ledger(entries, book):
+    ledger = Ledger(book)
+    for entry in entries:
+        ledger.write(entry)
+    assert ledger.is_complete
+    return ledger
+
+
+def test_waiting_for_others_is_told_from_idling_and_lost_work_from_training():
+    ledger = filled_ledger(run_of_two_stages(), PriceBook((PAIR,), BillingRule(0.0, 0.0), release_s=7.0))
+    assert {part: gpu_s for part, gpu_s in ledger.gpu_s().items() if gpu_s} == {
+        "training": 20 + 40 + 2 * 10 + 2 * 20,
+        "redone": 2 * 5,
+        "launch": 5 + 5,
+        "rescale": 2 * (3 + 3),
+        "checkpoint": 5 + 5 + 2 * (2 + 2),
+        # One GPU from 30 s to 50 s, both during the barrier.
+        "idle_at_barriers": 20 + 2 * 10,
+        # The release latency.
+        "idle": 2 * 7,
+    }
+    # 0.1 cent per GPU-second.
+    assert {part: usd * 1000 for part, usd in ledger.usd().items()} == pytest.approx(ledger.gpu_s())
+
+
+def test_a_timer_of_the_limits_is_no_barrier():
+    entries = run_of_two_stages()
+    entries[4].commands.pop(0)
+    ledger = filled_ledger(entries, PriceBook((PAIR,), BillingRule(0.0, 0.0), release_s=7.0))
+    assert ledger.gpu_s()["idle_at_barriers"] == 20
+    assert ledger.gpu_s()["idle"] == 2 * 10 + 2 * 7
+
+
+def test_a_gpu_that_nobody_has_used_yet_waits_for_no_barrier():
+    found = ledger_of(one_gpu_segment_on_one_of_two_machines(finish=False), BillingRule(0.0, 0.0))
+    assert "idle_at_barriers" not in found
+
+
+@pytest.mark.parametrize(("cause", "is_free"), [(GoneCause.RECLAIMED, True), (GoneCause.LOST, False)])
+def test_a_reclaimed_machine_that_is_free_leaves_its_gpu_seconds_and_its_data(cause, is_free):
+    rule = BillingRule(0.0, 600.0, free_if_reclaimed_within_s=3600.0)
+    book = PriceBook((PAIR,), rule, data_gb=10.0, ingress_usd_per_gb=0.2, head_node_usd_per_hour=36.0)
+    ledger = filled_ledger(run_of_two_stages(cause), book)
+    usd = {part: usd for part, usd in ledger.usd().items() if usd}
+    assert usd["data"] == 2.0
+    assert usd["head_node"] == pytest.approx(1.12)
+    assert (set(usd) == {"data", "head_node"}) is is_free
+    assert usd.get("rounding", 0.0) == pytest.approx(0.0 if is_free else 2 * (600 - 112) / 1000)
+    assert math.fsum(ledger.gpu_s().values()) == pytest.approx(2 * 112)
+
+
+def test_parts_are_priced_when_they_happen():
+    # 0.1 cent per GPU-second until 60 s, ten times as much from then on.
+    changing = InstanceType("pair", 2, {"on-demand": PriceSeries((0.0, 60.0), (7.2, 72.0))})
+    ledger = filled_ledger(run_of_two_stages(), PriceBook((changing,), BillingRule(0.0, 0.0), release_s=7.0))
+    usd = {part: usd * 1000 for part, usd in ledger.usd().items() if usd}
+    assert usd == pytest.approx(
+        {
+            "training": 60 + 10 * 60,
+            "redone": 10 * 10,
+            "launch": 10,
+            "rescale": 10 * 12,
+            "checkpoint": 10 + 10 * 8,
+            "idle_at_barriers": 40,
+            "idle": 10 * 14,
+        }
+    )
+
+
+def test_what_is_done_after_the_run_has_ended_is_not_paid_for():
+    start = StartSegment(0, 0, ((0, 2),), 0, 9)
+    late = SegmentEnded(75.0, 0, 0, 2, 0, 0.5, Outcome.ENDED, 5.0, 30.0, 0.0)
+    entries = [
+        Entry(RunStarted(0.0), commands=[provision(0)]),
+        Entry(InstanceLaunched(10.0, 0)),
+        Entry(InstanceReady(40.0, 0), commands=[start]),
+        Entry(TimerFired(70.0, "limit"), actions=[FinishRun(None)]),
+        Entry(late, status="drained"),
+    ]
+    assert ledger_of(entries, BillingRule(0.0, 0.0)) == {"training": 50, "launch": 10, "startup": 60}
+
+
+def test_the_ledger_of_a_journal_is_that_of_the_run(tmp_path):
+    spec = random_spec(3)
+    result = execute(spec, bundle=BUNDLE, journal=tmp_path / "journal.jsonl")
+    found = ledger_of_journal(tmp_path / "journal.jsonl")
+    assert (found.usd(), found.gpu_s()) == (result.ledger_usd, result.ledger_gpu_s)
+
+
+def test_a_journal_that_was_cut_has_no_bill(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    execute(random_spec(3), bundle=BUNDLE, journal=path)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:5]))
+    with pytest.raises(InputError, match="ends before its run did"):
+        ledger_of_journal(path)
+
+
+def test_functions_cost_the_same_whatever_the_stragglers_and_machines_do_not():
+    # Three of 8 trials at a time; stragglers last longer on average 1.0 times, but the slowest of a stage holds the others up.
+    def mean_usd(model, spread):
+        spec = RunSpec.of(
+            job={"trials": 16, "max_iterations": 9, "deadline_s": 40_000, "exact": True},
+            workload={
+                "scaling": "linear",
+                "iteration_s": 100,
+                "straggler_cv": {"persistent": spread},
+            },
+            cloud={
+                "instance_type": {"price_usd_per_hour": 4.0, "gpus_per_instance": 4},
+                "billing": {"granularity_s": 0, "minimum_s": 0, "model": model},
+                "max_instances": 4,
+            },
+            policy="sha-elastic",
+        )
+        runs = [execute(spec.with_seed(seed), bundle=BUNDLE) for seed in range(40)]
+        return sum(run.cost_usd for run in runs) / len(runs), sum(run.iterations_trained for run in runs) / len(runs)
+
+    machines, functions = (
+        {spread: mean_usd(model, spread) for spread in (0.0, 0.3, 0.6)} for model in ("per-instance", "per-function")
+    )
+    trained = functions[0.0][1] * 100 / 3600
+    assert functions[0.0][0] == pytest.approx(trained, rel=1e-9)
+    # 40 seeds x 16 trials at a spread of 0.6: the standard error of the mean is 0.6 / sqrt(640) = 2.4 %.
+    for spread in (0.3, 0.6):
+        assert functions[spread][0] == pytest.approx(trained, rel=0.07)
+        assert machines[spread][0] > 1.1 * functions[spread][0]
+    assert machines[0.0][0] < machines[0.3][0] < machines[0.6][0]
+
+
 def random_spec(seed):
     """A small world with something of everything: faults, stragglers, coarse bills, tight limits, both billing models."""
     rng = np.random.default_rng(seed)
@@ -116,6 +284,9 @@ def random_spec(seed):
         "bills_startup": bool(rng.integers(2)),
         "model": str(rng.choice(["per-instance", "per-instance", "per-function"])),
     }
+    if billing["bills_startup"] and rng.random() < 0.3:
+        billing["bills_queue"] = True
+    price = float(rng.choice([9.0, 4.0])) if rng.random() < 0.6 else [[0, 9.0], [600, 4.0], [1500, 12.0]]
     return RunSpec.of(
         job={
             "trials": int(rng.integers(3, 20)),
@@ -130,9 +301,11 @@ def random_spec(seed):
             "straggler_cv": {"persistent": 0.2, "per_iteration": 0.3},
         },
         cloud={
-            "instance_type": {"price_usd_per_hour": 9.0, "gpus_per_instance": int(rng.choice([1, 2, 4]))},
+            "instance_type": {"price_usd_per_hour": price, "gpus_per_instance": int(rng.choice([1, 2, 4]))},
+            "head_node_usd_per_hour": float(rng.choice([0.0, 0.5])),
+            "data": {"gb": 20.0, "ingress_usd_per_gb": float(rng.choice([0.0, 0.01])), "storage_usd_per_gb_month": 0.1},
             "billing": billing,
-            "startup": {"queue_s": {"mean_s": 10, "cv": 0.5}, "init_s": {"mean_s": 60, "cv": 0.5}},
+            "startup": {"queue_s": {"mean_s": 10, "cv": 0.5}, "init_s": {"mean_s": 60, "cv": 0.5}, "setup_s": 20},
             "rescale_s": 8,
             "sync_s": float(rng.choice([0.0, 3.0])),
             "max_instances": 8,
@@ -154,8 +327,10 @@ def test_the_parts_add_up_to_the_bill_whatever_happens(seed):
     result = execute(random_spec(seed), bundle=BUNDLE, record_trajectory=True)
     assert tuple(result.ledger_usd) == PARTS
     assert math.fsum(result.ledger_usd.values()) == pytest.approx(result.cost_usd, abs=1e-9)
-    # Rounding may undo a billionth of a quantum; nothing else can be negative.
-    assert all(usd >= -1e-9 for usd in result.ledger_usd.values())
+    # A quantum that began before the price rose is cheaper than its seconds; nothing else can be negative.
+    assert all(usd >= -1e-9 for part, usd in result.ledger_usd.items() if part != "rounding")
+    assert result.cost_usd <= result.trajectory()["spent_usd"].max() + 1e-9
+    assert result.budget_met
     table = result.trajectory()
     assert table["spent_usd"].iloc[-1] == pytest.approx(result.cost_usd)
     assert table["at_s"].iloc[-1] == result.makespan_s

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from policies.asha import AshaPolicy
 from policies.limits import Limits
+from policies.registry import factory
 from sim.model.events import SegmentEnded
 from sim.model.prices import BillingRule
+from sim.model.profile import Delay, Startup
 
 
 class Watched:
@@ -102,3 +105,15 @@ def test_reports_are_asked_for_only_where_the_limit_may_come_first(asha):
     assert not any("report" in text for text in story.log)
     story, _ = asha(1, trials=1, iterations=9, deadline_s=150.0)
     assert any("report" in text for text in story.log)
+
+
+@pytest.mark.parametrize("name", ["seer", "sha-elastic", "asha-elastic", "sha-fixed", "asha-fixed"])
+def test_a_budget_that_queueing_uses_up_ends_the_run_before_any_machine_comes(play, world, name):
+    # 1 USD per machine and second from the request on; the queue is believed to take 5 s and takes forty minutes.
+    rule = BillingRule(granularity_s=10.0, minimum_s=0.0, bills_queue=True)
+    tiny = world(trials=4, startup=(5.0, 10.0), billing=rule, quota=2, budget_usd=500.0)
+    tiny.cloud = replace(tiny.cloud, startup=Startup(Delay(2400.0), Delay(10.0)))
+    story = play(factory(name)(tiny.job, tiny.profile, tiny.book, None), tiny)
+    assert story.best is None
+    assert 400.0 < story.bill_usd <= 500.0
+    assert story.makespan_s <= 500.0

@@ -12,12 +12,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny_worlds import build_world
 
+from experiments.ledger import PARTS, Ledger
 from policies.registry import POLICIES, factory
-from sim.billing import Bill
+from sim.billing import lease_usd
+from sim.controller import Controller
 from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from sim.model.errors import InfeasibleJobError
 from sim.model.events import (
+    GoneCause,
+    InstanceBooted,
     InstanceGone,
     InstanceLaunched,
     InstanceReady,
@@ -27,6 +31,7 @@ from sim.model.events import (
     TimerFired,
 )
 from sim.model.node_scaling import AllReduceScaling, Link
+from sim.model.price_series import PriceSeries, combined
 from sim.model.prices import BillingRule, InstanceType, PriceBook
 from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Startup, Stragglers, Timings
 from sim.model.protocols import TrialStatus
@@ -90,13 +95,32 @@ class RandomPolicy:
                 return []
 
 
-billings = st.builds(
-    BillingRule,
-    granularity_s=st.sampled_from([0.0, 1.0, 60.0]),
-    minimum_s=st.sampled_from([0.0, 60.0]),
-    bills_startup=st.booleans(),
-    model=st.sampled_from(["per-instance", "per-instance", "per-function"]),
-)
+@st.composite
+def billings(draw):
+    """Rules; which phases of a start-up are billed is one of the four that leave no gap."""
+    queue, startup, setup = draw(
+        st.sampled_from([(False, True, None), (False, False, None), (True, True, True), (False, False, True)])
+    )
+    return BillingRule(
+        draw(st.sampled_from([0.0, 1.0, 60.0])),
+        draw(st.sampled_from([0.0, 60.0])),
+        startup,
+        draw(st.sampled_from(["per-instance", "per-instance", "per-function"])),
+        queue,
+        setup,
+    )
+
+
+@st.composite
+def prices(draw, tau):
+    """3 USD an hour, or a series that rises and falls around it; it may end free of charge."""
+    if draw(st.booleans()):
+        return 3.0
+    steps = draw(
+        st.lists(st.tuples(st.sampled_from([0.5, 3.0, 20.0]), st.sampled_from([0.0, 1.0, 3.0, 9.0])), max_size=4)
+    )
+    times_s = np.cumsum([0.0, *(step * tau for step, _ in steps)])
+    return PriceSeries(tuple(times_s.tolist()), (3.0, *(price for _, price in steps)))
 
 
 SLOW_NETWORK = AllReduceScaling(1.0, Link(0.01, 0.1), Link(0.05, 1.0), "strong", max_gpus=32)
@@ -110,15 +134,16 @@ def rough_worlds(draw, **job):
     scores = np.random.default_rng(seed).random((trials, iterations))
     scores[scores < draw(st.sampled_from([0.0, 0.1]))] = np.nan
     tau = draw(st.sampled_from([0.3, 7.0, 60.0]))
-    checkpoint_s, launch_s, queue_s, init_s, release_s = (
-        draw(st.sampled_from(choices)) * tau for choices in ([0, 0.1, 1], [0, 0.3, 2], [0, 1, 5], [0, 1, 5], [0, 0, 2])
+    checkpoint_s, launch_s, queue_s, init_s, release_s, setup_s = (
+        draw(st.sampled_from(choices)) * tau
+        for choices in ([0, 0.1, 1], [0, 0.3, 2], [0, 1, 5], [0, 1, 5], [0, 0, 2], [0, 0, 2])
     )
-    billing = draw(billings)
+    billing = draw(billings())
     tiny = build_world(
         scores=scores,
         tau=tau,
         gpus=draw(st.sampled_from([1, 2, 4])),
-        usd_per_hour=3.0,
+        usd_per_hour=draw(prices(tau)),
         billing=billing,
         quota=draw(st.sampled_from([1, 3, 8])),
         checkpoint_every=draw(st.sampled_from([0, 0, 1, 2])),
@@ -127,13 +152,22 @@ def rough_worlds(draw, **job):
     )
     stragglers = Stragglers(draw(st.sampled_from([0.0, 0.3])), draw(st.sampled_from([0.0, 0.2])))
     timings = Timings(launch_s, checkpoint_s, checkpoint_s + launch_s)
-    startup = Startup(Delay(queue_s), Delay(init_s, draw(st.sampled_from([0.0, 0.5]))))
+    startup = Startup(Delay(queue_s), Delay(init_s, draw(st.sampled_from([0.0, 0.5]))), Delay(setup_s))
     per_hour = 3600 / (20 * tau)
     faults = Faults(draw(st.sampled_from([0.0, 1.0])) * per_hour, draw(st.sampled_from([0.0, 1.0])) * per_hour)
     scaling = draw(st.sampled_from([LinearScaling(32), PowerScaling(0.7, 32), SLOW_NETWORK]))
     tiny.truth = GroundTruth(scores, np.full(trials, tau), scaling, timings, stragglers)
     tiny.cloud = CloudTruth(startup, faults, draw(st.sampled_from([None, None, 2])), release_s)
-    tiny.book = PriceBook(tiny.book.instance_types, billing, tiny.book.max_instances, release_s)
+    tiny.book = PriceBook(
+        tiny.book.instance_types,
+        billing,
+        tiny.book.max_instances,
+        release_s,
+        data_gb=2.0,
+        ingress_usd_per_gb=draw(st.sampled_from([0.0, 0.0, 0.001])),
+        storage_usd_per_gb_month=draw(st.sampled_from([0.0, 50.0])),
+        head_node_usd_per_hour=draw(st.sampled_from([0.0, 0.0, 1.0])),
+    )
     believed_s = tau * draw(st.sampled_from([0.33, 0.67, 1.0, 2.0]))
     tiny.profile = Profile(
         believed_s, draw(st.sampled_from([scaling, PowerScaling(0.5, 32)])), timings, startup, stragglers, sync_s=tau
@@ -175,46 +209,49 @@ def test_whatever_a_policy_wishes_the_history_is_consistent(play, tiny, seed):
 
 
 def bill_of(entries, book):
-    """The bill as a fold over the journal, written down a second time: of leases, or of segments."""
-    per_instance = book.billing.model == "per-instance"
-    bill = Bill(book.billing, book.release_s if per_instance else 0.0)
-    fold = fold_leases if per_instance else fold_segments
-    for number, entry in enumerate(entries):
-        fold(bill, entry, book)
-        if any(isinstance(wish, FinishRun) for wish in entry.actions):
-            # Drained facts do not bill; machines given back earlier end when they were going to.
-            released = {
-                o.instance: e.event.at_s for e in entries[:number] for o in e.commands if isinstance(o, ReleaseInstance)
-            }
-            for instance, at_s in released.items():
-                if per_instance and instance in bill:
-                    bill.stop(instance, at_s + book.release_s)
-            bill.stop_all(entry.event.at_s)
-            return bill.spent_usd(entry.event.at_s)
-    raise AssertionError("no FinishRun")
+    """The bill from the journal alone, written down a second time: of leases or of segments, lease by lease."""
+    spans, loads = (leases_of if book.billing.model == "per-instance" else segments_of)(entries, book)
+    finished_at_s = next(e.event.at_s for e in entries if any(isinstance(wish, FinishRun) for wish in e.actions))
+    usd = [lease_usd(book.billing, price, start_s, end_s) for price, start_s, end_s in spans.values()]
+    standing_usd = book.standing_usd_per_hour * finished_at_s / 3600
+    return math.fsum([*usd, loads * book.ingress_usd, standing_usd])
 
 
-def fold_leases(bill, entry, book):
-    match entry.event:
-        case InstanceLaunched() if book.billing.bills_startup:
-            bill.start(entry.event.instance, entry.event.at_s)
-        case InstanceReady() if not book.billing.bills_startup:
-            bill.start(entry.event.instance, entry.event.at_s)
-        case InstanceGone() | InstanceRefused():
-            bill.stop(entry.event.instance, entry.event.at_s)
-    for order in entry.commands:
-        if isinstance(order, ProvisionInstance):
-            bill.ask(order.instance, book.usd_per_hour())
+def handled(entries, kind):
+    return {e.event.instance: e.event.at_s for e in entries if e.status == "handled" and isinstance(e.event, kind)}
 
 
-def fold_segments(bill, entry, book):
-    if isinstance(entry.event, SegmentEnded):
-        bill.stop(entry.event.segment, entry.event.at_s)
-    for order in entry.commands:
-        if isinstance(order, StartSegment):
-            share = sum(gpus for _, gpus in order.placement) / book.default_type.gpus_per_instance
-            bill.ask(order.segment, book.usd_per_hour() * share)
-            bill.start(order.segment, entry.event.at_s)
+def leases_of(entries, book):
+    """(price, from, until) of each lease by instance, and how many machines were launched."""
+    rule = book.billing
+    orders = [(order, e.event.at_s) for e in entries for order in e.commands]
+    asked = {order.instance: at_s for order, at_s in orders if isinstance(order, ProvisionInstance)}
+    released = {order.instance: at_s + book.release_s for order, at_s in orders if isinstance(order, ReleaseInstance)}
+    refused, gone = handled(entries, InstanceRefused), handled(entries, InstanceGone)
+    phases = [handled(entries, kind) for kind in (InstanceLaunched, InstanceBooted, InstanceReady)]
+    billed = [(rule.bills_queue, asked), (rule.bills_startup, phases[0]), (rule.is_setup_billed, phases[1])]
+    spans = {}
+    for instance in asked.keys() - refused.keys():
+        starts_s = [
+            at_s[instance] for is_billed, at_s in (*billed, (True, phases[2])) if is_billed and instance in at_s
+        ]
+        if starts_s:
+            spans[instance] = (book.price(), min(starts_s), gone.get(instance, released.get(instance)))
+    return spans, len(phases[0])
+
+
+def segments_of(entries, book):
+    """(price, from, until) of each segment by number, and how many machines were launched."""
+    finished_at_s = next(e.event.at_s for e in entries if any(isinstance(wish, FinishRun) for wish in e.actions))
+    ended = {e.event.segment: e.event.at_s for e in entries if isinstance(e.event, SegmentEnded)}
+    spans = {}
+    for entry in entries:
+        for order in entry.commands:
+            if isinstance(order, StartSegment):
+                share = sum(gpus for _, gpus in order.placement) / book.default_type.gpus_per_instance
+                until_s = min(ended[order.segment], finished_at_s)
+                spans[order.segment] = (combined([(book.price(), share)]), entry.event.at_s, until_s)
+    return spans, len(handled(entries, InstanceLaunched))
 
 
 @settings(max_examples=100)
@@ -224,13 +261,67 @@ def test_the_bill_is_a_fold_over_the_journal(play, tiny, seed):
     assert bill_of(story.entries, tiny.book) == pytest.approx(story.bill_usd, rel=1e-12, abs=1e-12)
 
 
+@settings(max_examples=400)
+@given(rough_worlds(), st.integers(0, 10**6))
+def test_the_parts_of_the_ledger_add_up_to_the_bill_and_to_the_machines_time(play, tiny, seed):
+    story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
+    ledger = Ledger(tiny.book)
+    for entry in story.entries:
+        ledger.write(entry)
+    usd, gpu_s = ledger.usd(), ledger.gpu_s()
+    assert tuple(usd) == tuple(gpu_s) == PARTS
+    assert math.fsum(usd.values()) == pytest.approx(story.bill_usd, rel=1e-9, abs=1e-9)
+    assert math.fsum(gpu_s.values()) == pytest.approx(story.state.totals.leased_gpu_s, rel=1e-9, abs=1e-6)
+    assert gpu_s["training"] + gpu_s["redone"] == pytest.approx(story.state.totals.trained_gpu_s, rel=1e-9, abs=1e-6)
+    # Under a series a quantum is charged at its first price, which may be the lower one.
+    assert all(usd[part] >= -1e-9 for part in PARTS if part != "rounding")
+    assert min(gpu_s.values()) >= -1e-9
+    assert gpu_s["data"] == gpu_s["head_node"] == gpu_s["rounding"] == 0
+
+
+@settings(max_examples=200)
+@given(rough_worlds(), st.integers(0, 10**6), st.sampled_from([0.3, 3.0, 1000.0]))
+def test_what_is_reclaimed_early_is_free_in_bill_and_ledger(play, tiny, seed, iterations):
+    # The same history with every loss a reclaim, told to a controller that knows the rule.
+    story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
+    within_s = iterations * tiny.profile.iteration_s
+    rule = msgspec.structs.replace(tiny.book.billing, free_if_reclaimed_within_s=within_s)
+    book = msgspec.structs.replace(tiny.book, billing=rule)
+    ledger = Ledger(book)
+    again = Controller(RandomPolicy(tiny.job, book, seed), tiny.job, book, name="again", sink=ledger)
+    reclaimed = set()
+    for entry in story.entries:
+        event = entry.event
+        if isinstance(event, InstanceGone) and event.cause is GoneCause.LOST:
+            event = InstanceGone(event.at_s, event.instance, GoneCause.RECLAIMED)
+            reclaimed |= {event.instance} if entry.status == "handled" else set()
+        assert again.handle(event) == entry.commands
+    bill_usd = again.state.bill.spent_usd(again.finished_at_s)
+    spans, loads = (leases_of if rule.model == "per-instance" else segments_of)(story.entries, book)
+    usd = [
+        lease_usd(rule, price, from_s, until_s)
+        for key, (price, from_s, until_s) in spans.items()
+        if rule.model == "per-function" or key not in reclaimed or until_s - from_s >= within_s
+    ]
+    around_usd = loads * book.ingress_usd + book.standing_usd_per_hour * again.finished_at_s / 3600
+    assert bill_usd == pytest.approx(math.fsum(usd) + around_usd, rel=1e-9, abs=1e-9)
+    assert math.fsum(ledger.usd().values()) == pytest.approx(bill_usd, rel=1e-9, abs=1e-9)
+    assert math.fsum(ledger.gpu_s().values()) == pytest.approx(again.state.totals.leased_gpu_s, rel=1e-9, abs=1e-6)
+
+
 @settings(max_examples=60)
 @given(rough_worlds(), st.integers(0, 10**6), st.sampled_from([0.5, 3.0, 7.0]))
 def test_prices_times_k_make_the_bill_times_k(play, tiny, seed, k):
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
-    machine = tiny.book.default_type
-    dearer = InstanceType(machine.name, machine.gpus_per_instance, {"on-demand": k * machine.usd_per_hour["on-demand"]})
-    tiny.book = PriceBook((dearer,), tiny.book.billing, tiny.book.max_instances, tiny.book.release_s)
+    machine, book = tiny.book.default_type, tiny.book
+    dearer = InstanceType(machine.name, machine.gpus_per_instance, {"on-demand": combined([(book.price(), k)])})
+    tiny.book = msgspec.structs.replace(
+        book,
+        instance_types=(dearer,),
+        ingress_usd_per_gb=k * book.ingress_usd_per_gb,
+        storage_usd_per_gb_month=k * book.storage_usd_per_gb_month,
+        head_node_usd_per_hour=k * book.head_node_usd_per_hour,
+    )
     again = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
     assert again.bill_usd == pytest.approx(k * story.bill_usd)
     assert again.makespan_s == story.makespan_s

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sim.billing import Bill, metered_usd
 from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
-from sim.model.prices import BillingRule
+from sim.model.errors import InputError
+from sim.model.prices import BillingRule, InstanceType, PriceBook
 
 PER_SECOND = 3600.0  # USD per hour: one dollar a second
 
@@ -42,6 +43,7 @@ def test_use_is_rounded_up_and_no_less_than_the_minimum(granularity_s, minimum_s
         (BillingRule(3600, 60), 3600),
         (BillingRule(0, 0, bills_startup=False), 30),
         (BillingRule(0, 60, bills_startup=False), 60),
+        (BillingRule(0, 0, bills_queue=True), 55),
         # A quarter of the machine for 30 s.
         (BillingRule(0, 0, model="per-function"), 7.5),
         (BillingRule(20, 0, model="per-function"), 10),
@@ -53,6 +55,87 @@ def test_the_same_run_under_different_billing_rules(simulate, billing, usd):
     )
     assert story.makespan_s == 55
     assert story.bill_usd == pytest.approx(usd)
+
+
+@pytest.mark.parametrize(
+    ("billing", "from_s"),
+    [
+        (BillingRule(0, 0, bills_queue=True), 0),
+        (BillingRule(0, 0), 5),
+        (BillingRule(0, 0, bills_startup=False, bills_setup=True), 25),
+        (BillingRule(0, 0, bills_startup=False), 35),
+    ],
+)
+def test_queue_boot_and_set_up_are_billed_or_not(simulate, billing, from_s):
+    # 5 s of queue, 20 s of boot, 10 s of set-up, 30 s of training.
+    story = simulate(
+        {"start": [ScaleTo(1), RunTrial(0, 1, 3)], "ended 0": [FinishRun(0)]}, startup=(5, 20, 10), billing=billing
+    )
+    assert story.log[1:4] == ["5 launched 0", "25 booted 0", "35 ready 0 -> s0: t0 0..3 on i0x1"]
+    assert (story.makespan_s, story.bill_usd) == (65, pytest.approx(65 - from_s))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"bills_queue": True, "bills_startup": False},
+            "billing.bills_queue is true and billing.bills_startup is false",
+        ),
+        ({"bills_setup": False}, "billing.bills_startup is true and billing.bills_setup is false"),
+        ({"free_if_reclaimed_within_s": -1.0}, "billing.free_if_reclaimed_within_s is -1.0, but must be a number >= 0"),
+    ],
+)
+def test_a_bill_without_beginning_or_with_gaps_is_refused(keys, message):
+    with pytest.raises(InputError, match=message):
+        BillingRule(**keys)
+
+
+def test_a_request_that_is_refused_costs_nothing_whatever_queueing_costs():
+    bill = Bill(BillingRule(1, 60, bills_queue=True), ingress_usd=2.0)
+    bill.requested(0, PER_SECOND, 10.0)
+    assert (bill.spent_usd(80.0), bill.committed_usd(80.0)) == (70, 72)
+    bill.refused(0)
+    assert (bill.spent_usd(90.0), bill.committed_usd(90.0)) == (0, 0)
+
+
+@pytest.mark.parametrize(("gone_at_s", "usd"), [(3599.0, 2.0), (3600.0, 3602.0)])
+def test_a_machine_that_is_reclaimed_in_its_first_hour_is_free_but_for_its_data(gone_at_s, usd):
+    bill = Bill(BillingRule(1, 60, free_if_reclaimed_within_s=3600.0), ingress_usd=2.0)
+    bill.requested(0, PER_SECOND, 0.0)
+    bill.launched(0, 0.0)
+    assert bill.spent_usd(gone_at_s) == gone_at_s + 2.0
+    bill.gone(0, gone_at_s, is_reclaimed=True)
+    assert bill.spent_usd(gone_at_s) == usd
+
+
+def test_a_machine_that_is_lost_or_given_back_in_its_first_hour_is_not_free():
+    bill = Bill(BillingRule(1, 60, free_if_reclaimed_within_s=3600.0))
+    bill.requested(0, PER_SECOND, 0.0)
+    bill.launched(0, 0.0)
+    bill.gone(0, 100.0)
+    assert bill.spent_usd(100.0) == 100.0
+
+
+def test_head_node_storage_and_data_are_billed_and_committed():
+    # 36 USD/h for the head node: 1 cent a second; 100 GB at 0.5 USD each per machine; 100 GB at 26.28 USD/month: 3.6 USD/h.
+    terms = {
+        "data_gb": 100.0,
+        "ingress_usd_per_gb": 0.5,
+        "storage_usd_per_gb_month": 26.28,
+        "head_node_usd_per_hour": 36.0,
+    }
+    book = PriceBook((InstanceType("m", 4, {"on-demand": 0.0}),), **terms)
+    assert (book.ingress_usd, book.standing_usd_per_hour) == (50.0, pytest.approx(39.6))
+    bill = Bill.of(book)
+    bill.requested(0, 0.0, 0.0)
+    bill.requested(1, 0.0, 0.0)
+    bill.launched(0, 5.0)
+    assert bill.spent_usd(100.0) == pytest.approx(50 + 1.1)
+    assert bill.committed_usd(100.0) == pytest.approx(100 + 1.1)
+    bill.gone(1, 100.0)  # given back before it was launched
+    assert bill.committed_usd(100.0) == pytest.approx(50 + 1.1)
+    assert bill.committed_until_s(52.2, 100.0) == pytest.approx(200.0)
 
 
 def test_functions_are_billed_each_with_launch_and_checkpoint(simulate):

@@ -16,6 +16,7 @@ HEADER = Header(spec={"policy": "script"}, digest="d", versions={"elastune": "0"
 FACTS = [
     events.RunStarted(0.0),
     events.InstanceLaunched(1.0, 0),
+    events.InstanceBooted(1.5, 0),
     events.InstanceReady(2.0, 0),
     events.InstanceRefused(3.0, 1, "no capacity"),
     events.ReclaimNoticed(4.0, 0, 124.0),

@@ -1,0 +1,168 @@
+"""Price catalogues with regions and series, and foreign tables that become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import traces
+from sim.model.errors import InputError, InvalidTraceError
+from sim.model.price_series import PriceSeries
+from traces.importers.price_tables import import_prices, write_prices
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cloud" / "prices.csv"
+FOREIGN = "cloud,instance_type,accelerator,n_gpus,ondemand_usd_per_h,region,zone,spot_usd_per_h"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(text, name="prices.csv"):
+        path = tmp_path / name
+        path.write_text(text.strip().replace(" ", "") + "\n")
+        return path
+
+    return put
+
+
+REGIONS = """
+name,gpus_per_instance,on_demand_usd_per_hour,spot_usd_per_hour,region
+box,4,12,3,here
+box,4,14,,there
+lone,1,3,,here
+"""
+
+
+def test_a_machine_with_several_regions_is_meant_by_its_region(write):
+    offers = traces.load_offers(write(REGIONS))
+    assert traces.offer_named("box", offers, "there").instance_type.usd_per_hour == {"on-demand": 14.0}
+    assert traces.offer_named("lone", offers).region == "here"
+    with pytest.raises(InputError, match=r"box has prices in several regions: set cloud.region to one of here, there"):
+        traces.offer_named("box", offers)
+    assert set(traces.load_instance_types(write(REGIONS), "there")) == {"box"}
+
+
+def test_a_missing_region_is_told_with_what_would_do(write):
+    path = write(REGIONS)
+    with pytest.raises(
+        InputError,
+        match=r"prices.csv: lone has no price in region 'there', only in here: set cloud.region to one that it has, or add"
+        r" a row for it with region there and on_demand_usd_per_hour",
+    ):
+        traces.offer_named("lone", traces.load_offers(path), "there", where=f"{path}: ")
+
+
+SERIES = """
+name,gpus_per_instance,start_s,on_demand_usd_per_hour,spot_usd_per_hour
+box,4,0,12,3
+lone,1,0,3,
+box,4,1800,12,9
+box,4,3600,12,1
+"""
+
+
+def test_rows_with_a_time_are_a_series(write):
+    box, lone = traces.load_offers(write(SERIES))
+    assert box.instance_type.usd_per_hour["spot"] == PriceSeries((0.0, 1800.0, 3600.0), (3.0, 9.0, 1.0))
+    assert lone.instance_type.usd_per_hour == {"on-demand": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "box,4,3600,12,1",
+            "box,4,900,12,1",
+            r"row 4, column start_s: is 900, but the row before of box is at 1800 s already: a series must go forward in time",
+        ),
+        (
+            "lone,1,0,3,",
+            "lone,1,60,3,",
+            r"row 2, column start_s: is 60, but the first price of a series must hold from 0 s on",
+        ),
+        (
+            "box,4,1800,12,9",
+            "box,4,1800,12,",
+            r"row 3, column spot_usd_per_hour: is empty: box has no spot price; give one",
+        ),
+        ("box,4,1800,12,9", "box,8,1800,12,9", r"row 3, column gpus_per_instance: is 8, but box has 4"),
+        ("box,4,1800,12,9", "box,4,1800,-1,9", r"row 3, column on_demand_usd_per_hour: is -1, but must be at least 0"),
+    ],
+)
+def test_a_malformed_series_names_file_row_and_column(write, before, after, message):
+    with pytest.raises(InvalidTraceError, match=r"prices.csv, " + message):
+        traces.load_offers(write(SERIES.replace(before, after)))
+
+
+ZONES = f"""
+{FOREIGN}
+aws,box,V100,4,12,here,a,3
+aws,box,V100,4,12,here,b,9
+aws,box,V100,4,12,here,c,4
+aws,box,V100,4,14,there,a,
+aws,plain,,0,1,here,,
+"""
+
+
+def test_a_foreign_table_becomes_a_catalogue_with_the_median_spot_price_of_its_zones(write, tmp_path):
+    offers = import_prices(write(ZONES), date="2026-07", source="a list of the provider")
+    here, there = offers
+    assert here.instance_type.usd_per_hour == {"on-demand": 12.0, "spot": 4.0}
+    assert there.instance_type.usd_per_hour == {"on-demand": 14.0}
+    assert (here.provider, here.gpu, here.region, here.date) == ("aws", "V100", "here", "2026-07")
+    assert here.source == "a list of the provider; spot is the median over the zones"
+    write_prices(tmp_path / "out" / "ours.csv", offers)
+    assert traces.load_offers(tmp_path / "out" / "ours.csv") == offers
+
+
+def test_the_columns_of_skypilot_are_known(write):
+    header = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,Price,Region,AvailabilityZone,SpotPrice"
+    (box,) = import_prices(write(f"{header}\nbox,V100,4.0,8,12,x,xa,3\ncpu,,,4,1,x,xa,0.3"))
+    assert box.instance_type == traces.load_offers(write(REGIONS))[0].instance_type
+
+
+def test_a_catalogue_of_ours_is_imported_as_it_is(write, tmp_path):
+    offers = import_prices(write(SERIES))
+    write_prices(tmp_path / "again.csv", offers)
+    assert traces.load_offers(tmp_path / "again.csv") == offers
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            ZONES.replace("aws,box,V100,4,14,there,a,", "aws,box,V100,4,,there,a,2"),
+            r"row 4, column ondemand_usd_per_h: is empty: box in there has no on-demand price; give one in USD per hour, or le",
+        ),
+        (ZONES.replace("here,b,9", "here,b,-9"), r"row 2, column spot_usd_per_h: is -9, but must be at least 0"),
+        (
+            ZONES.replace("12,here,c", "13,here,c"),
+            r"row 3, column ondemand_usd_per_h: box in here costs both 12 and 13: keep one",
+        ),
+        (ZONES.replace("n_gpus", "cards"), r"column gpus_per_instance: has no such column, nor one called .*n_gpus"),
+        ("name,gpus,Price\nbox,0,1", r"has no machine with GPUs"),
+    ],
+)
+def test_a_foreign_table_that_lacks_something_says_where_and_what_would_do(write, table, message):
+    with pytest.raises(InvalidTraceError, match=message):
+        import_prices(write(table))
+
+
+def test_the_shipped_catalogue_says_who_where_and_what():
+    offers = traces.shipped_offers()
+    assert {offer.provider for offer in offers} == {"aws", "gcp", "azure"}
+    assert all(offer.gpu and offer.region and offer.source for offer in offers)
+    assert {"V100", "T4", "A100", "L4", "L40S", "H100", "H200", "B200"} == {
+        offer.gpu.partition("-")[0] for offer in offers
+    }
+    assert len({offer.name for offer in offers}) == len(offers) >= 40
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared price table is not beside the checkout")
+def test_the_shipped_prices_are_those_of_the_shared_table():
+    found = {(offer.name, offer.region): offer.instance_type for offer in import_prices(SHARED)}
+    for offer in traces.shipped_offers():
+        region = "(us default)" if offer.provider == "gcp" else offer.region
+        kind = found[offer.name, region]
+        assert kind.gpus_per_instance == offer.instance_type.gpus_per_instance
+        assert kind.usd_per_hour == pytest.approx(offer.instance_type.usd_per_hour, abs=1e-4)
