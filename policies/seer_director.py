@@ -147,7 +147,7 @@ class SeerDirector(PlannedDirector):
             return until_s
         gpu_usd_per_s = terms.usd_per_s / terms.gpus_per_instance
         billed_gpus = machines * terms.gpus_per_instance if terms.is_per_instance else gpus
-        left_usd = self._job.budget_usd - billed_gpus * gpu_usd_per_s * train_s
+        left_usd = self._job.budget_usd - (billed_gpus * gpu_usd_per_s + terms.standing_usd_per_s) * train_s
         return min(until_s, Budget(left_usd, terms.price_book).ends_at_s(view, added))
 
     def resized(self, bracket: Bracket, trial: TrialId, most_gpus: int, view: RunView) -> int:
