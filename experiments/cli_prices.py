@@ -42,8 +42,7 @@ def list_prices(
 ) -> None:
     """The machines of the catalogue, with on-demand and typical spot prices."""
     from sim.model.errors import InputError
-    from sim.model.prices import ON_DEMAND
-    from traces.prices import SPOT
+    from sim.model.prices import ON_DEMAND, SPOT
 
     if market not in (None, ON_DEMAND, SPOT):
         raise InputError(f"--market is {market!r}, but must be {ON_DEMAND} or {SPOT}")

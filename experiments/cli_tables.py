@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.model.price_series import PriceSeries, price_at
-from sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
-from traces.prices import SPOT
+from sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR, SPOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

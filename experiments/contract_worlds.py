@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sim.controller import Controller
+from sim.model.capacity import Steps
 from sim.model.job import TuningJob
-from sim.model.prices import ON_DEMAND, BillingRule, InstanceType, PriceBook
-from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Startup, Stragglers, Timings
+from sim.model.prices import ON_DEMAND, SPOT, BillingRule, InstanceType, PriceBook
+from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Spot, Startup, Stragglers, Timings
+from sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
 from sim.model.scaling import PowerScaling
 from sim.simulated import SimulatedBackend
 from sim.streams import Streams
@@ -74,7 +76,7 @@ def plain_world() -> World:
 def worlds() -> tuple[World, ...]:
     """The worlds every policy is played in; the plain one first."""
     plain = plain_world()
-    families = (_rough_worlds, _misjudged_worlds, _limited_worlds, _priced_worlds, _harsh_worlds)
+    families = (_rough_worlds, _misjudged_worlds, _limited_worlds, _priced_worlds, _harsh_worlds, _spot_worlds)
     return (plain, *(world for family in families for world in family(plain)))
 
 
@@ -94,7 +96,9 @@ def _rough_worlds(plain: World) -> Iterator[World]:
     )
     yield every_third
     yield replace(
-        _with_cloud(plain, "no capacity beyond two small machines", capacity_instances=2),
+        _with_cloud(
+            plain, "no capacity beyond two small machines", capacity={("p3.2xlarge", ON_DEMAND): Steps.constant(2)}
+        ),
         job=msgspec.structs.replace(plain.job, deadline_s=1000.0),
         price_book=msgspec.structs.replace(
             plain.price_book, instance_types=(InstanceType("p3.2xlarge", 1, {ON_DEMAND: 3.0}),)
@@ -179,6 +183,49 @@ def _harsh_worlds(plain: World) -> Iterator[World]:
             release_s=30.0,
         ),
     )
+
+
+def _spot_worlds(plain: World) -> Iterator[World]:
+    """Machines that are taken back, and such as are not to be had."""
+    machine = InstanceType("p3.8xlarge", 4, {ON_DEMAND: 12.0, SPOT: 3.0})
+    book = msgspec.structs.replace(plain.price_book, instance_types=(machine,), market="spot")
+    rented = replace(
+        plain,
+        job=msgspec.structs.replace(plain.job, checkpoint_every="auto"),
+        profile=replace(plain.profile, mtbf_s=300.0),
+        price_book=book,
+    )
+    alone = Spot(Lifetimes(300.0, shape=3.0), notice_s=120.0)
+    yield _with_cloud(rented, "spot machines, two minutes' notice", spot=alone)
+    waves = Lifetimes(bulk_per_hour=6.0, bulk_share=0.7, zones=2)
+    yield _with_cloud(rented, "spot machines go in waves, without notice", spot=Spot(waves, notice_s=0.0))
+    yield _with_cloud(
+        rented,
+        "spot capacity as recorded, and a quota that rises: requests wait",
+        spot=Spot(_few_nodes(), notice_s=30.0),
+        quota=Steps((0.0, 300.0), (1, 8)),
+        waits=True,
+    )
+    yield replace(
+        _with_cloud(
+            rented,
+            "no more spot capacity, on demand instead",
+            spot=alone,
+            capacity={("p3.8xlarge", SPOT): Steps((0.0, 200.0), (1, 0))},
+        ),
+        price_book=msgspec.structs.replace(book, fail_over=(("p3.8xlarge", ON_DEMAND),)),
+    )
+    mixed = msgspec.structs.replace(book, market="mixed")
+    yield replace(_with_cloud(rented, "spot first, on demand at the end", spot=alone), price_book=mixed)
+
+
+def _few_nodes() -> RecordedNodes:
+    """Three nodes, of which one goes every four minutes, and comes back after two; for an hour."""
+    changes = [NodeChange(0.0, True, node) for node in "abc"]
+    for turn in range(14):
+        node = "abc"[turn % 3]
+        changes += [NodeChange(240.0 * (turn + 1), False, node), NodeChange(240.0 * (turn + 1) + 120.0, True, node)]
+    return RecordedNodes("three nodes", tuple(changes), 3600.0)
 
 
 def _with_cloud(world: World, name: str, **changes: object) -> World:

@@ -61,8 +61,8 @@ PARTS = (
   controller has given back does not wait. Of the idle GPUs of a machine, those that waited are taken first.
 - idle: all other GPUs of ready machines that no gang holds: not used yet, too few for a gang, waiting for machines that
   boot, the release latency. The latency after the end of the run costs dollars and counts no GPU-seconds.
-- redone: training of which nothing was durable when its segment broke before the end of the run. The iterations of a segment
-  count as equally long, an iteration cut short is spread over them, and where none was completed all of it was in vain.
+- redone: training of which nothing was durable when its segment broke before the end of the run: iterations after its last
+  checkpoint, and the one under way.
 - data: ingress of each machine that was launched, and storage for the time of the run.
 - head_node: its rent for the time of the run.
 - rounding: what granularity and minimum charge add to the price of the seconds used. Under a price series a quantum is charged
@@ -205,9 +205,8 @@ class Ledger:
     def _spent(self, gang: _Gang, event: SegmentEnded) -> list[tuple[str, float, float]]:
         """(part, from, until) of a segment, in order; checkpoints within it count as if they were written at its end."""
         order, train_s, finished_at_s = gang.order, event.train_s, self._finished_at_s
-        kept_s = train_s
-        if event.checkpoint_iteration < event.iteration or event.iteration == order.from_iteration:
-            kept_s *= self._kept_share(order, event)
+        # What the end of the run cuts short is done by nobody again.
+        kept_s = train_s - event.lost_s if finished_at_s == math.inf else train_s
         from_s = gang.started_at_s
         spent = []
         for part, seconds in (
@@ -224,13 +223,6 @@ class Ledger:
                     spent.append((part, from_s, until_s))
                     from_s = until_s
         return spent
-
-    def _kept_share(self, order: StartSegment, event: SegmentEnded) -> float:
-        """Which share of the training of a segment that broke nobody has to do again."""
-        if self._finished_at_s < math.inf:
-            return 1.0
-        done = event.iteration - order.from_iteration
-        return (event.checkpoint_iteration - order.from_iteration) / done if done else 0.0
 
     def _free(self, gang: _Gang, at_s: float) -> None:
         """Its GPUs come back."""

@@ -65,7 +65,9 @@ def planning_profile(spec: RunSpec) -> Profile:
     if workload.bundle is not None:
         bundle = spec.bundle()
         bundle.require_covers(spec.job.tuning_job(bundle.direction))
-        return bundle.profile_of(bundle.terms(overrides, sync_s=cloud.sync_s), cloud.startup_delays(), errors)
+        return bundle.profile_of(
+            bundle.terms(overrides, sync_s=cloud.sync_s), cloud.startup_delays(bundle.data_bytes), errors
+        )
     for key, value in (("iteration_s", overrides.iteration_s), ("scaling", overrides.scaling)):
         if value is None:
             raise InputError(f"workload.{key} is missing: without workload.bundle it must be given")

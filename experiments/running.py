@@ -28,7 +28,6 @@ from sim.controller import Controller
 from sim.journal import Header, JournalWriter, MemorySink, read_entries, read_header, replay
 from sim.model.errors import InputError, ReplayError
 from sim.model.node_scaling import OnMachines, knows_nodes
-from sim.model.profile import CloudTruth
 from sim.runner import run
 from sim.simulated import SimulatedBackend
 from sim.streams import Streams
@@ -161,7 +160,8 @@ class World:
         terms = bundle.terms(workload.overrides(cloud.rescale_s), sync_s=cloud.sync_s)
         job = spec.job.tuning_job(bundle.direction)
         book = spec.price_book(bundle)
-        profile = bundle.profile_of(terms, cloud.startup_delays(), workload.profile.errors())
+        profile = bundle.profile_of(terms, cloud.startup_delays(bundle.data_bytes), workload.profile.errors())
+        profile = replace(profile, mtbf_s=cloud.believed_mtbf_s())
         if knows_nodes(terms.scaling):
             profile = replace(profile, scaling=OnMachines(profile.scaling, most_gpus(book)))
         return cls(
@@ -191,14 +191,18 @@ class World:
 
     def backend(self) -> SimulatedBackend:
         """The simulated cloud and workers."""
-        cloud = CloudTruth(self.spec.cloud.startup_delays(), self.spec.cloud.fault_rates())
-        return SimulatedBackend(self.truth, cloud, Streams(self.spec.seed))
+        return SimulatedBackend(self.truth, self.spec.cloud.truth(self.bundle.data_bytes), Streams(self.spec.seed))
 
     def header(self) -> Header:
         """The first line of this run's journal."""
         versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
-        data_sha256 = {self.bundle.name: self.bundle.sha256, **_prices_sha256(self.spec)}
-        return Header(self.spec.to_dict(), self.spec.digest(), versions, data_sha256)
+        return Header(self.spec.to_dict(), self.spec.digest(), versions, self.data_sha256())
+
+    def data_sha256(self) -> dict[str, str]:
+        """Digest of everything that was read for this run: its bundle, by name, price catalogue and spot trace, by path."""
+        spot = self.spec.cloud.spot
+        trace = {} if spot is None else spot.data_sha256()
+        return {self.bundle.name: self.bundle.sha256, **_prices_sha256(self.spec), **trace}
 
 
 def most_gpus(book: PriceBook) -> int:
@@ -295,6 +299,9 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
     _require_same_prices(path, header, world.spec)
+    for trace, sha256 in ({} if world.spec.cloud.spot is None else world.spec.cloud.spot.data_sha256()).items():
+        if header.data_sha256.get(trace) != sha256:
+            raise InputError(f"{path}: spot trace {trace} is not the one that the journal was recorded with")
     built: list[Controller] = []
 
     def fresh(sink: Sink) -> Controller:

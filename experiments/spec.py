@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -22,6 +23,7 @@ from experiments.spec_errors import one_message
 from experiments.spec_file import policy_mapping, read_mapping, with_settings
 from experiments.spec_sections import Count, JobSpec, PolicySpec, Section, WorkloadSpec
 from sim.model.errors import InputError
+from sim.model.prices import MIXED, ON_DEMAND, SPOT
 from traces import DecreasingScalingWarning, load_bundle
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class RunSpec(Section):
     @classmethod
     def _one_error(cls, value: object, build: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            spec = build(value)
+            spec = build(_with_checkpoints(value))
         except ValidationError as error:
             raise InputError(one_message(error, cls)) from error
         _check(spec)
@@ -124,10 +126,27 @@ class RunSpec(Section):
         return self.cloud.price_book(None if known is None else known.data_bytes)
 
 
+def _with_checkpoints(value: object) -> object:
+    """On machines that may be taken back, the interval of checkpoints follows from how often that is, unless it is given."""
+    if not isinstance(value, dict):
+        return value
+    job, cloud = value.get("job"), value.get("cloud")
+    if not (isinstance(job, dict) and isinstance(cloud, dict)) or "checkpoint_every" in job:
+        return value
+    return value | {"job": job | {"checkpoint_every": "auto"}} if cloud.get("market") in (SPOT, MIXED) else value
+
+
 def _check(spec: RunSpec) -> None:
     """Everything that can be checked without the bundle's curves."""
+    is_unknown = spec.cloud.market == ON_DEMAND and math.isinf(spec.cloud.believed_mtbf_s())
+    if spec.job.checkpoint_every == "auto" and is_unknown:
+        raise InputError(
+            "job.checkpoint_every is auto, but nothing says how often machines are lost: give a number of iterations,"
+            " cloud.faults.instance_loss_per_hour, or another cloud.market"
+        )
     spec.job.tuning_job("minimize")
     spec.cloud.price_book(data_bytes=0.0)
+    spec.cloud.truth(data_bytes=0.0)
     spec.workload.profile.errors()
     with warnings.catch_warnings():
         # The run itself warns, once.

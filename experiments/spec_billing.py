@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from experiments.spec_sections import NotNegative, Section
+from experiments.spec_sections import NotNegative, Number, Section
 from sim.model.errors import InputError
 from sim.model.prices import BillingRule
 from traces.nearest import unknown
@@ -75,11 +75,17 @@ class DataSpec(Section):
 
     Attributes:
         gb: left out, the size of the bundle's data set.
+        download_gb_per_s: how fast a new machine loads it, in its set-up; left out, in no time.
     """
 
     gb: NotNegative | None = None
+    download_gb_per_s: Annotated[Number, Field(gt=0)] | None = None
     ingress_usd_per_gb: NotNegative = 0.0
     storage_usd_per_gb_month: NotNegative = 0.0
+
+    def download_s(self, data_bytes: float | None) -> float:
+        """Seconds that a new machine loads the data; see `size_gb`."""
+        return 0.0 if self.download_gb_per_s is None else self.size_gb(data_bytes) / self.download_gb_per_s
 
     def size_gb(self, data_bytes: float | None) -> float:
         """Gigabytes (1e9 bytes).

@@ -27,7 +27,14 @@ _WANTED: Mapping[str, str] = {
 }
 # Keys that a section takes besides its fields, in another form of the same thing.
 _FLAT_KEYS: Mapping[str, tuple[str, ...]] = {
-    "cloud": ("queue_s", "init_s", "setup_s", "price_usd_per_hour", "gpus_per_instance")
+    "cloud": (
+        "queue_s",
+        "init_s",
+        "setup_s",
+        "price_usd_per_hour",
+        "spot_price_usd_per_hour",
+        "gpus_per_instance",
+    )
 }
 
 

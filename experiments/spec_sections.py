@@ -42,6 +42,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _checkpoint_form(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("must be a whole number, or auto")
+    return value
+
+
 class JobSpec(Section):
     """The search; see `sim.model.job.TuningJob`."""
 
@@ -54,7 +60,7 @@ class JobSpec(Section):
     budget_usd: Number | None = None
     levels: Literal["cumulative", "further"] = "cumulative"
     stages: tuple[tuple[Count, Count], ...] | None = None
-    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], BeforeValidator(_checkpoint_form)] = 0
 
     @model_validator(mode="before")
     @classmethod

@@ -186,10 +186,11 @@ class AsynchronousPolicy:
         """Give idle machines back, all but one gang's where only fewer machines may make the declined tasks possible."""
         if self._admission is None:
             return ()
+        # Work on a machine that is about to be taken back needs another one afterwards.
         held = [i for i in view.instances.values() if i.status is not InstanceStatus.RELEASING]
         kept = len(held) - sum(i.free_gpus == i.gpus and i.status is not InstanceStatus.DRAINING for i in held)
         if not view.running_trials:
             if not self._declined:
                 return ()
             kept = math.ceil(self._gang / self._gpus_per_instance)
-        return self._limits.scale_to(view, kept)[1] if kept < len(held) else ()
+        return self._limits.scale_to(view, kept)[1] if kept < live_instances(view) else ()

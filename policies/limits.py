@@ -11,8 +11,10 @@ import math
 from typing import TYPE_CHECKING
 
 from policies.budget import Budget
+from policies.checkpoints import iterations_between
 from policies.planning.plan import MARGIN_S
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
+from policies.pools import Pools, live_instances
+from sim.model.actions import FinishRun, PauseTrial, RunTrial, SetTimer
 from sim.model.events import (
     InstanceBooted,
     InstanceGone,
@@ -20,12 +22,13 @@ from sim.model.events import (
     InstanceReady,
     InstanceRefused,
     ProgressReported,
+    ReclaimNoticed,
     SegmentEnded,
     TimerFired,
 )
 from sim.model.ids import TrialId
 from sim.model.job import loss_of
-from sim.model.protocols import InstanceStatus, TrialStatus
+from sim.model.protocols import TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
     from sim.model.protocols import RunView
+
+__all__ = ["HARD_STOP", "Limits", "live_instances"]
 
 HARD_STOP = "hard-stop"
 _ACTIVE = (TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.ENDING)  # one that ends may wait to go on
@@ -54,7 +59,9 @@ class Limits:
     def __init__(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> None:
         self._job = job
         self._profile = profile
+        self._pools = Pools(price_book)
         self._budget = None if job.budget_usd is None else Budget(job.budget_usd, price_book)
+        self._gpus_per_instance = price_book.default_type.gpus_per_instance
         self._bills_functions = price_book.billing.model == "per-function"
         self._deadline_s = math.inf if job.deadline_s is None else job.deadline_s - MARGIN_S
         self._is_limited = job.deadline_s is not None or job.budget_usd is not None
@@ -86,16 +93,23 @@ class Limits:
             case InstanceLaunched() | InstanceBooted() | InstanceReady():
                 self._is_stop_known = True
                 return self._arm(view)
-            case InstanceGone():
+            case InstanceGone() | ReclaimNoticed():
                 return self._on_loss(view)
             case TimerFired(tag=tag) if tag == HARD_STOP:
                 return self._on_timer(view)
             case _:
                 return ()
 
-    def scale_to(self, view: RunView, instances: int) -> tuple[int, Sequence[Action]]:
-        """How many of these machines the budget allows to hold, and the wishes that hold them."""
-        live = live_instances(view)
+    def scale_to(self, view: RunView, instances: int, *, rungs_left: int | None = None) -> tuple[int, Sequence[Action]]:
+        """How many of these machines the budget allows to hold, and the wishes that hold them.
+
+        Args:
+            view: the run.
+            instances: how many are wanted.
+            rungs_left: the stage they are for and those after it, which may decide on the market; None where there are none.
+        """
+        self._pools.choose(rungs_left)
+        live = self._pools.held(view)
         added = max(instances - live, 0)
         if added and self._budget is not None:
             added = self._budget.may_add(view, added)
@@ -105,12 +119,22 @@ class Limits:
             # The timer stays safe as long as all machines are held; InstanceGone will move it.
             end_s = self._budget.expected_end_s(view, granted)
             self._starts_until_s = max(self.stop_at_s, min(self._deadline_s, end_s))
-        return granted, (*timer, ScaleTo(granted))
+        return granted, (*timer, *self._pools.hold(view, granted))
+
+    @property
+    def wanted_instances(self) -> int:
+        """Machines that are wanted from now on; fewer than `scale_to` granted where a provider has no more."""
+        return self._pools.instances
+
+    def changes_market(self, rungs_left: int) -> bool:
+        """Whether a stage with so many left, itself included, is to be trained on other machines than those held now."""
+        return self._pools.market_of(rungs_left) != self._pools.market
 
     def run(self, view: RunView, trial: TrialId, gpus: int, until_iteration: int) -> RunTrial | None:
         """The wish to train a trial; None where not even one iteration of it would be durable by the limit."""
+        every = self._checkpoint_every(gpus)
         if not self._is_limited:
-            return RunTrial(trial, gpus, until_iteration)
+            return RunTrial(trial, gpus, until_iteration, checkpoint_every=every)
         timings = self._profile.timings
         done = view.trial(trial).checkpoint_iteration
         iteration_s = self._iteration_s(trial, gpus)
@@ -123,7 +147,7 @@ class Limits:
         # than the profile says.
         ends_s = start_s + CAUTION * (until_iteration - done) * iteration_s + timings.checkpoint_s
         is_safe = self._is_stop_known and ends_s < self._starts_until_s
-        return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1)
+        return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1, checkpoint_every=every)
 
     def best(self, view: RunView) -> TrialId | None:
         """The trial with the best durable score; None where nothing is durable."""
@@ -168,20 +192,33 @@ class Limits:
         return (FinishRun(self.best(view)),)
 
     def _on_loss(self, view: RunView) -> Sequence[Action]:
-        """A machine is gone: its replacement must be affordable, or the run ends with what it has."""
+        """A machine is gone, or will be: what the budget does not allow is not replaced; without any left, the run ends."""
         live = live_instances(view)
         missing = max(view.target_instances - live, 0)
         if self.is_stopping:
-            return (ScaleTo(min(live, view.target_instances)), *self._finish_if_idle(view))
-        if self._budget is not None and self._budget.may_add(view, missing) < missing:
+            return (*self._pools.hold(view, min(live, view.target_instances)), *self._finish_if_idle(view))
+        if self._budget is not None and (affordable := self._budget.may_add(view, missing)) < missing:
+            if live + affordable:
+                return (*self._arm(view, pending_instances=affordable), *self._pools.hold(view, live + affordable))
             stopping = self.stop(view)
-            return (*stopping, ScaleTo(live)) if view.running_trials else stopping
+            return (*stopping, *self._pools.hold(view, live)) if view.running_trials else stopping
         return self._arm(view, pending_instances=missing)
 
     def _on_refusal(self, view: RunView) -> Sequence[Action]:
-        """The provider has no more: go on with what there is, or end."""
+        """The provider has no more: ask for other machines, go on with what there is, or end."""
         live = live_instances(view)
-        return (ScaleTo(live),) if live else self.stop(view)
+        if not self.is_stopping:
+            most = None if self._budget is None else self._budget.may_add(view, view.target_instances)
+            moved, others = self._pools.fail_over(view, most)
+            if moved:
+                return (*self._arm(view, pending_instances=moved), *others)
+        return self._pools.hold(view, live) if live else self.stop(view)
+
+    def _checkpoint_every(self, gpus: int) -> int:
+        """Iterations between checkpoints within a segment, where the job leaves them to the loss rate; else 0."""
+        if self._job.checkpoint_every != "auto" or self._pools.has_left_spot:
+            return 0
+        return iterations_between(self._profile, gpus, math.ceil(gpus / self._gpus_per_instance))
 
     def _pause_if_late(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
         """Pause a trial whose next iteration and checkpoint would not fit any more."""
@@ -205,8 +242,3 @@ class Limits:
 
     def _finish_if_idle(self, view: RunView) -> Sequence[Action]:
         return () if view.running_trials else (FinishRun(self.best(view)),)
-
-
-def live_instances(view: RunView) -> int:
-    """Machines that are held or asked for, those on their way out not counted."""
-    return sum(instance.status is not InstanceStatus.RELEASING for instance in view.instances.values())

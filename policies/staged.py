@@ -22,6 +22,7 @@ from sim.model.events import (
     InstanceRefused,
     Outcome,
     ProgressReported,
+    ReclaimNoticed,
     RunStarted,
     SegmentEnded,
     TimerFired,
@@ -178,10 +179,10 @@ class StagedPolicy:
                 return self._after_segment(event, view)
             case InstanceLaunched():
                 return self._cut_in_time(view)
-            case InstanceReady() | InstanceGone():
+            case InstanceReady():
                 return self._fill(view)
-            case InstanceRefused():
-                self._held = live_instances(view)
+            case InstanceGone() | InstanceRefused() | ReclaimNoticed():
+                self._held = self._limits.wanted_instances
                 return self._fill(view)
             case TimerFired():
                 return self._on_timer(event.tag, view)
@@ -192,11 +193,16 @@ class StagedPolicy:
         if tag == BARRIER:
             return self._next_stage(view)
         if tag == self._tag(PREFETCH):
-            self._held, scaling = self._limits.scale_to(view, self._prefetched)
+            self._held, scaling = self._limits.scale_to(view, self._prefetched, rungs_left=self._rungs_left)
             return scaling
         if tag == self._tag(CUT):
             return self._cut_in_time(view)
         return ()
+
+    @property
+    def _rungs_left(self) -> int:
+        """The stage under way and those after it."""
+        return len(self._bracket.remaining) + 1
 
     def _tag(self, name: str) -> str:
         """A timer of a stage that ended early must not fire for the next one."""
@@ -235,7 +241,7 @@ class StagedPolicy:
         started = self._fill(view)
         if self._leaving or self._held == self._planned or self._limits.is_stopping:
             return started
-        self._held, scaling = self._limits.scale_to(view, self._planned)
+        self._held, scaling = self._limits.scale_to(view, self._planned, rungs_left=self._rungs_left)
         return (*started, *scaling)
 
     def _after_report(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
@@ -271,7 +277,8 @@ class StagedPolicy:
         late = bracket.drop(len(shares.gpus))
         stopped = [StopTrial(trial) for trial in late if view.trial(trial).iteration]
         self._planned = shares.instances
-        self._held, scaling = self._limits.scale_to(view, self._beside_leaving(shares.instances, view))
+        instances = self._beside_leaving(shares.instances, view)
+        self._held, scaling = self._limits.scale_to(view, instances, rungs_left=self._rungs_left)
         if not self._held:
             return self._limits.stop(view)
         self._most_gpus = shares.most_gpus
@@ -292,7 +299,7 @@ class StagedPolicy:
 
     def _plan_prefetch(self, view: RunView) -> Sequence[Action]:
         prefetch = self._director.prefetch(self._bracket)
-        if prefetch is None:
+        if prefetch is None or self._limits.changes_market(len(self._bracket.remaining)):
             return ()
         after_s, self._prefetched = prefetch
         return (SetTimer(self._tag(PREFETCH), view.now_s + after_s),)
@@ -358,9 +365,9 @@ class StagedPolicy:
             return ()
         held = [i for i in view.instances.values() if i.status is not InstanceStatus.RELEASING]
         kept = max(kept, sum(instance.free_gpus < instance.gpus for instance in held))
-        if kept >= min(self._held, len(held)):
+        if kept >= min(self._held, live_instances(view)):
             return ()
-        self._held, scaling = self._limits.scale_to(view, kept)
+        self._held, scaling = self._limits.scale_to(view, kept, rungs_left=self._rungs_left)
         return scaling
 
     def _cut_in_time(self, view: RunView) -> Sequence[Action]:

@@ -5,6 +5,7 @@ Pure: no clock, no I/O beyond the journal sink it is given. The same object driv
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, assert_never
 
 from sim.journal import Entry
@@ -18,10 +19,10 @@ from sim.model.events import (
     InstanceReady,
     InstanceRefused,
     ProgressReported,
+    ReclaimNoticed,
     SegmentEnded,
 )
 from sim.model.ids import InstanceId, SegmentId, TrialId
-from sim.model.prices import ON_DEMAND
 from sim.model.protocols import InstanceStatus, TrialStatus
 from sim.state import NO_SEGMENT, RunState, RunView
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # Members of an enumeration are looked up through a descriptor; these are asked for at every segment.
 _IDLE, _ENDING = TrialStatus.IDLE, TrialStatus.ENDING
+_LOSSES = (InstanceGone, ReclaimNoticed)
 
 
 class Controller:
@@ -73,7 +75,7 @@ class Controller:
         self._commands: list[Command] = []
         self._segments = 0
         self._holdable_gpus = 0
-        self._checkpoint_every = job.checkpoint_every
+        self._checkpoint_every = 0 if isinstance(job.checkpoint_every, str) else job.checkpoint_every
         self._instances = 0
         self._last_event: Event | None = None
 
@@ -124,7 +126,7 @@ class Controller:
                 self._run_trial(action)
             else:
                 self._apply(action)
-        if type(event) is InstanceGone and not self.is_finished:
+        if type(event) in _LOSSES and not self.is_finished:
             # Only now, so that a policy which cannot pay for a replacement may lower its target first.
             for key in state.targets:
                 self._reconcile(key)
@@ -162,6 +164,8 @@ class Controller:
                 self._note_peak()
             case InstanceRefused():
                 state.instance_refused(event)
+            case ReclaimNoticed():
+                state.reclaim_noticed(event)
             case InstanceGone():
                 state.instance_gone(event)
             case _:
@@ -223,8 +227,8 @@ class Controller:
             raise self._invalid(
                 action, f"ScaleTo's target holds {self._holdable_gpus} GPUs; a gang has between 1 and that many"
             )
-        if action.report_every < 0:
-            raise self._invalid(action, "report_every must be >= 0")
+        if action.report_every < 0 or action.checkpoint_every < 0:
+            raise self._invalid(action, "report_every must be >= 0, and so must checkpoint_every")
         if state.waiting or trial.status is _ENDING or not self._start(action, trial):
             if trial.status is _IDLE:
                 trial.status = TrialStatus.WAITING
@@ -249,7 +253,7 @@ class Controller:
                 from_iteration,
                 wish.until_iteration,
                 wish.report_every,
-                self._checkpoint_every,
+                wish.checkpoint_every or self._checkpoint_every,
                 wish.trial if from_iteration else None,
             )
         )
@@ -312,8 +316,8 @@ class Controller:
     def _scale_to(self, action: ScaleTo) -> None:
         state = self.state
         book = state.price_book
-        key = (action.instance_type or book.default_type.name, action.market or ON_DEMAND)
         try:
+            key = book.pool(action.instance_type, action.market)
             book.usd_per_hour(*key)
         except InputError as error:
             raise self._invalid(action, str(error)) from error
@@ -339,7 +343,7 @@ class Controller:
         held = [(n, i) for n, i in ours if i.status not in (InstanceStatus.DRAINING, InstanceStatus.RELEASING)]
         missing = state.targets[key] - len(held)
         if missing > 0:
-            draining = [(n, i) for n, i in ours if i.status is InstanceStatus.DRAINING]
+            draining = [(n, i) for n, i in ours if i.status is InstanceStatus.DRAINING and i.gone_at_s == math.inf]
             for number, instance in draining[:missing]:
                 instance.status = InstanceStatus.READY
                 state.draining -= 1
@@ -352,9 +356,7 @@ class Controller:
                 if instance.free_gpus == instance.gpus:
                     self._release(number, instance)
                 else:
-                    state.withdraw(number, instance)
-                    instance.status = InstanceStatus.DRAINING
-                    state.draining += 1
+                    state.drain(number, instance)
 
     def _provision(self, key: tuple[str, str]) -> None:
         number = InstanceId(self._instances)
@@ -372,8 +374,13 @@ class Controller:
         return (1 if is_booting else 2, instance.gpus - instance.free_gpus, paid_until_s, number)
 
     def _release_drained(self) -> None:
-        for number, instance in self.state.instances.items():
-            if instance.status is InstanceStatus.DRAINING and instance.free_gpus == instance.gpus:
+        state = self.state
+        free_s = state.price_book.billing.free_if_reclaimed_within_s
+        for number, instance in state.instances.items():
+            is_idle = instance.status is InstanceStatus.DRAINING and instance.free_gpus == instance.gpus
+            # One that its provider takes at this very moment needs no release; one that will be free if it waits gets none.
+            is_taken = instance.gone_at_s <= state.now_s or instance.gone_at_s - instance.launched_at_s < free_s
+            if is_idle and not is_taken:
                 self._release(number, instance)
 
     def _release(self, number: InstanceId, instance: InstanceState) -> None:

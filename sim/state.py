@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         InstanceReady,
         InstanceRefused,
         ProgressReported,
+        ReclaimNoticed,
         SegmentEnded,
     )
     from sim.model.ids import Placement
@@ -75,7 +76,7 @@ class TrialState:
 class InstanceState:
     """One instance; policies see it as an `InstanceView`."""
 
-    __slots__ = ("free_gpus", "gpus", "instance_type", "launched_at_s", "market", "status")
+    __slots__ = ("free_gpus", "gone_at_s", "gpus", "instance_type", "launched_at_s", "market", "status")
 
     def __init__(self, instance_type: str, market: str, gpus: int) -> None:
         self.instance_type = instance_type
@@ -84,6 +85,7 @@ class InstanceState:
         self.free_gpus = gpus
         self.status = InstanceStatus.REQUESTED
         self.launched_at_s = math.nan
+        self.gone_at_s = math.inf
 
 
 class Totals:
@@ -147,6 +149,21 @@ class RunState:
             instance.status = InstanceStatus.READY
             self.ready_gpus += instance.gpus
             self.free.admit(event.instance, instance.gpus)
+
+    def reclaim_noticed(self, event: ReclaimNoticed) -> None:
+        """Nothing new starts on it; what runs on it goes on."""
+        instance = self.instances.get(event.instance)
+        if instance is None or instance.status is InstanceStatus.RELEASING:
+            return
+        instance.gone_at_s = event.gone_at_s
+        self.drain(event.instance, instance)
+
+    def drain(self, number: InstanceId, instance: InstanceState) -> None:
+        """It is to be released when its last gang ends."""
+        if instance.status is not InstanceStatus.DRAINING:
+            self.withdraw(number, instance)
+            instance.status = InstanceStatus.DRAINING
+            self.draining += 1
 
     def instance_gone(self, event: InstanceGone) -> None:
         instance = self.instances.pop(event.instance)

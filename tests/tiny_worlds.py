@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 
 from sim.controller import Controller
 from sim.journal import MemorySink
+from sim.model.capacity import Steps
 from sim.model.events import (
     InstanceBooted,
     InstanceGone,
@@ -15,6 +17,7 @@ from sim.model.events import (
     InstanceReady,
     InstanceRefused,
     ProgressReported,
+    ReclaimNoticed,
     RunStarted,
     SegmentEnded,
     TimerFired,
@@ -32,7 +35,8 @@ from sim.streams import Streams
 class Script:
     """A policy that answers each fact with what was written down for it, once.
 
-    Keys: `start`, `launched 0`, `booted 0`, `ready 0`, `refused 0`, `gone 0` (instance), `report 0@2` (trial, iteration),
+    Keys: `start`, `launched 0`, `booted 0`, `ready 0`, `refused 0`, `noticed 0`, `gone 0` (instance), `report 0@2` (trial,
+    iteration),
     `ended 0` (trial), `timer tag`.
     """
 
@@ -50,6 +54,7 @@ MACHINES = {
     InstanceBooted: "booted",
     InstanceReady: "ready",
     InstanceRefused: "refused",
+    ReclaimNoticed: "noticed",
     InstanceGone: "gone",
 }
 
@@ -82,6 +87,8 @@ def told(event):
             return f"{event.at_s:g} {event.cause} i{event.instance}"
         case InstanceRefused():
             return f"{event.at_s:g} refused i{event.instance}"
+        case ReclaimNoticed():
+            return f"{event.at_s:g} noticed i{event.instance} until {event.gone_at_s:g}"
         case _:
             return f"{event.at_s:g} {key_of(event)}"
 
@@ -141,6 +148,12 @@ def build_world(
     stragglers=None,
     sync_s=0.0,
     capacity=None,
+    quota_ramp=None,
+    waits=False,
+    spot=None,
+    market="on-demand",
+    fail_over=(),
+    mtbf_s=math.inf,
     failures=None,
     losses=None,
     believed_tau=None,
@@ -160,18 +173,28 @@ def build_world(
     startup = Startup(*map(Delay, startup))
     stragglers = stragglers or Stragglers()
     faults = Faults(1.0 if losses else 0.0, 1.0 if failures else 0.0)
+    if isinstance(capacity, int):
+        capacity = {("m", "on-demand"): Steps.constant(capacity)}
     return SimpleNamespace(
         job=TuningJob(trials=len(curves), **job),
         truth=GroundTruth(curves, np.full(len(curves), tau), scaling, Timings(*timings), stragglers),
-        cloud=CloudTruth(startup, faults, capacity, release_s),
+        cloud=CloudTruth(startup, faults, capacity or {}, release_s, quota_ramp, waits, spot),
         profile=Profile(
-            believed_tau or tau, believed_scaling or scaling, Timings(*timings), startup, stragglers, sync_s=sync_s
+            believed_tau or tau,
+            believed_scaling or scaling,
+            Timings(*timings),
+            startup,
+            stragglers,
+            sync_s,
+            mtbf_s=mtbf_s,
         ),
         book=PriceBook(
             (InstanceType("m", gpus, {"on-demand": usd_per_hour, "spot": combined([(usd_per_hour, 1 / 4)])}),),
             billing or BillingRule(granularity_s=0.0, minimum_s=0.0),
             quota,
             release_s,
+            market=market,
+            fail_over=fail_over,
         ),
         streams=ScriptedStreams(failures, losses),
         placement=placement,

@@ -14,6 +14,7 @@ from traces.prices import (
     offer_named,
     shipped_offers,
 )
+from traces.reclaim import load_spot_trace
 from traces.scaling import load_scaling, measured_table, scaling_named, scaling_names, scaling_of
 from traces.scaling_fit import ScalingFit, fit_scaling
 from traces.scaling_inline import inline_of
@@ -40,6 +41,7 @@ __all__ = [
     "load_instance_types",
     "load_offers",
     "load_scaling",
+    "load_spot_trace",
     "measured_table",
     "offer_named",
     "scaling_named",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sim.model.errors import InputError
 from sim.model.price_series import PriceSeries
-from sim.model.prices import ON_DEMAND, InstanceType
+from sim.model.prices import ON_DEMAND, SPOT, InstanceType
 from traces.nearest import unknown
 from traces.tables import read_rows
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from sim.model.price_series import Price
     from traces.tables import Row
-
-SPOT = "spot"
-"""The market whose instances the provider may take back."""
 
 COLUMNS = ("name", "gpus_per_instance", "on_demand_usd_per_hour", "spot_usd_per_hour")
 """What a catalogue must have."""

@@ -6,15 +6,15 @@ Imports sim.model, the standard library and traces.nearest.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from sim.model.errors import InputError
 from sim.model.profile import Delay, Startup
 from traces.nearest import nearest, unknown
 
-DelayInput: TypeAlias = "float | Mapping[str, float]"
-"""Seconds, or `{mean_s, cv}`."""
+DelayInput: TypeAlias = "float | Mapping[str, float | Sequence[float]]"
+"""Seconds, `{mean_s, cv}`, or `{recorded_s}`."""
 StartupInput: TypeAlias = "Startup | str | Mapping[str, DelayInput]"
 """What a user may give for a start-up; see `startup_of`."""
 
@@ -22,13 +22,24 @@ StartupInput: TypeAlias = "Startup | str | Mapping[str, DelayInput]"
 # it, so 5 s is assumed everywhere. A published range is read as the mean plus and minus two standard deviations.
 _PHASES = ("queue_s", "init_s", "setup_s")
 _QUEUE = Delay(5.0)
+_BOOT_SD_S = 3.5
+_BOOT = Delay(33.0, cv=_BOOT_SD_S / 33.0)
+"""Boot alone, 26 to 40 s (SkyPilot, pull request 4091, GPU machines on AWS)."""
+
+
+def _with_setup(ready_s: float, sd_s: float) -> Startup:
+    """Boot, and the set-up that makes of it these seconds from launch to readiness, if the two are independent."""
+    setup_s = ready_s - _BOOT.mean_s
+    return Startup(_QUEUE, _BOOT, Delay(setup_s, cv=math.sqrt(sd_s**2 - _BOOT_SD_S**2) / setup_s))
+
+
 _PRESETS = {
-    # Boot alone, 26 to 40 s: a machine image that already holds everything the training needs.
-    "fast": Startup(_QUEUE, Delay(33.0, cv=3.5 / 33.0)),
-    # 101 to 147 s from launch to ready for a GPU machine on AWS, set-up included (SkyPilot, pull request 4091).
-    "typical": Startup(_QUEUE, Delay(124.0, cv=11.5 / 124.0)),
+    # A machine image that already holds everything the training needs: no set-up.
+    "fast": Startup(_QUEUE, _BOOT),
+    # 101 to 147 s from launch to ready, set-up of the runtime included (same source).
+    "typical": _with_setup(124.0, 11.5),
     # 7 min, the slow cases of the same provider; one figure, so the relative spread of `typical` is assumed.
-    "slow": Startup(_QUEUE, Delay(420.0, cv=11.5 / 124.0)),
+    "slow": _with_setup(420.0, 420.0 * 11.5 / 124.0),
 }
 
 
@@ -41,8 +52,8 @@ def startup_of(value: StartupInput) -> Startup:
     """The start-up that a spec means.
 
     Args:
-        value: a preset's name, or a mapping with `queue_s`, `init_s` and `setup_s` (0 where left out), each a number of seconds
-            or `{mean_s, cv}` of a log-normal distribution.
+        value: a preset's name, or a mapping with `queue_s`, `init_s` and `setup_s` (0 where left out), each a number of
+            seconds, `{mean_s, cv}` of a log-normal distribution, or `{recorded_s}`: waiting times that were recorded.
 
     Raises:
         InputError: it is neither; the message names the key.
@@ -62,10 +73,22 @@ def startup_of(value: StartupInput) -> Startup:
 def _delay_of(where: str, value: DelayInput) -> Delay:
     if not isinstance(value, Mapping):
         return Delay(_number(where, value))
+    if "recorded_s" in value:
+        _require_keys(where, value, ("recorded_s",))
+        return _recorded(f"{where}.recorded_s", value["recorded_s"])
     _require_keys(where, value, ("mean_s", "cv"))
     if "mean_s" not in value:
         raise InputError(f"{where}: mean_s is missing")
     return Delay(_number(f"{where}.mean_s", value["mean_s"]), _number(f"{where}.cv", value.get("cv", 0.0)))
+
+
+def _recorded(where: str, waits_s: object) -> Delay:
+    if not isinstance(waits_s, list | tuple):
+        raise InputError(f"{where} is {waits_s!r}, but must be a list of seconds")
+    try:
+        return Delay.recorded([_number(where, wait_s) for wait_s in waits_s])
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(where) else f"{where} {error}") from error
 
 
 def _require_keys(where: str, value: Mapping[str, object], known: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ class Wish(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
 class ScaleTo(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Hold this many instances from now on; lost ones are asked for again.
 
-    None means the job's first instance type, and on-demand.
+    None means the job's first instance type, and its market (spot, where it is rented on both).
     """
 
     instances: int
@@ -28,13 +28,15 @@ class RunTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Train the trial on `gpus` GPUs until it has completed `until_iteration` iterations in all.
 
     It waits in the controller while its trial is still ending or its GPUs are not free, first wished first started.
-    `report_every` > 0 asks for a ProgressReported at each multiple of it.
+    `report_every` > 0 asks for a ProgressReported at each multiple of it. `checkpoint_every` > 0 asks for a checkpoint at each
+    multiple of it; 0 means as the job says.
     """
 
     trial: TrialId
     gpus: int
     until_iteration: int
     report_every: int = 0
+    checkpoint_every: int = 0
 
 
 class PauseTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):

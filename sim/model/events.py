@@ -97,7 +97,7 @@ class ProgressReported(Fact, frozen=True, tag=True, gc=False):
     score: float | None
 
 
-class SegmentEnded(Fact, frozen=True, tag=True, gc=False):
+class SegmentEnded(Fact, frozen=True, tag=True, gc=False, omit_defaults=True):
     """A segment gave its GPUs back.
 
     Attributes:
@@ -107,6 +107,7 @@ class SegmentEnded(Fact, frozen=True, tag=True, gc=False):
         launch_s: seconds spent on starting workers and restoring.
         train_s: seconds spent on training, an iteration cut short included.
         checkpoint_s: seconds spent on writing checkpoints.
+        lost_s: of `train_s`, those after the last durable iteration: whoever goes on does them again.
     """
 
     trial: TrialId
@@ -118,6 +119,7 @@ class SegmentEnded(Fact, frozen=True, tag=True, gc=False):
     launch_s: float
     train_s: float
     checkpoint_s: float
+    lost_s: float = 0.0
 
 
 class TrialSampled(Fact, frozen=True, tag=True, gc=False):

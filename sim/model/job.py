@@ -36,7 +36,8 @@ class TuningJob(msgspec.Struct, frozen=True):
         exact: all `trials` are started, neither more nor fewer.
         stages: (trials, further iterations) of each stage, instead of the rungs that follow from the numbers above.
         direction: whether scores are minimised or maximised.
-        checkpoint_every: a checkpoint each so many iterations within a segment; 0 for segment ends only.
+        checkpoint_every: a checkpoint each so many iterations within a segment; 0 for segment ends only; "auto": as often as
+            the losses of machines make worth while (`policies.checkpoints`).
     """
 
     trials: int
@@ -49,7 +50,7 @@ class TuningJob(msgspec.Struct, frozen=True):
     exact: bool = False
     stages: tuple[tuple[int, int], ...] | None = None
     direction: Direction = "minimize"
-    checkpoint_every: int = 0
+    checkpoint_every: int | Literal["auto"] = 0
 
     def __post_init__(self) -> None:
         if self.trials < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -11,6 +11,13 @@ from sim.model.errors import InputError
 from sim.model.price_series import Price, PriceSeries, highest, price_at, require_price
 
 ON_DEMAND = "on-demand"
+SPOT = "spot"
+"""The market whose instances the provider may take back."""
+MIXED = "mixed"
+"""Not a market, but what a job may be rented on: spot first, on demand for the last rungs."""
+
+Pool: TypeAlias = tuple[str, str]
+"""Name of an instance type, and market."""
 SECONDS_PER_HOUR = 3600.0
 HOURS_PER_MONTH = 730.0
 """As the providers count: 365 x 24 / 12."""
@@ -102,6 +109,9 @@ class PriceBook(msgspec.Struct, frozen=True):
         storage_usd_per_gb_month: price of keeping it, from the start of the run to its end.
         head_node_usd_per_hour: price of the machine that runs the tuner, from the start of the run to its end; billed as
             used, as no run is short enough for its minimum to matter.
+        market: what is meant where no market is named: "on-demand", "spot", or "mixed".
+        on_demand_rungs: on "mixed", how many of the last rungs are trained on demand.
+        fail_over: what is asked for instead, in this order, where a request is refused.
     """
 
     instance_types: tuple[InstanceType, ...]
@@ -112,6 +122,9 @@ class PriceBook(msgspec.Struct, frozen=True):
     ingress_usd_per_gb: float = 0.0
     storage_usd_per_gb_month: float = 0.0
     head_node_usd_per_hour: float = 0.0
+    market: Literal["on-demand", "spot", "mixed"] = "on-demand"
+    on_demand_rungs: int = 1
+    fail_over: tuple[Pool, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.instance_types:
@@ -122,6 +135,20 @@ class PriceBook(msgspec.Struct, frozen=True):
             number = getattr(self, name)
             if not (math.isfinite(number) and number >= 0):
                 raise InputError(f"{name} is {number}, but must be a number >= 0")
+        if self.on_demand_rungs < 1:
+            raise InputError(f"on_demand_rungs is {self.on_demand_rungs}, but must be at least 1")
+        self.usd_per_hour()
+        for pool in self.fail_over:
+            self._check_fail_over(pool)
+
+    def _check_fail_over(self, pool: Pool) -> None:
+        self.usd_per_hour(*pool)
+        other, first = self.type_named(pool[0]), self.default_type
+        if other.gpus_per_instance != first.gpus_per_instance:
+            raise InputError(
+                f"fail_over names {other.name} with {other.gpus_per_instance} GPUs, but {first.name} has"
+                f" {first.gpus_per_instance}: plans count whole machines, so name types of the same size"
+            )
 
     @property
     def default_type(self) -> InstanceType:
@@ -158,15 +185,18 @@ class PriceBook(msgspec.Struct, frozen=True):
         raise InputError(f"there is no instance type {name!r}; known: {known}")
 
     def price(self, name: str | None = None, market: str | None = None) -> Price:
-        """Price of one instance, constant or as a series.
+        """Price of one instance, constant or as a series; where no market is named and the job is rented on both, the dearer.
 
         Raises:
             InputError: the type is unknown, or has no price on this market.
         """
+        market = market or self.market
+        if market == MIXED:
+            return max((self.price(name, one) for one in (ON_DEMAND, SPOT)), key=highest)
         instance_type = self.type_named(name)
-        price = instance_type.usd_per_hour.get(market or ON_DEMAND)
+        price = instance_type.usd_per_hour.get(market)
         if price is None:
-            raise InputError(f"instance type {instance_type.name} has no {market or ON_DEMAND} price")
+            raise InputError(f"instance type {instance_type.name} has no {market} price")
         return price
 
     def usd_per_hour(self, name: str | None = None, market: str | None = None, at_s: float = 0.0) -> float:
@@ -195,3 +225,13 @@ class PriceBook(msgspec.Struct, frozen=True):
             for kind in self.instance_types
         )
         return msgspec.structs.replace(self, instance_types=kinds)
+
+    @property
+    def dearest_usd_per_hour(self) -> float:
+        """Price of the dearest machine that the job may come to hold."""
+        return max((self.usd_per_hour(), *(self.usd_per_hour(*pool) for pool in self.fail_over)))
+
+    def pool(self, name: str | None = None, market: str | None = None) -> Pool:
+        """The pool that a wish means; of a job on both markets, where none is named, spot."""
+        named = market or self.market
+        return self.type_named(name).name, SPOT if named == MIXED else named

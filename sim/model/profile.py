@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
 
-    from sim.model.prices import BillingRule
+    from sim.model.capacity import Steps
+    from sim.model.prices import BillingRule, Pool
     from sim.model.protocols import Scaling
+    from sim.model.reclaim import ReclaimProcess
 
 
 def _require_seconds(**named_s: float) -> None:
@@ -53,16 +58,51 @@ class Timings:
 
 @dataclass(frozen=True)
 class Delay:
-    """A waiting time: log-normal with this mean and coefficient of variation, constant where that is 0."""
+    """A waiting time: log-normal with this mean and coefficient of variation, constant where that is 0; or as recorded.
+
+    Attributes:
+        quantiles_s: of a recorded distribution at evenly spaced probabilities from 0 to 1, linear in between; empty for a
+            log-normal one. Mean and cv are those of the recorded one then, and planners take them for a log-normal one's.
+    """
 
     mean_s: float
     cv: float = 0.0
+    quantiles_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _require_seconds(mean_s=self.mean_s, cv=self.cv)
 
+    @classmethod
+    def recorded(cls, waits_s: Sequence[float]) -> Delay:
+        """The distribution of at least two waiting times that were recorded.
+
+        Raises:
+            InputError: there are fewer, or one is negative or not finite.
+        """
+        if len(waits_s) < 2:
+            raise InputError("names fewer than two waiting times")
+        for wait_s in waits_s:
+            _require_seconds(a_waiting_time=wait_s)
+        steps = sorted(waits_s)
+        # Between two of them the distribution is uniform, which has these moments.
+        pairs = list(pairwise(steps))
+        mean_s = math.fsum((low + high) / 2 for low, high in pairs) / len(pairs)
+        square = math.fsum((low * low + low * high + high * high) / 3 for low, high in pairs) / len(pairs)
+        cv = math.sqrt(max(square - mean_s**2, 0.0)) / mean_s if mean_s else 0.0
+        return cls(mean_s, cv, tuple(steps))
+
+    def plus(self, seconds: float) -> Delay:
+        """The same that much later: mean and standard deviation are exact, a log-normal one stays log-normal."""
+        mean_s = self.mean_s + seconds
+        cv = self.cv * self.mean_s / mean_s if mean_s else 0.0
+        return Delay(mean_s, cv, tuple(quantile_s + seconds for quantile_s in self.quantiles_s))
+
     def draw_s(self, rng: np.random.Generator) -> float:
         """One waiting time in seconds."""
+        if self.quantiles_s:
+            at = float(rng.random()) * (len(self.quantiles_s) - 1)
+            low = math.floor(at)
+            return self.quantiles_s[low] + (at - low) * (self.quantiles_s[low + 1] - self.quantiles_s[low])
         if self.cv == 0 or self.mean_s == 0:
             return self.mean_s
         variance = math.log1p(self.cv**2)
@@ -150,6 +190,7 @@ class Profile:
         iteration_s: mean seconds per iteration on one GPU (tau in the papers).
         scaling: believed speed-up (lambda).
         sync_s: seconds a barrier between stages takes (collecting and ranking).
+        mtbf_s: mean seconds for which a spot machine is held until it is taken back; infinite where none is, or none is known.
         family: what the workload is known as; a curve model fitted on it is not used. Empty for none.
         is_prefix_schedule: whether a shorter run follows the same curve (a constant learning rate), so that R may be lowered.
     """
@@ -162,10 +203,13 @@ class Profile:
     sync_s: float = 0.0
     family: str = ""
     is_prefix_schedule: bool = False
+    mtbf_s: float = math.inf
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.iteration_s) and self.iteration_s > 0):
             raise InputError(f"iteration_s is {self.iteration_s}, but must be a positive number")
+        if not self.mtbf_s > 0:
+            raise InputError(f"mtbf_s is {self.mtbf_s}, but must be positive")
         _require_seconds(sync_s=self.sync_s)
 
 
@@ -187,15 +231,37 @@ class GroundTruth:
 
 
 @dataclass(frozen=True)
+class Spot:
+    """What really happens to spot machines.
+
+    Attributes:
+        notice_s: how long before the end of a machine its provider says so; 0 for no notice.
+    """
+
+    reclaims: ReclaimProcess
+    notice_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        _require_seconds(notice_s=self.notice_s)
+
+
+@dataclass(frozen=True)
 class CloudTruth:
     """What really happens when a machine is rented.
 
     Attributes:
-        capacity_instances: how many the provider can give at once; None for no limit.
+        capacity: how many machines of a pool the provider can give at once, over time; no limit for the others.
         release_s: seconds from giving an instance back to the end of its bill.
+        quota: how many machines the account may hold at once, over time, all pools together; what is beyond it waits. None for
+            no limit below the price book's.
+        waits: whether a request for which there is no capacity now waits for it; else it is refused at once.
+        spot: how spot machines are taken back; None where they never are.
     """
 
     startup: Startup = Startup()
     faults: Faults = field(default_factory=Faults)
-    capacity_instances: int | None = None
+    capacity: Mapping[Pool, Steps] = field(default_factory=dict)
     release_s: float = 0.0
+    quota: Steps | None = None
+    waits: bool = False
+    spot: Spot | None = None

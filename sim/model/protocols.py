@@ -44,7 +44,7 @@ class InstanceStatus(enum.StrEnum):
     LAUNCHED = "launched"
     READY = "ready"
     DRAINING = "draining"
-    """Nothing new starts on it; released when its last gang ends."""
+    """Nothing new starts on it, as fewer are wanted or its provider takes it back; released when its last gang ends."""
     RELEASING = "releasing"
 
 
@@ -102,6 +102,14 @@ class InstanceView(Protocol):
     @property
     def instance_type(self) -> str:
         """Name of its type."""
+
+    @property
+    def market(self) -> str:
+        """Market it is rented on."""
+
+    @property
+    def gone_at_s(self) -> float:
+        """When its provider takes it back, as far as it has said so; infinite before. Nothing new starts on it."""
 
     @property
     def gpus(self) -> int:

@@ -14,7 +14,16 @@ from simpy.core import EmptySchedule
 
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
 from sim.model.errors import InputError
-from sim.model.events import GoneCause, InstanceGone, Outcome, ProgressReported, RunStarted, SegmentEnded, TimerFired
+from sim.model.events import (
+    GoneCause,
+    InstanceGone,
+    Outcome,
+    ProgressReported,
+    ReclaimNoticed,
+    RunStarted,
+    SegmentEnded,
+    TimerFired,
+)
 from sim.simulated.cloud import Cloud
 from sim.simulated.trainer import Course
 from sim.simulated.truth import Draws
@@ -44,7 +53,14 @@ class SimulatedBackend:
         self._env = simpy.Environment()
         self._draws = Draws(truth, cloud, streams)
         self._facts: deque[Event] = deque((RunStarted(0.0),))
-        self._cloud = Cloud(self._env, cloud, self._draws, tell=self._facts.append, on_gone=self._instance_gone)
+        self._cloud = Cloud(
+            self._env,
+            cloud,
+            self._draws,
+            tell=self._facts.append,
+            on_notice=self._reclaim_noticed,
+            on_gone=self._instance_gone,
+        )
         self._rented = self._cloud.rented
         self._courses: dict[SegmentId, Course] = {}
         self._timers: dict[str, simpy.Event] = {}
@@ -61,7 +77,7 @@ class SimulatedBackend:
             case EndSegment():
                 self._end(command)
             case ProvisionInstance():
-                self._cloud.provision(command.instance)
+                self._cloud.provision(command.instance, (command.instance_type, command.market))
             case ReleaseInstance():
                 self._cut_gangs(command.instance, Outcome.ENDED)
                 self._cloud.release(command.instance)
@@ -125,6 +141,9 @@ class SimulatedBackend:
         course = cast("Course", timeout.value)
         if course.is_over or course.ends_after < course.iterations:
             return
+        if course.is_put_off:
+            course.is_put_off = False  # by checkpoints before the end of a machine; this is when it would have ended
+            return
         order = course.order
         iteration = order.from_iteration + course.iterations
         self._tell(course, iteration, iteration, _COMPLETED, course.launch_s, course.train_s, course.saving_s)
@@ -156,16 +175,26 @@ class SimulatedBackend:
         """The segment breaks now; only checkpoints written before are durable."""
         elapsed_s = self._env.now - course.started_at_s
         completed = min(course.completed(elapsed_s), course.ends_after)
-        self._tell_cut(course, completed, course.durable(completed, elapsed_s), outcome)
+        durable = course.durable(completed, elapsed_s)
+        self._tell_cut(course, completed, durable, outcome, kept_s=course.trained_s(durable))
 
-    def _tell_cut(self, course: Course, completed: int, checkpoint_iteration: int, outcome: Outcome) -> None:
-        """The segment has not run its full course: say what it spent its time on."""
+    def _tell_cut(
+        self,
+        course: Course,
+        completed: int,
+        checkpoint_iteration: int,
+        outcome: Outcome,
+        *,
+        kept_s: float = math.inf,
+    ) -> None:
+        """The segment has not run its full course: say what it spent its time on, and what of its training was in vain."""
         elapsed_s = self._env.now - course.started_at_s
         launch_s = min(elapsed_s, course.launch_s)
         checkpoint_s = course.checkpoints_s(completed, elapsed_s)
         train_s = max(elapsed_s - launch_s - checkpoint_s, 0.0)
         iteration = course.order.from_iteration + completed
-        self._tell(course, iteration, checkpoint_iteration, outcome, launch_s, train_s, checkpoint_s)
+        lost_s = max(train_s - kept_s, 0.0)
+        self._tell(course, iteration, checkpoint_iteration, outcome, launch_s, train_s, checkpoint_s, lost_s)
 
     def _tell(
         self,
@@ -176,6 +205,7 @@ class SimulatedBackend:
         launch_s: float,
         train_s: float,
         checkpoint_s: float,
+        lost_s: float = 0.0,
     ) -> None:
         trial, segment = course.order.trial, course.order.segment
         course.is_over = True
@@ -193,6 +223,7 @@ class SimulatedBackend:
                 launch_s,
                 train_s,
                 checkpoint_s,
+                lost_s,
             )
         )
 
@@ -215,6 +246,10 @@ class SimulatedBackend:
         order = course.order
         if course.is_over or iteration - order.from_iteration >= course.ends_after:
             return
+        due_s = course.boundary_s(iteration - order.from_iteration)
+        if course.saves_each_from < iteration and due_s > self._env.now - course.started_at_s + 1e-6:
+            self._report_next(course, iteration - 1)  # checkpoints before the end of a machine have put it off
+            return
         self._facts.append(
             ProgressReported(self._env.now, order.trial, order.segment, iteration, self._score(order.trial, iteration))
         )
@@ -222,10 +257,24 @@ class SimulatedBackend:
 
     # Machines and timers.
 
+    def _courses_on(self, instance: InstanceId) -> list[Course]:
+        return [
+            course
+            for course in self._courses.values()
+            if any(number == instance for number, _ in course.order.placement)
+        ]
+
     def _cut_gangs(self, instance: InstanceId, outcome: Outcome) -> None:
-        for course in list(self._courses.values()):
-            if any(number == instance for number, _ in course.order.placement):
-                self._settle(course, outcome)
+        for course in self._courses_on(instance):
+            self._settle(course, outcome)
+
+    def _reclaim_noticed(self, instance: InstanceId, gone_at_s: float) -> None:
+        """The workers on it hear it as well, and save what they can."""
+        self._facts.append(ReclaimNoticed(self._env.now, instance, gone_at_s))
+        for course in self._courses_on(instance):
+            elapsed_s = self._env.now - course.started_at_s
+            if course.save_each(elapsed_s):
+                self._at(max(course.end_s - elapsed_s, 0.0), course, self._completed)
 
     def _instance_gone(self, instance: InstanceId, cause: GoneCause) -> None:
         self._cut_gangs(instance, Outcome.INSTANCE_GONE)

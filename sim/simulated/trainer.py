@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from sim.model.commands import StartSegment
 
 
+_NEVER = 1 << 62  # more iterations than any trial has
+
+
 class Course:
     """When a segment will have done what, in seconds since its start, if nothing interferes.
 
@@ -23,6 +26,8 @@ class Course:
         saving_s: on all its checkpoints, the closing one included.
         ends_after: iterations after which it ends; fewer than `iterations` where it was told to end.
         is_over: its SegmentEnded has been told.
+        is_put_off: its end comes later than was scheduled when it started.
+        saves_each_from: iterations of the trial from which on each is checkpointed, as the end of a machine was noticed.
     """
 
     __slots__ = (
@@ -31,9 +36,11 @@ class Course:
         "_iteration_s",
         "ends_after",
         "is_over",
+        "is_put_off",
         "iterations",
         "launch_s",
         "order",
+        "saves_each_from",
         "saving_s",
         "started_at_s",
         "train_s",
@@ -49,11 +56,13 @@ class Course:
         self.iterations = self.ends_after = iterations if iterations > 0 else 0  # noqa: FURB136  max() costs a call
         self.launch_s = launch_s
         self.is_over = False
+        self.is_put_off = False
         self._iteration_s = iteration_s
         self._checkpoint_s = checkpoint_s
         self._boundaries_s: np.ndarray | None = None
         self.train_s = self.iterations * iteration_s
         self.saving_s = checkpoint_s
+        self.saves_each_from = _NEVER
 
     @property
     def end_s(self) -> float:
@@ -76,7 +85,26 @@ class Course:
             done = np.arange(order.from_iteration, order.from_iteration + self.iterations)
             each_s[1:] += self._checkpoint_s * (done[1:] % order.checkpoint_every == 0)
         self._boundaries_s = np.concatenate(([0.0], np.cumsum(each_s)))
-        self.saving_s = float(self._boundaries_s[-1]) - self.train_s + self._checkpoint_s
+        # Sums of floats in different orders may differ by less than nothing.
+        self.saving_s = max(float(self._boundaries_s[-1]) - self.train_s + self._checkpoint_s, 0.0)
+
+    def save_each(self, elapsed_s: float) -> bool:
+        """Write a checkpoint after each iteration from now on, as a machine will go; whether that puts the end off."""
+        if self.saves_each_from != _NEVER or self.ends_after < self.iterations:
+            return False
+        first = max(self.safe_point(elapsed_s), 1)
+        if first >= self.iterations:
+            return False  # the closing checkpoint comes next anyway
+        started, every = self.order.from_iteration, self.order.checkpoint_every
+        if self._boundaries_s is None:
+            self._boundaries_s = np.arange(self.iterations + 1) * self._iteration_s
+        saved = np.arange(started + first, started + self.iterations)
+        is_new = saved % every != 0 if every else np.ones(len(saved), dtype=bool)
+        self._boundaries_s[first + 1 :] += self._checkpoint_s * np.cumsum(is_new)
+        self.saving_s += self._checkpoint_s * int(is_new.sum())
+        self.saves_each_from = started + first
+        self.is_put_off = True
+        return True
 
     def boundary_s(self, iterations: int) -> float:
         """When this many iterations of the segment are complete."""
@@ -96,14 +124,18 @@ class Course:
 
     def durable(self, completed: int, elapsed_s: float) -> int:
         """Iterations of the trial that are durable when the segment breaks now, with `completed` of its iterations done."""
-        first, every = self.order.from_iteration, self.order.checkpoint_every
-        if not every:
-            return first
-        reached = first + completed
-        saved = reached - reached % every
+        first = self.order.from_iteration
+        saved = self._last_saved(first + completed)
         if saved > first and self.boundary_s(saved - first) + self._checkpoint_s > elapsed_s + 1e-9:
-            saved -= every  # that checkpoint is still being written
+            saved = self._last_saved(saved - 1)  # that checkpoint is still being written
         return max(first, saved)
+
+    def _last_saved(self, reached: int) -> int:
+        """The last iteration of the trial up to this one after which a checkpoint within the segment is due, or 0."""
+        if reached >= self.saves_each_from:
+            return reached
+        every = self.order.checkpoint_every
+        return reached - reached % every if every else 0
 
     def safe_point(self, elapsed_s: float) -> int:
         """Iterations of the segment after which it can end if it is told so now."""
@@ -113,10 +145,22 @@ class Course:
 
     def checkpoints_s(self, completed: int, elapsed_s: float) -> float:
         """Seconds spent on checkpoints so far: those within the segment, and the one being written now, if any."""
-        first, every = self.order.from_iteration, self.order.checkpoint_every
-        reached = first + completed
-        is_last_saved = completed == self.ends_after or (completed > 0 and every > 0 and reached % every == 0)
+        reached = self.order.from_iteration + completed
+        is_last_saved = completed == self.ends_after or (completed > 0 and self._last_saved(reached) == reached)
         last_s = min(max(elapsed_s - self.boundary_s(completed), 0.0), self._checkpoint_s) if is_last_saved else 0.0
-        if not every or completed < 2:
-            return last_s
-        return self._checkpoint_s * ((reached - 1) // every - first // every) + last_s
+        return self._checkpoint_s * self._saves_before(reached) + last_s
+
+    def trained_s(self, reached: int) -> float:
+        """Seconds of training up to this iteration of the trial."""
+        first = self.order.from_iteration
+        if reached <= first:
+            return 0.0
+        return self.boundary_s(reached - first) - self.launch_s - self._checkpoint_s * self._saves_before(reached)
+
+    def _saves_before(self, reached: int) -> int:
+        """Checkpoints within the segment that are written before this iteration of the trial is complete."""
+        first, every = self.order.from_iteration, self.order.checkpoint_every
+        if reached < first + 2:
+            return 0
+        regular = max(min(reached, self.saves_each_from) - 1, first)
+        return (regular // every - first // every if every else 0) + max(reached - self.saves_each_from, 0)

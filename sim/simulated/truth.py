@@ -17,12 +17,16 @@ _TRIALS_PER_BLOCK = 256  # one generator per block: building one takes 20 us, dr
 
 
 class Draws:
-    """Random quantities of one run, each from the stream of its own entity, whatever the policy does and when."""
+    """Random quantities of one run, each from the stream of its own entity, whatever the policy does and when.
+
+    Attributes:
+        streams: of the run.
+    """
 
     def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams) -> None:
         self._truth = truth
         self._cloud = cloud
-        self._streams = streams
+        self.streams = streams
         self._blocks: dict[int, np.ndarray] = {}
         self._speedups: dict[tuple[int, int], float] = {}
         self._iteration_s: list[float] = truth.iteration_s.tolist()
@@ -47,10 +51,10 @@ class Draws:
         stragglers = self._truth.stragglers
         iterations = self._truth.scores.shape[1]
         persistent = _log_normal(
-            self._streams.rng("persistent-slowness", block), stragglers.persistent_cv, (_TRIALS_PER_BLOCK, 1)
+            self.streams.rng("persistent-slowness", block), stragglers.persistent_cv, (_TRIALS_PER_BLOCK, 1)
         )
         per_iteration = _log_normal(
-            self._streams.rng("iteration-slowness", block), stragglers.per_iteration_cv, (_TRIALS_PER_BLOCK, iterations)
+            self.streams.rng("iteration-slowness", block), stragglers.per_iteration_cv, (_TRIALS_PER_BLOCK, iterations)
         )
         factors: np.ndarray = persistent * per_iteration
         return factors
@@ -61,26 +65,26 @@ class Draws:
         if rate_per_hour <= 0:
             return math.inf
         nth = self._failures_of_trial[trial] = self._failures_of_trial.get(trial, -1) + 1
-        return float(self._streams.rng("segment-failure", trial, nth).exponential(SECONDS_PER_HOUR / rate_per_hour))
+        return float(self.streams.rng("segment-failure", trial, nth).exponential(SECONDS_PER_HOUR / rate_per_hour))
 
     def queue_s(self, instance: int) -> float:
         """Seconds the provider takes to launch this instance."""
-        return self._cloud.startup.queue.draw_s(self._streams.rng("queue", instance))
+        return self._cloud.startup.queue.draw_s(self.streams.rng("queue", instance))
 
     def init_s(self, instance: int) -> float:
         """Seconds this instance takes to boot."""
-        return self._cloud.startup.init.draw_s(self._streams.rng("init", instance))
+        return self._cloud.startup.init.draw_s(self.streams.rng("init", instance))
 
     def setup_s(self, instance: int) -> float:
         """Seconds this instance takes from the end of its boot to readiness."""
-        return self._cloud.startup.setup.draw_s(self._streams.rng("setup", instance))
+        return self._cloud.startup.setup.draw_s(self.streams.rng("setup", instance))
 
     def instance_lives_s(self, instance: int) -> float:
         """Seconds from launch until this instance is lost; infinite where none is."""
         rate_per_hour = self._cloud.faults.instance_loss_per_hour
         if rate_per_hour <= 0:
             return math.inf
-        return float(self._streams.rng("instance-loss", instance).exponential(SECONDS_PER_HOUR / rate_per_hour))
+        return float(self.streams.rng("instance-loss", instance).exponential(SECONDS_PER_HOUR / rate_per_hour))
 
 
 def _log_normal(rng: np.random.Generator, cv: float, shape: tuple[int, int]) -> np.ndarray:

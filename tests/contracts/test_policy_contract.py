@@ -74,9 +74,13 @@ def test_the_rough_worlds_are_rough():
         for event in facts_of(name):
             outcomes |= {event.outcome} if isinstance(event, SegmentEnded) else set()
             causes |= {event.cause} if isinstance(event, InstanceGone) else set()
+    for name in ("spot machines, two minutes' notice", "spot machines go in waves, without notice"):
+        causes |= {event.cause for event in facts_of(name) if isinstance(event, InstanceGone)}
+    assert "ReclaimNoticed" in {type(event).__name__ for event in facts_of("spot machines, two minutes' notice")}
     refused = {type(event).__name__ for event in facts_of("no capacity beyond two small machines")}
+    refused &= {type(event).__name__ for event in facts_of("no more spot capacity, on demand instead")}
     assert {Outcome.FAILED, Outcome.INSTANCE_GONE, Outcome.COMPLETED} <= outcomes
-    assert GoneCause.LOST in causes
+    assert {GoneCause.LOST, GoneCause.RECLAIMED} <= causes
     assert "InstanceRefused" in refused
 
 

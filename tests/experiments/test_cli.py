@@ -101,7 +101,7 @@ BAD_INPUT = [
     (["--set", "job.trials=257"], "job.trials is 257, but bundle digits-mlp has 1 to 256 configurations"),
     (["--set", "job.deadline_s=20"], "seer: no plan trains 1 configuration to 9 iterations within a deadline of 20 s"),
     (["--set", "job.budget_usd=0.01"], "and a budget of 0.01 USD; the fastest takes"),
-    (["--set", "cloud.market=spot"], "this version rents on-demand machines only"),
+    (["--set", "cloud.market=spot"], "cloud.spot is missing: say how spot machines are taken back"),
     (["--policy", "seer:replan=maybe"], "replan is 'maybe', but must be true or false"),
 ]
 

@@ -131,9 +131,9 @@ def run_of_two_stages(cause=GoneCause.RELEASED):
             TimerFired(60.0, "barrier"),
             commands=[StartSegment(2, 0, ((0, 2),), 2, 6, checkpoint_every=1, restore_from=0)],
         ),
-        # Two of three iterations were durable: a third of the 15 s of training is lost.
+        # Two of three iterations were durable, and the third took 5 s.
         Entry(
-            SegmentEnded(80.0, 0, 2, 5, 4, 0.3, Outcome.FAILED, 3.0, 15.0, 2.0),
+            SegmentEnded(80.0, 0, 2, 5, 4, 0.3, Outcome.FAILED, 3.0, 15.0, 2.0, 5.0),
             commands=[StartSegment(3, 0, ((0, 2),), 4, 6, restore_from=0)],
         ),
         Entry(

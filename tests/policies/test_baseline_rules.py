@@ -156,7 +156,9 @@ def test_the_oracle_is_an_upper_bound(play):
     """Nothing random, all beliefs right: no policy ends with a better score."""
 
     def score_of(policy, **parameters):
-        world = SimpleNamespace(job=PLAIN.job, truth=PLAIN.truth, cloud=PLAIN.cloud, book=PLAIN.price_book, placement="on")
+        world = SimpleNamespace(
+            job=PLAIN.job, truth=PLAIN.truth, cloud=PLAIN.cloud, book=PLAIN.price_book, placement="on"
+        )
         story = play(build(policy, **parameters), world, Streams(0))
         return PLAIN.truth.scores[story.best, story.state.trials[story.best].checkpoint_iteration - 1]
 

@@ -17,6 +17,7 @@ from policies.registry import POLICIES, factory
 from sim.billing import lease_usd
 from sim.controller import Controller
 from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
+from sim.model.capacity import Steps
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from sim.model.errors import InfeasibleJobError
 from sim.model.events import (
@@ -33,8 +34,9 @@ from sim.model.events import (
 from sim.model.node_scaling import AllReduceScaling, Link
 from sim.model.price_series import PriceSeries, combined
 from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Startup, Stragglers, Timings
+from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Spot, Startup, Stragglers, Timings
 from sim.model.protocols import TrialStatus
+from sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
 from sim.model.scaling import LinearScaling, PowerScaling
 from sim.streams import Streams
 
@@ -157,7 +159,8 @@ def rough_worlds(draw, **job):
     faults = Faults(draw(st.sampled_from([0.0, 1.0])) * per_hour, draw(st.sampled_from([0.0, 1.0])) * per_hour)
     scaling = draw(st.sampled_from([LinearScaling(32), PowerScaling(0.7, 32), SLOW_NETWORK]))
     tiny.truth = GroundTruth(scores, np.full(trials, tau), scaling, timings, stragglers)
-    tiny.cloud = CloudTruth(startup, faults, draw(st.sampled_from([None, None, 2])), release_s)
+    capacity = draw(st.sampled_from([{}, {}, {("m", "on-demand"): Steps.constant(2)}]))
+    tiny.cloud = CloudTruth(startup, faults, capacity, release_s)
     tiny.book = PriceBook(
         tiny.book.instance_types,
         billing,
@@ -177,8 +180,40 @@ def rough_worlds(draw, **job):
     return tiny
 
 
+@st.composite
+def markets(draw, tau):
+    """How spot machines are taken back, each after some ten iterations or more."""
+    kind = draw(st.sampled_from(["drawn", "waves", "recorded"]))
+    if kind == "drawn":
+        return Lifetimes(draw(st.sampled_from([10.0, 50.0])) * tau, draw(st.sampled_from([0.6, 1.0, 2.0])))
+    if kind == "waves":
+        return Lifetimes(bulk_per_hour=3600 / (20 * tau), bulk_share=draw(st.sampled_from([0.5, 1.0])), zones=2)
+    there, changes = set(), []
+    for at, node in sorted(draw(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 4)), min_size=1, max_size=12))):
+        changes.append(NodeChange(at * tau, node not in there, str(node)))
+        there ^= {node}
+    return RecordedNodes("drawn", tuple(changes), 100.0 * tau, draw(st.sampled_from([0.0, None])))
+
+
+@st.composite
+def spot_worlds(draw, all_markets=("spot", "mixed")):
+    """Rough worlds on spot machines, with notice or without, and perhaps a quota that rises."""
+    tiny = draw(rough_worlds())
+    tau = float(tiny.truth.iteration_s[0])
+    spot = Spot(draw(markets(tau)), draw(st.sampled_from([0.0, 0.5, 4.0])) * tau)
+    ramp = draw(st.sampled_from([None, None, Steps((0.0, 10.0 * tau), (1, 8))]))
+    tiny.cloud = replace(tiny.cloud, spot=spot, quota=ramp, waits=draw(st.booleans()))
+    fail_over = draw(st.sampled_from([(), (), (("m", "on-demand"),)]))
+    market = draw(st.sampled_from(all_markets))
+    tiny.book = msgspec.structs.replace(tiny.book, market=market, fail_over=fail_over)
+    tiny.profile = replace(tiny.profile, mtbf_s=draw(st.sampled_from([math.inf, 10.0 * tau])))
+    if draw(st.booleans()):
+        tiny.job = msgspec.structs.replace(tiny.job, checkpoint_every="auto")
+    return tiny
+
+
 @settings(max_examples=400)
-@given(rough_worlds(), st.integers(0, 10**6))
+@given(st.one_of(rough_worlds(), spot_worlds()), st.integers(0, 10**6))
 def test_whatever_a_policy_wishes_the_history_is_consistent(play, tiny, seed):
     # `play` checks the state after every fact: GPUs add up, none is held twice, the quota is kept.
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
@@ -195,6 +230,8 @@ def test_whatever_a_policy_wishes_the_history_is_consistent(play, tiny, seed):
             ended.add(event.segment)
             assert durable[event.trial] <= event.checkpoint_iteration <= event.iteration
             assert min(event.launch_s, event.train_s, event.checkpoint_s) >= 0
+            assert 0 <= event.lost_s <= event.train_s
+            assert event.lost_s == 0 or event.outcome != "completed"
             durable[event.trial] = event.checkpoint_iteration
         for order in entry.commands:
             if isinstance(order, StartSegment):
@@ -255,7 +292,7 @@ def segments_of(entries, book):
 
 
 @settings(max_examples=100)
-@given(rough_worlds(), st.integers(0, 10**6))
+@given(st.one_of(rough_worlds(), spot_worlds(all_markets=("spot",))), st.integers(0, 10**6))
 def test_the_bill_is_a_fold_over_the_journal(play, tiny, seed):
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
     assert bill_of(story.entries, tiny.book) == pytest.approx(story.bill_usd, rel=1e-12, abs=1e-12)
@@ -471,11 +508,18 @@ def test_seer_keeps_them_with_any_of_its_mechanisms(play, tiny, mechanisms, dead
     keeps_its_limits("seer", play, tiny, deadline_share, budget_share, **mechanisms)
 
 
+@pytest.mark.parametrize("name", sorted(POLICIES))
+@settings(max_examples=50)
+@given(tiny=spot_worlds(), **limits)
+def test_deadline_and_budget_are_kept_whatever_is_taken_back(play, name, tiny, deadline_share, budget_share):
+    keeps_its_limits(name, play, tiny, deadline_share, budget_share)
+
+
 @settings(max_examples=300)
 @given(tiny=rough_worlds(), budget_share=st.floats(1.5, 20), deadline_share=st.floats(1.5, 20))
 def test_seer_names_a_durable_winner_wherever_machines_and_workers_live(play, tiny, budget_share, deadline_share):
     # Under wrong beliefs and stragglers; where everything may die all the time, nobody can promise a winner.
-    tiny.cloud = replace(tiny.cloud, faults=Faults(), capacity_instances=None)
+    tiny.cloud = replace(tiny.cloud, faults=Faults(), capacity={})
     limited(tiny, deadline_share, budget_share)
     try:
         policy = factory("seer")(tiny.job, tiny.profile, tiny.book, None)

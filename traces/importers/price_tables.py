@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from sim.model.errors import InvalidTraceError
 from sim.model.price_series import PriceSeries
-from sim.model.prices import ON_DEMAND, InstanceType
-from traces.prices import COLUMNS, NOTES, SPOT, START, Offer, load_offers
+from sim.model.prices import ON_DEMAND, SPOT, InstanceType
+from traces.prices import COLUMNS, NOTES, START, Offer, load_offers
 from traces.tables import read_rows
 
 if TYPE_CHECKING:
