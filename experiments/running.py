@@ -191,8 +191,14 @@ class World:
 
     def backend(self) -> SimulatedBackend:
         """The simulated cloud and workers."""
-        cloud = CloudTruth(self.spec.cloud.startup_delays(), self.spec.cloud.fault_rates())
-        return SimulatedBackend(self.truth, cloud, Streams(self.spec.seed))
+        cloud = self.spec.cloud
+        truth = CloudTruth(
+            cloud.startup_delays(),
+            cloud.fault_rates(),
+            slow_nodes=cloud.slow_machines(),
+            contention=cloud.contention(),
+        )
+        return SimulatedBackend(self.truth, truth, Streams(self.spec.seed))
 
     def header(self) -> Header:
         """The first line of this run's journal."""

@@ -1,6 +1,7 @@
 """The simulated backend: orders become SimPy timeouts, timeouts become facts.
 
-One timeout and one fact per segment, its course computed from arrays when it starts and settled where it is cut short.
+One timeout and one fact per segment, its course computed from arrays when it starts and settled where it is cut short. Where
+segments slow each other, `sharing` moves their timeouts as they come and go.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, S
 from sim.model.errors import InputError
 from sim.model.events import GoneCause, InstanceGone, Outcome, ProgressReported, RunStarted, SegmentEnded, TimerFired
 from sim.simulated.cloud import Cloud
+from sim.simulated.sharing import SharedCourses
 from sim.simulated.trainer import Course
 from sim.simulated.truth import Draws
 
@@ -51,6 +53,9 @@ class SimulatedBackend:
         self._scores = truth.scores
         self._varies = truth.stragglers.any
         self._fails = cloud.faults.segment_failure_per_hour > 0
+        self._nodes_differ = cloud.slow_nodes.any
+        self._min_gpus = truth.min_gpus
+        self._shared = SharedCourses(self._env, cloud.contention) if cloud.contention.any else None
 
     def perform(self, command: Command) -> None:
         """Take an order; see `sim.model.protocols.Backend`."""
@@ -84,8 +89,9 @@ class SimulatedBackend:
 
     # Segments.
 
-    def _start(self, order: StartSegment) -> None:
-        env, placement = self._env, order.placement
+    def _course_of(self, order: StartSegment) -> Course:
+        """What the segment will do, if nothing interferes."""
+        placement = order.placement
         if order.until_iteration > self._last_iteration:
             raise InputError(
                 f"trial {order.trial} is to train for {order.until_iteration} iterations, but its curve ends at"
@@ -93,27 +99,47 @@ class SimulatedBackend:
             )
         nodes = len(placement)
         gpus = placement[0][1] if nodes == 1 else sum(count for _, count in placement)
-        course = Course(
-            order,
-            env.now,
-            self._launch_s if order.restore_from is None else self._resume_s,
-            self._draws.iteration_s(order.trial, gpus, nodes),
-            self._checkpoint_s,
-        )
+        if self._min_gpus is not None and gpus < self._min_gpus[order.trial]:
+            raise InputError(
+                f"trial {order.trial} is to train on {gpus} GPU{'s' if gpus > 1 else ''}, but its memory takes at least"
+                f" {self._min_gpus[order.trial]}: the policy's gangs must be no smaller"
+            )
+        iteration_s = self._draws.iteration_s(order.trial, gpus, nodes)
+        if self._nodes_differ:
+            iteration_s *= max(self._draws.node_slowness(instance) for instance, _ in placement)
+        launch_s = self._launch_s if order.restore_from is None else self._resume_s
+        course = Course(order, self._env.now, launch_s, iteration_s, self._checkpoint_s)
         if self._varies or order.checkpoint_every:
-            course.vary(self._draws.slowness(order.trial) if self._varies else None)
+            course.vary(self._draws.slowness(order.trial, gpus) if self._varies else None)
+        return course
+
+    def _start(self, order: StartSegment) -> None:
+        course = self._course_of(order)
         self._courses[order.segment] = course
-        for instance, _ in placement:
+        if self._shared is not None:
+            self._shared.start(course)
+        for instance, _ in order.placement:
             if instance not in self._rented:
                 self._settle(course, Outcome.INSTANCE_GONE)
                 return
-        self._at(course.end_s, course, self._completed)
+        self._when(course.end_s, course, self._completed)
         if order.report_every:
             self._report_next(course, order.from_iteration)
         if self._fails:
             fails_after_s = self._draws.segment_fails_after_s(order.trial)
-            if fails_after_s < course.end_s:
+            if fails_after_s < course.end_s or self._shared is not None:
                 self._at(fails_after_s, course, self._failed)
+
+    def _elapsed_s(self, course: Course) -> float:
+        """How far the course has come, in seconds as it would have taken alone."""
+        return self._env.now - course.started_at_s if self._shared is None else self._shared.own_s(course)
+
+    def _when(self, own_s: float, course: Course, callback: Callable[[simpy.Event], None]) -> None:
+        """Call back once the course has come so far."""
+        if self._shared is None:
+            self._at(max(own_s - (self._env.now - course.started_at_s), 0.0), course, callback)
+        else:
+            self._shared.when(course, own_s, callback)
 
     def _at(self, delay_s: float, course: Course, callback: Callable[[simpy.Event], None]) -> None:
         callbacks = simpy.Timeout(self._env, delay_s, course).callbacks
@@ -127,20 +153,23 @@ class SimulatedBackend:
             return
         order = course.order
         iteration = order.from_iteration + course.iterations
-        self._tell(course, iteration, iteration, _COMPLETED, course.launch_s, course.train_s, course.saving_s)
+        if self._shared is None:
+            self._tell(course, iteration, iteration, _COMPLETED, course.launch_s, course.train_s, course.saving_s)
+        else:
+            self._tell(course, iteration, iteration, _COMPLETED, *self._shared.spent_s(course))
 
     def _end(self, order: EndSegment) -> None:
         """Let the iteration under way finish, write a checkpoint, and end."""
         course = self._courses.get(order.segment)
         if course is None or course.ends_after < course.iterations:
             return  # it has ended, and the order crossed its fact on the way; or it is ending already
-        elapsed_s = self._env.now - course.started_at_s
-        course.ends_after = course.safe_point(elapsed_s)
+        course.ends_after = course.safe_point(self._elapsed_s(course))
         if course.ends_after == 0 < course.iterations:
             self._settle(course, Outcome.ENDED)
         elif course.ends_after < course.iterations:
-            saved_s = course.boundary_s(course.ends_after) + self._checkpoint_s
-            self._at(max(saved_s - elapsed_s, 0.0), course, self._ended)
+            if self._shared is not None:
+                self._shared.shorten(course)
+            self._when(course.checkpoint_span_s(course.ends_after)[1], course, self._ended)
 
     def _ended(self, timeout: simpy.Event) -> None:
         course = cast("Course", timeout.value)
@@ -154,17 +183,20 @@ class SimulatedBackend:
 
     def _settle(self, course: Course, outcome: Outcome) -> None:
         """The segment breaks now; only checkpoints written before are durable."""
-        elapsed_s = self._env.now - course.started_at_s
+        elapsed_s = self._elapsed_s(course)
         completed = min(course.completed(elapsed_s), course.ends_after)
         self._tell_cut(course, completed, course.durable(completed, elapsed_s), outcome)
 
     def _tell_cut(self, course: Course, completed: int, checkpoint_iteration: int, outcome: Outcome) -> None:
         """The segment has not run its full course: say what it spent its time on."""
+        iteration = course.order.from_iteration + completed
+        if self._shared is not None:
+            self._tell(course, iteration, checkpoint_iteration, outcome, *self._shared.spent_s(course))
+            return
         elapsed_s = self._env.now - course.started_at_s
         launch_s = min(elapsed_s, course.launch_s)
         checkpoint_s = course.checkpoints_s(completed, elapsed_s)
         train_s = max(elapsed_s - launch_s - checkpoint_s, 0.0)
-        iteration = course.order.from_iteration + completed
         self._tell(course, iteration, checkpoint_iteration, outcome, launch_s, train_s, checkpoint_s)
 
     def _tell(
@@ -180,6 +212,8 @@ class SimulatedBackend:
         trial, segment = course.order.trial, course.order.segment
         course.is_over = True
         del self._courses[segment]
+        if self._shared is not None:
+            self._shared.end(course)
         score = self._score(trial, iteration)
         self._facts.append(
             SegmentEnded(
@@ -208,8 +242,7 @@ class SimulatedBackend:
         iteration = after_iteration - after_iteration % order.report_every + order.report_every
         if iteration < order.until_iteration:
             due_s = course.boundary_s(iteration - order.from_iteration)
-            elapsed_s = self._env.now - course.started_at_s
-            self._at(max(due_s - elapsed_s, 0.0), course, lambda _: self._report(course, iteration))
+            self._when(due_s, course, lambda _: self._report(course, iteration))
 
     def _report(self, course: Course, iteration: int) -> None:
         order = course.order

@@ -94,6 +94,19 @@ class Course:
             return min(math.floor(trained_s / self._iteration_s + 1e-9), self.iterations)
         return int(np.searchsorted(self._boundaries_s, trained_s * (1 + 1e-12) + 1e-9, side="right")) - 1
 
+    def saves_after(self, completed: int) -> int:
+        """After how many iterations the next checkpoint is written, when so many are complete and saved."""
+        first, every = self.order.from_iteration, self.order.checkpoint_every
+        if not every:
+            return self.ends_after
+        reached = first + completed
+        return min(reached - reached % every + every - first, self.ends_after)
+
+    def checkpoint_span_s(self, iterations: int) -> tuple[float, float]:
+        """When the checkpoint after this many iterations begins and ends."""
+        begins_s = self.boundary_s(iterations)
+        return begins_s, begins_s + self._checkpoint_s
+
     def durable(self, completed: int, elapsed_s: float) -> int:
         """Iterations of the trial that are durable when the segment breaks now, with `completed` of its iterations done."""
         first, every = self.order.from_iteration, self.order.checkpoint_every
