@@ -136,7 +136,7 @@ class StragglerSpec(Section):
         except InvalidTraceError:
             raise
         except InputError as error:
-            raise InputError(f"workload.straggler_cv.{error}") from error
+            raise InputError(f"workload.straggler_cv: {error}") from error
         each = self.per_iteration
         if isinstance(tail, EmpiricalTail):
             if each:
