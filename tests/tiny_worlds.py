@@ -184,7 +184,14 @@ def build_world(
             stragglers,
             np.array(min_gpus) if min_gpus else None,
         ),
-        cloud=CloudTruth(startup, faults, capacity, release_s, slow_nodes or SlowNodes(), contention or Contention()),
+        cloud=CloudTruth(
+            startup,
+            faults,
+            capacity,
+            release_s,
+            slow_nodes=slow_nodes or SlowNodes(),
+            contention=contention or Contention(),
+        ),
         profile=Profile(
             believed_tau or tau, believed_scaling or scaling, Timings(*timings), startup, stragglers, sync_s=sync_s
         ),

@@ -168,7 +168,7 @@ class SimulatedBackend:
             self._settle(course, Outcome.ENDED)
         elif course.ends_after < course.iterations:
             if self._shared is not None:
-                self._shared.shorten(course)
+                self._shared.reschedule_checkpoint(course, course.ends_after - 1)
             self._when(course.checkpoint_span_s(course.ends_after)[1], course, self._ended)
 
     def _ended(self, timeout: simpy.Event) -> None:

@@ -89,9 +89,9 @@ class SharedCourses:
         neighbours.pop(course.order.segment)
         self._adjust(neighbours)
 
-    def shorten(self, course: Course) -> None:
-        """A course now ends earlier: its closing checkpoint comes sooner."""
-        self._save_after(self._clocks[course.order.segment], course.ends_after)
+    def reschedule_checkpoint(self, course: Course, completed: int) -> None:
+        """The course was changed: the next checkpoint after so many iterations comes at another time than it would have."""
+        self._save_after(self._clocks[course.order.segment], course.saves_after(completed))
 
     def own_s(self, course: Course) -> float:
         """How far the course has come, in seconds as it would have taken alone."""
@@ -157,11 +157,13 @@ class SharedCourses:
         """A checkpoint is written when so many iterations of the segment are complete."""
         begins_s, ends_s = clock.course.checkpoint_span_s(iterations)
         if ends_s > begins_s:
-            self.when(clock.course, begins_s, lambda _: self._begin_saving(clock, iterations, ends_s))
+            self.when(clock.course, begins_s, lambda _: self._begin_saving(clock, iterations))
 
-    def _begin_saving(self, clock: _Clock, iterations: int, ends_s: float) -> None:
-        if clock.is_saving:
-            return  # told to end just now, where a checkpoint is written anyway; or a later one of a course cut short
+    def _begin_saving(self, clock: _Clock, iterations: int) -> None:
+        begins_s, ends_s = clock.course.checkpoint_span_s(iterations)
+        if clock.is_saving or begins_s > clock.own_s:
+            # A checkpoint was due here anyway, or this is one of the course as it was before it changed.
+            return
         clock.is_saving = True
         self._writers[clock.course.order.segment] = clock
         self._adjust(self._writers)

@@ -95,7 +95,7 @@ class Course:
         return int(np.searchsorted(self._boundaries_s, trained_s * (1 + 1e-12) + 1e-9, side="right")) - 1
 
     def saves_after(self, completed: int) -> int:
-        """After how many iterations the next checkpoint is written, when so many are complete and saved."""
+        """After how many iterations, more than so many, the next checkpoint is written; 0 where there are none to do."""
         first, every = self.order.from_iteration, self.order.checkpoint_every
         if not every:
             return self.ends_after
