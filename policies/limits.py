@@ -108,7 +108,9 @@ class Limits:
         return granted, (*timer, ScaleTo(granted))
 
     def run(self, view: RunView, trial: TrialId, gpus: int, until_iteration: int) -> RunTrial | None:
-        """The wish to train a trial; None where not even one iteration of it would be durable by the limit."""
+        """The wish to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs."""
+        if gpus < self._profile.min_gpus:
+            return None
         if not self._is_limited:
             return RunTrial(trial, gpus, until_iteration)
         timings = self._profile.timings

@@ -35,7 +35,7 @@ def needing(world, gpus):
 @pytest.mark.parametrize("gpus", [2, 4])
 @pytest.mark.parametrize("name", sorted(POLICIES.keys() - ON_ONE_GPU))
 def test_gangs_are_no_smaller_than_the_memory_takes(name, gpus):
-    parameters = {"gpus_per_trial": gpus} if name in ("sha-elastic", "asha-elastic") else {}
+    parameters = {"gpus_per_trial": gpus} if "gpus_per_trial" in POLICIES[name].parameters else {}
     recording = record(name, factory(name, parameters), needing(worlds()[0], gpus))
     orders = [o for entry in recording.entries for o in entry.commands if isinstance(o, StartSegment)]
     assert orders
@@ -49,7 +49,19 @@ def test_policies_that_train_on_one_gpu_say_so(name):
         record(name, factory(name), needing(worlds()[0], 2))
 
 
-@pytest.mark.parametrize("name", ["sha-elastic", "asha-elastic"])
+@pytest.mark.parametrize("name", ["asha-elastic", "hyperband-fixed", "sha-fixed", "rubberband", "seer"])
+@pytest.mark.parametrize("world", ["lost instances", "no capacity beyond two small machines"])
+def test_gangs_do_not_become_smaller_than_that_where_machines_are_gone(name, world):
+    rough = next(one for one in worlds() if one.name == world)
+    parameters = {"gpus_per_trial": 8} if name == "asha-elastic" else {}
+    recording = record(name, factory(name, parameters), needing(rough, 8))
+    orders = [o for entry in recording.entries for o in entry.commands if isinstance(o, StartSegment)]
+    assert all(sum(count for _, count in order.placement) >= 8 for order in orders)
+    assert bool(orders) == (world == "lost instances")
+    assert recording.controller.is_closed
+
+
+@pytest.mark.parametrize("name", [name for name, entry in POLICIES.items() if "gpus_per_trial" in entry.parameters])
 def test_a_constant_gang_that_is_too_small_names_the_one_that_is_not(name):
     with pytest.raises(InfeasibleJobError, match=f"gpus_per_trial is 1, .*: set {name}:gpus_per_trial=4 or more$"):
         record(name, factory(name), needing(worlds()[0], 3))
