@@ -37,6 +37,8 @@ def describe(bundle: Bundle) -> dict[str, object]:
         "diverged_share": float(np.mean(~np.isfinite(bundle.scores[:, -1]))),
         "rank_correlation": _rank_correlations(bundle),
         "iteration_s": bundle.iteration_s,
+        "evaluate_s": bundle.evaluate_s,
+        "min_gpus": 1 if bundle.min_gpus is None else int(bundle.min_gpus.max()),
         "relative_cost_range": [float(bundle.relative_cost.min()), float(bundle.relative_cost.max())],
         "launch_s": timings.launch_s if timings else None,
         "checkpoint_s": timings.checkpoint_s if timings else None,

@@ -258,6 +258,8 @@ def print_bundle(described: Mapping[str, Any]) -> None:
         "diverged": _share(described["diverged_share"]),
         "Spearman of early with final ranks": ", ".join(correlations),
         "cost of an iteration": f"{_number(described['iteration_s'])} s on 1 GPU, times {_number(low)} to {_number(high)}",
+        "evaluation, of that": f"{_number(described['evaluate_s'])} s on 1 GPU, whatever the gang",
+        "GPUs for its memory": f"at least {described['min_gpus']}",
         "launch, checkpoint": f"{_number(described['launch_s'])} s, {_number(described['checkpoint_s'])} s",
         "stragglers (cv)": f"{_number(described['straggler_persistent_cv'])} persistent, "
         f"{_number(described['straggler_per_iteration_cv'])} per iteration",

@@ -1,4 +1,4 @@
-"""What placement cost a run, as a fold over its journal. Imports sim.journal and sim.model.
+"""What placement cost a run, as a fold over its journal. Imports sim.journal, sim.model and traces.
 
 A gang is spread if it is on more machines than it needs. A gang never waits for GPUs of one machine, so fragmentation shows as
 spreading, and as idle GPUs of machines that cannot be given back, which are in the ledger. A trial migrates if it goes on from
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sim.model.commands import StartSegment
 from sim.model.events import SegmentEnded
 from sim.model.node_scaling import PlacedTableScaling
+from traces.terms import EvaluatedScaling
 
 if TYPE_CHECKING:
     from sim.journal import Entry
@@ -85,10 +86,11 @@ class PlacementAccount:
     def _end(self, event: SegmentEnded) -> None:
         gang = self._gangs.pop(event.segment)
         sums, scaling = self._sums, self.scaling
+        training = scaling.training if isinstance(scaling, EvaluatedScaling) else scaling
         trained_gpu_s = event.train_s * gang.gpus
         if gang.is_migrated:
             sums["migration_gpu_s"] += event.launch_s * gang.gpus
-        if isinstance(scaling, PlacedTableScaling) and not scaling.is_measured(gang.gpus, gang.nodes):
+        if isinstance(training, PlacedTableScaling) and not training.is_measured(gang.gpus, gang.nodes):
             sums["unmeasured_gpu_s"] += trained_gpu_s
         needed = self._needed(gang.gpus)
         if gang.nodes > needed:

@@ -22,7 +22,8 @@ from policies.planning.plan import Terms
 from policies.planning.rubberband_search import rubberband_plan
 from policies.planning.static import static_plan
 from sim.model.errors import InputError
-from sim.model.profile import Profile, Stragglers, Timings
+from sim.model.profile import Stragglers, Timings
+from traces import WorkloadTerms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from policies.planning.plan import Plan
     from policies.planning.spaces import Space
     from sim.model.job import TuningJob
+    from sim.model.profile import Profile
 
 Planner: TypeAlias = Literal["static", "rubberband", "frontier", "all"]
 NAIVE_GPUS = (1, 2, 4, 8)
@@ -73,14 +75,16 @@ def planning_profile(spec: RunSpec) -> Profile:
             raise InputError(f"workload.{key} is missing: without workload.bundle it must be given")
     assert overrides.iteration_s is not None
     assert overrides.scaling is not None
-    return Profile(
-        overrides.iteration_s * (1 + errors.iteration_s_error),
-        errors.scaling_believed(overrides.scaling),
+    terms = WorkloadTerms(
+        overrides.iteration_s,
+        overrides.scaling,
         overrides.timings(None) or Timings(),
-        cloud.startup_delays(),
         overrides.stragglers or Stragglers(),
         cloud.sync_s,
+        evaluate_s=overrides.evaluate_s or 0.0,
+        min_gpus=overrides.min_gpus,
     )
+    return terms.profile(cloud.startup_delays(), errors)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 Imports the sections of a spec, sim.model, traces, and pydantic. A spec is immutable, can be written back as the YAML it came
 from, and has a digest that is equal for equal runs. Every error is one `InputError` that names the key.
 
-Beyond the documented keys there are `cloud.faults: {instance_loss_per_hour, segment_failure_per_hour}` and
-`job.checkpoint_every`.
+Beyond the documented keys there are `cloud.faults: {instance_loss_per_hour, segment_failure_per_hour}`,
+`cloud.slow_nodes: {share, slowdown, cv}`, `cloud.interference`, `cloud.store_writers`, `workload.evaluate_s`,
+`workload.min_gpus` and `job.checkpoint_every`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from experiments.spec_spot import SpotSpec, StepPairs, pair_form, pool_named, st
 from sim.model.errors import InputError
 from sim.model.price_series import PriceSeries
 from sim.model.prices import MIXED, ON_DEMAND, SECONDS_PER_HOUR, SPOT, InstanceType, PriceBook
-from sim.model.profile import CloudTruth, Delay, Faults, Startup
+from sim.model.profile import CloudTruth, Contention, Delay, Faults, SlowNodes, Startup
 from sim.placement import PlacementRule  # noqa: TC001  pydantic reads the annotations when the program runs
 from traces import load_offers, offer_named, shipped_offers, startup_of
 
@@ -128,6 +128,14 @@ class FaultsSpec(Section):
     segment_failure_per_hour: NotNegative = 0.0
 
 
+class SlowNodesSpec(Section):
+    """How machines differ in speed; see `sim.model.profile.SlowNodes`."""
+
+    share: NotNegative = 0.0
+    slowdown: NotNegative = 1.0
+    cv: NotNegative = 0.0
+
+
 def _placement_form(value: object) -> object:
     """YAML reads on and off as true and false."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
@@ -163,6 +171,9 @@ class CloudSpec(Section):
     head_node: str | None = None
     head_node_usd_per_hour: NotNegative | None = None
     data: DataSpec | None = None
+    slow_nodes: SlowNodesSpec | None = None
+    interference: NotNegative | None = None
+    store_writers: Annotated[Number, Field(gt=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -256,6 +267,8 @@ class CloudSpec(Section):
             quota=None if self.quota_ramp is None else steps_of("cloud.quota_ramp", self.quota_ramp),
             waits=self.when_refused == "wait",
             spot=None if self.spot is None else self.spot.truth(),
+            slow_nodes=self.slow_machines(),
+            contention=self.contention(),
         )
 
     def believed_mtbf_s(self) -> float:
@@ -317,6 +330,22 @@ class CloudSpec(Section):
     def fault_rates(self) -> Faults:
         """What breaks."""
         return Faults(self.faults.instance_loss_per_hour, self.faults.segment_failure_per_hour)
+
+    def slow_machines(self) -> SlowNodes:
+        """How machines differ in speed.
+
+        Raises:
+            InputError: the share or the slowdown is out of range.
+        """
+        slow = self.slow_nodes
+        try:
+            return SlowNodes() if slow is None else SlowNodes(slow.share, slow.slowdown, slow.cv)
+        except InputError as error:
+            raise InputError(f"cloud.{error}") from error
+
+    def contention(self) -> Contention:
+        """How what runs side by side slows each other."""
+        return Contention(self.interference or 0.0, self.store_writers)
 
 
 def _fold_in(cloud: dict[str, Any], section: str, keys: tuple[str, ...]) -> None:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serial
 
 from experiments.spec_file import policy_mapping
 from policies.registry import entry_named, factory
-from sim.model.errors import InputError
+from sim.model.errors import InputError, InvalidTraceError
 from sim.model.job import TuningJob
 from sim.model.profile import Stragglers
-from traces import Overrides, ProfileErrors, scaling_of
+from sim.model.spread import EmpiricalTail
+from traces import Overrides, ProfileErrors, scaling_of, tail_of
 
 if TYPE_CHECKING:
     from sim.model.job import Direction
@@ -111,12 +112,46 @@ class JobSpec(Section):
         )
 
 
+def _tail_form(value: object) -> object:
+    """Keys as text, as in JSON, so that a spec read back has the same digest."""
+    if isinstance(value, dict):
+        return {str(key): _tail_form(numbers) for key, numbers in value.items()}
+    return value
+
+
 class StragglerSpec(Section):
-    """Spread of an iteration's duration; a plain number is `per_iteration`."""
+    """Spread of an iteration's duration; a plain number is `per_iteration`.
+
+    `tail` is the shape of the part drawn anew, as `traces.tail_of` takes it; what was measured has a spread of its own, so that
+    `per_iteration` is left out. `per` says what it is drawn for: the gang (where it is left out), or each worker of it.
+    """
 
     persistent: NotNegative = 0.0
     per_iteration: NotNegative = 0.0
-    tail: Literal["lognormal"] = "lognormal"
+    tail: Annotated[str | dict[str, Any], BeforeValidator(_tail_form)] = "lognormal"
+    per: Literal["gang", "worker"] | None = None
+
+    def stragglers(self) -> Stragglers:
+        """The same in the words of `sim`.
+
+        Raises:
+            InputError: the tail is unknown or malformed, or `per_iteration` is given beside a measured one.
+        """
+        try:
+            tail = tail_of(self.tail)
+        except InvalidTraceError:
+            raise
+        except InputError as error:
+            raise InputError(f"workload.straggler_cv: {error}") from error
+        each = self.per_iteration
+        if isinstance(tail, EmpiricalTail):
+            if each:
+                raise InputError(
+                    f"workload.straggler_cv.per_iteration is {each:g}, but the tail was measured, with a spread of"
+                    f" {tail.cv:.3g}: leave one of them out"
+                )
+            each = tail.cv
+        return Stragglers(self.persistent, each, tail, is_per_worker=self.per == "worker")
 
 
 class ProfileSpec(Section):
@@ -153,6 +188,8 @@ class WorkloadSpec(Section):
     bundle: str | None = None
     scaling: Annotated[str | dict[str, Any] | None, BeforeValidator(_scaling_form)] = None
     iteration_s: Annotated[Number, Field(gt=0)] | None = None
+    evaluate_s: NotNegative | None = None
+    min_gpus: Annotated[Count, Field(ge=1)] | None = None
     straggler_cv: Annotated[StragglerSpec | None, BeforeValidator(_straggler_form)] = None
     profile: ProfileSpec = ProfileSpec()
 
@@ -160,14 +197,15 @@ class WorkloadSpec(Section):
         """What replaces the bundle's own numbers.
 
         Raises:
-            InputError: the scaling is unknown or malformed.
+            InputError: the scaling or the tail of the stragglers is unknown or malformed.
         """
-        spread = self.straggler_cv
         return Overrides(
             iteration_s=self.iteration_s,
             scaling=None if self.scaling is None else scaling_of(cast("str", self.scaling)),
             rescale_s=rescale_s,
-            stragglers=None if spread is None else Stragglers(spread.persistent, spread.per_iteration),
+            stragglers=None if self.straggler_cv is None else self.straggler_cv.stragglers(),
+            evaluate_s=self.evaluate_s,
+            min_gpus=self.min_gpus,
         )
 
 

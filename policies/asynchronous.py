@@ -72,6 +72,7 @@ class AsynchronousPolicy:
         limits: of the run.
         instances: machines to begin with.
         gpus_per_trial: size of the gangs.
+        min_gpus: no gang is smaller, even where the provider has too few machines for one.
         gpus_per_instance: of the machines.
         admission: start only what its end still fits before the limit, and give idle machines back; None for a fixed
             cluster that starts whatever can make one iteration durable.
@@ -84,6 +85,7 @@ class AsynchronousPolicy:
         *,
         instances: int,
         gpus_per_trial: int = 1,
+        min_gpus: int = 1,
         gpus_per_instance: int = 1,
         admission: Admission | None = None,
     ) -> None:
@@ -91,6 +93,7 @@ class AsynchronousPolicy:
         self._limits = limits
         self._instances = instances
         self._gang = gpus_per_trial
+        self._least_gang = min_gpus
         self._gpus_per_instance = gpus_per_instance
         self._admission = admission
         self._tasks: dict[TrialId, Task] = {}
@@ -156,8 +159,8 @@ class AsynchronousPolicy:
         return self._shrink(view) or (() if view.running_trials else (FinishRun(self._limits.best(view)),))
 
     def _gang_held(self, view: RunView) -> int:
-        """The gang's size, or less where the provider has too few machines for one."""
-        return min(self._gang, max(live_instances(view), 1) * self._gpus_per_instance)
+        """The gang's size, or less where the provider has too few machines for one, and its memory takes no more."""
+        return max(min(self._gang, max(live_instances(view), 1) * self._gpus_per_instance), self._least_gang)
 
     def _next_admitted(self, view: RunView, *, is_idle: bool) -> Task | None:
         while True:

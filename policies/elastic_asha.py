@@ -58,6 +58,7 @@ def asha_elastic(
         Limits(job, profile, price_book),
         instances=cluster.instances,
         gpus_per_trial=gpus_per_trial,
+        min_gpus=profile.min_gpus,
         gpus_per_instance=terms.gpus_per_instance,
         admission=Admission(partial(_lasts_s, terms, gpus_per_trial)),
     )

@@ -45,10 +45,9 @@ def sha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.r
         The paper has no machines; how survivors share them, and n and m, are ours.
     """
     terms = Terms.of(job, profile, price_book)
-    counts = range(1, price_book.max_instances + 1)
 
     def cheapest(stages: Sequence[Stage]) -> Plan | None:
-        plans = (plan_on_cluster(stages, count, terms) for count in counts)
+        plans = (plan_on_cluster(stages, count, terms) for count in terms.cluster_sizes)
         return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
 
     found = largest(job, terms, cheapest)
@@ -73,8 +72,8 @@ def sha_fixed_naive(
     free = replace(terms, budget_usd=math.inf)
 
     def on_time(stages: Sequence[Stage]) -> Plan | None:
-        plan = plan_on_cluster(stages, instances, free)
-        return plan if terms.are_kept_by(plan) else None
+        plan = plan_on_cluster(stages, instances, free) if instances in terms.cluster_sizes else None
+        return plan if plan is not None and terms.are_kept_by(plan) else None
 
     found = largest(job, free, on_time)
     if found is None:

@@ -50,7 +50,7 @@ def hyperband_fixed(
     """
     terms = Terms.of(job, profile, price_book)
     sized = []
-    for count in range(1, price_book.max_instances + 1):
+    for count in terms.cluster_sizes:
         schedule = Schedule(job, terms, count)
         sizes = schedule.sizes()
         trials = sum(sizes)

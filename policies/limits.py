@@ -131,7 +131,9 @@ class Limits:
         return self._pools.market_of(rungs_left) != self._pools.market
 
     def run(self, view: RunView, trial: TrialId, gpus: int, until_iteration: int) -> RunTrial | None:
-        """The wish to train a trial; None where not even one iteration of it would be durable by the limit."""
+        """The wish to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs."""
+        if gpus < self._profile.min_gpus:
+            return None
         every = self._checkpoint_every(gpus)
         if not self._is_limited:
             return RunTrial(trial, gpus, until_iteration, checkpoint_every=every)

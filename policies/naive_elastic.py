@@ -10,7 +10,7 @@ from policies.planning.estimate import estimate
 from policies.planning.plan import Allocation, Terms
 from policies.sha import run_plan
 from policies.sizing import infeasible, largest
-from sim.model.errors import InputError
+from sim.model.errors import InfeasibleJobError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,12 @@ def check_gang(name: str, gpus_per_trial: int, terms: Terms) -> None:
 
     Raises:
         InputError: the gang is larger than the scaling is known for, or than the quota.
+        InfeasibleJobError: it does not hold every configuration in its memory.
     """
-    limit = min(terms.profile.scaling.max_gpus, terms.max_gpus)
-    if not 1 <= gpus_per_trial <= limit:
-        raise InputError(f"{name}: gpus_per_trial is {gpus_per_trial}, but must be between 1 and {limit}")
+    if not 1 <= gpus_per_trial <= terms.largest_gang:
+        raise InputError(f"{name}: gpus_per_trial is {gpus_per_trial}, but must be between 1 and {terms.largest_gang}")
+    if gpus_per_trial < terms.profile.min_gpus:
+        raise InfeasibleJobError(
+            f"{name}: gpus_per_trial is {gpus_per_trial}, but the memory of a configuration takes {terms.profile.min_gpus} GPUs"
+            f" (min_gpus): set {name}:gpus_per_trial={terms.gang_sizes[0]} or more"
+        )

@@ -34,11 +34,10 @@ def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: n
         The paper has neither machines nor limits; n, m and the gangs are ours.
     """
     terms = Terms.of(job, profile, price_book)
-    counts = range(1, price_book.max_instances + 1)
 
     def cheapest(trials: int) -> Plan | None:
         stages = (Stage(trials, job.max_iterations, job.max_iterations),)
-        plans = (plan_on_cluster(stages, count, terms) for count in counts)
+        plans = (plan_on_cluster(stages, count, terms) for count in terms.cluster_sizes)
         return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
 
     most = rungs(job)[0].trials

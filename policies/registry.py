@@ -23,11 +23,16 @@ from policies.random_search import random_fixed
 from policies.rubberband import rubberband
 from policies.seer import seer
 from policies.seer_staged import seer_staged
-from sim.model.errors import InputError
+from sim.model.errors import InfeasibleJobError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy as np
+
+    from sim.model.job import TuningJob
+    from sim.model.prices import PriceBook
+    from sim.model.profile import Profile
     from sim.model.protocols import Policy, PolicyFactory
 
 
@@ -40,12 +45,14 @@ class Entry:
         summary: one line for listings.
         needs_truth: it is handed the true curves as `scores`, and so is an upper bound and not a tuner.
         switches: parameters, as `name=value`, that switch one of its mechanisms the other way.
+        on_one_gpu: it trains configurations on one GPU each, all or at first.
     """
 
     build: Callable[..., Policy]  # the keyword parameters differ by policy and are checked by `factory`
     summary: str
     needs_truth: bool = False
     switches: tuple[str, ...] = ()
+    on_one_gpu: bool = False
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -85,13 +92,19 @@ POLICIES: Mapping[str, Entry] = {
     ),
     "sha-fixed": Entry(sha_fixed, "successive halving on the best fixed cluster"),
     "sha-fixed-naive": Entry(sha_fixed_naive, "successive halving on floor(B / cT) machines held for all of T"),
-    "asha-fixed": Entry(asha_fixed, "ASHA on the best fixed cluster"),
-    "asha-fixed-naive": Entry(asha_fixed_naive, "ASHA on floor(B / cT) machines held for all of T"),
+    "asha-fixed": Entry(asha_fixed, "ASHA on the best fixed cluster", on_one_gpu=True),
+    "asha-fixed-naive": Entry(asha_fixed_naive, "ASHA on floor(B / cT) machines held for all of T", on_one_gpu=True),
     "asha-elastic": Entry(asha_elastic, "ASHA, elastic, a constant number of GPUs per trial, with admission control"),
-    "asha-stopping-fixed": Entry(asha_stopping_fixed, "ASHA that stops instead of pausing, on the best fixed cluster"),
-    "pasha-fixed": Entry(pasha_fixed, "PASHA: ASHA whose highest rung rises on demand, on the best fixed cluster"),
+    "asha-stopping-fixed": Entry(
+        asha_stopping_fixed, "ASHA that stops instead of pausing, on the best fixed cluster", on_one_gpu=True
+    ),
+    "pasha-fixed": Entry(
+        pasha_fixed, "PASHA: ASHA whose highest rung rises on demand, on the best fixed cluster", on_one_gpu=True
+    ),
     "hyperband-fixed": Entry(hyperband_fixed, "Hyperband, brackets back to back, on the best fixed cluster"),
-    "hypersched-fixed": Entry(hypersched_fixed, "HyperSched: ever more GPUs for the best trials, on a fixed cluster"),
+    "hypersched-fixed": Entry(
+        hypersched_fixed, "HyperSched: ever more GPUs for the best trials, on a fixed cluster", on_one_gpu=True
+    ),
     "random-fixed": Entry(random_fixed, "random search, every configuration to R, on the best fixed cluster"),
     "one-cut": Entry(one_cut, "many configurations for a few iterations, the best one to R, elastic"),
     "elasticflow": Entry(elasticflow, "ElasticFlow's rule: minimum shares by T, spare GPUs by marginal speed-up"),
@@ -141,4 +154,21 @@ def factory(name: str, parameters: Mapping[str, Any] | None = None) -> PolicyFac
             hint = f"did you mean {near[0]!r}? Its" if near else "its"
             allowed = ", ".join(known) or "none"
             raise InputError(f"policy {name} has no parameter {parameter!r}; {hint} parameters: {allowed}")
-    return partial(entry.build, **(parameters or {}))
+    build = partial(entry.build, **(parameters or {}))
+    return partial(_on_one_gpu, name, build) if entry.on_one_gpu else build
+
+
+def _on_one_gpu(
+    name: str,
+    build: PolicyFactory,
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,
+) -> Policy:
+    if profile.min_gpus > 1:
+        raise InfeasibleJobError(
+            f"{name}: trains a configuration on one GPU, but its memory takes {profile.min_gpus} (min_gpus); policies with"
+            " larger gangs are, among others, sha-fixed, asha-elastic with gpus_per_trial, and seer"
+        )
+    return build(job, profile, price_book, rng)

@@ -126,9 +126,11 @@ def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:
 
 def _constant_plan(stages: Sequence[Stage], terms: Terms, live_instances: int, *, is_resumed: bool) -> Plan | None:
     """On a cluster that does not change: of the size that is there, or of any where none is there."""
-    counts = [live_instances] if live_instances else range(1, terms.price_book.max_instances + 1)
+    counts = [live_instances] if live_instances else terms.cluster_sizes
     plans = [
-        plan_on_cluster(stages, count, terms, live_instances=live_instances, is_resumed=is_resumed) for count in counts
+        plan_on_cluster(stages, count, terms, live_instances=live_instances, is_resumed=is_resumed)
+        for count in counts
+        if count in terms.cluster_sizes
     ]
     return _best_of(plans, terms)
 

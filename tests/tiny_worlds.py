@@ -25,7 +25,18 @@ from sim.model.events import (
 from sim.model.job import TuningJob
 from sim.model.price_series import combined
 from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Startup, Stragglers, Timings
+from sim.model.profile import (
+    CloudTruth,
+    Contention,
+    Delay,
+    Faults,
+    GroundTruth,
+    Profile,
+    SlowNodes,
+    Startup,
+    Stragglers,
+    Timings,
+)
 from sim.model.scaling import LinearScaling
 from sim.runner import run
 from sim.simulated import SimulatedBackend
@@ -159,6 +170,9 @@ def build_world(
     believed_tau=None,
     believed_scaling=None,
     placement="on",
+    slow_nodes=None,
+    contention=None,
+    min_gpus=None,
     **job,
 ):
     """A literal world: 1 USD per machine and second, billed as used, iterations of 10 s, machines of 4 GPUs at once.
@@ -177,8 +191,25 @@ def build_world(
         capacity = {("m", "on-demand"): Steps.constant(capacity)}
     return SimpleNamespace(
         job=TuningJob(trials=len(curves), **job),
-        truth=GroundTruth(curves, np.full(len(curves), tau), scaling, Timings(*timings), stragglers),
-        cloud=CloudTruth(startup, faults, capacity or {}, release_s, quota_ramp, waits, spot),
+        truth=GroundTruth(
+            curves,
+            np.full(len(curves), tau),
+            scaling,
+            Timings(*timings),
+            stragglers,
+            np.array(min_gpus) if min_gpus else None,
+        ),
+        cloud=CloudTruth(
+            startup,
+            faults,
+            capacity or {},
+            release_s,
+            quota_ramp,
+            waits,
+            spot,
+            slow_nodes=slow_nodes or SlowNodes(),
+            contention=contention or Contention(),
+        ),
         profile=Profile(
             believed_tau or tau,
             believed_scaling or scaling,

@@ -20,6 +20,7 @@ from traces.scaling_fit import ScalingFit, fit_scaling
 from traces.scaling_inline import inline_of
 from traces.scaling_tables import DecreasingScalingWarning, MeasuredTable
 from traces.startup import startup_names, startup_of
+from traces.stragglers import tail_of
 from traces.synthetic import synthetic_bundle, tiny_bundle
 from traces.terms import Overrides, ProfileErrors, WorkloadTerms
 
@@ -51,5 +52,6 @@ __all__ = [
     "startup_names",
     "startup_of",
     "synthetic_bundle",
+    "tail_of",
     "tiny_bundle",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,9 @@ class Bundle:
         sha256: digest of its files.
         test_scores: of the same shape as `scores`, or None where none were recorded.
         seconds: of the same shape, recorded seconds of each iteration, or None.
-        iteration_s: seconds per iteration on one GPU at relative cost 1; None where nothing was timed.
+        iteration_s: seconds per iteration on one GPU at relative cost 1, evaluation included; None where nothing was timed.
+        evaluate_s: the part of it that is evaluation, or None.
+        min_gpus: (trials,) int >= 1, the smallest gang that holds each in its memory; None for one GPU everywhere.
         timings: launch, checkpoint and rescale; None where nothing was timed.
         stragglers: spread of an iteration's duration, or None.
         scaling: speed-up by gang, or None.
@@ -88,6 +90,8 @@ class Bundle:
     test_scores: np.ndarray | None = None
     seconds: np.ndarray | None = None
     iteration_s: float | None = None
+    evaluate_s: float | None = None
+    min_gpus: np.ndarray | None = None
     timings: Timings | None = None
     stragglers: Stragglers | None = None
     scaling: Scaling | None = None
@@ -99,7 +103,7 @@ class Bundle:
     notes: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for array in (self.scores, self.test_scores, self.seconds, self.relative_cost):
+        for array in (self.scores, self.test_scores, self.seconds, self.relative_cost, self.min_gpus):
             if array is not None:
                 array.setflags(write=False)
 
@@ -140,10 +144,24 @@ class Bundle:
             raise self._lacks("scaling")
         if timings is None:
             raise self._lacks("timings")
-        stragglers = overrides.stragglers or self.stragglers or Stragglers()
         provenance = self._provenance(overrides)
         provenance["scaling"] = "; ".join(filter(None, (provenance["scaling"], kind_phrase(scaling))))
-        return WorkloadTerms(iteration_s, scaling, timings, stragglers, sync_s, provenance)
+        return WorkloadTerms(
+            iteration_s,
+            scaling,
+            timings,
+            overrides.stragglers or self.stragglers or Stragglers(),
+            sync_s,
+            provenance,
+            self._evaluate_s(iteration_s) if overrides.evaluate_s is None else overrides.evaluate_s,
+            overrides.min_gpus,
+        )
+
+    def _evaluate_s(self, iteration_s: float) -> float:
+        """Its share of an iteration that takes so long: other hardware changes both alike."""
+        if self.evaluate_s is None or self.iteration_s is None:
+            return 0.0
+        return self.evaluate_s / self.iteration_s * iteration_s
 
     def lacking(self) -> dict[str, str]:
         """What a run needs and the bundle does not record, and the key of the spec that supplies each."""
@@ -160,12 +178,18 @@ class Bundle:
             "timings": self._stated("timings", "launch_s"),
             "stragglers": self._stated("straggler", "straggler.persistent_cv") if self.stragglers else "assumed: none",
         }
+        if self.evaluate_s is not None:
+            stated["evaluate_s"] = self._stated("evaluate_s")
+        if self.min_gpus is not None:
+            stated["min_gpus"] = self._stated("min_gpus")
         timed = (overrides.launch_s, overrides.checkpoint_s, overrides.rescale_s)
         given = {
             "iteration_s": overrides.iteration_s is not None,
             "scaling": overrides.scaling is not None,
             "timings": any(seconds is not None for seconds in timed),
             "stragglers": overrides.stragglers is not None,
+            "evaluate_s": overrides.evaluate_s is not None,
+            "min_gpus": overrides.min_gpus is not None,
         }
         return stated | {key: "assumed: set by the run" for key, is_given in given.items() if is_given}
 
@@ -181,7 +205,13 @@ class Bundle:
         self.require_covers(job)
         rows = self.draw(job.trials, seed)
         iteration_s = terms.iteration_s * self.relative_cost[rows]
-        return GroundTruth(self.scores[rows], iteration_s, terms.scaling, terms.timings, terms.stragglers)
+        scaling = terms.of_iteration(terms.scaling)
+        min_gpus = self.min_gpus
+        if terms.min_gpus is not None:
+            min_gpus = np.full(self.trials, terms.min_gpus) if terms.min_gpus > 1 else None
+        if min_gpus is not None:
+            min_gpus = min_gpus[rows]
+        return GroundTruth(self.scores[rows], iteration_s, scaling, terms.timings, terms.stragglers, min_gpus)
 
     def require_covers(self, job: TuningJob) -> None:
         """Accept a job whose trials can be read from these curves to their ends.
@@ -205,20 +235,17 @@ class Bundle:
         """What an operator measured: the terms, averaged over the bundle's configurations, as wrong as asked for.
 
         To an operator, configurations that differ in cost look like trials that are persistently slow or fast, so their
-        spread is part of the profile's persistent one.
+        spread is part of the profile's persistent one. The least gang is that of the largest configuration.
         """
-        errors = errors or ProfileErrors()
         mean_cost = float(self.relative_cost.mean())
-        mean_s = terms.iteration_s * mean_cost
         cost_cv = float(self.relative_cost.std()) / mean_cost
         persistent_cv = math.sqrt((1 + terms.stragglers.persistent_cv**2) * (1 + cost_cv**2) - 1)
-        return Profile(
-            iteration_s=mean_s * (1.0 + errors.iteration_s_error),
-            scaling=errors.scaling_believed(terms.scaling),
-            timings=terms.timings,
-            startup=startup or Startup(),
-            stragglers=Stragglers(persistent_cv, terms.stragglers.per_iteration_cv),
-            sync_s=terms.sync_s,
+        believed = terms.profile(startup, errors, mean_cost=mean_cost)
+        if terms.min_gpus is None and self.min_gpus is not None:
+            believed = replace(believed, min_gpus=int(self.min_gpus.max()))
+        return replace(
+            believed,
+            stragglers=replace(terms.stragglers, persistent_cv=persistent_cv),
             family=self.family or self.name,
             is_prefix_schedule=self.schedule == "constant",
         )
@@ -263,6 +290,8 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle
         test_scores=curves.test_scores,
         seconds=curves.seconds,
         iteration_s=_iteration_s(header, curves),
+        evaluate_s=_evaluate_s(folder / "bundle.yaml", header, curves),
+        min_gpus=configured.min_gpus if (configured.min_gpus > 1).any() else None,
         timings=_timings(folder / "bundle.yaml", header),
         stragglers=_stragglers(header),
         scaling=_scaling(folder, header),
@@ -302,6 +331,14 @@ def _iteration_s(header: Header, curves: Curves) -> float | None:
     if header.iteration_s is not None or curves.seconds is None:
         return header.iteration_s
     return float(np.nanmean(curves.seconds))
+
+
+def _evaluate_s(file: Path, header: Header, curves: Curves) -> float | None:
+    iteration_s = _iteration_s(header, curves)
+    if header.evaluate_s is not None and (iteration_s is None or header.evaluate_s >= iteration_s):
+        problem = f"is a part of the iteration, and so must be less than iteration_s, which is {iteration_s}"
+        raise InvalidTraceError(file, problem, column="evaluate_s")
+    return header.evaluate_s
 
 
 def _timings(file: Path, header: Header) -> Timings | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("trial", "iteration", "score")
 _OPTIONAL_COLUMNS = ("test_score", "seconds")
+_NO_HYPERPARAMETERS = ("trial", "relative_cost", "min_gpus")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +33,13 @@ class Configurations:
         labels: (trials,) int; the `trial` of each row, as the curves name it.
         configurations: hyperparameters of each row.
         relative_cost: (trials,) float > 0; cost of an iteration, 1 where the file says nothing.
+        min_gpus: (trials,) int >= 1; the smallest gang that holds it in its memory, 1 where the file says nothing.
     """
 
     labels: np.ndarray
     configurations: Sequence[Configuration]
     relative_cost: np.ndarray
+    min_gpus: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +60,21 @@ class Curves:
 def read_configurations(path: Path) -> Configurations:
     """The rows of a configs.csv.
 
-    A column becomes int, float or bool where every cell that is not empty reads as one, and str otherwise; an empty
-    cell is None.
+    `trial`, `relative_cost` and `min_gpus` are no hyperparameters. A column becomes int, float or bool where every cell that is
+    not empty reads as one, and str otherwise; an empty cell is None.
 
     Raises:
-        InvalidTraceError: a trial appears twice or is no whole number, or a relative cost is not positive.
+        InvalidTraceError: a trial appears twice or is no whole number, a relative cost is not positive, or min_gpus is no whole
+            number of at least 1.
     """
     rows = read_rows(path, ("trial",))
-    names = [name for name in rows[0].cells if name not in {"trial", "relative_cost"}]
+    names = [name for name in rows[0].cells if name not in _NO_HYPERPARAMETERS]
     columns = {name: _scalars([row.cells[name] for row in rows]) for name in names}
     return Configurations(
         labels=_labels(rows),
         configurations=[{name: columns[name][i] for name in names} for i in range(len(rows))],
         relative_cost=_relative_cost(rows),
+        min_gpus=_min_gpus(rows),
     )
 
 
@@ -87,6 +92,12 @@ def _relative_cost(rows: Sequence[Row]) -> np.ndarray:
     if "relative_cost" not in rows[0].cells:
         return np.ones(len(rows))
     return np.array([row.positive_number("relative_cost") for row in rows])
+
+
+def _min_gpus(rows: Sequence[Row]) -> np.ndarray:
+    if "min_gpus" not in rows[0].cells:
+        return np.ones(len(rows), dtype=np.int64)
+    return np.array([row.whole_number("min_gpus", 1) for row in rows], dtype=np.int64)
 
 
 def _truth_value(text: str) -> bool:

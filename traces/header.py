@@ -44,6 +44,7 @@ class Header(msgspec.Struct, frozen=True):
     family: str | None = None
     schedule: str | None = None
     iteration_s: _Positive | None = None
+    evaluate_s: _NotNegative | None = None
     launch_s: _NotNegative | None = None
     checkpoint_s: _NotNegative | None = None
     rescale_s: _NotNegative | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sim.model.errors import InputError
-from sim.model.profile import Stragglers, Timings
+from sim.model.profile import Profile, Startup, Stragglers, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +28,13 @@ class Overrides:
 
     Attributes:
         iteration_s: seconds per iteration on one GPU of a configuration whose relative cost is 1.
-        scaling: speed-up by gang.
+        evaluate_s: the part of it that one GPU evaluates, whatever the gang; left out, as large a share as the bundle's.
+        scaling: speed-up of training by gang.
         launch_s: starting the workers of a trial that has not run before.
         checkpoint_s: writing one durable checkpoint.
         rescale_s: checkpoint and launch together. Given alone, for a bundle without timings, all of it is the launch.
         stragglers: spread of an iteration's duration.
+        min_gpus: the smallest gang that holds a configuration in its memory, for all of them.
     """
 
     iteration_s: float | None = None
@@ -41,6 +43,8 @@ class Overrides:
     checkpoint_s: float | None = None
     rescale_s: float | None = None
     stragglers: Stragglers | None = None
+    evaluate_s: float | None = None
+    min_gpus: int | None = None
 
     def timings(self, own: Timings | None) -> Timings | None:
         """The timings that result; None where neither this nor the bundle has any."""
@@ -64,10 +68,12 @@ class WorkloadTerms:
 
     Attributes:
         iteration_s: seconds per iteration on one GPU of a configuration whose relative cost is 1.
-        scaling: true speed-up by gang.
+        scaling: true speed-up of training by gang.
         sync_s: seconds a barrier between stages takes.
-        provenance: for iteration_s, scaling, timings and stragglers: `measured`, `published`, `assumed` or `unstated`,
-            then free text.
+        provenance: for iteration_s, scaling, timings and stragglers, and for evaluate_s and min_gpus where there are any:
+            `measured`, `published`, `assumed` or `unstated`, then free text.
+        evaluate_s: the part of iteration_s that one GPU evaluates while the rest of the gang waits.
+        min_gpus: the smallest gang that holds any configuration in its memory; None for what the bundle says of each.
     """
 
     iteration_s: float
@@ -76,10 +82,37 @@ class WorkloadTerms:
     stragglers: Stragglers = field(default_factory=Stragglers)
     sync_s: float = 0.0
     provenance: Mapping[str, str] = field(default_factory=dict)
+    evaluate_s: float = 0.0
+    min_gpus: int | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.iteration_s) and self.iteration_s > 0):
             raise InputError(f"workload.iteration_s is {self.iteration_s}, but must be a positive number")
+        if not 0 <= self.evaluate_s < self.iteration_s:
+            raise InputError(
+                f"workload.evaluate_s is {self.evaluate_s}, but it is a part of the iteration, and so must be at least 0 and"
+                f" less than {self.iteration_s}"
+            )
+
+    def of_iteration(self, scaling: Scaling) -> Scaling:
+        """The speed-up of a whole iteration where this is that of training."""
+        return EvaluatedScaling(scaling, self.evaluate_s / self.iteration_s) if self.evaluate_s else scaling
+
+    def profile(
+        self, startup: Startup | None = None, errors: ProfileErrors | None = None, *, mean_cost: float = 1.0
+    ) -> Profile:
+        """What an operator believes of configurations with this mean relative cost, as wrong as asked for."""
+        errors = errors or ProfileErrors()
+        scaling = self.of_iteration(errors.scaling_believed(self.scaling))
+        return Profile(
+            iteration_s=self.iteration_s * mean_cost * (1.0 + errors.iteration_s_error),
+            scaling=WaitingScaling(scaling, self.stragglers) if self.stragglers.is_per_worker else scaling,
+            timings=self.timings,
+            startup=startup or Startup(),
+            stragglers=self.stragglers,
+            sync_s=self.sync_s,
+            min_gpus=self.min_gpus or 1,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,3 +152,38 @@ class MisjudgedScaling:
     def speedup(self, gpus: int, nodes: int = 1) -> float:
         """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
         return max(1.0 + (self.true.speedup(gpus, nodes) - 1.0) * (1.0 + self.error), LEAST_SPEEDUP)
+
+
+@dataclass(frozen=True)
+class EvaluatedScaling:
+    """The speed-up of an iteration of which a share, the evaluation, runs on one GPU while the others wait."""
+
+    training: Scaling
+    evaluated_share: float
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang the speed-up of training is known for."""
+        return self.training.max_gpus
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        share = self.evaluated_share
+        return 1.0 / ((1.0 - share) / self.training.speedup(gpus, nodes) + share)
+
+
+@dataclass(frozen=True)
+class WaitingScaling:
+    """The speed-up as it comes out on average where each iteration waits for the slowest of the gang's workers."""
+
+    scaling: Scaling
+    stragglers: Stragglers
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang it is known for."""
+        return self.scaling.max_gpus
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        return self.scaling.speedup(gpus, nodes) / self.stragglers.gang_factor(gpus)

@@ -92,15 +92,15 @@ def gap_to_bound(plan: Plan, terms: Terms) -> float:
 
 def _gangs(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:
     """(seconds, GPU-seconds of all trials) for every size of gang, placed as well as it can be."""
-    most = min(terms.profile.scaling.max_gpus, terms.max_gpus)
-    seconds = ((p, terms.segment_s(stage.iterations, p, is_first=is_first)) for p in range(1, most + 1))
+    sizes = range(terms.profile.min_gpus, terms.largest_gang + 1)
+    seconds = ((p, terms.segment_s(stage.iterations, p, is_first=is_first)) for p in sizes)
     return [(each_s, stage.trials * p * each_s) for p, each_s in seconds]
 
 
 def _functions(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:
     """(seconds, price of all trials) for every size of gang."""
-    most = min(terms.profile.scaling.max_gpus, terms.max_gpus)
-    seconds = ((p, terms.segment_s(stage.iterations, p, is_first=is_first)) for p in range(1, most + 1))
+    sizes = range(terms.profile.min_gpus, terms.largest_gang + 1)
+    seconds = ((p, terms.segment_s(stage.iterations, p, is_first=is_first)) for p in sizes)
     return [(each_s, stage.trials * function_usd(terms, p, each_s)) for p, each_s in seconds]
 
 

@@ -121,8 +121,7 @@ class _Search:
         """Constant clusters: the walk prices each stage alone, and so does not see what the whole of them costs."""
         if self._is_resumed:
             return []
-        counts = range(1, self._terms.price_book.max_instances + 1)
-        return [plan_on_cluster(self._stages, count, self._terms) for count in counts]
+        return [plan_on_cluster(self._stages, count, self._terms) for count in self._terms.cluster_sizes]
 
     def _plan(self, choices: Sequence[Option]) -> Plan:
         return self._estimate([choice.allocation for choice in choices])

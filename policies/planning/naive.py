@@ -22,7 +22,7 @@ def naive_plan(
 
     Machines follow the need of each stage; where the quota is smaller than a stage, its trials take turns.
     """
-    if not 1 <= gpus_per_trial <= min(terms.profile.scaling.max_gpus, terms.max_gpus):
+    if not terms.profile.min_gpus <= gpus_per_trial <= terms.largest_gang:
         return None
     most = terms.max_gpus // gpus_per_trial
     gangs = (min(stage.trials, most) for stage in stages)

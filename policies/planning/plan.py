@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from sim.model.errors import InfeasibleJobError
 from sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
@@ -84,6 +85,14 @@ class Terms:
     data_gb: float = 0.0
     ingress_usd_per_gb: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.profile.min_gpus > 1 and not self.gang_sizes:
+            raise InfeasibleJobError(
+                f"a configuration needs {self.profile.min_gpus} GPUs for its memory (min_gpus), but no gang of so many fills or"
+                f" divides machines of {self.gpus_per_instance}: the scaling is known for {self.profile.scaling.max_gpus} GPUs,"
+                f" the quota holds {self.max_gpus}"
+            )
+
     @classmethod
     def of(cls, job: TuningJob, profile: Profile, price_book: PriceBook) -> Terms:
         """The terms of a job; absent limits are infinite, and a plan ends a moment before the run must.
@@ -122,6 +131,16 @@ class Terms:
     def max_gpus(self) -> int:
         """GPUs of the whole quota."""
         return self.price_book.max_instances * self.gpus_per_instance
+
+    @property
+    def largest_gang(self) -> int:
+        """GPUs of the largest gang that can be had: the scaling is known for it, and the quota holds it."""
+        return min(self.profile.scaling.max_gpus, self.max_gpus)
+
+    @property
+    def cluster_sizes(self) -> range:
+        """Numbers of machines a fixed cluster may have: the least gang fits, and the quota holds them."""
+        return range(-(-self.gang_sizes[0] // self.gpus_per_instance), self.price_book.max_instances + 1)
 
     @property
     def usd_per_s(self) -> float:
@@ -166,7 +185,8 @@ class Terms:
     def gang_sizes(self) -> tuple[int, ...]:
         """Gangs worth planning: they fill whole machines or divide one, and each is faster than all smaller ones.
 
-        Measured speed-ups fall in places; beyond its peak a gang only costs more.
+        None is smaller than the memory of the configurations takes. Measured speed-ups fall in places; beyond its peak a gang
+        only costs more.
         """
         whole = self.gpus_per_instance
         return self._rising(lambda gpus: whole % gpus == 0 or gpus % whole == 0)
@@ -174,7 +194,7 @@ class Terms:
     def _rising(self, is_allowed: Callable[[int], bool]) -> tuple[int, ...]:
         sizes: list[int] = []
         fastest = 0.0
-        for gpus in range(1, min(self.profile.scaling.max_gpus, self.max_gpus) + 1):
+        for gpus in range(self.profile.min_gpus, self.largest_gang + 1):
             speedup = self.speedup(gpus)
             if is_allowed(gpus) and speedup > fastest:
                 sizes.append(gpus)

@@ -25,10 +25,11 @@ WARM_STARTS = (1, 2, 3, 4)
 def fair_levels(trials: int, terms: Terms) -> list[Allocation]:
     """What a stage may be given when every trial gets the same share, smallest first.
 
-    x GPUs with x mod trials = 0 (gangs of x / trials), or trials mod x = 0 (waves of trials / x at one GPU each).
+    x GPUs with x mod trials = 0 (gangs of x / trials), or trials mod x = 0 (waves of trials / x at one GPU each, or at as many
+    as the memory takes at least).
     """
-    whole = terms.gpus_per_instance
-    waves = [Allocation(trials, gpus, 1, whole) for gpus in range(1, trials) if trials % gpus == 0]
+    whole, least = terms.gpus_per_instance, terms.gang_sizes[0]
+    waves = [Allocation(trials, gangs * least, least, whole) for gangs in range(1, trials) if trials % gangs == 0]
     gangs = [Allocation(trials, trials * size, size, whole) for size in terms.gang_sizes]
     return [level for level in waves + gangs if level.gpus <= terms.max_gpus]
 

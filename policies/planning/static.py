@@ -41,7 +41,7 @@ def static_plan(stages: Sequence[Stage], terms: Terms, *, makespan: Makespan = "
         makespan: what must be within the deadline; see `policies.planning.frontier.frontier`.
     """
     planned = estimator(stages, terms, makespan)
-    plans = (planned(_on_cluster(stages, count, terms)) for count in range(1, terms.price_book.max_instances + 1))
+    plans = (planned(_on_cluster(stages, count, terms)) for count in terms.cluster_sizes)
     on_time = [plan for plan in plans if plan.promised_s <= terms.deadline_s]
     return min(on_time, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
 

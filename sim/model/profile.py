@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sim.model.errors import InputError
+from sim.model.spread import LOG_NORMAL, EmpiricalTail, Tail, slowest_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,23 +146,36 @@ class Startup:
 
 @dataclass(frozen=True)
 class Stragglers:
-    """Spread of an iteration's duration, log-normal with mean 1 (coefficients of variation).
+    """Spread of an iteration's duration, as coefficients of variation of two factors with mean 1.
 
     Attributes:
-        persistent_cv: a factor that stays with a trial.
-        per_iteration_cv: a factor drawn anew for each iteration.
+        persistent_cv: of a log-normal factor that stays with a trial.
+        per_iteration_cv: of a factor drawn anew for each iteration; that of an empirical tail follows from it.
+        tail: shape of the factor drawn anew.
+        is_per_worker: it is drawn for each GPU of a gang, and the iteration ends with the slowest; else for the gang as a
+            whole, as a scaling that was measured on gangs has waited for the slowest already.
     """
 
     persistent_cv: float = 0.0
     per_iteration_cv: float = 0.0
+    tail: Tail = LOG_NORMAL
+    is_per_worker: bool = False
 
     def __post_init__(self) -> None:
         _require_seconds(persistent_cv=self.persistent_cv, per_iteration_cv=self.per_iteration_cv)
+        if isinstance(self.tail, EmpiricalTail) and self.per_iteration_cv != self.tail.cv:
+            raise InputError(
+                f"per_iteration_cv is {self.per_iteration_cv}, but what was measured has {self.tail.cv}: leave one out"
+            )
 
     @property
     def any(self) -> bool:
         """Whether durations vary at all."""
         return self.persistent_cv > 0 or self.per_iteration_cv > 0
+
+    def gang_factor(self, gpus: int) -> float:
+        """Mean factor on an iteration of a gang of this size: above 1 where it waits for the slowest of its workers."""
+        return slowest_mean(self.tail, self.per_iteration_cv, gpus) if self.is_per_worker else 1.0
 
 
 @dataclass(frozen=True)
@@ -183,16 +197,69 @@ class Faults:
 
 
 @dataclass(frozen=True)
+class SlowNodes:
+    """Machines that train slower than others, for as long as they live. A gang runs at the pace of its slowest node [ours].
+
+    Attributes:
+        share: of all machines that are slow.
+        slowdown: factor on the duration of an iteration on such a machine, at least 1.
+        cv: coefficient of variation of a log-normal factor with mean 1 that every machine has besides.
+    """
+
+    share: float = 0.0
+    slowdown: float = 1.0
+    cv: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_seconds(cv=self.cv)
+        if not 0 <= self.share <= 1:
+            raise InputError(f"slow_nodes.share is {self.share}, but must be between 0 and 1")
+        if not (math.isfinite(self.slowdown) and self.slowdown >= 1):
+            raise InputError(f"slow_nodes.slowdown is {self.slowdown}, but must be a number >= 1")
+
+    @property
+    def any(self) -> bool:
+        """Whether machines differ at all."""
+        return self.cv > 0 or (self.share > 0 and self.slowdown > 1)
+
+
+@dataclass(frozen=True)
+class Contention:
+    """How what runs side by side slows each other; linear, which is our own model and no measurement [ours].
+
+    Attributes:
+        per_gang: each other gang on a node lengthens launch and training by this share (processor, loader, disk); a gang on
+            several nodes goes at the pace of the fullest.
+        store_writers: checkpoints that the store takes at full speed at a time; more share its bandwidth equally. None for
+            any number.
+    """
+
+    per_gang: float = 0.0
+    store_writers: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_seconds(interference=self.per_gang)
+        if self.store_writers is not None and not (math.isfinite(self.store_writers) and self.store_writers > 0):
+            raise InputError(f"store_writers is {self.store_writers}, but must be a positive number")
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is slowed at all."""
+        return self.per_gang > 0 or self.store_writers is not None
+
+
+@dataclass(frozen=True)
 class Profile:
     """What an operator could have measured: all that policies and planners know of workload and cloud.
 
     Attributes:
-        iteration_s: mean seconds per iteration on one GPU (tau in the papers).
-        scaling: believed speed-up (lambda).
+        iteration_s: mean seconds per iteration on one GPU (tau in the papers), evaluation included.
+        scaling: believed speed-up of a whole iteration (lambda), evaluation and waiting for the slowest worker included.
         sync_s: seconds a barrier between stages takes (collecting and ranking).
         mtbf_s: mean seconds for which a spot machine is held until it is taken back; infinite where none is, or none is known.
         family: what the workload is known as; a curve model fitted on it is not used. Empty for none.
         is_prefix_schedule: whether a shorter run follows the same curve (a constant learning rate), so that R may be lowered.
+        min_gpus: no configuration needs a larger gang for its memory.
     """
 
     iteration_s: float
@@ -204,8 +271,11 @@ class Profile:
     family: str = ""
     is_prefix_schedule: bool = False
     mtbf_s: float = math.inf
+    min_gpus: int = 1
 
     def __post_init__(self) -> None:
+        if self.min_gpus < 1:
+            raise InputError(f"min_gpus is {self.min_gpus}, but must be at least 1")
         if not (math.isfinite(self.iteration_s) and self.iteration_s > 0):
             raise InputError(f"iteration_s is {self.iteration_s}, but must be a positive number")
         if not self.mtbf_s > 0:
@@ -219,8 +289,9 @@ class GroundTruth:
 
     Attributes:
         scores: (trials, iterations) float; `scores[t, k]` after k + 1 iterations, not finite where the run diverged.
-        iteration_s: (trials,) float; mean seconds per iteration on one GPU.
-        scaling: true speed-up.
+        iteration_s: (trials,) float; mean seconds per iteration on one GPU, evaluation included.
+        scaling: true speed-up of a whole iteration, evaluation included.
+        min_gpus: (trials,) int; the smallest gang that holds each in its memory. None where one GPU holds all.
     """
 
     scores: np.ndarray
@@ -228,6 +299,7 @@ class GroundTruth:
     scaling: Scaling
     timings: Timings = Timings()
     stragglers: Stragglers = Stragglers()
+    min_gpus: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -256,6 +328,8 @@ class CloudTruth:
             no limit below the price book's.
         waits: whether a request for which there is no capacity now waits for it; else it is refused at once.
         spot: how spot machines are taken back; None where they never are.
+        slow_nodes: how machines differ in speed.
+        contention: how gangs and checkpoints slow each other.
     """
 
     startup: Startup = Startup()
@@ -265,3 +339,5 @@ class CloudTruth:
     quota: Steps | None = None
     waits: bool = False
     spot: Spot | None = None
+    slow_nodes: SlowNodes = SlowNodes()
+    contention: Contention = Contention()

@@ -1,6 +1,7 @@
 """The simulated backend: orders become SimPy timeouts, timeouts become facts.
 
-One timeout and one fact per segment, its course computed from arrays when it starts and settled where it is cut short.
+One timeout and one fact per segment, its course computed from arrays when it starts and settled where it is cut short. Where
+segments slow each other, `sharing` moves their timeouts as they come and go.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sim.model.events import (
     TimerFired,
 )
 from sim.simulated.cloud import Cloud
+from sim.simulated.sharing import SharedCourses
 from sim.simulated.trainer import Course
 from sim.simulated.truth import Draws
 
@@ -67,6 +69,9 @@ class SimulatedBackend:
         self._scores = truth.scores
         self._varies = truth.stragglers.any
         self._fails = cloud.faults.segment_failure_per_hour > 0
+        self._nodes_differ = cloud.slow_nodes.any
+        self._min_gpus = truth.min_gpus
+        self._shared = SharedCourses(self._env, cloud.contention) if cloud.contention.any else None
 
     def perform(self, command: Command) -> None:
         """Take an order; see `sim.model.protocols.Backend`."""
@@ -100,8 +105,9 @@ class SimulatedBackend:
 
     # Segments.
 
-    def _start(self, order: StartSegment) -> None:
-        env, placement = self._env, order.placement
+    def _course_of(self, order: StartSegment) -> Course:
+        """What the segment will do, if nothing interferes."""
+        placement = order.placement
         if order.until_iteration > self._last_iteration:
             raise InputError(
                 f"trial {order.trial} is to train for {order.until_iteration} iterations, but its curve ends at"
@@ -109,27 +115,47 @@ class SimulatedBackend:
             )
         nodes = len(placement)
         gpus = placement[0][1] if nodes == 1 else sum(count for _, count in placement)
-        course = Course(
-            order,
-            env.now,
-            self._launch_s if order.restore_from is None else self._resume_s,
-            self._draws.iteration_s(order.trial, gpus, nodes),
-            self._checkpoint_s,
-        )
+        if self._min_gpus is not None and gpus < self._min_gpus[order.trial]:
+            raise InputError(
+                f"trial {order.trial} is to train on {gpus} GPU{'s' if gpus > 1 else ''}, but its memory takes at least"
+                f" {self._min_gpus[order.trial]}: the policy's gangs must be no smaller"
+            )
+        iteration_s = self._draws.iteration_s(order.trial, gpus, nodes)
+        if self._nodes_differ:
+            iteration_s *= max(self._draws.node_slowness(instance) for instance, _ in placement)
+        launch_s = self._launch_s if order.restore_from is None else self._resume_s
+        course = Course(order, self._env.now, launch_s, iteration_s, self._checkpoint_s)
         if self._varies or order.checkpoint_every:
-            course.vary(self._draws.slowness(order.trial) if self._varies else None)
+            course.vary(self._draws.slowness(order.trial, gpus) if self._varies else None)
+        return course
+
+    def _start(self, order: StartSegment) -> None:
+        course = self._course_of(order)
         self._courses[order.segment] = course
-        for instance, _ in placement:
+        if self._shared is not None:
+            self._shared.start(course)
+        for instance, _ in order.placement:
             if instance not in self._rented:
                 self._settle(course, Outcome.INSTANCE_GONE)
                 return
-        self._at(course.end_s, course, self._completed)
+        self._when(course.end_s, course, self._completed)
         if order.report_every:
             self._report_next(course, order.from_iteration)
         if self._fails:
             fails_after_s = self._draws.segment_fails_after_s(order.trial)
-            if fails_after_s < course.end_s:
+            if fails_after_s < course.end_s or self._shared is not None:
                 self._at(fails_after_s, course, self._failed)
+
+    def _elapsed_s(self, course: Course) -> float:
+        """How far the course has come, in seconds as it would have taken alone."""
+        return self._env.now - course.started_at_s if self._shared is None else self._shared.own_s(course)
+
+    def _when(self, own_s: float, course: Course, callback: Callable[[simpy.Event], None]) -> None:
+        """Call back once the course has come so far."""
+        if self._shared is None:
+            self._at(max(own_s - (self._env.now - course.started_at_s), 0.0), course, callback)
+        else:
+            self._shared.when(course, own_s, callback)
 
     def _at(self, delay_s: float, course: Course, callback: Callable[[simpy.Event], None]) -> None:
         callbacks = simpy.Timeout(self._env, delay_s, course).callbacks
@@ -146,20 +172,23 @@ class SimulatedBackend:
             return
         order = course.order
         iteration = order.from_iteration + course.iterations
-        self._tell(course, iteration, iteration, _COMPLETED, course.launch_s, course.train_s, course.saving_s)
+        if self._shared is None:
+            self._tell(course, iteration, iteration, _COMPLETED, course.launch_s, course.train_s, course.saving_s)
+        else:
+            self._tell(course, iteration, iteration, _COMPLETED, *self._shared.spent_s(course))
 
     def _end(self, order: EndSegment) -> None:
         """Let the iteration under way finish, write a checkpoint, and end."""
         course = self._courses.get(order.segment)
         if course is None or course.ends_after < course.iterations:
             return  # it has ended, and the order crossed its fact on the way; or it is ending already
-        elapsed_s = self._env.now - course.started_at_s
-        course.ends_after = course.safe_point(elapsed_s)
+        course.ends_after = course.safe_point(self._elapsed_s(course))
         if course.ends_after == 0 < course.iterations:
             self._settle(course, Outcome.ENDED)
         elif course.ends_after < course.iterations:
-            saved_s = course.boundary_s(course.ends_after) + self._checkpoint_s
-            self._at(max(saved_s - elapsed_s, 0.0), course, self._ended)
+            if self._shared is not None:
+                self._shared.reschedule_checkpoint(course, course.ends_after - 1)
+            self._when(course.checkpoint_span_s(course.ends_after)[1], course, self._ended)
 
     def _ended(self, timeout: simpy.Event) -> None:
         course = cast("Course", timeout.value)
@@ -173,7 +202,7 @@ class SimulatedBackend:
 
     def _settle(self, course: Course, outcome: Outcome) -> None:
         """The segment breaks now; only checkpoints written before are durable."""
-        elapsed_s = self._env.now - course.started_at_s
+        elapsed_s = self._elapsed_s(course)
         completed = min(course.completed(elapsed_s), course.ends_after)
         durable = course.durable(completed, elapsed_s)
         self._tell_cut(course, completed, durable, outcome, kept_s=course.trained_s(durable))
@@ -188,10 +217,15 @@ class SimulatedBackend:
         kept_s: float = math.inf,
     ) -> None:
         """The segment has not run its full course: say what it spent its time on, and what of its training was in vain."""
-        elapsed_s = self._env.now - course.started_at_s
+        elapsed_s = self._elapsed_s(course)
         launch_s = min(elapsed_s, course.launch_s)
         checkpoint_s = course.checkpoints_s(completed, elapsed_s)
         train_s = max(elapsed_s - launch_s - checkpoint_s, 0.0)
+        if self._shared is not None:
+            alone_s = train_s
+            launch_s, train_s, checkpoint_s = self._shared.spent_s(course)
+            # What was in vain slowed down like the rest: when within the segment others came and went is not kept.
+            kept_s = min(kept_s, alone_s) * train_s / alone_s if alone_s > 0 else train_s
         iteration = course.order.from_iteration + completed
         lost_s = max(train_s - kept_s, 0.0)
         self._tell(course, iteration, checkpoint_iteration, outcome, launch_s, train_s, checkpoint_s, lost_s)
@@ -210,6 +244,8 @@ class SimulatedBackend:
         trial, segment = course.order.trial, course.order.segment
         course.is_over = True
         del self._courses[segment]
+        if self._shared is not None:
+            self._shared.end(course)
         score = self._score(trial, iteration)
         self._facts.append(
             SegmentEnded(
@@ -239,15 +275,14 @@ class SimulatedBackend:
         iteration = after_iteration - after_iteration % order.report_every + order.report_every
         if iteration < order.until_iteration:
             due_s = course.boundary_s(iteration - order.from_iteration)
-            elapsed_s = self._env.now - course.started_at_s
-            self._at(max(due_s - elapsed_s, 0.0), course, lambda _: self._report(course, iteration))
+            self._when(due_s, course, lambda _: self._report(course, iteration))
 
     def _report(self, course: Course, iteration: int) -> None:
         order = course.order
         if course.is_over or iteration - order.from_iteration >= course.ends_after:
             return
         due_s = course.boundary_s(iteration - order.from_iteration)
-        if course.saves_each_from < iteration and due_s > self._env.now - course.started_at_s + 1e-6:
+        if course.saves_each_from < iteration and due_s > self._elapsed_s(course) + 1e-6:
             self._report_next(course, iteration - 1)  # checkpoints before the end of a machine have put it off
             return
         self._facts.append(
@@ -272,9 +307,11 @@ class SimulatedBackend:
         """The workers on it hear it as well, and save what they can."""
         self._facts.append(ReclaimNoticed(self._env.now, instance, gone_at_s))
         for course in self._courses_on(instance):
-            elapsed_s = self._env.now - course.started_at_s
+            elapsed_s = self._elapsed_s(course)
             if course.save_each(elapsed_s):
-                self._at(max(course.end_s - elapsed_s, 0.0), course, self._completed)
+                if self._shared is not None:
+                    self._shared.reschedule_checkpoint(course, course.completed(elapsed_s))
+                self._when(course.end_s, course, self._completed)
 
     def _instance_gone(self, instance: InstanceId, cause: GoneCause) -> None:
         self._cut_gangs(instance, Outcome.INSTANCE_GONE)

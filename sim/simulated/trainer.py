@@ -122,6 +122,18 @@ class Course:
             return min(math.floor(trained_s / self._iteration_s + 1e-9), self.iterations)
         return int(np.searchsorted(self._boundaries_s, trained_s * (1 + 1e-12) + 1e-9, side="right")) - 1
 
+    def saves_after(self, completed: int) -> int:
+        """After how many iterations, more than so many, the next checkpoint is written; 0 where there are none to do."""
+        first, every = self.order.from_iteration, self.order.checkpoint_every
+        reached = first + completed
+        regular = reached - reached % every + every if every else _NEVER
+        return min(regular - first, max(reached + 1, self.saves_each_from) - first, self.ends_after)
+
+    def checkpoint_span_s(self, iterations: int) -> tuple[float, float]:
+        """When the checkpoint after this many iterations begins and ends."""
+        begins_s = self.boundary_s(iterations)
+        return begins_s, begins_s + self._checkpoint_s
+
     def durable(self, completed: int, elapsed_s: float) -> int:
         """Iterations of the trial that are durable when the segment breaks now, with `completed` of its iterations done."""
         first = self.order.from_iteration

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.model.prices import SECONDS_PER_HOUR
+from sim.model.spread import LOG_NORMAL
 
 if TYPE_CHECKING:
     from sim.model.profile import CloudTruth, GroundTruth
@@ -27,7 +28,8 @@ class Draws:
         self._truth = truth
         self._cloud = cloud
         self.streams = streams
-        self._blocks: dict[int, np.ndarray] = {}
+        self._blocks: dict[tuple[int, int], np.ndarray] = {}
+        self._node_slowness: dict[int, float] = {}
         self._speedups: dict[tuple[int, int], float] = {}
         self._iteration_s: list[float] = truth.iteration_s.tolist()
         self._failures_of_trial: dict[int, int] = {}
@@ -39,25 +41,37 @@ class Draws:
             speedup = self._speedups[gpus, nodes] = self._truth.scaling.speedup(gpus, nodes)
         return self._iteration_s[trial] / speedup
 
-    def slowness(self, trial: int) -> np.ndarray:
-        """(iterations,) factor on the duration of each iteration of the trial, mean 1."""
+    def slowness(self, trial: int, gpus: int) -> np.ndarray:
+        """(iterations,) factor on the duration of each iteration of the trial on a gang of this size."""
         block, row = divmod(trial, _TRIALS_PER_BLOCK)
-        factors = self._blocks.get(block)
+        workers = gpus if self._truth.stragglers.is_per_worker else 1
+        factors = self._blocks.get((block, workers))
         if factors is None:
-            factors = self._blocks[block] = self._draw_block(block)
+            factors = self._blocks[block, workers] = self._draw_block(block, workers)
         return np.asarray(factors[row])
 
-    def _draw_block(self, block: int) -> np.ndarray:
-        stragglers = self._truth.stragglers
-        iterations = self._truth.scores.shape[1]
-        persistent = _log_normal(
-            self.streams.rng("persistent-slowness", block), stragglers.persistent_cv, (_TRIALS_PER_BLOCK, 1)
-        )
-        per_iteration = _log_normal(
-            self.streams.rng("iteration-slowness", block), stragglers.per_iteration_cv, (_TRIALS_PER_BLOCK, iterations)
-        )
-        factors: np.ndarray = persistent * per_iteration
-        return factors
+    def _draw_block(self, block: int, workers: int) -> np.ndarray:
+        """(trials, iterations) what stays with each trial, times the slowest of its workers in each iteration."""
+        stragglers, streams = self._truth.stragglers, self.streams
+        shape = (_TRIALS_PER_BLOCK, self._truth.scores.shape[1])
+        factors = stragglers.tail.draw(streams.rng("iteration-slowness", block), stragglers.per_iteration_cv, shape)
+        for worker in range(1, workers):
+            rng = streams.rng("iteration-slowness", block, worker)
+            np.maximum(factors, stragglers.tail.draw(rng, stragglers.per_iteration_cv, shape), out=factors)
+        rng = streams.rng("persistent-slowness", block)
+        persistent = LOG_NORMAL.draw(rng, stragglers.persistent_cv, (_TRIALS_PER_BLOCK, 1))
+        return persistent * factors
+
+    def node_slowness(self, instance: int) -> float:
+        """Factor on the duration of every iteration on this machine."""
+        slowness = self._node_slowness.get(instance)
+        if slowness is None:
+            slow = self._cloud.slow_nodes
+            rng = self.streams.rng("node-slowness", instance)
+            slowness = slow.slowdown if rng.random() < slow.share else 1.0
+            slowness *= LOG_NORMAL.draw(rng, slow.cv, (1, 1)).item()
+            self._node_slowness[instance] = slowness
+        return slowness
 
     def segment_fails_after_s(self, trial: int) -> float:
         """Seconds until the next segment of this trial fails; infinite where nothing fails."""
@@ -85,10 +99,3 @@ class Draws:
         if rate_per_hour <= 0:
             return math.inf
         return float(self.streams.rng("instance-loss", instance).exponential(SECONDS_PER_HOUR / rate_per_hour))
-
-
-def _log_normal(rng: np.random.Generator, cv: float, shape: tuple[int, int]) -> np.ndarray:
-    if cv == 0:
-        return np.ones(shape)
-    variance = math.log1p(cv**2)
-    return rng.lognormal(-variance / 2, math.sqrt(variance), shape)

@@ -16,6 +16,7 @@ from sim.model.events import Outcome, RunStarted, SegmentEnded
 from sim.model.node_scaling import OnMachines, PlacedTableScaling
 from sim.model.scaling import LinearScaling
 from traces import DecreasingScalingWarning, synthetic_bundle
+from traces.terms import EvaluatedScaling
 
 TABLE = PlacedTableScaling({(1, 1): 1.0, (2, 1): 2.0, (2, 2): 1.5, (4, 1): 4.0, (4, 2): 2.0})
 
@@ -56,6 +57,13 @@ def test_a_gang_that_needs_several_machines_is_not_spread_on_them():
 
 def test_what_the_table_did_not_measure_is_counted():
     found = account_of(Entry(RunStarted(0.0), commands=[start(0, 0, ((0, 3),))]), Entry(end(0, 0)))
+    assert found == {"segments": 1, "unmeasured_gpu_s": 30.0}
+
+
+def test_a_table_of_training_is_looked_up_where_evaluation_is_serial_as_well():
+    commands = [start(0, 0, ((0, 3),))]
+    evaluated = EvaluatedScaling(TABLE, 0.2)
+    found = account_of(Entry(RunStarted(0.0), commands=commands), Entry(end(0, 0)), scaling=evaluated)
     assert found == {"segments": 1, "unmeasured_gpu_s": 30.0}
 
 

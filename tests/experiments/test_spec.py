@@ -128,8 +128,8 @@ def test_another_run_has_another_digest(setting):
         ("workload.iteration_s=0", r"^workload\.iteration_s is 0, but must be greater than 0$"),
         ("workload.straggler_cv=-0.1", r"^workload\.straggler_cv\.per_iteration is -0\.1, but must be greater"),
         (
-            "workload.straggler_cv={tail: pareto}",
-            r"^workload\.straggler_cv\.tail is 'pareto', but must be 'lognormal'$",
+            "workload.straggler_cv={tail: cauchy}",
+            r"^workload\.straggler_cv: there is no tail 'cauchy'; known: lognormal, pareto; ",
         ),
         (
             "workload.profile.scaling_error=-1",
@@ -151,6 +151,15 @@ def test_another_run_has_another_digest(setting):
         ),
         ("cloud.startup=quick", r"^there is no start-up 'quick'; "),
         ("cloud.startup.init_s=-3", r"^cloud\.startup\.init_s is -3, but must be a number of at least 0$"),
+        ("cloud.slow_nodes={share: 2}", r"^cloud\.slow_nodes\.share is 2\.0, but must be between 0 and 1$"),
+        (
+            "cloud.slow_nodes={share: 0.1, slowdown: 0.5}",
+            r"^cloud\.slow_nodes\.slowdown is 0\.5, but must be a number >= 1$",
+        ),
+        ("cloud.interference=-1", r"^cloud\.interference is -1, but must be greater than or equal to 0$"),
+        ("cloud.store_writers=0", r"^cloud\.store_writers is 0, but must be greater than 0$"),
+        ("workload.evaluate_s=-1", r"^workload\.evaluate_s is -1, but must be greater than or equal to 0$"),
+        ("workload.min_gpus=0", r"^workload\.min_gpus is 0, but must be greater than or equal to 1$"),
         ("cloud.rescale_s=-1", r"^cloud\.rescale_s is -1, but must be greater than or equal to 0$"),
         ("cloud.max_gpus=2", r"^cloud\.max_gpus is 2, but one instance has 4 GPUs already$"),
         ("cloud.max_instances=0", r"^cloud\.max_instances is 0, but must be greater than or equal to 1$"),

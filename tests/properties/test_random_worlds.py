@@ -34,10 +34,23 @@ from sim.model.events import (
 from sim.model.node_scaling import AllReduceScaling, Link
 from sim.model.price_series import PriceSeries, combined
 from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import CloudTruth, Delay, Faults, GroundTruth, Profile, Spot, Startup, Stragglers, Timings
+from sim.model.profile import (
+    CloudTruth,
+    Contention,
+    Delay,
+    Faults,
+    GroundTruth,
+    Profile,
+    SlowNodes,
+    Spot,
+    Startup,
+    Stragglers,
+    Timings,
+)
 from sim.model.protocols import TrialStatus
 from sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
 from sim.model.scaling import LinearScaling, PowerScaling
+from sim.model.spread import LOG_NORMAL, ParetoTail
 from sim.streams import Streams
 
 
@@ -152,7 +165,14 @@ def rough_worlds(draw, **job):
         direction=draw(st.sampled_from(["minimize", "maximize"])),
         **job,
     )
-    stragglers = Stragglers(draw(st.sampled_from([0.0, 0.3])), draw(st.sampled_from([0.0, 0.2])))
+    stragglers = Stragglers(
+        draw(st.sampled_from([0.0, 0.3])),
+        draw(st.sampled_from([0.0, 0.2])),
+        draw(st.sampled_from([LOG_NORMAL, ParetoTail()])),
+        is_per_worker=draw(st.booleans()),
+    )
+    slow_nodes = SlowNodes(draw(st.sampled_from([0.0, 0.0, 0.3])), 1.5)
+    contention = Contention(draw(st.sampled_from([0.0, 0.0, 0.2])), draw(st.sampled_from([None, None, 1.0])))
     timings = Timings(launch_s, checkpoint_s, checkpoint_s + launch_s)
     startup = Startup(Delay(queue_s), Delay(init_s, draw(st.sampled_from([0.0, 0.5]))), Delay(setup_s))
     per_hour = 3600 / (20 * tau)
@@ -160,7 +180,7 @@ def rough_worlds(draw, **job):
     scaling = draw(st.sampled_from([LinearScaling(32), PowerScaling(0.7, 32), SLOW_NETWORK]))
     tiny.truth = GroundTruth(scores, np.full(trials, tau), scaling, timings, stragglers)
     capacity = draw(st.sampled_from([{}, {}, {("m", "on-demand"): Steps.constant(2)}]))
-    tiny.cloud = CloudTruth(startup, faults, capacity, release_s)
+    tiny.cloud = CloudTruth(startup, faults, capacity, release_s, slow_nodes=slow_nodes, contention=contention)
     tiny.book = PriceBook(
         tiny.book.instance_types,
         billing,
@@ -519,7 +539,7 @@ def test_deadline_and_budget_are_kept_whatever_is_taken_back(play, name, tiny, d
 @given(tiny=rough_worlds(), budget_share=st.floats(1.5, 20), deadline_share=st.floats(1.5, 20))
 def test_seer_names_a_durable_winner_wherever_machines_and_workers_live(play, tiny, budget_share, deadline_share):
     # Under wrong beliefs and stragglers; where everything may die all the time, nobody can promise a winner.
-    tiny.cloud = replace(tiny.cloud, faults=Faults(), capacity={})
+    tiny.cloud = CloudTruth(tiny.cloud.startup, release_s=tiny.cloud.release_s)
     limited(tiny, deadline_share, budget_share)
     try:
         policy = factory("seer")(tiny.job, tiny.profile, tiny.book, None)
