@@ -345,7 +345,8 @@ def test_what_is_reclaimed_early_is_free_in_bill_and_ledger(play, tiny, seed, it
     rule = msgspec.structs.replace(tiny.book.billing, free_if_reclaimed_within_s=within_s)
     book = msgspec.structs.replace(tiny.book, billing=rule)
     ledger = Ledger(book)
-    again = Controller(RandomPolicy(tiny.job, book, seed), tiny.job, book, name="again", sink=ledger)
+    policy = RandomPolicy(tiny.job, book, seed)
+    again = Controller(policy, tiny.job, book, name="again", sink=ledger, placement=tiny.placement)
     reclaimed = set()
     for entry in story.entries:
         event = entry.event
