@@ -310,7 +310,8 @@ class SimulatedBackend:
             elapsed_s = self._elapsed_s(course)
             if course.save_each(elapsed_s):
                 if self._shared is not None:
-                    self._shared.reschedule_checkpoint(course, course.completed(elapsed_s))
+                    first = course.saves_each_from - course.order.from_iteration
+                    self._shared.reschedule_checkpoint(course, first - 1)
                 self._when(course.end_s, course, self._completed)
 
     def _instance_gone(self, instance: InstanceId, cause: GoneCause) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
 from sim.model.capacity import Steps
 from sim.model.events import ReclaimNoticed, SegmentEnded
 from sim.model.prices import BillingRule
-from sim.model.profile import Spot
+from sim.model.profile import Contention, Spot
 from sim.model.reclaim import NodeChange, RecordedNodes
 
 MACHINES = ("m", "spot")
@@ -106,6 +108,22 @@ def test_a_trial_told_to_end_after_the_notice_ends_as_ever(simulate):
     )
     # Noticed at 15 s, iteration 2 is saved at 21 s, and iteration 3, under way at 23 s, at 32 s.
     assert story.log[-2] == "32 ended t0 s0 at 3/3 score 0.03 in 0+30+2 -> -i0"
+
+
+@pytest.mark.parametrize("noticed_s", [15.0, 20.0, 25.0, 39.0])
+def test_where_nodes_and_stores_are_shared_but_nobody_is_there_to_share_a_notice_does_the_same(simulate, noticed_s):
+    def told(**sharing):
+        return simulate(
+            {"start": [ScaleTo(1), RunTrial(0, 1, 6, report_every=1)], "ended 0": [FinishRun(0)]},
+            spot=spot("0 +a", "47.5 -a", notice_s=47.5 - noticed_s),
+            market="spot",
+            timings=(0, 1, 1),
+            checkpoint_every=3,
+            **sharing,
+        ).log
+
+    # On a boundary (20 s), within iterations, and in the regular checkpoint's neighbourhood.
+    assert told(contention=Contention(per_gang=0.5, store_writers=1)) == told()
 
 
 def test_an_idle_machine_is_given_back_when_its_end_is_noticed_and_a_booting_one_as_well(simulate):
