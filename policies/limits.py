@@ -230,7 +230,11 @@ class Limits:
             self._seen_s[event.trial] = (event.at_s - before[0]) * self._profile.scaling.speedup(trial.gpus)
         self._last_report[event.trial] = (event.at_s, event.iteration)
         iteration_s = self._iteration_s(event.trial, trial.gpus)
-        if event.at_s + self._spread * iteration_s + self._profile.timings.checkpoint_s <= self.stop_at_s:
+        every = self._checkpoint_every(trial.gpus) or self._job.checkpoint_every
+        # The regular checkpoint that is being written now holds the next iteration up.
+        is_saving = isinstance(every, int) and every > 0 and event.iteration % every == 0
+        saving_s = self._profile.timings.checkpoint_s * (2 if is_saving else 1)
+        if event.at_s + self._spread * iteration_s + saving_s <= self.stop_at_s:
             return ()
         return (PauseTrial(event.trial),) if trial.status is TrialStatus.RUNNING else ()
 

@@ -238,3 +238,20 @@ def test_lost_work_is_done_again_from_the_last_checkpoint(world, play):
     # From iteration 4 on: 5 iterations, checkpoints after 6, 8 and 9.
     assert story.makespan_s == 57 + 5 * 10 + 3
     assert story.state.totals.iterations_trained == 5 + 5
+
+
+def test_a_trial_is_paused_before_a_regular_checkpoint_makes_it_late(world, play):
+    # Iterations and checkpoints of 10 s, one after every second iteration: the second ends at 20 s, would be saved
+    # by 30 s, and the third be durable at 50 s. Told at 20 s, it ends there, and is durable at 30 s; the run may last 45 s.
+    tiny = world(
+        trials=1,
+        gpus=1,
+        timings=(0.0, 10.0, 10.0),
+        believed_tau=3.0,
+        checkpoint_every=2,
+        deadline_s=45.0,
+        budget_usd=1e6,
+    )
+    story = play(factory("sha-elastic")(tiny.job, tiny.profile, tiny.book, None), tiny)
+    assert story.best == 0
+    assert story.state.trials[0].checkpoint_iteration == 2
