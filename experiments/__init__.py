@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from experiments.comparing import Comparison, compare
-    from experiments.running import RunResult, execute, replay_journal
+    from experiments.run_result import RunResult
+    from experiments.running import execute, replay_journal
     from experiments.spec import RunSpec
 
 __all__ = ["Comparison", "RunResult", "RunSpec", "compare", "execute", "replay_journal"]
 
 _HOMES = {
     "Comparison": "experiments.comparing",
-    "RunResult": "experiments.running",
+    "RunResult": "experiments.run_result",
     "RunSpec": "experiments.spec",
     "compare": "experiments.comparing",
     "execute": "experiments.running",

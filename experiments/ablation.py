@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from experiments.running import RunResult
+    from experiments.run_result import RunResult
     from sim.journal import Entry
     from traces import Bundle
 

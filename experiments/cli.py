@@ -20,7 +20,7 @@ from sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
     from experiments.comparing import Comparison
-    from experiments.running import RunResult
+    from experiments.run_result import RunResult
     from experiments.spec import RunSpec
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from experiments.ablation import Ablation
     from experiments.comparing import Comparison
-    from experiments.running import RunResult
+    from experiments.run_result import RunResult
     from experiments.spec import RunSpec
     from policies.registry import Entry
     from sim.model.price_series import Price

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from experiments.running import RunResult
+    from experiments.run_result import RunResult
     from experiments.spec import RunSpec
     from sim.model.job import Direction
     from traces import Bundle

@@ -137,8 +137,10 @@ class SlowNodesSpec(Section):
 
 
 def _placement_form(value: object) -> object:
-    """YAML reads on and off as true and false."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    """YAML reads on and off as true and false; on is what is meant where nothing is said."""
+    if value is False:
+        return "off"
+    return None if value in (True, "on") else value
 
 
 class CloudSpec(Section):
@@ -167,7 +169,7 @@ class CloudSpec(Section):
     when_refused: Literal["refuse", "wait", "fail-over"] | None = None
     fail_over: tuple[str, ...] | None = None
     faults: FaultsSpec = FaultsSpec()
-    placement: Annotated[PlacementRule, BeforeValidator(_placement_form)] = "on"
+    placement: Annotated[PlacementRule | None, BeforeValidator(_placement_form)] = None
     head_node: str | None = None
     head_node_usd_per_hour: NotNegative | None = None
     data: DataSpec | None = None

@@ -66,7 +66,6 @@ _SEER_SWITCHES = (
     "solver=greedy",
     "makespan=mean",
     "replan=false",
-    "reserve=false",
     "resize_rule=never",
     "resize_rule=always",
     "elastic=false",
@@ -78,12 +77,12 @@ POLICIES: Mapping[str, Entry] = {
     "seer": Entry(
         seer,
         "SEER: best expected score within T and B, elastic, planned and re-planned at each rung",
-        switches=("objective=largest_n", *_SEER_SWITCHES),
+        switches=("objective=largest_n", "reserve=false", *_SEER_SWITCHES),
     ),
     "seer-staged": Entry(
         seer_staged,
         "SEER that needs no R: stages grow by eta, trained as long as T and B allow, re-planned",
-        switches=_SEER_SWITCHES,
+        switches=("reserve=true", *_SEER_SWITCHES),
     ),
     "rubberband": Entry(
         rubberband,

@@ -47,7 +47,7 @@ def seer_staged(  # noqa: PLR0913  one flag per mechanism
     solver: Solver = "frontier",
     makespan: Makespan = "p95",
     replan: bool = True,
-    reserve: bool = True,
+    reserve: bool = False,
     resize_rule: ResizeRule = "gain",
     elastic: bool = True,
     parallelism: Parallelism = "uniform",
@@ -95,6 +95,8 @@ def seer_staged(  # noqa: PLR0913  one flag per mechanism
         `job.min_iterations` is the least training of the first stage; `job.levels` has no meaning here.
         Training is found on a grid of steps of at most 2 %, or of one iteration of the last stage.
         Within a stage a trial gets a larger gang only on GPUs that others of the stage have left; nothing is rented for it.
+        Nothing is kept back for the winner unless `reserve` says so: there is no R that it must reach, and later stages shrink
+        with what is left.
     """
     mechanisms = Mechanisms(
         policy="seer-staged",

@@ -432,5 +432,6 @@ def test_stages_given_by_the_job_are_run_as_seer_runs_them(world, play):
     logs = []
     for name in ("seer", "seer-staged"):
         tiny = world(trials=9, iterations=9, stages=((9, 1), (4, 2), (1, 6)), deadline_s=300.0, budget_usd=500.0)
-        logs.append(play(factory(name)(tiny.job, tiny.profile, tiny.book, None), tiny).log)
+        policy = factory(name, {"reserve": True})(tiny.job, tiny.profile, tiny.book, None)
+        logs.append(play(policy, tiny).log)
     assert logs[0] == logs[1]

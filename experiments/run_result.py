@@ -1,0 +1,177 @@
+"""What comes out of a run, and how it is read off the controller that has finished it.
+
+Imports the other modules of `experiments`, and `sim` for types.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from experiments.metrics import Regret, regret_of
+from experiments.trajectory import Recording, segments_table, trajectory_table
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from experiments.ledger import Ledger
+    from experiments.running import World
+    from sim.controller import Controller
+    from sim.model.ids import TrialId
+    from sim.model.job import Direction
+    from sim.model.protocols import Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What came out of a run. What does not apply is None: nothing durable was trained, or there is no such limit.
+
+    Attributes:
+        policy: with its parameters, as the command line takes it.
+        best_trial: position in the seed's draw.
+        best_config: its hyperparameters.
+        score: of the best trial at its last durable iteration; None also where it diverged.
+        test_score: at the same iteration, where the bundle has one.
+        regret: see `experiments.metrics.Regret`; the sum of the three parts.
+        cost_usd: the bill.
+        deadline_met: whether the makespan is within the deadline.
+        budget_met: whether the bill is within the budget.
+        iterations_trained: redone ones included.
+        gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
+        ledger_usd: the bill by part; see `experiments.ledger.PARTS`.
+        ledger_gpu_s: GPU-seconds between launch and end of all machines, by the same parts.
+        placement: how often, how long and at what loss gangs were spread or moved; see `experiments.placements.PARTS`.
+        provenance: where iteration_s, scaling, timings and stragglers are from.
+        digest: of the spec.
+        direction: whether scores are minimised or maximised.
+    """
+
+    policy: str
+    seed: int
+    best_trial: int | None
+    best_config: Configuration | None
+    score: float | None
+    test_score: float | None
+    regret: float | None
+    regret_sampling: float | None
+    regret_selection: float | None
+    regret_truncation: float | None
+    cost_usd: float
+    makespan_s: float
+    deadline_met: bool | None
+    budget_met: bool | None
+    trials_started: int
+    iterations_trained: int
+    gpu_utilisation: float | None
+    ledger_usd: Mapping[str, float]
+    ledger_gpu_s: Mapping[str, float]
+    placement: Mapping[str, float]
+    provenance: Mapping[str, str]
+    digest: str
+    direction: Direction
+    recording: Recording | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, object]:
+        """What `elastune run --json` prints."""
+        hidden = ("direction", "recording")
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        tables = ("ledger_usd", "ledger_gpu_s", "placement", "provenance")
+        return fields | {name: dict(getattr(self, name)) for name in tables}
+
+    def trajectory(self) -> pd.DataFrame:
+        """Money, machines and best score over time; see `experiments.trajectory.trajectory_table`.
+
+        Raises:
+            InputError: the run was not asked to record it.
+        """
+        return trajectory_table(self._recorded())
+
+    def segments(self) -> pd.DataFrame:
+        """What trained when, and where; see `experiments.trajectory.segments_table`.
+
+        Raises:
+            InputError: the run was not asked to record it.
+        """
+        return segments_table(self._recorded())
+
+    def _recorded(self) -> Recording:
+        if self.recording is None:
+            raise InputError("this run recorded no trajectory: call execute(spec, record_trajectory=True)")
+        return self.recording
+
+
+def result_of(
+    world: World,
+    controller: Controller,
+    ledger: Ledger,
+    placement: dict[str, float],
+    recording: Recording | None,
+) -> RunResult:
+    """The result of a run that the controller has finished."""
+    state, job = controller.state, world.job
+    best = controller.best
+    score, test_score = _scores(world, best, 0 if best is None else state.trials[best].checkpoint_iteration)
+    regret = None if best is None else _regret(world, list(state.started), best, score)
+    totals = state.totals
+    cost_usd, makespan_s = state.bill.spent_usd(controller.finished_at_s), controller.finished_at_s
+    return RunResult(
+        policy=world.spec.policy.label,
+        seed=world.spec.seed,
+        best_trial=best,
+        best_config=None if best is None else dict(_configuration(world, best)),
+        score=score,
+        test_score=test_score,
+        regret=None if regret is None else regret.total,
+        regret_sampling=None if regret is None else regret.sampling,
+        regret_selection=None if regret is None else regret.selection,
+        regret_truncation=None if regret is None else regret.truncation,
+        cost_usd=cost_usd,
+        makespan_s=makespan_s,
+        deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s,
+        budget_met=None if job.budget_usd is None else cost_usd <= job.budget_usd * (1 + 1e-12),
+        trials_started=len(state.started),
+        iterations_trained=totals.iterations_trained,
+        gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
+        ledger_usd=ledger.usd(),
+        ledger_gpu_s=ledger.gpu_s(),
+        placement=placement,
+        provenance=world.provenance,
+        digest=world.spec.digest(),
+        direction=job.direction,
+        recording=recording,
+    )
+
+
+def _configuration(world: World, trial: TrialId) -> Configuration:
+    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
+    configuration: Configuration = world.bundle.configurations[row]
+    return configuration
+
+
+def _scores(world: World, trial: TrialId | None, iteration: int) -> tuple[float | None, float | None]:
+    """Validation and test score of a trial after so many iterations; None where there is none, or it diverged."""
+    if trial is None or iteration == 0:
+        return None, None
+    tests = world.bundle.test_scores
+    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
+    test_score = None if tests is None else tests.item(row, iteration - 1)
+    return _finite(world.truth.scores.item(trial, iteration - 1)), _finite(test_score)
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
+
+
+def _regret(world: World, started: list[TrialId], best: TrialId, score: float | None) -> Regret | None:
+    return regret_of(
+        world.truth.scores[:, world.job.max_iterations - 1],
+        cast("Sequence[int]", started),
+        best,
+        score,
+        direction=world.job.direction,
+        bundle_finals=world.bundle.scores[:, -1],
+    )
