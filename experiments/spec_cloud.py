@@ -140,7 +140,7 @@ def _placement_form(value: object) -> object:
     """YAML reads on and off as true and false; on is what is meant where nothing is said."""
     if value is False:
         return "off"
-    return None if value in (True, "on") else value
+    return None if value is True or value == "on" else value
 
 
 class CloudSpec(Section):

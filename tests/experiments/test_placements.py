@@ -104,7 +104,7 @@ def spec(**cloud):
 BUNDLE = synthetic_bundle(trials=27, iterations=9, seed=1)
 
 
-@pytest.mark.parametrize(("given", "kept"), [("on", "on"), ("off", "off"), (True, "on"), (False, "off")])
+@pytest.mark.parametrize(("given", "kept"), [("on", None), ("off", "off"), (True, None), (False, "off")])
 def test_yaml_may_read_on_and_off_as_true_and_false(given, kept, tmp_path):
     import yaml
 
