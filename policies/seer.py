@@ -111,7 +111,7 @@ def run_seer(
     if plan is None:
         raise infeasible(mechanisms.policy, job, terms)
     plan = mechanisms.safer(plan, terms)
-    replanner = SeerReplanner(plan, terms, mechanisms)
+    replanner = SeerReplanner(plan, job, terms, mechanisms, objective)
     director = SeerDirector(plan, terms, job, mechanisms, replanner, (*plan.stages, *_extension(plan, job)))
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
@@ -147,46 +147,73 @@ class SeerReplanner:
 
     Args:
         plan: made before the run.
+        job: the tuning job.
         terms: what was known then.
         mechanisms: how plans are made.
+        objective: how they are chosen.
     """
 
-    def __init__(self, plan: Plan, terms: Terms, mechanisms: Mechanisms) -> None:
-        self._target = plan.stages[-1].until_iteration
+    def __init__(self, plan: Plan, job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> None:
+        planned = plan.stages[-1].until_iteration
+        self._targets = [target for target in _targets(job, terms.profile, objective) if target <= planned] or [planned]
+        self._max_iterations = job.max_iterations
         self._terms = terms
         self._mechanisms = mechanisms
 
     def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
         """The plan for what is left; the bracket goes on with its stages.
 
-        The remaining rungs get the cheapest allocations that end by T even if the slowest survivor wins, or, where B does not
-        pay for that, as long as an average one does. Where not even this is paid for, the worst survivors are dropped, one by
-        one; where no allocation is on time, the best survivor alone is trained as fast as the budget allows. `Limits` stops
-        it at T in any case.
+        Where all survivors can go on to the iterations that were planned, they do. Else either the worst are dropped, or, where
+        a shorter run is a prefix of a longer one, all train less: whatever is expected to leave the better winner.
+        The rungs get the cheapest allocations that end by T even if the slowest survivor wins, or, where B does not pay for
+        that, as long as an average one does. Where no allocation is on time, the best survivor alone is trained as fast as the
+        budget allows. `Limits` stops it at T in any case.
         """
         plan = self._affordable(bracket, view, observed)
-        beyond = bracket.stages[-1:] if bracket.stages[-1].until_iteration > plan.stages[-1].until_iteration else ()
+        last, end = plan.stages[-1].until_iteration, bracket.stages[-1].until_iteration
+        beyond = (Stage(1, end - last, end),) if end > last else ()
         bracket.stages = (*bracket.stages[: bracket.index], *plan.stages, *beyond)
         return plan
 
     def _affordable(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
-        live = live_instances(view)
+        plans = []
+        # What the winner goes on for beyond the plan has a target of its own.
+        targets = [t for t in self._targets if t >= bracket.stage.until_iteration] or [bracket.stage.until_iteration]
+        for target in targets:
+            plan = self._largest(bracket, view, observed, target)
+            if plan is not None:
+                plans.append(plan)
+                if plan.stages[0].trials == len(bracket.trials):
+                    break  # shorter training of as many is worse
+        before = bracket.stages[: bracket.index]
+        best = best_expected(plans, self._terms.profile.family, self._max_iterations, before)
+        if best is not None:
+            return best
+        terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=True), view)
+        return fastest_affordable(self._stages_left(bracket, 1, targets[0]), terms, live_instances(view))
+
+    def _largest(self, bracket: Bracket, view: RunView, observed: Observed, target: int) -> Plan | None:
+        """The plan that keeps the most survivors for so many iterations; None where not even one is on time and paid."""
         for trials in range(len(bracket.trials), 0, -1):
-            stages = self._stages_left(bracket, trials)
+            stages = self._stages_left(bracket, trials, target)
             for of_slowest in (True, False):
                 profile = observed.profile(bracket.trials[:trials], of_slowest=of_slowest)
                 terms = terms_left(self._terms, profile, view)
-                plan = self._mechanisms.plan(stages, terms, live_instances=live, is_resumed=True)
+                plan = self._mechanisms.plan(stages, terms, live_instances=live_instances(view), is_resumed=True)
                 if plan is not None:
                     return plan
-        terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=True), view)
-        return fastest_affordable(self._stages_left(bracket, 1), terms, live)
+        return None
 
-    def _stages_left(self, bracket: Bracket, trials: int) -> list[Stage]:
-        """The stage that begins with this many trials, and the planned ones after it, none larger; one where one is left."""
-        later = [stage for stage in bracket.remaining if stage.until_iteration <= self._target]
-        if trials == 1 and later:
+    def _stages_left(self, bracket: Bracket, trials: int, target: int) -> list[Stage]:
+        """The stage that begins with so many trials, and those after it up to the target; one stage where one is left."""
+        done = bracket.stage.until_iteration - bracket.stage.iterations
+        if trials == 1:
             # Who is alone has nobody left to compare with.
-            done = bracket.stage.until_iteration - bracket.stage.iterations
-            return [Stage(1, self._target - done, self._target)]
-        return [replace(bracket.stage, trials=trials), *(replace(s, trials=min(s.trials, trials)) for s in later)]
+            return [Stage(1, target - done, target)]
+        stages = []
+        for stage in (bracket.stage, *bracket.remaining):
+            until = min(stage.until_iteration, target)
+            if until > done:
+                stages.append(Stage(min(stage.trials, trials), until - done, until))
+                done = until
+        return [replace(stages[0], trials=trials), *stages[1:]]

@@ -111,7 +111,7 @@ class SeerDirector(PlannedDirector):
             return None
         until = bracket.stage.until_iteration
         terms = replace(self._terms, profile=self._observed.profile([leader], of_slowest=True))
-        live, left = live_instances(view), bracket.stages[-1].until_iteration - until
+        live, left = live_instances(view), self.plan.stages[-1].until_iteration - until
         last_s = max(self._finishes_until_s(size, left, live, terms, view) for size in terms.gang_sizes)
         last_s -= terms.profile.sync_s
         profile = self._observed.profile(bracket.trials, of_slowest=True)

@@ -135,8 +135,15 @@ def _constant_plan(stages: Sequence[Stage], terms: Terms, live_instances: int, *
     return _best_of(plans, terms)
 
 
-def best_expected(plans: Sequence[Plan], family: str, max_iterations: int) -> Plan | None:
-    """The plan whose winner has the best expected score, under a curve model fitted on other families; None of none."""
+def best_expected(plans: Sequence[Plan], family: str, max_iterations: int, before: Sequence[Stage] = ()) -> Plan | None:
+    """The plan whose winner has the best expected score, under a curve model fitted on other families; None of none.
+
+    Args:
+        plans: to choose from.
+        family: of the workload.
+        max_iterations: R.
+        before: stages that all of them continue.
+    """
     if len(plans) < 2:
         return plans[0] if plans else None
     prior = prior_for(family)
@@ -144,7 +151,7 @@ def best_expected(plans: Sequence[Plan], family: str, max_iterations: int) -> Pl
     return min(
         plans,
         key=lambda plan: (
-            round(prior.expected_regret(plan.stages, max_iterations), 9),
+            round(prior.expected_regret((*before, *plan.stages), max_iterations), 9),
             -plan.stages[-1].until_iteration,
         ),
     )
