@@ -194,6 +194,7 @@ def test_planners_choose_among_kinds_of_machines(spec_file):
     [
         (("--types", "p3.8xlarge,p3.8xlarge"), "two kinds of machines called p3.8xlarge"),
         (("--types", "p3.8xlarge:speed=3"), "must be a name, with scaling=... and iteration_s=..."),
+        (("--types", "p3.8xlarge,"), "--types: a name is empty"),
         (("--types", "p9.8xlarge"), "p9.8xlarge"),
         (("--deadlines", "900,soon"), "'soon' is no positive number of seconds"),
         (("--deadlines", "900,-1"), "'-1' is no positive number of seconds"),
