@@ -87,8 +87,10 @@ def ablate(
     """
     switches = tuple(switches) or entry_named(spec.policy.name).switches
     if not switches:
+        known = ", ".join(entry_named(spec.policy.name).parameters) or "none"
         raise InputError(
-            f"policy {spec.policy.name} has no switches of its own; name some, as --switch parameter=value"
+            f"policy {spec.policy.name} has no switches of its own; name some, as --switch parameter=value (its parameters:"
+            f" {known})"
         )
     label = spec.policy.label
     variants = [spec, *(spec.with_policy(f"{label}:{switch}") for switch in switches)]

@@ -131,10 +131,12 @@ def run(
     _write_run(folder, spec, result)
     if as_json:
         print_json(result.to_json())
-        return
-    from experiments.cli_tables import print_run
+    else:
+        from experiments.cli_tables import print_run
 
-    print_run(spec, result, folder, journal)
+        print_run(spec, result, folder, journal)
+    if result.best_trial is None:
+        raise _exit(f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED)
 
 
 def _load(spec_file: Path, settings: list[str]) -> RunSpec:

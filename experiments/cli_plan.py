@@ -105,13 +105,15 @@ def settings_of_type(text: str) -> list[str]:
     """The settings that make a spec one on another kind of machine, written as `name[:key=value...]`.
 
     Raises:
-        InputError: a key is not one that depends on the machine, or has no value.
+        InputError: there is no name, a key is not one that depends on the machine, or it has no value.
     """
     name, *given = (part.strip() for part in text.split(":"))
+    if not name:
+        raise InputError("--types: a name is empty; must be names of machines, as in p3.2xlarge,p3.8xlarge")
     settings = [f"cloud.instance_type={name}"]
     for setting in given:
         key, _, value = setting.partition("=")
-        if not name or key not in ("scaling", "iteration_s") or not value:
+        if key not in ("scaling", "iteration_s") or not value:
             raise InputError(
                 f"--types {text}: must be a name, with scaling=... and iteration_s=... if they differ, as in"
                 " p3.8xlarge:iteration_s=60"

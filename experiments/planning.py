@@ -223,15 +223,16 @@ class Plans:
         """What can be had where nothing keeps the limits."""
         job, fastest, cheapest = self.planning.job, self.frontier[0], self.frontier[-1]
         told = [f"The fastest of all takes {_told(fastest)}, the cheapest {_told(cheapest)}."]
-        deadline_s = self.within.deadline_s
-        by_deadline = cheapest_by(self.frontier, deadline_s)
         budget_usd = math.inf if job.budget_usd is None else job.budget_usd
         in_budget = earliest_within(self.frontier, budget_usd)
-        if math.isfinite(budget_usd) and math.isfinite(deadline_s):
-            if by_deadline is not None and by_deadline.cost_usd > budget_usd:
-                told.append(f"By that deadline the least is {by_deadline.cost_usd:.2f} USD.")
-            if in_budget is not None and in_budget.promised_s > deadline_s:
-                told.append(f"For that budget the soonest is {in_budget.promised_s:,.0f} s.")
+        if math.isfinite(budget_usd):
+            asked_s = [one.deadline_s for one in self.by_deadline or (self.within,) if math.isfinite(one.deadline_s)]
+            for deadline_s in asked_s:
+                by_deadline = cheapest_by(self.frontier, deadline_s)
+                if by_deadline is not None and by_deadline.cost_usd > budget_usd:
+                    told.append(f"By {deadline_s:,.0f} s the least is {by_deadline.cost_usd:.2f} USD.")
+            if in_budget is not None and any(in_budget.promised_s > deadline_s for deadline_s in asked_s):
+                told.append(f"For {budget_usd:,.2f} USD the soonest is {in_budget.promised_s:,.0f} s.")
         return " ".join(told)
 
     def to_json(self) -> dict[str, object]:

@@ -222,6 +222,11 @@ class CloudSpec(Section):
         fail_over = tuple(pool_named("cloud.fail_over", text, self._pool) for text in self.fail_over or ())
         others = dict.fromkeys(name for name, _ in fail_over if name != instance_type.name)
         data = DataSpec(gb=0.0) if self.data is None else self.data
+        if self.market != ON_DEMAND and SPOT not in instance_type.usd_per_hour:
+            raise InputError(
+                f"cloud.market is {self.market}, but {instance_type.name} has no spot price: give price_usd_per_hour and"
+                " spot_price_usd_per_hour inline, or a catalogue that has one as cloud.prices"
+            )
         return PriceBook(
             (instance_type, *(_catalogued(name, self.prices, self.region) for name in others)),
             self.billing.rule(),
@@ -289,6 +294,12 @@ class CloudSpec(Section):
         capacities = {}
         for text, value in capacity.items():
             pool = pool_named("cloud.capacity", text, self._pool)
+            rented = [instance_type.name for instance_type in book.instance_types]
+            if pool[0] not in rented:
+                raise InputError(
+                    f"cloud.capacity.{text}: this run asks for {', '.join(rented)} only; name others in cloud.fail_over, or"
+                    " leave this one out"
+                )
             book.usd_per_hour(*pool)
             capacities[pool] = steps_of(f"cloud.capacity.{text}", value)
         return capacities

@@ -25,6 +25,8 @@ _WANTED: Mapping[str, str] = {
     "dict": "must hold keys and values",
     "tuple": "must be a list",
 }
+# What pydantic calls the alternatives of a union, besides those with brackets in their names.
+_ALTERNATIVES = frozenset({"int", "float", "str", "bool", "constrained-int", "constrained-float", "constrained-str"})
 # Keys that a section takes besides its fields, in another form of the same thing.
 _FLAT_KEYS: Mapping[str, tuple[str, ...]] = {
     "cloud": (
@@ -43,12 +45,18 @@ def one_message(error: ValidationError, root: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
     detail = (unknown or details)[0]
-    path = dotted(detail["loc"])
+    location = _without_alternatives(detail["loc"])
+    path = dotted(location)
     if detail["type"] == "extra_forbidden":
-        return _unknown_key(detail["loc"], root)
+        return _unknown_key(location, root)
     if detail["type"] == "missing":
         return f"{path} is missing"
     return f"{path or 'the spec'} is {detail['input']!r}, but {_wanted(detail)}"
+
+
+def _without_alternatives(location: Sequence[str | int]) -> list[str | int]:
+    """A place in a spec without the names that pydantic puts in for the alternatives of a union, as `float` or `list[...]`."""
+    return [part for part in location if not (isinstance(part, str) and ("[" in part or part in _ALTERNATIVES))]
 
 
 def dotted(location: Sequence[str | int]) -> str:

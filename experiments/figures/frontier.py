@@ -123,7 +123,7 @@ def _budget_line(axes: Axes, budgets_usd: Sequence[float]) -> None:
     for budget_usd in budgets_usd:
         axes.axhline(budget_usd, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, zorder=2.5, label="_limit")
         axes.annotate(
-            f"budget {budget_usd:.4g} USD", (0.62, budget_usd), xycoords=("axes fraction", "data"), xytext=(0, 2),
+            f"budget {budget_usd:.4g} USD", (0.99, budget_usd), xycoords=("axes fraction", "data"), xytext=(0, 2),
             textcoords="offset points", ha="right", va="bottom", fontsize=NOTE_PT, color=INK, zorder=2.4,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )  # fmt: skip

@@ -80,6 +80,17 @@ def test_equal_seeds_give_equal_journals_and_they_replay(elastune, folder):
     assert json.loads(elastune("replay", "a", "--json").stdout)["replay_equal"] is True
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_run_without_an_answer_is_a_failure_that_says_so(elastune, folder, form):
+    failed = elastune("run", "spec.yaml", "--set", "cloud.capacity=0", "-o", "out", *form)
+    assert failed.exit_code == 1
+    shown = "out/journal.jsonl shows why"
+    assert failed.stderr == f"error: seer has no answer: no configuration was ever saved; {shown}\n"
+    assert json.loads((folder / "out" / "result.json").read_text())["best_trial"] is None
+    if form:
+        assert json.loads(failed.stdout)["best_trial"] is None
+
+
 def test_a_journal_that_does_not_replay_is_a_failure(elastune, folder):
     elastune("run", "spec.yaml", "--journal", "a", "-o", "out")
     text = (folder / "a").read_text()

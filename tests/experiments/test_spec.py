@@ -161,6 +161,16 @@ def test_another_run_has_another_digest(setting):
         ("workload.evaluate_s=-1", r"^workload\.evaluate_s is -1, but must be greater than or equal to 0$"),
         ("workload.min_gpus=0", r"^workload\.min_gpus is 0, but must be greater than or equal to 1$"),
         ("cloud.rescale_s=-1", r"^cloud\.rescale_s is -1, but must be greater than or equal to 0$"),
+        ("job.checkpoint_every=-1", r"^job\.checkpoint_every is -1, but must be greater than or equal to 0$"),
+        ("cloud.capacity=1.5", r"^cloud\.capacity is 1\.5, but must be a whole number$"),
+        (
+            "cloud.spot={trace: spot.csv, start_s: -5}",
+            r"^cloud\.spot\.start_s is -5, but must be greater than or equal to 0$",
+        ),
+        (
+            "cloud.instance_type={price_usd_per_hour: .inf, gpus_per_instance: 4}",
+            r"^cloud\.instance_type\.price_usd_per_hour is inf, but must be a finite number$",
+        ),
         ("cloud.max_gpus=2", r"^cloud\.max_gpus is 2, but one instance has 4 GPUs already$"),
         ("cloud.max_instances=0", r"^cloud\.max_instances is 0, but must be greater than or equal to 1$"),
         ("policy=seeer", r"there is no policy 'seeer'; did you mean 'seer'"),

@@ -168,11 +168,22 @@ def test_waits_may_be_recorded():
             r"^cloud\.fail_over is 'p3\.8xlarge/sport', but the market after the slash",
         ),
         ({"fail_over": ["spot"]}, r"^cloud\.spot is missing"),
+        (
+            {
+                "instance_type": {"gpus_per_instance": 4, "price_usd_per_hour": 9},
+                "market": "spot",
+                "spot": {"lifetime": {"mean_s": 3600}},
+            },
+            r"^cloud\.market is spot, but inline has no spot price: give price_usd_per_hour and spot_price_usd_per_hour inline",
+        ),
         ({"capacity": -1}, r"^cloud\.capacity names -1 instances"),
         ({"capacity": [[5, 1]]}, r"^cloud\.capacity begins at 5 s"),
         ({"capacity": [[0, 1], [9, 2], [7, 3]]}, r"^cloud\.capacity goes from 9 s to 7 s, but its times must rise"),
         ({"capacity": [1, 2]}, r"^cloud\.capacity is \[1, 2\], but must be a number of instances, or a list of pairs"),
-        ({"capacity": {"p3.9xlarge": 1}}, r"there is no instance type 'p3\.9xlarge'"),
+        (
+            {"capacity": {"g4dn.12xlarge": 1}},
+            r"^cloud\.capacity\.g4dn\.12xlarge: this run asks for p3\.8xlarge only; name",
+        ),
         (
             {"quota_ramp": [[0, 4], [60, 8]], "max_instances": 16},
             r"^cloud\.quota_ramp rises to 8 .*quota is 16",

@@ -194,6 +194,7 @@ def test_planners_choose_among_kinds_of_machines(spec_file):
     [
         (("--types", "p3.8xlarge,p3.8xlarge"), "two kinds of machines called p3.8xlarge"),
         (("--types", "p3.8xlarge:speed=3"), "must be a name, with scaling=... and iteration_s=..."),
+        (("--types", "p3.8xlarge,"), "--types: a name is empty"),
         (("--types", "p9.8xlarge"), "p9.8xlarge"),
         (("--deadlines", "900,soon"), "'soon' is no positive number of seconds"),
         (("--deadlines", "900,-1"), "'-1' is no positive number of seconds"),
@@ -216,8 +217,13 @@ def test_limits_that_only_together_cannot_be_kept_are_told_apart(spec_file):
     assert plans.best is None
     by_deadline = min(made.cost_usd for made in plans.frontier if made.makespan_s <= 1200)
     in_budget = min(made.makespan_s for made in plans.frontier if made.cost_usd <= 9.5)
-    assert f"By that deadline the least is {by_deadline:.2f} USD." in shown
-    assert f"For that budget the soonest is {in_budget:,.0f} s." in shown
+    assert f"By 1,200 s the least is {by_deadline:.2f} USD." in shown
+    assert f"For 9.50 USD the soonest is {in_budget:,.0f} s." in shown
+    side_by_side = " ".join(elastune(spec_file, *limits, "--deadlines", "1100,1200,9000").stdout.split())
+    for deadline_s, named in ((1100, "1,100"), (1200, "1,200")):
+        usd = min(made.cost_usd for made in plans.frontier if made.makespan_s <= deadline_s)
+        assert f"By {named} s the least is {usd:.2f} USD." in side_by_side
+    assert "By 9,000 s" not in side_by_side
     result = elastune(spec_file, *limits, "--json")
     assert "No plan keeps the limits." in result.stderr
     assert json.loads(result.stdout)["static"] is None
