@@ -243,3 +243,37 @@ def test_where_speed_up_is_linear_and_time_plenty_every_trial_gets_one_gpu(world
 
 def job_of(trials):
     return TuningJob(trials=trials, min_iterations=1, max_iterations=4, reduction_factor=2)
+
+
+@pytest.mark.parametrize(
+    ("is_prefix", "starts"),
+    [
+        # Only one can still be trained to R = 8 by T: (3 + 7 x 16 / 2 + 1 s) from 76 s on.
+        (False, [(76.0, 0, 1, 8)]),
+        # A third of R is on time for the four survivors, 40 s for them and 36 s for two: better by the curve model.
+        (
+            True,
+            [(76.0, 0, 1, 2), (76.0, 1, 1, 2), (96.0, 2, 1, 2), (96.0, 3, 1, 2), (116.0, 0, 2, 4), (116.0, 1, 2, 4)],
+        ),
+    ],
+)
+def test_where_time_is_short_survivors_are_dropped_or_all_train_less(world, play, is_prefix, starts):
+    # Eight trials, eta 2, two machines. Iterations take 16 s, not 10 s as believed: the first rung takes 76 of T = 160 s.
+    tiny = world(
+        trials=8,
+        iterations=8,
+        timings=(2.0, 1.0, 4.0),
+        gpus=1,
+        quota=2,
+        reduction_factor=2,
+        tau=16.0,
+        believed_tau=10.0,
+        deadline_s=160.0,
+        budget_usd=2000.0,
+        exact=True,
+    )
+    tiny.profile = replace(tiny.profile, is_prefix_schedule=is_prefix)
+    policy = factory("seer", {"makespan": "mean", "reserve": False})(tiny.job, tiny.profile, tiny.book, None)
+    begun = orders(play(policy, tiny), StartSegment)
+    later = [(at_s, o.trial, o.from_iteration, o.until_iteration) for at_s, o in begun if o.from_iteration]
+    assert later == starts
