@@ -250,7 +250,7 @@ def job_of(trials):
     [
         # Only one can still be trained to R = 8 by T: (3 + 7 x 16 / 2 + 1 s) from 76 s on.
         (False, [(76.0, 0, 1, 8)]),
-        # A third of R is on time for the four survivors, 40 s for them and 36 s for two: better by the curve model.
+        # Half of R is on time for the four survivors, 40 s for them and 36 s for two: better by the curve model.
         (
             True,
             [(76.0, 0, 1, 2), (76.0, 1, 1, 2), (96.0, 2, 1, 2), (96.0, 3, 1, 2), (116.0, 0, 2, 4), (116.0, 1, 2, 4)],
