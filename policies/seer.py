@@ -84,8 +84,8 @@ def seer(  # noqa: PLR0913  one flag per mechanism
         The full text of the paper is not at hand; everything beyond its abstract (test many at the beginning, keep varying
         parallelism among the promising so that they are trained sufficiently by the deadline, avoid sublinear scaling) is
         our reading of it, the expected score and its curve model included.
-        Where not all survivors of a rung can be trained as planned, the worst are dropped or, where a shorter run is a prefix of a
-        longer one, all train less, by the same expected score.
+        Where not all survivors of a rung can be trained as planned, the worst are dropped or, where a shorter run is a prefix
+        of a longer one, all train less, by the same expected score.
         Within a rung a trial gets a larger gang only on GPUs that others of the rung have left; nothing is rented for it.
         Where B pays for it, the plan keeps T with the 95th percentile of its makespan, as money that is left is worth nothing.
     """
