@@ -154,17 +154,19 @@ def known_column(name: str, among: Sequence[str] | None = None) -> str:
 
 def _value(name: str, node: ast.expr) -> object:
     """A constant of the column's type."""
-    sign = 1
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        sign, node = -1, node.operand
-    if not isinstance(node, ast.Constant):
-        raise _refused(node)
-    value, kind = node.value, columns()[name]
+    match node:
+        case ast.Constant(value=value):
+            pass
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as magnitude)):
+            value = -magnitude
+        case _:
+            raise _refused(node)
+    kind = columns()[name]
     wanted = {"string": (str,), "bool": (bool,), "double": (int, float), "int64": (int, float)}[kind]
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
         words = {"string": "text, written in quotes", "bool": "True or False"}.get(kind, "a number")
         raise InputError(f"{name} is compared with {value!r}, but holds {words}")
-    return value if sign == 1 else -value  # type: ignore[operator]  # a sign before a text is no constant of numbers
+    return value
 
 
 def _refused(node: ast.AST) -> InputError:

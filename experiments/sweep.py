@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 import traceback
 import warnings
@@ -45,6 +46,7 @@ PART_ROWS = 512
 PART_S = 5.0
 """A part is written after so many rows or seconds, whichever comes first: what a kill can cost, against the number of files."""
 _RAY_BATCH_PER_SLOT = 8
+_ORPHAN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,7 @@ class _Task:
     def __call__(self, run: Run) -> _Row:
         """The row, and the journal, compressed."""
         if self.parent_pid not in (None, os.getpid()):
-            _leave_interrupts_to_parent()
+            _live_and_die_with(self.parent_pid)
         if code_sha256() != self.code_sha256:
             raise WorkerError("a worker has other code than this process: install one version on all machines")
         name = run.spec.workload.bundle or ""
@@ -385,9 +387,19 @@ def _compressed(journal: bytes) -> bytes:
 
 
 @functools.cache
-def _leave_interrupts_to_parent() -> None:
-    """Ctrl-C reaches all processes of a terminal; the one that writes decides what becomes of them."""
+def _live_and_die_with(parent_pid: int | None) -> None:
+    """This process leaves Ctrl-C to the one that writes, and ends soon after that one is killed.
+
+    Workers of a killed process would wait for more work for minutes, and hold their memory.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(_ORPHAN_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.cache

@@ -26,7 +26,7 @@ _LEFT_OUT = (
     "traces/workloads",
     "traces/data/bundles",
 )  # a bundle has a digest of its own
-_COMPUTING = ("running.py", "ledger.py", "placements.py", "metrics.py", "sweep_rows.py", "spec*.py")
+_COMPUTING = ("running.py", "run_result.py", "ledger.py", "placements.py", "metrics.py", "sweep_rows.py", "spec*.py")
 _KINDS = (".py", ".json", ".csv")
 
 

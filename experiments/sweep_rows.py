@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from experiments.running import RunResult
+    from experiments.run_result import RunResult
     from traces import Bundle
 
 ROWS_FORMAT = "1"
@@ -110,7 +110,8 @@ def spec_row(spec: RunSpec) -> dict[str, object]:
     label, params = spec.policy.label, {**spec.policy.resolved()}
     name = params.pop("name")
     flat = {"policy": label, "policy.name": name, "policy.params": _json(params), "digest": spec.digest()}
-    return flat | dict(_flattened(document))
+    # Left out of the spec where it is on, as in the digest.
+    return {"cloud.placement": "on"} | flat | dict(_flattened(document))
 
 
 def bundle_row(bundle: Bundle) -> dict[str, object]:

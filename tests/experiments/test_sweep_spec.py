@@ -44,7 +44,10 @@ def test_cells_are_the_product_of_axes_and_zipped_groups():
 
 
 def test_several_zipped_groups_are_several_axes():
-    groups = [{"job.trials": [3, 6], "job.budget_usd": [2, 5]}, {"cloud.sync_s": [0, 1, 2], "cloud.rescale_s": [5, 6, 7]}]
+    groups = [
+        {"job.trials": [3, 6], "job.budget_usd": [2, 5]},
+        {"cloud.sync_s": [0, 1, 2], "cloud.rescale_s": [5, 6, 7]},
+    ]
     assert len(sweep_of(zip=groups).cells()) == 2 * 3
 
 
@@ -97,7 +100,10 @@ def test_a_base_by_path_is_beside_the_sweep_and_settings_change_it(tmp_path):
 
 
 WRONG = [
-    ({"axes": {"job.deadlin_s": [3]}}, r"cell job.deadlin_s=3: unknown key job.deadlin_s; did you mean job.deadline_s\?"),
+    (
+        {"axes": {"job.deadlin_s": [3]}},
+        r"cell job.deadlin_s=3: unknown key job.deadlin_s; did you mean job.deadline_s\?",
+    ),
     ({"axes": {"deadline_s": [3]}}, r"unknown key deadline_s; did you mean job.deadline_s\?"),
     ({"axes": {"policy": ["sha-fixd"]}}, r"there is no policy 'sha-fixd'; did you mean 'sha-fixed'\?"),
     ({"axes": {"job.trials.more": [3]}}, r"job.trials.more=3: job.trials is 6, which holds no keys"),
@@ -107,7 +113,10 @@ WRONG = [
     ({"axes": {"job.trials": 3}}, r"job.trials is 3, but must be a list, or a range"),
     ({"axes": [3]}, r"axes is \[3\], but must hold keys and values"),
     ({"axes": {"job.trials": [3, 3]}}, r"two cells are the same run: job.trials=3; and job.trials=3"),
-    ({"axes": {"policy": ["seer", "seer:replan=true"]}}, r"two cells are the same run: policy=seer; and policy=seer:re"),
+    (
+        {"axes": {"policy": ["seer", "seer:replan=true"]}},
+        r"two cells are the same run: policy=seer; and policy=seer:re",
+    ),
     ({"axes": {"seed": [1, 2]}}, r"seed is swept: give `seeds`"),
     ({"axes": {"job.trials": [3]}, "zip": {"job.trials": [4]}}, r"job.trials is swept twice"),
     ({"zip": {"job.trials": [3, 6], "job.budget_usd": [2]}}, r"zip: job.trials has 2, job.budget_usd has 1 values"),
