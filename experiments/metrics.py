@@ -15,13 +15,14 @@ import numpy as np
 from sim.model.job import loss_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sim.model.job import Direction
 
 RESAMPLES = 10_000
 LEVEL = 0.95
 _SEED = 20210419
+_BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,19 @@ def _bootstrap(values: Sequence[float], statistic: Callable[[np.ndarray], np.nda
     known = known[np.isfinite(known)]
     if not known.size:
         return Interval(math.nan, math.nan, math.nan)
-    resampled = statistic(known[_resamples(known.size)])
+    resampled = np.concatenate([statistic(known[block]) for block in _resamples(known.size)])
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(statistic(known)), float(low), float(high))
 
 
-def _resamples(count: int) -> np.ndarray:
-    """(RESAMPLES, count) int: which values each resample holds; the same for the same count."""
-    return np.random.default_rng(_SEED).integers(count, size=(RESAMPLES, count))
+def _resamples(count: int) -> Iterator[np.ndarray]:
+    """(resamples, count) int blocks, `RESAMPLES` in all: which values each holds; the same for the same count.
+
+    In blocks, because all at once would take 80 kB per value: gigabytes for the runs of a sweep.
+    """
+    rng, size = np.random.default_rng(_SEED), max(1, _BLOCK // count)
+    for start in range(0, RESAMPLES, size):
+        yield rng.integers(count, size=(min(size, RESAMPLES - start), count))
 
 
 @dataclass(frozen=True)

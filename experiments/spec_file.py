@@ -88,7 +88,7 @@ def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[s
         key, equals, text = setting.partition("=")
         if not (key and equals):
             raise InputError(f"--set {setting}: must be key=value, such as job.deadline_s=1800")
-        _put(changed, key.strip().split("."), parse_yaml(text, f"--set {setting}"), setting)
+        put(changed, key.strip().split("."), parse_yaml(text, f"--set {setting}"), f"--set {setting}")
     return changed
 
 
@@ -98,13 +98,24 @@ def _copied(value: object) -> object:
     return value
 
 
-def _put(mapping: dict[str, Any], path: Sequence[str], value: object, setting: str) -> None:
+def put(mapping: dict[str, Any], path: Sequence[str], value: object, what: str) -> None:
+    """Set the key at this path of a mapping; sections that are missing are made.
+
+    Args:
+        mapping: changed in place; no section of it may be shared with another.
+        path: the dotted key, split.
+        value: of the key.
+        what: what the message of an error begins with.
+
+    Raises:
+        InputError: the path goes below something that holds no keys.
+    """
     for depth, key in enumerate(path[:-1], start=1):
         below = mapping.setdefault(key, {})
         if path[:depth] == ["policy"] and isinstance(below, str):
             below = mapping[key] = policy_mapping(below)
         if not isinstance(below, dict):
-            raise InputError(f"--set {setting}: {'.'.join(path[:depth])} is {below!r}, which holds no keys")
+            raise InputError(f"{what}: {'.'.join(path[:depth])} is {below!r}, which holds no keys")
         mapping = below
     mapping[path[-1]] = value
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from experiments import metrics
 from experiments.metrics import interquartile_mean_interval, mean_interval, paired_difference, regret_of
 
 NAN = math.nan
@@ -101,3 +102,10 @@ def test_no_pairs_give_no_numbers():
     found = paired_difference([NAN], [1.0])
     assert found.pairs == 0
     assert math.isnan(found.mean)
+
+
+def test_intervals_of_many_values_do_not_depend_on_the_blocks_they_are_computed_in(monkeypatch):
+    values = np.random.default_rng(4).normal(size=50).tolist()
+    at_once = mean_interval(values)
+    monkeypatch.setattr(metrics, "_BLOCK", 777)
+    assert mean_interval(values) == at_once

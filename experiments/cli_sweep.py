@@ -1,0 +1,244 @@
+"""`elastune sweep` and `elastune results`: many runs from one file, and what came out. Imports typer; the rest when needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from experiments.cli_options import AsJson, print_json
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from experiments.sweep import Outcome, Plan
+
+FAILED = 1
+
+
+def complete_column(incomplete: str) -> list[str]:
+    """The columns of results whose names begin so, for the last of several with commas between."""
+    from experiments.sweep_rows import columns
+
+    return _completed(incomplete, columns())
+
+
+def complete_measure(incomplete: str) -> list[str]:
+    """The same for measures."""
+    from experiments.sweep_rows import measures
+
+    return _completed(incomplete, measures())
+
+
+def _completed(incomplete: str, names: Any) -> list[str]:  # noqa: ANN401  any iterable of names
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A YAML file: base, axes, zip, seeds.", show_default=False)
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the base.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="2, or all CPUs of a Ray cluster")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/sweeps/<file>")
+    ] = None,
+    is_retrying: Annotated[bool, typer.Option("--retry-failed", help="Run those that failed again.")] = False,
+    with_journals: Annotated[
+        bool, typer.Option("--journals", help="Keep the journal of each run, compressed.")
+    ] = False,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cells and what would run; write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run every cell of a sweep on every seed; goes on where it stopped."""
+    from experiments.sweep import plan, run_sweep
+    from experiments.sweep_spec import SweepSpec
+
+    folder = out or _folder_of(file)
+    planned = plan(SweepSpec.load(file, settings or []), folder)
+    if is_dry:
+        _show_plan(planned, folder, is_retrying=is_retrying, as_json=as_json)
+        return
+    with _kept_when_interrupted(folder), _progress() as on_progress:
+        outcome = run_sweep(
+            planned,
+            folder,
+            jobs=jobs,
+            ray_address=ray_address,
+            is_retrying=is_retrying,
+            with_journals=with_journals,
+            on_progress=on_progress,
+        )
+    _show_outcome(outcome, folder, as_json=as_json)
+    if outcome.counts["failed"]:
+        raise typer.Exit(FAILED)
+
+
+def _folder_of(file: Path) -> Path:
+    return Path("results/sweeps") / file.stem
+
+
+@contextmanager
+def _kept_when_interrupted(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"what was finished is in {folder}; the same command goes on from there", err=True)
+        raise
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error with runs per second and the time left, where that is a terminal; yields what is told."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    shown = (
+        TextColumn("Running"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, speed="")
+
+        def tell(done: int, total: int) -> None:
+            elapsed_s = bar.tasks[0].elapsed or 0.0
+            speed = f"{done / elapsed_s:.1f} runs/s" if elapsed_s else ""
+            bar.update(task, completed=done, total=total, speed=speed)
+
+        yield tell
+
+
+def _show_plan(planned: Plan, folder: Path, *, is_retrying: bool, as_json: bool) -> None:
+    cells: dict[int, dict[str, Any]] = {}
+    for run in planned.runs:
+        row = cells.setdefault(
+            id(run.cell),
+            {"settings": dict(run.cell.settings), **dict.fromkeys(("done", "infeasible", "failed", "to_run"), 0)},
+        )
+        status = planned.status(run)
+        if status is not None:
+            row[status] += 1
+        if status is None or (is_retrying and status == "failed"):
+            row["to_run"] += 1
+    if as_json:
+        seeds = planned.sweep.seeds
+        print_json({"folder": str(folder), "runs": len(planned.runs), "seeds": seeds, "cells": list(cells.values())})
+        return
+    from experiments.cli_sweep_tables import print_plan
+
+    print_plan(list(cells.values()), len(planned.sweep.seeds))
+
+
+def _show_outcome(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        told = {"folder": str(folder), "skipped": outcome.skipped, "ran": outcome.ran, **outcome.counts}
+        print_json({**told, "failures": list(outcome.failures)})
+        return
+    speed = f", {outcome.ran / outcome.seconds:.1f} runs/s" if outcome.ran and outcome.seconds else ""
+    counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items())
+    typer.echo(f"{outcome.ran} run now, {outcome.skipped} were there{speed}; in all {counts}; written to {folder}")
+    for error, count in Counter(str(failure["error"]) for failure in outcome.failures).most_common(5):
+        first = next(failure for failure in outcome.failures if failure["error"] == error)
+        typer.echo(f"failed, {count} times: {error} (as {first['policy']}, seed {first['seed']})", err=True)
+    if outcome.counts["failed"]:
+        typer.echo("`--retry-failed` runs those again", err=True)
+
+
+class _ShowByDefault(TyperGroup):
+    """`elastune results DIR` is `elastune results show DIR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  typer's own types, which moved between versions
+        """Put in the command that was left out."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+results = typer.Typer(cls=_ShowByDefault, help="What came out of sweeps: `elastune results DIR`.", no_args_is_help=True)
+
+
+@results.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a sweep.", show_default=False)],
+    where: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help="Such as \"policy == 'seer' and job.deadline_s > 1800\".")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...", help="Columns; the keys that vary where left out.", autocompletion=complete_column
+        ),
+    ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Such as regret,ledger_usd.idle.", autocompletion=complete_measure),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Means with 95 % intervals by group, and how many runs are done, infeasible and failed."""
+    from experiments.results import condition, summarise
+    from experiments.store import Store
+    from experiments.sweep_rows import STATUSES
+
+    rows = Store(folder).read(None if where is None else condition(where)).to_pandas()
+    if not len(rows):
+        raise InputError(f"{folder}: no row meets --where {where!r}")
+    summary = summarise(rows, _names(group), _names(measure))
+    counts = {status: int((rows["status"] == status).sum()) for status in STATUSES}
+    errors = rows.loc[rows["status"] != "done", ["status", "error"]].value_counts().reset_index().to_dict("records")
+    if as_json:
+        records = summary.astype(object).where(summary.notna(), None).to_dict("records")
+        groups = [{key: cell.item() if hasattr(cell, "item") else cell for key, cell in row.items()} for row in records]
+        print_json({"folder": str(folder), "where": where, **counts, "groups": groups, "errors": errors})
+        return
+    from experiments.cli_sweep_tables import print_results
+
+    print_results(summary, counts, errors)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+@results.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Put the rows of several folders into a new one, each run once."""
+    from experiments.store import merge as merge_folders
+
+    rows, doubles = merge_folders(folders, out)
+    if as_json:
+        print_json({"folder": str(out), "rows": rows, "doubles": doubles})
+    else:
+        typer.echo(f"{rows} rows, {doubles} doubles left out; written to {out}")

@@ -1,0 +1,218 @@
+"""Which rows of a results folder are asked for, and what they say by group.
+
+Imports the row schema, the intervals of `experiments.metrics`, sim.model.errors and traces.nearest; pyarrow and pandas inside
+the functions that need them.
+
+A condition is parsed, never run: comparisons of columns with numbers, texts and lists of them, joined by and, or, not. As in
+SQL, a comparison with an empty cell is neither true nor false, and a row is kept only where the whole is true.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from typing import TYPE_CHECKING, Any
+
+from experiments.metrics import mean_interval
+from experiments.sweep_rows import STATUSES, columns, measures, spec_columns
+from sim.model.errors import InputError
+from traces.nearest import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
+    import pyarrow.compute as pc
+
+MEASURES = ("score", "regret", "cost_usd", "makespan_s")
+"""What is shown where nothing else is asked for."""
+
+# Any: Arrow ships no types.
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_MIRRORED: Mapping[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Eq: ast.Eq,
+    ast.NotEq: ast.NotEq,
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+}
+_ALLOWED = "a condition compares columns with values, as in \"policy == 'seer' and job.deadline_s > 1800\""
+
+
+def condition(text: str) -> pc.Expression:
+    """The rows that a text asks for, such as `policy in ['seer', 'sha-fixed'] and (regret < 0.1 or budget_met)`.
+
+    Columns are written as they are, or in backticks; `column == None` asks for empty cells.
+
+    Raises:
+        InputError: it is no condition, names an unknown column (with the nearest), or compares a text with a number.
+    """
+    try:
+        parsed = ast.parse(re.sub(r"`([\w.]+)`", r"\1", text.strip()), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"--where {text!r} is malformed: {_ALLOWED}") from error
+    try:
+        return _Condition().of(parsed)
+    except InputError as error:
+        raise InputError(f"--where {text!r}: {error}") from error
+
+
+class _Condition:
+    """Turns the syntax tree of a condition into an Arrow expression; what is not listed here is refused."""
+
+    def of(self, node: ast.expr) -> pc.Expression:
+        """What is true or false of a row."""
+        match node:
+            case ast.BoolOp(op=joint, values=values):
+                join = operator.and_ if isinstance(joint, ast.And) else operator.or_
+                parts = [self.of(value) for value in values]
+                joined = parts[0]
+                for part in parts[1:]:
+                    joined = join(joined, part)
+                return joined
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return ~self.of(operand)
+            case ast.Compare(left=left, ops=comparisons, comparators=others):
+                pairs = zip([left, *others], comparisons, others, strict=False)
+                joined = None
+                for one, comparison, other in pairs:
+                    found = self._compared(one, comparison, other)
+                    joined = found if joined is None else joined & found
+                return joined
+            case ast.Name() | ast.Attribute():
+                name = _column(node)
+                if columns()[name] != "bool":
+                    raise InputError(f"{name} is neither true nor false: compare it with a value")
+                return _field(name)
+        raise _refused(node)
+
+    def _compared(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> pc.Expression:
+        if isinstance(left, ast.Constant | ast.UnaryOp):
+            if type(comparison) not in _MIRRORED:
+                raise _refused(left)
+            left, comparison, right = right, _MIRRORED[type(comparison)](), left
+        name = _column(left)
+        if isinstance(comparison, ast.In | ast.NotIn):
+            if not isinstance(right, ast.List | ast.Tuple | ast.Set):
+                raise InputError(f"{name} in ...: give a list, as in ['a', 'b']")
+            is_in = _field(name).isin([_value(name, item) for item in right.elts])
+            # An empty cell is in no list, but not known to be outside of one either.
+            return is_in if isinstance(comparison, ast.In) else ~is_in & _field(name).is_valid()
+        if isinstance(right, ast.Constant) and right.value is None:
+            return self._is_empty(name, comparison)
+        if type(comparison) not in _COMPARE:
+            raise _refused(right)
+        return _COMPARE[type(comparison)](_field(name), _value(name, right))
+
+    @staticmethod
+    def _is_empty(name: str, comparison: ast.cmpop) -> pc.Expression:
+        if isinstance(comparison, ast.Eq | ast.Is):
+            return _field(name).is_null()
+        if isinstance(comparison, ast.NotEq | ast.IsNot):
+            return _field(name).is_valid()
+        raise InputError(f"{name} and None: only == and != make sense")
+
+
+def _field(name: str) -> pc.Expression:
+    import pyarrow.compute as pc
+
+    return pc.field(name)
+
+
+def _column(node: ast.expr) -> str:
+    """`job.deadline_s` from its syntax tree."""
+    parts: list[str] = []
+    below = node
+    while isinstance(below, ast.Attribute):
+        parts.append(below.attr)
+        below = below.value
+    if not isinstance(below, ast.Name):
+        raise _refused(node)
+    return known_column(".".join([below.id, *reversed(parts)]))
+
+
+def known_column(name: str, among: Sequence[str] | None = None) -> str:
+    """The name, if there is such a column.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
+    known = tuple(columns()) if among is None else among
+    if name not in known:
+        raise unknown("column" if among is None else "measure", name, known)
+    return name
+
+
+def _value(name: str, node: ast.expr) -> object:
+    """A constant of the column's type."""
+    match node:
+        case ast.Constant(value=value):
+            pass
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as magnitude)):
+            value = -magnitude
+        case _:
+            raise _refused(node)
+    kind = columns()[name]
+    wanted = {"string": (str,), "bool": (bool,), "double": (int, float), "int64": (int, float)}[kind]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
+        words = {"string": "text, written in quotes", "bool": "True or False"}.get(kind, "a number")
+        raise InputError(f"{name} is compared with {value!r}, but holds {words}")
+    return value
+
+
+def _refused(node: ast.AST) -> InputError:
+    return InputError(f"{ast.unparse(node)!r} cannot be asked for: {_ALLOWED}")
+
+
+def varying(results: pd.DataFrame) -> list[str]:
+    """The spec's columns in which the rows differ; the policy at least."""
+    found = [name for name in spec_columns() if len(results[name].unique()) > 1]
+    return found or ["policy"]
+
+
+def summarise(results: pd.DataFrame, group: Sequence[str] = (), names: Sequence[str] = ()) -> pd.DataFrame:
+    """Means with 95 % intervals over the runs of each group that are done.
+
+    Args:
+        results: rows of a folder.
+        group: columns; none for those of the spec that vary.
+        names: measures; none for `MEASURES`. Of what is true or false, the mean is the share.
+
+    Returns:
+        One row per group, sorted: its columns, runs (done), infeasible, failed, and `<measure>`, `<measure>_low`,
+        `<measure>_high`.
+
+    Raises:
+        InputError: a column or measure is unknown; names the nearest.
+    """
+    import pandas as pd
+
+    group = [known_column(name) for name in group] or varying(results)
+    names = [known_column(name, measures()) for name in names or MEASURES]
+    rows = []
+    for values, part in results.groupby(group, dropna=False, sort=True):
+        done = part[part["status"] == "done"]
+        statuses = {status: int((part["status"] == status).sum()) for status in STATUSES}
+        row = dict(zip(group, values, strict=True))
+        row |= {"runs": statuses.pop("done"), **statuses}
+        for name in names:
+            found = mean_interval(done[name].astype(float).tolist())
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        rows.append(row)
+    shown = [
+        *group,
+        "runs",
+        "infeasible",
+        "failed",
+        *(f"{name}{end}" for name in names for end in ("", "_low", "_high")),
+    ]
+    return pd.DataFrame(rows, columns=shown)

@@ -1,0 +1,242 @@
+"""What sweeps and results print, which rows a condition keeps, and how folders merge."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from test_sweep_spec import BASE
+from typer.testing import CliRunner
+
+from experiments import cli_sweep
+from experiments.cli import app
+from experiments.metrics import mean_interval
+from experiments.store import Store, read_results
+
+SWEEP = {"base": BASE, "axes": {"policy": ["sha-fixed", "asha-fixed"], "job.deadline_s": [300, 900]}, "seeds": 3}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP, sort_keys=False))
+    done = CliRunner().invoke(app, ["sweep", str(folder / "sweep.yaml"), "-o", str(folder / "out"), "--jobs", "1"])
+    assert done.exit_code == 0, done.stderr
+    assert "12 run now, 0 were there" in done.stdout
+    assert "in all 9 done, 3 infeasible, 0 failed" in done.stdout
+    return folder
+
+
+@pytest.fixture
+def elastune(tmp_path, monkeypatch, swept):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(swept / "sweep.yaml", tmp_path / "sweep.yaml")
+    shutil.copytree(swept / "out", tmp_path / "out")
+
+    def call(*arguments):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return call
+
+
+def told(done):
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(elastune, tmp_path):
+    fresh = told(elastune("sweep", "sweep.yaml", "-o", "new", "--dry-run", "--json"))
+    assert (fresh["runs"], fresh["seeds"], [cell["to_run"] for cell in fresh["cells"]]) == (12, [3, 4, 5], [3, 3, 3, 3])
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({**SWEEP, "seeds": 4}, sort_keys=False))
+    more = told(elastune("sweep", "more.yaml", "-o", "out", "--dry-run", "--json"))
+    assert more["cells"][2] == {
+        "settings": {"policy": "asha-fixed", "job.deadline_s": 300},
+        "done": 0,
+        "infeasible": 3,
+        "failed": 0,
+        "to_run": 1,
+    }
+    shown = elastune("sweep", "more.yaml", "-o", "out", "--dry-run").stdout
+    assert "4 cells on 4 seeds each" in shown
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_json_of_a_sweep_is_all_there_is_on_standard_output(elastune):
+    assert told(elastune("sweep", "sweep.yaml", "-o", "out", "--json")) == {
+        "folder": "out",
+        "skipped": 12,
+        "ran": 0,
+        "done": 9,
+        "infeasible": 3,
+        "failed": 0,
+        "failures": [],
+    }
+
+
+def test_the_sweep_that_a_folder_holds_goes_on_in_it(elastune):
+    assert told(elastune("sweep", "out/sweep.yaml", "-o", "out", "--json"))["skipped"] == 12
+
+
+def test_results_are_means_by_group_with_intervals(elastune, tmp_path):
+    found = told(elastune("results", "out", "--json"))
+    assert (found["done"], found["infeasible"], found["failed"]) == (9, 3, 0)
+    assert [(row["policy"], row["job.deadline_s"], row["runs"], row["infeasible"]) for row in found["groups"]] == [
+        ("asha-fixed", 300, 0, 3),
+        ("asha-fixed", 900, 3, 0),
+        ("sha-fixed", 300, 3, 0),
+        ("sha-fixed", 900, 3, 0),
+    ]
+    assert found["groups"][0]["regret"] is None
+    rows = read_results(tmp_path / "out")
+    of_group = rows[(rows["policy"] == "sha-fixed") & (rows["job.deadline_s"] == 900)]
+    expected = mean_interval(of_group["cost_usd"].tolist())
+    last = found["groups"][3]
+    assert (last["cost_usd"], last["cost_usd_low"], last["cost_usd_high"]) == (
+        expected.value,
+        expected.low,
+        expected.high,
+    )
+    assert found["errors"][0]["count"] == 3
+    shown = elastune("results", "out").stdout
+    assert "0, 3 infeasible" in shown
+    assert "9 done, 3 infeasible, 0 failed" in shown
+
+
+def test_groups_and_measures_are_those_asked_for(elastune):
+    found = told(elastune("results", "out", "--group", "policy", "--measure", "deadline_met,ledger_usd.idle", "--json"))
+    assert [row["runs"] for row in found["groups"]] == [3, 6]
+    assert set(found["groups"][0]) == {
+        *("policy", "runs", "infeasible", "failed"),
+        *(f"{name}{end}" for name in ("deadline_met", "ledger_usd.idle") for end in ("", "_low", "_high")),
+    }
+    assert found["groups"][1]["deadline_met"] == 1
+
+
+CONDITIONS = [
+    ("policy == 'sha-fixed' and job.deadline_s > 400", 3),
+    ("`job.deadline_s` > 400", 6),
+    ("400 < job.deadline_s <= 900", 6),
+    ("policy in ['sha-fixed', 'none'] or status == 'infeasible'", 9),
+    ("policy not in ['sha-fixed']", 6),
+    ("not policy == 'sha-fixed'", 6),
+    ("deadline_met", 9),
+    ("deadline_met == True and seed != 3", 6),
+    ("error != None", 3),
+    ("error is None", 9),
+    ("cost_usd < 0", None),
+    ("cost_usd > -1", 9),
+    ("job.trials == 6", 12),
+]
+
+
+@pytest.mark.parametrize(("where", "rows"), CONDITIONS)
+def test_conditions_keep_rows(elastune, where, rows):
+    done = elastune("results", "out", "--where", where, "--group", "job.trials", "--json")
+    if rows is None:
+        assert (done.exit_code, done.stderr) == (2, f"error: out: no row meets --where {where!r}\n")
+    else:
+        found = told(done)
+        assert sum(found[status] for status in ("done", "infeasible", "failed")) == rows
+
+
+REFUSED = [
+    ("job.deadlin_s > 3", "there is no column 'job.deadlin_s'; did you mean 'job.deadline_s'?"),
+    ("policy > 3", "policy is compared with 3, but holds text, written in quotes"),
+    ("job.deadline_s == 'a'", "job.deadline_s is compared with 'a', but holds a number"),
+    ("deadline_met == 1", "deadline_met is compared with 1, but holds True or False"),
+    ("policy", "policy is neither true nor false"),
+    ("__import__('os').system('true')", "cannot be asked for"),
+    ("policy.__class__ == 'a'", "there is no column 'policy.__class__'"),
+    ("policy == open('x').read()", "cannot be asked for"),
+    ("(lambda: 1)() > seed", "cannot be asked for"),
+    ("policy ==", "is malformed"),
+    ("policy in 'sha'", "give a list"),
+    ("seed == -'a'", "cannot be asked for"),
+    ("seed == [1]", "cannot be asked for"),
+    ("policy == -'a'", "cannot be asked for"),
+    ("3 in seed", "cannot be asked for"),
+    ("3 < 4", "cannot be asked for"),
+]
+
+
+@pytest.mark.parametrize(("where", "message"), REFUSED)
+def test_a_condition_that_is_none_is_refused_and_never_run(elastune, where, message):
+    failed = elastune("results", "out", "--where", where)
+    assert failed.exit_code == 2
+    assert failed.stderr.startswith("error: --where ")
+    assert message in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("results", "nowhere"), "nowhere: holds no results; `elastune sweep FILE -o nowhere` makes some"),
+        (("results", "out", "--measure", "regrets"), "there is no measure 'regrets'; did you mean 'regret'?"),
+        (("results", "out", "--group", "polici"), "there is no column 'polici'; did you mean 'policy'?"),
+        (("results", "merge", "out", "-o", "out"), "out: is there already; merge into a new folder"),
+        (("sweep", "sweep.yaml", "--set", "policy=seer"), "policy is swept: change its axis instead"),
+        (("sweep", "sweep.yaml", "--set", "job.trails=3"), "unknown key job.trails; did you mean job.trials?"),
+        (("sweep", "sweep.yaml", "-o", "sweep.yaml"), "sweep.yaml: the results go to a folder, but this is a file"),
+    ],
+)
+def test_bad_input_is_code_2(elastune, arguments, message):
+    failed = elastune(*arguments)
+    assert (failed.exit_code, failed.stderr.count("\n")) == (2, 1)
+    assert message in failed.stderr
+
+
+def test_folders_of_two_machines_merge_into_the_whole(elastune, tmp_path):
+    for name, seeds in (("a", [3, 4]), ("b", [4, 5])):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**SWEEP, "seeds": seeds}, sort_keys=False))
+        elastune("sweep", f"{name}.yaml", "-o", name, "--jobs", 1, "--journals")
+    assert told(elastune("results", "merge", "a", "b", "-o", "c", "--json")) == {
+        "folder": "c",
+        "rows": 12,
+        "doubles": 4,
+    }
+    assert Store(tmp_path / "c").read().equals(Store(tmp_path / "out").read())
+    assert told(elastune("sweep", "c/sweep.yaml", "-o", "c", "--json"))["skipped"] == 12
+    assert len(list((tmp_path / "c" / "journals").iterdir())) == 9
+
+
+def test_rows_that_contradict_each_other_do_not_merge(elastune, tmp_path):
+    shutil.copytree(tmp_path / "out", tmp_path / "other")
+    (part,) = Store(tmp_path / "other").parts()
+    table = pq.read_table(part)
+    changed = table["cost_usd"].to_pylist()
+    changed[0] = 99.0
+    at = table.schema.get_field_index("cost_usd")
+    pq.write_table(table.set_column(at, table.schema.field(at), [changed]), part)
+    failed = elastune("results", "merge", "out", "other", "-o", "new")
+    assert failed.exit_code == 2
+    assert "is there twice and differs in cost_usd: cost_usd is " in failed.stderr
+    assert " and 99.0; versions" in failed.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_is_in_a_folder_twice_is_told(elastune, tmp_path):
+    (part,) = Store(tmp_path / "out").parts()
+    shutil.copy(part, part.with_name("part-000001.parquet"))
+    failed = elastune("sweep", "sweep.yaml", "-o", "out")
+    assert failed.exit_code == 2
+    assert "is there twice; `elastune results merge out -o NEW` leaves out doubles" in failed.stderr
+    assert told(elastune("results", "merge", "out", "-o", "new", "--json")) == {
+        "folder": "new",
+        "rows": 12,
+        "doubles": 12,
+    }
+
+
+def test_pandas_reads_the_folder_directly(elastune, tmp_path):  # noqa: ARG001  makes the folder
+    direct = pd.read_parquet(tmp_path / "out" / "runs").sort_values("key", ignore_index=True)
+    pd.testing.assert_frame_equal(direct, read_results(tmp_path / "out"))
+
+
+def test_names_are_completed_after_commas():
+    assert cli_sweep.complete_column("policy,job.dead") == ["policy,job.deadline_s"]
+    assert cli_sweep.complete_measure("ledger_usd.id") == ["ledger_usd.idle_at_barriers", "ledger_usd.idle"]
