@@ -23,8 +23,10 @@ DIGITS = workload_named("digits-mlp")
 LIGHT = Effort(checkpoint_every_s=0.05, probes=2, probe_training_s=0.05)
 TRIALS, ITERATIONS = 4, 100
 
+# Whoever runs the tests in the background may have Ctrl-C ignored, and children inherit that.
 PROFILE = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from experiments.profiling import Effort, profile_workload
 from traces.workloads import workload_named

@@ -272,8 +272,10 @@ def test_on_ray_the_same_rows_come_in_batches(tmp_path, monkeypatch):
 # Slow enough to be caught in the middle: seer and rubberband plan. Parts are written often, so that some are there by then.
 SLOW = {"policy": ["seer", "sha-fixed", "rubberband"], "job.deadline_s": [600, 900]}
 SEEDS = 10
+# Whoever runs the tests in the background may have Ctrl-C ignored, and children inherit that.
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = (
-    "import experiments.sweep as sweep; sweep.PART_S = 0.05; from experiments.cli import main; main()",
+    f"{LISTENING}; import experiments.sweep as sweep; sweep.PART_S = 0.05; from experiments.cli import main; main()",
     *("sweep", "sweep.yaml", "-o", "out", "--jobs", "2"),
 )
 
