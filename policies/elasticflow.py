@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from policies.halving import Bracket
 from policies.limits import Limits
+from policies.naive_elastic import constant_allocation
 from policies.planning.estimate import estimate
-from policies.planning.plan import Allocation, Terms
+from policies.planning.plan import Terms
 from policies.sha import staged
 from policies.sizing import infeasible, largest
 from policies.staged import Director, Shares
@@ -70,10 +71,7 @@ def least_plan(
     All trials of a stage train at once, as far as the quota allows.
     """
     for size in terms.gang_sizes:
-        most = terms.max_gpus // size
-        allocations = [
-            Allocation(stage.trials, min(stage.trials, most) * size, size, terms.gpus_per_instance) for stage in stages
-        ]
+        allocations = [constant_allocation(stage, size, terms) for stage in stages]
         plan = estimate(stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
         if terms.are_kept_by(plan):
             return plan
@@ -108,8 +106,7 @@ def _step(rank: int, size: int, terms: Terms) -> tuple[float, int, int] | None:
     larger = next((other for other in terms.gang_sizes if other > size), None)
     if larger is None:
         return None
-    scaling, whole = terms.profile.scaling, terms.gpus_per_instance
-    gain = scaling.speedup(larger, math.ceil(larger / whole)) - scaling.speedup(size, math.ceil(size / whole))
+    gain = terms.speedup(larger) - terms.speedup(size)
     return -gain / (larger - size), rank, larger
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.halving import Stage, rungs
-from policies.list_scheduling import largest_number
+from policies.halving import Stage
 from policies.planning.estimate import estimate
 from policies.planning.plan import Allocation, Terms
 from policies.sha import run_plan
-from policies.sizing import infeasible, largest
+from policies.sizing import infeasible, largest, largest_within
 from sim.model.errors import InfeasibleJobError, InputError
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ def random_elastic(
     def plan(trials: int) -> Plan | None:
         return constant_plan((Stage(trials, job.max_iterations, job.max_iterations),), gpus_per_trial, terms)
 
-    most = rungs(job)[0].trials
-    trials = largest_number(most, lambda number: plan(number) is not None)
-    found = plan(trials) if trials == most or (trials and not job.exact) else None
+    found = largest_within(job, plan)
     if found is None:
         raise infeasible(f"random-elastic with {gpus_per_trial} GPUs per trial", job, terms)
     return run_plan(found, job, profile, price_book, gives_back=True)

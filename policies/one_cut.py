@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.halving import Stage, rungs
-from policies.list_scheduling import largest_number
+from policies.halving import Stage
 from policies.planning.greedy import greedy_plan
 from policies.planning.plan import Terms
 from policies.sha import run_plan
-from policies.sizing import infeasible
+from policies.sizing import infeasible, largest_within
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,9 +63,7 @@ def one_cut(
 
 
 def _largest(cut: int, job: TuningJob, terms: Terms) -> Plan | None:
-    most = rungs(job)[0].trials
-    trials = largest_number(most, lambda number: _plan(number, cut, job, terms) is not None)
-    return _plan(trials, cut, job, terms) if trials == most or (trials and not job.exact) else None
+    return largest_within(job, lambda trials: _plan(trials, cut, job, terms))
 
 
 def _plan(trials: int, cut: int, job: TuningJob, terms: Terms) -> Plan | None:

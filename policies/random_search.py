@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.halving import Stage, rungs
-from policies.list_scheduling import largest_number
+from policies.halving import Stage
 from policies.planning.plan import Terms
 from policies.planning.static import plan_on_cluster
 from policies.sha import run_plan
-from policies.sizing import infeasible
+from policies.sizing import infeasible, largest_within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +39,7 @@ def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: n
         plans = (plan_on_cluster(stages, count, terms) for count in terms.cluster_sizes)
         return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
 
-    most = rungs(job)[0].trials
-    trials = largest_number(most, lambda number: cheapest(number) is not None)
-    plan = cheapest(trials) if trials == most or (trials and not job.exact) else None
+    plan = largest_within(job, cheapest)
     if plan is None:
         raise infeasible("random-fixed", job, terms)
     return run_plan(plan, job, profile, price_book)

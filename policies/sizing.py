@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, TypeVar
 
 from policies.halving import rungs
+from policies.list_scheduling import largest_number
 from policies.planning.greedy import cheapest_plan, fastest_plan
 from sim.model.errors import InfeasibleJobError
 from sim.model.prices import SECONDS_PER_HOUR
@@ -40,6 +41,18 @@ def largest(
         if plan is not None:
             return trials, plan
     return None
+
+
+def largest_within(job: TuningJob, plan_for: Callable[[int], PlanT | None]) -> PlanT | None:
+    """The plan for the most configurations, found by bisection; None where there is none, or none for as many as must be.
+
+    Args:
+        job: with `exact`, only its own number will do.
+        plan_for: a rule's plan for so many, None where it is late or too dear; where it has one, it has one for fewer.
+    """
+    most = rungs(job)[0].trials
+    trials = largest_number(most, lambda number: plan_for(number) is not None)
+    return plan_for(trials) if trials == most or (trials and not job.exact) else None
 
 
 def _most_affordable(job: TuningJob, terms: Terms) -> int:
