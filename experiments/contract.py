@@ -149,7 +149,7 @@ class _Checked:
 
     def __init__(self, controller: Controller, recording: Recording) -> None:
         self._controller, self._recording = controller, recording
-        self.story = controller.story
+        self.story, self.name = controller.story, controller.name
 
     @property
     def is_closed(self) -> bool:

@@ -157,7 +157,7 @@ class Limits:
         durable = (
             (loss_of(view.trial(trial).checkpoint_score, direction), trial)
             for trial in view.started_trials()
-            if view.trial(trial).checkpoint_iteration
+            if view.trial(trial).checkpoint_iteration and view.trial(trial).cloned_from is None
         )
         return min(durable, default=(0.0, None))[1]
 

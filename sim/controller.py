@@ -5,12 +5,12 @@ Pure: no clock, no I/O beyond the journal sink it is given. The same object driv
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, assert_never
 
+from sim.fleet import Fleet
 from sim.journal import Entry
 from sim.model.actions import CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
-from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from sim.model.commands import EndSegment, StartSegment, StartTimer
 from sim.model.errors import InputError, InvalidActionError
 from sim.model.events import (
     InstanceBooted,
@@ -21,8 +21,9 @@ from sim.model.events import (
     ProgressReported,
     ReclaimNoticed,
     SegmentEnded,
+    TrialSampled,
 )
-from sim.model.ids import InstanceId, SegmentId, TrialId
+from sim.model.ids import SegmentId, TrialId
 from sim.model.protocols import InstanceStatus, TrialStatus
 from sim.state import NO_SEGMENT, RunState, RunView
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sim.model.prices import PriceBook
     from sim.model.protocols import Policy
     from sim.placement import PlacementRule
-    from sim.state import InstanceState, TrialState
+    from sim.state import TrialState
 
 # Members of an enumeration are looked up through a descriptor; these are asked for at every segment.
 _IDLE, _ENDING = TrialStatus.IDLE, TrialStatus.ENDING
@@ -52,6 +53,7 @@ class Controller:
         is_finished: the policy has said FinishRun; what comes later only drains.
         finished_at_s: when it said so: the makespan.
         best: the trial it named.
+        name: of the policy, for errors.
     """
 
     def __init__(
@@ -69,14 +71,14 @@ class Controller:
         self.finished_at_s = 0.0
         self.best: TrialId | None = None
         self._policy = policy
-        self._name = name
+        self.name = name
         self._sink = sink
         self._view = RunView(self.state)
+        self._fleet = Fleet(self.state)
         self._commands: list[Command] = []
         self._segments = 0
         self._holdable_gpus = 0
         self._checkpoint_every = 0 if isinstance(job.checkpoint_every, str) else job.checkpoint_every
-        self._instances = 0
         self._last_event: Event | None = None
 
     @property
@@ -117,7 +119,7 @@ class Controller:
         """Ask the policy and order what it wishes for; what waits comes first, and after."""
         state = self.state
         if state.draining:
-            self._release_drained()
+            self._fleet.release_drained(self._commands)
         if state.waiting:
             self._start_waiting()
         actions = self._policy.on_event(event, self._view)
@@ -129,7 +131,7 @@ class Controller:
         if type(event) in _LOSSES and not self.is_finished:
             # Only now, so that a policy which cannot pay for a replacement may lower its target first.
             for key in state.targets:
-                self._reconcile(key)
+                self._fleet.reconcile(key, self._commands)
         if state.waiting:
             self._start_waiting()
         return actions
@@ -138,7 +140,7 @@ class Controller:
         """Where the run stands, for errors."""
         state = self.state
         return (
-            f"{self._name}: nothing can happen any more at {state.now_s:.1f} s, and the policy has not finished the run:"
+            f"{self.name}: nothing can happen any more at {state.now_s:.1f} s, and the policy has not finished the run:"
             f" {state.running_trials} trials running, {len(state.waiting)} waiting for GPUs, {len(state.instances)} instances,"
             f" ScaleTo target {sum(state.targets.values())}; the last fact was {self._last_event}"
         )
@@ -168,6 +170,8 @@ class Controller:
                 state.reclaim_noticed(event)
             case InstanceGone():
                 state.instance_gone(event)
+            case TrialSampled():
+                state.trial_sampled(event)
             case _:
                 pass
         return True
@@ -205,7 +209,7 @@ class Controller:
             case FinishRun():
                 self._finish(action)
             case CloneTrial():
-                raise self._invalid(action, "cloned trials have no recorded curve; they need real workers")
+                self._clone(action)
             case _:
                 assert_never(action)
 
@@ -254,7 +258,8 @@ class Controller:
                 wish.until_iteration,
                 wish.report_every,
                 wish.checkpoint_every or self._checkpoint_every,
-                wish.trial if from_iteration else None,
+                trial.restores_from(wish.trial) if from_iteration else None,
+                trial.configuration,
             )
         )
         state.segment_started(segment, wish.trial, trial, placement, wish.gpus)
@@ -290,15 +295,44 @@ class Controller:
         if isinstance(action, StopTrial):
             trial.status = TrialStatus.STOPPED
 
+    def _clone(self, action: CloneTrial) -> None:
+        """The target stands where the source's last durable checkpoint is, with its own configuration from now on."""
+        source, target = self._trial(action, action.source), self._trial(action, action.target)
+        if source is target:
+            raise self._invalid(action, "a trial cannot be its own clone")
+        if target.status is not _IDLE:
+            raise self._invalid(action, f"the target is {target.status}; only an idle trial can become a clone")
+        if not source.checkpoint_iteration:
+            raise self._invalid(action, "the source has no durable checkpoint")
+        borrower = self.state.borrower_of(action.target)
+        if borrower is not None:
+            # What it saved so far is void from now on, but somebody still needs it.
+            problem = f"trial {borrower} goes on from the target's checkpoint and has not saved one of its own yet"
+            raise self._invalid(action, problem)
+        if not action.configuration:
+            raise self._invalid(action, "the configuration is empty")
+        self.state.trial_cloned(action)
+
     def _set_timer(self, action: SetTimer) -> None:
         if not action.at_s >= self.state.now_s:
             raise self._invalid(action, "that is in the past")
         self._commands.append(StartTimer(action.tag, action.at_s))
 
+    def _require_answer(self, action: FinishRun) -> None:
+        if action.best is None:
+            return
+        answer = self._trial(action, action.best)
+        if not answer.checkpoint_iteration:
+            raise self._invalid(action, "the trial has no durable checkpoint")
+        if answer.cloned_from is not None:
+            raise self._invalid(
+                action,
+                f"the trial has saved nothing since it was cloned; its checkpoint is trial {answer.cloned_from}'s",
+            )
+
     def _finish(self, action: FinishRun) -> None:
         state = self.state
-        if action.best is not None and not self._trial(action, action.best).checkpoint_iteration:
-            raise self._invalid(action, "the trial has no durable checkpoint")
+        self._require_answer(action)
         self.is_finished = True
         self.finished_at_s = state.now_s
         self.best = action.best
@@ -308,7 +342,7 @@ class Controller:
         state.waiting_gpus = 0
         for number, instance in state.instances.items():
             if instance.status is not InstanceStatus.RELEASING:
-                self._release(number, instance)
+                self._fleet.release(number, instance, self._commands)
         state.finish(state.now_s)
 
     # Machines.
@@ -334,58 +368,7 @@ class Controller:
             if wish.gpus > self._holdable_gpus:
                 problem = f"trial {wish.trial} waits for {wish.gpus} GPUs, which that target can never hold"
                 raise self._invalid(action, problem)
-        self._reconcile(key)
-
-    def _reconcile(self, key: tuple[str, str]) -> None:
-        """Bring the machines of one type and market to its target."""
-        state = self.state
-        ours = [(n, i) for n, i in state.instances.items() if (i.instance_type, i.market) == key]
-        held = [(n, i) for n, i in ours if i.status not in (InstanceStatus.DRAINING, InstanceStatus.RELEASING)]
-        missing = state.targets[key] - len(held)
-        if missing > 0:
-            draining = [(n, i) for n, i in ours if i.status is InstanceStatus.DRAINING and i.gone_at_s == math.inf]
-            for number, instance in draining[:missing]:
-                instance.status = InstanceStatus.READY
-                state.draining -= 1
-                state.ready_gpus += instance.gpus
-                state.free.admit(number, instance.free_gpus)
-            for _ in range(min(missing - len(draining), state.price_book.max_instances - len(state.instances))):
-                self._provision(key)
-        elif missing < 0:
-            for number, instance in sorted(held, key=lambda pair: self._shrink_order(*pair))[:-missing]:
-                if instance.free_gpus == instance.gpus:
-                    self._release(number, instance)
-                else:
-                    state.drain(number, instance)
-
-    def _provision(self, key: tuple[str, str]) -> None:
-        number = InstanceId(self._instances)
-        self._instances += 1
-        self.state.instance_requested(number, self.state.price_book.type_named(key[0]), key[1])
-        self._commands.append(ProvisionInstance(number, *key))
-
-    def _shrink_order(self, number: InstanceId, instance: InstanceState) -> tuple[int, int, float, int]:
-        """Requests first (the latest first), then booting, idle (least paid time left first) and busy machines."""
-        state = self.state
-        if instance.status is InstanceStatus.REQUESTED:
-            return (0, 0, 0.0, -number)
-        paid_until_s = state.bill.paid_until_s(number, state.now_s) if state.bills_instances else 0.0
-        is_booting = instance.status is InstanceStatus.LAUNCHED
-        return (1 if is_booting else 2, instance.gpus - instance.free_gpus, paid_until_s, number)
-
-    def _release_drained(self) -> None:
-        state = self.state
-        free_s = state.price_book.billing.free_if_reclaimed_within_s
-        for number, instance in state.instances.items():
-            is_idle = instance.status is InstanceStatus.DRAINING and instance.free_gpus == instance.gpus
-            # One that its provider takes at this very moment needs no release; one that will be free if it waits gets none.
-            is_taken = instance.gone_at_s <= state.now_s or instance.gone_at_s - instance.launched_at_s < free_s
-            if is_idle and not is_taken:
-                self._release(number, instance)
-
-    def _release(self, number: InstanceId, instance: InstanceState) -> None:
-        self.state.instance_released(number, instance)
-        self._commands.append(ReleaseInstance(number))
+        self._fleet.reconcile(key, self._commands)
 
     def _invalid(self, action: object, problem: str) -> InvalidActionError:
-        return InvalidActionError(self._name, action, self.state.now_s, problem)
+        return InvalidActionError(self.name, action, self.state.now_s, problem)

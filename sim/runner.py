@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.model.errors import StalledRunError
+from sim.model.errors import InvalidActionError, RefusedOrderError, StalledRunError
 
 if TYPE_CHECKING:
     from sim.controller import Controller
@@ -16,6 +16,7 @@ def run(controller: Controller, backend: Backend) -> None:
 
     Raises:
         StalledRunError: nothing can happen any more and the policy has not finished.
+        InvalidActionError: the policy wished for something impossible, or for something that this backend cannot do.
     """
     handle, perform, next_event = controller.handle, backend.perform, backend.next_event
     try:
@@ -25,5 +26,7 @@ def run(controller: Controller, backend: Backend) -> None:
                 raise StalledRunError(controller.story())
             for command in handle(event):
                 perform(command)
+    except RefusedOrderError as refused:
+        raise InvalidActionError(controller.name, refused.action, refused.at_s, refused.problem) from refused
     finally:
         backend.close()

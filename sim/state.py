@@ -20,7 +20,7 @@ from sim.placement import free_pool
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sim.model.actions import RunTrial
+    from sim.model.actions import CloneTrial, RunTrial
     from sim.model.events import (
         InstanceBooted,
         InstanceGone,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ProgressReported,
         ReclaimNoticed,
         SegmentEnded,
+        TrialSampled,
     )
     from sim.model.ids import Placement
     from sim.model.job import TuningJob
@@ -50,6 +51,8 @@ class TrialState:
     __slots__ = (
         "checkpoint_iteration",
         "checkpoint_score",
+        "cloned_from",
+        "configuration",
         "from_iteration",
         "gpus",
         "is_waiting",
@@ -71,6 +74,12 @@ class TrialState:
         self.placement: Placement = ()
         self.from_iteration = 0
         self.is_waiting = False
+        self.configuration: dict[str, float | int | str | bool | None] | None = None
+        self.cloned_from: TrialId | None = None
+
+    def restores_from(self, itself: TrialId) -> TrialId:
+        """Whose checkpoint its next segment goes on from, where there is one; `itself` is its own number."""
+        return itself if self.cloned_from is None else self.cloned_from
 
 
 class InstanceState:
@@ -195,7 +204,23 @@ class RunState:
         instance.status = InstanceStatus.RELEASING
         self.bill.released(number, self.now_s)
 
-    # Facts and orders about segments.
+    # Facts and orders about trials and their segments.
+
+    def trial_sampled(self, event: TrialSampled) -> None:
+        """It is told with every later segment, so that neither a resumed driver nor a replay needs the sampler."""
+        self.trials[event.trial].configuration = event.configuration
+
+    def trial_cloned(self, wish: CloneTrial) -> None:
+        """The target stands at the source's durable checkpoint, or at the one that the source itself has borrowed."""
+        source, target = self.trials[wish.source], self.trials[wish.target]
+        target.iteration = target.checkpoint_iteration = source.checkpoint_iteration
+        target.score = target.checkpoint_score = source.checkpoint_score
+        target.configuration = wish.configuration
+        target.cloned_from = source.restores_from(wish.source)
+
+    def borrower_of(self, lender: TrialId) -> TrialId | None:
+        """A clone that goes on from this trial's checkpoint, as it has none of its own yet; None where there is none."""
+        return next((TrialId(n) for n, trial in enumerate(self.trials) if trial.cloned_from == lender), None)
 
     def segment_started(
         self, number: SegmentId, trial_id: TrialId, trial: TrialState, placement: Placement, gpus: int
@@ -238,6 +263,8 @@ class RunState:
         trial.checkpoint_iteration = event.checkpoint_iteration
         if event.checkpoint_iteration == event.iteration:
             trial.checkpoint_score = event.score
+        if trial.cloned_from is not None and event.checkpoint_iteration > trial.from_iteration:
+            trial.cloned_from = None
         trial.segment = NO_SEGMENT
         trial.placement = ()
         trial.gpus = 0
@@ -289,6 +316,9 @@ class RunState:
             assert (trial.segment == NO_SEGMENT) == (not trial.placement), "GPUs are held by segments, and only by them"
             assert trial.placement or trial.checkpoint_iteration <= trial.iteration
             assert trial.gpus == sum(count for _, count in trial.placement)
+            if trial.cloned_from is not None:
+                assert trial.checkpoint_iteration, "a clone goes on from a checkpoint"
+                assert self.trials[trial.cloned_from].cloned_from is None, "what is lent is the lender's own"
             for number, count in trial.placement:
                 held[number] = held.get(number, 0) + count
         for number, instance in self.instances.items():

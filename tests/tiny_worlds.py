@@ -21,6 +21,7 @@ from sim.model.events import (
     RunStarted,
     SegmentEnded,
     TimerFired,
+    TrialSampled,
 )
 from sim.model.job import TuningJob
 from sim.model.price_series import combined
@@ -48,7 +49,7 @@ class Script:
 
     Keys: `start`, `launched 0`, `booted 0`, `ready 0`, `refused 0`, `noticed 0`, `gone 0` (instance), `report 0@2` (trial,
     iteration),
-    `ended 0` (trial), `timer tag`.
+    `sampled 0`, `ended 0` (trial), `timer tag`.
     """
 
     def __init__(self, answers):
@@ -80,6 +81,8 @@ def key_of(event):
             return f"ended {event.trial}"
         case TimerFired():
             return f"timer {event.tag}"
+        case TrialSampled():
+            return f"sampled {event.trial}"
         case _:
             return f"{MACHINES[type(event)]} {event.instance}"
 

@@ -52,7 +52,14 @@ class StopTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
 
 
 class CloneTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """Copy the checkpoint of `source` to `target`, which goes on with another configuration (real runs only)."""
+    """Let `target` go on from the last durable checkpoint of `source`, with another configuration (real workers only).
+
+    The target must be idle (new, paused, or its segment has ended) and not stopped; the source may be in any status, but needs
+    a durable checkpoint. At once the view shows the source's durable iteration and score as the target's, and what the target
+    has trained before is given up. It borrows the checkpoint until a segment of its own has made a further iteration durable;
+    until then it cannot be the answer of the run, and its lender cannot become a clone. Of a clone that still borrows, the
+    checkpoint it borrows is cloned.
+    """
 
     source: TrialId
     target: TrialId

@@ -34,8 +34,10 @@ class StartSegment(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
         from_iteration: iterations of its last durable checkpoint, 0 for a new trial.
         report_every: a ProgressReported at each multiple of it; 0 for none.
         checkpoint_every: a checkpoint at each multiple of it, besides the one at the segment's end; 0 for none.
-        restore_from: the trial whose checkpoint is loaded; None for a new trial.
-        configuration: where a real run must be told (sampled or cloned trials); None where the trial's number says it.
+        restore_from: the trial whose checkpoint is loaded; None for a new trial. Where it is another than `trial`, this one was
+            cloned: what it has saved by itself before is void, and does not count as a checkpoint of it any more.
+        configuration: of the trial, as its TrialSampled or its CloneTrial said; None where neither has come yet, so that its
+            number says it or the backend has to ask.
     """
 
     segment: SegmentId

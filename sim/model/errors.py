@@ -38,6 +38,20 @@ class InvalidActionError(TuningError):
         super().__init__(f"{policy}: {action} at {at_s:.1f} s: {problem}")
 
 
+class RefusedOrderError(TuningError):
+    """A backend cannot carry out what a policy wished for; the loop makes an `InvalidActionError` of it that names the policy.
+
+    Attributes:
+        action: the wish that the order came from.
+        at_s: when it was refused.
+        problem: why.
+    """
+
+    def __init__(self, action: object, at_s: float, problem: str) -> None:
+        self.action, self.at_s, self.problem = action, at_s, problem
+        super().__init__(f"{action} at {at_s:.1f} s: {problem}")
+
+
 class StalledRunError(TuningError):
     """Nothing can happen any more and the policy has not finished the run."""
 

@@ -123,7 +123,10 @@ class SegmentEnded(Fact, frozen=True, tag=True, gc=False, omit_defaults=True):
 
 
 class TrialSampled(Fact, frozen=True, tag=True, gc=False):
-    """A sampler proposed a configuration; part of the journal, so that replay needs no sampler."""
+    """The configuration of a trial; told before anything else of it, once, by backends that train for real.
+
+    Part of the journal, and of every later StartSegment of the trial: neither replay nor a resumed run needs the sampler.
+    """
 
     trial: TrialId
     configuration: dict[str, float | int | str | bool | None]

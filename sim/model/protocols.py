@@ -91,6 +91,14 @@ class TrialView(Protocol):
     def gpus(self) -> int:
         """GPUs it holds now."""
 
+    @property
+    def configuration(self) -> Configuration | None:
+        """Its hyperparameters, where they were told (TrialSampled) or wished for (CloneTrial); None in the simulated world."""
+
+    @property
+    def cloned_from(self) -> TrialId | None:
+        """The trial whose checkpoint it goes on from until it has saved one of its own; None for all others."""
+
 
 class InstanceView(Protocol):
     """What is known of one instance."""
@@ -192,6 +200,22 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free everything."""
+
+
+class ConfigurationSource(Protocol):
+    """Says what the trials of a real run train with: from a table, or from a sampler that learns from what it hears."""
+
+    def configuration_of(self, trial: TrialId) -> Configuration:
+        """The configuration of a trial that starts for the first time; asked once for each."""
+
+    def remember(self, trial: TrialId, configuration: Configuration) -> None:
+        """A resumed run: the trial has got this configuration before."""
+
+    def hear(self, trial: TrialId, iteration: int, score: float | None) -> None:
+        """A result of a trial that trains with what this source has said; those of clones are not told.
+
+        The same iteration may come again, when it was done again.
+        """
 
 
 PolicyFactory: TypeAlias = "Callable[[TuningJob, Profile, PriceBook, np.random.Generator], Policy]"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import simpy
 from simpy.core import EmptySchedule
 
+from sim.model.actions import CloneTrial
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import InputError
+from sim.model.errors import InputError, RefusedOrderError
 from sim.model.events import (
     GoneCause,
     InstanceGone,
@@ -108,6 +109,8 @@ class SimulatedBackend:
     def _course_of(self, order: StartSegment) -> Course:
         """What the segment will do, if nothing interferes."""
         placement = order.placement
+        if order.configuration is not None:
+            self._refuse(order)
         if order.until_iteration > self._last_iteration:
             raise InputError(
                 f"trial {order.trial} is to train for {order.until_iteration} iterations, but its curve ends at"
@@ -128,6 +131,12 @@ class SimulatedBackend:
         if self._varies or order.checkpoint_every:
             course.vary(self._draws.slowness(order.trial, gpus) if self._varies else None)
         return course
+
+    def _refuse(self, order: StartSegment) -> NoReturn:
+        """Only recorded trials have a curve: what a clone or a sampled one would have scored is not known."""
+        source = order.trial if order.restore_from is None else order.restore_from
+        wish = CloneTrial(source, order.trial, order.configuration or {})
+        raise RefusedOrderError(wish, self._env.now, "cloned trials have no recorded curve; they need real workers")
 
     def _start(self, order: StartSegment) -> None:
         course = self._course_of(order)

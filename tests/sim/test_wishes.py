@@ -113,7 +113,7 @@ def test_free_gpus_count_what_is_free_after_the_wishes_already_made(controlled):
         ([SetTimer("t", float("nan"))], r"that is in the past"),
         ([FinishRun(0)], r"FinishRun\(best=0\).*the trial has no durable checkpoint"),
         ([FinishRun(None), ScaleTo(1)], r"the run is finished"),
-        ([CloneTrial(0, 1, {})], r"cloned trials have no recorded curve; they need real workers"),
+        ([CloneTrial(0, 1, {"x": 1})], r"CloneTrial\(source=0, target=1, .*the source has no durable checkpoint"),
     ],
 )
 def test_an_impossible_wish_names_policy_wish_and_time(controlled, wishes, problem):
