@@ -6,7 +6,6 @@ is wrong (nothing was started or written), 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_prices, cli_scaling, cli_sweep
-from experiments.cli_options import AsJson, complete_policies, complete_policy, print_json, progress
+from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_prices, cli_run, cli_scaling, cli_sweep
+from experiments.cli_options import (
+    FAILED,
+    INTERRUPTED,
+    WRONG_INPUT,
+    AsJson,
+    complete_policies,
+    failure,
+    load_spec,
+    print_json,
+    progress,
+)
 from sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
     from experiments.comparing import Comparison
-    from experiments.run_result import RunResult
     from experiments.spec import RunSpec
-
-DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-
 
 class Commands(TyperGroup):
     """Turns the project's errors into one line and an exit code."""
@@ -36,20 +41,15 @@ class Commands(TyperGroup):
                 warnings.showwarning = _show_warning
                 return super().invoke(ctx)
         except InputError as error:
-            raise _exit(str(error), WRONG_INPUT) from error
+            raise failure(str(error), WRONG_INPUT) from error
         except TuningError as error:
-            raise _exit(str(error), FAILED) from error
+            raise failure(str(error), FAILED) from error
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _exit(f"{error.filename}: {error.strerror}", WRONG_INPUT) from error
+            raise failure(f"{error.filename}: {error.strerror}", WRONG_INPUT) from error
         except KeyboardInterrupt as error:
-            raise _exit("interrupted", INTERRUPTED) from error
-
-
-def _exit(message: str, code: int) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
-    return typer.Exit(code)
+            raise failure("interrupted", INTERRUPTED) from error
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -66,6 +66,7 @@ app.add_typer(cli_bundles.app, name="bundles")
 app.add_typer(cli_scaling.app, name="scaling")
 app.add_typer(cli_prices.app, name="prices")
 app.add_typer(cli_sweep.results, name="results")
+app.command("run")(cli_run.run)
 app.command("profile")(cli_bundles.profile)
 app.command("plan")(cli_plan.plan)
 app.command("ablate")(cli_ablate.ablate)
@@ -108,59 +109,6 @@ Settings = Annotated[
 
 
 @app.command()
-def run(
-    spec_file: SpecFile,
-    settings: Settings = None,
-    policy: Annotated[
-        str | None, typer.Option(help="name[:param=value...], instead of the spec's.", autocompletion=complete_policy)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the spec's.")] = None,
-    as_json: AsJson = False,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/runs/<digest>")
-    ] = None,
-    journal: Annotated[Path | None, typer.Option(help="Put the journal elsewhere.")] = None,
-) -> None:
-    """Run one policy once, in simulation; writes spec.yaml, journal.jsonl and result.json."""
-    from experiments.running import execute
-
-    overriding = [f"policy={policy}"] if policy is not None else []
-    overriding += [f"seed={seed}"] if seed is not None else []
-    spec = _load(spec_file, [*(settings or []), *overriding])
-    folder = out or Path("results/runs") / spec.digest()
-    journal = journal or folder / "journal.jsonl"
-    result = execute(spec, journal=journal)
-    _write_run(folder, spec, result)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        from experiments.cli_tables import print_run
-
-        print_run(spec, result, folder, journal)
-    if result.best_trial is None:
-        raise _exit(f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED)
-
-
-def _load(spec_file: Path, settings: list[str]) -> RunSpec:
-    from experiments.spec import RunSpec
-
-    return RunSpec.load(spec_file, settings)
-
-
-def _write_run(folder: Path, spec: RunSpec, result: RunResult) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_spec(folder, spec)
-    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _write_spec(folder: Path, spec: RunSpec) -> None:
-    import yaml
-
-    (folder / "spec.yaml").write_text(yaml.safe_dump(spec.to_dict(), sort_keys=False), encoding="utf-8")
-
-
-@app.command()
 def compare(
     spec_file: SpecFile,
     settings: Settings = None,
@@ -180,7 +128,7 @@ def compare(
     """Run several policies on the same seeds and compare them; differences are to the first."""
     from experiments.comparing import compare as compare_policies
 
-    spec = _load(spec_file, settings or [])
+    spec = load_spec(spec_file, settings or [])
     names = [name.strip() for name in (policies or "").split(",") if name.strip()]
     if policies is not None and not names:
         raise InputError(f"--policies {policies!r} names no policy; leave it out for all")
@@ -200,7 +148,7 @@ def compare(
 
 def _write_comparison(folder: Path, spec: RunSpec, comparison: Comparison) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _write_spec(folder, spec)
+    spec.save(folder / "spec.yaml")
     comparison.results.to_parquet(folder / "results.parquet", index=False)
     comparison.trajectories.to_parquet(folder / "trajectories.parquet", index=False)
     for name in ("results", "summary", "paired", "ledger"):

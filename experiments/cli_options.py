@@ -10,8 +10,26 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from experiments.spec import RunSpec
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
+
+
+def failure(message: str, code: int) -> typer.Exit:
+    """Say what is wrong on standard error; returns what ends the command with this code."""
+    typer.echo(f"error: {message}", err=True)
+    return typer.Exit(code)
+
+
+def load_spec(spec_file: Path, settings: list[str]) -> RunSpec:
+    """The spec of a file, with what the command line sets."""
+    from experiments.spec import RunSpec
+
+    return RunSpec.load(spec_file, settings)
 
 
 def print_json(value: object) -> None:

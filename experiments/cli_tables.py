@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from experiments.ablation import Ablation
     from experiments.comparing import Comparison
+    from experiments.real_result import RealResult
     from experiments.run_result import RunResult
     from experiments.spec import RunSpec
     from policies.registry import Entry
@@ -84,6 +85,15 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
         table.add_row(what, value)
     _console().print(table)
     print_ledger(result.ledger_usd, result.ledger_gpu_s)
+
+
+def print_control(result: RealResult) -> None:
+    """What controlling a real run took."""
+    control = result.control()
+    median_s, p99_s = control["control_median_s"], control["control_p99_s"]
+    if median_s is not None and p99_s is not None:
+        told = f"{1000 * median_s:.2f} ms median, {1000 * p99_s:.2f} ms p99"
+        _console().print(f"{control['facts']} facts, each decided, written and ordered in {told}; {result.host_s:.0f} s here")
 
 
 def print_ledger(usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:

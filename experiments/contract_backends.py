@@ -23,6 +23,7 @@ from sim.model.events import (
     RunStarted,
     SegmentEnded,
     TimerFired,
+    TrialSampled,
 )
 from sim.model.ids import InstanceId, SegmentId, TrialId
 from sim.model.prices import ON_DEMAND
@@ -152,13 +153,30 @@ def answers_each_order_once(talk: Dialogue) -> None:
     talk.backend.perform(ReleaseInstance(InstanceId(0)))
     talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
     talk.wait("guard", talk.under_test.moment_s)
-    told = [type(fact) for fact in talk.facts if not isinstance(fact, TimerFired)]
+    told = [type(fact) for fact in talk.facts if not isinstance(fact, TimerFired | TrialSampled)]
     expected = [RunStarted, InstanceLaunched, InstanceReady, SegmentEnded, SegmentEnded, InstanceGone]
     talk.require(told == expected, f"expected {[kind.__name__ for kind in expected]}")
     completed = [(end.outcome, end.iteration, end.checkpoint_iteration) for end in talk.ends()]
     talk.require(completed == [(Outcome.COMPLETED, 1, 1)] * 2, "a segment of one iteration ends completed and durable")
     tags = [fact.tag for fact in talk.facts if isinstance(fact, TimerFired)]
     talk.require(tags == ["once", "guard"], "each timer fires once")
+
+
+def samples_before_it_trains(talk: Dialogue) -> None:
+    """A backend that hands out configurations tells each once, before anything else of its trial; others tell none."""
+    talk.hear()
+    talk.rent(0)
+    talk.start(0, 0, iterations=2, report_every=1)
+    talk.start(1, 1, iterations=1)
+    talk.end_of(0)
+    talk.end_of(1)
+    talk.start(2, 0, iterations=3)
+    talk.end_of(2)
+    sampled = [fact.trial for fact in talk.facts if isinstance(fact, TrialSampled)]
+    talk.require(sampled in ([], [0, 1]), "a configuration was told more than once, or not of every trial")
+    for trial in sampled:
+        of_trial = [fact for fact in talk.facts if getattr(fact, "trial", None) == trial]
+        talk.require(isinstance(of_trial[0], TrialSampled), f"trial {trial} was told of before its configuration")
 
 
 def reports_only_on_request(talk: Dialogue) -> None:
@@ -281,6 +299,7 @@ BackendPromise: TypeAlias = Callable[[Dialogue], None]
 BACKEND_PROMISES: Mapping[str, BackendPromise] = {
     "the first fact is RunStarted": starts_with_run_started,
     "each order is answered once": answers_each_order_once,
+    "configurations are told first": samples_before_it_trains,
     "progress is reported on request only": reports_only_on_request,
     "EndSegment ends at a safe point": ends_at_a_safe_point,
     "a second EndSegment changes nothing": a_second_end_changes_nothing,

@@ -104,27 +104,61 @@ class RunResult:
         return self.recording
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a run has to say of the trial it named.
+
+    Attributes:
+        configuration: its hyperparameters.
+        score: at its last durable iteration; None where it diverged.
+        test_score: at the same iteration, where there is one.
+        is_of_draw: whether its configuration is that of the seed's draw, so that it has a regret.
+    """
+
+    configuration: Configuration
+    score: float | None
+    test_score: float | None
+    is_of_draw: bool = True
+
+
+def recorded_answer(world: World, controller: Controller) -> Answer | None:
+    """The answer of a simulated run: what the bundle has recorded of it."""
+    trial = controller.best
+    if trial is None:
+        return None
+    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
+    iteration = controller.state.trials[trial].checkpoint_iteration
+    tests = world.bundle.test_scores
+    return Answer(
+        world.bundle.configurations[row],
+        _finite(world.truth.scores.item(trial, iteration - 1)),
+        None if tests is None else _finite(tests.item(row, iteration - 1)),
+    )
+
+
 def result_of(
     world: World,
     controller: Controller,
     ledger: Ledger,
     placement: dict[str, float],
-    recording: Recording | None,
+    answer: Answer | None,
+    recording: Recording | None = None,
 ) -> RunResult:
     """The result of a run that the controller has finished."""
     state, job = controller.state, world.job
     best = controller.best
-    score, test_score = _scores(world, best, 0 if best is None else state.trials[best].checkpoint_iteration)
-    regret = None if best is None else _regret(world, list(state.started), best, score)
+    regret = None
+    if best is not None and answer is not None and answer.is_of_draw:
+        regret = _regret(world, list(state.started), best, answer.score)
     totals = state.totals
     cost_usd, makespan_s = state.bill.spent_usd(controller.finished_at_s), controller.finished_at_s
     return RunResult(
         policy=world.spec.policy.label,
         seed=world.spec.seed,
         best_trial=best,
-        best_config=None if best is None else dict(_configuration(world, best)),
-        score=score,
-        test_score=test_score,
+        best_config=None if answer is None else dict(answer.configuration),
+        score=None if answer is None else answer.score,
+        test_score=None if answer is None else answer.test_score,
         regret=None if regret is None else regret.total,
         regret_sampling=None if regret is None else regret.sampling,
         regret_selection=None if regret is None else regret.selection,
@@ -144,22 +178,6 @@ def result_of(
         direction=job.direction,
         recording=recording,
     )
-
-
-def _configuration(world: World, trial: TrialId) -> Configuration:
-    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
-    configuration: Configuration = world.bundle.configurations[row]
-    return configuration
-
-
-def _scores(world: World, trial: TrialId | None, iteration: int) -> tuple[float | None, float | None]:
-    """Validation and test score of a trial after so many iterations; None where there is none, or it diverged."""
-    if trial is None or iteration == 0:
-        return None, None
-    tests = world.bundle.test_scores
-    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
-    test_score = None if tests is None else tests.item(row, iteration - 1)
-    return _finite(world.truth.scores.item(trial, iteration - 1)), _finite(test_score)
 
 
 def _finite(score: float | None) -> float | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
-from experiments.run_result import RunResult, result_of
+from experiments.run_result import RunResult, recorded_answer, result_of
 from experiments.spec import RunSpec
 from experiments.trajectory import Recording
 from policies.registry import entry_named
@@ -168,7 +168,14 @@ def execute(
             sinks.sinks.append(JournalWriter(stream, world.header()))
         run(controller, world.backend())
     recording = Recording(memory.entries, world.truth.scores, world.price_book, world.job.direction)
-    return result_of(world, controller, ledger, placements.sums(), recording if record_trajectory else None)
+    return result_of(
+        world,
+        controller,
+        ledger,
+        placements.sums(),
+        recorded_answer(world, controller),
+        recording if record_trajectory else None,
+    )
 
 
 @contextmanager

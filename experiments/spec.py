@@ -82,6 +82,12 @@ class RunSpec(Section):
         """The spec as YAML and JSON hold it, defaults included; `RunSpec.of(**spec.to_dict())` is the same spec."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def save(self, path: Path) -> None:
+        """Write the YAML file from which the same run can be run."""
+        import yaml
+
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
     def digest(self) -> str:
         """SHA-256, equal for equal runs: over all keys, defaults of spec and policy, policy and seed included."""
         resolved = {**self.to_dict(), "policy": self.policy.resolved()}

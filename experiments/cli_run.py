@@ -1,0 +1,179 @@
+"""`elastune run`: one policy once, in simulation or on real workers."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.cli_options import FAILED, AsJson, complete_policy, failure, load_spec, print_json
+from sim.model.errors import InputError, TuningError
+
+if TYPE_CHECKING:
+    from experiments.real_result import RealResult
+    from experiments.real_run import Means
+    from experiments.run_result import RunResult
+    from experiments.spec import RunSpec
+
+
+class World(enum.StrEnum):
+    """What a run happens in."""
+
+    SIMULATION = "simulation"
+    RAY = "ray"
+
+
+class Device(enum.StrEnum):
+    """What a slot of a real run is."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+_REAL = "Real workers"
+
+
+def run(
+    spec_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="SPEC", help="A YAML file that describes the run; not with --resume.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec, as job.deadline_s=1800."),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="name[:param=value...], instead of the spec's.", autocompletion=complete_policy)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the spec's.")] = None,
+    as_json: AsJson = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/runs/<digest>")
+    ] = None,
+    journal: Annotated[Path | None, typer.Option(help="Put the journal elsewhere (simulation only).")] = None,
+    world: Annotated[World, typer.Option("--on", help="Where it runs.")] = World.SIMULATION,
+    device: Annotated[Device, typer.Option(help="What a GPU is.", rich_help_panel=_REAL)] = Device.CPU,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Lease nodes of this Ray cluster, instead of starting one here.", rich_help_panel=_REAL
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Folder or fsspec URL that every node reaches.", show_default="in the results",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
+    emulate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SPEED", help="Do not train: wait out the recorded seconds, so many per second.", rich_help_panel=_REAL
+        ),
+    ] = None,
+    inject: Annotated[
+        bool, typer.Option("--inject", help="Add the spec's start-up delays and losses of machines.", rich_help_panel=_REAL)
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with a real run whose driver died.", rich_help_panel=_REAL),
+    ] = None,
+) -> None:
+    """Run one policy once, in simulation or on real workers; writes spec.yaml, journal.jsonl and result.json."""
+    given = {"--device": device is not Device.CPU, "--ray": ray, "--checkpoints": checkpoints, "--emulate": emulate, "--inject": inject}
+    if resume is not None:
+        others = {"SPEC": spec_file, "--set": settings, "--policy": policy, "--seed": seed, "-o": out, "--journal": journal, **given}
+        _refuse(others, f"--resume {resume} goes on as the run began")
+        _show_real(_resumed(resume), as_json)
+        return
+    if spec_file is None:
+        raise InputError("run: name the YAML file that describes the run, or the folder of a run to go on with (--resume DIR)")
+    overriding = [f"policy={policy}"] if policy is not None else []
+    overriding += [f"seed={seed}"] if seed is not None else []
+    spec = load_spec(spec_file, [*(settings or []), *overriding])
+    folder = out or Path("results/runs") / spec.digest()
+    if world is World.SIMULATION:
+        _refuse(given, "this run is simulated (--on ray runs it on real workers)")
+        _simulate(spec, folder, journal or folder / "journal.jsonl", as_json)
+        return
+    _refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")
+    from experiments.real_run import Means
+
+    means = Means(device=device.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
+    _show_real(_executed(spec, folder, means), as_json)
+
+
+def _refuse(options: dict[str, object], reason: str) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{', '.join(given)}: not here, as {reason}")
+
+
+def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None:
+    from experiments.running import execute
+
+    result = execute(spec, journal=journal)
+    folder.mkdir(parents=True, exist_ok=True)
+    spec.save(folder / "spec.yaml")
+    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
+    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        print_json(result.to_json())
+    else:
+        from experiments.cli_tables import print_run
+
+        print_run(spec, result, folder, journal)
+    _require_answer(result, journal)
+
+
+def _executed(spec: RunSpec, folder: Path, means: Means) -> RealResult:
+    from experiments.cli_live import live
+    from experiments.real_run import execute_real
+
+    try:
+        with live() as watch:
+            return execute_real(spec, folder, means, watch=watch)
+    except InputError:
+        raise
+    except (TuningError, KeyboardInterrupt):
+        _say_how_to_go_on(folder)
+        raise
+
+
+def _resumed(folder: Path) -> RealResult:
+    from experiments.cli_live import live
+    from experiments.real_run import resume_real
+
+    try:
+        with live() as watch:
+            return resume_real(folder, watch=watch)
+    except KeyboardInterrupt:
+        _say_how_to_go_on(folder)
+        raise
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    typer.echo(f"what was done is kept: elastune run --resume {folder}", err=True)
+
+
+def _show_real(result: RealResult, as_json: bool) -> None:
+    result.write()
+    journal = result.folder / "journal.jsonl"
+    if as_json:
+        print_json(result.to_json())
+    else:
+        from experiments.cli_tables import print_control, print_run
+        from experiments.spec import RunSpec
+
+        print_run(RunSpec.load(result.folder / "spec.yaml"), result.run, result.folder, journal)
+        print_control(result)
+    _require_answer(result.run, journal)
+
+
+def _require_answer(result: RunResult, journal: Path) -> None:
+    if result.best_trial is None:
+        raise failure(f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED)

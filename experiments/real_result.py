@@ -1,0 +1,74 @@
+"""What comes out of a real run: the same as of a simulated one, and what controlling it took."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.run_result import Answer, RunResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from experiments.running import World
+    from sim.bridge.checkpoint import CheckpointStore
+    from sim.controller import Controller
+
+
+@dataclass(frozen=True)
+class RealResult:
+    """The result of a real run.
+
+    Attributes:
+        run: what every run has.
+        folder: where it lies.
+        control_s: (facts,) seconds of this process per fact, from the fact to the last order: deciding, writing, ordering. Those
+            of this driver only, where a run went on.
+        host_s: seconds this driver took.
+    """
+
+    run: RunResult
+    folder: Path
+    control_s: Sequence[float]
+    host_s: float
+
+    def to_json(self) -> dict[str, object]:
+        """What `elastune run --on ray --json` prints."""
+        return self.run.to_json() | {"real": self.control()}
+
+    def control(self) -> dict[str, float | int | None]:
+        """Facts and what they took."""
+        import numpy as np
+
+        known = len(self.control_s) > 0
+        median_s, p99_s = np.quantile(self.control_s, [0.5, 0.99]) if known else (math.nan, math.nan)
+        return {
+            "facts": len(self.control_s),
+            "control_median_s": float(median_s) if known else None,
+            "control_p99_s": float(p99_s) if known else None,
+            "host_s": self.host_s,
+        }
+
+    def write(self) -> Path:
+        """Write result.json; returns its path."""
+        path = self.folder / "result.json"
+        path.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return path
+
+
+def real_answer(world: World, controller: Controller, store: CheckpointStore) -> Answer | None:
+    """The answer of a real run: what its workers measured."""
+    number = controller.best
+    if number is None:
+        return None
+    trial, saved = controller.state.trials[number], store.latest(number)
+    assert trial.configuration is not None  # a real backend tells it before the trial's first segment
+    return Answer(
+        trial.configuration,
+        trial.checkpoint_score,
+        None if saved is None else saved.test_score,
+        is_of_draw=world.spec.workload.configurations is None,
+    )

@@ -1,0 +1,86 @@
+"""Where a real run stood when its driver died, read off the controller that its journal was replayed to."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sim.bridge.nodes import Node
+from sim.bridge.resumption import OpenInstance, OpenSegment, Resumption
+from sim.model.commands import StartTimer
+from sim.model.events import TimerFired
+from sim.model.ids import InstanceId, TrialId
+from sim.state import NO_SEGMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from sim.controller import Controller
+    from sim.journal import Entry
+
+
+def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path) -> Resumption:
+    """What is to be settled and ordered again.
+
+    Args:
+        controller: to which the entries were replayed.
+        entries: of the journal, at least one.
+        folder: of the run.
+    """
+    state = controller.state
+    return Resumption(
+        at_s=entries[-1].event.at_s,
+        segments=[
+            OpenSegment(
+                TrialId(number),
+                trial.segment,
+                trial.placement,
+                trial.from_iteration,
+                trial.iteration,
+                trial.score,
+                is_clone=trial.cloned_from is not None,
+            )
+            for number, trial in enumerate(state.trials)
+            if trial.segment != NO_SEGMENT
+        ],
+        instances=[
+            OpenInstance(number, one.instance_type, one.market, one.status) for number, one in state.instances.items()
+        ],
+        timers=_timers(entries),
+        configurations={
+            TrialId(number): trial.configuration
+            for number, trial in enumerate(state.trials)
+            if trial.configuration is not None
+        },
+        leased=_leased(folder / "nodes.jsonl"),
+    )
+
+
+def _timers(entries: Sequence[Entry]) -> Mapping[str, float]:
+    """Those that were set and have not fired."""
+    timers: dict[str, float] = {}
+    for entry in entries:
+        if isinstance(entry.event, TimerFired):
+            timers.pop(entry.event.tag, None)
+        timers |= {order.tag: order.at_s for order in entry.commands if isinstance(order, StartTimer)}
+    return timers
+
+
+def open_end(notebook: Path, note: Mapping[str, object]) -> None:
+    """Append a line."""
+    with notebook.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(note) + "\n")
+
+
+def _leased(notebook: Path) -> Mapping[InstanceId, Node]:
+    if not notebook.is_file():
+        return {}
+    leased = {}
+    for line in notebook.read_text(encoding="utf-8").splitlines():
+        try:
+            note = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the driver died while it wrote this line: the machine was not told of either
+        leased[InstanceId(note["instance"])] = Node(note["node_id"], note["host"], note["gpus"])
+    return leased

@@ -1,0 +1,116 @@
+"""Machines leased one by one from a Ray cluster that runs already; its autoscaler is asked for more.
+
+The autoscaler cannot be told which node to give back: a node that is released is only no longer ours, and the autoscaler ends
+whichever idles. Whatever node appears is taken as the machine that was asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from sim.bridge.embedded import connect
+from sim.bridge.nodes import CPU, Node, NoNodeError, bundle, slots_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sim.model.ids import InstanceId
+
+_POLL_S = 0.25
+
+
+class AttachedNodes:
+    """Nodes of a cluster at an address; see `sim.bridge.nodes.Nodes`.
+
+    Args:
+        address: of the cluster, as `ray.init` takes it.
+        device: what a slot is.
+        patience_s: how long is waited for a node before its request is refused; an autoscaler's machine takes minutes.
+
+    Raises:
+        InputError: no cluster answers there.
+    """
+
+    def __init__(self, address: str, device: str = CPU, *, patience_s: float = 600.0) -> None:
+        connect(address)
+        self._address, self._device, self._patience_s = address, device, patience_s
+        self._lock = threading.Lock()
+        self._leased: dict[InstanceId, Node] = {}
+        self._wanted: dict[InstanceId, int] = {}
+
+    def acquire(
+        self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
+    ) -> Node:
+        """A node that has exactly so many slots and is not ours yet; see `sim.bridge.nodes.Nodes`."""
+        self._ask(instance, gpus)
+        give_up_s = time.monotonic() + self._patience_s
+        while not is_cancelled():
+            with self._lock:
+                if (node := self._free_node(gpus)) is not None:
+                    self._leased[instance] = node
+                    launched()
+                    return node
+            if time.monotonic() > give_up_s:
+                self._ask(instance, 0)
+                raise NoNodeError(f"no free node with {gpus} slots at {self._address} within {self._patience_s:g} s")
+            time.sleep(_POLL_S)
+        self._ask(instance, 0)
+        raise NoNodeError("cancelled")
+
+    def _free_node(self, gpus: int) -> Node | None:
+        ours = {node.node_id for node in self._leased.values()}
+        for node_id, node in alive_nodes().items():
+            if node_id not in ours and slots_of(node["Resources"], self._device) == gpus:
+                return Node(node_id, node["NodeManagerAddress"], gpus)
+        return None
+
+    def _ask(self, instance: InstanceId, gpus: int) -> None:
+        """Tell the autoscaler of everything that is wanted, machines we have included; a cluster without one does not mind."""
+        from ray.autoscaler.sdk import request_resources
+
+        with self._lock:
+            if gpus:
+                self._wanted[instance] = gpus
+            else:
+                self._wanted.pop(instance, None)
+            slot = bundle(self._device)
+            request_resources(bundles=[{kind: n * count for kind, n in slot.items()} for count in self._wanted.values()])
+
+    def release(self, instance: InstanceId) -> None:
+        """The node is free for others, or for the autoscaler to end; see `sim.bridge.nodes.Nodes`."""
+        with self._lock:
+            self._leased.pop(instance, None)
+        self._ask(instance, 0)
+
+    def dead(self) -> list[InstanceId]:
+        """As Ray's head knows: one that died silently is noticed by its health checks. See `sim.bridge.nodes.Nodes`."""
+        with self._lock:
+            leased = dict(self._leased)
+        alive = alive_nodes() if leased else {}
+        return [instance for instance, node in leased.items() if node.node_id not in alive]
+
+    def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
+        """Those that are alive are ours again; see `sim.bridge.nodes.Nodes`."""
+        alive = alive_nodes()
+        found = {instance: node for instance, node in leased.items() if node.node_id in alive}
+        self._leased.update(found)
+        for instance, node in found.items():
+            self._ask(instance, node.gpus)
+        return found
+
+    def close(self) -> None:
+        """All nodes are given back; the cluster stays."""
+        import ray
+
+        for instance in list(self._leased):
+            self.release(instance)
+        ray.shutdown()
+
+
+def alive_nodes() -> dict[str, dict[str, Any]]:
+    """What Ray says of the nodes that are alive, by its name of them."""
+    import ray
+
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}

@@ -1,0 +1,338 @@
+"""The real backend: orders become Ray nodes and gangs of actors, and what happens to them becomes facts.
+
+Every machine and every gang has a thread of its own that follows it; facts come out of one queue, in order of time. The caller's
+thread is the only one that gives orders. Which facts there are and in what order is the contract that the simulated backend
+keeps as well (`experiments.contract_backends`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from sim.bridge.checkpoint import CheckpointStore
+from sim.bridge.clock import Clock
+from sim.bridge.gang import Gang, Site
+from sim.bridge.injected import Weather
+from sim.bridge.machine import Machine
+from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from sim.model.errors import InputError
+from sim.model.events import (
+    GoneCause,
+    InstanceGone,
+    Outcome,
+    ProgressReported,
+    ReclaimNoticed,
+    RunStarted,
+    SegmentEnded,
+    TimerFired,
+    TrialSampled,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sim.bridge.nodes import Node, Nodes
+    from sim.bridge.resumption import Resumption
+    from sim.bridge.worker import Workshop
+    from sim.model.commands import Command
+    from sim.model.events import Event
+    from sim.model.ids import InstanceId, SegmentId, TrialId
+    from sim.model.protocols import Configuration, ConfigurationSource
+
+_log = logging.getLogger(__name__)
+_WATCH_S = 0.1
+_JOIN_S = 10.0
+
+
+class RayBackend:
+    """Trains on real workers; see `sim.model.protocols.Backend`.
+
+    Args:
+        nodes: where machines come from; closed with the backend.
+        workshop: what all workers share.
+        gpus_of: GPUs by instance type.
+        configurations: asked once for each trial that starts without one.
+        clock: of the run.
+        weather: delays and losses that are injected.
+        on_lease: called with each machine that is ready, in a thread of its own.
+        resumption: what a driver that died has left behind; None for a run that begins.
+
+    Attributes:
+        control_s: host seconds from each fact's hand-over to the next request for one: deciding, writing and ordering.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        workshop: Workshop,
+        *,
+        gpus_of: Mapping[str, int],
+        configurations: ConfigurationSource,
+        clock: Clock | None = None,
+        weather: Weather | None = None,
+        on_lease: Callable[[InstanceId, Node], None] = lambda _instance, _node: None,
+        resumption: Resumption | None = None,
+    ) -> None:
+        self.control_s: list[float] = []
+        self._handed_over_s: float | None = None
+        self._nodes, self._workshop, self._gpus_of = nodes, workshop, gpus_of
+        self._source = configurations
+        self._clock = clock or Clock()
+        self._weather = weather or Weather()
+        self._on_lease = on_lease
+        self._store = CheckpointStore(workshop.checkpoints, workshop.keep)
+        self._facts: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._telling = threading.Lock()
+        self._lock = threading.RLock()
+        self._machines: dict[InstanceId, Machine] = {}
+        self._leaving: set[InstanceId] = set()
+        self._gangs: dict[SegmentId, Gang] = {}
+        self._configurations: dict[TrialId, Configuration] = {}
+        self._timers: list[tuple[float, int, str]] = []
+        self._timer_of: dict[str, int] = {}
+        self._orders = 0
+        self._is_closed = threading.Event()
+        self._broken: BaseException | None = None
+        if resumption is None:
+            self._facts.put(RunStarted(0.0))
+        else:
+            self._go_on(resumption)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    # The seam.
+
+    def perform(self, command: Command) -> None:
+        """Take an order; see `sim.model.protocols.Backend`."""
+        match command:
+            case StartSegment():
+                self._start(command)
+            case EndSegment():
+                with self._lock:
+                    gang = self._gangs.get(command.segment)
+                if gang is not None:
+                    gang.end()
+            case ProvisionInstance():
+                self._follow(command.instance, command.instance_type, command.market)
+            case ReleaseInstance():
+                with self._lock:
+                    machine = self._machines.get(command.instance)
+                if machine is not None:  # else it has died, and the order crossed that fact on the way
+                    machine.release()
+            case StartTimer():
+                self._orders += 1
+                self._timer_of[command.tag] = self._orders
+                heapq.heappush(self._timers, (command.at_s, self._orders, command.tag))
+
+    def next_event(self) -> Event | None:
+        """Wait for the next fact; see `sim.model.protocols.Backend`.
+
+        Raises:
+            WorkerError: a part of the backend itself broke down.
+        """
+        self._note_control()
+        while True:
+            fact = self._due_timer() or self._told_within(self._patience_s())
+            if self._broken is not None:
+                raise self._broken
+            if fact is not None:
+                self._listen(fact)
+                self._handed_over_s = time.perf_counter()
+                return fact
+            if self._is_still():
+                return None
+
+    def close(self) -> None:
+        """End every worker, machine and thread."""
+        if self._is_closed.is_set():
+            return
+        self._is_closed.set()
+        with self._lock:
+            gangs, machines = list(self._gangs.values()), list(self._machines.values())
+        for gang in gangs:
+            gang.abort(Outcome.ENDED)
+        for machine in machines:
+            machine.cancel()
+        for gang in gangs:
+            gang.join(_JOIN_S)
+        self._nodes.close()
+
+    # Facts.
+
+    def _tell(self, fact_at: Callable[[float], Event]) -> None:
+        """Queue a fact that happens now; no later fact has an earlier time."""
+        with self._telling:
+            self._facts.put(fact_at(self._clock.now_s()))
+
+    def _told_within(self, host_s: float) -> Event | None:
+        try:
+            return self._facts.get(timeout=host_s) if host_s > 0 else self._facts.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _patience_s(self) -> float:
+        """How long to wait for a fact before the next timer is due, or the world is looked at again."""
+        if not self._timers:
+            return _WATCH_S
+        return min(max(self._clock.host_s(self._timers[0][0] - self._clock.now_s()), 0.0), _WATCH_S)
+
+    def _due_timer(self) -> Event | None:
+        """The timer that is due, where nothing was told before it."""
+        while self._timers and self._timers[0][0] <= self._clock.now_s():
+            with self._telling:
+                if not self._facts.empty():
+                    return self._facts.get()
+                _, order, tag = heapq.heappop(self._timers)
+                if self._timer_of.get(tag) == order:
+                    del self._timer_of[tag]
+                    return TimerFired(self._clock.now_s(), tag)
+        return None
+
+    def _listen(self, fact: Event) -> None:
+        """Results are what a sampler learns from."""
+        if (isinstance(fact, SegmentEnded) and fact.iteration > 0) or isinstance(fact, ProgressReported):
+            self._source.hear(fact.trial, fact.iteration, fact.score)
+
+    def _is_still(self) -> bool:
+        """Whether nothing can happen any more: idle machines serve for ever, unless one dies by itself."""
+        with self._lock:
+            is_moving = any(not machine.is_settled for machine in self._machines.values())
+            return not (self._gangs or self._timer_of or self._leaving or is_moving or not self._facts.empty())
+
+    def _note_control(self) -> None:
+        if self._handed_over_s is not None:
+            self.control_s.append(time.perf_counter() - self._handed_over_s)
+            self._handed_over_s = None
+
+    # Segments.
+
+    def _start(self, order: StartSegment) -> None:
+        configuration = self._configuration(order)
+        with self._lock:
+            machines = [(self._machines.get(instance), count) for instance, count in order.placement]
+            nodes = [machine.node for machine, count in machines if machine is not None for _ in range(count)]
+            if None in nodes or not all(machine for machine, _ in machines):
+                self._tell(lambda at_s: _nothing_done(at_s, order))
+                return
+            gang = Gang(
+                order,
+                configuration,
+                self._site([node for node in nodes if node is not None], {instance for instance, _ in order.placement}),
+                workshop=self._workshop,
+                store=self._store,
+                clock=self._clock,
+                tell=self._tell,
+                on_end=self._gang_ended,
+            )
+            self._gangs[order.segment] = gang
+        gang.start()
+
+    def _site(self, nodes: Sequence[Node], instances: set[InstanceId]) -> Site:
+        return Site([node.node_id for node in nodes], nodes[0].host, lambda: instances.isdisjoint(self._nodes.dead()))
+
+    def _gang_ended(self, gang: Gang) -> None:
+        with self._lock:
+            del self._gangs[gang.order.segment]
+
+    def _configuration(self, order: StartSegment) -> Configuration:
+        """What the trial trains with: as ordered, as known, or as the source proposes, which is a fact."""
+        trial = order.trial
+        if order.configuration is not None:
+            self._configurations[trial] = order.configuration
+        elif trial not in self._configurations:
+            proposed = dict(self._source.configuration_of(trial))
+            self._configurations[trial] = proposed
+            self._tell(lambda at_s: TrialSampled(at_s, trial, proposed))
+        return self._configurations[trial]
+
+    def _gangs_on(self, instance: InstanceId) -> list[Gang]:
+        with self._lock:
+            return [g for g in self._gangs.values() if any(number == instance for number, _ in g.order.placement)]
+
+    # Machines.
+
+    def _follow(self, instance: InstanceId, instance_type: str, market: str, node: Node | None = None) -> None:
+        """Bring a machine up, or take over one that is up, and follow it to its end."""
+        if instance_type not in self._gpus_of:
+            raise InputError(f"instance type {instance_type} is unknown here; known: {', '.join(self._gpus_of)}")
+        with self._lock:
+            fate = self._weather.fate(instance, market, self._clock.now_s())
+            machine = self._machines[instance] = Machine(
+                instance,
+                self._gpus_of[instance_type],
+                fate,
+                nodes=self._nodes,
+                clock=self._clock,
+                tell=self._tell,
+                on_ready=self._on_lease,
+                on_notice=self._notice,
+                on_gone=lambda number, cause: self._gone(number, market, cause),
+                on_broken=self._break,
+            )
+        machine.start(node)
+
+    def _notice(self, instance: InstanceId, gone_at_s: float) -> None:
+        self._tell(lambda at_s: ReclaimNoticed(at_s, instance, gone_at_s))
+        for gang in self._gangs_on(instance):
+            gang.save_each()
+
+    def _gone(self, instance: InstanceId, market: str, cause: GoneCause | None) -> None:
+        """End what is left on the machine, and then tell that it is gone; None where its request was refused."""
+        with self._lock:
+            self._leaving.add(instance)
+            del self._machines[instance]
+            gangs = self._gangs_on(instance)
+        outcome = Outcome.ENDED if cause is GoneCause.RELEASED else Outcome.INSTANCE_GONE
+        for gang in gangs:
+            gang.abort(outcome)
+        for gang in gangs:
+            gang.join(_JOIN_S)
+        self._nodes.release(instance)
+        if cause is not None:
+            self._tell(lambda at_s: InstanceGone(at_s, instance, cause))
+        with self._lock:
+            self._weather.over(instance, market)
+            self._leaving.discard(instance)
+
+    def _break(self, error: BaseException) -> None:
+        """A thread of the backend itself broke down: the run cannot go on, and the caller must hear of it."""
+        self._broken = error
+
+    def _watch(self) -> None:
+        """Look for machines that died, all the time."""
+        try:
+            while not self._is_closed.wait(_WATCH_S):
+                for instance in self._nodes.dead():
+                    with self._lock:
+                        machine = self._machines.get(instance)
+                    if machine is not None:
+                        machine.die()
+        except Exception as error:
+            if not self._is_closed.is_set():
+                self._break(error)
+
+    # Going on.
+
+    def _go_on(self, left: Resumption) -> None:
+        """Take up what a dead driver left: what is gone is told, what lives is followed, what was asked for is asked again."""
+        self._configurations.update(left.configurations)
+        alive = self._nodes.adopt(left.kept())
+        for fact_at in left.settling(self._store, alive):
+            self._tell(fact_at)
+        for one in left.instances:
+            if one.instance in alive:
+                self._follow(one.instance, one.instance_type, one.market, alive[one.instance])
+        for one in left.requested():
+            self._follow(one.instance, one.instance_type, one.market)
+        for timer in left.to_set():
+            self.perform(timer)
+
+
+def _nothing_done(at_s: float, order: StartSegment) -> SegmentEnded:
+    """The end of a segment whose machine was gone when it was ordered."""
+    start = order.from_iteration
+    return SegmentEnded(at_s, order.trial, order.segment, start, start, None, Outcome.INSTANCE_GONE, 0.0, 0.0, 0.0)

@@ -1,0 +1,35 @@
+"""The clock of a real run, and waiting by it. The only place that reads the host's clock for facts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
+
+
+class Clock:
+    """Seconds since the run started.
+
+    Args:
+        speed: run seconds per second of the host; 1 for real training. Emulated runs may go faster.
+        from_s: where it starts, for a run that goes on: the clock stands still while no driver lives.
+    """
+
+    def __init__(self, speed: float = 1.0, from_s: float = 0.0) -> None:
+        self.speed = speed
+        self._from_s = from_s
+        self._started_s = time.monotonic()
+
+    def now_s(self) -> float:
+        """The run's time."""
+        return self._from_s + (time.monotonic() - self._started_s) * self.speed
+
+    def host_s(self, seconds: float) -> float:
+        """How long so many seconds of the run take."""
+        return seconds / self.speed
+
+    def wait(self, seconds: float, interrupted: threading.Event) -> bool:
+        """Wait so many seconds of the run; whether it was interrupted."""
+        return interrupted.wait(max(self.host_s(seconds), 0.0)) if seconds > 0 else interrupted.is_set()

@@ -1,0 +1,188 @@
+"""A Ray cluster of our own on this machine, on loopback, whose nodes are added and removed while the job runs.
+
+A node's slots are CPU slots, however many cores there are, or GPUs of this machine, of which each node sees its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.bridge.keeper import CUDA_VISIBLE, LOOPBACK, end_leftovers
+from sim.bridge.nodes import CPU, Node, NoNodeError
+from sim.model.errors import InputError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sim.model.ids import InstanceId
+
+_CLOSES_WITHIN_S = 20.0
+_ENVIRONMENT = {
+    # Without it Ray looks for an address other than loopback, where nothing answers.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class EmbeddedNodes:
+    """Nodes of a local cluster; see `sim.bridge.nodes.Nodes`.
+
+    Attributes:
+        address: of the cluster's head.
+        folder: Ray's files; removed at the end.
+    """
+
+    def __init__(self, device: str = CPU) -> None:
+        self._free_gpus = [] if device == CPU else visible_gpus()
+        self._device = device
+        self._lock = threading.Lock()
+        self._nodes: dict[InstanceId, tuple[str, int]] = {}
+        self._gpus: dict[InstanceId, list[str]] = {}
+        # Ray keeps sockets below it, whose paths must be short.
+        self.folder = Path(tempfile.mkdtemp(prefix="elastune-"))
+        with (self.folder / "keeper.log").open("wb") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-m", "sim.bridge.keeper", str(self.folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                text=True,
+                start_new_session=True,
+            )
+        self.address: str = self._answer()["address"]
+        connect(self.address)
+
+    def _ask(self, order: Mapping[str, object]) -> dict[str, Any]:
+        assert self._keeper.stdin is not None  # a pipe
+        try:
+            self._keeper.stdin.write(json.dumps(order) + "\n")
+            self._keeper.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise WorkerError("the process that keeps the embedded Ray cluster is gone") from error
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._keeper.stdout is not None  # a pipe
+        line = self._keeper.stdout.readline()
+        if not line:
+            log = self.folder / "keeper.log"
+            said = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+            raise WorkerError(f"the embedded Ray cluster broke down: {said[-1] if said else 'it was killed'}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def acquire(
+        self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
+    ) -> Node:
+        """Start a node; see `sim.bridge.nodes.Nodes`. One at a time: starting is bound by the processor anyway."""
+        with self._lock:
+            if is_cancelled():
+                raise NoNodeError("cancelled")
+            visible = self._take_gpus(instance, gpus)
+            launched()
+            node = self._ask({"gpus": gpus, "visible": visible})
+            self._nodes[instance] = node["node_id"], node["pid"]
+        return Node(node["node_id"], LOOPBACK, gpus)
+
+    def _take_gpus(self, instance: InstanceId, gpus: int) -> list[str]:
+        if self._device == CPU:
+            return []
+        if len(self._free_gpus) < gpus:
+            raise NoNodeError(f"{gpus} GPUs were asked for, {len(self._free_gpus)} of this machine's are free")
+        given, self._free_gpus = self._free_gpus[:gpus], self._free_gpus[gpus:]
+        self._gpus[instance] = given
+        return given
+
+    def release(self, instance: InstanceId) -> None:
+        """End the node's processes; see `sim.bridge.nodes.Nodes`."""
+        with self._lock:
+            node_id, _ = self._nodes.pop(instance, ("", 0))
+            self._free_gpus += self._gpus.pop(instance, [])
+            if node_id:
+                self._ask({"remove": node_id})
+
+    def dead(self) -> list[InstanceId]:
+        """Those whose raylet has ended, which a process of this machine shows at once; see `sim.bridge.nodes.Nodes`."""
+        return [number for number, (_, pid) in list(self._nodes.items()) if not _runs(pid)]
+
+    def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
+        """None: an embedded cluster dies with its driver."""
+        del leased
+        return {}
+
+    def raylet_pid(self, instance: InstanceId) -> int:
+        """The process to kill where a machine is to die."""
+        return self._nodes[instance][1]
+
+    def close(self) -> None:
+        """End all nodes and the head, and whatever of them is left; see `sim.bridge.nodes.Nodes`."""
+        import ray
+
+        ray.shutdown()
+        with self._lock:
+            self._nodes.clear()
+            assert self._keeper.stdin is not None  # a pipe
+            assert self._keeper.stdout is not None
+            self._keeper.stdin.close()
+            try:
+                self._keeper.wait(_CLOSES_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._keeper.kill()
+                self._keeper.wait()
+            self._keeper.stdout.close()
+        end_leftovers(self.folder)
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def connect(address: str) -> None:
+    """Make this process a driver of the cluster, without its workers' output.
+
+    Raises:
+        InputError: no cluster answers there.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = _ENVIRONMENT["RAY_USAGE_STATS_ENABLED"]
+    import ray
+    from ray._private import ray_constants
+
+    # Ray reads its environment when it is imported, which a program that calls us may have done before.
+    ray_constants.ENABLE_RAY_CLUSTER = not address.startswith((LOOPBACK, "localhost"))
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # a run says itself what it lost
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine that we may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        InputError: there are none.
+    """
+    named = os.environ.get(CUDA_VISIBLE)
+    if named is not None:
+        found = [name.strip() for name in named.split(",") if name.strip()]
+    else:
+        import torch
+
+        found = [str(index) for index in range(torch.cuda.device_count())]
+    if not found:
+        raise InputError("--device cuda: this machine has no CUDA device; --device cpu trains on CPU slots")
+    return found

@@ -1,0 +1,302 @@
+"""One segment on real workers: a gang of actors in a placement group, followed by a thread from its start to its one fact.
+
+Imports ray inside functions. Whatever happens - a worker, a node or the gang as a whole dies, or it is told to end - the
+thread ends every actor of the gang and then tells exactly one `SegmentEnded`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sim.bridge.nodes import CPU, bundle
+from sim.bridge.resumption import durable_of
+from sim.bridge.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained
+from sim.model.events import Outcome, ProgressReported, SegmentEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sim.bridge.checkpoint import CheckpointStore
+    from sim.bridge.clock import Clock
+    from sim.bridge.worker import Workshop
+    from sim.model.commands import StartSegment
+    from sim.model.events import Event
+    from sim.model.protocols import Configuration
+
+_log = logging.getLogger(__name__)
+_POLL_S = 0.1
+_PLACED_WITHIN_S = 60.0
+"""GPUs of actors that were just ended come back to Ray within moments; a group that cannot be placed for so long is broken."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a gang runs.
+
+    Attributes:
+        node_ids: (gang,) Ray's names, one per member.
+        host: address of the first of them.
+        is_whole: whether all of these machines are still there.
+    """
+
+    node_ids: Sequence[str]
+    host: str
+    is_whole: Callable[[], bool]
+
+
+class _AbortedError(Exception):
+    """The gang was told to stop before its workers were there."""
+
+
+class Gang:
+    """A segment under way.
+
+    Args:
+        order: what is trained.
+        configuration: of the trial.
+        site: the machines.
+        workshop: what all workers share.
+        store: of checkpoints, to see what is durable where a worker could not say.
+        clock: of the run.
+        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+        on_end: called with the segment's last fact told.
+    """
+
+    def __init__(
+        self,
+        order: StartSegment,
+        configuration: Configuration,
+        site: Site,
+        *,
+        workshop: Workshop,
+        store: CheckpointStore,
+        clock: Clock,
+        tell: Callable[[Callable[[float], Event]], None],
+        on_end: Callable[[Gang], None],
+    ) -> None:
+        self.order = order
+        self._configuration, self._site = configuration, site
+        self._workshop, self._store, self._clock = workshop, store, clock
+        self._tell, self._on_end = tell, on_end
+        self._lock = threading.Lock()
+        self._actors: list[Any] = []  # ray's handles have no types
+        self._group: Any = None
+        self._cut: Outcome | None = None
+        self._is_ending = False
+        self._saves_each = False
+        self._broken = threading.Event()
+        self._started_s = clock.now_s()
+        self._restored: Started | None = None
+        self._launch_s = 0.0
+        self._trained = Trained(order.from_iteration, None, 0.0, 0.0, is_report=False)
+        self._saved, self._kept_s = order.from_iteration, 0.0
+        self._finished: Finished | None = None
+        self._thread = threading.Thread(target=self._run, name=f"segment-{order.segment}", daemon=True)
+
+    def start(self) -> None:
+        """Bring the gang up, in its own thread."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End at the next safe point, with a checkpoint."""
+        with self._lock:
+            if not self._is_ending:
+                self._is_ending = True
+                self._ask("end")
+
+    def save_each(self) -> None:
+        """From now on, a checkpoint after every iteration."""
+        with self._lock:
+            if not self._saves_each:
+                self._saves_each = True
+                self._ask("save_each")
+
+    def abort(self, outcome: Outcome) -> None:
+        """End at once; only what is durable remains."""
+        with self._lock:
+            if self._cut is None:
+                self._cut = outcome
+            self._broken.set()
+            self._kill()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the last fact; whether it was told."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            self._train()
+        except _AbortedError:
+            pass
+        except Exception as error:
+            self._note(error)
+        try:
+            self._dismiss()
+            fact = self._last_fact()
+            self._tell(fact)
+        finally:
+            self._on_end(self)
+
+    def _note(self, error: Exception) -> None:
+        level = logging.DEBUG if self._cut is not None else logging.WARNING
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        _log.log(level, "segment %d of trial %d broke: %s", self.order.segment, self.order.trial, told[-1])
+
+    def _train(self) -> None:
+        import ray
+
+        self._place()
+        self._hire()
+        first, *others = self._actors
+        rendezvous = None
+        if others and self._workshop.build.needs_process_group:
+            rendezvous = ray.get(first.rendezvous.remote(self._site.host))
+        for member in others:
+            # A survivor would wait for its lost peer for ever, so whoever breaks takes all with it.
+            stream = member.train.options(num_returns="streaming").remote(rendezvous)
+            stream.completed().future().add_done_callback(self._member_done)
+        for reference in first.train.options(num_returns="streaming").remote(rendezvous):
+            self._hear(ray.get(reference))
+
+    def _place(self) -> None:
+        from ray.util.placement_group import placement_group
+
+        device = self._workshop.device
+        self._group = placement_group(
+            [bundle(device) for _ in self._site.node_ids],
+            bundle_label_selector=[{"ray.io/node-id": node_id} for node_id in self._site.node_ids],
+        )
+        give_up_s = _PLACED_WITHIN_S
+        while not self._group.wait(_POLL_S):
+            give_up_s -= _POLL_S
+            if self._broken.is_set():
+                raise _AbortedError
+            if give_up_s <= 0:
+                raise TimeoutError(f"no room for a gang of {len(self._site.node_ids)} within {_PLACED_WITHIN_S:g} s")
+
+    def _hire(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        actor = ray.remote(SegmentWorker)
+        size = len(self._site.node_ids)
+        with self._lock:
+            if self._broken.is_set():
+                raise _AbortedError
+            for rank in range(size):
+                strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+                options = {"num_cpus": 1, "max_concurrency": 4, "max_restarts": 0, "scheduling_strategy": strategy}
+                if self._workshop.device != CPU:
+                    options["num_gpus"] = 1
+                self._actors.append(actor.options(**options).remote(self._workshop, self._assignment(rank, size)))
+            if self._is_ending:
+                self._ask("end")
+            if self._saves_each:
+                self._ask("save_each")
+
+    def _assignment(self, rank: int, size: int) -> Assignment:
+        order = self.order
+        return Assignment(
+            trial=order.trial,
+            segment=order.segment,
+            from_iteration=order.from_iteration,
+            until_iteration=order.until_iteration,
+            report_every=order.report_every,
+            checkpoint_every=order.checkpoint_every,
+            restore_from=order.restore_from,
+            configuration=self._configuration,
+            rank=rank,
+            size=size,
+            nodes=len(order.placement),
+        )
+
+    def _ask(self, method: str) -> None:
+        """Call a method of the first member, if there is one yet; nobody waits for the answer."""
+        if self._actors:
+            getattr(self._actors[0], method).remote()
+
+    def _member_done(self, future: Any) -> None:  # noqa: ANN401  a future of ray's
+        if future.exception() is not None and self._finished is None:
+            self._broken.set()
+            with self._lock:
+                self._kill()
+
+    def _hear(self, message: object) -> None:
+        order = self.order
+        match message:
+            case Started():
+                self._restored = message
+                self._launch_s = self._clock.now_s() - self._started_s
+                self._trained = Trained(message.from_iteration, message.score, 0.0, 0.0, is_report=False)
+                self._saved = message.from_iteration
+            case Trained():
+                self._trained = message
+                if message.is_report and message.iteration < order.until_iteration:
+                    iteration, score = message.iteration, message.score
+                    self._tell(lambda at_s: ProgressReported(at_s, order.trial, order.segment, iteration, score))
+            case Saved():
+                self._saved, self._kept_s = message.iteration, self._trained.train_s
+            case Finished():
+                self._finished = message
+
+    # The end.
+
+    def _kill(self) -> None:
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor, no_restart=True)
+
+    def _dismiss(self) -> None:
+        from ray.util.placement_group import remove_placement_group
+
+        with self._lock:
+            self._kill()
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+    def _last_fact(self) -> Callable[[float], SegmentEnded]:
+        finished = self._finished
+        if finished is None:
+            return self._broken_fact()
+        order, speed, launch_s = self.order, self._clock.speed, self._launch_s
+        outcome = Outcome.ENDED if finished.was_ended else Outcome.COMPLETED
+        return lambda at_s: SegmentEnded(
+            at_s,
+            order.trial,
+            order.segment,
+            finished.iteration,
+            finished.iteration,
+            finished.score,
+            outcome,
+            launch_s,
+            finished.train_s * speed,
+            finished.checkpoint_s * speed,
+        )
+
+    def _broken_fact(self) -> Callable[[float], SegmentEnded]:
+        """What is whole in the store counts; the time since the start was training, as far as nothing else is known."""
+        order, trained, speed = self.order, self._trained, self._clock.speed
+        outcome = self._cut or (Outcome.FAILED if self._site.is_whole() else Outcome.INSTANCE_GONE)
+        elapsed_s = self._clock.now_s() - self._started_s
+        launch_s, durable, iteration, score, kept_s = elapsed_s, order.from_iteration, order.from_iteration, None, 0.0
+        if self._restored is not None:
+            is_clone = order.restore_from not in (None, order.trial)
+            borrowed = order.from_iteration if is_clone else None
+            saved, durable = durable_of(self._store, order.trial, order.segment, borrowed=borrowed)
+            launch_s, iteration, score = self._launch_s, trained.iteration, trained.score
+            kept_s = self._kept_s if durable <= self._saved else trained.train_s
+            if saved is not None and durable > iteration:
+                iteration, score = durable, saved.score  # written, but it could not be told any more
+        checkpoint_s = trained.checkpoint_s * speed
+        train_s = max(elapsed_s - launch_s - checkpoint_s, 0.0)
+        lost_s = max(train_s - kept_s * speed, 0.0)
+        return lambda at_s: SegmentEnded(
+            at_s, order.trial, order.segment, iteration, durable, score, outcome, launch_s, train_s, checkpoint_s, lost_s
+        )

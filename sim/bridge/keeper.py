@@ -1,0 +1,105 @@
+"""The process that keeps an embedded Ray cluster: starts and ends its nodes as it is told, and ends all of them with its parent.
+
+Run as `python -m sim.bridge.keeper FOLDER`. One JSON object a line: `{"gpus": n, "visible": [...]}` on standard input adds a
+node, answered by `{"node_id", "pid"}`; `{"remove": node_id}` ends one, answered by `{}`. The first line it says holds the
+cluster's address. The end of its input, which comes even when its parent is killed, ends every process of the cluster.
+
+A process of its own, because Ray wants to start nodes in a main thread, and because whoever is killed cannot clean up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+LOOPBACK = "127.0.0.1"
+CUDA_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_OBJECT_STORE_BYTES = 80 * 2**20
+"""Ray's least is 75 MiB; workers exchange messages of some hundred bytes."""
+_HEALTH_CHECKS = {
+    # A node that dies is noticed within 1.5 s instead of 14.
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 300,
+    "health_check_timeout_ms": 500,
+    "health_check_failure_threshold": 2,
+}
+
+
+def main(folder: Path) -> None:
+    """Keep a cluster whose files lie in this folder until standard input ends."""
+    # Ctrl-C reaches a whole terminal; what it means is for the parent to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever Ray prints is no answer
+    from ray.cluster_utils import Cluster
+
+    cluster = None
+    try:
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                **_common(0),
+                "include_dashboard": False,
+                "temp_dir": str(folder),
+                "_system_config": _HEALTH_CHECKS,
+            },
+        )
+        answers.write(json.dumps({"address": str(cluster.address)}) + "\n")
+        _serve(cluster, answers.write)
+    finally:
+        if cluster is not None:
+            cluster.shutdown()
+        end_leftovers(folder)
+
+
+def _common(gpus: int) -> dict[str, Any]:  # of Ray's parameters, which have many types
+    return {
+        "num_cpus": gpus,
+        "num_gpus": 0,
+        "node_ip_address": LOOPBACK,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+
+
+def _serve(cluster: Cluster, answer: Any) -> None:  # noqa: ANN401  a file's write
+    nodes = {}
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "remove" in order:
+            node = nodes.pop(order["remove"], None)
+            if node is not None:
+                cluster.remove_node(node, allow_graceful=False)
+            answer("{}\n")
+            continue
+        visible = order["visible"]
+        given = {"num_gpus": len(visible), "env_vars": {CUDA_VISIBLE: ",".join(visible)}} if visible else {}
+        node = cluster.add_node(wait=True, **_common(order["gpus"]) | given)
+        nodes[node.node_id] = node
+        pid = node.all_processes["raylet"][0].process.pid
+        answer(json.dumps({"node_id": node.node_id, "pid": pid}) + "\n")
+
+
+def end_leftovers(folder: Path) -> None:
+    """Kill every process of the Ray session below this folder, and remove it: agents outlive their node for a while."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        names_it = any(str(folder) in part for part in process.info["cmdline"] or ())
+        if names_it and process.pid not in (os.getpid(), os.getppid()):
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,167 @@
+"""One machine of a real run, followed by a thread from its request to its end."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING
+
+from sim.bridge.nodes import NoNodeError
+from sim.model.events import GoneCause, InstanceBooted, InstanceLaunched, InstanceReady, InstanceRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sim.bridge.clock import Clock
+    from sim.bridge.injected import Fate
+    from sim.bridge.nodes import Node, Nodes
+    from sim.model.events import Event
+    from sim.model.ids import InstanceId
+
+
+class Machine:
+    """A machine that was asked for, has come up, or is on its way out.
+
+    Args:
+        instance: its number.
+        gpus: slots it is to have.
+        fate: delays and losses that are injected; None: there is no machine of that kind.
+        on_ready: called with the node before it is told of.
+        on_notice: called when its provider says that it will be taken back.
+        on_gone: called in its thread when its life is over, with the cause, or None where it was refused; tells of its end.
+        on_broken: called where the thread itself breaks down.
+
+    Attributes:
+        node: the Ray node, once it is ready and until it is not ours any more.
+    """
+
+    def __init__(
+        self,
+        instance: InstanceId,
+        gpus: int,
+        fate: Fate | None,
+        *,
+        nodes: Nodes,
+        clock: Clock,
+        tell: Callable[[Callable[[float], Event]], None],
+        on_ready: Callable[[InstanceId, Node], None],
+        on_notice: Callable[[InstanceId, float], None],
+        on_gone: Callable[[InstanceId, GoneCause | None], None],
+        on_broken: Callable[[BaseException], None],
+    ) -> None:
+        self.node: Node | None = None
+        self._instance, self._gpus, self._fate = instance, gpus, fate
+        self._nodes, self._clock, self._tell = nodes, clock, tell
+        self._on_ready, self._on_notice, self._on_gone, self._on_broken = on_ready, on_notice, on_gone, on_broken
+        self._over = threading.Event()
+        self._cause = GoneCause.RELEASED
+        self._is_cancelled = False
+        self._launched_at_s = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"instance-{instance}", daemon=True)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is to happen to it by itself: it serves, and is fated to serve for ever."""
+        fate = self._fate
+        lasts = fate is not None and math.isinf(fate.lost_after_s) and math.isinf(fate.reclaimed_at_s)
+        return lasts and self.node is not None and not self._over.is_set()
+
+    def start(self, node: Node | None = None) -> None:
+        """Bring it up; where it is a node that we have already, only follow it."""
+        self.node = node
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give it back, whatever state it is in."""
+        self._end(GoneCause.RELEASED)
+
+    def die(self) -> None:
+        """It was found dead."""
+        self._end(GoneCause.LOST)
+
+    def cancel(self) -> None:
+        """End its thread without a word: the run is over."""
+        self._is_cancelled = True
+        self._over.set()
+
+    def _end(self, cause: GoneCause) -> None:
+        if not self._over.is_set():
+            self._cause = cause
+            self._over.set()
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            cause = self._live()
+            if not self._is_cancelled:
+                self._on_gone(self._instance, cause)
+        except Exception as error:
+            if not self._is_cancelled:
+                self._on_broken(error)
+
+    def _live(self) -> GoneCause | None:
+        """Queue, boot, be set up, serve until the end; the cause of the end, or None where there was no machine."""
+        fate = self._fate
+        if fate is None:
+            self._refuse("no spot capacity now")
+            return None
+        if self.node is None:
+            try:
+                node = self._come_up(fate)
+            except NoNodeError as error:
+                if self._over.is_set():
+                    return self._cause
+                self._refuse(str(error))
+                return None
+            if node is None:
+                return self._cause
+        self._serve(fate)
+        return self._cause
+
+    def _refuse(self, reason: str) -> None:
+        instance = self._instance
+        self._tell(lambda at_s: InstanceRefused(at_s, instance, reason))
+
+    def _come_up(self, fate: Fate) -> Node | None:
+        """The node, ready; None where it is not wanted any more."""
+        instance, over = self._instance, self._over
+        if self._clock.wait(fate.queue_s, over):
+            return None
+        node = self._nodes.acquire(instance, self._gpus, launched=self._launched, is_cancelled=over.is_set)
+        if self._wait_until(self._launched_at_s + fate.boot_s):
+            return None
+        if fate.setup_s > 0:
+            self._tell(lambda at_s: InstanceBooted(at_s, instance))
+            if self._wait_until(self._launched_at_s + fate.boot_s + fate.setup_s):
+                return None
+        if over.is_set():
+            return None
+        self.node = node
+        self._on_ready(instance, node)
+        self._tell(lambda at_s: InstanceReady(at_s, instance))
+        return node
+
+    def _launched(self) -> None:
+        def fact_at(at_s: float) -> Event:
+            self._launched_at_s = at_s
+            return InstanceLaunched(at_s, self._instance)
+
+        self._tell(fact_at)
+
+    def _serve(self, fate: Fate) -> None:
+        """Live until it is given back, lost or taken back."""
+        lost_at_s = self._launched_at_s + fate.lost_after_s
+        noticed_at_s = fate.reclaimed_at_s - fate.notice_s
+        if fate.notice_s > 0 and noticed_at_s < lost_at_s:
+            if self._wait_until(noticed_at_s):
+                return
+            self._on_notice(self._instance, fate.reclaimed_at_s)
+        if not self._wait_until(min(lost_at_s, fate.reclaimed_at_s)):
+            self._end(GoneCause.LOST if lost_at_s < fate.reclaimed_at_s else GoneCause.RECLAIMED)
+
+    def _wait_until(self, at_s: float) -> bool:
+        """Wait until a time of the run; whether its life ended before."""
+        if at_s == math.inf:
+            return self._over.wait()
+        return self._clock.wait(at_s - self._clock.now_s(), self._over)

@@ -1,0 +1,143 @@
+"""Real backends for tests: an embedded Ray cluster on loopback, and an emulated workload that waits out a few moments."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import cloudpickle
+import numpy as np
+import pytest
+
+pytest.importorskip("psutil", reason="real workers need the bridge extra")
+
+from sim.bridge.backend import RayBackend
+from sim.bridge.clock import Clock
+from sim.bridge.embedded import EmbeddedNodes
+from sim.bridge.emulated import EmulatedTrial, Emulation
+from sim.bridge.worker import Workshop
+
+TRIALS, ITERATIONS = 4, 200
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
+_SERIES = itertools.count(1)
+
+
+class Table:
+    """Configurations by number."""
+
+    def __init__(self):
+        self.heard = []
+
+    def configuration_of(self, trial):
+        return {"number": int(trial)}
+
+    def hear(self, trial, iteration, score):
+        self.heard.append((trial, iteration, score))
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """Trials whose scores are trial + 1 / iteration; each iteration takes as long, shared by the gang."""
+
+    iteration_s: float = 0.3
+    start_s: float = 0.0
+    checkpoint_s: float = 0.0
+    needs_process_group: bool = False
+
+    def __call__(self, assignment, device):
+        del device
+        seconds = np.full(ITERATIONS, self.iteration_s / assignment.size)
+        scores = assignment.trial + 1 / np.arange(1, ITERATIONS + 1)
+        return EmulatedTrial(Emulation(seconds, scores, self.start_s, self.checkpoint_s))
+
+
+class Borrowed:
+    """A cluster that several backends use one after the other: closing gives back their nodes only.
+
+    Attributes:
+        loses_after_s: each node is killed with SIGKILL so long after it is ready; None for never.
+    """
+
+    def __init__(self, cluster, first, loses_after_s=None):
+        self.cluster, self._first, self._loses_after_s = cluster, first, loses_after_s
+        self._ours = set()
+
+    def acquire(self, instance, gpus, *, launched, is_cancelled):
+        self._ours.add(instance)
+        node = self.cluster.acquire(self._first + instance, gpus, launched=launched, is_cancelled=is_cancelled)
+        if self._loses_after_s is not None:
+            threading.Timer(self._loses_after_s, self.kill, (instance,)).start()
+        return node
+
+    def kill(self, instance):
+        os.kill(self.cluster.raylet_pid(self._first + instance), signal.SIGKILL)
+
+    def release(self, instance):
+        self.cluster.release(self._first + instance)
+
+    def dead(self):
+        return [number - self._first for number in self.cluster.dead() if number - self._first in self._ours]
+
+    def adopt(self, leased):
+        return {}
+
+    def close(self):
+        for instance in self._ours:
+            self.release(instance)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """One for all tests of a process: starting one takes seconds."""
+    nodes = EmbeddedNodes()
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def real(cluster, tmp_path):
+    """Builds real backends; closes those that a test left open."""
+    built = []
+
+    def build(trainables=None, speed=1.0, loses_after_s=None, **keywords):
+        workshop = Workshop(
+            build=trainables or Emulated(), checkpoints=str(tmp_path / f"checkpoints-{len(built)}"), device="cpu"
+        )
+        nodes = Borrowed(cluster, 1000 * next(_SERIES), loses_after_s)
+        backend = RayBackend(
+            nodes, workshop, gpus_of={"m": 2}, configurations=Table(), clock=Clock(speed), **keywords
+        )
+        built.append(backend)
+        return backend
+
+    yield build
+    for backend in built:
+        backend.close()
+
+
+def processes_of(folder):
+    """Living processes whose command names the folder of a Ray session."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE and any(
+            str(folder) in part for part in process.info["cmdline"] or ()
+        ):
+            found.append(process)
+    return found
+
+
+def wait_for(holds, within_s=10.0):
+    """Whether it comes to hold in time."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
