@@ -46,6 +46,8 @@ class Entry:
         needs_truth: it is handed the true curves as `scores`, and so is an upper bound and not a tuner.
         switches: parameters, as `name=value`, that switch one of its mechanisms the other way.
         on_one_gpu: it trains configurations on one GPU each, all or at first.
+        needs_real_workers: it changes configurations while they train, so that nothing recorded can stand for them. It is
+            handed those hyperparameters that may change as `hyperparameters`.
     """
 
     build: Callable[..., Policy]  # the keyword parameters differ by policy and are checked by `factory`
@@ -53,13 +55,15 @@ class Entry:
     needs_truth: bool = False
     switches: tuple[str, ...] = ()
     on_one_gpu: bool = False
+    needs_real_workers: bool = False
 
     @property
     def parameters(self) -> dict[str, object]:
         """Its parameters, with their defaults."""
         signature = inspect.signature(self.build)
         named = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
-        return {p.name: p.default for p in named if not (self.needs_truth and p.name == "scores")}
+        handed = {"scores"} if self.needs_truth else {"hyperparameters"} if self.needs_real_workers else set()
+        return {p.name: p.default for p in named if p.name not in handed}
 
 
 _SEER_SWITCHES = (
