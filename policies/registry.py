@@ -19,6 +19,7 @@ from policies.naive_elastic import random_elastic, sha_elastic
 from policies.one_cut import one_cut
 from policies.oracle import oracle
 from policies.pasha import pasha_fixed
+from policies.pbt import pbt
 from policies.random_search import random_fixed
 from policies.rubberband import rubberband
 from policies.seer import seer
@@ -124,9 +125,19 @@ UPPER_BOUNDS: Mapping[str, Entry] = {
 """Not tuners: what could be reached by who knows what none can know."""
 
 
+ON_REAL_WORKERS: Mapping[str, Entry] = {
+    "pbt": Entry(
+        pbt,
+        "population based training: the worst go on from the best with changed hyperparameters (real workers only)",
+        needs_real_workers=True,
+    ),
+}
+"""Tuners of which no simulation can be made."""
+
+
 def all_entries() -> Mapping[str, Entry]:
-    """Policies and upper bounds, by name."""
-    return {**POLICIES, **UPPER_BOUNDS}
+    """Policies, those for real workers only, and upper bounds, by name."""
+    return {**POLICIES, **ON_REAL_WORKERS, **UPPER_BOUNDS}
 
 
 def entry_named(name: str) -> Entry:
