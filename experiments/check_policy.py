@@ -82,8 +82,10 @@ def policy_factory(target: str, parameters: Mapping[str, Any] | None = None) -> 
     """
     parameters = dict(parameters or {})
     if ":" not in target:
-        from policies.registry import factory
+        from policies.registry import entry_named, factory
 
+        if entry_named(target).needs_real_workers:
+            raise InputError(f"policy {target} needs real workers, and the worlds of this check are simulated")
         return factory(target, parameters)
     build = _object_of(target)
     try:

@@ -127,9 +127,11 @@ def compare(
         on_progress: called with the runs that are done and that there are.
 
     Raises:
-        InputError: the input is wrong whatever the policy, or no policy finds a plan.
+        InputError: the input is wrong whatever the policy, a run needs real workers, or no policy finds a plan.
     """
     specs = [spec.with_policy(policy) for policy in policies or default_policies(spec)]
+    for one in specs:
+        one.require_simulable()
     labels = [one.policy.label for one in specs]
     doubles = sorted({label for label in labels if labels.count(label) > 1})
     if doubles:

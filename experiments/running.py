@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from experiments.configurations import adaptable_hyperparameters
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.run_result import RunResult, recorded_answer, result_of
@@ -99,8 +100,12 @@ class World:
         """
         spec = self.spec
         build = spec.policy.factory()
-        if entry_named(spec.policy.name).needs_truth:
+        entry = entry_named(spec.policy.name)
+        if entry.needs_truth:
             build = partial(build, scores=self.truth.scores)  # type: ignore[call-arg]  # such an entry takes them
+        if entry.needs_real_workers:
+            hyperparameters = adaptable_hyperparameters(spec.policy.name, self.bundle)
+            build = partial(build, hyperparameters=hyperparameters)  # type: ignore[call-arg]  # such an entry takes them
         policy = build(self.job, self.profile, self.price_book, Streams(spec.seed).rng("policy"))
         return Controller(
             policy, self.job, self.price_book, name=spec.policy.label, sink=sink, placement=spec.cloud.placement or "on"
@@ -154,10 +159,12 @@ def execute(
         bundle: used instead of the one that the spec names.
 
     Raises:
-        InputError: spec and bundle do not fit each other, or the policy finds no plan within deadline and budget.
+        InputError: spec and bundle do not fit each other, the run needs real workers, or the policy finds no plan within
+            deadline and budget.
         InvalidActionError: the policy wished for something impossible.
         StalledRunError: the policy does not finish the run.
     """
+    spec.require_simulable()
     world = World.of(spec, bundle)
     ledger, memory = Ledger(world.price_book), MemorySink()
     placements = PlacementAccount(world.truth.scaling, most_gpus(world.price_book))

@@ -5,7 +5,7 @@ from, and has a digest that is equal for equal runs. Every error is one `InputEr
 
 Beyond the documented keys there are `cloud.faults: {instance_loss_per_hour, segment_failure_per_hour}`,
 `cloud.slow_nodes: {share, slowdown, cv}`, `cloud.interference`, `cloud.store_writers`, `workload.evaluate_s`,
-`workload.min_gpus` and `job.checkpoint_every`.
+`workload.min_gpus` and `job.checkpoint_every`; for real runs `workload.configurations` and `workload.batch`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from experiments.spec_cloud import CloudSpec  # noqa: TC001  pydantic reads the 
 from experiments.spec_errors import one_message
 from experiments.spec_file import policy_mapping, read_mapping, with_settings
 from experiments.spec_sections import Count, JobSpec, PolicySpec, Section, WorkloadSpec
+from policies.registry import entry_named
 from sim.model.errors import InputError
 from sim.model.prices import MIXED, ON_DEMAND, SPOT
 from traces import DecreasingScalingWarning, load_bundle
@@ -116,6 +117,25 @@ class RunSpec(Section):
         if self.workload.bundle is None:
             raise InputError("workload.bundle is missing: a run needs recorded curves")
         return load_bundle(self.workload.bundle)
+
+    def require_simulable(self) -> None:
+        """Accept a run whose outcome the recorded curves know.
+
+        Raises:
+            InputError: its policy, or where its configurations come from, needs workers that really train.
+        """
+        workload, name = self.workload, self.policy.name
+        needs = "real workers: run it with --on ray"
+        if entry_named(name).needs_real_workers:
+            raise InputError(
+                f"policy {name} changes configurations while they train, of which nothing is recorded; it needs {needs}"
+            )
+        for key, value, instead in (
+            ("configurations", workload.configurations, "curves are recorded of the bundle's own configurations only"),
+            ("batch", workload.batch, "curves are recorded at the batch of one worker only"),
+        ):
+            if value is not None:
+                raise InputError(f"workload.{key} is {value}, but {instead}; it needs {needs}, or leave it out")
 
     def price_book(self, bundle: Bundle | None = None) -> PriceBook:
         """What a policy knows of the cloud's terms.

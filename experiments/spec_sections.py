@@ -18,8 +18,11 @@ from sim.model.job import TuningJob
 from sim.model.profile import Stragglers
 from sim.model.spread import EmpiricalTail
 from traces import Overrides, ProfileErrors, scaling_of, tail_of
+from traces.nearest import nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sim.model.job import Direction
     from sim.model.protocols import PolicyFactory
 
@@ -182,10 +185,35 @@ def _scaling_form(value: object) -> object:
     raise ValueError("must be a name, the path of a .csv, a mapping or linear")
 
 
+CONFIGURATIONS = ("bundle", "search-space", "random", "tpe", "gp")
+"""Where the configurations of a real run come from: the bundle's (the seed's draw), a fresh draw, or Optuna's samplers."""
+BATCHES = ("global", "per-worker")
+"""What a real gang does with its batch: shares the one of a single worker (strong scaling), or has one per worker (weak)."""
+
+
+def _one_of(known: Sequence[str]) -> Callable[[object], object]:
+    """A check for a word; the first is what is meant where nothing is said, and so left out of spec and digest."""
+
+    def checked(value: object) -> object:
+        if value in known:
+            return None if value == known[0] else value
+        near = nearest(value, known) if isinstance(value, str) else None
+        raise ValueError(f"must be one of {', '.join(known)}" + (f"; did you mean {near}?" if near else ""))
+
+    return checked
+
+
 class WorkloadSpec(Section):
-    """What trains, and what a run says about it instead of the bundle."""
+    """What trains, and what a run says about it instead of the bundle.
+
+    Attributes:
+        configurations: one of `CONFIGURATIONS`, None for the first.
+        batch: one of `BATCHES`, None for the first.
+    """
 
     bundle: str | None = None
+    configurations: Annotated[str | None, BeforeValidator(_one_of(CONFIGURATIONS))] = None
+    batch: Annotated[str | None, BeforeValidator(_one_of(BATCHES))] = None
     scaling: Annotated[str | dict[str, Any] | None, BeforeValidator(_scaling_form)] = None
     iteration_s: Annotated[Number, Field(gt=0)] | None = None
     evaluate_s: NotNegative | None = None

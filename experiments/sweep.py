@@ -136,6 +136,7 @@ def _world(cell: Cell, bundles: dict[str, Bundle]) -> World:
     """The cell's world on its first seed, which is where spec and bundle are seen to fit."""
     name = cell.spec.workload.bundle or ""
     try:
+        cell.spec.require_simulable()
         if name not in bundles:
             bundles[name] = cell.spec.bundle()
         return World.of(cell.spec, bundles[name])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from experiments.ledger import PARTS as LEDGER_PARTS
 from experiments.placements import PARTS as PLACEMENT_PARTS
 from experiments.spec import RunSpec
-from experiments.spec_sections import PolicySpec, Section
+from experiments.spec_sections import BATCHES, CONFIGURATIONS, PolicySpec, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -110,8 +110,9 @@ def spec_row(spec: RunSpec) -> dict[str, object]:
     label, params = spec.policy.label, {**spec.policy.resolved()}
     name = params.pop("name")
     flat = {"policy": label, "policy.name": name, "policy.params": _json(params), "digest": spec.digest()}
-    # Left out of the spec where it is on, as in the digest.
-    return {"cloud.placement": "on"} | flat | dict(_flattened(document))
+    # Left out of the spec where nothing else is said, as in the digest.
+    unsaid = {"cloud.placement": "on", "workload.configurations": CONFIGURATIONS[0], "workload.batch": BATCHES[0]}
+    return unsaid | flat | dict(_flattened(document))
 
 
 def bundle_row(bundle: Bundle) -> dict[str, object]:

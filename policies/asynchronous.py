@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from policies.limits import Limits
-    from sim.model.actions import Action
+    from sim.model.actions import Action, CloneTrial
     from sim.model.events import Event
     from sim.model.ids import TrialId
     from sim.model.protocols import RunView
@@ -31,11 +31,13 @@ class Task(NamedTuple):
     Attributes:
         until_iteration: iterations of the trial in all when it is done.
         report_every: the rule wants to hear of each multiple of it; 0 for the end only.
+        clone: what makes the trial go on from another one's checkpoint; None where it goes on from its own.
     """
 
     trial: TrialId
     until_iteration: int
     report_every: int = 0
+    clone: CloneTrial | None = None
 
 
 class Rule(Protocol):
@@ -62,6 +64,11 @@ class Admission(NamedTuple):
     """
 
     lasts_s: Callable[[int, bool], float]
+
+
+def _stands_at(task: Task, view: RunView) -> int:
+    """Iterations of the checkpoint that the task goes on from."""
+    return view.trial(task.trial if task.clone is None else task.clone.source).checkpoint_iteration
 
 
 class AsynchronousPolicy:
@@ -135,7 +142,7 @@ class AsynchronousPolicy:
         if event.checkpoint_iteration >= task.until_iteration:
             self._rule.reached(event.trial, event.iteration, event.score)
         elif view.trial(event.trial).status is not TrialStatus.STOPPED:
-            self._returned.append(task)
+            self._returned.append(task._replace(clone=None))  # it has become one
 
     def _fill(self, view: RunView) -> Sequence[Action]:
         """Work for every free gang; the end of the run where there is none and nothing runs."""
@@ -147,11 +154,13 @@ class AsynchronousPolicy:
             task = self._next_admitted(view, is_idle=is_idle)
             if task is None:
                 break
-            wish = self._limits.run(view, task.trial, gang, task.until_iteration)
+            wish = self._limits.run(view, task.trial, gang, task.until_iteration, stands_at=_stands_at(task, view))
             if wish is None:
                 self._returned.append(task)
                 break
             self._tasks[task.trial] = task
+            if task.clone is not None:
+                actions.append(task.clone)
             every = wish.report_every or task.report_every
             actions.append(msgspec.structs.replace(wish, report_every=every))
         if actions or view.free_gpus < gang:
@@ -174,7 +183,7 @@ class AsynchronousPolicy:
     def _is_admitted(self, task: Task, view: RunView) -> bool:
         if self._admission is None:
             return True
-        done = view.trial(task.trial).checkpoint_iteration
+        done = _stands_at(task, view)
         lasts_s = self._admission.lasts_s(task.until_iteration - done, done == 0)
         return view.now_s + lasts_s <= self._limits.stop_at_s
 

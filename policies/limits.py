@@ -130,15 +130,25 @@ class Limits:
         """Whether a stage with so many left, itself included, is to be trained on other machines than those held now."""
         return self._pools.market_of(rungs_left) != self._pools.market
 
-    def run(self, view: RunView, trial: TrialId, gpus: int, until_iteration: int) -> RunTrial | None:
-        """The wish to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs."""
+    def run(
+        self, view: RunView, trial: TrialId, gpus: int, until_iteration: int, *, stands_at: int | None = None
+    ) -> RunTrial | None:
+        """The wish to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs.
+
+        Args:
+            view: the run.
+            trial: who is to train.
+            gpus: size of its gang.
+            until_iteration: iterations in all when it is done.
+            stands_at: iterations of the checkpoint it goes on from; None for the trial's own.
+        """
         if gpus < self._profile.min_gpus:
             return None
         every = self._checkpoint_every(gpus)
         if not self._is_limited:
             return RunTrial(trial, gpus, until_iteration, checkpoint_every=every)
         timings = self._profile.timings
-        done = view.trial(trial).checkpoint_iteration
+        done = view.trial(trial).checkpoint_iteration if stands_at is None else stands_at
         iteration_s = self._iteration_s(trial, gpus)
         start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
         if start_s + self._allowed_s(trial, iteration_s) + timings.checkpoint_s > self._starts_until_s:

@@ -19,6 +19,7 @@ from policies.naive_elastic import random_elastic, sha_elastic
 from policies.one_cut import one_cut
 from policies.oracle import oracle
 from policies.pasha import pasha_fixed
+from policies.pbt import pbt
 from policies.random_search import random_fixed
 from policies.rubberband import rubberband
 from policies.seer import seer
@@ -46,6 +47,8 @@ class Entry:
         needs_truth: it is handed the true curves as `scores`, and so is an upper bound and not a tuner.
         switches: parameters, as `name=value`, that switch one of its mechanisms the other way.
         on_one_gpu: it trains configurations on one GPU each, all or at first.
+        needs_real_workers: it changes configurations while they train, so that nothing recorded can stand for them. It is
+            handed those hyperparameters that may change as `hyperparameters`.
     """
 
     build: Callable[..., Policy]  # the keyword parameters differ by policy and are checked by `factory`
@@ -53,13 +56,15 @@ class Entry:
     needs_truth: bool = False
     switches: tuple[str, ...] = ()
     on_one_gpu: bool = False
+    needs_real_workers: bool = False
 
     @property
     def parameters(self) -> dict[str, object]:
         """Its parameters, with their defaults."""
         signature = inspect.signature(self.build)
         named = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
-        return {p.name: p.default for p in named if not (self.needs_truth and p.name == "scores")}
+        handed = {"scores"} if self.needs_truth else {"hyperparameters"} if self.needs_real_workers else set()
+        return {p.name: p.default for p in named if p.name not in handed}
 
 
 _SEER_SWITCHES = (
@@ -120,9 +125,19 @@ UPPER_BOUNDS: Mapping[str, Entry] = {
 """Not tuners: what could be reached by who knows what none can know."""
 
 
+ON_REAL_WORKERS: Mapping[str, Entry] = {
+    "pbt": Entry(
+        pbt,
+        "population based training: the worst go on from the best with changed hyperparameters (real workers only)",
+        needs_real_workers=True,
+    ),
+}
+"""Tuners of which no simulation can be made."""
+
+
 def all_entries() -> Mapping[str, Entry]:
-    """Policies and upper bounds, by name."""
-    return {**POLICIES, **UPPER_BOUNDS}
+    """Policies, those for real workers only, and upper bounds, by name."""
+    return {**POLICIES, **ON_REAL_WORKERS, **UPPER_BOUNDS}
 
 
 def entry_named(name: str) -> Entry:

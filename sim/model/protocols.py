@@ -19,8 +19,25 @@ if TYPE_CHECKING:
     from sim.model.prices import PriceBook
     from sim.model.profile import Profile
 
-Configuration: TypeAlias = Mapping[str, float | int | str | bool | None]
+Value: TypeAlias = float | int | str | bool | None
+"""What a hyperparameter can be."""
+
+Configuration: TypeAlias = Mapping[str, Value]
 """Hyperparameters by name."""
+
+
+class Hyperparameter(Protocol):
+    """One that may change while its trial trains; whoever knows the search space hands it to policies that explore."""
+
+    def sample(self, rng: np.random.Generator) -> float | int | str:
+        """A value drawn as for a new trial."""
+
+    def scaled(self, value: Value, factor: float) -> float | int | str:
+        """The value about `factor` times as large, or the nearest that is allowed; a value without size stays as it is.
+
+        Raises:
+            InputError: the value cannot be one of this hyperparameter.
+        """
 
 
 class TrialStatus(enum.StrEnum):

@@ -290,8 +290,8 @@ def test_a_wrong_bundle_or_figure_is_code_2(elastune, folder):
 def test_policies_are_listed(elastune):
     assert "RubberBand: cheapest elastic plan" in elastune("policies", "list").stdout
     listed = json.loads(elastune("policies", "list", "--json").stdout)
-    assert [one["name"] for one in listed] == [*POLICIES, "oracle"]
-    assert {"name": "sha-elastic", "parameters": {"gpus_per_trial": 1}}.items() <= listed[-2].items()
+    assert [one["name"] for one in listed] == [*POLICIES, "pbt", "oracle"]
+    assert {"name": "sha-elastic", "parameters": {"gpus_per_trial": 1}}.items() <= listed[-3].items()
 
 
 def test_profile_hands_its_arguments_over(elastune, monkeypatch):

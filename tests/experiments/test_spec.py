@@ -301,3 +301,48 @@ def test_a_run_needs_a_bundle():
     spec = with_set("workload={scaling: linear}")
     with pytest.raises(InputError, match=r"^workload\.bundle is missing"):
         spec.bundle()
+
+
+def with_workload(**workload):
+    return RunSpec.of(
+        job={"trials": 4, "max_iterations": 9},
+        workload={"bundle": "digits-mlp", **workload},
+        cloud={"price_usd_per_hour": 1.0, "gpus_per_instance": 2},
+        policy="sha-fixed",
+    )
+
+
+@pytest.mark.parametrize(("key", "default"), [("configurations", "bundle"), ("batch", "global")])
+def test_saying_what_is_meant_anyway_changes_no_digest(key, default):
+    said, unsaid = with_workload(**{key: default}), with_workload()
+    assert said == unsaid
+    assert said.digest() == unsaid.digest()
+    assert key not in said.to_dict()["workload"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("configurations", "tpe"), ("batch", "per-worker")])
+def test_what_only_real_runs_know_is_kept_in_the_spec_and_refused_in_simulation(key, value):
+    spec = with_workload(**{key: value})
+    assert RunSpec.of(**spec.to_dict()) == spec
+    assert spec.digest() != with_workload().digest()
+    with pytest.raises(
+        InputError, match=rf"^workload\.{key} is {value}, but curves are recorded .* --on ray, or leave it out"
+    ):
+        spec.require_simulable()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        (
+            "configurations",
+            "tpee",
+            r"workload\.configurations is 'tpee', but must be one of bundle, search-space, .*gp; did you mean tpe\?$",
+        ),
+        ("configurations", 3, r"workload\.configurations is 3, but must be one of bundle"),
+        ("batch", "per-wroker", r"workload\.batch is 'per-wroker', but must be one of global, per-worker; did you"),
+    ],
+)
+def test_an_unknown_word_is_an_error_that_names_the_nearest(key, value, problem):
+    with pytest.raises(InputError, match=problem):
+        with_workload(**{key: value})

@@ -83,15 +83,17 @@ def test_a_function_call_that_the_budget_cannot_pay_is_not_started(asha):
 
 
 def test_the_answer_is_the_best_durable_score_not_the_best_that_was_seen(world):
-    tiny = world(trials=4, budget_usd=10.0)
+    # Trial 0 shows the checkpoint of trial 4, from which it goes on with another configuration: it is trial 4's alone.
+    tiny = world(trials=5, budget_usd=10.0)
     trials = [
-        SimpleNamespace(score=0.1, checkpoint_score=0.5, checkpoint_iteration=2),
-        SimpleNamespace(score=0.4, checkpoint_score=0.4, checkpoint_iteration=1),
-        SimpleNamespace(score=0.2, checkpoint_score=None, checkpoint_iteration=0),
-        SimpleNamespace(score=0.4, checkpoint_score=0.4, checkpoint_iteration=3),
+        SimpleNamespace(score=0.3, checkpoint_score=0.3, checkpoint_iteration=2, cloned_from=4),
+        SimpleNamespace(score=0.1, checkpoint_score=0.5, checkpoint_iteration=2, cloned_from=None),
+        SimpleNamespace(score=0.2, checkpoint_score=None, checkpoint_iteration=0, cloned_from=None),
+        SimpleNamespace(score=0.3, checkpoint_score=0.3, checkpoint_iteration=1, cloned_from=None),
+        SimpleNamespace(score=0.3, checkpoint_score=0.3, checkpoint_iteration=2, cloned_from=None),
     ]
-    view = SimpleNamespace(trial=lambda trial: trials[trial], started_trials=lambda: [3, 2, 1, 0])
-    assert Limits(tiny.job, tiny.profile, tiny.book).best(view) == 1
+    view = SimpleNamespace(trial=lambda trial: trials[trial], started_trials=lambda: [4, 3, 2, 1, 0])
+    assert Limits(tiny.job, tiny.profile, tiny.book).best(view) == 3
 
 
 def test_without_limits_no_timer_is_set_and_no_report_is_asked_for(asha):

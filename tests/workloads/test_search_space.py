@@ -75,3 +75,42 @@ def test_a_workload_describes_itself_and_draws_the_same_configuration_for_the_sa
     assert workload.configuration_of(3, 7) == workload.configuration_of(3, 7)
     assert workload.configuration_of(3, 7) != workload.configuration_of(3, 8) != workload.configuration_of(4, 8)
     assert training_seed(3, 7) == training_seed(3, 7) != training_seed(3, 8)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "factor", "scaled"),
+    [
+        (Uniform(0.0, 1.0), 0.5, 1.2, 0.6),
+        (Uniform(0.0, 1.0), 0.9, 1.2, 1.0),
+        (Uniform(-1.0, 1.0), -0.9, 1.2, -1.0),
+        (LogUniform(1e-3, 1.0), 1e-2, 0.8, 8e-3),
+        (LogUniform(1e-3, 1.0), 1.1e-3, 0.8, 1e-3),
+        (Integer(1, 100), 50, 1.2, 60),
+        (Integer(1, 100), 2, 1.2, 3),
+        (Integer(1, 100), 2, 0.8, 1),
+        (Integer(1, 100), 1, 0.8, 1),
+        (Integer(1, 100), 7, 1.0, 7),
+        (Categorical((16, 64, 32)), 32, 1.2, 64),
+        (Categorical((16, 64, 32)), 32, 0.8, 16),
+        (Categorical((16, 64, 32)), 64, 1.2, 64),
+        (Categorical((16, 64, 32)), 32, 1.0, 32),
+        (Categorical(("sgd", "adam")), "adam", 1.2, "adam"),
+    ],
+)
+def test_a_scaled_value_stays_in_its_range_and_integers_and_choices_move_at_least_one_step(
+    dimension, value, factor, scaled
+):
+    assert dimension.scaled(value, factor) == pytest.approx(scaled)
+    assert type(dimension.scaled(value, factor)) is type(scaled)
+
+
+@pytest.mark.parametrize("dimension", [Uniform(0.0, 1.0), LogUniform(0.1, 1.0), Integer(1, 9)])
+@pytest.mark.parametrize("value", ["much", None, True])
+def test_what_is_not_a_number_cannot_be_scaled(dimension, value):
+    with pytest.raises(InputError, match=rf"^{value!r} is not a number"):
+        dimension.scaled(value, 1.2)
+
+
+def test_what_is_no_choice_cannot_be_scaled():
+    with pytest.raises(InputError, match=r"^17 is none of the choices \(16, 32\)"):
+        Categorical((16, 32)).scaled(17, 1.2)

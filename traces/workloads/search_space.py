@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sim.model.protocols import Configuration
+    from sim.model.protocols import Configuration, Value
+
+
+def _number(value: Value) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{value!r} is not a number, so it cannot be scaled")
+    return value
 
 
 def _require_range(low: float, high: float, *, positive: bool) -> None:
@@ -38,6 +44,10 @@ class Uniform:
         """One value."""
         return float(rng.uniform(self.low, self.high))
 
+    def scaled(self, value: Value, factor: float) -> float:
+        """The value times the factor, kept within the range; see `sim.model.protocols.Hyperparameter`."""
+        return min(max(_number(value) * factor, self.low), self.high)
+
 
 @dataclass(frozen=True)
 class LogUniform:
@@ -52,6 +62,10 @@ class LogUniform:
     def sample(self, rng: np.random.Generator) -> float:
         """One value."""
         return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+
+    def scaled(self, value: Value, factor: float) -> float:
+        """The value times the factor, kept within the range; see `sim.model.protocols.Hyperparameter`."""
+        return min(max(_number(value) * factor, self.low), self.high)
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,14 @@ class Integer:
             return int(rng.integers(self.low, self.high, endpoint=True))
         return min(self.high, math.floor(math.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))))
 
+    def scaled(self, value: Value, factor: float) -> int:
+        """The value times the factor, but at least one more or less, kept within the range."""
+        number = _number(value)
+        moved = round(number * factor)
+        if moved == number and factor != 1:
+            moved += 1 if factor > 1 else -1
+        return min(max(moved, self.low), self.high)
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -85,6 +107,17 @@ class Categorical:
     def sample(self, rng: np.random.Generator) -> str | int | float:
         """One value."""
         return self.choices[int(rng.integers(len(self.choices)))]
+
+    def scaled(self, value: Value, factor: float) -> str | int | float:
+        """The next larger or smaller choice, where all are numbers; names have no size and stay as they are."""
+        known = next((choice for choice in self.choices if choice == value), None)
+        if known is None:
+            raise InputError(f"{value!r} is none of the choices {self.choices}")
+        if factor == 1 or any(isinstance(choice, str) for choice in self.choices):
+            return known
+        ordered = sorted(self.choices, key=float)
+        place = ordered.index(known) + (1 if factor > 1 else -1)
+        return ordered[min(max(place, 0), len(ordered) - 1)]
 
 
 Dimension: TypeAlias = Uniform | LogUniform | Integer | Categorical

@@ -43,6 +43,7 @@ class Workload:
         data_bytes: size of the data set as its package ships it, looked up when called.
         source: where the data come from.
         licence: of the data.
+        adaptable: hyperparameters that may change while a trial trains, as its checkpoints fit whatever they are.
         schedule: learning-rate schedule; `constant`: a shorter run is a prefix of a longer one.
     """
 
@@ -59,6 +60,7 @@ class Workload:
     data_bytes: Callable[[], int]
     source: str
     licence: str
+    adaptable: tuple[str, ...] = ()
     schedule: str = "constant"
 
     def build(self, configuration: Configuration, seed: int) -> ScoredTrainable:
