@@ -106,6 +106,8 @@ def gang_of(rank: int, size: int, device: str, rendezvous: str, listening: socke
             wait_for_workers=False,
             master_listen_fd=None if listening is None else listening.detach(),
         )
+        store.set(f"rank {rank}", "is here")
+        store.wait([f"rank {other}" for other in range(size)], _FORMING)
         backend = "nccl" if device == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TRAINING)
     except (RuntimeError, ValueError) as error:
