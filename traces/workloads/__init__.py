@@ -11,16 +11,18 @@ from sim.model.errors import InputError
 from traces.workloads.digits_mlp import DIGITS_MLP
 from traces.workloads.mnist5k_cnn import MNIST5K_CNN
 from traces.workloads.search_space import Categorical, Dimension, Integer, LogUniform, SearchSpace, Uniform
-from traces.workloads.workload import ScoredTrainable, Workload, training_seed
+from traces.workloads.workload import BatchMode, ScoredTrainable, Seat, Workload, training_seed
 
 __all__ = [
     "WORKLOAD_NAMES",
+    "BatchMode",
     "Categorical",
     "Dimension",
     "Integer",
     "LogUniform",
     "ScoredTrainable",
     "SearchSpace",
+    "Seat",
     "Uniform",
     "Workload",
     "training_seed",

@@ -10,14 +10,14 @@ from traces.workloads.workload import Workload
 
 if TYPE_CHECKING:
     from sim.model.protocols import Configuration
-    from traces.workloads.workload import ScoredTrainable
+    from traces.workloads.workload import ScoredTrainable, Seat
 
 
-def _build(configuration: Configuration, seed: int) -> ScoredTrainable:
+def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
     from traces.workloads import networks
     from traces.workloads.training import Classifier
 
-    return Classifier(networks.mlp, datasets.digits(), configuration, seed, score="error")
+    return Classifier(networks.mlp, datasets.digits(), configuration, seed, score="error", seat=seat)
 
 
 DIGITS_MLP = Workload(

@@ -10,13 +10,17 @@ import torch
 from torch import nn
 
 from sim.model.errors import InputError, WorkerError
+from traces.workloads.gradients import GangMember, OneWorker
+from traces.workloads.workload import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sim.model.protocols import Configuration
     from traces.workloads.datasets import Split, Splits
+    from traces.workloads.workload import Seat
 
 _EVALUATION_BATCH = 256
 """Examples per evaluation step; one cache-sized piece at a time is faster on a CPU than all at once."""
@@ -45,6 +49,11 @@ class Classifier:
     A trial has diverged when a training loss was not finite: its scores are NaN from then on. It keeps training at its
     usual cost, as a real job would that nobody stops, so its seconds per iteration stay those of its configuration.
 
+    In a gang, all members build it with the same arguments but for the seat, and train in step: the same examples in the
+    same order as one worker, each member a part of every batch. Scores are those of one worker up to rounding, where the
+    batch is the gang's; where it is each worker's, those of one worker with a batch that is so many times as large. Any
+    member can evaluate and save.
+
     One trainable fills one slot, so building it limits torch to one thread in the whole process; two threads per worker
     on a shared core ran 40 times slower. Denormal numbers are flushed to zero: they cost time and change nothing.
     """
@@ -57,33 +66,49 @@ class Classifier:
         seed: int,
         *,
         score: Literal["accuracy", "error"],
+        seat: Seat = ALONE,
     ) -> None:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         self._seed, self._score, self._iteration, self._diverged = seed, score, 0, False
         self._optimizer_name = configuration["optimizer"]
-        self._batch_size = int(configuration["batch_size"] or 0)
-        self._train, self._validation, self._test = map(_tensors, (splits.train, splits.validation, splits.test))
-        with torch.random.fork_rng(devices=[]):
+        self._batch_size = int(configuration["batch_size"] or 0) * (seat.size if seat.batch == "per-worker" else 1)
+        self._device = torch.device(seat.device)
+        self._train, self._validation, self._test = (
+            _tensors(split, self._device) for split in (splits.train, splits.validation, splits.test)
+        )
+        with self._forked_rng():
             torch.manual_seed(seed)
-            self._network = network(configuration)
+            self._network = network(configuration).to(self._device)
+        self._gradients = OneWorker(self._network) if seat.size == 1 else GangMember(self._network, seat)
+        self._loss = math.nan
         self._optimizer = _optimizer(self._network, configuration)
 
     def train_iteration(self) -> None:
         """One epoch in a fresh random order."""
         images, labels = self._train
         self._network.train()
-        total = torch.zeros(())
-        with torch.random.fork_rng(devices=[]):
+        total = torch.zeros((), device=self._device)
+        with self._forked_rng():
             torch.manual_seed((self._seed * 1_000_003 + self._iteration + 1) % 2**63)
-            for batch in torch.split(torch.randperm(len(labels)), self._batch_size):
+            # The order is drawn on the processor, so that it is the same on every device.
+            batches = torch.split(torch.randperm(len(labels)).to(self._device), self._batch_size)
+            for batch in batches:
                 self._optimizer.zero_grad()
-                loss = nn.functional.cross_entropy(self._network(images[batch]), labels[batch])
-                loss.backward()  # type: ignore[no-untyped-call]
+                total += self._gradients.backward(images[batch], labels[batch])
                 self._optimizer.step()
-                total += loss.detach()
         self._iteration += 1
-        self._diverged = self._diverged or not math.isfinite(total.item())
+        self._loss = total.item() / len(batches)
+        self._diverged = self._diverged or not math.isfinite(self._loss)
+
+    @property
+    def training_loss(self) -> float:
+        """Mean loss over the batches of the last iteration; NaN before there was one here."""
+        return self._loss
+
+    def _forked_rng(self) -> AbstractContextManager[None]:
+        """Random draws within leave no trace in the random state of the process."""
+        return torch.random.fork_rng(devices=[torch.cuda.current_device()] if self._device.type == "cuda" else [])
 
     def evaluate(self) -> float:
         """Score on the validation split; NaN where training diverged."""
@@ -139,15 +164,15 @@ class Classifier:
             raise WorkerError(f"{path} does not fit this trial's network: {error}") from error
 
 
-def _tensors(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.images), torch.from_numpy(split.labels)
+def _tensors(split: Split, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:  # what torch.load gives is only known at run time
     import pickle
 
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise WorkerError(f"{path} is not a readable checkpoint: {error}") from error
     if not isinstance(state, dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from sim.model.errors import InputError
 from sim.model.protocols import Trainable
@@ -24,6 +24,35 @@ class ScoredTrainable(Trainable, Protocol):
         """Score on the test split, in the same unit as `evaluate`; NaN where training diverged."""
 
 
+BatchMode: TypeAlias = Literal["global", "per-worker"]
+"""Whether the batch size of a configuration is that of the whole gang (strong scaling), or of each worker (weak)."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A worker's place in the gang that trains a trial.
+
+    Attributes:
+        rank: of this worker, from 0.
+        size: workers of the gang. With more than 1, torch.distributed's default group must be this gang.
+        batch: what the batch size is of.
+        device: `cpu` or `cuda`, the first one that this worker sees.
+    """
+
+    rank: int = 0
+    size: int = 1
+    batch: BatchMode = "global"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise InputError(f"rank is {self.rank}, but must be from 0 to {self.size - 1} in a gang of {self.size}")
+
+
+ALONE = Seat()
+"""One worker on one processor."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """Something that is really trained, and what its configurations are drawn from.
@@ -38,7 +67,7 @@ class Workload:
         test_score_text: what the test score is, in words.
         search_space: what configurations are drawn from.
         max_iterations: iterations that count as trained, where the user does not say.
-        trainable: builds a trial from a configuration and a seed; a module-level function, so that it can be sent to a
+        trainable: builds a trial from a configuration, a seed and a seat; a module-level function, so that it can be sent to a
             worker process. It imports torch when it is called, not before.
         data_bytes: size of the data set as its package ships it, looked up when called.
         source: where the data come from.
@@ -56,15 +85,20 @@ class Workload:
     test_score_text: str
     search_space: SearchSpace
     max_iterations: int
-    trainable: Callable[[Configuration, int], ScoredTrainable]
+    trainable: Callable[[Configuration, int, Seat], ScoredTrainable]
     data_bytes: Callable[[], int]
     source: str
     licence: str
     adaptable: tuple[str, ...] = ()
     schedule: str = "constant"
 
-    def build(self, configuration: Configuration, seed: int) -> ScoredTrainable:
+    def build(self, configuration: Configuration, seed: int, seat: Seat = ALONE) -> ScoredTrainable:
         """A trial before its first iteration; equal arguments give equal scores on one machine.
+
+        Args:
+            configuration: its hyperparameters.
+            seed: of its weights and of the order of its data.
+            seat: this worker's, where several train it together; equal in all else among them.
 
         Raises:
             InputError: the configuration does not name exactly the hyperparameters of the search space, or torch or the
@@ -72,7 +106,7 @@ class Workload:
         """
         self.search_space.require(configuration)
         try:
-            return self.trainable(configuration, seed)
+            return self.trainable(configuration, seed, seat)
         except ModuleNotFoundError as error:
             raise InputError(f"{self.name} needs {error.name}: pip install 'elastune[bridge]'") from error
 

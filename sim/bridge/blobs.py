@@ -1,0 +1,160 @@
+"""Where checkpoints lie: a folder, or anything fsspec reaches. Imports the standard library; fsspec where a URL asks for it.
+
+All that a checkpoint store needs of a place: names below a root, each written as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SCRATCH = ".saving-"
+"""Prefix of the folders in which files are prepared; whatever is left of them belongs to a process that died."""
+
+
+class Blobs(Protocol):
+    """Files below a root, by names such as `trial-00007/iteration-000012.json`."""
+
+    def names(self, folder: str) -> list[str]:
+        """The files of a folder, by their names within it; none where the folder is absent."""
+
+    def scratch(self, folder: str) -> contextlib.AbstractContextManager[Path]:
+        """A new local folder to prepare files of `folder` in; gone afterwards."""
+
+    def put(self, prepared: Path, name: str) -> None:
+        """Let a prepared file be `name`, durably. Another reader sees all of it or what was there before."""
+
+    def fetch(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """A local file with this content; only to be read.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
+    def delete(self, name: str) -> None:
+        """Let it be gone, if it is there."""
+
+    def sweep(self, folder: str) -> None:
+        """Delete what processes that died have left of their scratch folders."""
+
+
+def blobs_at(url: str) -> Blobs:
+    """The place of this path or URL; nothing is written yet.
+
+    Raises:
+        InputError: nothing is installed that reaches it.
+    """
+    if "://" not in url:
+        return _Folder(Path(url))
+    if url.startswith("file://"):
+        return _Folder(Path(url.removeprefix("file://")))
+    try:
+        import fsspec
+
+        file_system, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"checkpoints at {url}: {error}") from error
+    return _Remote(file_system, root)
+
+
+class _Folder:
+    """A folder of this machine, or one that is mounted on all of them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return [path.name for path in (self._root / folder).iterdir() if path.is_file()]
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def scratch(self, folder: str) -> Iterator[Path]:
+        # Beside its destination, so that a rename takes it there.
+        path = self._root / folder / f"{_SCRATCH}{uuid.uuid4().hex}"
+        path.mkdir(parents=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def put(self, prepared: Path, name: str) -> None:
+        _sync(prepared)
+        destination = self._root / name
+        prepared.replace(destination)
+        _sync(destination.parent)
+
+    @contextmanager
+    def fetch(self, name: str) -> Iterator[Path]:
+        path = self._root / name
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        yield path
+
+    def delete(self, name: str) -> None:
+        (self._root / name).unlink(missing_ok=True)
+
+    def sweep(self, folder: str) -> None:
+        for path in (self._root / folder).glob(f"{_SCRATCH}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class _Remote:
+    """A store behind an fsspec file system. Object stores put a file as a whole; elsewhere its digest tells."""
+
+    def __init__(self, file_system: Any, root: str) -> None:  # noqa: ANN401  # fsspec ships no types
+        self._files = file_system
+        self._root = PurePosixPath(root)
+
+    def names(self, folder: str) -> list[str]:
+        path = str(self._root / folder)
+        self._files.invalidate_cache()  # others write there too
+        try:
+            return [PurePosixPath(found).name for found in self._files.ls(path, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def scratch(self, folder: str) -> Iterator[Path]:  # noqa: ARG002  # prepared here, sent there
+        with tempfile.TemporaryDirectory(prefix="elastune-checkpoint-") as path:
+            yield Path(path)
+
+    def put(self, prepared: Path, name: str) -> None:
+        path = self._root / name
+        self._files.makedirs(str(path.parent), exist_ok=True)
+        self._files.put_file(str(prepared), str(path))
+
+    @contextmanager
+    def fetch(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="elastune-checkpoint-") as folder:
+            path = Path(folder) / PurePosixPath(name).name
+            self._files.get_file(str(self._root / name), str(path))
+            yield path
+
+    def delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(str(self._root / name))
+
+    def sweep(self, folder: str) -> None:
+        pass  # nothing is prepared there
+
+
+def _sync(path: Path) -> None:
+    """What is written of a file or of a folder's entries survives the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,63 @@
+"""Gangs of real processes for tests: each member runs a function, and says or hears where the gang meets."""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from multiprocessing.connection import wait
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Meeting:
+    """What a member knows of the others."""
+
+    def __init__(self, rank, size, pipe):
+        self.rank, self.size = rank, size
+        self._pipe = pipe
+
+    def at(self, address=None):
+        """Rank 0 says the address; the others wait for it."""
+        if self.rank == 0:
+            self._pipe.send(("address", address))
+            return address
+        return self._pipe.recv()
+
+
+def _be_member(rank, size, pipe, member, arguments):
+    try:
+        result = member(Meeting(rank, size, pipe), *arguments)
+    except BaseException:
+        pipe.send(("error", traceback.format_exc()))
+        raise
+    pipe.send(("done", result))
+
+
+def run_gang(size, member, *arguments, timeout_s=240):
+    """What `member(meeting, *arguments)` returned, by rank; no process is left."""
+    pipes, processes, results = [], [], {}
+    for rank in range(size):
+        ours, theirs = _SPAWN.Pipe()
+        process = _SPAWN.Process(target=_be_member, args=(rank, size, theirs, member, arguments), daemon=True)
+        process.start()
+        theirs.close()
+        pipes.append(ours)
+        processes.append(process)
+    try:
+        while len(results) < size:
+            ready = wait([pipe for rank, pipe in enumerate(pipes) if rank not in results], timeout_s)
+            assert ready, f"the gang fell silent; done are ranks {sorted(results)}"
+            for pipe in ready:
+                kind, content = pipe.recv()
+                assert kind != "error", content
+                if kind == "done":
+                    results[pipes.index(pipe)] = content
+                else:
+                    for other in pipes[1:]:
+                        other.send(content)
+    finally:
+        for pipe, process in zip(pipes, processes, strict=True):
+            process.kill()
+            process.join()
+            pipe.close()
+    return [results[rank] for rank in range(size)]
