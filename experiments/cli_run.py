@@ -13,6 +13,8 @@ from experiments.cli_options import FAILED, AsJson, complete_policy, failure, lo
 from sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from experiments.real_result import RealResult
     from experiments.real_run import Means
     from experiments.run_result import RunResult
@@ -107,7 +109,7 @@ def run(
     _show_real(_executed(spec, folder, means), as_json)
 
 
-def _refuse(options: dict[str, object], reason: str) -> None:
+def _refuse(options: Mapping[str, object], reason: str) -> None:
     given = [name for name, value in options.items() if value]
     if given:
         raise InputError(f"{', '.join(given)}: not here, as {reason}")

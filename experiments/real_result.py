@@ -70,5 +70,5 @@ def real_answer(world: World, controller: Controller, store: CheckpointStore) ->
         trial.configuration,
         trial.checkpoint_score,
         None if saved is None else saved.test_score,
-        is_of_draw=world.spec.workload.configurations is None,
+        is_of_draw=world.spec.workload.configurations in (None, "bundle"),
     )

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from experiments.configurations import configuration_source
+from experiments.configurations import configuration_source, workload_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.real_result import RealResult, real_answer
@@ -23,7 +23,7 @@ from experiments.real_state import open_end, resumption_of
 from experiments.run_result import result_of
 from experiments.running import World, most_gpus
 from experiments.spec import RunSpec
-from experiments.trainables import emulated_trainables, workload_trainables
+from experiments.trainables import EmulatedTrainables, WorkloadTrainables
 from sim.bridge.checkpoint import CheckpointStore
 from sim.journal import JournalWriter, read_entries, read_header, replay
 from sim.model.errors import InputError, ReplayError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sim.bridge.backend import RayBackend
     from sim.bridge.nodes import Nodes
     from sim.bridge.resumption import Resumption
-    from sim.bridge.worker import Workshop
+    from sim.bridge.worker import TrainableFactory, Workshop
     from sim.controller import Controller
     from sim.journal import Entry, Sink
 
@@ -184,11 +184,12 @@ def _backend(world: World, folder: Path, means: Means, left: Resumption | None) 
     try:
         weather = Weather(spec.cloud.truth(world.bundle.data_bytes), Streams(spec.seed)) if means.injects else Weather()
         notebook = folder / "nodes.jsonl"
+        source = configuration_source(spec, world.bundle, world.job)
         return RayBackend(
             nodes,
             _workshop(world, folder, means),
             gpus_of={one.name: one.gpus_per_instance for one in world.price_book.instance_types},
-            configurations=configuration_source(world),
+            configurations=source,
             clock=Clock(means.speed or 1.0, 0.0 if left is None else left.at_s),
             weather=weather,
             on_lease=lambda number, node: open_end(notebook, {"instance": number, **asdict(node)}),
@@ -207,7 +208,8 @@ def _nodes(folder: Path, means: Means) -> Nodes:
         return AttachedNodes(means.ray_address, means.device)
     from pathlib import Path
 
-    from sim.bridge.embedded import EmbeddedNodes, end_leftovers
+    from sim.bridge.embedded import EmbeddedNodes
+    from sim.bridge.keeper import end_leftovers
 
     note = folder / "cluster.txt"
     if note.is_file():
@@ -220,7 +222,15 @@ def _nodes(folder: Path, means: Means) -> Nodes:
 def _workshop(world: World, folder: Path, means: Means) -> Workshop:
     from sim.bridge.worker import Workshop
 
-    build = workload_trainables(world) if means.speed is None else emulated_trainables(world, means.speed)
+    spec = world.spec
+    build: TrainableFactory
+    if means.speed is not None:
+        build = EmulatedTrainables(world.truth, spec.seed, means.speed)
+    elif spec.workload.configurations in (None, "bundle"):
+        build = WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, spec.workload.batch or "global")
+    else:
+        workload = workload_of(f"workload.configurations is {spec.workload.configurations}", world.bundle)
+        build = WorkloadTrainables(workload.name, spec.seed, batch=spec.workload.batch or "global")
     checkpoints = means.checkpoints or str((folder / "checkpoints").resolve())
     return Workshop(build=build, checkpoints=checkpoints, device=means.device, keep=means.keep)
 

@@ -93,6 +93,7 @@ class RayBackend:
         self._leaving: set[InstanceId] = set()
         self._gangs: dict[SegmentId, Gang] = {}
         self._configurations: dict[TrialId, Configuration] = {}
+        self._clones: set[TrialId] = set()
         self._timers: list[tuple[float, int, str]] = []
         self._timer_of: dict[str, int] = {}
         self._orders = 0
@@ -193,8 +194,8 @@ class RayBackend:
         return None
 
     def _listen(self, fact: Event) -> None:
-        """Results are what a sampler learns from."""
-        if (isinstance(fact, SegmentEnded) and fact.iteration > 0) or isinstance(fact, ProgressReported):
+        """Results are what a sampler learns from; those of clones are not of its configurations."""
+        if isinstance(fact, SegmentEnded | ProgressReported) and fact.iteration and fact.trial not in self._clones:
             self._source.hear(fact.trial, fact.iteration, fact.score)
 
     def _is_still(self) -> bool:
@@ -240,9 +241,11 @@ class RayBackend:
 
     def _configuration(self, order: StartSegment) -> Configuration:
         """What the trial trains with: as ordered, as known, or as the source proposes, which is a fact."""
-        trial = order.trial
-        if order.configuration is not None:
-            self._configurations[trial] = order.configuration
+        trial, ordered = order.trial, order.configuration
+        if ordered is not None:
+            if ordered != self._configurations.setdefault(trial, ordered):
+                self._clones.add(trial)
+                self._configurations[trial] = ordered
         elif trial not in self._configurations:
             proposed = dict(self._source.configuration_of(trial))
             self._configurations[trial] = proposed
@@ -320,6 +323,8 @@ class RayBackend:
     def _go_on(self, left: Resumption) -> None:
         """Take up what a dead driver left: what is gone is told, what lives is followed, what was asked for is asked again."""
         self._configurations.update(left.configurations)
+        for trial, configuration in left.configurations.items():
+            self._source.remember(trial, configuration)
         alive = self._nodes.adopt(left.kept())
         for fact_at in left.settling(self._store, alive):
             self._tell(fact_at)

@@ -18,7 +18,7 @@ import msgspec
 
 from sim.bridge.blobs import blobs_at
 from sim.model.errors import InputError, WorkerError
-from sim.model.ids import TrialId
+from sim.model.ids import SegmentId, TrialId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 _DATA_SUFFIX = ".ckpt"
 _RECORD_SUFFIX = ".json"
+
+NO_SEGMENT = SegmentId(-1)
+"""Of what was saved outside of one."""
 
 
 class LostCheckpointError(WorkerError):
@@ -44,6 +47,8 @@ class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         data: the file beside the record that holds it.
         size_bytes: of that file.
         sha256: of that file.
+        segment: in which it was saved.
+        test_score: after the same iterations, on data that no decision looks at; None where there is none.
     """
 
     trial: TrialId
@@ -52,6 +57,8 @@ class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: str
     size_bytes: int
     sha256: str
+    segment: SegmentId
+    test_score: float | None = None
 
 
 class _Fingerprint(NamedTuple):
@@ -80,6 +87,8 @@ class CheckpointStore:
         score: float | None,
         write: Callable[[Path], None],
         *,
+        segment: SegmentId = NO_SEGMENT,
+        test_score: float | None = None,
         spare: Collection[int] = (),
     ) -> SavedCheckpoint:
         """The checkpoint is durable afterwards, or nothing has changed; older ones than the newest `keep` are deleted.
@@ -89,6 +98,8 @@ class CheckpointStore:
             iteration: iterations that are in it.
             score: after them; NaN counts as none.
             write: writes it to the path it is given.
+            segment: in which it is saved.
+            test_score: after the same iterations; NaN counts as none.
             spare: iterations whose checkpoints are kept beside the newest ones.
 
         Raises:
@@ -102,8 +113,8 @@ class CheckpointStore:
                 size_bytes, sha256 = _fingerprint(prepared)
                 # Its digest in its name: saving an iteration again replaces no data before the record does.
                 data = f"iteration-{iteration:06d}-{sha256[:16]}{_DATA_SUFFIX}"
-                known = score if score is not None and math.isfinite(score) else None
-                saved = SavedCheckpoint(trial, iteration, known, data, size_bytes, sha256)
+                known, tested = _finite(score), _finite(test_score)
+                saved = SavedCheckpoint(trial, iteration, known, data, size_bytes, sha256, segment, tested)
                 record = scratch / "record"
                 record.write_bytes(msgspec.json.encode(saved))
                 self._blobs.put(prepared, f"{folder}/{data}")
@@ -187,6 +198,10 @@ class CheckpointStore:
             _log.warning("%s: the record %s of trial %d is damaged: %s", self.url, name, trial, error)
             return None
         return saved if (saved.trial, _record_of(saved.iteration)) == (trial, name) else None
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _folder_of(trial: TrialId) -> str:

@@ -159,11 +159,13 @@ def connect(address: str) -> None:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = _ENVIRONMENT["RAY_USAGE_STATS_ENABLED"]
     import ray
-    from ray._private import ray_constants
+    from ray._private import ray_constants, worker
 
     # Ray reads its environment when it is imported, which a program that calls us may have done before.
     ray_constants.ENABLE_RAY_CLUSTER = not address.startswith((LOOPBACK, "localhost"))
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # a run says itself what it lost
+    # A run says itself what it lost. For what its daemons print of every node that dies, Ray has no switch.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    worker.print_to_stdstream = lambda *_, **__: None
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sim.model.protocols import Configuration
 
 _log = logging.getLogger(__name__)
-_POLL_S = 0.1
+_POLL_S = 0.02
 _PLACED_WITHIN_S = 60.0
 """GPUs of actors that were just ended come back to Ray within moments; a group that cannot be placed for so long is broken."""
 
@@ -172,12 +173,11 @@ class Gang:
             [bundle(device) for _ in self._site.node_ids],
             bundle_label_selector=[{"ray.io/node-id": node_id} for node_id in self._site.node_ids],
         )
-        give_up_s = _PLACED_WITHIN_S
-        while not self._group.wait(_POLL_S):
-            give_up_s -= _POLL_S
-            if self._broken.is_set():
+        give_up_s = time.monotonic() + _PLACED_WITHIN_S
+        while not self._group.wait(0):
+            if self._broken.wait(_POLL_S):
                 raise _AbortedError
-            if give_up_s <= 0:
+            if time.monotonic() > give_up_s:
                 raise TimeoutError(f"no room for a gang of {len(self._site.node_ids)} within {_PLACED_WITHIN_S:g} s")
 
     def _hire(self) -> None:

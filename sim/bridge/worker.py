@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from sim.bridge.checkpoint import CheckpointStore, SavedCheckpoint
 from sim.bridge.process_group import Alone, Gang, gang_of, listen
@@ -62,6 +62,14 @@ class Assignment:
     rank: int
     nodes: int
     size: int
+
+
+@runtime_checkable
+class Tested(Protocol):
+    """A trainable that also knows its score on data that no decision looks at."""
+
+    def test_score(self) -> float:
+        """In the same unit as `evaluate`; NaN where training diverged."""
 
 
 class TrainableFactory(Protocol):
@@ -261,7 +269,17 @@ class SegmentWorker:
         assignment, began_s = self._assignment, time.monotonic()
         # Where the segment began is kept as well: it is what a clone is promised that was wished for meanwhile.
         spare = (assignment.from_iteration,)
-        self._store.save(assignment.trial, course.iteration, course.score, trainable.save, spare=spare)
+        # The test score is told to nobody who decides: it is for the report of what was chosen.
+        test_score = trainable.test_score() if isinstance(trainable, Tested) else None
+        self._store.save(
+            assignment.trial,
+            course.iteration,
+            course.score,
+            trainable.save,
+            segment=assignment.segment,
+            test_score=test_score,
+            spare=spare,
+        )
         course.checkpoint_s += time.monotonic() - began_s
         course.saved_iteration = course.iteration
 
