@@ -88,6 +88,7 @@ class RayBackend:
         self._store = CheckpointStore(workshop.checkpoints, workshop.keep)
         self._facts: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._telling = threading.Lock()
+        self._last_told_s = self._clock.now_s()
         self._lock = threading.RLock()
         self._machines: dict[InstanceId, Machine] = {}
         self._leaving: set[InstanceId] = set()
@@ -167,7 +168,9 @@ class RayBackend:
     def _tell(self, fact_at: Callable[[float], Event]) -> None:
         """Queue a fact that happens now; no later fact has an earlier time."""
         with self._telling:
-            self._facts.put(fact_at(self._clock.now_s()))
+            fact = fact_at(self._clock.now_s())
+            self._last_told_s = fact.at_s
+            self._facts.put(fact)
 
     def _told_within(self, host_s: float) -> Event | None:
         try:
@@ -182,15 +185,19 @@ class RayBackend:
         return min(max(self._clock.host_s(self._timers[0][0] - self._clock.now_s()), 0.0), _WATCH_S)
 
     def _due_timer(self) -> Event | None:
-        """The timer that is due, where nothing was told before it."""
+        """The timer that is due, where nothing was told before it.
+
+        It fires at its time: that it is noticed milliseconds later is what handling it takes, as with every fact.
+        """
         while self._timers and self._timers[0][0] <= self._clock.now_s():
             with self._telling:
                 if not self._facts.empty():
                     return self._facts.get()
-                _, order, tag = heapq.heappop(self._timers)
+                due_s, order, tag = heapq.heappop(self._timers)
                 if self._timer_of.get(tag) == order:
                     del self._timer_of[tag]
-                    return TimerFired(self._clock.now_s(), tag)
+                    self._last_told_s = max(due_s, self._last_told_s)
+                    return TimerFired(self._last_told_s, tag)
         return None
 
     def _listen(self, fact: Event) -> None:
