@@ -1,13 +1,15 @@
+import os
 import shutil
+import signal
 from datetime import timedelta
 
 import pytest
-from gangs import run_gang
+from gangs import DIED, run_gang
 
 from experiments.trainables import WorkloadTrainables
 from sim.bridge import process_group
 from sim.bridge.checkpoint import CheckpointStore
-from sim.bridge.worker import Assignment, Finished, SegmentWorker, Started, Trained, Workshop
+from sim.bridge.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained, Workshop
 from sim.model.errors import WorkerError
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
@@ -145,6 +147,55 @@ def test_a_gang_can_shrink_to_one_worker_and_goes_on_from_the_same_checkpoint(ga
 
 def resume_alone(meeting, folder):
     return train(meeting, DIGITS, folder, from_iteration=2, restore_from=0)
+
+
+class DiesInTheSixthIteration:
+    """Real training, but SIGKILL ends rank 1 where it would train its sixth iteration."""
+
+    needs_process_group = True
+
+    def __call__(self, assignment, device):
+        trainable = DIGITS(assignment, device)
+        if assignment.rank == 1:
+            train_iteration, done = trainable.train_iteration, []
+
+            def deadly():
+                if len(done) == 5:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done.append(train_iteration())
+
+            trainable.train_iteration = deadly
+        return trainable
+
+
+def lose_a_member(meeting, folder):
+    """What rank 0 told, and whether its gang broke."""
+    worker = SegmentWorker(
+        Workshop(DiesInTheSixthIteration(), folder),
+        assignment(meeting.rank, 2, until_iteration=10**6, checkpoint_every=2),
+    )
+    told = []
+    try:
+        told.extend(worker.train(meeting.at(worker.rendezvous() if meeting.rank == 0 else None)))
+    except RuntimeError:
+        return told, "broken"
+    return told, "whole"
+
+
+@pytest.mark.slow
+def test_a_gang_that_loses_a_member_breaks_and_what_was_durable_stays(tmp_path):
+    (told, state), lost = run_gang(2, lose_a_member, str(tmp_path))
+    assert (state, lost) == ("broken", DIED)
+    assert [message.iteration for message in told if isinstance(message, Saved)] == [2, 4]
+    assert [message.iteration for message in told if isinstance(message, Trained)] == [1, 2, 3, 4, 5]
+
+    [resumed] = run_gang(1, go_on_alone, str(tmp_path))
+    assert (resumed[0].from_iteration, resumed[0].score) == (4, told[-3].score)
+    assert resumed[-1].iteration == 6
+
+
+def go_on_alone(meeting, folder):
+    return train(meeting, DIGITS, folder, from_iteration=5, until_iteration=6, restore_from=0)
 
 
 def wait_for_nobody(meeting, folder):
