@@ -4,7 +4,7 @@ import signal
 from datetime import timedelta
 
 import pytest
-from gangs import DIED, run_gang
+from gangs import DIED, Meeting, run_gang
 
 from experiments.trainables import WorkloadTrainables
 from sim.bridge import process_group
@@ -27,6 +27,7 @@ CONFIGURATION = {
     "init_scale": 1.0,
 }
 DIGITS = WorkloadTrainables("digits-mlp", seed=3)
+ALONE = Meeting(0, 1, None)
 
 
 class CannotLoadTheNewest:
@@ -101,8 +102,7 @@ def gang(folder):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    [messages] = run_gang(1, train, DIGITS, str(tmp_path_factory.mktemp("alone")))
-    return messages
+    return train(ALONE, DIGITS, str(tmp_path_factory.mktemp("alone")))
 
 
 @pytest.mark.slow
@@ -138,15 +138,11 @@ def test_all_members_go_back_to_a_checkpoint_that_each_of_them_can_read(gang, al
 def test_a_gang_can_shrink_to_one_worker_and_goes_on_from_the_same_checkpoint(gang, alone, folder, tmp_path):
     assert gang[0][0][-1].iteration == 6
     shutil.copytree(folder / "cut", tmp_path / "cut")
-    [resumed] = run_gang(1, resume_alone, str(tmp_path / "cut"))
+    resumed = train(ALONE, DIGITS, str(tmp_path / "cut"), from_iteration=2, restore_from=0)
 
     assert [message.iteration for message in resumed[1:]] == [3, 4, 5, 6]
     assert resumed[0].from_iteration == 2
     assert scores(resumed) == pytest.approx(scores(alone)[2:], abs=1 / 600)
-
-
-def resume_alone(meeting, folder):
-    return train(meeting, DIGITS, folder, from_iteration=2, restore_from=0)
 
 
 class DiesInTheSixthIteration:
@@ -189,32 +185,19 @@ def test_a_gang_that_loses_a_member_breaks_and_what_was_durable_stays(tmp_path):
     assert [message.iteration for message in told if isinstance(message, Saved)] == [2, 4]
     assert [message.iteration for message in told if isinstance(message, Trained)] == [1, 2, 3, 4, 5]
 
-    [resumed] = run_gang(1, go_on_alone, str(tmp_path))
+    resumed = train(ALONE, DIGITS, str(tmp_path), from_iteration=5, restore_from=0)
     assert (resumed[0].from_iteration, resumed[0].score) == (4, told[-3].score)
     assert resumed[-1].iteration == 6
 
 
-def go_on_alone(meeting, folder):
-    return train(meeting, DIGITS, folder, from_iteration=5, until_iteration=6, restore_from=0)
+def test_a_gang_whose_members_do_not_come_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(process_group, "_FORMING", timedelta(seconds=1))
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "lo")
+    worker = SegmentWorker(Workshop(DIGITS, str(tmp_path)), assignment(0, 2))
 
-
-def wait_for_nobody(meeting, folder):
-    """Rank 0 of a gang of two whose other member never comes."""
-    process_group._FORMING = timedelta(seconds=1)
-    worker = SegmentWorker(Workshop(DIGITS, folder), assignment(meeting.rank, 2))
-    try:
+    with pytest.raises(WorkerError, match=r"rank 0 of 2: the gang at 127\.0\.0\.1:\d+ did not come together"):
         next(worker.train(worker.rendezvous()))
-    except WorkerError as error:
-        return str(error)
-    return None
-
-
-@pytest.mark.slow
-def test_a_gang_whose_members_do_not_come_says_so(tmp_path):
-    [problem] = run_gang(1, wait_for_nobody, str(tmp_path))
-
-    assert problem.startswith("rank 0 of 2: the gang at 127.0.0.1:")
-    assert "did not come together" in problem
 
 
 def open_sockets(meeting):
