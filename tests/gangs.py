@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import traceback
 from multiprocessing.connection import wait
 
 _SPAWN = multiprocessing.get_context("spawn")
+DIED = "died"
 
 
 class Meeting:
@@ -34,21 +36,32 @@ def _be_member(rank, size, pipe, member, arguments):
 
 
 def run_gang(size, member, *arguments, timeout_s=240):
-    """What `member(meeting, *arguments)` returned, by rank; no process is left."""
+    """What `member(meeting, *arguments)` returned, by rank, or `DIED`; no process is left.
+
+    Each sees one CUDA device, if there are any.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     pipes, processes, results = [], [], {}
     for rank in range(size):
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)  # the child inherits it
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_be_member, args=(rank, size, theirs, member, arguments), daemon=True)
         process.start()
         theirs.close()
         pipes.append(ours)
         processes.append(process)
+    os.environ.pop("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
     try:
         while len(results) < size:
             ready = wait([pipe for rank, pipe in enumerate(pipes) if rank not in results], timeout_s)
             assert ready, f"the gang fell silent; done are ranks {sorted(results)}"
             for pipe in ready:
-                kind, content = pipe.recv()
+                try:
+                    kind, content = pipe.recv()
+                except EOFError:
+                    kind, content = "done", DIED
                 assert kind != "error", content
                 if kind == "done":
                     results[pipes.index(pipe)] = content

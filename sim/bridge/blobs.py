@@ -33,7 +33,10 @@ class Blobs(Protocol):
         """A new local folder to prepare files of `folder` in; gone afterwards."""
 
     def put(self, prepared: Path, name: str) -> None:
-        """Let a prepared file be `name`, durably. Another reader sees all of it or what was there before."""
+        """Let a prepared file be `name`. Readers see all of it or what was there before, whenever this process dies."""
+
+    def settle(self, folder: str) -> None:
+        """What was put into a folder survives the machine, too."""
 
     def fetch(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """A local file with this content; only to be read.
@@ -84,7 +87,8 @@ class _Folder:
     def scratch(self, folder: str) -> Iterator[Path]:
         # Beside its destination, so that a rename takes it there.
         path = self._root / folder / f"{_SCRATCH}{uuid.uuid4().hex}"
-        path.mkdir(parents=True)
+        _make(path.parent)
+        path.mkdir()
         try:
             yield path
         finally:
@@ -92,9 +96,10 @@ class _Folder:
 
     def put(self, prepared: Path, name: str) -> None:
         _sync(prepared)
-        destination = self._root / name
-        prepared.replace(destination)
-        _sync(destination.parent)
+        prepared.replace(self._root / name)
+
+    def settle(self, folder: str) -> None:
+        _sync(self._root / folder)
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[Path]:
@@ -136,6 +141,9 @@ class _Remote:
         self._files.makedirs(str(path.parent), exist_ok=True)
         self._files.put_file(str(prepared), str(path))
 
+    def settle(self, folder: str) -> None:
+        pass  # what is put is durable there
+
     @contextmanager
     def fetch(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="elastune-checkpoint-") as folder:
@@ -149,6 +157,15 @@ class _Remote:
 
     def sweep(self, folder: str) -> None:
         pass  # nothing is prepared there
+
+
+def _make(folder: Path) -> None:
+    """The folder is there, and survives the machine."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
 
 
 def _sync(path: Path) -> None:

@@ -119,6 +119,7 @@ class CheckpointStore:
                 record.write_bytes(msgspec.json.encode(saved))
                 self._blobs.put(prepared, f"{folder}/{data}")
                 self._blobs.put(record, f"{folder}/{_record_of(iteration)}")
+                self._blobs.settle(folder)
         except OSError as error:
             raise WorkerError(
                 f"trial {trial}: checkpoint {iteration} cannot be saved at {self.url}: {error}"

@@ -212,6 +212,10 @@ class SegmentWorker:
         """
         if self._assignment.rank and not self._workshop.build.needs_process_group:
             return
+        if self._workshop.build.needs_process_group:
+            import torch
+
+            torch.set_num_threads(1)  # a worker fills one slot; a second thread on a shared core ran 40 times slower
         with self._gang(rendezvous) as gang:
             trainable, iteration, score = self._restored(gang)
             if self._assignment.rank == 0:

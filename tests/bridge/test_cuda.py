@@ -1,5 +1,3 @@
-import os
-
 import pytest
 from gangs import run_gang
 
@@ -31,8 +29,6 @@ CONFIGURATION = {
 
 
 def train(meeting, folder, device, until, restore_from):
-    """A segment, on a device of its own as the cluster would hand it to each member."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(meeting.rank)
     assignment = Assignment(
         trial=0,
         segment=0,

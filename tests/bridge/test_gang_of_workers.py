@@ -1,13 +1,15 @@
+import os
 import shutil
+import signal
 from datetime import timedelta
 
 import pytest
-from gangs import run_gang
+from gangs import DIED, Meeting, run_gang
 
 from experiments.trainables import WorkloadTrainables
 from sim.bridge import process_group
 from sim.bridge.checkpoint import CheckpointStore
-from sim.bridge.worker import Assignment, Finished, SegmentWorker, Started, Trained, Workshop
+from sim.bridge.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained, Workshop
 from sim.model.errors import WorkerError
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
@@ -25,6 +27,7 @@ CONFIGURATION = {
     "init_scale": 1.0,
 }
 DIGITS = WorkloadTrainables("digits-mlp", seed=3)
+ALONE = Meeting(0, 1, None)
 
 
 class CannotLoadTheNewest:
@@ -99,8 +102,7 @@ def gang(folder):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    [messages] = run_gang(1, train, DIGITS, str(tmp_path_factory.mktemp("alone")))
-    return messages
+    return train(ALONE, DIGITS, str(tmp_path_factory.mktemp("alone")))
 
 
 @pytest.mark.slow
@@ -136,34 +138,66 @@ def test_all_members_go_back_to_a_checkpoint_that_each_of_them_can_read(gang, al
 def test_a_gang_can_shrink_to_one_worker_and_goes_on_from_the_same_checkpoint(gang, alone, folder, tmp_path):
     assert gang[0][0][-1].iteration == 6
     shutil.copytree(folder / "cut", tmp_path / "cut")
-    [resumed] = run_gang(1, resume_alone, str(tmp_path / "cut"))
+    resumed = train(ALONE, DIGITS, str(tmp_path / "cut"), from_iteration=2, restore_from=0)
 
     assert [message.iteration for message in resumed[1:]] == [3, 4, 5, 6]
     assert resumed[0].from_iteration == 2
     assert scores(resumed) == pytest.approx(scores(alone)[2:], abs=1 / 600)
 
 
-def resume_alone(meeting, folder):
-    return train(meeting, DIGITS, folder, from_iteration=2, restore_from=0)
+class DiesInTheSixthIteration:
+    """Real training, but SIGKILL ends rank 1 where it would train its sixth iteration."""
+
+    needs_process_group = True
+
+    def __call__(self, assignment, device):
+        trainable = DIGITS(assignment, device)
+        if assignment.rank == 1:
+            train_iteration, done = trainable.train_iteration, []
+
+            def deadly():
+                if len(done) == 5:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done.append(train_iteration())
+
+            trainable.train_iteration = deadly
+        return trainable
 
 
-def wait_for_nobody(meeting, folder):
-    """Rank 0 of a gang of two whose other member never comes."""
-    process_group._FORMING = timedelta(seconds=1)
-    worker = SegmentWorker(Workshop(DIGITS, folder), assignment(meeting.rank, 2))
+def lose_a_member(meeting, folder):
+    """What rank 0 told, and whether its gang broke."""
+    worker = SegmentWorker(
+        Workshop(DiesInTheSixthIteration(), folder),
+        assignment(meeting.rank, 2, until_iteration=10**6, checkpoint_every=2),
+    )
+    told = []
     try:
-        next(worker.train(worker.rendezvous()))
-    except WorkerError as error:
-        return str(error)
-    return None
+        told.extend(worker.train(meeting.at(worker.rendezvous() if meeting.rank == 0 else None)))
+    except RuntimeError:
+        return told, "broken"
+    return told, "whole"
 
 
 @pytest.mark.slow
-def test_a_gang_whose_members_do_not_come_says_so(tmp_path):
-    [problem] = run_gang(1, wait_for_nobody, str(tmp_path))
+def test_a_gang_that_loses_a_member_breaks_and_what_was_durable_stays(tmp_path):
+    (told, state), lost = run_gang(2, lose_a_member, str(tmp_path))
+    assert (state, lost) == ("broken", DIED)
+    assert [message.iteration for message in told if isinstance(message, Saved)] == [2, 4]
+    assert [message.iteration for message in told if isinstance(message, Trained)] == [1, 2, 3, 4, 5]
 
-    assert problem.startswith("rank 0 of 2: the gang at 127.0.0.1:")
-    assert "did not come together" in problem
+    resumed = train(ALONE, DIGITS, str(tmp_path), from_iteration=5, restore_from=0)
+    assert (resumed[0].from_iteration, resumed[0].score) == (4, told[-3].score)
+    assert resumed[-1].iteration == 6
+
+
+def test_a_gang_whose_members_do_not_come_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(process_group, "_FORMING", timedelta(seconds=1))
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "lo")
+    worker = SegmentWorker(Workshop(DIGITS, str(tmp_path)), assignment(0, 2))
+
+    with pytest.raises(WorkerError, match=r"rank 0 of 2: the gang at 127\.0\.0\.1:\d+ did not come together"):
+        next(worker.train(worker.rendezvous()))
 
 
 def open_sockets(meeting):
