@@ -147,7 +147,9 @@ class Gang:
     def _note(self, error: Exception) -> None:
         level = logging.DEBUG if self._cut is not None else logging.WARNING
         told = str(error).strip().splitlines() or [type(error).__name__]
-        _log.log(level, "segment %d of trial %d broke: %s", self.order.segment, self.order.trial, told[-1])
+        # Ray goes on for a paragraph about what may be the cause.
+        what = told[-1].partition(" Worker exit type")[0]
+        _log.log(level, "segment %d of trial %d broke: %s", self.order.segment, self.order.trial, what)
 
     def _train(self) -> None:
         import ray
@@ -223,9 +225,13 @@ class Gang:
 
     def _member_done(self, future: Any) -> None:  # noqa: ANN401  a future of ray's
         if future.exception() is not None and self._finished is None:
-            self._broken.set()
-            with self._lock:
-                self._kill()
+            # Ray calls back in a thread of its own, which must not wait for anything that Ray does.
+            threading.Thread(target=self._break_up, name=f"segment-{self.order.segment}-breaks", daemon=True).start()
+
+    def _break_up(self) -> None:
+        self._broken.set()
+        with self._lock:
+            self._kill()
 
     def _hear(self, message: object) -> None:
         order = self.order

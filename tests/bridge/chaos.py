@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from sim.journal import read_entries
 from sim.model.commands import StartSegment
 from sim.model.events import InstanceGone, Outcome, SegmentEnded
 
+ELASTUNE = [sys.executable, "-c", "from experiments.cli import main; main()"]
 SPEED = 8.0
 NOTICED_WITHIN_S = 2.0
 _ENDS_WITHIN_S = 400.0
@@ -74,7 +76,7 @@ class Run:
 
     def _start(self, *arguments):
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "experiments.cli", "run", *arguments]
+            command = [*ELASTUNE, "run", *arguments]
             return subprocess.Popen(command, stdout=log, stderr=log)
 
     def resume(self):
@@ -110,8 +112,8 @@ class Run:
         return [
             process
             for process in psutil.process_iter(["name", "cmdline"])
-            if process.info["name"] == "raylet" and any(self.session() in part for part in process.info["cmdline"])
-            and any("CPU,2" in part for part in process.info["cmdline"])
+            if process.info["name"] == "raylet" and any(self.session() in part for part in process.info["cmdline"] or ())
+            and any("CPU,2" in part for part in process.info["cmdline"] or ())
         ]
 
     def workers(self):
@@ -222,8 +224,9 @@ def check(run, report, kills):
                 assert order.from_iteration == durable.get(order.trial, 0), f"not from its checkpoint: {order}"
     assert reached == dict.fromkeys(range(trials), 9), f"not all were trained to the end: {reached}"
     assert report.result["best_trial"] is not None
+    assert math.isclose(math.fsum(report.result["ledger_usd"].values()), report.result["cost_usd"], rel_tol=1e-9)
     replayed = subprocess.run(
-        [sys.executable, "-m", "experiments.cli", "replay", str(run.journal)], capture_output=True, text=True, check=False
+        [*ELASTUNE, "replay", str(run.journal)], capture_output=True, text=True, check=False
     )
     assert replayed.returncode == 0, replayed.stderr
     wait_for(lambda: not run.leftovers(), 15)
