@@ -47,7 +47,7 @@ def main() -> None:
     journal = Path(tempfile.mkdtemp(), "journal.jsonl")
     scheduler = tune_scheduler(
         "seer",
-        job={"max_iterations": 4, "reduction_factor": 2, "deadline_s": 50, "budget_usd": 0.10},
+        job={"max_iterations": 4, "reduction_factor": 2, "deadline_s": 120, "budget_usd": 0.30},
         workload={"iteration_s": EPOCH_S, "scaling": SPEEDUP},
         cloud={"price_usd_per_hour": 3.6, "gpus_per_instance": 1, "rescale_s": 3, "billing": {"minimum_s": 0}},
         resources_per_gpu={"cpu": 1},

@@ -152,7 +152,8 @@ class TuneBackend:
         self._metric = metric
         self._time_attr = time_attr
         self._clock = clock
-        self._facts: deque[Event] = deque((RunStarted(clock()),))
+        self._told_at_s = clock()
+        self._facts: deque[Event] = deque((RunStarted(self._told_at_s),))
         self._segments: dict[TrialId, Segment] = {}
         self._timers: dict[str, float] = {}
         self._sampled: set[TrialId] = set()
@@ -170,7 +171,8 @@ class TuneBackend:
         Raises:
             InputError: a trial is to go on from the checkpoint of another.
         """
-        now_s = self._clock()
+        # What is ordered on a fact is ordered at its time, so that the seconds of segments and machines have no gaps.
+        now_s = self._told_at_s
         match command:
             case StartSegment():
                 self._start(command, now_s)
@@ -230,7 +232,11 @@ class TuneBackend:
 
     def next_event(self) -> Event | None:
         """The next fact that has happened; None where there is no other yet."""
-        return self._facts.popleft() if self._facts else None
+        if not self._facts:
+            return None
+        event = self._facts.popleft()
+        self._told_at_s = event.at_s
+        return event
 
     def look(self) -> None:
         """Take notice of what Tune does not call for, or where it calls too early: who is paused, broken or gone; timers.

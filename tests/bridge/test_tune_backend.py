@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.bridge.ray_tune import gang_bundles, gpus_on, ray_resources
 from sim.bridge.tune_backend import finite, plain_configuration
+from sim.bridge.tune_resources import gang_bundles, gpus_on, ray_resources
 from sim.model.errors import InputError
 
 

@@ -1,8 +1,14 @@
 """Any policy under Ray Tune's loop, played on a clock of its own: no cluster, no waiting."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+pytest.importorskip("ray", reason="Ray Tune needs the tune extra")
+
 from fake_tune import STEP_S, FakeTune
 
 from experiments.running import ledger_of, replay_journal
@@ -13,6 +19,7 @@ from sim.model.commands import StartSegment
 from sim.model.errors import InfeasibleJobError, InputError, StalledRunError
 from sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSampled
 
+ROOT = Path(__file__).parents[2]
 JOB = {"max_iterations": 9, "reduction_factor": 3}
 WORKLOAD = {"iteration_s": 1.0, "scaling": {1: 1, 2: 2, 4: 4}}
 CLOUD = {"price_usd_per_hour": 3.6, "gpus_per_instance": 1, "billing": {"minimum_s": 0}, "rescale_s": 0.5}
@@ -124,7 +131,7 @@ def test_reports_are_told_where_they_were_asked_for_but_for_the_last_iteration(
 ):
     FakeTune(scheduler(policy), CURVES, monkeypatch=monkeypatch).fit()
     assert {order.report_every for order in orders(entries(), StartSegment)} == {every}
-    ends = {fact.segment: fact.iteration for fact in facts(entries(), SegmentEnded)}
+    ends = {order.segment: order.until_iteration for order in orders(entries(), StartSegment)}
     told = [(fact.segment, fact.iteration) for fact in facts(entries(), ProgressReported)]
     assert bool(told) == bool(every)
     assert all(iteration < ends[segment] for segment, iteration in told)
@@ -264,7 +271,7 @@ def test_a_journal_is_never_written_over(scheduler, tmp_path):
     ("spec", "message"),
     [
         ({"metric": None}, "metric is missing"),
-        ({"num_samples": __import__("sys").maxsize}, "num_samples is -1"),
+        ({"num_samples": sys.maxsize}, "num_samples is -1"),
         ({"time_budget_s": 60}, "time_budget_s ends a run"),
     ],
 )
@@ -301,3 +308,18 @@ def test_a_cluster_without_the_resources_is_refused(scheduler, monkeypatch):
     tune = FakeTune(scheduler(resources_per_gpu={"gpu": 1}), CURVES, monkeypatch=monkeypatch)
     with pytest.raises(InputError, match="no node of the Ray cluster has"):
         tune.fit()
+
+
+def test_without_ray_the_error_says_what_to_install():
+    code = """
+import sys
+sys.modules["ray"] = None
+from experiments.tune import tune_scheduler
+from sim.model.errors import InputError
+try:
+    tune_scheduler("seer", job={"max_iterations": 9}, workload={"iteration_s": 1.0, "scaling": "linear"})
+except InputError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "pip install 'elastune[tune]'" in said
