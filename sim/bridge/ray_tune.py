@@ -172,8 +172,10 @@ class TuneScheduler(TrialScheduler):
         """Take metric and mode of `TuneConfig`; False where they contradict those given before. See `TrialScheduler`.
 
         Raises:
-            InputError: neither says one of them, or Tune is given a limit that the policy should have.
+            InputError: neither says one of them, Tune is given a limit that the policy should have, or this is a second run.
         """
+        if self.run is not None:
+            raise InputError("this scheduler has had its run: make a new one for each Tuner")
         for given, known in ((metric, self._metric), (mode, self._mode)):
             if given is not None and known not in (None, given):
                 return False

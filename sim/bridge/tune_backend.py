@@ -213,7 +213,7 @@ class TuneBackend:
 
     def _last_score(self, trial: TuneTrial) -> float | None:
         saved = trial.latest_checkpoint_result
-        return None if saved is None else finite(saved.metrics[self._metric])
+        return None if saved is None else finite(saved.metrics.get(self._metric))
 
     def _end(self, number: SegmentId) -> None:
         for segment in self._segments.values():
@@ -317,7 +317,7 @@ class TuneBackend:
                     f" on from there; {_HOW_TO_SAVE}"
                 )
             raise InputError(f"trial {trial.trial_id} {problem}: each iteration is to be reported, once")
-        segment.take(now_s, float(result.get(_LASTS_S, 0.0)), finite(result[self._metric]))
+        segment.take(now_s, float(result.get(_LASTS_S, 0.0)), finite(result.get(self._metric)))
 
     def _iteration_in(self, result: Mapping[str, Any], trial: TuneTrial) -> int:
         iteration = result.get(self._time_attr)

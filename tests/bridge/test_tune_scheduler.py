@@ -287,6 +287,13 @@ def test_metric_and_mode_may_be_said_twice_but_not_in_two_ways(scheduler):
     assert not tuner.set_search_properties("accuracy", None)
 
 
+def test_a_scheduler_has_one_run(scheduler, monkeypatch):
+    tuner = scheduler()
+    FakeTune(tuner, CURVES, monkeypatch=monkeypatch).fit()
+    with pytest.raises(InputError, match="make a new one for each Tuner"):
+        FakeTune(tuner, CURVES, monkeypatch=monkeypatch).fit()
+
+
 def test_trials_that_come_after_the_run_has_begun_are_refused(scheduler, monkeypatch):
     tuner = scheduler()
     tune = FakeTune(tuner, CURVES, monkeypatch=monkeypatch)
