@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from experiments.belief import terms_of
 from experiments.spec import RunSpec
 from experiments.spec_file import read_mapping, with_settings
 from policies.halving import rungs
@@ -22,8 +23,6 @@ from policies.planning.plan import Terms
 from policies.planning.rubberband_search import rubberband_plan
 from policies.planning.static import static_plan
 from sim.model.errors import InputError
-from sim.model.profile import Stragglers, Timings
-from traces import WorkloadTerms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,29 +61,12 @@ def planning_profile(spec: RunSpec) -> Profile:
         InputError: neither the spec nor a bundle says how long an iteration takes, or how it scales; or the bundle's curves do
             not cover the job.
     """
-    workload, cloud = spec.workload, spec.cloud
-    overrides, errors = workload.overrides(cloud.rescale_s), workload.profile.errors()
-    if workload.bundle is not None:
-        bundle = spec.bundle()
-        bundle.require_covers(spec.job.tuning_job(bundle.direction))
-        return bundle.profile_of(
-            bundle.terms(overrides, sync_s=cloud.sync_s), cloud.startup_delays(bundle.data_bytes), errors
-        )
-    for key, value in (("iteration_s", overrides.iteration_s), ("scaling", overrides.scaling)):
-        if value is None:
-            raise InputError(f"workload.{key} is missing: without workload.bundle it must be given")
-    assert overrides.iteration_s is not None
-    assert overrides.scaling is not None
-    terms = WorkloadTerms(
-        overrides.iteration_s,
-        overrides.scaling,
-        overrides.timings(None) or Timings(),
-        overrides.stragglers or Stragglers(),
-        cloud.sync_s,
-        evaluate_s=overrides.evaluate_s or 0.0,
-        min_gpus=overrides.min_gpus,
-    )
-    return terms.profile(cloud.startup_delays(), errors)
+    errors, cloud = spec.workload.profile.errors(), spec.cloud
+    if spec.workload.bundle is None:
+        return terms_of(spec, None).profile(cloud.startup_delays(), errors)
+    bundle = spec.bundle()
+    bundle.require_covers(spec.job.tuning_job(bundle.direction))
+    return bundle.profile_of(terms_of(spec, bundle), cloud.startup_delays(bundle.data_bytes), errors)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from experiments.belief import most_gpus
 from experiments.configurations import configuration_source, workload_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.real_result import RealResult, real_answer
 from experiments.real_state import open_end, resumption_of
 from experiments.run_result import result_of
-from experiments.running import World, most_gpus
+from experiments.running import World
 from experiments.spec import RunSpec
 from experiments.trainables import EmulatedTrainables, WorkloadTrainables
 from sim.bridge.checkpoint import CheckpointStore

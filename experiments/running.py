@@ -11,23 +11,20 @@ from __future__ import annotations
 import hashlib
 import platform
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from experiments.configurations import adaptable_hyperparameters
+from experiments.belief import Belief, most_gpus, profile_of, terms_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.run_result import RunResult, recorded_answer, result_of
 from experiments.spec import RunSpec
 from experiments.trajectory import Recording
 from policies.registry import entry_named
-from sim.controller import Controller
 from sim.journal import Header, JournalWriter, MemorySink, read_entries, read_header, replay
 from sim.model.errors import InputError, ReplayError
-from sim.model.node_scaling import OnMachines, knows_nodes
 from sim.runner import run
 from sim.simulated import SimulatedBackend
 from sim.streams import Streams
@@ -35,6 +32,7 @@ from sim.streams import Streams
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from sim.controller import Controller
     from sim.journal import Entry, Sink
     from sim.model.job import TuningJob
     from sim.model.prices import PriceBook
@@ -74,21 +72,16 @@ class World:
             InputError: spec and bundle do not fit each other, or a number is given by neither.
         """
         bundle = spec.bundle() if bundle is None else bundle
-        workload, cloud = spec.workload, spec.cloud
-        terms = bundle.terms(workload.overrides(cloud.rescale_s), sync_s=cloud.sync_s)
+        terms = terms_of(spec, bundle)
         job = spec.job.tuning_job(bundle.direction)
         book = spec.price_book(bundle)
-        profile = bundle.profile_of(terms, cloud.startup_delays(bundle.data_bytes), workload.profile.errors())
-        profile = replace(profile, mtbf_s=cloud.believed_mtbf_s())
-        if knows_nodes(terms.scaling):
-            profile = replace(profile, scaling=OnMachines(profile.scaling, most_gpus(book)))
         return cls(
             spec,
             bundle,
             job,
             book,
             truth=bundle.truth_of(terms, job, spec.seed),
-            profile=profile,
+            profile=profile_of(spec, bundle, terms, book),
             provenance=terms.provenance,
         )
 
@@ -98,18 +91,12 @@ class World:
         Raises:
             InfeasibleJobError: the policy finds no plan within deadline and budget.
         """
-        spec = self.spec
-        build = spec.policy.factory()
-        entry = entry_named(spec.policy.name)
-        if entry.needs_truth:
-            build = partial(build, scores=self.truth.scores)  # type: ignore[call-arg]  # such an entry takes them
-        if entry.needs_real_workers:
-            hyperparameters = adaptable_hyperparameters(spec.policy.name, self.bundle)
-            build = partial(build, hyperparameters=hyperparameters)  # type: ignore[call-arg]  # such an entry takes them
-        policy = build(self.job, self.profile, self.price_book, Streams(spec.seed).rng("policy"))
-        return Controller(
-            policy, self.job, self.price_book, name=spec.policy.label, sink=sink, placement=spec.cloud.placement or "on"
-        )
+        return self.belief.controller(sink, scores=self.truth.scores)
+
+    @property
+    def belief(self) -> Belief:
+        """What of it the policy is given."""
+        return Belief(self.spec, self.bundle, self.job, self.price_book, self.profile)
 
     def backend(self) -> SimulatedBackend:
         """The simulated cloud and workers."""
@@ -117,19 +104,21 @@ class World:
 
     def header(self) -> Header:
         """The first line of this run's journal."""
-        versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
-        return Header(self.spec.to_dict(), self.spec.digest(), versions, self.data_sha256())
-
-    def data_sha256(self) -> dict[str, str]:
-        """Digest of everything that was read for this run: its bundle, by name, price catalogue and spot trace, by path."""
-        spot = self.spec.cloud.spot
-        trace = {} if spot is None else spot.data_sha256()
-        return {self.bundle.name: self.bundle.sha256, **_prices_sha256(self.spec), **trace}
+        return header_of(self.spec, self.bundle)
 
 
-def most_gpus(book: PriceBook) -> int:
-    """GPUs of the largest machines: no gang can be on fewer of them than that allows."""
-    return max(instance_type.gpus_per_instance for instance_type in book.instance_types)
+def header_of(spec: RunSpec, bundle: Bundle | None) -> Header:
+    """The first line of a run's journal."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
+    return Header(spec.to_dict(), spec.digest(), versions, data_sha256(spec, bundle))
+
+
+def data_sha256(spec: RunSpec, bundle: Bundle | None) -> dict[str, str]:
+    """Digest of everything that was read for a run: its bundle, by name, price catalogue and spot trace, by path."""
+    spot = spec.cloud.spot
+    trace = {} if spot is None else spot.data_sha256()
+    recorded = {} if bundle is None else {bundle.name: bundle.sha256}
+    return {**recorded, **_prices_sha256(spec), **trace}
 
 
 class _Sinks:
@@ -223,26 +212,23 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     """
     path = Path(path)
     header = _header_of(path)
-    world = World.of(RunSpec.of(**header.spec), bundle)
-    if header.digest != world.spec.digest():
+    spec = RunSpec.of(**header.spec)
+    if header.digest != spec.digest():
         raise InputError(f"{path}: its header was changed: the spec in it does not have the digest {header.digest}")
-    recorded = header.data_sha256.get(world.bundle.name)
-    if recorded != world.bundle.sha256:
-        raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
-    _require_same_prices(path, header, world.spec)
-    for trace, sha256 in ({} if world.spec.cloud.spot is None else world.spec.cloud.spot.data_sha256()).items():
-        if header.data_sha256.get(trace) != sha256:
-            raise InputError(f"{path}: spot trace {trace} is not the one that the journal was recorded with")
     built: list[Controller] = []
+    # A real run has no recorded truth, and only an upper bound is told it.
+    is_told_truth = entry_named(spec.policy.name).needs_truth
+    source: World | Belief = World.of(spec, bundle) if is_told_truth else Belief.of(spec, bundle)
+    _require_same_data(path, header, source)
 
     def fresh(sink: Sink) -> Controller:
-        built.append(world.controller(sink))
+        built.append(source.controller(sink))
         return built[0]
 
     try:
         entries = replay(read_entries(path), fresh)
     except ReplayError as error:
-        now = world.header().versions
+        now = header_of(spec, source.bundle).versions
         moved = [
             f"{name} {was} then, {now.get(name)} now" for name, was in header.versions.items() if now.get(name) != was
         ]
@@ -250,6 +236,21 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
             raise
         raise ReplayError(f"{error}\n  recorded with other versions: {'; '.join(moved)}") from error
     return entries, built[0].is_closed
+
+
+def _require_same_data(journal: Path, header: Header, source: World | Belief) -> None:
+    """What the journal was recorded with must be what is here now."""
+    spec, bundle = source.spec, source.bundle
+    if bundle is not None and header.data_sha256.get(bundle.name) != bundle.sha256:
+        raise InputError(f"{journal}: bundle {bundle.name} is not the one that the journal was recorded with")
+    _require_same_prices(journal, header, spec)
+    for trace, sha256 in ({} if spec.cloud.spot is None else spec.cloud.spot.data_sha256()).items():
+        if header.data_sha256.get(trace) != sha256:
+            raise InputError(f"{journal}: spot trace {trace} is not the one that the journal was recorded with")
+    if missing := sorted(set(header.data_sha256) - set(data_sha256(spec, bundle))):
+        raise InputError(
+            f"{journal}: it was recorded with {', '.join(missing)}, which its spec does not name: hand it over"
+        )
 
 
 def ledger_of(path: str | Path) -> Ledger:

@@ -5,7 +5,8 @@ from, and has a digest that is equal for equal runs. Every error is one `InputEr
 
 Beyond the documented keys there are `cloud.faults: {instance_loss_per_hour, segment_failure_per_hour}`,
 `cloud.slow_nodes: {share, slowdown, cv}`, `cloud.interference`, `cloud.store_writers`, `workload.evaluate_s`,
-`workload.min_gpus` and `job.checkpoint_every`; for real runs `workload.configurations` and `workload.batch`.
+`workload.min_gpus` and `job.checkpoint_every`; for real runs `workload.configurations` and `workload.batch`;
+where no bundle says it, `job.direction`.
 """
 
 from __future__ import annotations

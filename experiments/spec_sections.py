@@ -53,7 +53,7 @@ def _checkpoint_form(value: object) -> object:
 
 
 class JobSpec(Section):
-    """The search; see `sim.model.job.TuningJob`."""
+    """The search; see `sim.model.job.TuningJob`. The direction is the bundle's, where there is one with curves."""
 
     trials: Count | None = None
     min_iterations: Count | None = None
@@ -64,6 +64,7 @@ class JobSpec(Section):
     budget_usd: Number | None = None
     levels: Literal["cumulative", "further"] = "cumulative"
     stages: tuple[tuple[Count, Count], ...] | None = None
+    direction: Literal["minimize", "maximize"] | None = None
     checkpoint_every: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], BeforeValidator(_checkpoint_form)] = 0
 
     @model_validator(mode="before")
@@ -96,6 +97,9 @@ class JobSpec(Section):
     def tuning_job(self, direction: Direction) -> TuningJob:
         """The job in the words of `sim`.
 
+        Args:
+            direction: of the scores, where the spec does not say it.
+
         Raises:
             InputError: a number is out of range; names the key.
         """
@@ -110,7 +114,7 @@ class JobSpec(Section):
             levels=self.levels,
             exact=self.exact,
             stages=self.stages,
-            direction=direction,
+            direction=self.direction or direction,
             checkpoint_every=self.checkpoint_every,
         )
 

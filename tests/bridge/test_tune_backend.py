@@ -1,0 +1,41 @@
+"""Small rules of the Ray Tune adapter that need no loop."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.bridge.tune_backend import finite, plain_configuration
+from sim.bridge.tune_resources import gang_bundles, gpus_on, ray_resources
+from sim.model.errors import InputError
+
+
+@given(gpus=st.integers(1, 64), per_node=st.integers(1, 16))
+def test_a_gang_asks_for_all_its_gpus_and_for_no_more_than_a_node_has_at_a_time(gpus, per_node):
+    bundles = gang_bundles(gpus, per_node, {"GPU": 1.0, "CPU": 4.0})
+    assert sum(bundle["GPU"] for bundle in bundles) == gpus
+    assert all(bundle["GPU"] <= per_node and bundle["CPU"] == 4 * bundle["GPU"] for bundle in bundles)
+    assert len(bundles) == -(-gpus // per_node)
+
+
+def test_the_scarcest_resource_says_how_many_gpus_a_node_has():
+    assert gpus_on({"CPU": 16.0, "GPU": 8.0}, ray_resources({"gpu": 1, "cpu": 4})) == 4
+    assert gpus_on({"CPU": 16.0}, ray_resources({"gpu": 1})) == 0
+    assert gpus_on({"CPU": 1.0}, ray_resources({"cpu": 0.1})) == 10
+
+
+def test_custom_resources_keep_their_names():
+    assert ray_resources({"Cpu": 1, "slots": 2}) == {"CPU": 1.0, "slots": 2.0}
+
+
+def test_a_configuration_is_written_down_as_plain_values():
+    config = {"lr": 0.1, "net": {"width": 8, "act": "relu"}, "layers": [1, 2], "seed": None, "decay": float("inf")}
+    assert plain_configuration(config) == {
+        "lr": 0.1, "net/width": 8, "net/act": "relu", "layers": "[1, 2]", "seed": None, "decay": "inf",
+    }  # fmt: skip
+
+
+def test_a_diverged_score_is_none_and_a_word_is_refused():
+    assert finite(float("nan")) is None
+    assert finite(2) == 2.0
+    with pytest.raises(InputError, match="a score is 'high'"):
+        finite("high")
