@@ -1,6 +1,6 @@
 """Which rows of a results folder are asked for, and what they say by group.
 
-Imports the row schema, the intervals of `experiments.metrics`, sim.model.errors and traces.nearest; pyarrow and pandas inside
+Imports the row schema, the intervals of `experiments.bootstrap`, sim.model.errors and traces.nearest; pyarrow and pandas inside
 the functions that need them.
 
 A condition is parsed, never run: comparisons of columns with numbers, texts and lists of them, joined by and, or, not. As in
@@ -12,9 +12,11 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.metrics import mean_interval
+import numpy as np
+
+from experiments.bootstrap import Over, Units, pooled_interquartile_mean, pooled_means
 from experiments.sweep_rows import STATUSES, columns, measures, spec_columns
 from sim.model.errors import InputError
 from traces.nearest import unknown
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 MEASURES = ("score", "regret", "cost_usd", "makespan_s")
 """What is shown where nothing else is asked for."""
+SUMMARY_COUNTS = ("runs", "infeasible", "failed", "families", "bundles", "seeds", "over")
+"""What a summary says of a group beside its columns and measures."""
+_ENDS = ("", "_low", "_high")
+
+Statistic = Literal["mean", "iqm"]
 
 # Any: Arrow ships no types.
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -179,17 +186,42 @@ def varying(results: pd.DataFrame) -> list[str]:
     return found or ["policy"]
 
 
-def summarise(results: pd.DataFrame, group: Sequence[str] = (), names: Sequence[str] = ()) -> pd.DataFrame:
+def with_scaling_from(results: pd.DataFrame) -> pd.DataFrame:
+    """With the column `scaling_from`: whether a run's speed-up is `own` to its workload (measured or published) or `borrowed`.
+
+    A run without a result is as others of its bundle and scaling, or borrows where its spec sets a scaling.
+    """
+    alike = results.groupby(["bundle_sha256", "workload.scaling"], dropna=False)
+    stated = results["provenance.scaling"].fillna(alike["provenance.scaling"].transform("first"))
+    is_own = stated.str.startswith(("measured", "published"), na=False) | (
+        stated.isna() & results["workload.scaling"].isna()
+    )
+    return results.assign(scaling_from=is_own.map({True: "own", False: "borrowed"}))
+
+
+def summarise(
+    results: pd.DataFrame,
+    group: Sequence[str] = (),
+    names: Sequence[str] = (),
+    *,
+    over: Over = "families",
+    statistic: Statistic = "mean",
+) -> pd.DataFrame:
     """Means with 95 % intervals over the runs of each group that are done.
+
+    Families weigh equally, in a family its bundles, in a bundle its runs; see `experiments.bootstrap`. Rows with their own and
+    with borrowed scaling are not pooled: where a group would mix them, `scaling_from` is one of its columns.
 
     Args:
         results: rows of a folder.
         group: columns; none for those of the spec that vary.
         names: measures; none for `MEASURES`. Of what is true or false, the mean is the share.
+        over: what intervals speak of: workloads like these (where there are several families), or these.
+        statistic: the mean, or the interquartile mean.
 
     Returns:
-        One row per group, sorted: its columns, runs (done), infeasible, failed, and `<measure>`, `<measure>_low`,
-        `<measure>_high`.
+        One row per group, sorted: its columns, runs (done), infeasible, failed, families, bundles and seeds (of those done),
+        over, and `<measure>`, `<measure>_low`, `<measure>_high`.
 
     Raises:
         InputError: a column or measure is unknown; names the nearest.
@@ -198,21 +230,35 @@ def summarise(results: pd.DataFrame, group: Sequence[str] = (), names: Sequence[
 
     group = [known_column(name) for name in group] or varying(results)
     names = [known_column(name, measures()) for name in names or MEASURES]
+    results = with_scaling_from(results)
+    if results.groupby(group, dropna=False)["scaling_from"].nunique().max() > 1:
+        group = [*group, "scaling_from"]
     rows = []
     for values, part in results.groupby(group, dropna=False, sort=True):
+        counts = {status: int((part["status"] == status).sum()) for status in STATUSES}
         done = part[part["status"] == "done"]
-        statuses = {status: int((part["status"] == status).sum()) for status in STATUSES}
-        row = dict(zip(group, values, strict=True))
-        row |= {"runs": statuses.pop("done"), **statuses}
-        for name in names:
-            found = mean_interval(done[name].astype(float).tolist())
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-        rows.append(row)
-    shown = [
-        *group,
-        "runs",
-        "infeasible",
-        "failed",
-        *(f"{name}{end}" for name in names for end in ("", "_low", "_high")),
-    ]
-    return pd.DataFrame(rows, columns=shown)
+        runs = {"runs": counts.pop("done"), **counts}
+        rows.append(dict(zip(group, values, strict=True)) | runs | _pooled(done, names, over, statistic))
+    return pd.DataFrame(rows, columns=[*group, *SUMMARY_COUNTS, *(f"{name}{end}" for name in names for end in _ENDS)])
+
+
+def _pooled(done: pd.DataFrame, names: Sequence[str], over: Over, statistic: Statistic) -> dict[str, object]:
+    """What the runs rest on, and each measure with its interval."""
+    families = done["bundle_family"].nunique()
+    row: dict[str, object] = {
+        "families": families,
+        "bundles": done["bundle_sha256"].nunique(),
+        "seeds": done["seed"].nunique(),
+        "over": over if families > 1 else "seeds",
+    }
+    units = Units.of(done["bundle_family"].tolist(), done["bundle_sha256"].tolist(), done["seed"].tolist())
+    for name in names:
+        values = done[name].astype(float).to_numpy()
+        known = np.isfinite(values)
+        chosen, values = units.where(known), values[known]
+        if statistic == "mean":
+            found = pooled_means(values[:, None], chosen, over).interval()
+        else:
+            found = pooled_interquartile_mean(values, chosen, over).interval()
+        row |= dict(zip((f"{name}{end}" for end in _ENDS), (found.value, found.low, found.high), strict=True))
+    return row
