@@ -99,7 +99,7 @@ def interquartile_mean_interval(values: Sequence[float]) -> Interval:
 
 def _finite(values: Sequence[float]) -> np.ndarray:
     known = np.asarray(values, dtype=float)
-    return known[np.isfinite(known)]
+    return np.asarray(known[np.isfinite(known)])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.bootstrap import Over, Units, family_parts, pooled_means, seed_parts
-from experiments.results import known_column, varying, with_scaling_from
+from experiments.results import codes_of, groups_of, known_column, varying, with_scaling_from
 from experiments.significance import EFFECT, holm, seeds_needed, sign_flip_p
 from experiments.sweep_rows import measures
 from sim.model.errors import InputError
@@ -158,7 +158,7 @@ def profile_table(
     Args:
         results: rows of a folder.
         measure: what is profiled; see `paired_table` for which way is better.
-        taus: where; None for 51 between the best value (of regret 0, if that is less) and the 95th percentile.
+        taus: where; None for 0, 0.01, ... 1 of regret, and of other measures 51 between the best value and the 95th percentile.
         group: columns.
         over: see `paired_table`.
 
@@ -238,7 +238,7 @@ class _Runs:
         known_column(measure, measures())
         results = with_scaling_from(results)
         keys = [name for name in varying(results) if name != "policy"]
-        cell_of_run = _codes(results, keys)
+        cell_of_run = codes_of(results, keys)
         seeds, seed_of_run = np.unique(results["seed"].to_numpy(), return_inverse=True)
         _, first, place_of_run = np.unique(
             cell_of_run * len(seeds) + seed_of_run, return_index=True, return_inverse=True
@@ -254,7 +254,7 @@ class _Runs:
                 raise InputError(f"{policy} has several rows for one cell and seed")
             values[policy][at], is_there[policy][at] = measured[rows], True
         places = results.iloc[first]
-        units = Units(*(_codes(places, [name]) for name in ("bundle_family", "bundle_sha256", "seed")))
+        units = Units.of_table(places)
         is_answered = np.any([np.isfinite(column) for column in values.values()], axis=0)
         return cls(
             measure,
@@ -285,28 +285,26 @@ class _Runs:
 
     def kept_apart(self, group: Sequence[str]) -> list[str]:
         """`scaling_from`, where the rows of a group would mix both kinds."""
-        codes = _codes(self.places, group)
-        kinds = _codes(self.places, [*group, "scaling_from"])
+        codes = codes_of(self.places, group)
+        kinds = codes_of(self.places, [*group, "scaling_from"])
         return ["scaling_from"] if len(np.unique(kinds)) > len(np.unique(codes)) else []
 
     def groups(
         self, columns: Sequence[str], scope: str, shown: Sequence[str]
     ) -> Iterator[tuple[str, dict[str, Any], np.ndarray]]:
         """Scope, the values of the shown columns (None for those that are pooled) and the places of each group, sorted."""
-        codes = _codes(self.places, columns)
-        for code in np.unique(codes).tolist():
-            chosen = np.flatnonzero(codes == code)
-            first = self.places.iloc[chosen[0]]
-            yield scope, {name: first[name] if name in columns else None for name in shown}, chosen
+        for labels, chosen in groups_of(self.places, columns):
+            yield scope, dict.fromkeys(shown) | labels, chosen
 
     def default_taus(self) -> list[float]:
+        if self.measure.startswith("regret"):
+            return [percent / 100 for percent in range(101)]
         known = np.concatenate([values[np.isfinite(values)] for values in self.measured.values()])
         if not known.size:
             return [0.0]
         sign = self.sign_of(np.arange(len(self.signs)))
         best, far = np.quantile(known * sign, [0.0, 0.95])
-        best = min(best, 0.0) if self.measure.startswith("regret") else best
-        return np.linspace(sign * best, sign * far, 51).tolist()
+        return [float(tau) for tau in np.linspace(sign * best, sign * far, 51)]
 
     def sign_of(self, chosen: np.ndarray) -> float:
         """Whether less is better (1) or more (-1).
@@ -320,13 +318,6 @@ class _Runs:
                 f"{self.measure} is minimised in some cells and maximised in others; ask for regret, or for some with --where"
             )
         return float(signs.pop())
-
-
-def _codes(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """(rows,) int: equal for rows that are equal in these columns, in their order; empty cells are alike."""
-    if not columns:
-        return np.zeros(len(table), dtype=np.int64)
-    return np.asarray(table.groupby(list(columns), dropna=False, sort=True).ngroup(), dtype=np.int64)
 
 
 def _signs(places: pd.DataFrame, measure: str) -> np.ndarray:

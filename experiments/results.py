@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from experiments.bootstrap import Over, Units, pooled_interquartile_mean, pooled_means
+from experiments.bootstrap import Interval, Over, Units, pooled_interquartile_mean, pooled_means
 from experiments.sweep_rows import STATUSES, columns, measures, spec_columns
 from sim.model.errors import InputError
 from traces.nearest import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
     import pyarrow.compute as pc
@@ -234,31 +234,53 @@ def summarise(
     if results.groupby(group, dropna=False)["scaling_from"].nunique().max() > 1:
         group = [*group, "scaling_from"]
     rows = []
-    for values, part in results.groupby(group, dropna=False, sort=True):
-        counts = {status: int((part["status"] == status).sum()) for status in STATUSES}
-        done = part[part["status"] == "done"]
-        runs = {"runs": counts.pop("done"), **counts}
-        rows.append(dict(zip(group, values, strict=True)) | runs | _pooled(done, names, over, statistic))
+    is_done = (results["status"] == "done").to_numpy()
+    units = Units.of_table(results)
+    values = results[names].astype(float).to_numpy()
+    for labels, chosen in groups_of(results, group):
+        counts = results["status"].iloc[chosen].value_counts()
+        done = chosen[is_done[chosen]]
+        row = labels | {"runs": len(done), **{status: int(counts.get(status, 0)) for status in STATUSES[1:]}}
+        rows.append(row | _pooled(values[done], names, units.where(done), over, statistic))
     return pd.DataFrame(rows, columns=[*group, *SUMMARY_COUNTS, *(f"{name}{end}" for name in names for end in _ENDS)])
 
 
-def _pooled(done: pd.DataFrame, names: Sequence[str], over: Over, statistic: Statistic) -> dict[str, object]:
+def groups_of(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """The columns' values, and the positions of the rows that have them, sorted; empty cells are alike."""
+    codes = codes_of(table, columns)
+    order = np.argsort(codes, kind="stable")
+    for chosen in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        yield {name: table[name].iloc[chosen[0]] for name in columns}, chosen
+
+
+def codes_of(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """(rows,) int: equal for rows that are equal in these columns, in their order; empty cells are alike."""
+    if not columns:
+        return np.zeros(len(table), dtype=np.int64)
+    return np.asarray(table.groupby(list(columns), dropna=False, sort=True).ngroup(), dtype=np.int64)
+
+
+def _pooled(
+    values: np.ndarray, names: Sequence[str], units: Units, over: Over, statistic: Statistic
+) -> dict[str, object]:
     """What the runs rest on, and each measure with its interval."""
-    families = done["bundle_family"].nunique()
-    row: dict[str, object] = {
-        "families": families,
-        "bundles": done["bundle_sha256"].nunique(),
-        "seeds": done["seed"].nunique(),
-        "over": over if families > 1 else "seeds",
-    }
-    units = Units.of(done["bundle_family"].tolist(), done["bundle_sha256"].tolist(), done["seed"].tolist())
-    for name in names:
-        values = done[name].astype(float).to_numpy()
-        known = np.isfinite(values)
-        chosen, values = units.where(known), values[known]
-        if statistic == "mean":
-            found = pooled_means(values[:, None], chosen, over).interval()
-        else:
-            found = pooled_interquartile_mean(values, chosen, over).interval()
-        row |= dict(zip((f"{name}{end}" for end in _ENDS), (found.value, found.low, found.high), strict=True))
+    rests = [len(np.unique(codes)) for codes in (units.families, units.bundles, units.seeds)]
+    row: dict[str, object] = dict(zip(("families", "bundles", "seeds"), rests, strict=True))
+    row["over"] = over if rests[0] > 1 else "seeds"
+    is_known = np.isfinite(values)
+    for known in np.unique(is_known, axis=1).T if len(values) else [np.empty(0, dtype=bool)]:
+        # Measures that the same runs have are resampled together.
+        alike = np.flatnonzero((is_known == known[:, None]).all(axis=0)).tolist()
+        for at, found in zip(
+            alike, _intervals(values[known][:, alike], units.where(known), over, statistic), strict=True
+        ):
+            row |= dict(zip((f"{names[at]}{end}" for end in _ENDS), (found.value, found.low, found.high), strict=True))
     return row
+
+
+def _intervals(values: np.ndarray, units: Units, over: Over, statistic: Statistic) -> list[Interval]:
+    """Of each column."""
+    if statistic == "iqm":
+        return [pooled_interquartile_mean(column, units, over).interval() for column in values.T]
+    found = pooled_means(values, units, over)
+    return [found.interval(at) for at in range(values.shape[1])]

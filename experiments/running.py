@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from experiments.journals import entries_of, header_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.run_result import RunResult, result_of
@@ -24,7 +25,7 @@ from experiments.spec import RunSpec
 from experiments.trajectory import Recording
 from policies.registry import entry_named
 from sim.controller import Controller
-from sim.journal import Header, JournalWriter, MemorySink, read_entries, read_header, replay
+from sim.journal import Header, JournalWriter, MemorySink, replay
 from sim.model.errors import InputError, ReplayError
 from sim.model.node_scaling import OnMachines, knows_nodes
 from sim.runner import run
@@ -208,17 +209,14 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
         ReplayError: an entry is malformed, or the controller wished for or ordered something else.
     """
     path = Path(path)
-    header = _header_of(path)
+    header = header_of(path)
     world = World.of(RunSpec.of(**header.spec), bundle)
     if header.digest != world.spec.digest():
         raise InputError(f"{path}: its header was changed: the spec in it does not have the digest {header.digest}")
-    recorded = header.data_sha256.get(world.bundle.name)
-    if recorded != world.bundle.sha256:
-        raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
+    _require_same(path, header, "bundle", {world.bundle.name: world.bundle.sha256})
     _require_same_prices(path, header, world.spec)
-    for trace, sha256 in ({} if world.spec.cloud.spot is None else world.spec.cloud.spot.data_sha256()).items():
-        if header.data_sha256.get(trace) != sha256:
-            raise InputError(f"{path}: spot trace {trace} is not the one that the journal was recorded with")
+    spot = world.spec.cloud.spot
+    _require_same(path, header, "spot trace", {} if spot is None else spot.data_sha256())
     built: list[Controller] = []
 
     def fresh(sink: Sink) -> Controller:
@@ -226,7 +224,7 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
         return built[0]
 
     try:
-        entries = replay(read_entries(path), fresh)
+        entries = replay(entries_of(path), fresh)
     except ReplayError as error:
         now = world.header().versions
         moved = [
@@ -246,11 +244,11 @@ def ledger_of(path: str | Path) -> Ledger:
         ReplayError: an entry is malformed.
     """
     path = Path(path)
-    header = _header_of(path)
+    header = header_of(path)
     spec = RunSpec.of(**header.spec)
     _require_same_prices(path, header, spec)
     ledger = Ledger(spec.price_book())
-    for entry in read_entries(path):
+    for entry in entries_of(path):
         ledger.write(entry)
     if not ledger.is_complete:
         raise InputError(f"{path}: the journal ends before its run did: its leases have no end, and so no bill")
@@ -264,15 +262,23 @@ def _prices_sha256(spec: RunSpec) -> dict[str, str]:
 
 
 def _require_same_prices(journal: Path, header: Header, spec: RunSpec) -> None:
-    for prices, sha256 in _prices_sha256(spec).items():
-        if header.data_sha256.get(prices) != sha256:
-            raise InputError(f"{journal}: {prices} is not the price catalogue that the journal was recorded with")
-
-
-def _header_of(path: Path) -> Header:
     try:
-        return read_header(path)
+        prices = _prices_sha256(spec)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ReplayError as error:
-        raise InputError(str(error)) from error
+        name = str(spec.cloud.prices)
+        raise InputError(
+            f"{journal}: the price catalogue {name} that it was recorded with cannot be read: {error.strerror}; bring it back"
+            f" there (sha256 {header.data_sha256.get(name)}); a relative path starts from where the command is called"
+        ) from error
+    _require_same(journal, header, "price catalogue", prices)
+
+
+def _require_same(journal: Path, header: Header, what: str, sha256: Mapping[str, str]) -> None:
+    """Accept what was read if it is what the journal was recorded with."""
+    for name, now in sha256.items():
+        recorded = header.data_sha256.get(name)
+        if recorded != now:
+            raise InputError(
+                f"{journal}: {what} {name} is not the one that the journal was recorded with: its sha256 was {recorded} and is"
+                f" {now}; bring the old one back, or run the spec of the journal again for a journal of the new one"
+            )

@@ -12,7 +12,7 @@ import yaml
 from test_sweep_spec import BASE
 from typer.testing import CliRunner
 
-from experiments import cli_sweep
+from experiments import cli_results
 from experiments.cli import app
 from experiments.metrics import mean_interval
 from experiments.store import Store, read_results
@@ -238,5 +238,5 @@ def test_pandas_reads_the_folder_directly(elastune, tmp_path):  # noqa: ARG001  
 
 
 def test_names_are_completed_after_commas():
-    assert cli_sweep.complete_column("policy,job.dead") == ["policy,job.deadline_s"]
-    assert cli_sweep.complete_measure("ledger_usd.id") == ["ledger_usd.idle_at_barriers", "ledger_usd.idle"]
+    assert cli_results.complete_column("policy,job.dead") == ["policy,job.deadline_s"]
+    assert cli_results.complete_measure("ledger_usd.id") == ["ledger_usd.idle_at_barriers", "ledger_usd.idle"]
