@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.bootstrap import Over, Units, family_parts, pooled_means, seed_parts
+from experiments.bootstrap import (
+    Interval,
+    Over,
+    Pooled,
+    Units,
+    family_parts,
+    pooled_means,
+    pooled_means_each,
+    seed_parts,
+)
 from experiments.results import codes_of, groups_of, known_column, varying, with_scaling_from
-from experiments.significance import EFFECT, holm, seeds_needed, sign_flip_p
+from experiments.significance import EFFECT, holm, seeds_needed, sign_flip_p_each
 from experiments.sweep_rows import measures
 from sim.model.errors import InputError
 from traces.nearest import unknown
@@ -74,65 +83,115 @@ def paired_table(
         raise InputError(f"there is no other policy than {against} to compare with it")
     group = runs.default_group() if group is None else _known_groups(group)
     shown = [*group, *runs.kept_apart(group)]
-    rows = []
-    for scope, labels, chosen in [
-        *runs.groups(shown, "group", shown),
-        *runs.groups(runs.kept_apart([]), POOLED, shown),
-    ]:
-        if scope == "group" and not group:
-            continue
-        found = [_paired_row(runs, policy, against, chosen, over, effect) for policy in others]
-        for row, adjusted in zip(found, holm([row["p"] for row in found]), strict=True):
-            told = {"against": against, "measure": measure, "scope": scope}
-            rows.append({"policy": row.pop("policy"), **told, **labels, **row, "p_holm": float(adjusted)})
+    scopes = [*(runs.groups(shown, "group", shown) if group else ()), *runs.groups(runs.kept_apart([]), POOLED, shown)]
+    told = [
+        ({"policy": policy, "against": against, "measure": measure, "scope": scope, **labels}, chosen)
+        for scope, labels, chosen in scopes
+        for policy in others
+    ]
+    pairs = [_Pairs.of(runs, str(row["policy"]), against, chosen) for row, chosen in told]
+    rows = _paired_rows(pairs, over, effect)
+    for start in range(0, len(rows), len(others)):
+        of_group = rows[start : start + len(others)]
+        for row, adjusted in zip(of_group, holm([row["p"] for row in of_group]), strict=True):
+            row["p_holm"] = float(adjusted)
+    rows = [labels | row for (labels, _), row in zip(told, rows, strict=True)]
     return _frame(rows, ["policy", "against", "measure", "scope", *shown, *PAIRED_COLUMNS])
 
 
-def _paired_row(
-    runs: _Runs, policy: str, against: str, chosen: np.ndarray, over: Over, effect: float
-) -> dict[str, Any]:
-    a, b = runs.measured[policy][chosen], runs.measured[against][chosen]
-    has_a, has_b = np.isfinite(a), np.isfinite(b)
-    is_pair = has_a & has_b
-    pairs, reference = chosen[is_pair], b[is_pair]
-    difference = a[is_pair] - reference
-    worse = difference * runs.signs[pairs]
-    units = runs.units.where(pairs)
-    found = pooled_means(np.column_stack([difference, worse < 0, difference == 0]).astype(float), units, over)
-    means, better, of_cell = found.interval(0), found.interval(1), _means_by(runs.cells[pairs], worse)
-    row: dict[str, Any] = {
-        "policy": policy,
-        "mean": means.value,
-        "low": means.low,
-        "high": means.high,
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """A policy against another in some places.
+
+    Attributes:
+        difference: (pairs,) float.
+        worse: (pairs,) float; the same, above 0 where the policy is worse.
+        units: of the pairs.
+        cells: (pairs,) int.
+        only: places where the policy alone has a value.
+        only_against: places where the other alone has one.
+        scale: what the least difference that counts is a share of; NaN where the pairs have no common mean: there are none,
+            or scores that are minimised and scores that are maximised.
+    """
+
+    difference: np.ndarray
+    worse: np.ndarray
+    units: Units
+    cells: np.ndarray
+    only: int
+    only_against: int
+    scale: float
+
+    @classmethod
+    def of(cls, runs: _Runs, policy: str, against: str, chosen: np.ndarray) -> _Pairs:
+        a, b = runs.measured[policy][chosen], runs.measured[against][chosen]
+        has_a, has_b = np.isfinite(a), np.isfinite(b)
+        is_pair = has_a & has_b
+        pairs, reference = chosen[is_pair], b[is_pair]
+        difference, signs = a[is_pair] - reference, runs.signs[pairs]
+        if len(np.unique(signs)) != 1:
+            scale = math.nan
+        else:
+            scale = 1.0 if runs.measure.startswith("regret") else abs(float(reference.mean()))
+        return cls(
+            difference,
+            difference * signs,
+            runs.units.where(pairs),
+            runs.cells[pairs],
+            only=int((has_a & ~has_b).sum()),
+            only_against=int((has_b & ~has_a).sum()),
+            scale=scale,
+        )
+
+    def statistics(self) -> np.ndarray:
+        """(pairs, 3) float: the difference, whether it is for the better, and whether there is none."""
+        return np.column_stack([self.difference, self.worse < 0, self.difference == 0]).astype(float)
+
+    def needed(self, effect: float) -> float:
+        """How many seeds a cell needs; NaN where nothing says so."""
+        if math.isnan(self.scale):
+            return math.nan
+        by_seed = seed_parts(self.difference, self.units)
+        found = seeds_needed((by_seed * len(by_seed)).tolist(), effect * self.scale)
+        return math.nan if found is None else float(found.seeds)
+
+    def parts(self, over: Over) -> np.ndarray:
+        """What each independent unit adds to the mean; none where there is no mean."""
+        if math.isnan(self.scale):
+            return np.empty(0)
+        return (family_parts if over == "families" else seed_parts)(self.difference, self.units)
+
+
+def _paired_rows(pairs: Sequence[_Pairs], over: Over, effect: float) -> list[dict[str, Any]]:
+    pooled = pooled_means_each([(one.statistics(), one.units) for one in pairs], over)
+    p_values = sign_flip_p_each([one.parts(found.over) for one, found in zip(pairs, pooled, strict=True)])
+    return [_paired_row(*row, effect) for row in zip(pairs, pooled, p_values, strict=True)]
+
+
+def _paired_row(pairs: _Pairs, found: Pooled, p: float, effect: float) -> dict[str, Any]:
+    better, of_cell = found.interval(1), _means_by(pairs.cells, pairs.worse)
+    difference = Interval(math.nan, math.nan, math.nan) if math.isnan(pairs.scale) else found.interval(0)
+    return {
+        "mean": difference.value,
+        "low": difference.low,
+        "high": difference.high,
         "better": better.value,
         "better_low": better.low,
         "better_high": better.high,
         "ties": float(found.value[2]),
-        "pairs": len(pairs),
-        "only": int((has_a & ~has_b).sum()),
-        "only_against": int((has_b & ~has_a).sum()),
+        "pairs": len(pairs.difference),
+        "only": pairs.only,
+        "only_against": pairs.only_against,
         "cells": len(of_cell),
         "cells_better": int((of_cell < 0).sum()),
         "cells_worse": int((of_cell > 0).sum()),
+        "p": p,
+        "seeds_needed": pairs.needed(effect),
         "families": found.families,
         "bundles": found.bundles,
         "seeds": found.seeds,
         "over": found.over,
     }
-    if len(np.unique(runs.signs[pairs])) != 1:
-        # No pairs; or scores that are minimised and scores that are maximised, which have no common mean.
-        return row | dict.fromkeys(("mean", "low", "high", "p", "seeds_needed"), math.nan)
-    least = effect if runs.measure.startswith("regret") else effect * abs(float(reference.mean()))
-    return row | _inference(difference, units, found.over, least)
-
-
-def _inference(difference: np.ndarray, units: Units, over: Over, effect: float) -> dict[str, float]:
-    """The p-value, and how many seeds a cell needs."""
-    by_seed = seed_parts(difference, units)
-    parts = by_seed if over == "seeds" else family_parts(difference, units)
-    needed = seeds_needed((by_seed * len(by_seed)).tolist(), effect)
-    return {"p": sign_flip_p(parts.tolist()), "seeds_needed": math.nan if needed is None else float(needed.seeds)}
 
 
 def _means_by(codes: np.ndarray, values: np.ndarray) -> np.ndarray:

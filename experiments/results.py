@@ -12,11 +12,12 @@ from __future__ import annotations
 import ast
 import operator
 import re
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from experiments.bootstrap import Interval, Over, Units, pooled_interquartile_mean, pooled_means
+from experiments.bootstrap import Interval, Over, Units, pooled_interquartile_mean, pooled_means_each
 from experiments.sweep_rows import STATUSES, columns, measures, spec_columns
 from sim.model.errors import InputError
 from traces.nearest import unknown
@@ -233,15 +234,21 @@ def summarise(
     results = with_scaling_from(results)
     if results.groupby(group, dropna=False)["scaling_from"].nunique().max() > 1:
         group = [*group, "scaling_from"]
-    rows = []
-    is_done = (results["status"] == "done").to_numpy()
+    rows: list[dict[str, Any]] = []
+    parts: list[tuple[dict[str, Any], int, np.ndarray, Units]] = []
+    statuses = results["status"].to_numpy(dtype=object)
     units = Units.of_table(results)
     values = results[names].astype(float).to_numpy()
     for labels, chosen in groups_of(results, group):
-        counts = results["status"].iloc[chosen].value_counts()
-        done = chosen[is_done[chosen]]
-        row = labels | {"runs": len(done), **{status: int(counts.get(status, 0)) for status in STATUSES[1:]}}
-        rows.append(row | _pooled(values[done], names, units.where(done), over, statistic))
+        counts = {status: int((statuses[chosen] == status).sum()) for status in STATUSES}
+        done = chosen[statuses[chosen] == "done"]
+        row = labels | {"runs": counts.pop("done"), **counts}
+        rows.append(row | _rests(units.where(done), over))
+        parts.extend((rows[-1], *part) for part in _parts(values[done], units.where(done)))
+    for (row, measured, *_), found in zip(
+        parts, _intervals([part[2:] for part in parts], over, statistic), strict=True
+    ):
+        row |= dict(zip((f"{names[measured]}{end}" for end in _ENDS), astuple(found), strict=True))
     return pd.DataFrame(rows, columns=[*group, *SUMMARY_COUNTS, *(f"{name}{end}" for name in names for end in _ENDS)])
 
 
@@ -249,8 +256,10 @@ def groups_of(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[dic
     """The columns' values, and the positions of the rows that have them, sorted; empty cells are alike."""
     codes = codes_of(table, columns)
     order = np.argsort(codes, kind="stable")
-    for chosen in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-        yield {name: table[name].iloc[chosen[0]] for name in columns}, chosen
+    groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    firsts = table[list(columns)].iloc[[chosen[0] for chosen in groups]].to_dict("records") if columns else [{}]
+    for labels, chosen in zip(firsts, groups, strict=True):
+        yield {str(name): label for name, label in labels.items()}, chosen
 
 
 def codes_of(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
@@ -260,27 +269,22 @@ def codes_of(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     return np.asarray(table.groupby(list(columns), dropna=False, sort=True).ngroup(), dtype=np.int64)
 
 
-def _pooled(
-    values: np.ndarray, names: Sequence[str], units: Units, over: Over, statistic: Statistic
-) -> dict[str, object]:
-    """What the runs rest on, and each measure with its interval."""
-    rests = [len(np.unique(codes)) for codes in (units.families, units.bundles, units.seeds)]
-    row: dict[str, object] = dict(zip(("families", "bundles", "seeds"), rests, strict=True))
-    row["over"] = over if rests[0] > 1 else "seeds"
-    is_known = np.isfinite(values)
-    for known in np.unique(is_known, axis=1).T if len(values) else [np.empty(0, dtype=bool)]:
-        # Measures that the same runs have are resampled together.
-        alike = np.flatnonzero((is_known == known[:, None]).all(axis=0)).tolist()
-        for at, found in zip(
-            alike, _intervals(values[known][:, alike], units.where(known), over, statistic), strict=True
-        ):
-            row |= dict(zip((f"{names[at]}{end}" for end in _ENDS), (found.value, found.low, found.high), strict=True))
-    return row
+def _rests(units: Units, over: Over) -> dict[str, Any]:
+    """What the intervals of a group rest on."""
+    families, bundles, seeds = (len(np.unique(codes)) for codes in (units.families, units.bundles, units.seeds))
+    return {"families": families, "bundles": bundles, "seeds": seeds, "over": over if families > 1 else "seeds"}
 
 
-def _intervals(values: np.ndarray, units: Units, over: Over, statistic: Statistic) -> list[Interval]:
-    """Of each column."""
+def _parts(values: np.ndarray, units: Units) -> Iterator[tuple[int, np.ndarray, Units]]:
+    """By measure, its number: the values that are known, and whose they are."""
+    for measured, column in enumerate(values.T):
+        known = np.isfinite(column)
+        yield measured, column[known], units.where(known)
+
+
+def _intervals(parts: Sequence[tuple[np.ndarray, Units]], over: Over, statistic: Statistic) -> list[Interval]:
     if statistic == "iqm":
-        return [pooled_interquartile_mean(column, units, over).interval() for column in values.T]
-    found = pooled_means(values, units, over)
-    return [found.interval(at) for at in range(values.shape[1])]
+        return [pooled_interquartile_mean(*part, over).interval() for part in parts]
+    return [
+        found.interval() for found in pooled_means_each([(values[:, None], units) for values, units in parts], over)
+    ]

@@ -22,6 +22,7 @@ EFFECT = 0.05
 """The least difference that counts: of regret as it is, of anything else as a share."""
 _FLIPS = 10_000
 _EXACT_UNITS = 13
+_COLUMNS = 400
 _SEED = 20210420
 _PILOT_CONFIDENCE = 0.8
 _ROUNDING = 1e-9
@@ -38,16 +39,32 @@ def sign_flip_p(parts: Sequence[float]) -> float:
     Returns:
         NaN where there are no parts.
     """
-    added = np.asarray(parts, dtype=float)
-    if not added.size:
-        return math.nan
-    seen = abs(float(added.sum()))
+    return sign_flip_p_each([parts])[0]
+
+
+def sign_flip_p_each(groups: Sequence[Sequence[float] | np.ndarray]) -> list[float]:
+    """`sign_flip_p` of the parts of each group."""
+    by_units: dict[int, list[int]] = {}
+    for index, parts in enumerate(groups):
+        by_units.setdefault(len(parts), []).append(index)
+    found = [math.nan] * len(groups)
+    for units, members in by_units.items():
+        for start in range(0, len(members) if units else 0, _COLUMNS):
+            part = members[start : start + _COLUMNS]
+            added = np.column_stack([np.asarray(groups[index], dtype=float) for index in part])
+            for index, p in zip(part, _flipped(added), strict=True):
+                found[index] = p
+    return found
+
+
+def _flipped(added: np.ndarray) -> list[float]:
+    """By column of (units, groups) float."""
+    units = len(added)
     # What is equal but for the order of summation counts as equal.
-    enough = seen - _ROUNDING * float(np.abs(added).sum())
-    extreme = int((np.abs(_signs(added.size) @ added) >= enough).sum())
-    if added.size <= _EXACT_UNITS:
-        return extreme / float(2**added.size)
-    return (extreme + 1) / (_FLIPS + 1)
+    enough = np.abs(added.sum(axis=0)) - _ROUNDING * np.abs(added).sum(axis=0)
+    extreme = (np.abs(_signs(units) @ added) >= enough).sum(axis=0)
+    shares = extreme / 2**units if units <= _EXACT_UNITS else (extreme + 1) / (_FLIPS + 1)
+    return [float(share) for share in shares]
 
 
 @functools.lru_cache(maxsize=8)
