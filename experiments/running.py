@@ -210,13 +210,13 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     """
     path = Path(path)
     header = header_of(path)
-    world = World.of(RunSpec.of(**header.spec), bundle)
-    if header.digest != world.spec.digest():
+    _require_same_prices(path, header)
+    spec = RunSpec.of(**header.spec)
+    if header.digest != spec.digest():
         raise InputError(f"{path}: its header was changed: the spec in it does not have the digest {header.digest}")
+    world = World.of(spec, bundle)
     _require_same(path, header, "bundle", {world.bundle.name: world.bundle.sha256})
-    _require_same_prices(path, header, world.spec)
-    spot = world.spec.cloud.spot
-    _require_same(path, header, "spot trace", {} if spot is None else spot.data_sha256())
+    _require_same(path, header, "spot trace", {} if spec.cloud.spot is None else spec.cloud.spot.data_sha256())
     built: list[Controller] = []
 
     def fresh(sink: Sink) -> Controller:
@@ -245,8 +245,8 @@ def ledger_of(path: str | Path) -> Ledger:
     """
     path = Path(path)
     header = header_of(path)
+    _require_same_prices(path, header)
     spec = RunSpec.of(**header.spec)
-    _require_same_prices(path, header, spec)
     ledger = Ledger(spec.price_book())
     for entry in entries_of(path):
         ledger.write(entry)
@@ -258,19 +258,26 @@ def ledger_of(path: str | Path) -> Ledger:
 def _prices_sha256(spec: RunSpec) -> dict[str, str]:
     """The digest of the price catalogue that a spec names; nothing where it names none."""
     prices = spec.cloud.prices
-    return {} if prices is None else {prices: hashlib.sha256(Path(prices).read_bytes()).hexdigest()}
+    return {} if prices is None else {prices: _sha256(prices)}
 
 
-def _require_same_prices(journal: Path, header: Header, spec: RunSpec) -> None:
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _require_same_prices(journal: Path, header: Header) -> None:
+    """Before its spec is read, which looks machines up in the catalogue."""
+    prices = header.spec.get("cloud", {}).get("prices")
+    if prices is None:
+        return
     try:
-        prices = _prices_sha256(spec)
+        now = _sha256(prices)
     except OSError as error:
-        name = str(spec.cloud.prices)
         raise InputError(
-            f"{journal}: the price catalogue {name} that it was recorded with cannot be read: {error.strerror}; bring it back"
-            f" there (sha256 {header.data_sha256.get(name)}); a relative path starts from where the command is called"
+            f"{journal}: the price catalogue {prices} that it was recorded with cannot be read: {error.strerror}; bring it back"
+            f" there (sha256 {header.data_sha256.get(prices)}); a relative path starts from where the command is called"
         ) from error
-    _require_same(journal, header, "price catalogue", prices)
+    _require_same(journal, header, "price catalogue", {prices: now})
 
 
 def _require_same(journal: Path, header: Header, what: str, sha256: Mapping[str, str]) -> None:
