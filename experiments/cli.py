@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_prices, cli_run, cli_scaling, cli_sweep
+from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_prices, cli_results, cli_run, cli_scaling, cli_sweep
 from experiments.cli_options import (
     FAILED,
     INTERRUPTED,
@@ -65,7 +65,7 @@ app = typer.Typer(
 app.add_typer(cli_bundles.app, name="bundles")
 app.add_typer(cli_scaling.app, name="scaling")
 app.add_typer(cli_prices.app, name="prices")
-app.add_typer(cli_sweep.results, name="results")
+app.add_typer(cli_results.results, name="results")
 app.command("run")(cli_run.run)
 app.command("profile")(cli_bundles.profile)
 app.command("plan")(cli_plan.plan)

@@ -1,4 +1,4 @@
-"""`elastune sweep` and `elastune results`: many runs from one file, and what came out. Imports typer; the rest when needed."""
+"""`elastune sweep`: many runs from one file. Imports typer; the rest when needed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from experiments.cli_options import AsJson, print_json
-from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,25 +17,6 @@ if TYPE_CHECKING:
     from experiments.sweep import Outcome, Plan
 
 FAILED = 1
-
-
-def complete_column(incomplete: str) -> list[str]:
-    """The columns of results whose names begin so, for the last of several with commas between."""
-    from experiments.sweep_rows import columns
-
-    return _completed(incomplete, columns())
-
-
-def complete_measure(incomplete: str) -> list[str]:
-    """The same for measures."""
-    from experiments.sweep_rows import measures
-
-    return _completed(incomplete, measures())
-
-
-def _completed(incomplete: str, names: Any) -> list[str]:  # noqa: ANN401  any iterable of names
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
 def sweep(
@@ -170,75 +149,3 @@ def _show_outcome(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
         typer.echo(f"failed, {count} times: {error} (as {first['policy']}, seed {first['seed']})", err=True)
     if outcome.counts["failed"]:
         typer.echo("`--retry-failed` runs those again", err=True)
-
-
-class _ShowByDefault(TyperGroup):
-    """`elastune results DIR` is `elastune results show DIR`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  typer's own types, which moved between versions
-        """Put in the command that was left out."""
-        if args and args[0] not in (*self.commands, "--help"):
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
-results = typer.Typer(cls=_ShowByDefault, help="What came out of sweeps: `elastune results DIR`.", no_args_is_help=True)
-
-
-@results.command()
-def show(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a sweep.", show_default=False)],
-    where: Annotated[
-        str | None, typer.Option(metavar="CONDITION", help="Such as \"policy == 'seer' and job.deadline_s > 1800\".")
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,...", help="Columns; the keys that vary where left out.", autocompletion=complete_column
-        ),
-    ] = None,
-    measure: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="Such as regret,ledger_usd.idle.", autocompletion=complete_measure),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Means with 95 % intervals by group, and how many runs are done, infeasible and failed."""
-    from experiments.results import condition, summarise
-    from experiments.store import Store
-    from experiments.sweep_rows import STATUSES
-
-    rows = Store(folder).read(None if where is None else condition(where)).to_pandas()
-    if not len(rows):
-        raise InputError(f"{folder}: no row meets --where {where!r}")
-    summary = summarise(rows, _names(group), _names(measure))
-    counts = {status: int((rows["status"] == status).sum()) for status in STATUSES}
-    errors = rows.loc[rows["status"] != "done", ["status", "error"]].value_counts().reset_index().to_dict("records")
-    if as_json:
-        records = summary.astype(object).where(summary.notna(), None).to_dict("records")
-        groups = [{key: cell.item() if hasattr(cell, "item") else cell for key, cell in row.items()} for row in records]
-        print_json({"folder": str(folder), "where": where, **counts, "groups": groups, "errors": errors})
-        return
-    from experiments.cli_sweep_tables import print_results
-
-    print_results(summary, counts, errors)
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-@results.command()
-def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps.", show_default=False)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Put the rows of several folders into a new one, each run once."""
-    from experiments.store import merge as merge_folders
-
-    rows, doubles = merge_folders(folders, out)
-    if as_json:
-        print_json({"folder": str(out), "rows": rows, "doubles": doubles})
-    else:
-        typer.echo(f"{rows} rows, {doubles} doubles left out; written to {out}")

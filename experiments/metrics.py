@@ -1,7 +1,7 @@
 """What runs are compared by: regret in its parts, means with intervals, and paired differences.
 
-Imports sim.model.job and numpy; scipy.stats inside the function that needs it. Everything is deterministic: resampling uses
-a generator of its own with a fixed seed, and equal numbers of pairs are resampled alike, so that differences stay paired.
+Imports sim.model.job, experiments.bootstrap and numpy. Everything is deterministic, and equal numbers of pairs are resampled
+alike, so that differences stay paired. Runs of several cells, bundles or families: see `experiments.bootstrap`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.bootstrap import Interval, Units, pooled_interquartile_mean, pooled_means
 from sim.model.job import loss_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from sim.model.job import Direction
-
-RESAMPLES = 10_000
-LEVEL = 0.95
-_SEED = 20210419
-_BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -89,45 +85,21 @@ def regret_of(
     )
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A statistic with its percentile bootstrap interval of level `LEVEL`; NaN where there are no values."""
-
-    value: float
-    low: float
-    high: float
-
-
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean; values that are not finite are left out."""
-    return _bootstrap(values, lambda samples: samples.mean(axis=-1))
+    """The mean of runs on seeds of their own; values that are not finite are left out."""
+    known = _finite(values)
+    return pooled_means(known[:, None], Units.of_seeds(len(known))).interval()
 
 
 def interquartile_mean_interval(values: Sequence[float]) -> Interval:
     """The mean of the middle half; values that are not finite are left out."""
-    from scipy.stats import trim_mean
+    known = _finite(values)
+    return pooled_interquartile_mean(known, Units.of_seeds(len(known))).interval()
 
-    return _bootstrap(values, lambda samples: np.asarray(trim_mean(samples, 0.25, axis=-1)))
 
-
-def _bootstrap(values: Sequence[float], statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+def _finite(values: Sequence[float]) -> np.ndarray:
     known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
-    if not known.size:
-        return Interval(math.nan, math.nan, math.nan)
-    resampled = np.concatenate([statistic(known[block]) for block in _resamples(known.size)])
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(statistic(known)), float(low), float(high))
-
-
-def _resamples(count: int) -> Iterator[np.ndarray]:
-    """(resamples, count) int blocks, `RESAMPLES` in all: which values each holds; the same for the same count.
-
-    In blocks, because all at once would take 80 kB per value: gigabytes for the runs of a sweep.
-    """
-    rng, size = np.random.default_rng(_SEED), max(1, _BLOCK // count)
-    for start in range(0, RESAMPLES, size):
-        yield rng.integers(count, size=(min(size, RESAMPLES - start), count))
+    return np.asarray(known[np.isfinite(known)])
 
 
 @dataclass(frozen=True)
@@ -161,7 +133,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, direction: Dire
     """
     difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
     difference = difference[np.isfinite(difference)]
-    interval = _bootstrap(difference.tolist(), lambda samples: samples.mean(axis=-1))
+    interval = mean_interval(difference.tolist())
     if not difference.size:
         return PairedDifference(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
     better = difference < 0 if direction == "minimize" else difference > 0

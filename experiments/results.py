@@ -1,6 +1,6 @@
 """Which rows of a results folder are asked for, and what they say by group.
 
-Imports the row schema, the intervals of `experiments.metrics`, sim.model.errors and traces.nearest; pyarrow and pandas inside
+Imports the row schema, the intervals of `experiments.bootstrap`, sim.model.errors and traces.nearest; pyarrow and pandas inside
 the functions that need them.
 
 A condition is parsed, never run: comparisons of columns with numbers, texts and lists of them, joined by and, or, not. As in
@@ -12,21 +12,29 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.metrics import mean_interval
+import numpy as np
+
+from experiments.bootstrap import Interval, Over, Units, pooled_interquartile_mean, pooled_means_each
 from experiments.sweep_rows import STATUSES, columns, measures, spec_columns
 from sim.model.errors import InputError
 from traces.nearest import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
     import pyarrow.compute as pc
 
 MEASURES = ("score", "regret", "cost_usd", "makespan_s")
 """What is shown where nothing else is asked for."""
+SUMMARY_COUNTS = ("runs", "infeasible", "failed", "families", "bundles", "seeds", "over")
+"""What a summary says of a group beside its columns and measures."""
+_ENDS = ("", "_low", "_high")
+
+Statistic = Literal["mean", "iqm"]
 
 # Any: Arrow ships no types.
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -179,17 +187,42 @@ def varying(results: pd.DataFrame) -> list[str]:
     return found or ["policy"]
 
 
-def summarise(results: pd.DataFrame, group: Sequence[str] = (), names: Sequence[str] = ()) -> pd.DataFrame:
+def with_scaling_from(results: pd.DataFrame) -> pd.DataFrame:
+    """With the column `scaling_from`: whether a run's speed-up is `own` to its workload (measured or published) or `borrowed`.
+
+    A run without a result is as others of its bundle and scaling, or borrows where its spec sets a scaling.
+    """
+    alike = results.groupby(["bundle_sha256", "workload.scaling"], dropna=False)
+    stated = results["provenance.scaling"].fillna(alike["provenance.scaling"].transform("first"))
+    is_own = stated.str.startswith(("measured", "published"), na=False) | (
+        stated.isna() & results["workload.scaling"].isna()
+    )
+    return results.assign(scaling_from=is_own.map({True: "own", False: "borrowed"}))
+
+
+def summarise(
+    results: pd.DataFrame,
+    group: Sequence[str] = (),
+    names: Sequence[str] = (),
+    *,
+    over: Over = "families",
+    statistic: Statistic = "mean",
+) -> pd.DataFrame:
     """Means with 95 % intervals over the runs of each group that are done.
+
+    Families weigh equally, in a family its bundles, in a bundle its runs; see `experiments.bootstrap`. Rows with their own and
+    with borrowed scaling are not pooled: where a group would mix them, `scaling_from` is one of its columns.
 
     Args:
         results: rows of a folder.
         group: columns; none for those of the spec that vary.
         names: measures; none for `MEASURES`. Of what is true or false, the mean is the share.
+        over: what intervals speak of: workloads like these (where there are several families), or these.
+        statistic: the mean, or the interquartile mean.
 
     Returns:
-        One row per group, sorted: its columns, runs (done), infeasible, failed, and `<measure>`, `<measure>_low`,
-        `<measure>_high`.
+        One row per group, sorted: its columns, runs (done), infeasible, failed, families, bundles and seeds (of those done),
+        over, and `<measure>`, `<measure>_low`, `<measure>_high`.
 
     Raises:
         InputError: a column or measure is unknown; names the nearest.
@@ -198,21 +231,60 @@ def summarise(results: pd.DataFrame, group: Sequence[str] = (), names: Sequence[
 
     group = [known_column(name) for name in group] or varying(results)
     names = [known_column(name, measures()) for name in names or MEASURES]
-    rows = []
-    for values, part in results.groupby(group, dropna=False, sort=True):
-        done = part[part["status"] == "done"]
-        statuses = {status: int((part["status"] == status).sum()) for status in STATUSES}
-        row = dict(zip(group, values, strict=True))
-        row |= {"runs": statuses.pop("done"), **statuses}
-        for name in names:
-            found = mean_interval(done[name].astype(float).tolist())
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-        rows.append(row)
-    shown = [
-        *group,
-        "runs",
-        "infeasible",
-        "failed",
-        *(f"{name}{end}" for name in names for end in ("", "_low", "_high")),
+    results = with_scaling_from(results)
+    if results.groupby(group, dropna=False)["scaling_from"].nunique().max() > 1:
+        group = [*group, "scaling_from"]
+    rows: list[dict[str, Any]] = []
+    parts: list[tuple[dict[str, Any], int, np.ndarray, Units]] = []
+    statuses = results["status"].to_numpy(dtype=object)
+    units = Units.of_table(results)
+    values = results[names].astype(float).to_numpy()
+    for labels, chosen in groups_of(results, group):
+        counts = {status: int((statuses[chosen] == status).sum()) for status in STATUSES}
+        done = chosen[statuses[chosen] == "done"]
+        row = labels | {"runs": counts.pop("done"), **counts}
+        rows.append(row | _rests(units.where(done), over))
+        parts.extend((rows[-1], *part) for part in _parts(values[done], units.where(done)))
+    for (row, measured, *_), found in zip(
+        parts, _intervals([part[2:] for part in parts], over, statistic), strict=True
+    ):
+        row |= dict(zip((f"{names[measured]}{end}" for end in _ENDS), astuple(found), strict=True))
+    return pd.DataFrame(rows, columns=[*group, *SUMMARY_COUNTS, *(f"{name}{end}" for name in names for end in _ENDS)])
+
+
+def groups_of(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """The columns' values, and the positions of the rows that have them, sorted; empty cells are alike."""
+    codes = codes_of(table, columns)
+    order = np.argsort(codes, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    firsts = table[list(columns)].iloc[[chosen[0] for chosen in groups]].to_dict("records") if columns else [{}]
+    for labels, chosen in zip(firsts, groups, strict=True):
+        yield {str(name): label for name, label in labels.items()}, chosen
+
+
+def codes_of(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """(rows,) int: equal for rows that are equal in these columns, in their order; empty cells are alike."""
+    if not columns:
+        return np.zeros(len(table), dtype=np.int64)
+    return np.asarray(table.groupby(list(columns), dropna=False, sort=True).ngroup(), dtype=np.int64)
+
+
+def _rests(units: Units, over: Over) -> dict[str, Any]:
+    """What the intervals of a group rest on."""
+    families, bundles, seeds = (len(np.unique(codes)) for codes in (units.families, units.bundles, units.seeds))
+    return {"families": families, "bundles": bundles, "seeds": seeds, "over": over if families > 1 else "seeds"}
+
+
+def _parts(values: np.ndarray, units: Units) -> Iterator[tuple[int, np.ndarray, Units]]:
+    """By measure, its number: the values that are known, and whose they are."""
+    for measured, column in enumerate(values.T):
+        known = np.isfinite(column)
+        yield measured, column[known], units.where(known)
+
+
+def _intervals(parts: Sequence[tuple[np.ndarray, Units]], over: Over, statistic: Statistic) -> list[Interval]:
+    if statistic == "iqm":
+        return [pooled_interquartile_mean(*part, over).interval() for part in parts]
+    return [
+        found.interval() for found in pooled_means_each([(values[:, None], units) for values, units in parts], over)
     ]
-    return pd.DataFrame(rows, columns=shown)

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from experiments.belief import Belief, most_gpus, profile_of, terms_of
+from experiments.journals import entries_of, header_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.run_result import RunResult, recorded_answer, result_of
 from experiments.spec import RunSpec
 from experiments.trajectory import Recording
 from policies.registry import entry_named
-from sim.journal import Header, JournalWriter, MemorySink, read_entries, read_header, replay
+from sim.journal import Header, JournalWriter, MemorySink, replay
 from sim.model.errors import InputError, ReplayError
 from sim.runner import run
 from sim.simulated import SimulatedBackend
@@ -104,10 +105,10 @@ class World:
 
     def header(self) -> Header:
         """The first line of this run's journal."""
-        return header_of(self.spec, self.bundle)
+        return new_header(self.spec, self.bundle)
 
 
-def header_of(spec: RunSpec, bundle: Bundle | None) -> Header:
+def new_header(spec: RunSpec, bundle: Bundle | None) -> Header:
     """The first line of a run's journal."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_VERSIONS}}
     return Header(spec.to_dict(), spec.digest(), versions, data_sha256(spec, bundle))
@@ -211,7 +212,8 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
         ReplayError: an entry is malformed, or the controller wished for or ordered something else.
     """
     path = Path(path)
-    header = _header_of(path)
+    header = header_of(path)
+    _require_same_prices(path, header)
     spec = RunSpec.of(**header.spec)
     if header.digest != spec.digest():
         raise InputError(f"{path}: its header was changed: the spec in it does not have the digest {header.digest}")
@@ -226,9 +228,9 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
         return built[0]
 
     try:
-        entries = replay(read_entries(path), fresh)
+        entries = replay(entries_of(path), fresh)
     except ReplayError as error:
-        now = header_of(spec, source.bundle).versions
+        now = new_header(spec, source.bundle).versions
         moved = [
             f"{name} {was} then, {now.get(name)} now" for name, was in header.versions.items() if now.get(name) != was
         ]
@@ -241,12 +243,8 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
 def _require_same_data(journal: Path, header: Header, source: World | Belief) -> None:
     """What the journal was recorded with must be what is here now."""
     spec, bundle = source.spec, source.bundle
-    if bundle is not None and header.data_sha256.get(bundle.name) != bundle.sha256:
-        raise InputError(f"{journal}: bundle {bundle.name} is not the one that the journal was recorded with")
-    _require_same_prices(journal, header, spec)
-    for trace, sha256 in ({} if spec.cloud.spot is None else spec.cloud.spot.data_sha256()).items():
-        if header.data_sha256.get(trace) != sha256:
-            raise InputError(f"{journal}: spot trace {trace} is not the one that the journal was recorded with")
+    _require_same(journal, header, "bundle", {} if bundle is None else {bundle.name: bundle.sha256})
+    _require_same(journal, header, "spot trace", {} if spec.cloud.spot is None else spec.cloud.spot.data_sha256())
     if missing := sorted(set(header.data_sha256) - set(data_sha256(spec, bundle))):
         raise InputError(
             f"{journal}: it was recorded with {', '.join(missing)}, which its spec does not name: hand it over"
@@ -261,11 +259,11 @@ def ledger_of(path: str | Path) -> Ledger:
         ReplayError: an entry is malformed.
     """
     path = Path(path)
-    header = _header_of(path)
+    header = header_of(path)
+    _require_same_prices(path, header)
     spec = RunSpec.of(**header.spec)
-    _require_same_prices(path, header, spec)
     ledger = Ledger(spec.price_book())
-    for entry in read_entries(path):
+    for entry in entries_of(path):
         ledger.write(entry)
     if not ledger.is_complete:
         raise InputError(f"{path}: the journal ends before its run did: its leases have no end, and so no bill")
@@ -275,19 +273,34 @@ def ledger_of(path: str | Path) -> Ledger:
 def _prices_sha256(spec: RunSpec) -> dict[str, str]:
     """The digest of the price catalogue that a spec names; nothing where it names none."""
     prices = spec.cloud.prices
-    return {} if prices is None else {prices: hashlib.sha256(Path(prices).read_bytes()).hexdigest()}
+    return {} if prices is None else {prices: _sha256(prices)}
 
 
-def _require_same_prices(journal: Path, header: Header, spec: RunSpec) -> None:
-    for prices, sha256 in _prices_sha256(spec).items():
-        if header.data_sha256.get(prices) != sha256:
-            raise InputError(f"{journal}: {prices} is not the price catalogue that the journal was recorded with")
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _header_of(path: Path) -> Header:
+def _require_same_prices(journal: Path, header: Header) -> None:
+    """Before its spec is read, which looks machines up in the catalogue."""
+    prices = header.spec.get("cloud", {}).get("prices")
+    if prices is None:
+        return
     try:
-        return read_header(path)
+        now = _sha256(prices)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ReplayError as error:
-        raise InputError(str(error)) from error
+        raise InputError(
+            f"{journal}: the price catalogue {prices} that it was recorded with cannot be read: {error.strerror}; bring it back"
+            f" there (sha256 {header.data_sha256.get(prices)}); a relative path starts from where the command is called"
+        ) from error
+    _require_same(journal, header, "price catalogue", {prices: now})
+
+
+def _require_same(journal: Path, header: Header, what: str, sha256: Mapping[str, str]) -> None:
+    """Accept what was read if it is what the journal was recorded with."""
+    for name, now in sha256.items():
+        recorded = header.data_sha256.get(name)
+        if recorded != now:
+            raise InputError(
+                f"{journal}: {what} {name} is not the one that the journal was recorded with: its sha256 was {recorded} and is"
+                f" {now}; bring the old one back, or run the spec of the journal again for a journal of the new one"
+            )

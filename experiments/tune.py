@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.belief import Belief
-from experiments.running import header_of
+from experiments.running import new_header
 from experiments.spec import RunSpec
 from policies.registry import entry_named
 from sim.journal import JournalWriter
@@ -227,5 +227,5 @@ def _begin(sections: Mapping[str, Any], journal: Path | None, found: Found) -> T
         )
     most = sections["cloud"].get("max_instances", instances)
     belief = Belief.of(_spec_of(sections, found, instances=min(instances, most)))
-    file = None if journal is None else JournalFile(journal, header_of(belief.spec, belief.bundle))
+    file = None if journal is None else JournalFile(journal, new_header(belief.spec, belief.bundle))
     return TuneRun(belief.spec, belief.controller(file), file)

@@ -85,24 +85,36 @@ class MemorySink:
         self.entries.append(entry)
 
 
-def read_header(path: Path) -> Header:
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def read_header(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -> Header:
     """The header of a journal.
+
+    Args:
+        path: the journal.
+        open_journal: opens it, where it is not plain lines of JSON.
 
     Raises:
         ReplayError: the file does not start with a header of this format.
     """
-    with path.open("rb") as stream:
+    with open_journal(path) as stream:
         return _decode_header(stream.readline(), path)
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
+def read_entries(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -> Iterator[Entry]:
     """The entries of a journal, one at a time.
+
+    Args:
+        path: the journal.
+        open_journal: see `read_header`.
 
     Raises:
         ReplayError: the header or an entry is malformed; names file and line.
     """
     decode = msgspec.json.Decoder(Entry).decode
-    with path.open("rb") as stream:
+    with open_journal(path) as stream:
         _decode_header(stream.readline(), path)
         for number, line in enumerate(stream, start=2):
             try:

@@ -224,4 +224,14 @@ def test_a_journal_is_not_read_with_other_prices(elastune, tmp_path):
     for command in ("replay", "ledger"):
         done = elastune(command, "journal.jsonl")
         assert done.exit_code == 2
-        assert "own.csv is not the price catalogue that the journal was recorded with" in done.stderr
+        assert (
+            "price catalogue own.csv is not the one that the journal was recorded with: its sha256 was" in done.stderr
+        )
+        assert "bring the old one back, or run the spec of the journal again" in done.stderr
+    (tmp_path / "own.csv").unlink()
+    for command in ("replay", "ledger"):
+        done = elastune(command, "journal.jsonl")
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert (
+            "own.csv that it was recorded with cannot be read: No such file or directory; bring it back" in done.stderr
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -12,9 +14,9 @@ import yaml
 from test_sweep_spec import BASE
 from typer.testing import CliRunner
 
-from experiments import cli_sweep
+from experiments import cli_results
 from experiments.cli import app
-from experiments.metrics import mean_interval
+from experiments.metrics import mean_interval, paired_difference
 from experiments.store import Store, read_results
 
 SWEEP = {"base": BASE, "axes": {"policy": ["sha-fixed", "asha-fixed"], "job.deadline_s": [300, 900]}, "seeds": 3}
@@ -96,10 +98,8 @@ def test_results_are_means_by_group_with_intervals(elastune, tmp_path):
     of_group = rows[(rows["policy"] == "sha-fixed") & (rows["job.deadline_s"] == 900)]
     expected = mean_interval(of_group["cost_usd"].tolist())
     last = found["groups"][3]
-    assert (last["cost_usd"], last["cost_usd_low"], last["cost_usd_high"]) == (
-        expected.value,
-        expected.low,
-        expected.high,
+    assert (last["cost_usd"], last["cost_usd_low"], last["cost_usd_high"]) == pytest.approx(
+        (expected.value, expected.low, expected.high)
     )
     assert found["errors"][0]["count"] == 3
     shown = elastune("results", "out").stdout
@@ -111,10 +111,77 @@ def test_groups_and_measures_are_those_asked_for(elastune):
     found = told(elastune("results", "out", "--group", "policy", "--measure", "deadline_met,ledger_usd.idle", "--json"))
     assert [row["runs"] for row in found["groups"]] == [3, 6]
     assert set(found["groups"][0]) == {
-        *("policy", "runs", "infeasible", "failed"),
+        *("policy", "runs", "infeasible", "failed", "families", "bundles", "seeds", "over"),
         *(f"{name}{end}" for name in ("deadline_met", "ledger_usd.idle") for end in ("", "_low", "_high")),
     }
     assert found["groups"][1]["deadline_met"] == 1
+
+
+def test_a_group_that_pools_cells_holds_each_seed_once(elastune, tmp_path):
+    rows = read_results(tmp_path / "out")
+    done = rows[(rows["policy"] == "sha-fixed")]
+    found = told(elastune("results", "out", "--group", "policy", "--measure", "cost_usd", "--json"))["groups"][1]
+    # Three seeds in two cells each: as three means of a seed, not as six runs.
+    expected = mean_interval(done.groupby("seed")["cost_usd"].mean().tolist())
+    assert (found["runs"], found["seeds"], found["over"]) == (6, 3, "seeds")
+    assert (found["cost_usd"], found["cost_usd_low"], found["cost_usd_high"]) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+
+
+def test_policies_are_compared_pair_by_pair(elastune, tmp_path):
+    rows = read_results(tmp_path / "out")
+    loose = rows[rows["job.deadline_s"] == 900].pivot_table(index="seed", columns="policy", values="cost_usd")
+    expected = paired_difference(loose["asha-fixed"].tolist(), loose["sha-fixed"].tolist())
+    found = told(
+        elastune(
+            "results", "out", "--against", "sha-fixed", "--measure", "cost_usd,regret", "--json", "--csv", "t/a.csv"
+        )
+    )["paired"]
+    assert [(row["measure"], row["scope"], row["job.deadline_s"], row["pairs"]) for row in found] == [
+        (measure, scope, deadline_s, pairs)
+        for measure in ("cost_usd", "regret")
+        for scope, deadline_s, pairs in (("group", 300, 0), ("group", 900, 3), ("all", None, 3))
+    ]
+    assert [row["only_against"] for row in found[:3]] == [3, 0, 3]
+    for row in found[1:3]:
+        assert (row["mean"], row["low"], row["high"]) == pytest.approx((expected.mean, expected.low, expected.high))
+        assert (row["better"], row["ties"]) == (expected.better, expected.ties)
+    assert found[0]["mean"] is None
+    written = pd.read_csv(tmp_path / "t" / "a.csv")
+    assert written["mean"].tolist() == pytest.approx([row["mean"] or math.nan for row in found], nan_ok=True)
+    shown = elastune("results", "out", "--against", "sha-fixed").stdout
+    assert "regret: differences to sha-fixed, with 95 % intervals" in shown
+    assert "0, 3 lacking" in shown
+    assert "intervals over seeds: nothing is said of other workloads" in shown
+
+
+def test_profiles_are_shares_of_runs(elastune):
+    found = told(elastune("results", "out", "--profile", "--json"))["profile"]
+    last = {row["policy"]: row["share"] for row in found if row["tau"] == 1.0}
+    # Where asha-fixed has no plan and sha-fixed has one, it counts as never good enough.
+    assert last == {"asha-fixed": 0.5, "sha-fixed": 1.0}
+    shown = elastune("results", "out", "--profile").stdout
+    assert "Share of runs at least as good as tau, with 95 % bands" in shown
+    assert "1.00 [1.00, 1.00]" in shown
+
+
+def test_interquartile_means_are_told_on_request(elastune):
+    mean, middle = (
+        told(elastune("results", "out", "--group", "policy", "--measure", "cost_usd", "--json", *extra))["groups"][1]
+        for extra in ((), ("--iqm",))
+    )
+    assert middle["cost_usd"] != mean["cost_usd"]
+    assert middle["cost_usd_low"] <= middle["cost_usd"] <= middle["cost_usd_high"]
+
+
+def test_few_families_are_pointed_at(elastune):
+    two = {**SWEEP, "axes": {"policy": ["sha-fixed"], "workload.bundle": ["mnist5k-cnn", "digits-mlp"]}}
+    Path("two.yaml").write_text(yaml.safe_dump(two, sort_keys=False), encoding="utf-8")
+    told(elastune("sweep", "two.yaml", "-o", "two", "--jobs", 1, "--json"))
+    shown = elastune("results", "two", "--group", "policy").stdout
+    assert "intervals over families, their bundles and seeds; 2 families say little of others" in shown
+    assert "over seeds" in elastune("results", "two", "--group", "policy", "--over", "seeds").stdout
 
 
 CONDITIONS = [
@@ -178,6 +245,12 @@ def test_a_condition_that_is_none_is_refused_and_never_run(elastune, where, mess
         (("results", "nowhere"), "nowhere: holds no results; `elastune sweep FILE -o nowhere` makes some"),
         (("results", "out", "--measure", "regrets"), "there is no measure 'regrets'; did you mean 'regret'?"),
         (("results", "out", "--group", "polici"), "there is no column 'polici'; did you mean 'policy'?"),
+        (("results", "out", "--against", "sha-fxed"), "there is no policy 'sha-fxed'; did you mean 'sha-fixed'?"),
+        (("results", "out", "--profile", "--iqm"), "--against, --profile and --iqm are three different tables"),
+        (
+            ("results", "out", "--profile", "--measure", "regret,score"),
+            "--profile is of one measure, but --measure names 2",
+        ),
         (("results", "merge", "out", "-o", "out"), "out: is there already; merge into a new folder"),
         (("sweep", "sweep.yaml", "--set", "policy=seer"), "policy is swept: change its axis instead"),
         (("sweep", "sweep.yaml", "--set", "job.trails=3"), "unknown key job.trails; did you mean job.trials?"),
@@ -238,5 +311,5 @@ def test_pandas_reads_the_folder_directly(elastune, tmp_path):  # noqa: ARG001  
 
 
 def test_names_are_completed_after_commas():
-    assert cli_sweep.complete_column("policy,job.dead") == ["policy,job.deadline_s"]
-    assert cli_sweep.complete_measure("ledger_usd.id") == ["ledger_usd.idle_at_barriers", "ledger_usd.idle"]
+    assert cli_results.complete_column("policy,job.dead") == ["policy,job.deadline_s"]
+    assert cli_results.complete_measure("ledger_usd.id") == ["ledger_usd.idle_at_barriers", "ledger_usd.idle"]
