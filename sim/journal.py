@@ -101,14 +101,30 @@ def read_entries(path: Path) -> Iterator[Entry]:
     Raises:
         ReplayError: the header or an entry is malformed; names file and line.
     """
-    decode = msgspec.json.Decoder(Entry).decode
     with path.open("rb") as stream:
-        _decode_header(stream.readline(), path)
-        for number, line in enumerate(stream, start=2):
-            try:
-                yield decode(line)
-            except msgspec.DecodeError as error:
-                raise ReplayError(f"{path}, line {number}: not an entry of a journal: {error}") from error
+        yield from read_journal(stream, path)[1]
+
+
+def read_journal(stream: BinaryIO, path: Path) -> tuple[Header, Iterator[Entry]]:
+    """Header and entries of a journal from a stream, such as one that decompresses; the entries one at a time.
+
+    Args:
+        stream: at its start.
+        path: what messages call it.
+
+    Raises:
+        ReplayError: the header or, when it is reached, an entry is malformed; names file and line.
+    """
+    return _decode_header(stream.readline(), path), _decoded(stream, path)
+
+
+def _decoded(stream: BinaryIO, path: Path) -> Iterator[Entry]:
+    decode = msgspec.json.Decoder(Entry).decode
+    for number, line in enumerate(stream, start=2):
+        try:
+            yield decode(line)
+        except msgspec.DecodeError as error:
+            raise ReplayError(f"{path}, line {number}: not an entry of a journal: {error}") from error
 
 
 def _decode_header(line: bytes, path: Path) -> Header:

@@ -16,7 +16,7 @@ from experiments.figures.style import (
     looks_of,
     new_figure,
 )
-from experiments.figures.summary import View, median_band, robust_view
+from experiments.figures.summary import View, median_band, quartile_band, robust_view
 from experiments.figures.tables import (
     SECONDS,
     is_minimized,
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 FIGURE = "best_so_far"
 GRID_POINTS = 400
 
+BandKind = Literal["interval", "quartiles"]
+BANDS: Mapping[BandKind, str] = {"interval": "95 % bootstrap interval", "quartiles": "the middle half of the seeds"}
+
 FIRST_FALL = 0.2
 """Share of the time whose scores, the worst ones, do not stretch the axis: the end of a search is what is compared."""
 
@@ -60,9 +63,13 @@ class Band:
 
 
 def best_so_far(
-    trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"] = "at_s", *, score_label: str = "score"
+    trajectories: pd.DataFrame,
+    x: Literal["at_s", "spent_usd"] = "at_s",
+    *,
+    band: BandKind = "interval",
+    score_label: str = "score",
 ) -> Figure:
-    """Per policy the median best score across seeds with its 95 % bootstrap interval.
+    """Per policy the median best score across seeds with a band.
 
     A run that has no score yet, or never gets one, counts as worse than any other: the line starts once more than half
     of the seeds have a score, and its median is that of all seeds from there on. A run that ended holds its last score.
@@ -71,22 +78,29 @@ def best_so_far(
         trajectories: columns policy, seed, at_s, spent_usd, best_score, direction and, for their lines, deadline_s or
             budget_usd where there is one; one row per change.
         x: the column to plot over.
+        band: `interval`, the 95 % bootstrap interval of the median, or `quartiles`, where the middle half of the seeds is.
         score_label: what the score is, with its unit.
 
     Raises an InputError for a missing column.
     """
     figure = new_figure(SINGLE_IN, 2.9)
-    legend, caption = draw_best_so_far(figure.add_subplot(), trajectories, x, score_label)
+    legend, caption = draw_best_so_far(figure.add_subplot(), trajectories, x, score_label, band)
     legend_below(figure, legend, caption)
     return finished(figure)
 
 
 def draw_best_so_far(
-    axes: Axes, trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"], score_label: str
+    axes: Axes,
+    trajectories: pd.DataFrame,
+    x: Literal["at_s", "spent_usd"],
+    score_label: str,
+    band: BandKind = "interval",
 ) -> tuple[list[Line2D], str]:
     """Draw the figure on the axes; returns the legend's handles and what line and band are."""
     if x not in ("at_s", "spent_usd"):
         raise InputError(f"{FIGURE}: x is {x!r}, but must be at_s or spent_usd")
+    if band not in BANDS:
+        raise InputError(f"{FIGURE}: band is {band!r}, but must be one of {', '.join(BANDS)}")
     require_columns(trajectories, FIGURE, ("policy", "seed", x, "best_score", "direction"))
     minimized = is_minimized(trajectories, FIGURE)
     looks = looks_of(trajectories["policy"])
@@ -96,12 +110,13 @@ def draw_best_so_far(
     scale = SECONDS.get(unit, 1.0)
     View(view.low / scale, view.high / scale).on_x(axes)
     bands = {
-        policy: _band(trajectories[trajectories["policy"] == policy], x, grid, minimized=minimized) for policy in looks
+        policy: _band(trajectories[trajectories["policy"] == policy], x, grid, band, minimized=minimized)
+        for policy in looks
     }
     _draw_bands(axes, grid / scale, bands, looks, _score_view(list(bands.values()), minimized=minimized))
     dress(axes, f"{'time' if x == 'at_s' else 'spent'} ({unit})", score_axis_label(score_label, minimized=minimized))
     limit_lines(axes, "deadline" if x == "at_s" else "budget", [value / scale for value in limits], unit)
-    caption = f"median of {seeds_phrase([band.seeds for band in bands.values()])} with 95 % bootstrap interval"
+    caption = f"median of {seeds_phrase([one.seeds for one in bands.values()])} with {BANDS[band]}"
     return [handle(looks[policy], policy, has_marker=False) for policy in bands], caption
 
 
@@ -117,12 +132,13 @@ def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[
     return np.linspace(0.0, end, GRID_POINTS), View(0.0, 1.02 * end)
 
 
-def _band(runs: pd.DataFrame, x: str, grid: Array, *, minimized: bool) -> Band:
+def _band(runs: pd.DataFrame, x: str, grid: Array, band: BandKind, *, minimized: bool) -> Band:
     import numpy as np
 
     scores = resampled(runs, FIGURE, x, "best_score", grid)
     worst = np.inf if minimized else -np.inf
-    return Band(*median_band(np.where(np.isfinite(scores), scores, worst)), seeds=len(scores))
+    across = median_band if band == "interval" else quartile_band
+    return Band(*across(np.where(np.isfinite(scores), scores, worst)), seeds=len(scores))
 
 
 def _score_view(bands: Sequence[Band], *, minimized: bool) -> View:
