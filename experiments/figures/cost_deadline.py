@@ -140,7 +140,9 @@ def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, 
         crosses(axes, np.unique(axis.places(infeasible_runs(mine), offset)), look)
     if axis.is_log:
         axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    low, high = axes.get_ylim()
+    if low < high / 2:
+        axes.set_ylim(bottom=0)
     if not len(done_runs(rows)):
         note(axes, "no run was done")
 

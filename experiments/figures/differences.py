@@ -12,6 +12,7 @@ from experiments.figures.style import (
     RULE,
     SINGLE_IN,
     TICK_PT,
+    Look,
     dress,
     finished,
     legend_below,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 FIGURE = "paired_differences"
 COLUMNS = 3
+FAR = 2.0
+"""Intervals that reach beyond so many times what four fifths of them reach do not stretch the axis."""
 
 
 def paired_differences(
@@ -37,7 +40,8 @@ def paired_differences(
 ) -> Figure:
     """Per policy its mean paired difference to the reference with its interval, and how often it is better and equal as text.
 
-    One panel per `bundle_family` where there is such a column. A filled mark says that the interval leaves out 0.
+    One panel per `bundle_family` where there is such a column. A filled mark says that the interval leaves out 0. A mean far
+    beyond the others is an arrow on the edge with its number.
 
     Args:
         table: one row per policy (and family): policy, mean, low, high, better, ties, pairs, where the mean is of policy minus
@@ -63,7 +67,7 @@ def paired_differences(
             continue
         name = list(families)[place]
         _draw_panel(axes, families[name], policies)
-        dress(axes, f"{label}: policy - {reference}", "")
+        dress(axes, f"{label}: policy \N{MINUS SIGN} {reference}", "")
         axes.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=11)
         axes.grid(visible=False, axis="y")
         axes.set_yticks(range(len(policies)), policies, fontsize=TICK_PT)
@@ -96,6 +100,8 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None
     by_policy = dict(
         zip(rows["policy"], zip(*(numbers(rows, FIGURE, column) for column in columns), strict=True), strict=True)
     )
+    view = _view(rows)
+    axes.set_xlim(*view)
     for place, policy in enumerate(policies):
         mean, low, high, better, ties = by_policy.get(policy, (np.nan,) * 5)
         if not np.isfinite(mean):
@@ -103,6 +109,8 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None
             continue
         look = looks[policy]
         is_clear = low > 0 or high < 0
+        if not view[0] <= mean <= view[1]:
+            _at_edge(axes, place, mean, look, is_left=mean < view[0])
         axes.errorbar(
             mean, place, xerr=[[mean - low], [high - mean]], fmt=look.marker, color=look.color, markersize=4.2,
             markerfacecolor=look.color if is_clear else "white", markeredgewidth=0.9, elinewidth=1.1, label=policy,
@@ -112,6 +120,36 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None
         "better / equal", (1.03, 1.0), xycoords="axes fraction", xytext=(0, 2.5), textcoords="offset points",
         fontsize=NOTE_PT - 0.5, color=INK, va="bottom", ha="left",
     )  # fmt: skip
+
+
+def _view(rows: pd.DataFrame) -> tuple[float, float]:
+    """From the least to the largest end of the intervals and zero; those far beyond four fifths of the others do not count."""
+    import numpy as np
+
+    low, high = numbers(rows, FIGURE, "low"), numbers(rows, FIGURE, "high")
+    known = np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return -1.0, 1.0
+    low, high = low[known], high[known]
+    reach = np.maximum(np.abs(low), np.abs(high))
+    usual = FAR * float(np.quantile(reach, 0.8))
+    near = reach <= usual if usual > 0 else np.ones(len(reach), dtype=bool)
+    least, most = min(0.0, float(low[near].min())), max(0.0, float(high[near].max()))
+    pad = 0.06 * (most - least) or 1.0
+    return least - pad, most + pad
+
+
+def _at_edge(axes: Axes, place: int, mean: float, look: Look, *, is_left: bool) -> None:
+    """An arrow on the edge, with the number, for a mean beyond it."""
+    axes.plot(
+        0.0 if is_left else 1.0, place, "<" if is_left else ">", color=look.color, markersize=5, clip_on=False, zorder=5,
+        transform=axes.get_yaxis_transform(), label="_beyond",
+    )  # fmt: skip
+    number = axes.annotate(
+        f"{mean:+.2g}".replace("-", "\N{MINUS SIGN}"), (0.0 if is_left else 1.0, place), xycoords=axes.get_yaxis_transform(),
+        xytext=(5 if is_left else -5, 0), textcoords="offset points", ha="left" if is_left else "right", va="center",
+    )  # fmt: skip
+    number.set(fontsize=NOTE_PT - 0.5, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
 
 
 def _beside(axes: Axes, place: int, text: str) -> None:

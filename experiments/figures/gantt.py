@@ -40,12 +40,16 @@ LEASE_COLUMNS = ("instance", "gpus", "launched_s", "ready_s", "end_s")
 
 IDLE, STARTING, BEST = "#ECECEC", "#8C8C8C", "#D55E00"
 TRIALS = ("#56B4E9", "#E69F00", "#66C2A5", "#CC79A7", "#D9C84A", "#8DA0CB", "#D98A5B", "#B3B3B3", "#7FB77E", "#A6761D")
+SEEN = 0.001
+"""The share of the run from which on saving can be seen."""
 MOST_RUNGS = 7
 """More of them have a colour bar instead of samples."""
 LEAST_PT = 3.5
 """Smaller numbers are not written."""
 LANE_IN, HEIGHT_IN = (0.022, 0.12), 4.4
 """Least and most height of a GPU's row, and what all of them together shall take."""
+LEAST_HEIGHT_IN = 0.8
+"""Of all rows together, so that the axis can be labelled."""
 
 
 def gantt(
@@ -79,7 +83,7 @@ def gantt(
     slots = slots_of(leases, FIGURE)
     blocks = blocks_of(segments, slots)
     rows = max(slot.first + slot.gpus for slot in slots.values())
-    lane_in = min(max(HEIGHT_IN / rows, LANE_IN[0]), LANE_IN[1])
+    lane_in = max(min(max(HEIGHT_IN / rows, LANE_IN[0]), LANE_IN[1]), LEAST_HEIGHT_IN / rows)
     figure = new_figure(DOUBLE_IN, 0.95 + lane_in * rows)
     axes = figure.add_subplot()
     end_s = float(numbers(leases, FIGURE, "end_s").max())
@@ -133,7 +137,7 @@ def _draw_blocks(
     )  # fmt: skip
     starting = [block for block in blocks if block.launch_s > 0]
     _rectangles(
-        axes, spans(starting, start, lambda block: min(block.start_s + block.launch_s, block.end_s)),
+        axes, spans(starting, start, lambda block: block.trains_from_s),
         facecolor=STARTING, edgecolor="none", zorder=2.1, label="_starting",
     )  # fmt: skip
     saving = [block for block in blocks if block.checkpoint_s > 0]
@@ -187,13 +191,14 @@ def _write_trials(
     in_per_s = 6.2 / (axes.get_xlim()[1] * unit_s)
     for block in blocks:
         text = str(block.trial)
-        height_pt, width_pt = 72 * lane_in * block.gpus, 72 * in_per_s * (block.end_s - block.start_s)
+        from_s = block.trains_from_s
+        height_pt, width_pt = 72 * lane_in * block.gpus, 72 * in_per_s * (block.end_s - from_s)
         size_pt = min(TICK_PT, 0.85 * height_pt, 1.5 * width_pt / len(text))
         if size_pt < LEAST_PT:
             continue
         red, green, blue = to_rgb(paint(block))
         axes.text(
-            (block.start_s + block.end_s) / 2 / unit_s, block.first + block.gpus / 2, text, ha="center", va="center_baseline",
+            (from_s + block.end_s) / 2 / unit_s, block.first + block.gpus / 2, text, ha="center", va="center_baseline",
             fontsize=size_pt, color="white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK, zorder=3, clip_on=True,
         )  # fmt: skip
 
@@ -202,8 +207,8 @@ def _dress(axes: Axes, slots: dict[int, Slot], unit: str) -> None:
     """Ticks in the middle of each slot, a line below each, and the size of the machines on the axis."""
     distinct = sorted(set(slots.values()), key=lambda slot: slot.first)
     sizes = sorted({slot.gpus for slot in distinct})
-    told = " or ".join(f"{size} GPU{'s' if size > 1 else ''}" for size in sizes)
-    dress(axes, f"time ({unit})", f"machines of {told}")
+    told = " or ".join(str(size) for size in sizes) + (" GPU" if sizes == [1] else " GPUs")
+    dress(axes, f"time ({unit})", f"machines\n({told})")
     step = -(-len(distinct) // 16)
     middles = [slot.first + slot.gpus / 2 for slot in distinct]
     axes.set_yticks(middles[::step], [str(place + 1) for place in range(len(distinct))][::step], fontsize=TICK_PT)
@@ -243,7 +248,7 @@ def _samples(
         Patch(facecolor=IDLE, label="idle"),
         Patch(facecolor=STARTING, label="starting workers"),
     ]
-    if any(block.checkpoint_s > 0 for block in blocks):
+    if any(block.checkpoint_s > SEEN * max(block.end_s for block in blocks) for block in blocks):
         samples.append(Patch(facecolor=COLORS["checkpoint"], label="saving"))
     if any(block.is_lost for block in blocks):
         samples.append(

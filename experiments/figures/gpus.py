@@ -68,6 +68,14 @@ class Fleets:
         """How many seeds there are, as words."""
         return seeds_phrase([fleet.seeds for fleet in self.by_policy.values()])
 
+    @property
+    def top(self) -> float:
+        """A little above the most GPUs of any policy, its interval included."""
+        highest = [
+            float(line.max()) for fleet in self.by_policy.values() for line in (fleet.high, fleet.ready, fleet.held)
+        ]
+        return 1.05 * max(highest) or 1.0
+
 
 def gpus_over_time(trajectories: pd.DataFrame) -> Figure:
     """Per policy, the GPUs that are rented and ready (line) and those that trials hold (fill), as means over the seeds.
@@ -116,7 +124,7 @@ def draw_gpus_ready(axes: Axes, trajectories: pd.DataFrame) -> tuple[list[Line2D
             label=policy,
         )
     fleets.view.on_x(axes)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, fleets.top)
     dress(axes, f"time ({fleets.unit})", "GPUs ready")
     limit_lines(axes, "deadline", fleets.deadlines, fleets.unit)
     return [handle(looks[policy], policy, has_marker=False) for policy in looks], f"mean over {fleets.seeds}"
@@ -161,7 +169,7 @@ def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: Look) -> None:
     )
     axes.plot(at, fleet.ready, drawstyle="steps-post", color=look.color, linewidth=1.2, label=policy)
     fleets.view.on_x(axes, ticks=4)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, fleets.top)
     dress(axes, "", "")
     axes.set_title(policy, loc="left", fontsize=TICK_PT, color=INK, pad=3)
     for deadline in fleets.deadlines:

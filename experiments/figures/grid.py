@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from experiments.figures.grid_cells import FIGURE, Cells, Scale, Side, cells_of, is_less_better
-from experiments.figures.rows import label_of, policy_named, require_one_run_each
+from experiments.figures.rows import label_of, name_of, policy_named, require_one_run_each
 from experiments.figures.style import (
     DOUBLE_IN,
     INK,
@@ -86,14 +86,21 @@ def score_grid(
     for axes, policy in zip(grid.flat, policies, strict=False):
         mesh = _draw_cells(axes, cells[policy], scale, has_texts=cell_in >= LEAST_CELL_IN)
         axes.set_title(
-            policy if against is None else f"{policy} - {against}", loc="left", fontsize=TICK_PT, color=INK, pad=3
+            policy if against is None else f"{policy} \N{MINUS SIGN} {against}",
+            loc="left",
+            fontsize=TICK_PT,
+            color=INK,
+            pad=3,
         )
     _label_outer(list(grid.flat), columns, len(policies), sides)
-    bar = figure.colorbar(mesh, ax=list(grid.flat), fraction=0.05, pad=0.01, aspect=30, extend="both")
-    bar.set_label(_scale_label(results, value, against, label), fontsize=LABEL_PT, color=INK)
+    bar = figure.colorbar(mesh, ax=list(grid.flat), fraction=0.05, pad=0.01, aspect=30, extend=scale.beyond)
+    better = "lower is better" if is_less_better(results, value) else "higher is better"
+    bar.set_label(f"{label or name_of(value)[0]}\n({better})", fontsize=LABEL_PT, color=INK)
     bar.ax.tick_params(labelsize=TICK_PT, colors=INK, length=2.5, width=0.6)
     bar.outline.set_visible(False)
-    legend_below(figure, *_legend(list(cells.values()), against))
+    told = f"mean {label or label_of(value)}"
+    told = told if against is None else f"{told}: differences on the same seeds"
+    legend_below(figure, _legend(list(cells.values())), told)
     return finished(figure)
 
 
@@ -145,14 +152,8 @@ def _label_outer(panels: Sequence[Axes], columns: int, shown: int, sides: tuple[
         axes.tick_params(length=0, labelbottom=is_lowest)
 
 
-def _scale_label(results: pd.DataFrame, value: str, against: str | None, label: str | None) -> str:
-    name = label or label_of(value)
-    better = "lower is better" if is_less_better(results, value) else "higher is better"
-    return f"{name}\n({better})" if against is None else f"difference in {name}\n({better})"
-
-
-def _legend(cells: Sequence[Cells], against: str | None) -> tuple[list[Artist], str]:
-    """What hatches and frames mean, where there are such, and what a number is."""
+def _legend(cells: Sequence[Cells]) -> list[Artist]:
+    """What hatches and frames mean, where there are such."""
     from matplotlib.patches import Patch
 
     legend: list[Artist] = []
@@ -162,4 +163,4 @@ def _legend(cells: Sequence[Cells], against: str | None) -> tuple[list[Artist], 
         legend.append(
             Patch(facecolor=EMPTY, edgecolor="#9A9A9A", hatch=HATCH, linewidth=0, label="no plan within the limits")
         )
-    return legend, "means" if against is None else "mean differences on the same seeds"
+    return legend

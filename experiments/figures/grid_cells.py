@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.figures.rows import done_runs, infeasible_runs, label_of, name_of, paired
 from experiments.figures.tables import SECONDS, is_minimized, numbers, require_columns, time_unit
@@ -119,6 +119,7 @@ class Scale:
     colors: str
     decimals: int
     is_difference: bool
+    beyond: Literal["neither", "both", "min", "max"]
 
     @classmethod
     def of(cls, values: Array, *, is_difference: bool, is_less_better: bool) -> Scale:
@@ -133,14 +134,24 @@ class Scale:
         most = float(np.abs(known).max())
         decimals = int(np.clip(2 - math.floor(math.log10(most)), 0, 4)) if most > 0 else 1
         if is_difference:
-            reach = max(-low, high) or 1.0
-            return cls(-reach, reach, DIVERGING if not is_less_better else f"{DIVERGING}_r", decimals, is_difference)
-        high = high if high > low else low + (abs(low) or 1.0)
-        return cls(low, high, f"{SEQUENTIAL}_r" if is_less_better else SEQUENTIAL, decimals, is_difference)
+            high = max(-low, high) or 1.0
+            low = -high
+        elif high <= low:
+            high = low + (abs(low) or 1.0)
+        colors = (DIVERGING if is_difference else SEQUENTIAL) + ("_r" if is_less_better else "")
+        ends: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
+            (False, False): "neither",
+            (True, True): "both",
+            (True, False): "min",
+            (False, True): "max",
+        }
+        beyond = ends[bool(known.min() < low), bool(known.max() > high)]
+        return cls(low, high, colors, decimals, is_difference, beyond)
 
     def text(self, value: float) -> str:
         """The value as short as a cell allows: `.036`, `+1.2`."""
         told = f"{value:+.{self.decimals}f}" if self.is_difference else f"{value:.{self.decimals}f}"
         if self.is_difference and float(told) == 0:
             told = told[1:]
-        return told.replace("0.", ".", 1) if abs(float(told)) < 1 else told
+        told = told.replace("0.", ".", 1) if abs(float(told)) < 1 else told
+        return told.replace("-", "\N{MINUS SIGN}")

@@ -33,6 +33,11 @@ class Block:
     checkpoint_s: float
     is_lost: bool
 
+    @property
+    def trains_from_s(self) -> float:
+        """When its workers had started; its end where they never had. What was cut did not tell."""
+        return min(self.start_s + self.launch_s, self.end_s) if self.launch_s > 0 else self.start_s
+
 
 def slots_of(leases: pd.DataFrame, figure: str) -> dict[int, Slot]:
     """By machine its slot: the uppermost of its size that is free when it is launched, so that there are as few as can be."""

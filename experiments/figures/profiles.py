@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import SINGLE_IN, dress, finished, handle, legend_below, looks_of, new_figure
+from experiments.figures.style import (
+    DOUBLE_IN,
+    SINGLE_IN,
+    band_alpha,
+    dress,
+    finished,
+    handle,
+    legend_below,
+    line_widths,
+    looks_of,
+    new_figure,
+)
 from experiments.figures.tables import numbers, require_columns
 
 if TYPE_CHECKING:
@@ -12,13 +24,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE = "performance_profiles"
+MANY = 10
+"""More policies than this take the width of a page, because their legend does."""
 
 
 def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of median - best)") -> Figure:
     """Per policy the share of runs whose regret is at most tau, over tau, with its interval (Agarwal et al. 2021, section 4.2).
 
     A line that lies above another's everywhere is better at every level. The axis ends where all lines have all but a
-    fiftieth of their rise behind them.
+    fiftieth of their rise behind them, but at four times the median of these places, so that one bad policy does not hide
+    what the others do.
 
     Args:
         table: one row per policy and tau: policy, tau, share, low, high, with shares from 0 to 1; low and high NaN for no band.
@@ -27,20 +42,31 @@ def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of 
     Raises an InputError for a missing column.
     """
     require_columns(table, FIGURE, ("policy", "tau", "share", "low", "high"))
+    import numpy as np
+
     looks = looks_of(table["policy"])
-    figure = new_figure(SINGLE_IN, 2.9)
+    figure = new_figure(SINGLE_IN if len(looks) <= MANY else DOUBLE_IN, 2.9)
     axes = figure.add_subplot()
-    ends = []
+    ends, widths = [], line_widths(looks)
     for policy, look in looks.items():
         rows = table[table["policy"] == policy].sort_values("tau")
         tau, share, low, high = (numbers(rows, FIGURE, column) for column in ("tau", "share", "low", "high"))
-        axes.fill_between(tau, low, high, step="post", color=look.color, alpha=0.13, linewidth=0, label="_band")
+        axes.fill_between(
+            tau, low, high, step="post", color=look.color, alpha=band_alpha(len(looks)), linewidth=0, label="_band"
+        )
         axes.plot(
-            tau, share, drawstyle="steps-post", color=look.color, linestyle=look.dashes, linewidth=1.2, label=policy
+            tau,
+            share,
+            drawstyle="steps-post",
+            color=look.color,
+            linestyle=look.dashes,
+            linewidth=widths[policy],
+            label=policy,
         )
         ends.append(float(tau[share >= share[-1] - 0.02][0]))
     taus = numbers(table, FIGURE, "tau")
-    low_end, high_end = float(taus.min()), max(ends)
+    low_end = float(taus.min())
+    high_end = low_end + min(max(ends) - low_end, 4 * (float(np.median(ends)) - low_end) or math.inf)
     axes.set_xlim(low_end, max(high_end, low_end + 1e-9) + 0.03 * (high_end - low_end))
     axes.set_ylim(0, 1.02)
     dress(axes, f"tau: {label}", "share of runs with at most tau")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.figures.best import draw_best_so_far
+from experiments.figures.best import Progress, draw_progress, progress_samples, score_view
 from experiments.figures.style import DOUBLE_IN, finished, legend_below, new_figure, panel_letter
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ def score_over_time_and_cost(
     """
     figure = new_figure(DOUBLE_IN, 3.0)
     left, right = figure.subplots(1, 2, sharey=True)
-    legend, caption = draw_best_so_far(left, trajectories, "at_s", score_label, band)
-    draw_best_so_far(right, trajectories, "spent_usd", score_label, band)
-    right.set_ylabel("")
-    for axes, letter in ((left, "a"), (right, "b")):
+    over_time, over_money = Progress.of(trajectories, "at_s", band), Progress.of(trajectories, "spent_usd", band)
+    scores = score_view([over_time, over_money])
+    for axes, progress, letter in ((left, over_time, "a"), (right, over_money, "b")):
+        draw_progress(axes, progress, scores, score_label)
         panel_letter(axes, letter)
-    legend_below(figure, legend, caption)
+    right.set_ylabel("")
+    legend_below(figure, progress_samples(over_time), over_time.caption)
     return finished(figure)

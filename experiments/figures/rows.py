@@ -25,15 +25,15 @@ WHO = ("workload.bundle", "bundle_name", "seed")
 """What makes two runs of one setting comparable; as far as the table has the columns."""
 
 MEASURES = {
-    "regret": "regret (share of median - best)",
-    "regret_sampling": "regret of sampling (share of median - best)",
-    "regret_selection": "regret of selection (share of median - best)",
-    "regret_truncation": "regret of truncation (share of median - best)",
-    "gpu_utilisation": "share of GPU time in training",
-    "deadline_met": "share of runs within the deadline",
-    "budget_met": "share of runs within the budget",
+    "regret": ("regret", "share of median - best"),
+    "regret_sampling": ("regret of sampling", "share of median - best"),
+    "regret_selection": ("regret of selection", "share of median - best"),
+    "regret_truncation": ("regret of truncation", "share of median - best"),
+    "gpu_utilisation": ("GPU time in training", "share"),
+    "deadline_met": ("within the deadline", "share of runs"),
+    "budget_met": ("within the budget", "share of runs"),
 }
-"""Axis labels of measures whose unit is not in their name."""
+"""Name and unit of measures whose column does not say it."""
 
 _UNITS = {
     "_usd_per_gb_month": "USD per GB and month",
@@ -110,6 +110,8 @@ class Series:
 
 def name_of(column: str) -> tuple[str, str]:
     """A column's name in words and its unit, maybe empty: `cloud.billing.granularity_s` is ("billing granularity", "s")."""
+    if column in MEASURES:
+        return MEASURES[column]
     parts = column.split(".")
     named = [_without_unit(part) for part in (parts[1:] or parts)]
     unit = named[-1][1] or (_without_unit(parts[0])[1] if len(parts) == 2 else "")
@@ -125,7 +127,5 @@ def _without_unit(part: str) -> tuple[str, str]:
 
 def label_of(column: str) -> str:
     """What an axis says of a column: its name in words, and its unit in brackets."""
-    if column in MEASURES:
-        return MEASURES[column]
     name, unit = name_of(column)
     return f"{name} ({unit})" if unit else name

@@ -65,12 +65,13 @@ def sensitivity(
     require_columns(results, FIGURE, ("policy", "seed", value, *parameters))
     panels = {parameter: _rows_of(results, parameter, len(parameters)) for parameter in parameters}
     looks = looks_of(results["policy"])
-    columns = min(COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.8 + 1.9 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for place, (axes, (parameter, mine)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _draw_panel(axes, mine, parameter, value, looks)
+        _tick_settings(axes, Settings.of(mine[parameter]), figure.get_figwidth() / columns - 0.5)
         dress(axes, label_of(parameter), (label or label_of(value)) if place % columns == 0 else "")
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -141,11 +142,18 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, parameter: str, value: str, look
             if (without[parameter] == setting).any()
         ]
         crosses(axes, np.array(planless), look)
-    if settings.is_even:
-        axes.set_xticks(settings.at, settings.texts(), fontsize=TICK_PT)
-        axes.set_xlim(-0.5, len(settings.at) - 0.5)
     if not numbers(done_runs(rows), FIGURE, value).size:
         note(axes, "no run was done")
+
+
+def _tick_settings(axes: Axes, settings: Settings, width_in: float) -> None:
+    """Name settings that stand side by side, slanted where they have no room."""
+    if not settings.is_even:
+        return
+    is_crowded = sum(0.055 * len(text) + 0.12 for text in settings.texts()) > width_in
+    slanted: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_crowded else {}
+    axes.set_xticks(settings.at, settings.texts(), fontsize=TICK_PT, **slanted)
+    axes.set_xlim(-0.5, len(settings.at) - 0.5)
 
 
 def _legend(results: pd.DataFrame, looks: Mapping[str, Look]) -> list[Artist]:

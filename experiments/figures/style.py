@@ -10,7 +10,7 @@ from itertools import cycle, product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -22,6 +22,9 @@ SINGLE_IN, DOUBLE_IN = 3.4, 7.0
 
 LABEL_PT, TICK_PT, NOTE_PT = 7.5, 6.5, 6.5
 """Font sizes, as printed."""
+
+ROW_IN, USUAL_ROWS = 0.125, 4
+"""The height of a row of a legend, and how many a figure has room for."""
 
 INK, RULE = "#333333", "#8A8A8A"
 
@@ -102,6 +105,18 @@ def dress(axes: Axes, x_label: str, y_label: str) -> None:
     axes.spines[["left", "bottom"]].set(linewidth=0.6, color=INK)
 
 
+def line_widths(looks: Mapping[str, Look]) -> dict[str, float]:
+    """The width of each policy's line: the first solid one is wide, so that it shows beside equal ones drawn upon it."""
+    solid = [name for name, look in looks.items() if look.dashes == SOLID]
+    wide = solid[0] if len(looks) > 1 and solid else None
+    return {name: 2.2 if name == wide else 1.2 for name in looks}
+
+
+def band_alpha(bands: int) -> float:
+    """How strong each of so many bands may be, that lie on one another."""
+    return 0.15 * min(1.0, 6 / max(bands, 1))
+
+
 def panel_letter(axes: Axes, letter: str) -> None:
     """Write the letter of a panel above its upper left corner."""
     axes.set_title(letter, loc="left", fontsize=LABEL_PT, fontweight="bold", color=INK, pad=4)
@@ -153,11 +168,16 @@ def _columns(labels: Sequence[str], width_in: float) -> int:
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], caption: str) -> None:
-    """Put one legend under the axes, in as many columns as fit, with what marks and bands mean as its title."""
+    """Put one legend under the axes, in as many columns as fit, with what marks and bands mean as its title.
+
+    A long one makes the figure higher, so that its axes keep their size.
+    """
+    columns = _columns([str(artist.get_label()) for artist in handles], figure.get_figwidth())
+    figure.set_figheight(figure.get_figheight() + ROW_IN * max(-(-len(handles) // columns) - USUAL_ROWS, 0))
     legend = figure.legend(
         handles=list(handles),
         loc="outside lower center",
-        ncols=_columns([str(artist.get_label()) for artist in handles], figure.get_figwidth()),
+        ncols=columns,
         fontsize=NOTE_PT,
         title=caption,
         title_fontsize=NOTE_PT,
