@@ -16,10 +16,8 @@ from experiments.figures.rows import (
 )
 from experiments.figures.series import crosses, draw_series, note, offsets
 from experiments.figures.style import (
-    DOUBLE_IN,
     INK,
     RULE,
-    SINGLE_IN,
     TICK_PT,
     Look,
     dress,
@@ -28,6 +26,7 @@ from experiments.figures.style import (
     legend_below,
     looks_of,
     new_figure,
+    width_of,
 )
 from experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
 
@@ -66,6 +65,19 @@ class Axis:
         unit = time_unit(float(deadlines_s[-1]))
         return cls(deadlines_s / SECONDS[unit], unit, bool(deadlines_s[-1] > 8 * deadlines_s[0] > 0))
 
+    def show_on(self, axes: Axes) -> None:
+        """Scale and ticks: on a logarithmic axis, and for a single deadline, the deadlines themselves."""
+        from matplotlib.ticker import NullLocator
+
+        if self.is_log:
+            axes.set_xscale("log")
+        elif len(self.deadlines) == 1:
+            axes.set_xlim(self.deadlines[0] - 1, self.deadlines[0] + 1)
+        if self.is_log or len(self.deadlines) == 1:
+            shown = self.deadlines[:: -(-len(self.deadlines) // 7)]
+            axes.set_xticks(shown, [f"{at:.3g}" for at in shown])
+            axes.xaxis.set_minor_locator(NullLocator())
+
     def places(self, rows: pd.DataFrame, offset: float) -> Array:
         """Where the rows' deadlines are, moved sideways."""
         import numpy as np
@@ -100,7 +112,7 @@ def cost_over_deadline(
     axis, looks = Axis.of(results), looks_of(results["policy"])
     columns = min(COLUMNS, len(panels))
     blocks = math.ceil(len(panels) / columns)
-    figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.9 + 2.9 * blocks)
+    figure = new_figure(width_of(columns, len(looks)), 0.9 + 2.9 * blocks)
     grid = figure.subplots(
         2 * blocks, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[1.6, 1.0] * blocks
     )
@@ -138,12 +150,11 @@ def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, 
         missed = np.array([not part["deadline_met"].astype(bool).all() for part in groups], dtype=bool)
         draw_series(axes, series, look, policy, missed)
         crosses(axes, np.unique(axis.places(infeasible_runs(mine), offset)), look)
-    if axis.is_log:
-        axes.set_xscale("log")
+    axis.show_on(axes)
     low, high = axes.get_ylim()
-    if low < high / 2:
+    if low < high / 3:
         axes.set_ylim(bottom=0)
-    if not len(done_runs(rows)):
+    if not np.isfinite(numbers(done_runs(rows), FIGURE, "cost_usd")).any():
         note(axes, "no run was done")
 
 

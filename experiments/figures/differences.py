@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from experiments.figures.rows import LEAST_PAIRS
 from experiments.figures.style import (
     DOUBLE_IN,
     INK,
@@ -40,8 +41,8 @@ def paired_differences(
 ) -> Figure:
     """Per policy its mean paired difference to the reference with its interval, and how often it is better and equal as text.
 
-    One panel per `bundle_family` where there is such a column. A filled mark says that the interval leaves out 0. A mean far
-    beyond the others is an arrow on the edge with its number.
+    One panel per `bundle_family` where there is such a column. A filled mark says that the interval of at least 6 pairs
+    leaves out 0. A mean far beyond the others is an arrow on the edge with its number.
 
     Args:
         table: one row per policy (and family): policy, mean, low, high, better, ties, pairs, where the mean is of policy minus
@@ -96,19 +97,19 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None
 
     looks = looks_of(policies)
     axes.axvline(0.0, color=RULE, linewidth=0.9, zorder=1.5, label="_zero")
-    columns = ("mean", "low", "high", "better", "ties")
+    columns = ("mean", "low", "high", "better", "ties", "pairs")
     by_policy = dict(
         zip(rows["policy"], zip(*(numbers(rows, FIGURE, column) for column in columns), strict=True), strict=True)
     )
     view = _view(rows)
     axes.set_xlim(*view)
     for place, policy in enumerate(policies):
-        mean, low, high, better, ties = by_policy.get(policy, (np.nan,) * 5)
+        mean, low, high, better, ties, pairs = by_policy.get(policy, (np.nan,) * 6)
         if not np.isfinite(mean):
             _beside(axes, place, "no pairs")
             continue
         look = looks[policy]
-        is_clear = low > 0 or high < 0
+        is_clear = pairs >= LEAST_PAIRS and (low > 0 or high < 0)
         if not view[0] <= mean <= view[1]:
             _at_edge(axes, place, mean, look, is_left=mean < view[0])
         axes.errorbar(
@@ -117,7 +118,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None
         )  # fmt: skip
         _beside(axes, place, f"{better:.0%} / {ties:.0%}".replace("%", " %"))
     axes.annotate(
-        "better / equal", (1.03, 1.0), xycoords="axes fraction", xytext=(0, 2.5), textcoords="offset points",
+        "better / equal", (1.05, 1.0), xycoords="axes fraction", xytext=(0, 2.5), textcoords="offset points",
         fontsize=NOTE_PT - 0.5, color=INK, va="bottom", ha="left",
     )  # fmt: skip
 
@@ -155,7 +156,7 @@ def _at_edge(axes: Axes, place: int, mean: float, look: Look, *, is_left: bool) 
 def _beside(axes: Axes, place: int, text: str) -> None:
     axes.annotate(
         text,
-        (1.03, place),
+        (1.05, place),
         xycoords=("axes fraction", "data"),
         fontsize=NOTE_PT - 0.5,
         color=INK,

@@ -46,7 +46,7 @@ MOST_RUNGS = 7
 """More of them have a colour bar instead of samples."""
 LEAST_PT = 3.5
 """Smaller numbers are not written."""
-LANE_IN, HEIGHT_IN = (0.022, 0.12), 4.4
+LANE_IN, HEIGHT_IN = (0.012, 0.12), 4.4
 """Least and most height of a GPU's row, and what all of them together shall take."""
 LEAST_HEIGHT_IN = 0.8
 """Of all rows together, so that the axis can be labelled."""

@@ -18,6 +18,7 @@ from experiments.figures.style import (
     legend_below,
     looks_of,
     new_figure,
+    panel_name,
 )
 from experiments.figures.tables import require_columns
 
@@ -48,8 +49,8 @@ def score_grid(
     """Per policy a heat map of the mean, or of the paired difference to one policy, over a grid of deadline and budget.
 
     A cell is hatched where the policy (or the one it is compared with) found no plan on some seed, with the mean over the other
-    seeds where there are such, and empty where nothing was run. A difference has a frame where its 95 % bootstrap interval over
-    the seeds leaves out zero; that is not corrected for the number of cells.
+    seeds where there are such, and empty where nothing was run or has a value. A difference has a frame where its 95 %
+    bootstrap interval over at least 6 seeds leaves out zero; that is not corrected for the number of cells.
 
     Args:
         results: rows of sweeps: policy, seed, the columns of `value`, `x`, `y`; direction where the value is a score; status,
@@ -85,17 +86,14 @@ def score_grid(
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, policy in zip(grid.flat, policies, strict=False):
         mesh = _draw_cells(axes, cells[policy], scale, has_texts=cell_in >= LEAST_CELL_IN)
-        axes.set_title(
-            policy if against is None else f"{policy} \N{MINUS SIGN} {against}",
-            loc="left",
-            fontsize=TICK_PT,
-            color=INK,
-            pad=3,
-        )
+        name = policy if against is None else f"{policy} \N{MINUS SIGN} {against}"
+        panel_name(axes, name, 0.97 * cell_in * len(sides[0].settings))
     _label_outer(list(grid.flat), columns, len(policies), sides)
     bar = figure.colorbar(mesh, ax=list(grid.flat), fraction=0.05, pad=0.01, aspect=30, extend=scale.beyond)
     better = "lower is better" if is_less_better(results, value) else "higher is better"
-    bar.set_label(f"{label or name_of(value)[0]}\n({better})", fontsize=LABEL_PT, color=INK)
+    name = label or name_of(value)[0]
+    name = name if against is None else f"difference in {name}"
+    bar.set_label(f"{name}\n({better})", fontsize=LABEL_PT, color=INK)
     bar.ax.tick_params(labelsize=TICK_PT, colors=INK, length=2.5, width=0.6)
     bar.outline.set_visible(False)
     told = f"mean {label or label_of(value)}"
@@ -107,6 +105,7 @@ def score_grid(
 def _draw_cells(axes: Axes, cells: Cells, scale: Scale, *, has_texts: bool) -> QuadMesh:
     import numpy as np
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     axes.set_facecolor(EMPTY)
     mesh = axes.pcolormesh(
@@ -123,9 +122,10 @@ def _draw_cells(axes: Axes, cells: Cells, scale: Scale, *, has_texts: bool) -> Q
         if cells.is_clear[row, column]:
             axes.add_patch(
                 Rectangle(
-                    (column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor=INK, linewidth=1.1, label="_clear"
+                    (column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor=INK, linewidth=1.0, label="_clear",
+                    path_effects=[withStroke(linewidth=2.4, foreground="white")],
                 )
-            )
+            )  # fmt: skip
         if has_texts and np.isfinite(value):
             red, green, blue, _ = mesh.cmap(mesh.norm(value))
             is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.figures.rows import done_runs, infeasible_runs, label_of, name_of, paired
+from experiments.figures.rows import LEAST_PAIRS, done_runs, infeasible_runs, label_of, name_of, paired
 from experiments.figures.tables import SECONDS, is_minimized, numbers, require_columns, time_unit
 from experiments.metrics import paired_difference
 
@@ -60,7 +60,7 @@ class Cells:
 
     Attributes:
         value: means, or mean differences; NaN where there are none.
-        is_clear: whether the interval of a difference leaves out zero; all false for means.
+        is_clear: whether the interval of a difference of enough pairs leaves out zero; all false for means.
         is_infeasible: whether some run found no plan.
     """
 
@@ -91,7 +91,8 @@ def cells_of(results: pd.DataFrame, policy: str, against: str | None, value: str
             pairs = paired(done_runs(mine[cell]), done_runs(theirs[cell]), FIGURE, value, ())
             difference = paired_difference(pairs[0].tolist(), pairs[1].tolist())
             cells.value[place] = difference.mean
-            cells.is_clear[place] = difference.low > 0 or difference.high < 0
+            is_enough = difference.pairs >= LEAST_PAIRS
+            cells.is_clear[place] = is_enough and (difference.low > 0 or difference.high < 0)
     return cells
 
 

@@ -6,8 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from experiments.figures.style import (
-    DOUBLE_IN,
-    SINGLE_IN,
     band_alpha,
     dress,
     finished,
@@ -16,6 +14,7 @@ from experiments.figures.style import (
     line_widths,
     looks_of,
     new_figure,
+    width_of,
 )
 from experiments.figures.tables import numbers, require_columns
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE = "performance_profiles"
-MANY = 10
-"""More policies than this take the width of a page, because their legend does."""
 
 
 def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of median - best)") -> Figure:
@@ -45,7 +42,7 @@ def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of 
     import numpy as np
 
     looks = looks_of(table["policy"])
-    figure = new_figure(SINGLE_IN if len(looks) <= MANY else DOUBLE_IN, 2.9)
+    figure = new_figure(width_of(1, len(looks)), 2.9)
     axes = figure.add_subplot()
     ends, widths = [], line_widths(looks)
     for policy, look in looks.items():
@@ -67,7 +64,9 @@ def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of 
     taus = numbers(table, FIGURE, "tau")
     low_end = float(taus.min())
     high_end = low_end + min(max(ends) - low_end, 4 * (float(np.median(ends)) - low_end) or math.inf)
-    axes.set_xlim(low_end, max(high_end, low_end + 1e-9) + 0.03 * (high_end - low_end))
+    if high_end <= low_end:  # all runs have the same regret
+        high_end = max(float(taus.max()), low_end + 1.0)
+    axes.set_xlim(low_end, high_end + 0.03 * (high_end - low_end))
     axes.set_ylim(0, 1.02)
     dress(axes, f"tau: {label}", "share of runs with at most tau")
     legend_below(

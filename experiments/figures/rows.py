@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 WHO = ("workload.bundle", "bundle_name", "seed")
 """What makes two runs of one setting comparable; as far as the table has the columns."""
 
+LEAST_PAIRS = 6
+"""Of fewer pairs no interval is said to leave out zero: five of one sign are not rare enough (2 / 2**5 > 5 %)."""
+
 MEASURES = {
     "regret": ("regret", "share of median - best"),
     "regret_sampling": ("regret of sampling", "share of median - best"),

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.figures.rows import Series, done_runs, infeasible_runs, label_of, require_one_run_each
 from experiments.figures.series import crosses, draw_series, note, offsets
 from experiments.figures.style import (
-    DOUBLE_IN,
     INK,
-    SINGLE_IN,
     TICK_PT,
     dress,
     finished,
@@ -19,6 +17,7 @@ from experiments.figures.style import (
     legend_below,
     looks_of,
     new_figure,
+    width_of,
 )
 from experiments.figures.tables import numbers, require_columns
 from sim.model.errors import InputError
@@ -67,7 +66,7 @@ def sensitivity(
     looks = looks_of(results["policy"])
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.8 + 1.9 * rows)
+    figure = new_figure(width_of(columns, len(looks)), 0.8 + 1.9 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for place, (axes, (parameter, mine)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _draw_panel(axes, mine, parameter, value, looks)
@@ -99,7 +98,7 @@ class Settings:
             values = sorted(column.dropna().unique().tolist())
         if all(isinstance(value, int | float) for value in values):
             at = np.array(values, dtype=float)
-            if len(at) < 2 or np.diff(at).min() >= LEAST_GAP * (at[-1] - at[0]):
+            if len(at) > 1 and np.diff(at).min() >= LEAST_GAP * (at[-1] - at[0]):
                 return cls(values, at, is_even=False)
         return cls(values, np.arange(len(values), dtype=float), is_even=True)
 
@@ -142,8 +141,8 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, parameter: str, value: str, look
             if (without[parameter] == setting).any()
         ]
         crosses(axes, np.array(planless), look)
-    if not numbers(done_runs(rows), FIGURE, value).size:
-        note(axes, "no run was done")
+    if not np.isfinite(numbers(done_runs(rows), FIGURE, value)).any():
+        note(axes, "no run has a value")
 
 
 def _tick_settings(axes: Axes, settings: Settings, width_in: float) -> None:
@@ -152,6 +151,10 @@ def _tick_settings(axes: Axes, settings: Settings, width_in: float) -> None:
         return
     is_crowded = sum(0.055 * len(text) + 0.12 for text in settings.texts()) > width_in
     slanted: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_crowded else {}
+    if is_crowded:  # long names would take the height from the axes
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.set_figheight(figure.get_figheight() + 0.025 * max(len(text) for text in settings.texts()))
     axes.set_xticks(settings.at, settings.texts(), fontsize=TICK_PT, **slanted)
     axes.set_xlim(-0.5, len(settings.at) - 0.5)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SPREAD = 0.5
 """The share of the least gap between two settings that the marks of all policies may take."""
-NEAR = 0.015
+NEAR = 0.02
 """By which share of the axis neighbouring marks are moved apart."""
 
 

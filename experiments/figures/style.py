@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import cycle, product
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ LABEL_PT, TICK_PT, NOTE_PT = 7.5, 6.5, 6.5
 
 ROW_IN, USUAL_ROWS = 0.125, 4
 """The height of a row of a legend, and how many a figure has room for."""
+MANY = 10
+"""More policies than this take the width of a page, because their legend does."""
 
 INK, RULE = "#333333", "#8A8A8A"
 
@@ -86,6 +89,11 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), dpi=150, facecolor="white", layout=layout)
 
 
+def width_of(panels: int, policies: int) -> float:
+    """The width of a figure with so many panels side by side, and policies in its legend."""
+    return SINGLE_IN if panels == 1 and policies <= MANY else DOUBLE_IN
+
+
 def finished(figure: Figure) -> Figure:
     """The figure with its layout frozen: constrained layout moves a little at every draw, and bytes would differ."""
     figure.draw_without_rendering()
@@ -103,6 +111,12 @@ def dress(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(linewidth=0.6, color=INK)
+
+
+def panel_name(axes: Axes, name: str, width_in: float) -> None:
+    """Write what a panel shows above its upper left corner, so small that it does not reach into the next one."""
+    size_pt = min(TICK_PT, 72 * width_in / (0.56 * max(len(name), 1)))
+    axes.set_title(name, loc="left", fontsize=size_pt, color=INK, pad=3)
 
 
 def line_widths(looks: Mapping[str, Look]) -> dict[str, float]:
@@ -172,14 +186,15 @@ def legend_below(figure: Figure, handles: Sequence[Artist], caption: str) -> Non
 
     A long one makes the figure higher, so that its axes keep their size.
     """
-    columns = _columns([str(artist.get_label()) for artist in handles], figure.get_figwidth())
+    width_in = figure.get_figwidth()
+    columns = _columns([str(artist.get_label()) for artist in handles], width_in)
     figure.set_figheight(figure.get_figheight() + ROW_IN * max(-(-len(handles) // columns) - USUAL_ROWS, 0))
     legend = figure.legend(
         handles=list(handles),
         loc="outside lower center",
         ncols=columns,
         fontsize=NOTE_PT,
-        title=caption,
+        title="\n".join(line for told in caption.split("\n") for line in wrap(told, int(width_in / 0.046))),
         title_fontsize=NOTE_PT,
         frameon=False,
         handlelength=2.4,
