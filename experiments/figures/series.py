@@ -33,7 +33,7 @@ def offsets(settings: Array, policies: int, *, is_log: bool = False) -> Array:
     if policies < 2:
         return np.zeros(policies)
     gap = float(np.diff(at).min()) if len(at) > 1 else 1.0
-    reach = float(at[-1] - at[0]) or 1.0
+    reach = float(at[-1] - at[0]) or SPREAD / NEAR
     step = min(NEAR * reach, SPREAD * gap / (policies - 1))
     moved: Array = step * (np.arange(policies, dtype=np.float64) - (policies - 1) / 2)
     return moved
