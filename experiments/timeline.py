@@ -1,23 +1,22 @@
 """Journals as tables to draw: one run's machines and segments over time, and the trajectories of a sweep's runs.
 
-Imports sim.journal, sim.model, the run spec and the store; pandas and pyarrow inside the functions that need them.
+Imports sim.model, the run spec, what reads journals, and the store; pandas inside the functions that need it.
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.journals import entries_of, header_of
 from experiments.running import World
 from experiments.spec import RunSpec
 from experiments.store import Store
 from experiments.trajectory import Recording, trajectory_table
-from sim.journal import read_journal
 from sim.model.actions import FinishRun
 from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment
-from sim.model.errors import InputError, ReplayError
+from sim.model.errors import InputError
 from sim.model.events import InstanceGone, InstanceLaunched, InstanceReady, InstanceRefused, SegmentEnded
 
 if TYPE_CHECKING:
@@ -25,31 +24,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from sim.journal import Entry, Header
+    from sim.journal import Entry
     from sim.model.events import Event
     from sim.model.ids import InstanceId, SegmentId
     from sim.model.prices import PriceBook
-
-
-def journal_of(path: str | Path) -> tuple[Header, list[Entry]]:
-    """Header and entries of a journal, as a run writes it or compressed (`.zst`) as a sweep does.
-
-    Raises:
-        InputError: the file cannot be read, or is no journal; names the line.
-    """
-    import pyarrow as pa
-
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".zst":
-            content = pa.input_stream(pa.py_buffer(content), compression="zstd").read()
-        header, entries = read_journal(io.BytesIO(content), path)
-        return header, list(entries)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ReplayError as error:
-        raise InputError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -79,17 +57,18 @@ class Timeline:
 
 
 def timeline_of(path: str | Path) -> Timeline:
-    """The timeline of a journal.
+    """The timeline of a journal, as a run writes it or compressed as a sweep keeps it.
 
     Raises:
         InputError: the file is not a journal, or it ends before its run did.
+        ReplayError: an entry is malformed.
     """
     import pandas as pd
 
-    header, entries = journal_of(path)
-    spec = RunSpec.of(**header.spec)
+    path = Path(path)
+    spec = RunSpec.of(**header_of(path).spec)
     walk = _Walk(spec.price_book())
-    for entry in entries:
+    for entry in entries_of(path):
         walk.take(entry)
     if walk.finished is None:
         raise InputError(f"{path}: the journal ends before its run did: its leases have no end")
@@ -258,6 +237,7 @@ def trajectories_of(folder: str | Path, results: pd.DataFrame, *, keep: Sequence
 
     Raises:
         InputError: a run that is done has no journal, or its journal does not fit the bundle.
+        ReplayError: an entry is malformed.
     """
     import pandas as pd
 
@@ -275,9 +255,9 @@ def trajectories_of(folder: str | Path, results: pd.DataFrame, *, keep: Sequence
 
 
 def _recording(path: Path) -> Recording:
-    header, entries = journal_of(path)
+    header = header_of(path)
     world = World.of(RunSpec.of(**header.spec))
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
-    return Recording(entries, world.truth.scores, world.price_book, world.job.direction)
+    return Recording(list(entries_of(path)), world.truth.scores, world.price_book, world.job.direction)

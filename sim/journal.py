@@ -85,46 +85,42 @@ class MemorySink:
         self.entries.append(entry)
 
 
-def read_header(path: Path) -> Header:
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def read_header(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -> Header:
     """The header of a journal.
+
+    Args:
+        path: the journal.
+        open_journal: opens it, where it is not plain lines of JSON.
 
     Raises:
         ReplayError: the file does not start with a header of this format.
     """
-    with path.open("rb") as stream:
+    with open_journal(path) as stream:
         return _decode_header(stream.readline(), path)
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
+def read_entries(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -> Iterator[Entry]:
     """The entries of a journal, one at a time.
+
+    Args:
+        path: the journal.
+        open_journal: see `read_header`.
 
     Raises:
         ReplayError: the header or an entry is malformed; names file and line.
     """
-    with path.open("rb") as stream:
-        yield from read_journal(stream, path)[1]
-
-
-def read_journal(stream: BinaryIO, path: Path) -> tuple[Header, Iterator[Entry]]:
-    """Header and entries of a journal from a stream, such as one that decompresses; the entries one at a time.
-
-    Args:
-        stream: at its start.
-        path: what messages call it.
-
-    Raises:
-        ReplayError: the header or, when it is reached, an entry is malformed; names file and line.
-    """
-    return _decode_header(stream.readline(), path), _decoded(stream, path)
-
-
-def _decoded(stream: BinaryIO, path: Path) -> Iterator[Entry]:
     decode = msgspec.json.Decoder(Entry).decode
-    for number, line in enumerate(stream, start=2):
-        try:
-            yield decode(line)
-        except msgspec.DecodeError as error:
-            raise ReplayError(f"{path}, line {number}: not an entry of a journal: {error}") from error
+    with open_journal(path) as stream:
+        _decode_header(stream.readline(), path)
+        for number, line in enumerate(stream, start=2):
+            try:
+                yield decode(line)
+            except msgspec.DecodeError as error:
+                raise ReplayError(f"{path}, line {number}: not an entry of a journal: {error}") from error
 
 
 def _decode_header(line: bytes, path: Path) -> Header:

@@ -17,6 +17,7 @@ from experiments.figures.style import (
     width_of,
 )
 from experiments.figures.tables import numbers, require_columns
+from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,11 +37,13 @@ def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of 
         table: one row per policy and tau: policy, tau, share, low, high, with shares from 0 to 1; low and high NaN for no band.
         label: what tau is.
 
-    Raises an InputError for a missing column.
+    Raises an InputError for a missing column, or two rows of one policy and tau.
     """
-    require_columns(table, FIGURE, ("policy", "tau", "share", "low", "high"))
     import numpy as np
 
+    require_columns(table, FIGURE, ("policy", "tau", "share", "low", "high"))
+    if table.duplicated(["policy", "tau"]).any():
+        raise InputError(f"{FIGURE}: some policy has two rows for one tau: draw one group of the table")
     looks = looks_of(table["policy"])
     figure = new_figure(width_of(1, len(looks)), 2.9)
     axes = figure.add_subplot()

@@ -297,8 +297,11 @@ def test_performance_profiles_are_steps_with_bands():
     assert axes.get_xlim() == pytest.approx((0.0, 0.309))
     assert axes.get_ylim() == (0, 1.02)
     assert legend_texts(figure) == ["seer", "sha-fixed"]
-    many = pd.concat([profile_table().assign(policy=f"mine-{number}") for number in range(0, 24, 2)])
-    assert performance_profiles(many.drop_duplicates(["policy", "tau"])).get_figwidth() == 7.0
+    seer = profile_table().head(4)
+    many = pd.concat([seer.assign(policy=f"mine-{number}") for number in range(12)])
+    assert performance_profiles(many).get_figwidth() == 7.0
+    with pytest.raises(InputError, match="some policy has two rows for one tau: draw one group of the table"):
+        performance_profiles(pd.concat([seer, seer]))
 
 
 def test_a_profile_with_a_long_tail_does_not_hide_the_others():

@@ -16,11 +16,11 @@ from experiments.figures.lanes import Slot, blocks_of, slots_of
 from experiments.running import World
 from experiments.store import Store, read_results
 from experiments.sweep import plan, run_sweep
-from experiments.timeline import journal_of, timeline_of, trajectories_of
+from experiments.timeline import timeline_of, trajectories_of
 from sim.journal import Entry, JournalWriter
 from sim.model.actions import FinishRun
 from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment
-from sim.model.errors import InputError
+from sim.model.errors import InputError, ReplayError
 from sim.model.events import (
     GoneCause,
     InstanceGone,
@@ -135,12 +135,8 @@ def test_a_journal_without_an_end_is_refused(tmp_path, by_hand):
     with pytest.raises(InputError, match=r"absent\.jsonl: cannot be read: No such file"):
         timeline_of(tmp_path / "absent.jsonl")
     path.write_bytes(by_hand.read_bytes() + b"{}\n")
-    with pytest.raises(InputError, match="line 16: not an entry of a journal"):
+    with pytest.raises(ReplayError, match="line 16: not an entry of a journal"):
         timeline_of(path)
-    torn = tmp_path / "torn.jsonl.zst"
-    torn.write_bytes(b"not compressed")
-    with pytest.raises(InputError, match=r"torn\.jsonl\.zst: cannot be read"):
-        timeline_of(torn)
 
 
 def test_no_gpu_is_held_twice_and_no_gang_without_its_machine(tmp_path):
@@ -177,7 +173,7 @@ def test_a_sweeps_journals_give_the_trajectories_of_its_runs(tmp_path):
         assert set(mine["direction"]) == {"maximize"}
     assert best_so_far(table[table["deadline_s"] == 900]).axes[0].get_xlabel() == "time (min)"
     path = next(iter(sorted(Store(tmp_path).journals.glob("*.zst"))))
-    assert journal_of(path)[0].digest == path.name.removesuffix(".jsonl.zst")
+    assert timeline_of(path).policy in ("sha-fixed", "asha-fixed")  # as it is, compressed
     path.unlink()
     with pytest.raises(InputError, match=r"is not there; `elastune sweep FILE -o .* --journals` keeps journals"):
         trajectories_of(tmp_path, results)
