@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from experiments.figures.style import (
-    SINGLE_IN,
     Look,
     band_alpha,
     dress,
@@ -17,6 +16,7 @@ from experiments.figures.style import (
     line_widths,
     looks_of,
     new_figure,
+    width_of,
 )
 from experiments.figures.summary import View, median_band, quartile_band, robust_view
 from experiments.figures.tables import (
@@ -85,9 +85,10 @@ def best_so_far(
 
     Raises an InputError for a missing column.
     """
-    figure = new_figure(SINGLE_IN, 2.9)
-    legend, caption = draw_best_so_far(figure.add_subplot(), trajectories, x, score_label, band)
-    legend_below(figure, legend, caption)
+    progress = Progress.of(trajectories, x, band)
+    figure = new_figure(width_of(1, len(progress.bands)), 2.9)
+    draw_progress(figure.add_subplot(), progress, score_view([progress]), score_label)
+    legend_below(figure, progress_samples(progress), progress.caption)
     return finished(figure)
 
 
@@ -146,10 +147,9 @@ def draw_best_so_far(
     trajectories: pd.DataFrame,
     x: Literal["at_s", "spent_usd"],
     score_label: str,
-    band: BandKind = "interval",
 ) -> tuple[list[Line2D], str]:
     """Draw the figure on the axes; returns the legend's handles and what line and band are."""
-    progress = Progress.of(trajectories, x, band)
+    progress = Progress.of(trajectories, x, "interval")
     draw_progress(axes, progress, score_view([progress]), score_label)
     return progress_samples(progress), progress.caption
 

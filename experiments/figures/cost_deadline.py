@@ -20,6 +20,7 @@ from experiments.figures.style import (
     RULE,
     TICK_PT,
     Look,
+    balanced,
     dress,
     finished,
     handle,
@@ -110,7 +111,7 @@ def cost_over_deadline(
     require_one_run_each(results, FIGURE, keys)
     panels = _panels(results, panel)
     axis, looks = Axis.of(results), looks_of(results["policy"])
-    columns = min(COLUMNS, len(panels))
+    columns = balanced(len(panels), COLUMNS)
     blocks = math.ceil(len(panels) / columns)
     figure = new_figure(width_of(columns, len(looks)), 0.9 + 2.9 * blocks)
     grid = figure.subplots(

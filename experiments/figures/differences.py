@@ -14,6 +14,7 @@ from experiments.figures.style import (
     SINGLE_IN,
     TICK_PT,
     Look,
+    balanced,
     dress,
     finished,
     legend_below,
@@ -58,7 +59,7 @@ def paired_differences(
     require_columns(others, FIGURE, ())
     families = _families(others)
     policies = list(looks_of(others["policy"]))
-    columns = min(COLUMNS, len(families))
+    columns = balanced(len(families), COLUMNS)
     rows = math.ceil(len(families) / columns)
     figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, (0.75 + 0.17 * len(policies)) * rows + 0.3)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)

@@ -13,6 +13,7 @@ from experiments.figures.style import (
     LIMIT_DASHES,
     TICK_PT,
     Look,
+    balanced,
     dress,
     finished,
     handle,
@@ -91,7 +92,7 @@ def gpus_over_time(trajectories: pd.DataFrame) -> Figure:
     """
     fleets = fleets_of(trajectories)
     looks = looks_of(fleets.by_policy)
-    columns = min(COLUMNS, len(looks))
+    columns = balanced(len(looks), COLUMNS)
     rows = math.ceil(len(looks) / columns)
     figure = new_figure(DOUBLE_IN, 0.75 + 1.15 * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)

@@ -15,6 +15,7 @@ from experiments.figures.style import (
     SOLID,
     TICK_PT,
     Look,
+    balanced,
     dress,
     finished,
     handle,
@@ -62,7 +63,7 @@ def greedy_gap(table: pd.DataFrame) -> Figure:
     require_columns(table, FIGURE, ("family", "comparison", "gap"))
     looks = _looks(table)
     families = {str(name): rows for name, rows in table.groupby("family", sort=True)}
-    columns = min(COLUMNS, len(families))
+    columns = balanced(len(families), COLUMNS)
     rows = math.ceil(len(families) / columns)
     figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.75 + 1.8 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)

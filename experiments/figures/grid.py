@@ -13,6 +13,7 @@ from experiments.figures.style import (
     LABEL_PT,
     SINGLE_IN,
     TICK_PT,
+    balanced,
     dress,
     finished,
     legend_below,
@@ -77,7 +78,7 @@ def score_grid(
         is_difference=against is not None,
         is_less_better=is_less_better(results, value),
     )
-    columns = min(COLUMNS, len(policies))
+    columns = balanced(len(policies), COLUMNS)
     rows = math.ceil(len(policies) / columns)
     width_in = SINGLE_IN if columns == 1 else DOUBLE_IN
     cell_in = (width_in - 1.1) / columns / len(sides[0].settings)

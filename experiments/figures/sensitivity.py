@@ -11,6 +11,7 @@ from experiments.figures.series import crosses, draw_series, note, offsets
 from experiments.figures.style import (
     INK,
     TICK_PT,
+    balanced,
     dress,
     finished,
     handle,
@@ -64,7 +65,7 @@ def sensitivity(
     require_columns(results, FIGURE, ("policy", "seed", value, *parameters))
     panels = {parameter: _rows_of(results, parameter, len(parameters)) for parameter in parameters}
     looks = looks_of(results["policy"])
-    columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
+    columns = balanced(len(panels), COLUMNS)
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(width_of(columns, len(looks)), 0.8 + 1.9 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)

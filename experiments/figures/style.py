@@ -89,6 +89,11 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), dpi=150, facecolor="white", layout=layout)
 
 
+def balanced(panels: int, most: int) -> int:
+    """How many panels stand side by side, at most so many, so that rows are as equal as can be."""
+    return -(-panels // -(-panels // most))
+
+
 def width_of(panels: int, policies: int) -> float:
     """The width of a figure with so many panels side by side, and policies in its legend."""
     return SINGLE_IN if panels == 1 and policies <= MANY else DOUBLE_IN

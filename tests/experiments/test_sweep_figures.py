@@ -18,6 +18,7 @@ from experiments.figures import (
 from experiments.figures.grid_cells import Scale
 from experiments.figures.rows import Series, label_of
 from experiments.figures.series import offsets
+from experiments.figures.style import balanced
 from experiments.ledger import PARTS
 from sim.model.errors import InputError
 
@@ -141,8 +142,9 @@ def test_without_the_panels_column_there_is_one_panel_of_a_single_width():
     figure = cost_over_deadline(runs(scalings=("linear",)).drop(columns="workload.scaling"))
     assert figure.get_figwidth() == 3.4
     assert len(figure.axes) == 2
-    assert len(cost_over_deadline(runs(scalings=[f"scaling-{number}" for number in range(5)])).axes) == 16
-    assert len(shown(cost_over_deadline(runs(scalings=[f"scaling-{number}" for number in range(5)])))) == 10
+    five = cost_over_deadline(runs(scalings=[f"scaling-{number}" for number in range(5)]))
+    assert (len(five.axes), len(shown(five))) == (12, 10)
+    assert [balanced(panels, 4) for panels in (1, 2, 3, 4, 5, 6, 7, 9, 23)] == [1, 2, 3, 4, 3, 3, 4, 3, 4]
 
 
 def test_runs_that_would_be_pooled_unseen_are_refused():
