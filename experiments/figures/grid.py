@@ -90,17 +90,20 @@ def score_grid(
         name = policy if against is None else f"{policy} \N{MINUS SIGN} {against}"
         panel_name(axes, name, 0.97 * cell_in * len(sides[0].settings))
     _label_outer(list(grid.flat), columns, len(policies), sides)
-    bar = figure.colorbar(mesh, ax=list(grid.flat), fraction=0.05, pad=0.01, aspect=30, extend=scale.beyond)
-    better = "lower is better" if is_less_better(results, value) else "higher is better"
     name = label or name_of(value)[0]
-    name = name if against is None else f"difference in {name}"
-    bar.set_label(f"{name}\n({better})", fontsize=LABEL_PT, color=INK)
-    bar.ax.tick_params(labelsize=TICK_PT, colors=INK, length=2.5, width=0.6)
-    bar.outline.set_visible(False)
+    better = "lower is better" if is_less_better(results, value) else "higher is better"
+    _scale_bar(figure, mesh, scale, f"{name if against is None else f'difference in {name}'}\n({better})")
     told = f"mean {label or label_of(value)}"
     told = told if against is None else f"{told}: differences on the same seeds"
     legend_below(figure, _legend(list(cells.values())), told)
     return finished(figure)
+
+
+def _scale_bar(figure: Figure, mesh: QuadMesh, scale: Scale, label: str) -> None:
+    bar = figure.colorbar(mesh, ax=figure.axes, fraction=0.05, pad=0.01, aspect=30, extend=scale.beyond)
+    bar.set_label(label, fontsize=LABEL_PT, color=INK)
+    bar.ax.tick_params(labelsize=TICK_PT, colors=INK, length=2.5, width=0.6)
+    bar.outline.set_visible(False)
 
 
 def _draw_cells(axes: Axes, cells: Cells, scale: Scale, *, has_texts: bool) -> QuadMesh:
