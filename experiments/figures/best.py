@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from experiments.figures.style import (
-    SINGLE_IN,
     Look,
+    band_alpha,
     dress,
     finished,
     handle,
     legend_below,
     limit_lines,
+    line_widths,
     looks_of,
     new_figure,
+    width_of,
 )
-from experiments.figures.summary import View, median_band, robust_view
+from experiments.figures.summary import View, median_band, quartile_band, robust_view
 from experiments.figures.tables import (
     SECONDS,
     is_minimized,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 FIGURE = "best_so_far"
 GRID_POINTS = 400
 
+BandKind = Literal["interval", "quartiles"]
+BANDS: Mapping[BandKind, str] = {"interval": "95 % bootstrap interval", "quartiles": "the middle half of the seeds"}
+
 FIRST_FALL = 0.2
 """Share of the time whose scores, the worst ones, do not stretch the axis: the end of a search is what is compared."""
 
@@ -60,9 +65,13 @@ class Band:
 
 
 def best_so_far(
-    trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"] = "at_s", *, score_label: str = "score"
+    trajectories: pd.DataFrame,
+    x: Literal["at_s", "spent_usd"] = "at_s",
+    *,
+    band: BandKind = "interval",
+    score_label: str = "score",
 ) -> Figure:
-    """Per policy the median best score across seeds with its 95 % bootstrap interval.
+    """Per policy the median best score across seeds with a band.
 
     A run that has no score yet, or never gets one, counts as worse than any other: the line starts once more than half
     of the seeds have a score, and its median is that of all seeds from there on. A run that ended holds its last score.
@@ -71,38 +80,92 @@ def best_so_far(
         trajectories: columns policy, seed, at_s, spent_usd, best_score, direction and, for their lines, deadline_s or
             budget_usd where there is one; one row per change.
         x: the column to plot over.
+        band: `interval`, the 95 % bootstrap interval of the median, or `quartiles`, where the middle half of the seeds is.
         score_label: what the score is, with its unit.
 
     Raises an InputError for a missing column.
     """
-    figure = new_figure(SINGLE_IN, 2.9)
-    legend, caption = draw_best_so_far(figure.add_subplot(), trajectories, x, score_label)
-    legend_below(figure, legend, caption)
+    progress = Progress.of(trajectories, x, band)
+    figure = new_figure(width_of(1, len(progress.bands)), 2.9)
+    draw_progress(figure.add_subplot(), progress, score_view([progress]), score_label)
+    legend_below(figure, progress_samples(progress), progress.caption)
     return finished(figure)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """The bands of all policies on a common grid.
+
+    Attributes:
+        x: what they are over, at_s or spent_usd.
+        grid: in `unit`.
+        unit: of the grid, its view and its limits.
+        view: what of the grid is shown.
+        limits: deadlines or budgets.
+        bands: by policy.
+        kind: what the bands are.
+        minimized: whether lower scores are better.
+    """
+
+    x: Literal["at_s", "spent_usd"]
+    grid: Array
+    unit: str
+    view: View
+    limits: Sequence[float]
+    bands: Mapping[str, Band]
+    kind: BandKind
+    minimized: bool
+
+    @classmethod
+    def of(cls, trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"], kind: BandKind) -> Progress:
+        """Of a table of trajectories; see `best_so_far`."""
+        if x not in ("at_s", "spent_usd"):
+            raise InputError(f"{FIGURE}: x is {x!r}, but must be at_s or spent_usd")
+        if kind not in BANDS:
+            raise InputError(f"{FIGURE}: band is {kind!r}, but must be one of {', '.join(BANDS)}")
+        require_columns(trajectories, FIGURE, ("policy", "seed", x, "best_score", "direction"))
+        minimized = is_minimized(trajectories, FIGURE)
+        limits = limits_of(trajectories, FIGURE, "deadline_s" if x == "at_s" else "budget_usd")
+        grid, view = _grid(trajectories, x, limits)
+        unit = time_unit(view.high) if x == "at_s" else "USD"
+        scale = SECONDS.get(unit, 1.0)
+        bands = {
+            policy: _band(trajectories[trajectories["policy"] == policy], x, grid, kind, minimized=minimized)
+            for policy in looks_of(trajectories["policy"])
+        }
+        shown = View(view.low / scale, view.high / scale)
+        return cls(x, grid / scale, unit, shown, [limit / scale for limit in limits], bands, kind, minimized)
+
+    @property
+    def caption(self) -> str:
+        """What line and band are."""
+        return f"median of {seeds_phrase([band.seeds for band in self.bands.values()])} with {BANDS[self.kind]}"
+
+
 def draw_best_so_far(
-    axes: Axes, trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"], score_label: str
+    axes: Axes,
+    trajectories: pd.DataFrame,
+    x: Literal["at_s", "spent_usd"],
+    score_label: str,
 ) -> tuple[list[Line2D], str]:
     """Draw the figure on the axes; returns the legend's handles and what line and band are."""
-    if x not in ("at_s", "spent_usd"):
-        raise InputError(f"{FIGURE}: x is {x!r}, but must be at_s or spent_usd")
-    require_columns(trajectories, FIGURE, ("policy", "seed", x, "best_score", "direction"))
-    minimized = is_minimized(trajectories, FIGURE)
-    looks = looks_of(trajectories["policy"])
-    limits = limits_of(trajectories, FIGURE, "deadline_s" if x == "at_s" else "budget_usd")
-    grid, view = _grid(trajectories, x, limits)
-    unit = time_unit(view.high) if x == "at_s" else "USD"
-    scale = SECONDS.get(unit, 1.0)
-    View(view.low / scale, view.high / scale).on_x(axes)
-    bands = {
-        policy: _band(trajectories[trajectories["policy"] == policy], x, grid, minimized=minimized) for policy in looks
-    }
-    _draw_bands(axes, grid / scale, bands, looks, _score_view(list(bands.values()), minimized=minimized))
-    dress(axes, f"{'time' if x == 'at_s' else 'spent'} ({unit})", score_axis_label(score_label, minimized=minimized))
-    limit_lines(axes, "deadline" if x == "at_s" else "budget", [value / scale for value in limits], unit)
-    caption = f"median of {seeds_phrase([band.seeds for band in bands.values()])} with 95 % bootstrap interval"
-    return [handle(looks[policy], policy, has_marker=False) for policy in bands], caption
+    progress = Progress.of(trajectories, x, "interval")
+    draw_progress(axes, progress, score_view([progress]), score_label)
+    return progress_samples(progress), progress.caption
+
+
+def draw_progress(axes: Axes, progress: Progress, scores: View, score_label: str) -> None:
+    """Draw the bands on the axes, which show these scores."""
+    progress.view.on_x(axes)
+    _draw_bands(axes, progress.grid, progress.bands, looks_of(progress.bands), scores)
+    name, limit = ("time", "deadline") if progress.x == "at_s" else ("spent", "budget")
+    dress(axes, f"{name} ({progress.unit})", score_axis_label(score_label, minimized=progress.minimized))
+    limit_lines(axes, limit, progress.limits, progress.unit)
+
+
+def progress_samples(progress: Progress) -> list[Line2D]:
+    """The legend's handles."""
+    return [handle(look, policy, has_marker=False) for policy, look in looks_of(progress.bands).items()]
 
 
 def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[Array, View]:
@@ -117,18 +180,21 @@ def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[
     return np.linspace(0.0, end, GRID_POINTS), View(0.0, 1.02 * end)
 
 
-def _band(runs: pd.DataFrame, x: str, grid: Array, *, minimized: bool) -> Band:
+def _band(runs: pd.DataFrame, x: str, grid: Array, band: BandKind, *, minimized: bool) -> Band:
     import numpy as np
 
     scores = resampled(runs, FIGURE, x, "best_score", grid)
     worst = np.inf if minimized else -np.inf
-    return Band(*median_band(np.where(np.isfinite(scores), scores, worst)), seeds=len(scores))
+    across = median_band if band == "interval" else quartile_band
+    return Band(*across(np.where(np.isfinite(scores), scores, worst)), seeds=len(scores))
 
 
-def _score_view(bands: Sequence[Band], *, minimized: bool) -> View:
-    """The medians without their first falls, and the bands as far as they add half as much."""
+def score_view(drawn: Sequence[Progress]) -> View:
+    """Of all that is drawn, the medians without their first falls, and the bands as far as they add half as much."""
     import numpy as np
 
+    minimized = drawn[0].minimized
+    bands = [band for progress in drawn for band in progress.bands.values()]
     medians = [band.median[np.isfinite(band.median)] for band in bands]
     medians = [median for median in medians if len(median)]
     if not medians:
@@ -153,13 +219,28 @@ def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[
     import numpy as np
 
     view.on_y(axes)
+    widths = line_widths(looks)
     for policy, band in bands.items():
         look, started = looks[policy], np.isfinite(band.median)
         low, high = view.pinned(band.low), view.pinned(band.high)
         axes.fill_between(
-            x, low, high, where=started.tolist(), step="post", color=look.color, alpha=0.15, linewidth=0, label="_band"
+            x,
+            low,
+            high,
+            where=started.tolist(),
+            step="post",
+            color=look.color,
+            alpha=band_alpha(len(bands)),
+            linewidth=0,
+            label="_band",
         )
         median = np.where(started, band.median, np.nan)
         axes.plot(
-            x, median, drawstyle="steps-post", color=look.color, linestyle=look.dashes, linewidth=1.3, label=policy
+            x,
+            median,
+            drawstyle="steps-post",
+            color=look.color,
+            linestyle=look.dashes,
+            linewidth=widths[policy],
+            label=policy,
         )

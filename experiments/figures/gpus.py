@@ -13,6 +13,7 @@ from experiments.figures.style import (
     LIMIT_DASHES,
     TICK_PT,
     Look,
+    balanced,
     dress,
     finished,
     handle,
@@ -68,6 +69,14 @@ class Fleets:
         """How many seeds there are, as words."""
         return seeds_phrase([fleet.seeds for fleet in self.by_policy.values()])
 
+    @property
+    def top(self) -> float:
+        """A little above the most GPUs of any policy, its interval included."""
+        highest = [
+            float(line.max()) for fleet in self.by_policy.values() for line in (fleet.high, fleet.ready, fleet.held)
+        ]
+        return 1.05 * max(highest) or 1.0
+
 
 def gpus_over_time(trajectories: pd.DataFrame) -> Figure:
     """Per policy, the GPUs that are rented and ready (line) and those that trials hold (fill), as means over the seeds.
@@ -83,7 +92,7 @@ def gpus_over_time(trajectories: pd.DataFrame) -> Figure:
     """
     fleets = fleets_of(trajectories)
     looks = looks_of(fleets.by_policy)
-    columns = min(COLUMNS, len(looks))
+    columns = balanced(len(looks), COLUMNS)
     rows = math.ceil(len(looks) / columns)
     figure = new_figure(DOUBLE_IN, 0.75 + 1.15 * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -116,7 +125,7 @@ def draw_gpus_ready(axes: Axes, trajectories: pd.DataFrame) -> tuple[list[Line2D
             label=policy,
         )
     fleets.view.on_x(axes)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, fleets.top)
     dress(axes, f"time ({fleets.unit})", "GPUs ready")
     limit_lines(axes, "deadline", fleets.deadlines, fleets.unit)
     return [handle(looks[policy], policy, has_marker=False) for policy in looks], f"mean over {fleets.seeds}"
@@ -161,7 +170,7 @@ def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: Look) -> None:
     )
     axes.plot(at, fleet.ready, drawstyle="steps-post", color=look.color, linewidth=1.2, label=policy)
     fleets.view.on_x(axes, ticks=4)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, fleets.top)
     dress(axes, "", "")
     axes.set_title(policy, loc="left", fontsize=TICK_PT, color=INK, pad=3)
     for deadline in fleets.deadlines:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from experiments.figures.rows import done_runs
 from experiments.figures.style import (
     DOUBLE_IN,
     INK,
@@ -18,6 +20,7 @@ from experiments.figures.style import (
     panel_letter,
 )
 from experiments.figures.tables import limits_of, numbers, require_columns
+from experiments.metrics import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,11 +52,14 @@ def ledger(table: pd.DataFrame) -> Figure:
     """Dollars (a) and GPU-hours (b) of each policy by part, means over its runs.
 
     Args:
-        table: one row per policy and part: policy, part, usd, gpu_hours; budget_usd where there is one. Parts that are zero
-            everywhere are left out.
+        table: one row per policy and part: policy, part, usd, gpu_hours; budget_usd where there is one. Or rows of sweeps:
+            policy, ledger_usd.*, ledger_gpu_s.*; status, job.budget_usd where there are such. The sums then have 95 % bootstrap
+            intervals over the runs that are done. Parts that are zero everywhere are left out.
 
     Raises an InputError for a missing column.
     """
+    if "part" not in table and any(str(column).startswith("ledger_usd.") for column in table):
+        table = _by_part(table)
     require_columns(table, FIGURE, ("policy", "part", "usd", "gpu_hours"))
     policies = list(looks_of(table["policy"]))
     figure = new_figure(DOUBLE_IN, 1.35 + 0.22 * len(policies))
@@ -64,8 +70,29 @@ def ledger(table: pd.DataFrame) -> Figure:
     limit_lines(left, "budget", limits_of(table, FIGURE, "budget_usd"), "USD")
     for axes, letter in ((left, "a"), (right, "b")):
         panel_letter(axes, letter)
-    legend_below(figure, _samples(shown), "means over the runs; the number is the sum of the parts")
+    told = "means over the runs; the number is the sum of the parts"
+    legend_below(figure, _samples(shown), f"{told}, with its 95 % bootstrap interval" if "run" in table else told)
     return finished(figure)
+
+
+def _by_part(results: pd.DataFrame) -> pd.DataFrame:
+    """Rows of sweeps as one row per run and part, `run` being its number."""
+    import pandas as pd
+
+    require_columns(
+        results, FIGURE, ("policy", *(f"ledger_{unit}.{part}" for part in COLORS for unit in ("usd", "gpu_s")))
+    )
+    done = done_runs(results)
+    budgets_usd = numbers(done, FIGURE, "job.budget_usd") if "job.budget_usd" in done else math.nan
+    parts = []
+    for part in COLORS:
+        usd, gpu_hours = (
+            numbers(done, FIGURE, f"ledger_usd.{part}"),
+            numbers(done, FIGURE, f"ledger_gpu_s.{part}") / 3600,
+        )
+        mine = {"policy": done["policy"].to_numpy(), "run": range(len(done)), "part": part}
+        parts.append(pd.DataFrame({**mine, "usd": usd, "gpu_hours": gpu_hours, "budget_usd": budgets_usd}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _has_any(table: pd.DataFrame, part: str) -> bool:
@@ -85,9 +112,10 @@ def _draw(
             places, widths, left=ends, height=0.72, color=COLORS[part], edgecolor="white", linewidth=0.3, label=part
         )
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
-    for place, end in zip(places, ends, strict=True):
+    tops = _draw_intervals(axes, table, policies, column) if "run" in table else ends
+    for place, end, top in zip(places, ends, tops, strict=True):
         number = axes.annotate(
-            f"{end:#.3g}".removesuffix("."), (end, place), xytext=(2.5, 0), textcoords="offset points", va="center"
+            f"{end:#.3g}".removesuffix("."), (top, place), xytext=(2.5, 0), textcoords="offset points", va="center"
         )
         # On white, so that it can be read across the line of a limit.
         number.set(fontsize=NOTE_PT, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
@@ -95,7 +123,27 @@ def _draw(
     axes.grid(visible=False, axis="y")
     axes.set_yticks(places, policies, fontsize=TICK_PT)
     axes.set_ylim(len(policies) - 0.5, -0.5)
-    axes.set_xlim(min(0.0, *ends), 1.12 * max(*ends, 1e-9))
+    axes.set_xlim(min(0.0, *ends), 1.12 * max(*tops, 1e-9))
+
+
+def _draw_intervals(axes: Axes, table: pd.DataFrame, policies: Sequence[str], column: str) -> list[float]:
+    """The interval of each policy's sum; returns their upper ends."""
+    tops = []
+    for place, policy in enumerate(policies):
+        sums = table[table["policy"] == policy].groupby("run")[column].sum()
+        found = mean_interval(sums.tolist())
+        axes.errorbar(
+            found.value,
+            place,
+            xerr=[[found.value - found.low], [found.high - found.value]],
+            fmt="none",
+            ecolor=INK,
+            elinewidth=0.9,
+            capsize=1.5,
+            label="_interval",
+        )
+        tops.append(found.high)
+    return tops
 
 
 def _samples(parts: Sequence[str]) -> list[Artist]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import cycle, product
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -22,6 +23,11 @@ SINGLE_IN, DOUBLE_IN = 3.4, 7.0
 
 LABEL_PT, TICK_PT, NOTE_PT = 7.5, 6.5, 6.5
 """Font sizes, as printed."""
+
+ROW_IN, USUAL_ROWS = 0.125, 4
+"""The height of a row of a legend, and how many a figure has room for."""
+MANY = 10
+"""More policies than this take the width of a page, because their legend does."""
 
 INK, RULE = "#333333", "#8A8A8A"
 
@@ -83,6 +89,16 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), dpi=150, facecolor="white", layout=layout)
 
 
+def balanced(panels: int, most: int) -> int:
+    """How many panels stand side by side, at most so many, so that rows are as equal as can be."""
+    return -(-panels // -(-panels // most))
+
+
+def width_of(panels: int, policies: int) -> float:
+    """The width of a figure with so many panels side by side, and policies in its legend."""
+    return SINGLE_IN if panels == 1 and policies <= MANY else DOUBLE_IN
+
+
 def finished(figure: Figure) -> Figure:
     """The figure with its layout frozen: constrained layout moves a little at every draw, and bytes would differ."""
     figure.draw_without_rendering()
@@ -100,6 +116,24 @@ def dress(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(linewidth=0.6, color=INK)
+
+
+def panel_name(axes: Axes, name: str, width_in: float) -> None:
+    """Write what a panel shows above its upper left corner, so small that it does not reach into the next one."""
+    size_pt = min(TICK_PT, 72 * width_in / (0.56 * max(len(name), 1)))
+    axes.set_title(name, loc="left", fontsize=size_pt, color=INK, pad=3)
+
+
+def line_widths(looks: Mapping[str, Look]) -> dict[str, float]:
+    """The width of each policy's line: the first solid one is wide, so that it shows beside equal ones drawn upon it."""
+    solid = [name for name, look in looks.items() if look.dashes == SOLID]
+    wide = solid[0] if len(looks) > 1 and solid else None
+    return {name: 2.2 if name == wide else 1.2 for name in looks}
+
+
+def band_alpha(bands: int) -> float:
+    """How strong each of so many bands may be, that lie on one another."""
+    return 0.15 * min(1.0, 6 / max(bands, 1))
 
 
 def panel_letter(axes: Axes, letter: str) -> None:
@@ -153,13 +187,19 @@ def _columns(labels: Sequence[str], width_in: float) -> int:
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], caption: str) -> None:
-    """Put one legend under the axes, in as many columns as fit, with what marks and bands mean as its title."""
+    """Put one legend under the axes, in as many columns as fit, with what marks and bands mean as its title.
+
+    A long one makes the figure higher, so that its axes keep their size.
+    """
+    width_in = figure.get_figwidth()
+    columns = _columns([str(artist.get_label()) for artist in handles], width_in)
+    figure.set_figheight(figure.get_figheight() + ROW_IN * max(-(-len(handles) // columns) - USUAL_ROWS, 0))
     legend = figure.legend(
         handles=list(handles),
         loc="outside lower center",
-        ncols=_columns([str(artist.get_label()) for artist in handles], figure.get_figwidth()),
+        ncols=columns,
         fontsize=NOTE_PT,
-        title=caption,
+        title="\n".join(line for told in caption.split("\n") for line in wrap(told, int(width_in / 0.046))),
         title_fontsize=NOTE_PT,
         frameon=False,
         handlelength=2.4,

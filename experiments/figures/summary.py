@@ -64,6 +64,19 @@ def median_band(values: Array) -> tuple[Array, Array, Array]:
     return _midpoint(ordered[(seeds - 1) // 2], ordered[seeds // 2]), low, high
 
 
+def quartile_band(values: Array) -> tuple[Array, Array, Array]:
+    """The median over the rows of a (seeds, grid) array, and the rows that hold its middle half, each (grid,).
+
+    The quartiles are values of rows, none in between, so that infinities are fine.
+    """
+    import numpy as np
+
+    seeds = len(values)
+    ordered = np.sort(values, axis=0)
+    edge = (seeds - 1) // 4
+    return _midpoint(ordered[(seeds - 1) // 2], ordered[seeds // 2]), ordered[edge], ordered[seeds - 1 - edge]
+
+
 def _midpoint(low: Array, high: Array) -> Array:
     return low / 2 + high / 2
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def require_columns(table: pd.DataFrame, figure: str, columns: Sequence[str]) -> None:
+def require_columns(table: pd.DataFrame, figure: str, columns: Sequence[str], *, may_be_empty: bool = False) -> None:
     """Raise an InputError that names the figure and the columns it misses, or says that the table is empty."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise InputError(f"{figure}: no column {', '.join(missing)} in the table, which has {', '.join(table.columns)}")
-    if table.empty:
+    if table.empty and not may_be_empty:
         raise InputError(f"{figure}: the table has no rows")
 
 

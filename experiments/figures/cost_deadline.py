@@ -1,0 +1,194 @@
+"""Figure: what policies really paid, by how soon the job was to end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.figures.rows import (
+    Series,
+    done_runs,
+    infeasible_runs,
+    paired,
+    policy_named,
+    require_one_run_each,
+)
+from experiments.figures.series import crosses, draw_series, note, offsets
+from experiments.figures.style import (
+    INK,
+    RULE,
+    TICK_PT,
+    Look,
+    balanced,
+    dress,
+    finished,
+    handle,
+    legend_below,
+    looks_of,
+    new_figure,
+    width_of,
+)
+from experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+FIGURE = "cost_over_deadline"
+DEADLINE = "job.deadline_s"
+COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The deadlines of the whole figure, in the unit that reads best."""
+
+    deadlines: Array
+    unit: str
+    is_log: bool
+
+    @classmethod
+    def of(cls, results: pd.DataFrame) -> Axis:
+        """Of all rows with a deadline; logarithmic where they span a factor of 8."""
+        import numpy as np
+
+        deadlines_s = np.unique(numbers(results, FIGURE, DEADLINE))
+        deadlines_s = deadlines_s[np.isfinite(deadlines_s)]
+        unit = time_unit(float(deadlines_s[-1]))
+        return cls(deadlines_s / SECONDS[unit], unit, bool(deadlines_s[-1] > 8 * deadlines_s[0] > 0))
+
+    def show_on(self, axes: Axes) -> None:
+        """Scale and ticks: on a logarithmic axis, and for a single deadline, the deadlines themselves."""
+        from matplotlib.ticker import NullLocator
+
+        if self.is_log:
+            axes.set_xscale("log")
+        elif len(self.deadlines) == 1:
+            axes.set_xlim(self.deadlines[0] - 1, self.deadlines[0] + 1)
+        if self.is_log or len(self.deadlines) == 1:
+            shown = self.deadlines[:: -(-len(self.deadlines) // 7)]
+            axes.set_xticks(shown, [f"{at:.3g}" for at in shown])
+            axes.xaxis.set_minor_locator(NullLocator())
+
+    def places(self, rows: pd.DataFrame, offset: float) -> Array:
+        """Where the rows' deadlines are, moved sideways."""
+        import numpy as np
+
+        at = numbers(rows, FIGURE, DEADLINE) / SECONDS[self.unit]
+        moved: Array = at * math.exp(offset) if self.is_log else at + offset
+        return np.asarray(moved)
+
+
+def cost_over_deadline(
+    results: pd.DataFrame, *, reference: str = "sha-fixed", panel: str = "workload.scaling"
+) -> Figure:
+    """Per policy the mean realised cost at each deadline, and below how many times cheaper than the reference it was.
+
+    One column of axes per value of `panel`. Costs are means over the seeds with 95 % bootstrap intervals. The ratio is that of
+    the reference's cost to the policy's on the same seed, as a geometric mean with its interval. A hollow mark says that some
+    run missed the deadline, a cross on the axis that the policy found no plan on some seed.
+
+    Args:
+        results: rows of sweeps: policy, seed, job.deadline_s, cost_usd, deadline_met; status and the panel's column where
+            there are such; the bundle's (workload.bundle) where there are several.
+        reference: the policy that the others are compared with, as `policy` names it: the static plan.
+        panel: the column that differs between panels; one panel where the table has none.
+
+    Raises an InputError for a missing column, an unknown reference, or two runs of one policy, deadline, panel and seed.
+    """
+    require_columns(results, FIGURE, ("policy", "seed", DEADLINE, "cost_usd", "deadline_met"))
+    policy_named(results, FIGURE, reference)
+    keys = [DEADLINE, *([panel] if panel in results else [])]
+    require_one_run_each(results, FIGURE, keys)
+    panels = _panels(results, panel)
+    axis, looks = Axis.of(results), looks_of(results["policy"])
+    columns = balanced(len(panels), COLUMNS)
+    blocks = math.ceil(len(panels) / columns)
+    figure = new_figure(width_of(columns, len(looks)), 0.9 + 2.9 * blocks)
+    grid = figure.subplots(
+        2 * blocks, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[1.6, 1.0] * blocks
+    )
+    for place, (name, rows) in enumerate(panels.items()):
+        row, column = 2 * (place // columns), place % columns
+        costs, ratios = grid[row, column], grid[row + 1, column]
+        _draw_costs(costs, rows, axis, looks)
+        _draw_ratios(ratios, rows, axis, looks, reference)
+        dress(costs, "", "cost (USD)" if column == 0 else "")
+        dress(ratios, f"deadline ({axis.unit})", f"{reference}'s cost\n/ policy's" if column == 0 else "")
+        costs.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=4)
+    for axes in [*grid[-2, columns - (-len(panels) % columns) :], *grid[-1, columns - (-len(panels) % columns) :]]:
+        axes.set_visible(False)
+    legend_below(
+        figure, _legend(results, looks), "means with 95 % bootstrap intervals; below: ratios on the same seeds"
+    )
+    return finished(figure)
+
+
+def _panels(results: pd.DataFrame, panel: str) -> Mapping[str, pd.DataFrame]:
+    if panel not in results:
+        return {"": results}
+    return {str(value): rows for value, rows in results.groupby(panel, observed=True, sort=True)}
+
+
+def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, Look]) -> None:
+    import numpy as np
+
+    moved = offsets(axis.deadlines, len(looks), is_log=axis.is_log)
+    for (policy, look), offset in zip(looks.items(), moved, strict=True):
+        mine = rows[rows["policy"] == policy]
+        done = done_runs(mine).sort_values(DEADLINE)
+        groups = [part for _, part in done.groupby(DEADLINE)]
+        series = Series.of((float(axis.places(part, offset)[0]), numbers(part, FIGURE, "cost_usd")) for part in groups)
+        missed = np.array([not part["deadline_met"].astype(bool).all() for part in groups], dtype=bool)
+        draw_series(axes, series, look, policy, missed)
+        crosses(axes, np.unique(axis.places(infeasible_runs(mine), offset)), look)
+    axis.show_on(axes)
+    low, high = axes.get_ylim()
+    if low < high / 3:
+        axes.set_ylim(bottom=0)
+    if not np.isfinite(numbers(done_runs(rows), FIGURE, "cost_usd")).any():
+        note(axes, "no run was done")
+
+
+def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, Look], reference: str) -> None:
+    import numpy as np
+
+    axes.axhline(1.0, color=RULE, linewidth=0.9, zorder=2, label="_equal")
+    done = done_runs(rows)
+    moved = offsets(axis.deadlines, len(looks), is_log=axis.is_log)
+    for (policy, look), offset in zip(looks.items(), moved, strict=True):
+        if policy == reference:
+            continue
+        groups = []
+        for _, part in done.groupby(DEADLINE):
+            mine, theirs = part[part["policy"] == policy], part[part["policy"] == reference]
+            costs = paired(mine, theirs, FIGURE, "cost_usd", ())
+            if len(costs[0]):
+                groups.append((float(axis.places(part, offset)[0]), np.log(costs[1] / costs[0])))
+        logs = Series.of(groups)
+        draw_series(axes, Series(logs.at, np.exp(logs.value), np.exp(logs.low), np.exp(logs.high)), look, policy)
+
+
+def _legend(results: pd.DataFrame, looks: Mapping[str, Look]) -> list[Artist]:
+    from matplotlib.lines import Line2D
+
+    legend: list[Artist] = [handle(look, policy) for policy, look in looks.items()]
+    if not done_runs(results)["deadline_met"].astype(bool).all():
+        legend.append(
+            Line2D([], [], color=INK, marker="o", markerfacecolor="white", markersize=4, linestyle="None",
+                   label="some run missed the deadline")
+        )  # fmt: skip
+    if len(infeasible_runs(results)):
+        legend.append(
+            Line2D([], [], color=INK, marker="x", markersize=4.5, linestyle="None", label="no plan within the limits")
+        )
+    return legend

@@ -1,0 +1,134 @@
+"""What figures make of the rows of sweeps: runs that are done, pairs on the same seeds, means by setting, names of columns.
+
+Imports experiments.metrics for the intervals, numpy and pandas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.figures.tables import numbers
+from experiments.metrics import mean_interval
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+WHO = ("workload.bundle", "bundle_name", "seed")
+"""What makes two runs of one setting comparable; as far as the table has the columns."""
+
+LEAST_PAIRS = 6
+"""Of fewer pairs no interval is said to leave out zero: five of one sign are not rare enough (2 / 2**5 > 5 %)."""
+
+MEASURES = {
+    "regret": ("regret", "share of median - best"),
+    "regret_sampling": ("regret of sampling", "share of median - best"),
+    "regret_selection": ("regret of selection", "share of median - best"),
+    "regret_truncation": ("regret of truncation", "share of median - best"),
+    "gpu_utilisation": ("GPU time in training", "share"),
+    "deadline_met": ("within the deadline", "share of runs"),
+    "budget_met": ("within the budget", "share of runs"),
+}
+"""Name and unit of measures whose column does not say it."""
+
+_UNITS = {
+    "_usd_per_gb_month": "USD per GB and month",
+    "_usd_per_gb": "USD/GB",
+    "_usd_per_hour": "USD/h",
+    "_gb_per_s": "GB/s",
+    "_per_hour": "1/h",
+    "_usd": "USD",
+    "_gpu_s": "GPU s",
+    "_gb": "GB",
+    "_s": "s",
+}
+
+
+def done_runs(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs that were done; all where there is no column `status`."""
+    return results[results["status"] == "done"] if "status" in results else results
+
+
+def infeasible_runs(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs whose policy found no plan; none where there is no column `status`."""
+    return results[results["status"] == "infeasible"] if "status" in results else results.head(0)
+
+
+def require_one_run_each(results: pd.DataFrame, figure: str, keys: Sequence[str]) -> None:
+    """Raise an InputError where a policy has two runs of one setting and seed, which a mean would pool unseen."""
+    by = ["policy", *keys, *(column for column in WHO if column in results)]
+    doubled = results.duplicated(by)
+    if doubled.any():
+        told = ", ".join(f"{key} {results.loc[doubled, key].iloc[0]}" for key in by)
+        raise InputError(f"{figure}: several runs of {told}: something else varies; draw a part of the table")
+
+
+def policy_named(results: pd.DataFrame, figure: str, policy: str) -> str:
+    """The policy, if the table has it; raises an InputError that lists those it has."""
+    if policy not in set(results["policy"]):
+        known = ", ".join(sorted(map(str, set(results["policy"]))))
+        raise InputError(f"{figure}: no policy {policy} in the table, which has {known}")
+    return policy
+
+
+def paired(
+    mine: pd.DataFrame, others: pd.DataFrame, figure: str, value: str, keys: Sequence[str]
+) -> tuple[Array, Array]:
+    """A value of one policy's runs and of another's on the same keys and seeds; pairs of which one is missing are left out."""
+    by = [*keys, *(column for column in WHO if column in mine)]
+    left, right = (side[by].assign(value=numbers(side, figure, value)) for side in (mine, others))
+    pairs = left.merge(right, on=by, suffixes=("_mine", "_other")).dropna(subset=["value_mine", "value_other"])
+    return pairs["value_mine"].to_numpy(), pairs["value_other"].to_numpy()
+
+
+@dataclass(frozen=True)
+class Series:
+    """Means by setting with their 95 % intervals, each (settings,); NaN where no run has a value."""
+
+    at: Array
+    value: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, groups: Iterable[tuple[float, Array]]) -> Series:
+        """From pairs of a place on the axis and the values there; those that are not finite are left out of the mean."""
+        import numpy as np
+
+        at, intervals = [], []
+        for place, values in groups:
+            found = mean_interval(values.tolist())
+            at.append(place)
+            intervals.append((found.value, found.low, found.high))
+        value, low, high = np.array(intervals, dtype=float).reshape(-1, 3).T
+        return cls(np.array(at, dtype=float), value, low, high)
+
+
+def name_of(column: str) -> tuple[str, str]:
+    """A column's name in words and its unit, maybe empty: `cloud.billing.granularity_s` is ("billing granularity", "s")."""
+    if column in MEASURES:
+        return MEASURES[column]
+    parts = column.split(".")
+    named = [_without_unit(part) for part in (parts[1:] or parts)]
+    unit = named[-1][1] or (_without_unit(parts[0])[1] if len(parts) == 2 else "")
+    return " ".join(filter(None, (words for words, _ in named))), unit
+
+
+def _without_unit(part: str) -> tuple[str, str]:
+    for suffix, unit in _UNITS.items():
+        if f"_{part}".endswith(suffix):
+            return f"_{part}".removesuffix(suffix).strip("_").replace("_", " "), unit
+    return part.replace("_", " "), ""
+
+
+def label_of(column: str) -> str:
+    """What an axis says of a column: its name in words, and its unit in brackets."""
+    name, unit = name_of(column)
+    return f"{name} ({unit})" if unit else name
