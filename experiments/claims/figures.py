@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ class Source:
         """An option of the figure."""
         return self.drawn.options.get(name, default)
 
+    @functools.cached_property
     def rows(self) -> pd.DataFrame:
         """The rows that the figure is drawn from.
 
@@ -64,7 +66,7 @@ class Source:
         """The trajectories of these rows, from their journals."""
         import pandas as pd
 
-        rows = self.rows()
+        rows = self.rows
         folders = {sweep.workload: sweep.folder for sweep in self.sweeps}
         tables = [trajectories_of(folders[str(name)], part) for name, part in rows.groupby("workload")]
         return pd.concat(tables, ignore_index=True)
@@ -86,13 +88,17 @@ def draw(source: Source) -> Figure:
     Raises:
         InputError: there is no figure of this name (names the nearest), or it cannot be drawn from what is there.
     """
-    if source.drawn.draw not in FIGURES:
-        raise unknown("figure", source.drawn.draw, FIGURES)
-    return FIGURES[source.drawn.draw](source)
+    name = source.drawn.draw
+    if name not in FIGURES:
+        raise unknown("figure", name, FIGURES)
+    for option in source.drawn.options:
+        if option not in OPTIONS.get(name, ()):
+            raise unknown(f"option of {name}", option, OPTIONS.get(name, ()))
+    return FIGURES[name](source)
 
 
 def _profiles(source: Source) -> Figure:
-    return figures.performance_profiles(profile_table(source.rows(), measure=str(source.option("measure", "regret"))))
+    return figures.performance_profiles(profile_table(source.rows, measure=str(source.option("measure", "regret"))))
 
 
 def _over_time_and_cost(source: Source) -> Figure:
@@ -113,7 +119,7 @@ def _gpus(source: Source) -> Figure:
 
 def _gantt(source: Source) -> Figure:
     """Of the first run that the condition lets through."""
-    rows = source.rows()
+    rows = source.rows
     first = rows[rows["status"] == "done"].sort_values(["workload", "policy", "seed"]).iloc[0]
     folder = next(sweep.folder for sweep in source.sweeps if sweep.workload == first["workload"])
     timeline = timeline_of(Store(folder).journals / f"{first['digest']}.jsonl.zst")
@@ -123,7 +129,7 @@ def _gantt(source: Source) -> Figure:
 
 
 def _ledger(source: Source) -> Figure:
-    return figures.ledger(ledger_of_rows(source.rows()))
+    return figures.ledger(ledger_of_rows(source.rows))
 
 
 def ledger_of_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -142,17 +148,22 @@ def ledger_of_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sensitivity(source: Source) -> Figure:
-    return figures.sensitivity(source.rows(), str(source.option("x")), value=str(source.option("measure", "regret")))
+    import pandas as pd
+
+    rows, parameter, order = source.rows, str(source.option("x")), source.option("order")
+    if order is not None:
+        rows = rows.assign(**{parameter: pd.Categorical(rows[parameter], categories=order)})
+    return figures.sensitivity(rows, parameter, value=str(source.option("measure", "regret")))
 
 
 def _score_grid(source: Source) -> Figure:
     return figures.score_grid(
-        source.rows(), value=str(source.option("measure", "regret")), against=source.option("against")
+        source.rows, value=str(source.option("measure", "regret")), against=source.option("against")
     )
 
 
 def _cost_over_deadline(source: Source) -> Figure:
-    return figures.cost_over_deadline(source.rows(), reference=str(source.option("reference", "sha-fixed")))
+    return figures.cost_over_deadline(source.rows, reference=str(source.option("reference", "sha-fixed")))
 
 
 def _frontier(source: Source) -> Figure:
@@ -181,3 +192,12 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
     "sensitivity": _sensitivity,
 }
 """What draws, by the name that the catalogue's files use."""
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "cost-over-deadline": ("reference",),
+    "gaps": ("by",),
+    "profiles": ("measure",),
+    "score-grid": ("measure", "against"),
+    "sensitivity": ("x", "measure", "order"),
+}
+"""What an entry may say beside the rows, by figure."""

@@ -72,7 +72,7 @@ def write_all(drawing: Drawing, out: Path, command: Callable[[str], str]) -> lis
 def _figure(drawing: Drawing, asked: Asked, out: Path, command: str) -> Written:
     source = drawing.source(asked)
     try:
-        rows = len(source.rows() if source.plans is None else source.plans.read())
+        rows = len(source.rows if source.plans is None else source.plans.read())
         figure = draw(source)
     except InputError as error:
         return Written(asked.name, asked.claim.id, 0, reason=str(error))
@@ -141,6 +141,8 @@ def _table_text(drawing: Drawing, claim: Claim, table: pd.DataFrame, runs: pd.Da
     for (experiment, measure, scope), part in table.groupby(["experiment", "measure", "scope"], sort=False):
         if scope != CELL_SCOPE:
             shown = part.drop(columns=[name for name in _HIDDEN if name in part]).dropna(axis="columns", how="all")
+            by = [name for name in str(scope).split(" x ") if name in shown]
+            shown = shown[[*by, *(name for name in shown if name not in by)]]
             parts += [f"## {experiment}: {measure}, {scope}", markdown(shown)]
     return "\n\n".join(parts) + "\n"
 
