@@ -43,6 +43,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     data: Annotated[
         Path | None,
         typer.Option(
+            envvar="ELASTUNE_SHARED_DATA",
             help="Folder of real data that does not ship; without it those parts are left out.",
             show_default="../shared/data",
         ),

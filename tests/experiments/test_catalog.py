@@ -11,7 +11,7 @@ import yaml
 
 from experiments.claims import load_claims
 from experiments.claims.entries import CATALOG, FIRST_SEED, load_workloads
-from experiments.claims.figures import FIGURES
+from experiments.claims.figures import FIGURES, OPTIONS
 from experiments.claims.made import MADE, make_bundle
 from experiments.claims.plans import plans_of
 from experiments.claims.sweeps import merged, sweeps_of
@@ -111,6 +111,7 @@ def test_figures_ask_for_what_there_is():
     for claim in load_claims().values():
         for drawn in claim.figures.values():
             assert drawn.draw in FIGURES
+            assert set(drawn.options) <= set(OPTIONS.get(drawn.draw, ()))
             if drawn.where is not None:
                 condition(drawn.where)
 
