@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from experiments import cli_ablate, cli_bundles, cli_check, cli_plan, cli_prices, cli_results, cli_run, cli_scaling, cli_sweep
+from experiments import (
+    cli_ablate,
+    cli_bundles,
+    cli_check,
+    cli_figures,
+    cli_plan,
+    cli_prices,
+    cli_results,
+    cli_run,
+    cli_scaling,
+    cli_sweep,
+)
 from experiments.cli_options import (
     FAILED,
     INTERRUPTED,
@@ -30,6 +41,7 @@ from sim.model.errors import InputError, TuningError
 if TYPE_CHECKING:
     from experiments.comparing import Comparison
     from experiments.spec import RunSpec
+
 
 class Commands(TyperGroup):
     """Turns the project's errors into one line and an exit code."""
@@ -71,6 +83,7 @@ app.command("profile")(cli_bundles.profile)
 app.command("plan")(cli_plan.plan)
 app.command("ablate")(cli_ablate.ablate)
 app.command("sweep")(cli_sweep.sweep)
+app.command("figures")(cli_figures.figures)
 app.command("ledger")(cli_prices.ledger)
 app.command("check-policy")(cli_check.check_policy)
 policies_app = typer.Typer(help="The policies that are known.", no_args_is_help=True)

@@ -95,6 +95,8 @@ def _unknown_key(location: Sequence[str | int], root: type[BaseModel]) -> str:
 def _section_at(root: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel]:
     section = root
     for part in location:
+        if str(part) not in section.model_fields:
+            continue  # the name or number of one of several alike, whose section the part before led to
         found = _section_in(section.model_fields[str(part)].annotation)
         assert found is not None  # only sections forbid unknown keys
         section = found

@@ -104,6 +104,46 @@ def synthetic_bundle(
     )
 
 
+def hypersched_toy(trials: int, iterations: int, seed: int = 0) -> Bundle:
+    """HyperSched's toy workload: 1 / (b0 k / 100 + b1 / 10 + 0.5) + b2 / 100 + |noise| as loss, (2 - loss) / 2 as accuracy.
+
+    b0 is exponential with mean 0.1, b1 and b2 are uniform on 0 to 1, the noise of each step is normal with standard deviation
+    0.005. A step takes 0.1 s on one GPU; how it scales is left to the run. Source: the toy trainable of HyperSched's code.
+
+    Args:
+        trials: configurations.
+        iterations: steps of each.
+        seed: of everything that is drawn.
+
+    Raises:
+        InputError: a number is below 1.
+    """
+    if trials < 1 or iterations < 1:
+        raise InputError(f"a toy workload of {trials} trials x {iterations} steps: both must be at least 1")
+    rng = Streams(seed).rng("hypersched toy")
+    drawn = {"b0": rng.exponential(0.1, trials), "b1": rng.uniform(size=trials), "b2": rng.uniform(size=trials)}
+    rate, start, floor = (drawn[name][:, None] for name in ("b0", "b1", "b2"))
+    steps = np.arange(1, iterations + 1)
+    noise = np.abs(Streams(seed).rng("hypersched toy noise").normal(0.0, 0.005, (trials, iterations)))
+    losses = 1.0 / (rate * steps / 100 + 0.1 * start + 0.5) + 0.01 * floor + noise
+    return Bundle(
+        name="hypersched-toy",
+        direction="maximize",
+        score="accuracy, (2 - loss) / 2",
+        iteration="one step",
+        max_iterations=iterations,
+        scores=(2.0 - losses) / 2.0,
+        configurations=_Columns(drawn),
+        relative_cost=np.ones(trials),
+        sha256=hashlib.sha256(f"hypersched-toy {trials} {iterations} {seed}".encode()).hexdigest(),
+        iteration_s=0.1,
+        schedule="constant",
+        provenance={"iteration_s": "published: HyperSched's toy trainable"},
+        source="synthetic, by the formula of HyperSched's toy trainable (Liaw et al., SoCC 2019)",
+        licence="CC0-1.0",
+    )
+
+
 def tiny_bundle(
     scores: ArrayLike,
     *,

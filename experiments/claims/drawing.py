@@ -1,0 +1,197 @@
+"""From names of figures and claims to what they take, and running of it what is missing.
+
+Imports the other modules of `experiments.claims`, and sweeps. Results lie in a folder of their own for each version of the code
+that computes them, so that a figure never mixes two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from experiments.claims.entries import CATALOG, load_claims, load_workloads
+from experiments.claims.figures import Source
+from experiments.claims.plans import ClaimPlans, plans_of
+from experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps_of
+from experiments.sweep import Plan, plan, run_sweep
+from experiments.sweep_keys import code_sha256
+from sim.model.errors import InputError
+from traces.nearest import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from experiments.claims.entries import Claim, Drawn, SizeName
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A figure of the catalogue that is asked for."""
+
+    name: str
+    claim: Claim
+    drawn: Drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """What is asked for, and what it takes.
+
+    Attributes:
+        figures: to draw.
+        tables: claims whose table is written: those of which every experiment is asked for.
+        sweeps: runs that it takes.
+        plans: plans that it takes.
+        left_out: parts whose data is not there.
+    """
+
+    size: SizeName
+    figures: Sequence[Asked]
+    tables: Sequence[Claim]
+    sweeps: Sequence[ClaimSweep]
+    plans: Sequence[ClaimPlans]
+    left_out: Sequence[LeftOut]
+
+    def source(self, asked: Asked) -> Source:
+        """What a figure is drawn from."""
+        mine = (asked.claim.id, asked.drawn.experiment)
+        plans = next((each for each in self.plans if (each.claim.id, each.experiment) == mine), None)
+        return Source(asked.drawn, [each for each in self.sweeps if (each.claim.id, each.experiment) == mine], plans)
+
+
+def prepare(
+    names: Sequence[str], size: SizeName, *, results: Path, data: Path = DATA, folder: Path = CATALOG
+) -> Drawing:
+    """What these figures take, checked; nothing is run or written but bundles that are made from a formula.
+
+    Args:
+        names: figures, or claims, which stand for all their figures and their table; none for everything.
+        size: how much is run.
+        results: where results of all claims and sizes lie.
+        data: the folder of real data.
+        folder: of the catalogue.
+
+    Raises:
+        InputError: a name is unknown (names the nearest), or a file of the catalogue is wrong.
+    """
+    claims, workloads = load_claims(folder), load_workloads(folder)
+    asked = list(_asked(names, claims))
+    tables = [claim for claim in claims.values() if not names or claim.id in names]
+    needed = {(claim.id, name): claim for claim in tables for name in (*claim.experiments, *claim.plans)}
+    needed |= {(figure.claim.id, figure.drawn.experiment): figure.claim for figure in asked}
+    at = results / code_sha256()[:12]
+    sweeps: list[ClaimSweep] = []
+    plans: list[ClaimPlans] = []
+    left_out: list[LeftOut] = []
+    for (_, name), claim in needed.items():
+        if name in claim.plans:
+            plans.append(plans_of(claim, name, size, results=at))
+        else:
+            found, missing = sweeps_of(claim, name, size, workloads, results=at, data=data)
+            sweeps += found
+            left_out += missing
+    return Drawing(size, asked, tables, sweeps, plans, left_out)
+
+
+def _asked(names: Sequence[str], claims: Mapping[str, Claim]) -> Iterator[Asked]:
+    every = {name: Asked(name, claim, drawn) for claim in claims.values() for name, drawn in claim.figures.items()}
+    for name in names:
+        if name not in every and name not in claims:
+            raise unknown("figure or claim", name, (*every, *claims))
+    for name, asked in every.items():
+        if not names or name in names or asked.claim.id in names:
+            yield asked
+
+
+@dataclass(frozen=True, eq=False)
+class Needed:
+    """A part of what is needed, and how much of it is there.
+
+    Attributes:
+        label: claim, experiment and workload.
+        total: runs, or jobs that are planned.
+        missing: of them.
+        runs: the sweep beside what its folder holds; None for plans.
+    """
+
+    label: str
+    total: int
+    missing: int
+    part: ClaimSweep | ClaimPlans
+    runs: Plan | None = None
+
+
+def needed(drawing: Drawing, *, is_retrying: bool = False) -> list[Needed]:
+    """Every part, checked, and how much of it is there.
+
+    Args:
+        drawing: what is asked for.
+        is_retrying: whether runs that failed count as missing.
+
+    Raises:
+        InputError: a cell is no run, or a folder holds rows of another sweep.
+    """
+    told = []
+    for sweep in drawing.sweeps:
+        try:
+            runs = plan(sweep.sweep, sweep.folder)
+        except InputError as error:
+            raise InputError(f"{sweep.label}: {error}") from error
+        missing = len(runs.missing(is_retrying=is_retrying))
+        told.append(Needed(sweep.label, len(runs.runs), missing, sweep, runs))
+    return told + [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
+
+
+@dataclass
+class Failures:
+    """What broke down, by part: how many runs, and the first error."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+
+def run_missing(
+    parts: Sequence[Needed],
+    *,
+    jobs: int,
+    is_retrying: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+) -> Failures:
+    """Run and plan what is missing; whenever it ends, what is written is whole and the rest can go on.
+
+    Args:
+        parts: from `needed`.
+        jobs: processes.
+        is_retrying: whether runs that failed are run again.
+        on_progress: called with what is under way, how much is done and how much there is, over everything.
+
+    Raises:
+        InputError: another process writes to a folder.
+        StoreError: the disk is full.
+        WorkerError: a worker died.
+    """
+    failures, before, total = Failures(), 0, sum(part.missing for part in parts)
+    for part in parts:
+
+        def tell(done: int, _of: int = 0, label: str = part.label, before: int = before) -> None:
+            on_progress(label, before + done, total)
+
+        match part.part:
+            case ClaimPlans() as plans:
+                plans.run(jobs, tell)
+            case ClaimSweep() as sweep:
+                assert part.runs is not None
+                outcome = run_sweep(
+                    part.runs,
+                    sweep.folder,
+                    jobs=jobs,
+                    is_retrying=is_retrying,
+                    with_journals=sweep.keeps_journals,
+                    on_progress=tell,
+                )
+                if outcome.counts["failed"]:
+                    errors = [str(told["error"]) for told in outcome.failures] or ["it failed in an earlier run"]
+                    failures.counts[part.label], failures.first[part.label] = outcome.counts["failed"], errors[0]
+        before += part.missing
+    return failures

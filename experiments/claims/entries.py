@@ -1,0 +1,280 @@
+"""The files of the catalogue: one per claim, and the workloads that they train on, checked before anything starts.
+
+Imports pydantic, the sections of a run spec, sim.model.errors and traces.nearest. A claim's file is named after its id, as
+`S1.yaml`; run specs lie beside them under names in lower case.
+
+Endpoint, grid and sizes are written down here before a run is made, and both sizes have seeds of their own: the full size those
+from `FIRST_SEED["full"]` on, which nothing was developed with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+
+from pydantic import Field, ValidationError, model_validator
+
+from experiments.spec_errors import one_message
+from experiments.spec_file import read_mapping
+from experiments.spec_sections import Count, NotNegative, Number, Section
+from experiments.sweep_rows import measures
+from sim.model.errors import InputError
+from traces.nearest import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+CATALOG = Path(__file__).parents[1] / "catalog"
+FIRST_SEED = {"smoke": 45_000, "full": 50_000}
+
+_Kind = TypeVar("_Kind", bound=Section)
+SizeName: TypeAlias = Literal["smoke", "full"]
+Positive = Annotated[Number, Field(gt=0)]
+_AtLeastOne = Annotated[Count, Field(ge=1)]
+
+
+class Workload(Section):
+    """What a claim's runs train on.
+
+    Attributes:
+        about: one line for listings.
+        bundle: a name; for `data` the path of a folder below the one of real data.
+        origin: of the bundle: shipped with the project, real data beside it, or made from a formula when it is needed.
+        pool: configurations that the bundle has; a run draws a quarter of them at most, else seeds repeat each other.
+        base: keys of a run spec, those that every experiment on this workload shares.
+    """
+
+    about: str
+    bundle: str
+    origin: Literal["shipped", "data", "made"] = "shipped"
+    pool: _AtLeastOne
+    base: dict[str, Any]
+
+
+class Size(Section):
+    """How much of an experiment is run.
+
+    Attributes:
+        seeds: how many, from `FIRST_SEED` on.
+        workloads: instead of the experiment's; none for all of them.
+        deadlines: instead of the experiment's, as `budgets`.
+        axes: values instead of those of the experiment's axes.
+    """
+
+    seeds: _AtLeastOne
+    workloads: tuple[str, ...] = ()
+    deadlines: tuple[Positive, ...] = ()
+    budgets: tuple[Positive, ...] = ()
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+
+
+class _Sized(Section):
+    """What runs and plans have in common."""
+
+    base: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    zip: list[dict[str, list[Any]]] = Field(default_factory=list)
+    smoke: Size
+    full: Size
+
+    def size(self, name: SizeName) -> Size:
+        """The size of this name."""
+        return self.smoke if name == "smoke" else self.full
+
+    @model_validator(mode="after")
+    def _sizes_change_what_is_there(self) -> _Sized:
+        for name in get_args(SizeName):
+            for key in self.size(name).axes:
+                if key not in self.axes:
+                    raise unknown(f"axis of the experiment that {name}.axes changes,", key, self.axes)
+        return self
+
+
+class Experiment(_Sized):
+    """Runs of a claim: for each workload a sweep.
+
+    Attributes:
+        workloads: names of `workloads.yaml`.
+        deadlines: T as multiples of R tau, the seconds that one configuration takes to R on one GPU; an axis.
+        budgets: B as multiples of what these seconds cost on one GPU; an axis.
+        base: keys of a run spec over the workload's.
+        axes: as in a sweep.
+        zip: as in a sweep.
+        journals: whether the runs' journals are kept, which what happens within runs is read from.
+    """
+
+    workloads: tuple[str, ...] = Field(min_length=1)
+    deadlines: tuple[Positive, ...] = ()
+    budgets: tuple[Positive, ...] = ()
+    journals: bool = False
+
+
+class PlanExperiment(_Sized):
+    """Plans of a claim: nothing is run.
+
+    Attributes:
+        base: job, workload and cloud, as `elastune plan` takes them.
+        axes: as in a sweep.
+        zip: as in a sweep.
+        random_jobs: whether each seed draws the stages of a job.
+        points: deadlines, spread from the fastest plan to the cheapest.
+    """
+
+    random_jobs: bool = False
+    points: _AtLeastOne = 12
+
+
+class Contrast(Section):
+    """Which policies are compared.
+
+    Attributes:
+        experiment: whose runs.
+        policies: each of them ...
+        against: ... with each of these; none for no comparison, where the measure itself is the result.
+        by: further columns by which the pairs are told apart, such as `workload.scaling`.
+    """
+
+    experiment: str
+    policies: tuple[str, ...] = Field(min_length=1)
+    against: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
+
+
+class Endpoint(Section):
+    """What is measured, fixed before any run.
+
+    Attributes:
+        measure: of each run.
+        kind: how two runs of a seed are compared: the other's minus the policy's, or over the policy's.
+        also: further measures that are told beside it, as differences.
+        least_effect: that counts.
+        contrasts: who with whom.
+    """
+
+    measure: str
+    kind: Literal["difference", "ratio"] = "difference"
+    also: tuple[str, ...] = ()
+    least_effect: NotNegative = 0.05
+    contrasts: tuple[Contrast, ...] = ()
+
+    @model_validator(mode="after")
+    def _measures_are_known(self) -> Endpoint:
+        for measure in (self.measure, *self.also):
+            _require_known("measure", measure, measures())
+        return self
+
+
+class Drawn(Section):
+    """A figure of a claim.
+
+    Attributes:
+        draw: which figure; see `experiments.claims.figures`.
+        experiment: whose runs or plans.
+        where: a condition on rows of runs, as `elastune results --where` takes it.
+        options: of the figure.
+        caption: what it shows.
+    """
+
+    draw: str
+    experiment: str
+    caption: str
+    where: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Claim(Section):
+    """A claim of a paper, or a question of ours, and what is run to see.
+
+    Attributes:
+        source: paper, or `ours`.
+        flag: how sure it is that the source says so, as in the list of claims.
+        expected: what would be seen if it holds.
+        conditions: what has to be said beside every result.
+        experiments: runs, by name.
+        plans: plans, by name.
+        figures: by name.
+    """
+
+    id: str
+    claim: str
+    source: str
+    flag: str
+    question: str
+    expected: str
+    conditions: tuple[str, ...] = ()
+    endpoint: Endpoint
+    experiments: dict[str, Experiment] = Field(default_factory=dict)
+    plans: dict[str, PlanExperiment] = Field(default_factory=dict)
+    figures: dict[str, Drawn] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_there(self) -> Claim:
+        known = [*self.experiments, *self.plans]
+        if not known:
+            raise InputError("neither experiments nor plans are given")
+        for contrast in self.endpoint.contrasts:
+            _require_known("experiment", contrast.experiment, tuple(self.experiments))
+        for name, drawn in self.figures.items():
+            _require_known("experiment", drawn.experiment, known)
+            if drawn.where is not None and drawn.experiment in self.plans:
+                raise InputError(f"figures.{name}.where is about rows of runs, but {drawn.experiment} has plans")
+        return self
+
+
+def _require_known(kind: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise unknown(kind, name, known)
+
+
+def load_claims(folder: Path = CATALOG) -> dict[str, Claim]:
+    """Every claim of the catalogue, by id.
+
+    Raises:
+        InputError: a file is malformed, has an unknown key (names the nearest), or does not fit the workloads.
+    """
+    workloads = load_workloads(folder)
+    claims: dict[str, Claim] = {}
+    for path in sorted(folder.glob("[A-Z]*.yaml"), key=_order):
+        claim = _checked(str(path), read_mapping(path), Claim)
+        if claim.id != path.stem:
+            raise InputError(f"{path}: id is {claim.id!r}, but must be the file's name, {path.stem}")
+        for name, experiment in claim.experiments.items():
+            _check_workloads(f"{path}: experiments.{name}", experiment, workloads)
+        claims[claim.id] = claim
+    figures = [name for claim in claims.values() for name in claim.figures]
+    doubles = sorted({name for name in figures if figures.count(name) > 1})
+    if doubles:
+        raise InputError(f"{folder}: two figures are called {doubles[0]}")
+    return claims
+
+
+def _order(path: Path) -> tuple[int, str, str]:
+    """SEER's claims, RubberBand's, then the others; S2 before S10."""
+    letter = path.stem[0]
+    return "SR".find(letter) % 3, letter, path.stem.zfill(9)
+
+
+def load_workloads(folder: Path = CATALOG) -> dict[str, Workload]:
+    """The workloads of the catalogue, by name.
+
+    Raises:
+        InputError: the file is malformed or has an unknown key.
+    """
+    path = folder / "workloads.yaml"
+    return {name: _checked(f"{path}: {name}", document, Workload) for name, document in read_mapping(path).items()}
+
+
+def _checked(where: str, document: object, kind: type[_Kind]) -> _Kind:
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"{where}: {one_message(error, kind)}") from error
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _check_workloads(where: str, experiment: Experiment, workloads: Mapping[str, Workload]) -> None:
+    named: Sequence[str] = (*experiment.workloads, *experiment.smoke.workloads, *experiment.full.workloads)
+    for name in named:
+        if name not in workloads:
+            raise InputError(f"{where}: {unknown('workload', name, workloads)}")

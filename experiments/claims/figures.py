@@ -1,0 +1,203 @@
+"""Which figure a claim's entry asks for, and the table it is drawn from.
+
+Imports the figures, the statistics they show, and timelines of journals; pandas and matplotlib inside the functions that need
+them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments import figures
+from experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of
+from experiments.claims.rows import rows_of
+from experiments.ledger import PARTS
+from experiments.result_tables import profile_table
+from experiments.store import Store
+from experiments.timeline import timeline_of, trajectories_of
+from sim.model.errors import InputError
+from sim.model.prices import SECONDS_PER_HOUR
+from traces.nearest import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from experiments.claims.entries import Drawn
+    from experiments.claims.sweeps import ClaimSweep
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a figure is drawn from: the runs of an experiment, by workload, or its plans.
+
+    Attributes:
+        drawn: the catalogue's entry.
+        sweeps: of the runs, those whose data is there.
+        plans: where the experiment is on plans.
+    """
+
+    drawn: Drawn
+    sweeps: Sequence[ClaimSweep] = ()
+    plans: ClaimPlans | None = None
+
+    def option(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  whatever YAML holds
+        """An option of the figure."""
+        return self.drawn.options.get(name, default)
+
+    @functools.cached_property
+    def rows(self) -> pd.DataFrame:
+        """The rows that the figure is drawn from.
+
+        Raises:
+            InputError: there are none.
+        """
+        rows = rows_of(self.sweeps, self.drawn.where)
+        if not len(rows):
+            raise InputError(f"no row of experiment {self.drawn.experiment} meets the figure's condition")
+        return rows
+
+    def trajectories(self) -> pd.DataFrame:
+        """The trajectories of these rows, from their journals."""
+        import pandas as pd
+
+        rows = self.rows
+        folders = {sweep.workload: sweep.folder for sweep in self.sweeps}
+        tables = [trajectories_of(folders[str(name)], part) for name, part in rows.groupby("workload")]
+        return pd.concat(tables, ignore_index=True)
+
+    def planned(self) -> ClaimPlans:
+        """The plans.
+
+        Raises:
+            InputError: the experiment has runs, no plans.
+        """
+        if self.plans is None:
+            raise InputError(f"{self.drawn.draw} is drawn from plans, but {self.drawn.experiment} has runs")
+        return self.plans
+
+
+def draw(source: Source) -> Figure:
+    """The figure.
+
+    Raises:
+        InputError: there is no figure of this name (names the nearest), or it cannot be drawn from what is there.
+    """
+    name = source.drawn.draw
+    if name not in FIGURES:
+        raise unknown("figure", name, FIGURES)
+    for option in source.drawn.options:
+        if option not in OPTIONS.get(name, ()):
+            raise unknown(f"option of {name}", option, OPTIONS.get(name, ()))
+    return FIGURES[name](source)
+
+
+def _profiles(source: Source) -> Figure:
+    return figures.performance_profiles(profile_table(source.rows, measure=str(source.option("measure", "regret"))))
+
+
+def _over_time_and_cost(source: Source) -> Figure:
+    return figures.score_over_time_and_cost(source.trajectories())
+
+
+def _over_time(source: Source) -> Figure:
+    return figures.best_so_far(source.trajectories(), "at_s")
+
+
+def _over_cost(source: Source) -> Figure:
+    return figures.best_so_far(source.trajectories(), "spent_usd")
+
+
+def _gpus(source: Source) -> Figure:
+    return figures.gpus_over_time(source.trajectories())
+
+
+def _gantt(source: Source) -> Figure:
+    """Of the first run that the condition lets through."""
+    rows = source.rows
+    first = rows[rows["status"] == "done"].sort_values(["workload", "policy", "seed"]).iloc[0]
+    folder = next(sweep.folder for sweep in source.sweeps if sweep.workload == first["workload"])
+    timeline = timeline_of(Store(folder).journals / f"{first['digest']}.jsonl.zst")
+    return figures.gantt(
+        timeline.segments, timeline.leases, deadline_s=timeline.deadline_s, best_trial=timeline.best_trial
+    )
+
+
+def _ledger(source: Source) -> Figure:
+    return figures.ledger(ledger_of_rows(source.rows))
+
+
+def ledger_of_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Dollars and GPU-hours by policy and part, means over the runs that are done; what `figures.ledger` draws."""
+    import pandas as pd
+
+    done = rows[rows["status"] == "done"]
+    budgets = done["job.budget_usd"].dropna().unique()
+    budget_usd = float(budgets[0]) if len(budgets) == 1 else math.nan
+    table = []
+    for policy, runs in done.groupby("policy", sort=False):
+        for part in PARTS:
+            usd, gpu_s = (float(runs[f"ledger_{unit}.{part}"].mean()) for unit in ("usd", "gpu_s"))
+            table.append((policy, part, usd, gpu_s / SECONDS_PER_HOUR, budget_usd))
+    return pd.DataFrame(table, columns=["policy", "part", "usd", "gpu_hours", "budget_usd"])
+
+
+def _sensitivity(source: Source) -> Figure:
+    import pandas as pd
+
+    rows, parameter, order = source.rows, str(source.option("x")), source.option("order")
+    if order is not None:
+        rows = rows.assign(**{parameter: pd.Categorical(rows[parameter], categories=order)})
+    return figures.sensitivity(rows, parameter, value=str(source.option("measure", "regret")))
+
+
+def _score_grid(source: Source) -> Figure:
+    return figures.score_grid(
+        source.rows, value=str(source.option("measure", "regret")), against=source.option("against")
+    )
+
+
+def _cost_over_deadline(source: Source) -> Figure:
+    return figures.cost_over_deadline(source.rows, reference=str(source.option("reference", "sha-fixed")))
+
+
+def _frontier(source: Source) -> Figure:
+    return figures.frontier(frontier_of_first(source.planned()))
+
+
+def _gaps(source: Source) -> Figure:
+    rows = source.planned().read()
+    if not len(rows):
+        raise InputError(f"nothing of {source.drawn.experiment} is planned")
+    return figures.greedy_gap(gaps_of(rows, source.option("by")))
+
+
+FIGURES: Mapping[str, Callable[[Source], Figure]] = {
+    "cost-over-deadline": _cost_over_deadline,
+    "frontier": _frontier,
+    "gantt": _gantt,
+    "gaps": _gaps,
+    "gpus-over-time": _gpus,
+    "ledger": _ledger,
+    "profiles": _profiles,
+    "score-grid": _score_grid,
+    "score-over-cost": _over_cost,
+    "score-over-time": _over_time,
+    "score-over-time-and-cost": _over_time_and_cost,
+    "sensitivity": _sensitivity,
+}
+"""What draws, by the name that the catalogue's files use."""
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "cost-over-deadline": ("reference",),
+    "gaps": ("by",),
+    "profiles": ("measure",),
+    "score-grid": ("measure", "against"),
+    "sensitivity": ("x", "measure", "order"),
+}
+"""What an entry may say beside the rows, by figure."""

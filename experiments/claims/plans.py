@@ -1,0 +1,246 @@
+"""Experiments on plans: every job of a claim by several planners at several deadlines. Nothing is run in any world.
+
+Imports the planners through `experiments.planning`, sim and traces; pandas, pyarrow and joblib inside the functions that need
+them. Rows are kept like those of sweeps: by a key of spec and code, in whole files, so that what is done is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.claims.sweeps import plan_sweep
+from experiments.planning import Plans, frontier_table, make_plans
+from experiments.spec import RunSpec
+from experiments.sweep_keys import code_sha256
+from policies.planning.frontier import cheapest_by
+from sim.model.errors import InputError
+from sim.streams import Streams
+from traces import DecreasingScalingWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from experiments.claims.entries import Claim, PlanExperiment, SizeName
+    from experiments.sweep_spec import Cell
+    from policies.planning.plan import Plan
+
+_PART_S = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedJob:
+    """A job that is planned.
+
+    Attributes:
+        key: of spec, number of deadlines and code.
+        settings: what tells it from the others of its experiment, as rows have it.
+    """
+
+    key: str
+    spec: RunSpec
+    settings: Mapping[str, Any]
+    points: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClaimPlans:
+    """The plans of an experiment.
+
+    Attributes:
+        folder: of its results.
+    """
+
+    claim: Claim
+    experiment: str
+    jobs: Sequence[PlannedJob]
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return f"{self.claim.id} {self.experiment}, plans"
+
+    def missing(self) -> list[PlannedJob]:
+        """Jobs without rows."""
+        known = set() if (rows := self._rows()) is None else set(rows["key"])
+        return [job for job in self.jobs if job.key not in known]
+
+    def read(self) -> pd.DataFrame:
+        """One row per job, deadline and planner; empty where nothing is there.
+
+        Columns: key, seed, job, the experiment's axes; deadline_s, planner (static, rubberband-next, rubberband, fair, wide,
+        bound), cost_usd (NaN where it finds no plan), makespan_s, instances (the most that are held in a stage).
+        """
+        import pandas as pd
+
+        rows = self._rows()
+        if rows is None:
+            return pd.DataFrame()
+        return rows[rows["key"].isin([job.key for job in self.jobs])].reset_index(drop=True)
+
+    def _rows(self) -> pd.DataFrame | None:
+        import pandas as pd
+
+        parts = sorted(self.folder.glob("plans-*.parquet"))
+        return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True) if parts else None
+
+    def run(self, jobs: int, on_progress: Callable[[int], None]) -> None:
+        """Plan what is missing; `on_progress` is called with how many are done."""
+        done: list[dict[str, Any]] = []
+        written_s = time.monotonic()
+        try:
+            for count, rows in enumerate(_planned(self.missing(), jobs), start=1):
+                done.extend(rows)
+                on_progress(count)
+                if time.monotonic() - written_s > _PART_S:
+                    self._write(done)
+                    done, written_s = [], time.monotonic()
+        finally:
+            self._write(done)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        import pandas as pd
+
+        if not rows:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"plans-{len(list(self.folder.glob('plans-*.parquet'))):06d}.parquet"
+        partial = part.with_name(f".{part.name}.partial")
+        pd.DataFrame(rows).to_parquet(partial, index=False)
+        partial.replace(part)
+
+
+def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path) -> ClaimPlans:
+    """The jobs of an experiment on plans.
+
+    Raises:
+        InputError: one of them is no job, or says too little for planning.
+    """
+    experiment = claim.plans[name]
+    try:
+        sweep = plan_sweep(experiment, size)
+        jobs = [_planned_job(experiment, cell, seed) for cell in sweep.cells() for seed in sweep.seeds]
+    except InputError as error:
+        raise InputError(f"{claim.id}: {name}: {error}") from error
+    return ClaimPlans(claim, name, jobs, results / size / claim.id / name)
+
+
+def _planned_job(experiment: PlanExperiment, cell: Cell, seed: int) -> PlannedJob:
+    spec = _with_random_job(cell.spec, seed) if experiment.random_jobs else cell.spec.with_seed(seed)
+    told = f"{spec.digest()} {experiment.points} {code_sha256()}"
+    settings = {"seed": seed, "job": _job_name(spec), **_as_columns(cell.settings)}
+    return PlannedJob(hashlib.sha256(told.encode()).hexdigest(), spec, settings, experiment.points)
+
+
+def _as_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in settings.items()
+    }
+
+
+def _job_name(spec: RunSpec) -> str:
+    stages = spec.job.stages or ()
+    return f"SHA({', '.join(f'{trials}x{iterations}' for trials, iterations in stages)})"
+
+
+def _with_random_job(spec: RunSpec, seed: int) -> RunSpec:
+    """A job drawn by the seed: 8 to 96 trials, log-uniform, eta 2 to 4, first rungs of 1 to 4 iterations, until one is left."""
+    rng = Streams(seed).rng("random job")
+    trials, eta, first = round(8 * 12 ** rng.uniform()), int(rng.integers(2, 5)), int(rng.integers(1, 5))
+    stages = [[trials, first]]
+    while stages[-1][0] > 1:
+        before, iterations = stages[-1]
+        stages.append([max(1, before // eta), iterations * eta])
+    document = spec.to_dict()
+    document["job"] = {"stages": stages}
+    return RunSpec.of(**document).with_seed(seed)
+
+
+def _planned(jobs: Sequence[PlannedJob], processes: int) -> Iterator[list[dict[str, Any]]]:
+    if processes == 1 or len(jobs) < 2:
+        yield from map(rows_of_job, jobs)
+        return
+    import joblib
+
+    parallel = joblib.Parallel(n_jobs=min(processes, len(jobs)), return_as="generator_unordered")
+    yield from parallel(joblib.delayed(rows_of_job)(job) for job in jobs)
+
+
+def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
+    """The rows of one job; see `ClaimPlans.read`. Deadlines are spread evenly over the logarithm of the frontiers' times."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DecreasingScalingWarning)
+        wide = make_plans(job.spec, planner="frontier", space="wide").frontier
+        fair = make_plans(job.spec, planner="frontier", space="fair").frontier
+        times_s = [plan.promised_s for plan in (*wide, *fair)]
+        low, high = min(times_s), max(times_s)
+        # A little more than each time, so that the plan which takes it is on time.
+        at = [low * (high / low) ** (index / max(job.points - 1, 1)) * (1 + 1e-6) for index in range(job.points)]
+        greedy = make_plans(job.spec, planner="all", space="wide", deadlines_s=at)
+    rows = []
+    for deadline_s, by_deadline in zip(at, greedy.by_deadline, strict=True):
+        plans: dict[str, Plan | None] = {
+            "static": by_deadline.static,
+            "rubberband-next": by_deadline.rubberband_next,
+            "rubberband": by_deadline.rubberband,
+            "fair": cheapest_by(fair, deadline_s),
+            "wide": cheapest_by(wide, deadline_s),
+        }
+        told = {"key": job.key, **job.settings, "deadline_s": deadline_s}
+        rows += [{**told, "planner": planner, **_of_plan(plan)} for planner, plan in plans.items()]
+        bound_usd = greedy.planning.bound_usd(deadline_s)
+        rows.append({**told, "planner": "bound", "cost_usd": bound_usd, "makespan_s": math.nan, "instances": math.nan})
+    return rows
+
+
+def _of_plan(plan: Plan | None) -> dict[str, float]:
+    if plan is None:
+        return dict.fromkeys(("cost_usd", "makespan_s", "instances"), math.nan)
+    instances = float(max(plan.instances_per_stage))
+    return {"cost_usd": plan.cost_usd, "makespan_s": plan.promised_s, "instances": instances}
+
+
+COMPARISONS = {
+    "greedy, next level": ("rubberband-next", "wide"),
+    "greedy, all levels": ("rubberband", "wide"),
+    "fair frontier": ("fair", "wide"),
+    "wide frontier": ("wide", "bound"),
+}
+"""What is dearer than what, by the name that the figure gives it."""
+
+
+def gaps_of(rows: pd.DataFrame, family: str | None = None) -> pd.DataFrame:
+    """By which share plans cost more than others: family, comparison, gap; pairs of which one finds no plan are left out.
+
+    Args:
+        rows: of `ClaimPlans.read`.
+        family: the column that tells panels apart; None for the scaling.
+    """
+    import pandas as pd
+
+    family = family or "workload.scaling"
+    wide = rows.pivot_table(index=["key", "deadline_s"], columns="planner", values="cost_usd")
+    told = rows.drop_duplicates("key").set_index("key")
+    names = told[family].astype(str) if family in told else pd.Series("all jobs", index=told.index)
+    tables = [
+        pd.DataFrame({"gap": wide[dearer] / wide[cheaper] - 1}).assign(comparison=comparison)
+        for comparison, (dearer, cheaper) in COMPARISONS.items()
+        if dearer in wide and cheaper in wide
+    ]
+    together = pd.concat(tables).dropna(subset="gap").reset_index()
+    return together.assign(family=together["key"].map(names))[["family", "comparison", "gap"]]
+
+
+def frontier_of_first(plans: ClaimPlans) -> pd.DataFrame:
+    """The table of the frontier's figure for the experiment's first job."""
+    made: Plans = make_plans(plans.jobs[0].spec, planner="all", space="wide")
+    return frontier_table(made)

@@ -1,0 +1,84 @@
+"""The rows of a claim's runs as one tidy table. Imports the store, the entries and sweeps of the catalogue; pandas inside.
+
+Regret in these tables is that of the model that is reported, as claims are decided on it: by the test score where there is one,
+of the configuration and iteration that were selected by the validation score. `regret_validation` is what runs print.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.metrics import regret_of
+from experiments.results import condition
+from experiments.store import Store
+from traces import load_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from experiments.claims.sweeps import ClaimSweep
+    from traces import Bundle
+
+
+def rows_of(sweeps: Sequence[ClaimSweep], where: str | None = None) -> pd.DataFrame:
+    """The rows of all of them that are there, with columns experiment and workload, and regret by the reported score.
+
+    Args:
+        sweeps: of a claim.
+        where: a condition that rows meet, as `elastune results --where` takes it.
+
+    Raises:
+        InputError: the condition is malformed, or a folder holds rows of another version.
+    """
+    import pandas as pd
+
+    tables = [_rows(sweep, where) for sweep in sweeps if Store(sweep.folder).parts()]
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        return pd.DataFrame()
+    # Columns that are empty in some tables keep their types: all are of one schema.
+    return pd.concat([table.astype(tables[0].dtypes) for table in tables], ignore_index=True)
+
+
+def _rows(sweep: ClaimSweep, where: str | None) -> pd.DataFrame:
+    rows = Store(sweep.folder).read(None if where is None else condition(where)).to_pandas()
+    rows = rows[rows["seed"].isin(sweep.sweep.seeds)].assign(experiment=sweep.experiment, workload=sweep.workload)
+    reported = reported_regret(rows, load_bundle(str(sweep.sweep.base["workload"]["bundle"])))
+    told: pd.DataFrame = rows.assign(regret_validation=rows["regret"], regret=reported).reset_index(drop=True)
+    return told
+
+
+def reported_regret(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
+    """(rows,) float: regret by test scores where the bundle has them, else as it is; NaN where there is none.
+
+    On the scale of test scores: against the best final one of the seed's draw, over (median - best) of the bundle's.
+    """
+    if bundle.test_scores is None:
+        return rows["regret"].to_numpy(dtype=float)
+    found = np.full(len(rows), np.nan)
+    columns = ["status", "best_trial", "test_score", "seed", "job.trials", "job.max_iterations", "job.stages"]
+    for at, row in enumerate(rows[columns].itertuples(index=False, name=None)):
+        status, best_trial, test_score, seed, trials, iterations, stages = row
+        if status != "done" or np.isnan(best_trial):
+            continue
+        if isinstance(stages, str):
+            trials, iterations = _of_stages(stages)
+        drawn = bundle.test_scores[bundle.draw(int(trials), int(seed)), int(iterations) - 1]
+        trained = None if np.isnan(test_score) else float(test_score)
+        # What was started does not matter to the sum of the parts.
+        regret = regret_of(drawn, [0], 0, trained, direction=bundle.direction, bundle_finals=bundle.test_scores[:, -1])
+        found[at] = np.nan if regret is None else regret.total
+    return found
+
+
+@functools.cache
+def _of_stages(text: str) -> tuple[int, int]:
+    """Trials and iterations of a job, as rows hold its stages."""
+    stages = json.loads(text)
+    return stages[0][0], sum(further for _, further in stages)

@@ -1,0 +1,213 @@
+"""From an experiment of a claim to sweeps: one for each workload whose data is there.
+
+Imports the sweep spec, the entries of the catalogue, sim.model and traces. T and B are multiples of what the workload itself
+takes: R tau, the seconds of one configuration to R on one GPU, and c R tau, what these cost on one GPU at the price of the
+machine over its GPUs.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.claims.entries import FIRST_SEED
+from experiments.claims.made import make_bundle
+from experiments.spec import RunSpec
+from experiments.sweep_spec import SweepSpec
+from sim.model.errors import InputError
+from sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from experiments.claims.entries import Claim, Experiment, PlanExperiment, Size, SizeName, Workload
+
+DATA = Path("../shared/data")
+"""Where real data is looked for unless another folder is named."""
+DEADLINE, BUDGET = "job.deadline_s", "job.budget_usd"
+
+
+@dataclass(frozen=True)
+class Units:
+    """What T and B are told as multiples of.
+
+    Attributes:
+        deadline_s: R tau.
+        budget_usd: c R tau.
+    """
+
+    deadline_s: float
+    budget_usd: float
+
+
+@dataclass(frozen=True, eq=False)
+class ClaimSweep:
+    """The runs of an experiment on one workload.
+
+    Attributes:
+        folder: of its results.
+    """
+
+    claim: Claim
+    experiment: str
+    workload: str
+    sweep: SweepSpec
+    folder: Path
+    units: Units
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return f"{self.claim.id} {self.experiment}, {self.workload}"
+
+    @property
+    def keeps_journals(self) -> bool:
+        """Whether its figures read what happens within runs."""
+        return self.claim.experiments[self.experiment].journals
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A part of an experiment that is not run, and why."""
+
+    claim: str
+    experiment: str
+    workload: str
+    reason: str
+
+
+def sweeps_of(
+    claim: Claim, name: str, size: SizeName, workloads: Mapping[str, Workload], *, results: Path, data: Path = DATA
+) -> tuple[list[ClaimSweep], list[LeftOut]]:
+    """The sweeps of an experiment, and what is left out because its data is not there.
+
+    Args:
+        claim: of the catalogue.
+        name: of the experiment.
+        size: how much is run.
+        workloads: of the catalogue.
+        results: the folder in which results of all claims lie.
+        data: the folder of real data.
+
+    Raises:
+        InputError: the experiment is none, draws more than a quarter of a pool, or changes what T and B are multiples of.
+    """
+    experiment = claim.experiments[name]
+    chosen = experiment.size(size)
+    sweeps, left_out = [], []
+    for workload_name in chosen.workloads or experiment.workloads:
+        workload = workloads[workload_name]
+        bundle = _bundle_of(workload, data, results)
+        if bundle is None:
+            left_out.append(LeftOut(claim.id, name, workload_name, f"{data / workload.bundle} is not there"))
+            continue
+        base = merged(workload.base, experiment.base, {"workload": {"bundle": bundle}})
+        label = f"{claim.id}: {name}: {workload_name}"
+        try:
+            units = _units(base)
+            sweep = SweepSpec.of(_document(base, experiment, chosen, size, units))
+            _check_pool(sweep, workload)
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from error
+        folder = results / size / claim.id / name / f"{workload_name}-{_digest(sweep)}"
+        sweeps.append(ClaimSweep(claim, name, workload_name, sweep, folder, units))
+    return sweeps, left_out
+
+
+def _digest(sweep: SweepSpec) -> str:
+    """Of everything but the seeds: a sweep may grow by seeds, and with another grid it is another one."""
+    document = {**sweep.to_dict(), "seeds": []}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _bundle_of(workload: Workload, data: Path, results: Path) -> str | None:
+    """As a run spec names it; None where it is not there."""
+    if workload.origin == "shipped":
+        return workload.bundle
+    if workload.origin == "made":
+        return str(make_bundle(workload.bundle, results / "bundles"))
+    folder = data / workload.bundle
+    return str(folder) if (folder / "bundle.yaml").is_file() else None
+
+
+def _document(base: dict[str, Any], experiment: Experiment, size: Size, name: SizeName, units: Units) -> dict[str, Any]:
+    axes = {**experiment.axes, **size.axes}
+    for key, multiples, unit in (
+        (DEADLINE, size.deadlines or experiment.deadlines, units.deadline_s),
+        (BUDGET, size.budgets or experiment.budgets, units.budget_usd),
+    ):
+        if multiples:
+            # Six digits, so that what is printed is what was run.
+            axes[key] = [float(f"{multiple * unit:.6g}") for multiple in multiples]
+    return {"base": base, "axes": axes, "zip": experiment.zip, "seeds": seeds_of(size, name)}
+
+
+def seeds_of(size: Size, name: SizeName) -> list[int]:
+    """The seeds of a size."""
+    return list(range(FIRST_SEED[name], FIRST_SEED[name] + size.seeds))
+
+
+def plan_sweep(experiment: PlanExperiment, size: SizeName) -> SweepSpec:
+    """The cells that an experiment on plans plans, as a sweep whose policy does not matter.
+
+    Raises:
+        InputError: a cell is no job.
+    """
+    chosen = experiment.size(size)
+    base = merged({"policy": "rubberband"}, experiment.base)
+    axes = {**experiment.axes, **chosen.axes}
+    return SweepSpec.of({"base": base, "axes": axes, "zip": experiment.zip, "seeds": seeds_of(chosen, size)})
+
+
+def merged(*documents: Mapping[str, Any]) -> dict[str, Any]:
+    """One document of several; where two give a key, the later one holds, section by section.
+
+    A stage list takes the place of the numbers that say the same.
+    """
+    together: dict[str, Any] = {}
+    for document in documents:
+        for key, value in document.items():
+            is_section = isinstance(value, dict) and isinstance(together.get(key), dict) and key in _SECTIONS
+            together[key] = merged(together[key], value) if is_section else copy.deepcopy(value)
+    job = together.get("job")
+    if isinstance(job, dict) and "stages" in job:
+        together["job"] = {key: value for key, value in job.items() if key not in _SAID_BY_STAGES}
+    return together
+
+
+_SECTIONS = ("job", "workload", "cloud")
+_SAID_BY_STAGES = ("trials", "min_iterations", "max_iterations", "reduction_factor")
+
+
+def _units(base: Mapping[str, Any]) -> Units:
+    spec = RunSpec.of(**{"policy": "seer", **base})
+    iterations = _iterations(spec)
+    if spec.workload.iteration_s is None:
+        raise InputError("workload.iteration_s is missing: T and B are told as multiples of R tau")
+    seconds = iterations * spec.workload.iteration_s
+    machine = spec.cloud.instance_type.instance_type(spec.cloud.prices, spec.cloud.region)
+    price = machine.usd_per_hour[ON_DEMAND]
+    if not isinstance(price, int | float):
+        raise InputError(f"the price of {machine.name} changes: budgets are told as multiples of one price")
+    return Units(seconds, seconds * price / machine.gpus_per_instance / SECONDS_PER_HOUR)
+
+
+def _iterations(spec: RunSpec) -> int:
+    if spec.job.stages is not None:
+        return sum(further for _, further in spec.job.stages)
+    assert spec.job.max_iterations is not None  # a job without stages has it
+    return spec.job.max_iterations
+
+
+def _check_pool(sweep: SweepSpec, workload: Workload) -> None:
+    for cell in sweep.cells():
+        drawn = cell.spec.job.tuning_job("minimize").trials
+        if drawn > workload.pool // 4:
+            raise InputError(
+                f"cell {cell.label}: draws {drawn} configurations of {workload.pool}; a quarter at most, else seeds"
+                " repeat each other"
+            )

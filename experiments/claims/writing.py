@@ -1,0 +1,156 @@
+"""The files of figures and claims: pictures, tables, captions with the command and the conditions.
+
+Imports `experiments.claims`; pandas and matplotlib are imported by what draws. Nothing else writes to the figures' folder.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments import figures
+from experiments.claims.entries import FIRST_SEED
+from experiments.claims.figures import draw
+from experiments.claims.rows import rows_of
+from experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
+from experiments.sweep_keys import code_sha256
+from sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+
+    from experiments.claims.drawing import Asked, Drawing
+    from experiments.claims.entries import Claim
+
+KINDS = (".png", ".pdf")
+INDEX = "README.md"
+_HIDDEN = ("experiment", "measure", "scope", "only", "only_against", "families", "bundles", "seeds", "over")
+"""Columns of a claim's table that only the CSV has."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a figure or a table.
+
+    Attributes:
+        rows: that it was made from.
+        files: none where it was left out.
+        reason: why it was left out.
+    """
+
+    name: str
+    claim: str
+    rows: int
+    files: tuple[Path, ...] = ()
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """What `elastune figures --json` prints of it."""
+        files = [str(path) for path in self.files]
+        return {"name": self.name, "claim": self.claim, "rows": self.rows, "files": files, "left_out": self.reason}
+
+
+def write_all(drawing: Drawing, out: Path, command: Callable[[str], str]) -> list[Written]:
+    """Draw every figure and write every table and caption; what cannot be drawn says why and does not stop the others.
+
+    Args:
+        drawing: of which everything was run.
+        out: the folder of the files.
+        command: what draws one figure or claim, by its name.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    written = [_figure(drawing, asked, out, command(asked.name)) for asked in drawing.figures]
+    written += [_table(drawing, claim, out, command(claim.id)) for claim in drawing.tables if claim.experiments]
+    _write_index(out)
+    return written
+
+
+def _figure(drawing: Drawing, asked: Asked, out: Path, command: str) -> Written:
+    source = drawing.source(asked)
+    try:
+        rows = len(source.rows if source.plans is None else source.plans.read())
+        figure = draw(source)
+    except InputError as error:
+        return Written(asked.name, asked.claim.id, 0, reason=str(error))
+    files = [figures.save(figure, out / f"{asked.name}{kind}") for kind in KINDS]
+    caption = out / f"{asked.name}.md"
+    caption.write_text(_caption(drawing, asked, rows, command), encoding="utf-8")
+    return Written(asked.name, asked.claim.id, rows, (*files, caption))
+
+
+def _caption(drawing: Drawing, asked: Asked, rows: int, command: str) -> str:
+    claim, drawn = asked.claim, asked.drawn
+    condition = f" with `{drawn.where}`" if drawn.where else ""
+    lines = [
+        f"# {asked.name}",
+        f"![{drawn.caption}]({asked.name}.png)",
+        drawn.caption,
+        f"Claim {claim.id}: {claim.claim} ({claim.source}; {claim.flag}).",
+        f"`{command}`",
+        "\n".join([*_conditions(drawing, claim, drawn.experiment), f"- drawn from {rows:,} rows{condition}"]),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _conditions(drawing: Drawing, claim: Claim, experiment: str | None = None) -> list[str]:
+    """What has to be known beside the results of an experiment, or of all of them, as a list of markdown."""
+    lines = list(claim.conditions)
+    for sweep in drawing.sweeps:
+        if sweep.claim.id == claim.id and experiment in (None, sweep.experiment):
+            seeds, units = sweep.sweep.seeds, sweep.units
+            lines.append(
+                f"{sweep.experiment}, {sweep.workload}: {len(seeds)} seeds from {seeds[0]}; R tau is {units.deadline_s:,.0f} s,"
+                f" c R tau {units.budget_usd:.3f} USD"
+            )
+    lines += [
+        f"{part.experiment}, {part.workload}: left out, {part.reason}"
+        for part in drawing.left_out
+        if part.claim == claim.id and experiment in (None, part.experiment)
+    ]
+    if drawing.size == "smoke":
+        lines.append(f"smoke size, seeds from {FIRST_SEED['smoke']}: it shows that everything works, and nothing else")
+    lines.append(f"code {code_sha256()[:12]}")
+    return [f"- {line}" for line in lines]
+
+
+def _table(drawing: Drawing, claim: Claim, out: Path, command: str) -> Written:
+    name = f"{claim.id} table"
+    rows = rows_of([sweep for sweep in drawing.sweeps if sweep.claim.id == claim.id])
+    if not len(rows):
+        return Written(name, claim.id, 0, reason="there are no runs of it")
+    table, runs = claim_table(claim, rows), runs_table(rows)
+    csv, text = out / f"{claim.id}.csv", out / f"{claim.id}.md"
+    table.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
+    text.write_text(_table_text(drawing, claim, table, runs, command), encoding="utf-8")
+    return Written(name, claim.id, len(rows), (csv, text))
+
+
+def _table_text(drawing: Drawing, claim: Claim, table: pd.DataFrame, runs: pd.DataFrame, command: str) -> str:
+    parts = [
+        f"# {claim.id}: {claim.claim}",
+        f"{claim.source}; {claim.flag}. {claim.question} Expected: {claim.expected}.",
+        f"`{command}`; {claim.id}.csv has every group, cells included.",
+        "\n".join(_conditions(drawing, claim)),
+        "## Runs",
+        markdown(runs),
+    ]
+    for (experiment, measure, scope), part in table.groupby(["experiment", "measure", "scope"], sort=False):
+        if scope != CELL_SCOPE:
+            shown = part.drop(columns=[name for name in _HIDDEN if name in part]).dropna(axis="columns", how="all")
+            by = [name for name in str(scope).split(" x ") if name in shown]
+            shown = shown[[*by, *(name for name in shown if name not in by)]]
+            parts += [f"## {experiment}: {measure}, {scope}", markdown(shown)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _write_index(out: Path) -> None:
+    """README.md of the folder: the caption of every figure that is there, whichever command drew it."""
+    captions = [path for path in sorted(out.glob("*.md")) if path.with_suffix(".png").is_file()]
+    parts = ["# Figures\n\nEach with the command that draws it, and the conditions under which it holds.\n"]
+    parts += [re.sub(r"^#", "##", path.read_text(encoding="utf-8")) for path in captions]
+    if captions:
+        (out / INDEX).write_text("\n".join(parts), encoding="utf-8")

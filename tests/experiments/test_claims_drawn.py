@@ -1,0 +1,241 @@
+"""From a claim's file to its figures and table: what is missing is run once, and what cannot be drawn says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from experiments.claims.drawing import needed, prepare, run_missing
+from experiments.claims.entries import CATALOG, load_claims
+from experiments.claims.figures import ledger_of_rows
+from experiments.claims.plans import gaps_of, plans_of, rows_of_job
+from experiments.claims.rows import reported_regret, rows_of
+from experiments.claims.tables import claim_table, runs_table
+from experiments.claims.writing import write_all
+from experiments.cli import app
+from experiments.cli_figures import complete_figure
+from sim.model.errors import InputError
+from traces import tiny_bundle
+
+CLAIM = {
+    "id": "R1",
+    "claim": "elastic is cheaper",
+    "source": "ours",
+    "flag": "ours",
+    "question": "Is it?",
+    "expected": "yes",
+    "conditions": ["assumed"],
+    "endpoint": {
+        "measure": "cost_usd",
+        "kind": "ratio",
+        "also": ["regret"],
+        "contrasts": [{"experiment": "small", "policies": ["rubberband"], "against": ["sha-fixed"]}],
+    },
+    "experiments": {
+        "small": {
+            "workloads": ["mnist5k-cnn", "taskset-gru64"],
+            "base": {"job": {"trials": 8, "exact": True}},
+            "deadlines": [0.6, 1.2],
+            "axes": {"policy": ["sha-fixed", "rubberband"]},
+            "journals": True,
+            "smoke": {"seeds": 3},
+            "full": {"seeds": 4},
+        }
+    },
+    "plans": {
+        "planned": {
+            "base": {
+                "job": {"stages": [[4, 1], [2, 2]]},
+                "workload": {"iteration_s": 60, "scaling": "resnet50-v100"},
+                "cloud": {"instance_type": "p3.2xlarge", "startup": {"queue_s": 5, "init_s": 60}, "max_instances": 4},
+            },
+            "random_jobs": True,
+            "points": 4,
+            "smoke": {"seeds": 3},
+            "full": {"seeds": 3},
+        }
+    },
+    "figures": {
+        "one-cost": {"draw": "cost-over-deadline", "experiment": "small", "caption": "Cost by deadline."},
+        "one-gpus": {
+            "draw": "gpus-over-time",
+            "experiment": "small",
+            "where": "job.deadline_s == 972",
+            "caption": "GPUs.",
+        },
+        "one-gantt": {"draw": "gantt", "experiment": "small", "where": "policy == 'rubberband'", "caption": "A run."},
+        "one-ledger": {"draw": "ledger", "experiment": "small", "where": "job.deadline_s == 972", "caption": "Money."},
+        "one-none": {"draw": "ledger", "experiment": "small", "where": "policy == 'seer'", "caption": "Nothing."},
+        "one-gaps": {"draw": "gaps", "experiment": "planned", "caption": "Gaps."},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The claim, run once on what ships: the catalogue's folder, the results' and the figures', and what was written."""
+    root = tmp_path_factory.mktemp("claims")
+    catalog = root / "catalog"
+    catalog.mkdir()
+    shutil.copy(CATALOG / "workloads.yaml", catalog)
+    (catalog / "R1.yaml").write_text(yaml.safe_dump(CLAIM))
+    drawing = prepare([], "smoke", results=root / "results", data=root / "none", folder=catalog)
+    told = []
+    failures = run_missing(needed(drawing), jobs=1, on_progress=lambda *progress: told.append(progress))
+    assert not failures.counts
+    written = write_all(drawing, root / "figures", lambda name: f"elastune figures {name} --smoke")
+    return drawing, root, told, {each.name: each for each in written}
+
+
+def test_everything_missing_is_run_once_under_one_count(drawn):
+    drawing, _, told, _ = drawn
+    # 2 policies x 2 deadlines x 3 seeds, then 3 random jobs.
+    assert [done for _, done, _ in told] == list(range(1, 16))
+    assert {total for _, _, total in told} == {15}
+    assert [part.missing for part in needed(drawing)] == [0, 0]
+    again = []
+    run_missing(needed(drawing), jobs=1, on_progress=lambda *progress: again.append(progress))
+    assert not again
+
+
+def test_figures_lie_there_as_png_and_pdf_with_their_command(drawn):
+    _, root, _, written = drawn
+    for name in ("one-cost", "one-gpus", "one-gantt", "one-ledger", "one-gaps"):
+        assert written[name].reason is None
+        assert [path.suffix for path in written[name].files] == [".png", ".pdf", ".md"]
+        assert all(path.stat().st_size > 100 for path in written[name].files)
+    caption = (root / "figures" / "one-cost.md").read_text()
+    assert "`elastune figures one-cost --smoke`" in caption
+    assert "- small, mnist5k-cnn: 3 seeds from 45000; R tau is 1,620 s, c R tau 1.377 USD" in caption
+    assert "- small, taskset-gru64: left out, " in caption
+    index = (root / "figures" / "README.md").read_text()
+    assert index.count("\n## ") == 5
+    assert "one-none" not in index
+
+
+def test_a_figure_without_rows_is_left_out_with_the_reason_and_stops_no_other(drawn):
+    assert drawn[3]["one-none"].files == ()
+    assert drawn[3]["one-none"].reason == "no row of experiment small meets the figure's condition"
+
+
+def test_a_ratio_is_the_geometric_mean_over_the_pairs(drawn):
+    drawing, root, _, _ = drawn
+    rows = rows_of(drawing.sweeps)
+    table = claim_table(drawing.tables[0], rows)
+    pooled = table[(table["scope"] == "pooled") & (table["measure"] == "cost_usd")].iloc[0]
+    wide = rows.pivot_table(index=["job.deadline_s", "seed"], columns="policy", values="cost_usd")
+    ratios = wide["sha-fixed"] / wide["rubberband"]
+    assert (pooled["policy"], pooled["against"], pooled["kind"], pooled["pairs"]) == (
+        "rubberband",
+        "sha-fixed",
+        "ratio",
+        6,
+    )
+    assert pooled["mean"] == pytest.approx(np.exp(np.log(ratios).mean()))
+    assert pooled["better"] == pytest.approx((ratios > 1).mean())
+    assert pooled["low"] <= pooled["mean"] <= pooled["high"]
+    by_deadline = table[table["scope"] == "job.deadline_s"]
+    for _, row in by_deadline.iterrows():
+        assert row["mean"] == pytest.approx(np.exp(np.log(ratios[row["job.deadline_s"]]).mean()))
+    # What is told besides is a difference, over everything.
+    also = table[table["measure"] == "regret"]
+    assert also["kind"].tolist() == ["difference"]
+    assert "## small: cost_usd, pooled" in (root / "figures" / "R1.md").read_text()
+
+
+def test_runs_are_counted_by_policy(drawn):
+    runs = runs_table(rows_of(drawn[0].sweeps)).set_index("policy")
+    assert runs["done"].to_dict() == {"rubberband": 6, "sha-fixed": 6}
+    assert (runs["infeasible"] == 0).all()
+    assert (runs["deadline_met"] == 1).all()
+
+
+def test_the_ledger_of_rows_adds_up_to_the_mean_bill(drawn):
+    rows = rows_of(drawn[0].sweeps)
+    parts = ledger_of_rows(rows).groupby("policy")["usd"].sum()
+    pd.testing.assert_series_equal(parts, rows.groupby("policy")["cost_usd"].mean(), check_names=False)
+
+
+def test_plans_of_random_jobs_lie_above_the_frontier_and_this_above_the_bound(drawn):
+    rows = drawn[0].plans[0].read()
+    assert len(rows) == 3 * 4 * 6
+    assert rows["job"].nunique() == 3
+    gaps = gaps_of(rows, "job")
+    assert (gaps["gap"] > -1e-9).all()
+    assert set(gaps["comparison"]) == {"greedy, next level", "greedy, all levels", "fair frontier", "wide frontier"}
+
+
+def test_equal_seeds_draw_equal_jobs(drawn, tmp_path):
+    claim = drawn[0].plans[0].claim
+    again = plans_of(claim, "planned", "smoke", results=tmp_path)
+    assert [job.key for job in again.jobs] == [job.key for job in drawn[0].plans[0].jobs]
+    first = pd.DataFrame(rows_of_job(again.jobs[0]))
+    kept = drawn[0].plans[0].read()
+    pd.testing.assert_frame_equal(first, kept[kept["key"] == again.jobs[0].key].reset_index(drop=True))
+
+
+def test_reported_regret_is_by_the_test_score_of_what_was_selected():
+    # Test errors at the end: .1 .2 .3 .5; the median is .25, so the scale is .15. Reported at .2, and the best drawn has .1.
+    scores = np.array([[0.5, 0.1], [0.5, 0.2], [0.5, 0.3], [0.5, 0.5]])
+    bundle = dataclasses.replace(tiny_bundle(scores + 0.1), test_scores=scores)
+    row = {"status": "done", "best_trial": 1.0, "test_score": 0.2, "seed": 0, "job.trials": 4, "job.max_iterations": 2}
+    rows = pd.DataFrame([row, {**row, "status": "infeasible", "best_trial": np.nan}]).assign(
+        **{"job.stages": None, "regret": 9.0}
+    )
+    found = reported_regret(rows, bundle)
+    assert found[0] == pytest.approx((0.2 - 0.1) / 0.15)
+    assert np.isnan(found[1])
+    np.testing.assert_array_equal(reported_regret(rows, tiny_bundle(scores)), [9.0, 9.0])
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="no figure or claim 's1-profile'; did you mean 's1-profiles'"):
+        prepare(["s1-profile"], "smoke", results=CATALOG / "none")
+    result = CliRunner().invoke(app, ["figures", "s1-profile", "--smoke"])
+    assert result.exit_code == 2
+
+
+def test_names_are_completed():
+    assert complete_figure("r1-c") == ["r1-cost", "r1-cost-large"]
+    assert complete_figure("S") == [f"S{number}" for number in range(1, 9)]
+
+
+def test_the_list_says_what_would_run_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["figures", "r5-per-instance", "--list", "--smoke", "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [figure["name"] for figure in told["figures"]] == ["r5-per-instance"]
+    assert told["parts"] == [{"part": "R5 spread, mnist5k-cnn", "total": 32, "missing": 32}]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_claim_is_run_and_drawn_by_one_command(tmp_path):
+    command = [
+        "figures",
+        "r3-cost",
+        "--smoke",
+        "-o",
+        str(tmp_path / "figures"),
+        "--results",
+        str(tmp_path / "results"),
+        "--jobs",
+        "1",
+    ]
+    result = CliRunner().invoke(app, [*command, "--data", str(tmp_path / "none"), "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["ran"], told["of"]) == (20, 20)
+    assert told["written"][0]["left_out"] is None
+    assert (tmp_path / "figures" / "r3-cost.pdf").is_file()
+    again = json.loads(CliRunner().invoke(app, [*command, "--data", str(tmp_path / "none"), "--json"]).stdout)
+    assert again["ran"] == 0
+    assert load_claims()["R3"].figures.keys() == {"r3-cost"}
