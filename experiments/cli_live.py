@@ -1,4 +1,4 @@
-"""What a real run looks like while it goes on: a small table on standard error, or a line now and then where that is no terminal."""
+"""What a real run looks like while it goes on: a small table on standard error, or lines where that is no terminal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Board:
         return {
             "time": f"{now_s:,.0f} s" + ("" if job.deadline_s is None else f" of {job.deadline_s:,.0f}"),
             "left": "no deadline" if job.deadline_s is None else f"{max(job.deadline_s - now_s, 0):,.0f} s",
-            "bill": f"{state.bill.spent_usd(now_s):.2f} USD" + ("" if job.budget_usd is None else f" of {job.budget_usd:.2f}"),
+            "bill": f"{state.bill.spent_usd(now_s):.2f} USD"
+            + ("" if job.budget_usd is None else f" of {job.budget_usd:.2f}"),
             "machines": f"{len(ready)} ready, {len(instances) - len(ready)} coming or going",
             "GPUs": f"{busy} of {gpus} in use",
             "trials": f"{state.running_trials} running, {len(state.waiting)} waiting, {len(state.started)} started",

@@ -41,7 +41,9 @@ _REAL = "Real workers"
 def run(
     spec_file: Annotated[
         Path | None,
-        typer.Argument(metavar="SPEC", help="A YAML file that describes the run; not with --resume.", show_default=False),
+        typer.Argument(
+            metavar="SPEC", help="A YAML file that describes the run; not with --resume.", show_default=False
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -61,24 +63,31 @@ def run(
     ray: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Lease nodes of this Ray cluster, instead of starting one here.", rich_help_panel=_REAL
+            metavar="ADDRESS",
+            help="Lease nodes of this Ray cluster, instead of starting one here.",
+            rich_help_panel=_REAL,
         ),
     ] = None,
     checkpoints: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Folder or fsspec URL that every node reaches.", show_default="in the results",
+            metavar="URL",
+            help="Folder or fsspec URL that every node reaches.",
+            show_default="in the results",
             rich_help_panel=_REAL,
         ),
     ] = None,
     emulate: Annotated[
         float | None,
         typer.Option(
-            metavar="SPEED", help="Do not train: wait out the recorded seconds, so many per second.", rich_help_panel=_REAL
+            metavar="SPEED",
+            help="Do not train: wait out the recorded seconds, so many per second.",
+            rich_help_panel=_REAL,
         ),
     ] = None,
     inject: Annotated[
-        bool, typer.Option("--inject", help="Add the spec's start-up delays and losses of machines.", rich_help_panel=_REAL)
+        bool,
+        typer.Option("--inject", help="Add the spec's start-up delays and losses of machines.", rich_help_panel=_REAL),
     ] = False,
     resume: Annotated[
         Path | None,
@@ -86,14 +95,30 @@ def run(
     ] = None,
 ) -> None:
     """Run one policy once, in simulation or on real workers; writes spec.yaml, journal.jsonl and result.json."""
-    given = {"--device": device is not Device.CPU, "--ray": ray, "--checkpoints": checkpoints, "--emulate": emulate, "--inject": inject}
+    given = {
+        "--device": device is not Device.CPU,
+        "--ray": ray,
+        "--checkpoints": checkpoints,
+        "--emulate": emulate,
+        "--inject": inject,
+    }
     if resume is not None:
-        others = {"SPEC": spec_file, "--set": settings, "--policy": policy, "--seed": seed, "-o": out, "--journal": journal, **given}
+        others = {
+            "SPEC": spec_file,
+            "--set": settings,
+            "--policy": policy,
+            "--seed": seed,
+            "-o": out,
+            "--journal": journal,
+            **given,
+        }
         _refuse(others, f"--resume {resume} goes on as the run began")
         _show_real(_resumed(resume), as_json)
         return
     if spec_file is None:
-        raise InputError("run: name the YAML file that describes the run, or the folder of a run to go on with (--resume DIR)")
+        raise InputError(
+            "run: name the YAML file that describes the run, or the folder of a run to go on with (--resume DIR)"
+        )
     overriding = [f"policy={policy}"] if policy is not None else []
     overriding += [f"seed={seed}"] if seed is not None else []
     spec = load_spec(spec_file, [*(settings or []), *overriding])

@@ -93,7 +93,9 @@ def print_control(result: RealResult) -> None:
     median_s, p99_s = control["control_median_s"], control["control_p99_s"]
     if median_s is not None and p99_s is not None:
         told = f"{1000 * median_s:.2f} ms median, {1000 * p99_s:.2f} ms p99"
-        _console().print(f"{control['facts']} facts, each decided, written and ordered in {told}; {result.host_s:.0f} s here")
+        _console().print(
+            f"{control['facts']} facts, each decided, written and ordered in {told}; {result.host_s:.0f} s here"
+        )
 
 
 def print_ledger(usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:

@@ -25,8 +25,8 @@ class RealResult:
     Attributes:
         run: what every run has.
         folder: where it lies.
-        control_s: (facts,) seconds of this process per fact, from the fact to the last order: deciding, writing, ordering. Those
-            of this driver only, where a run went on.
+        control_s: (facts,) seconds of this process per fact, from the fact to the last order: deciding, writing, ordering.
+            Those of this driver only, where a run went on.
         host_s: seconds this driver took.
     """
 

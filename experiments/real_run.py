@@ -13,6 +13,7 @@ import os
 import time
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from experiments.belief import most_gpus
@@ -20,7 +21,7 @@ from experiments.configurations import configuration_source, workload_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.real_result import RealResult, real_answer
-from experiments.real_state import open_end, resumption_of
+from experiments.real_state import note_lease, resumption_of
 from experiments.run_result import result_of
 from experiments.running import World
 from experiments.spec import RunSpec
@@ -33,7 +34,6 @@ from sim.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from sim.bridge.backend import RayBackend
     from sim.bridge.nodes import Nodes
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sim.bridge.worker import TrainableFactory, Workshop
     from sim.controller import Controller
     from sim.journal import Entry, Sink
+    from traces.workloads import BatchMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +87,20 @@ def execute_real(
             folder holds a run already.
         WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
     """
-    world = World.of(spec)
-    _require_slots(world, means)
+    real = _RealRun(World.of(spec), folder, means)
+    real.require_slots()
     if (folder / "journal.jsonl").exists():
-        raise InputError(f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)")
-    _workshop(world, folder, means)  # a workload that cannot be trained is told before anything is written
+        raise InputError(
+            f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)"
+        )
+    # A workload that cannot be trained, or has no plan, is told before anything is written.
+    real.workshop()
     sinks = _Sinks()
-    controller = world.controller(sinks)
+    controller = real.world.controller(sinks)
     with _owned(folder):
-        _write_means(folder, spec, means)
-        return _drive(world, folder, means, controller, sinks, header=True, watch=watch)
+        spec.save(folder / "spec.yaml")
+        (folder / "real.json").write_text(json.dumps(asdict(means), indent=2) + "\n", encoding="utf-8")
+        return real.drive(controller, sinks, watch)
 
 
 def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = lambda _: None) -> RealResult:
@@ -113,20 +118,27 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
         cut_torn_line(journal)
         world = World.of(RunSpec.of(**read_header(journal).spec))
         entries = list(read_entries(journal))
-        sinks, built = _Sinks(), []
+        sinks = _Sinks()
+        controller = _replayed(world, journal, entries, sinks)
+        left = resumption_of(controller, entries, folder) if entries else None
+        return _RealRun(world, folder, means).drive(controller, sinks, watch, entries, left)
 
-        def fresh(sink: Sink) -> Controller:
-            sinks.sinks.append(sink)
-            built.append(world.controller(sinks))
-            return built[0]
 
-        try:
-            replay(entries, fresh)
-        except ReplayError as error:
-            raise ReplayError(f"{journal}: this version decides otherwise than the one that ran it: {error}") from error
-        sinks.sinks.clear()
-        left = resumption_of(built[0], entries, folder) if entries else None
-        return _drive(world, folder, means, built[0] if built else world.controller(sinks), sinks, entries=entries, left=left, watch=watch)
+def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: _Sinks) -> Controller:
+    """A controller that stands where the dead driver's stood; nothing listens to it yet."""
+    built: list[Controller] = []
+
+    def fresh(sink: Sink) -> Controller:
+        sinks.sinks.append(sink)
+        built.append(world.controller(sinks))
+        return built[0]
+
+    try:
+        replay(entries, fresh)
+    except ReplayError as error:
+        raise ReplayError(f"{journal}: this version decides otherwise than the one that ran it: {error}") from error
+    sinks.sinks.clear()
+    return built[0]
 
 
 class _Sinks:
@@ -140,123 +152,141 @@ class _Sinks:
             sink.write(entry)
 
 
-def _drive(
-    world: World,
-    folder: Path,
-    means: Means,
-    controller: Controller,
-    sinks: _Sinks,
-    *,
-    watch: Callable[[Controller], Sink | None],
-    header: bool = False,
-    entries: Sequence[Entry] = (),
-    left: Resumption | None = None,
-) -> RealResult:
-    """The loop, with everything that listens to it."""
-    ledger = Ledger(world.price_book)
-    placements = PlacementAccount(world.truth.scaling, most_gpus(world.price_book))
-    for entry in entries:
-        ledger.write(entry)
-        placements.write(entry)
-    started_s = time.monotonic()
-    control_s: Sequence[float] = ()
-    if not controller.is_closed:
-        with ExitStack() as stack:
-            stream = stack.enter_context((folder / "journal.jsonl").open("ab"))
-            writer = JournalWriter(stream, world.header() if header else None, flush_each=True)
-            watcher = watch(controller)
-            sinks.sinks += [writer, ledger, placements, *([] if watcher is None else [watcher])]
-            backend = stack.enter_context(closing(_backend(world, folder, means, left)))
-            run(controller, backend)
-            control_s = backend.control_s
-    workshop = _workshop(world, folder, means)
-    answer = real_answer(world, controller, CheckpointStore(workshop.checkpoints, workshop.keep))
-    result = result_of(world, controller, ledger, placements.sums(), answer)
-    return RealResult(result, folder, tuple(control_s), time.monotonic() - started_s)
+@dataclass(frozen=True, eq=False)
+class _RealRun:
+    """A run and how it is run."""
 
+    world: World
+    folder: Path
+    means: Means
 
-def _backend(world: World, folder: Path, means: Means, left: Resumption | None) -> RayBackend:
-    from sim.bridge.backend import RayBackend
-    from sim.bridge.clock import Clock
-    from sim.bridge.injected import Weather
+    def drive(
+        self,
+        controller: Controller,
+        sinks: _Sinks,
+        watch: Callable[[Controller], Sink | None],
+        entries: Sequence[Entry] = (),
+        left: Resumption | None = None,
+    ) -> RealResult:
+        """The loop, with everything that listens to it.
 
-    spec = world.spec
-    nodes = _nodes(folder, means)
-    try:
-        weather = Weather(spec.cloud.truth(world.bundle.data_bytes), Streams(spec.seed)) if means.injects else Weather()
-        notebook = folder / "nodes.jsonl"
+        Args:
+            controller: of the run, which writes to `sinks`.
+            sinks: without any listener so far.
+            watch: called with the controller; entries also go to what it returns.
+            entries: that a driver before this one has written.
+            left: what that driver has left behind; None for a run that begins.
+        """
+        world, started_s = self.world, time.monotonic()
+        ledger, placements = (
+            Ledger(world.price_book),
+            PlacementAccount(world.truth.scaling, most_gpus(world.price_book)),
+        )
+        for entry in entries:
+            ledger.write(entry)
+            placements.write(entry)
+        control_s: Sequence[float] = ()
+        if not controller.is_closed:
+            with ExitStack() as stack:
+                journal = self.folder / "journal.jsonl"
+                header = None if journal.exists() else world.header()
+                writer = JournalWriter(stack.enter_context(journal.open("ab")), header, flush_each=True)
+                watcher = watch(controller)
+                sinks.sinks += [writer, ledger, placements, *([] if watcher is None else [watcher])]
+                backend = stack.enter_context(closing(self.backend(left)))
+                run(controller, backend)
+                control_s = backend.control_s
+        workshop = self.workshop()
+        answer = real_answer(world, controller, CheckpointStore(workshop.checkpoints, workshop.keep))
+        result = result_of(world, controller, ledger, placements.sums(), answer)
+        return RealResult(result, self.folder, tuple(control_s), time.monotonic() - started_s)
+
+    def backend(self, left: Resumption | None) -> RayBackend:
+        """Machines and workers; nothing is left of them where this fails."""
+        from sim.bridge.backend import RayBackend
+        from sim.bridge.clock import Clock
+        from sim.bridge.injected import Weather
+
+        world, spec, notebook = self.world, self.world.spec, self.folder / "nodes.jsonl"
         source = configuration_source(spec, world.bundle, world.job)
-        return RayBackend(
-            nodes,
-            _workshop(world, folder, means),
-            gpus_of={one.name: one.gpus_per_instance for one in world.price_book.instance_types},
-            configurations=source,
-            clock=Clock(means.speed or 1.0, 0.0 if left is None else left.at_s),
-            weather=weather,
-            on_lease=lambda number, node: open_end(notebook, {"instance": number, **asdict(node)}),
-            resumption=left,
-        )
-    except BaseException:
-        nodes.close()
-        raise
+        cloud = spec.cloud.truth(world.bundle.data_bytes) if self.means.injects else None
+        nodes = self.nodes()
+        try:
+            return RayBackend(
+                nodes,
+                self.workshop(),
+                gpus_of={one.name: one.gpus_per_instance for one in world.price_book.instance_types},
+                configurations=source,
+                clock=Clock(self.means.speed or 1.0, 0.0 if left is None else left.at_s),
+                weather=Weather(cloud, Streams(spec.seed)),
+                on_lease=lambda number, node: note_lease(notebook, number, node),
+                resumption=left,
+            )
+        except BaseException:
+            nodes.close()
+            raise
 
+    def nodes(self) -> Nodes:
+        """Where machines come from; what the embedded cluster of a driver that died has left is ended first."""
+        if self.means.ray_address is not None:
+            from sim.bridge.attached import AttachedNodes
 
-def _nodes(folder: Path, means: Means) -> Nodes:
-    """The machines; what an embedded cluster of a driver that died has left running is ended first."""
-    if means.ray_address is not None:
-        from sim.bridge.attached import AttachedNodes
+            return AttachedNodes(self.means.ray_address, self.means.device)
+        from sim.bridge.embedded import EmbeddedNodes
+        from sim.bridge.keeper import end_leftovers
 
-        return AttachedNodes(means.ray_address, means.device)
-    from pathlib import Path
+        note = self.folder / "cluster.txt"
+        if note.is_file():
+            end_leftovers(Path(note.read_text(encoding="utf-8")))
+        nodes = EmbeddedNodes(self.means.device)
+        note.write_text(str(nodes.folder), encoding="utf-8")
+        return nodes
 
-    from sim.bridge.embedded import EmbeddedNodes
-    from sim.bridge.keeper import end_leftovers
+    def workshop(self) -> Workshop:
+        """What all workers share.
 
-    note = folder / "cluster.txt"
-    if note.is_file():
-        end_leftovers(Path(note.read_text(encoding="utf-8")))
-    nodes = EmbeddedNodes(means.device)
-    note.write_text(str(nodes.folder), encoding="utf-8")
-    return nodes
+        Raises:
+            InputError: the workload cannot be trained.
+        """
+        from sim.bridge.worker import Workshop
 
+        checkpoints = self.means.checkpoints or str((self.folder / "checkpoints").resolve())
+        return Workshop(self._trainables(), checkpoints, self.means.device, self.means.keep)
 
-def _workshop(world: World, folder: Path, means: Means) -> Workshop:
-    from sim.bridge.worker import Workshop
+    def _trainables(self) -> TrainableFactory:
+        world, spec, workload = self.world, self.world.spec, self.world.spec.workload
+        if self.means.speed is not None:
+            return EmulatedTrainables(world.truth, spec.seed, self.means.speed)
+        batch: BatchMode = "per-worker" if workload.batch == "per-worker" else "global"
+        if workload.configurations in (None, "bundle"):
+            return WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, batch)
+        known = workload_of(f"workload.configurations is {workload.configurations}", world.bundle)
+        return WorkloadTrainables(known.name, spec.seed, batch=batch)
 
-    spec = world.spec
-    build: TrainableFactory
-    if means.speed is not None:
-        build = EmulatedTrainables(world.truth, spec.seed, means.speed)
-    elif spec.workload.configurations in (None, "bundle"):
-        build = WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, spec.workload.batch or "global")
-    else:
-        workload = workload_of(f"workload.configurations is {spec.workload.configurations}", world.bundle)
-        build = WorkloadTrainables(workload.name, spec.seed, batch=spec.workload.batch or "global")
-    checkpoints = means.checkpoints or str((folder / "checkpoints").resolve())
-    return Workshop(build=build, checkpoints=checkpoints, device=means.device, keep=means.keep)
+    def require_slots(self) -> None:
+        """Real training on our own machine takes a core or a GPU for each slot: more would share them, and time nothing real.
 
+        Raises:
+            InputError: the spec may use more than there are.
+        """
+        if self.means.ray_address is not None or self.means.speed is not None:
+            return
+        gpus, quota = most_gpus(self.world.price_book), self.world.price_book.max_instances
+        if self.means.device == "cuda":
+            from sim.bridge.embedded import visible_gpus
 
-def _require_slots(world: World, means: Means) -> None:
-    """Real training on our own machine takes a core or a GPU for each slot: more would share them, and time nothing real.
-
-    Raises:
-        InputError: the spec may use more than there are.
-    """
-    if means.ray_address is not None or means.speed is not None:
-        return
-    wanted = world.price_book.max_instances * most_gpus(world.price_book)
-    if means.device == "cuda":
-        from sim.bridge.embedded import visible_gpus
-
-        there, what = len(visible_gpus()), "CUDA devices"
-    else:
-        there, what = len(os.sched_getaffinity(0)), "CPU cores"
-    if wanted > there:
-        raise InputError(
-            f"cloud.max_instances allows {wanted} slots, but this machine has {there} {what}: lower it with --set"
-            f" cloud.max_instances={max(there // most_gpus(world.price_book), 1)} (and an instance type with few enough GPUs),"
-            " name a cluster (--ray ADDRESS), or emulate the training (--emulate SPEED)"
-        )
+            there, what = len(visible_gpus()), "CUDA devices"
+        else:
+            there, what = len(os.sched_getaffinity(0)), "CPU cores"
+        if gpus * quota > there:
+            instances = there // gpus
+            less = (
+                f"--set cloud.max_instances={instances}" if instances else f"an instance type with at most {there} GPUs"
+            )
+            raise InputError(
+                f"cloud.max_instances allows {quota} x {gpus} slots, but this machine has {there} {what}: use {less}, name a"
+                " cluster (--ray ADDRESS), or emulate the training (--emulate SPEED)"
+            )
 
 
 @contextmanager
@@ -269,11 +299,6 @@ def _owned(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"{folder}: another process is running this run") from error
         yield
-
-
-def _write_means(folder: Path, spec: RunSpec, means: Means) -> None:
-    spec.save(folder / "spec.yaml")
-    (folder / "real.json").write_text(json.dumps(asdict(means), indent=2) + "\n", encoding="utf-8")
 
 
 def cut_torn_line(journal: Path) -> None:

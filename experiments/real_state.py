@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypedDict
 
 from sim.bridge.nodes import Node
 from sim.bridge.resumption import OpenInstance, OpenSegment, Resumption
-from sim.model.commands import StartTimer
-from sim.model.events import TimerFired
+from sim.model.actions import CloneTrial
+from sim.model.commands import StartSegment, StartTimer
+from sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSampled
 from sim.model.ids import InstanceId, TrialId
 from sim.state import NO_SEGMENT
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from sim.controller import Controller
     from sim.journal import Entry
+    from sim.model.protocols import Configuration
 
 
 def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path) -> Resumption:
@@ -29,6 +32,12 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
         folder: of the run.
     """
     state = controller.state
+    ordered_at_s = {
+        order.segment: entry.event.at_s
+        for entry in entries
+        for order in entry.commands
+        if isinstance(order, StartSegment)
+    }
     return Resumption(
         at_s=entries[-1].event.at_s,
         segments=[
@@ -36,6 +45,7 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
                 TrialId(number),
                 trial.segment,
                 trial.placement,
+                ordered_at_s[trial.segment],
                 trial.from_iteration,
                 trial.iteration,
                 trial.score,
@@ -54,7 +64,30 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
             if trial.configuration is not None
         },
         leased=_leased(folder / "nodes.jsonl"),
+        **_taught(entries),
     )
+
+
+class _Taught(TypedDict):
+    sampled: dict[TrialId, Configuration]
+    clones: set[TrialId]
+    results: list[tuple[TrialId, int, float | None]]
+
+
+def _taught(entries: Sequence[Entry]) -> _Taught:
+    """What was told to the source of configurations, and which trials are not its own any more."""
+    taught = _Taught(sampled={}, clones=set(), results=[])
+    for entry in entries:
+        match entry.event:
+            case TrialSampled(trial=trial, configuration=configuration):
+                taught["sampled"][trial] = configuration
+            case (
+                SegmentEnded(trial=trial, iteration=iteration, score=score)
+                | ProgressReported(trial=trial, iteration=iteration, score=score)
+            ) if iteration and trial not in taught["clones"]:
+                taught["results"].append((trial, iteration, score))
+        taught["clones"].update(action.target for action in entry.actions if isinstance(action, CloneTrial))
+    return taught
 
 
 def _timers(entries: Sequence[Entry]) -> Mapping[str, float]:
@@ -67,10 +100,10 @@ def _timers(entries: Sequence[Entry]) -> Mapping[str, float]:
     return timers
 
 
-def open_end(notebook: Path, note: Mapping[str, object]) -> None:
-    """Append a line."""
+def note_lease(notebook: Path, instance: InstanceId, node: Node) -> None:
+    """Write down which node is behind an instance, for a driver that may have to take it over."""
     with notebook.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(note) + "\n")
+        stream.write(json.dumps({"instance": instance, **asdict(node)}) + "\n")
 
 
 def _leased(notebook: Path) -> Mapping[InstanceId, Node]:

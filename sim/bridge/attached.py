@@ -76,7 +76,9 @@ class AttachedNodes:
             else:
                 self._wanted.pop(instance, None)
             slot = bundle(self._device)
-            request_resources(bundles=[{kind: n * count for kind, n in slot.items()} for count in self._wanted.values()])
+            request_resources(
+                bundles=[{kind: n * count for kind, n in slot.items()} for count in self._wanted.values()]
+            )
 
     def release(self, instance: InstanceId) -> None:
         """The node is free for others, or for the autoscaler to end; see `sim.bridge.nodes.Nodes`."""
@@ -113,4 +115,5 @@ def alive_nodes() -> dict[str, dict[str, Any]]:
     """What Ray says of the nodes that are alive, by its name of them."""
     import ray
 
-    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # as Ray ships it
+    return {node["NodeID"]: node for node in nodes if node["Alive"]}

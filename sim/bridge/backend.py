@@ -1,8 +1,8 @@
 """The real backend: orders become Ray nodes and gangs of actors, and what happens to them becomes facts.
 
-Every machine and every gang has a thread of its own that follows it; facts come out of one queue, in order of time. The caller's
-thread is the only one that gives orders. Which facts there are and in what order is the contract that the simulated backend
-keeps as well (`experiments.contract_backends`).
+Every machine and every gang has a thread of its own that follows it; facts come out of one queue, in order of time. Only the
+caller's thread gives orders. Which facts there are and in what order is the contract that the simulated backend keeps as well
+(`experiments.contract_backends`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from sim.bridge.checkpoint import CheckpointStore
 from sim.bridge.clock import Clock
-from sim.bridge.gang import Gang, Site
+from sim.bridge.gang import Gang, Shop, Site
 from sim.bridge.injected import Weather
-from sim.bridge.machine import Machine
+from sim.bridge.machine import Listener, Machine
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
 from sim.model.errors import InputError
 from sim.model.events import (
@@ -80,15 +80,16 @@ class RayBackend:
     ) -> None:
         self.control_s: list[float] = []
         self._handed_over_s: float | None = None
-        self._nodes, self._workshop, self._gpus_of = nodes, workshop, gpus_of
+        self._nodes, self._gpus_of = nodes, gpus_of
         self._source = configurations
         self._clock = clock or Clock()
         self._weather = weather or Weather()
         self._on_lease = on_lease
-        self._store = CheckpointStore(workshop.checkpoints, workshop.keep)
+        store = CheckpointStore(workshop.checkpoints, workshop.keep)
+        self._shop = Shop(workshop, store, self._clock, self._tell)
         self._facts: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._telling = threading.Lock()
-        self._last_told_s = self._clock.now_s()
+        self._last_told_s = self._decided_at_s = self._clock.now_s()
         self._lock = threading.RLock()
         self._machines: dict[InstanceId, Machine] = {}
         self._leaving: set[InstanceId] = set()
@@ -143,6 +144,7 @@ class RayBackend:
                 raise self._broken
             if fact is not None:
                 self._listen(fact)
+                self._decided_at_s = fact.at_s
                 self._handed_over_s = time.perf_counter()
                 return fact
             if self._is_still():
@@ -228,12 +230,10 @@ class RayBackend:
                 return
             gang = Gang(
                 order,
+                self._decided_at_s,
                 configuration,
                 self._site([node for node in nodes if node is not None], {instance for instance, _ in order.placement}),
-                workshop=self._workshop,
-                store=self._store,
-                clock=self._clock,
-                tell=self._tell,
+                shop=self._shop,
                 on_end=self._gang_ended,
             )
             self._gangs[order.segment] = gang
@@ -277,11 +277,13 @@ class RayBackend:
                 fate,
                 nodes=self._nodes,
                 clock=self._clock,
-                tell=self._tell,
-                on_ready=self._on_lease,
-                on_notice=self._notice,
-                on_gone=lambda number, cause: self._gone(number, market, cause),
-                on_broken=self._break,
+                listener=Listener(
+                    self._tell,
+                    self._on_lease,
+                    self._notice,
+                    lambda number, cause: self._gone(number, market, cause),
+                    self._break,
+                ),
             )
         machine.start(node)
 
@@ -330,10 +332,10 @@ class RayBackend:
     def _go_on(self, left: Resumption) -> None:
         """Take up what a dead driver left: what is gone is told, what lives is followed, what was asked for is asked again."""
         self._configurations.update(left.configurations)
-        for trial, configuration in left.configurations.items():
-            self._source.remember(trial, configuration)
+        self._clones.update(left.clones)
+        left.teach(self._source)
         alive = self._nodes.adopt(left.kept())
-        for fact_at in left.settling(self._store, alive):
+        for fact_at in left.settling(self._shop.store, alive):
             self._tell(fact_at)
         for one in left.instances:
             if one.instance in alive:

@@ -49,7 +49,7 @@ class EmbeddedNodes:
         # Ray keeps sockets below it, whose paths must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="elastune-"))
         with (self.folder / "keeper.log").open("wb") as log:
-            self._keeper = subprocess.Popen(
+            self._keeper = subprocess.Popen(  # noqa: S603  our own module
                 [sys.executable, "-m", "sim.bridge.keeper", str(self.folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ thread ends every actor of the gang and then tells exactly one `SegmentEnded`.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -48,6 +49,23 @@ class Site:
     is_whole: Callable[[], bool]
 
 
+@dataclass(frozen=True)
+class Shop:
+    """What all gangs of a run share.
+
+    Attributes:
+        workshop: what their workers share.
+        store: of checkpoints, to see what is durable where a worker could not say.
+        clock: of the run.
+        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+    """
+
+    workshop: Workshop
+    store: CheckpointStore
+    clock: Clock
+    tell: Callable[[Callable[[float], Event]], None]
+
+
 class _AbortedError(Exception):
     """The gang was told to stop before its workers were there."""
 
@@ -57,31 +75,27 @@ class Gang:
 
     Args:
         order: what is trained.
+        ordered_at_s: time of the fact on which it was ordered; from then on its GPUs are held.
         configuration: of the trial.
         site: the machines.
-        workshop: what all workers share.
-        store: of checkpoints, to see what is durable where a worker could not say.
-        clock: of the run.
-        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+        shop: what all gangs of the run share.
         on_end: called with the segment's last fact told.
     """
 
     def __init__(
         self,
         order: StartSegment,
+        ordered_at_s: float,
         configuration: Configuration,
         site: Site,
         *,
-        workshop: Workshop,
-        store: CheckpointStore,
-        clock: Clock,
-        tell: Callable[[Callable[[float], Event]], None],
+        shop: Shop,
         on_end: Callable[[Gang], None],
     ) -> None:
         self.order = order
         self._configuration, self._site = configuration, site
-        self._workshop, self._store, self._clock = workshop, store, clock
-        self._tell, self._on_end = tell, on_end
+        self._workshop, self._store, self._clock, self._tell = shop.workshop, shop.store, shop.clock, shop.tell
+        self._on_end = on_end
         self._lock = threading.Lock()
         self._actors: list[Any] = []  # ray's handles have no types
         self._group: Any = None
@@ -89,7 +103,7 @@ class Gang:
         self._is_ending = False
         self._saves_each = False
         self._broken = threading.Event()
-        self._started_s = clock.now_s()
+        self._started_s = ordered_at_s
         self._restored: Started | None = None
         self._launch_s = 0.0
         self._trained = Trained(order.from_iteration, None, 0.0, 0.0, is_report=False)
@@ -271,38 +285,52 @@ class Gang:
         finished = self._finished
         if finished is None:
             return self._broken_fact()
-        order, speed, launch_s = self.order, self._clock.speed, self._launch_s
+        order, speed, started_s = self.order, self._clock.speed, self._started_s
+        train_s, checkpoint_s = finished.train_s * speed, finished.checkpoint_s * speed
         outcome = Outcome.ENDED if finished.was_ended else Outcome.COMPLETED
-        return lambda at_s: SegmentEnded(
-            at_s,
-            order.trial,
-            order.segment,
-            finished.iteration,
-            finished.iteration,
-            finished.score,
-            outcome,
-            launch_s,
-            finished.train_s * speed,
-            finished.checkpoint_s * speed,
-        )
+
+        def fact_at(at_s: float) -> SegmentEnded:
+            # All that is neither training nor saving is overhead of the gang's launch, its end and messages included.
+            launch_s = max(at_s - started_s - train_s - checkpoint_s, 0.0)
+            end, score = finished.iteration, finished.score
+            return SegmentEnded(
+                at_s, order.trial, order.segment, end, end, score, outcome, launch_s, train_s, checkpoint_s
+            )
+
+        return fact_at
 
     def _broken_fact(self) -> Callable[[float], SegmentEnded]:
-        """What is whole in the store counts; the time since the start was training, as far as nothing else is known."""
-        order, trained, speed = self.order, self._trained, self._clock.speed
+        """What is whole in the store counts; the time since the launch was training, as far as nothing else is known."""
+        order, trained, speed, started_s = self.order, self._trained, self._clock.speed, self._started_s
         outcome = self._cut or (Outcome.FAILED if self._site.is_whole() else Outcome.INSTANCE_GONE)
-        elapsed_s = self._clock.now_s() - self._started_s
-        launch_s, durable, iteration, score, kept_s = elapsed_s, order.from_iteration, order.from_iteration, None, 0.0
+        launched_s, durable, iteration, score, kept_s = math.inf, order.from_iteration, order.from_iteration, None, 0.0
         if self._restored is not None:
             is_clone = order.restore_from not in (None, order.trial)
             borrowed = order.from_iteration if is_clone else None
             saved, durable = durable_of(self._store, order.trial, order.segment, borrowed=borrowed)
-            launch_s, iteration, score = self._launch_s, trained.iteration, trained.score
+            launched_s, iteration, score = self._launch_s, trained.iteration, trained.score
             kept_s = self._kept_s if durable <= self._saved else trained.train_s
             if saved is not None and durable > iteration:
                 iteration, score = durable, saved.score  # written, but it could not be told any more
-        checkpoint_s = trained.checkpoint_s * speed
-        train_s = max(elapsed_s - launch_s - checkpoint_s, 0.0)
-        lost_s = max(train_s - kept_s * speed, 0.0)
-        return lambda at_s: SegmentEnded(
-            at_s, order.trial, order.segment, iteration, durable, score, outcome, launch_s, train_s, checkpoint_s, lost_s
-        )
+
+        def fact_at(at_s: float) -> SegmentEnded:
+            elapsed_s = at_s - started_s
+            launch_s = min(launched_s, elapsed_s)
+            checkpoint_s = min(trained.checkpoint_s * speed, elapsed_s - launch_s)
+            train_s = elapsed_s - launch_s - checkpoint_s
+            lost_s = max(train_s - kept_s * speed, 0.0)
+            return SegmentEnded(
+                at_s,
+                order.trial,
+                order.segment,
+                iteration,
+                durable,
+                score,
+                outcome,
+                launch_s,
+                train_s,
+                checkpoint_s,
+                lost_s,
+            )
+
+        return fact_at

@@ -1,4 +1,4 @@
-"""The process that keeps an embedded Ray cluster: starts and ends its nodes as it is told, and ends all of them with its parent.
+"""The process that keeps an embedded Ray cluster: starts and ends its nodes as it is told, and ends all with its parent.
 
 Run as `python -m sim.bridge.keeper FOLDER`. One JSON object a line: `{"gpus": n, "visible": [...]}` on standard input adds a
 node, answered by `{"node_id", "pid"}`; `{"remove": node_id}` ends one, answered by `{}`. The first line it says holds the
@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
         _serve(cluster, answers.write)
     finally:
         if cluster is not None:
-            cluster.shutdown()
+            cluster.shutdown()  # type: ignore[no-untyped-call]  # as Ray ships it
         end_leftovers(folder)
 
 
@@ -70,7 +70,7 @@ def _common(gpus: int) -> dict[str, Any]:  # of Ray's parameters, which have man
 
 
 def _serve(cluster: Cluster, answer: Any) -> None:  # noqa: ANN401  a file's write
-    nodes = {}
+    nodes: dict[str, Any] = {}  # of a class of Ray's
     for line in sys.stdin:
         order = json.loads(line)
         if "remove" in order:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sim.bridge.nodes import NoNodeError
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
     from sim.model.ids import InstanceId
 
 
+@dataclass(frozen=True)
+class Listener:
+    """Who hears of a machine; called in the machine's thread.
+
+    Attributes:
+        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+        ready: called with the node before it is told of.
+        noticed: called when its provider says that it will be taken back.
+        gone: called when its life is over, with the cause, or None where it was refused; tells of its end.
+        broken: called where the thread itself breaks down.
+    """
+
+    tell: Callable[[Callable[[float], Event]], None]
+    ready: Callable[[InstanceId, Node], None]
+    noticed: Callable[[InstanceId, float], None]
+    gone: Callable[[InstanceId, GoneCause | None], None]
+    broken: Callable[[BaseException], None]
+
+
 class Machine:
     """A machine that was asked for, has come up, or is on its way out.
 
@@ -26,10 +46,9 @@ class Machine:
         instance: its number.
         gpus: slots it is to have.
         fate: delays and losses that are injected; None: there is no machine of that kind.
-        on_ready: called with the node before it is told of.
-        on_notice: called when its provider says that it will be taken back.
-        on_gone: called in its thread when its life is over, with the cause, or None where it was refused; tells of its end.
-        on_broken: called where the thread itself breaks down.
+        nodes: where machines come from.
+        clock: of the run.
+        listener: hears of all that happens to it.
 
     Attributes:
         node: the Ray node, once it is ready and until it is not ours any more.
@@ -43,16 +62,11 @@ class Machine:
         *,
         nodes: Nodes,
         clock: Clock,
-        tell: Callable[[Callable[[float], Event]], None],
-        on_ready: Callable[[InstanceId, Node], None],
-        on_notice: Callable[[InstanceId, float], None],
-        on_gone: Callable[[InstanceId, GoneCause | None], None],
-        on_broken: Callable[[BaseException], None],
+        listener: Listener,
     ) -> None:
         self.node: Node | None = None
         self._instance, self._gpus, self._fate = instance, gpus, fate
-        self._nodes, self._clock, self._tell = nodes, clock, tell
-        self._on_ready, self._on_notice, self._on_gone, self._on_broken = on_ready, on_notice, on_gone, on_broken
+        self._nodes, self._clock, self._listener = nodes, clock, listener
         self._over = threading.Event()
         self._cause = GoneCause.RELEASED
         self._is_cancelled = False
@@ -95,10 +109,10 @@ class Machine:
         try:
             cause = self._live()
             if not self._is_cancelled:
-                self._on_gone(self._instance, cause)
+                self._listener.gone(self._instance, cause)
         except Exception as error:
             if not self._is_cancelled:
-                self._on_broken(error)
+                self._listener.broken(error)
 
     def _live(self) -> GoneCause | None:
         """Queue, boot, be set up, serve until the end; the cause of the end, or None where there was no machine."""
@@ -121,7 +135,7 @@ class Machine:
 
     def _refuse(self, reason: str) -> None:
         instance = self._instance
-        self._tell(lambda at_s: InstanceRefused(at_s, instance, reason))
+        self._listener.tell(lambda at_s: InstanceRefused(at_s, instance, reason))
 
     def _come_up(self, fate: Fate) -> Node | None:
         """The node, ready; None where it is not wanted any more."""
@@ -132,14 +146,14 @@ class Machine:
         if self._wait_until(self._launched_at_s + fate.boot_s):
             return None
         if fate.setup_s > 0:
-            self._tell(lambda at_s: InstanceBooted(at_s, instance))
+            self._listener.tell(lambda at_s: InstanceBooted(at_s, instance))
             if self._wait_until(self._launched_at_s + fate.boot_s + fate.setup_s):
                 return None
         if over.is_set():
             return None
         self.node = node
-        self._on_ready(instance, node)
-        self._tell(lambda at_s: InstanceReady(at_s, instance))
+        self._listener.ready(instance, node)
+        self._listener.tell(lambda at_s: InstanceReady(at_s, instance))
         return node
 
     def _launched(self) -> None:
@@ -147,7 +161,7 @@ class Machine:
             self._launched_at_s = at_s
             return InstanceLaunched(at_s, self._instance)
 
-        self._tell(fact_at)
+        self._listener.tell(fact_at)
 
     def _serve(self, fate: Fate) -> None:
         """Live until it is given back, lost or taken back."""
@@ -156,7 +170,7 @@ class Machine:
         if fate.notice_s > 0 and noticed_at_s < lost_at_s:
             if self._wait_until(noticed_at_s):
                 return
-            self._on_notice(self._instance, fate.reclaimed_at_s)
+            self._listener.noticed(self._instance, fate.reclaimed_at_s)
         if not self._wait_until(min(lost_at_s, fate.reclaimed_at_s)):
             self._end(GoneCause.LOST if lost_at_s < fate.reclaimed_at_s else GoneCause.RECLAIMED)
 

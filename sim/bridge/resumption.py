@@ -10,13 +10,13 @@ from sim.model.events import GoneCause, InstanceGone, Outcome, SegmentEnded
 from sim.model.protocols import InstanceStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sim.bridge.checkpoint import CheckpointStore, SavedCheckpoint
     from sim.bridge.nodes import Node
     from sim.model.events import Event
     from sim.model.ids import InstanceId, Placement, SegmentId, TrialId
-    from sim.model.protocols import Configuration
+    from sim.model.protocols import Configuration, ConfigurationSource
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class OpenSegment:
     """A segment that was under way.
 
     Attributes:
+        ordered_at_s: when it was ordered.
         from_iteration: where it started.
         iteration: the last that was told, or the one it started from.
         score: at that iteration.
@@ -33,6 +34,7 @@ class OpenSegment:
     trial: TrialId
     segment: SegmentId
     placement: Placement
+    ordered_at_s: float
     from_iteration: int
     iteration: int
     score: float | None
@@ -58,7 +60,10 @@ class Resumption:
         segments: those under way. Their workers died with the driver.
         instances: those that are not gone.
         timers: those that have not fired, by tag.
-        configurations: of the trials that were sampled or cloned.
+        configurations: of the trials, as they are now.
+        sampled: those that the source of configurations proposed, in its order.
+        clones: trials whose configurations are not the source's any more.
+        results: trial, iteration and score of what the source heard, in order.
         leased: Ray's nodes behind the instances, as far as the dead driver wrote them down.
     """
 
@@ -67,7 +72,17 @@ class Resumption:
     instances: Sequence[OpenInstance] = ()
     timers: Mapping[str, float] = field(default_factory=dict)
     configurations: Mapping[TrialId, Configuration] = field(default_factory=dict)
+    sampled: Mapping[TrialId, Configuration] = field(default_factory=dict)
+    clones: Collection[TrialId] = ()
+    results: Sequence[tuple[TrialId, int, float | None]] = ()
     leased: Mapping[InstanceId, Node] = field(default_factory=dict)
+
+    def teach(self, source: ConfigurationSource) -> None:
+        """Let a fresh source know all that the one of the dead driver knew."""
+        for trial, configuration in self.sampled.items():
+            source.remember(trial, configuration)
+        for trial, iteration, score in self.results:
+            source.hear(trial, iteration, score)
 
     def kept(self) -> dict[InstanceId, Node]:
         """The nodes of machines that were ready: what may be taken over, where it still lives."""
@@ -83,9 +98,7 @@ class Resumption:
         """Timers that are set again."""
         return [StartTimer(tag, at_s) for tag, at_s in self.timers.items()]
 
-    def settling(
-        self, store: CheckpointStore, alive: Mapping[InstanceId, Node]
-    ) -> list[Callable[[float], Event]]:
+    def settling(self, store: CheckpointStore, alive: Mapping[InstanceId, Node]) -> list[Callable[[float], Event]]:
         """Facts, as functions of their time, that end what died with the driver; segments before their machines.
 
         Args:
@@ -117,15 +130,20 @@ def durable_of(
 def _ended(
     one: OpenSegment, store: CheckpointStore, alive: Mapping[InstanceId, Node]
 ) -> Callable[[float], SegmentEnded]:
-    """How long it ran, and on what it spent its time, died with the driver: only what is durable is known."""
+    """On what it spent its time died with the driver: all counts as training, in vain where nothing new became durable."""
     outcome = Outcome.FAILED if all(number in alive for number, _ in one.placement) else Outcome.INSTANCE_GONE
     saved, durable = durable_of(store, one.trial, one.segment, borrowed=one.from_iteration if one.is_clone else None)
     iteration, score = one.iteration, one.score
     if saved is not None and durable > iteration:
         iteration, score = durable, saved.score
-    return lambda at_s: SegmentEnded(
-        at_s, one.trial, one.segment, iteration, durable, score, outcome, 0.0, 0.0, 0.0
-    )
+    is_in_vain = durable <= one.from_iteration
+
+    def fact_at(at_s: float) -> SegmentEnded:
+        train_s = max(at_s - one.ordered_at_s, 0.0)
+        lost_s = train_s if is_in_vain else 0.0
+        return SegmentEnded(at_s, one.trial, one.segment, iteration, durable, score, outcome, 0.0, train_s, 0.0, lost_s)
+
+    return fact_at
 
 
 def _gone(one: OpenInstance) -> Callable[[float], InstanceGone]:

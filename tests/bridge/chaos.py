@@ -33,8 +33,14 @@ _ENDS_WITHIN_S = 400.0
 def spec_of(kills):
     """Every configuration is trained to the end, with a checkpoint after each iteration, for as long as the kills take."""
     return {
-        "job": {"trials": 4 + 3 * kills, "min_iterations": 1, "max_iterations": 9, "deadline_s": 40_000, "checkpoint_every": 1,
-                "exact": True},
+        "job": {
+            "trials": 4 + 3 * kills,
+            "min_iterations": 1,
+            "max_iterations": 9,
+            "deadline_s": 40_000,
+            "checkpoint_every": 1,
+            "exact": True,
+        },
         "workload": {"bundle": "digits-mlp", "iteration_s": 10, "scaling": {1: 1, 2: 1.8}},
         "cloud": {
             "instance_type": {"name": "slot", "price_usd_per_hour": 3.06, "gpus_per_instance": 2},
@@ -112,7 +118,8 @@ class Run:
         return [
             process
             for process in psutil.process_iter(["name", "cmdline"])
-            if process.info["name"] == "raylet" and any(self.session() in part for part in process.info["cmdline"] or ())
+            if process.info["name"] == "raylet"
+            and any(self.session() in part for part in process.info["cmdline"] or ())
             and any("CPU,2" in part for part in process.info["cmdline"] or ())
         ]
 
@@ -123,7 +130,11 @@ class Run:
 
     def leftovers(self):
         """Processes of the cluster that live."""
-        return [one for one in psutil.process_iter(["cmdline"]) if any(self.session() in part for part in one.info["cmdline"] or ())]
+        return [
+            one
+            for one in psutil.process_iter(["cmdline"])
+            if any(self.session() in part for part in one.info["cmdline"] or ())
+        ]
 
 
 def _title(process):
@@ -187,8 +198,8 @@ KILLS = {"worker": kill_worker, "node": kill_node, "driver": kill_driver}
 def strike(kind, kills, folder, seed=0):
     """Run, kill so many times at random moments, and check what comes of it; returns a report.
 
-    What must hold: the run ends with an answer, every configuration reaches its last iteration, no segment starts below what was
-    durable before, the journal replays, and no process is left.
+    What must hold: the run ends with an answer, every configuration reaches its last iteration, no segment starts below what
+    was durable before, the ledger adds up, the journal replays, and no process is left.
     """
     rng, run, report, began_s = random.Random(seed), Run(folder, kills), Report(kind), time.monotonic()
     try:
@@ -225,9 +236,7 @@ def check(run, report, kills):
     assert reached == dict.fromkeys(range(trials), 9), f"not all were trained to the end: {reached}"
     assert report.result["best_trial"] is not None
     assert math.isclose(math.fsum(report.result["ledger_usd"].values()), report.result["cost_usd"], rel_tol=1e-9)
-    replayed = subprocess.run(
-        [*ELASTUNE, "replay", str(run.journal)], capture_output=True, text=True, check=False
-    )
+    replayed = subprocess.run([*ELASTUNE, "replay", str(run.journal)], capture_output=True, text=True, check=False)
     assert replayed.returncode == 0, replayed.stderr
     wait_for(lambda: not run.leftovers(), 15)
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import dataclass
 
 import cloudpickle
@@ -28,13 +27,17 @@ _SERIES = itertools.count(1)
 
 
 class Table:
-    """Configurations by number."""
+    """Configurations by number, or the same one for all."""
 
-    def __init__(self):
+    def __init__(self, configuration=None):
         self.heard = []
+        self._configuration = configuration
 
     def configuration_of(self, trial):
-        return {"number": int(trial)}
+        return self._configuration or {"number": int(trial)}
+
+    def remember(self, trial, configuration):
+        pass
 
     def hear(self, trial, iteration, score):
         self.heard.append((trial, iteration, score))
@@ -74,8 +77,11 @@ class Borrowed:
             threading.Timer(self._loses_after_s, self.kill, (instance,)).start()
         return node
 
+    def raylet_pid(self, instance):
+        return self.cluster.raylet_pid(self._first + instance)
+
     def kill(self, instance):
-        os.kill(self.cluster.raylet_pid(self._first + instance), signal.SIGKILL)
+        os.kill(self.raylet_pid(instance), signal.SIGKILL)
 
     def release(self, instance):
         self.cluster.release(self._first + instance)
@@ -83,7 +89,7 @@ class Borrowed:
     def dead(self):
         return [number - self._first for number in self.cluster.dead() if number - self._first in self._ours]
 
-    def adopt(self, leased):
+    def adopt(self, _leased):
         return {}
 
     def close(self):
@@ -104,40 +110,18 @@ def real(cluster, tmp_path):
     """Builds real backends; closes those that a test left open."""
     built = []
 
-    def build(trainables=None, speed=1.0, loses_after_s=None, **keywords):
+    def build(trainables=None, speed=1.0, loses_after_s=None, configuration=None, **keywords):
         workshop = Workshop(
             build=trainables or Emulated(), checkpoints=str(tmp_path / f"checkpoints-{len(built)}"), device="cpu"
         )
         nodes = Borrowed(cluster, 1000 * next(_SERIES), loses_after_s)
         backend = RayBackend(
-            nodes, workshop, gpus_of={"m": 2}, configurations=Table(), clock=Clock(speed), **keywords
+            nodes, workshop, gpus_of={"m": 2}, configurations=Table(configuration), clock=Clock(speed), **keywords
         )
+        backend.nodes = nodes  # to break it
         built.append(backend)
         return backend
 
     yield build
     for backend in built:
         backend.close()
-
-
-def processes_of(folder):
-    """Living processes whose command names the folder of a Ray session."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(
-            str(folder) in part for part in process.info["cmdline"] or ()
-        ):
-            found.append(process)
-    return found
-
-
-def wait_for(holds, within_s=10.0):
-    """Whether it comes to hold in time."""
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
