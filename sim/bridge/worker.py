@@ -211,6 +211,7 @@ class SegmentWorker:
             WorkerError: the gang did not come together, a checkpoint could not be written, or training failed.
         """
         if self._assignment.rank and not self._workshop.build.needs_process_group:
+            self._is_ending.wait()  # it holds its slot, and its death is noticed, until the gang is dismissed
             return
         if self._workshop.build.needs_process_group:
             import torch

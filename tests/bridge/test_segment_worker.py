@@ -387,7 +387,16 @@ def test_an_error_of_the_trial_is_the_error_of_the_segment(worker, bench):
 
 
 def test_where_no_process_group_is_needed_the_other_ranks_only_hold_their_slots(worker, bench):
-    assert list(worker(rank=1, size=2).train()) == []
+    member = worker(rank=1, size=2)
+    told = []
+    holding = threading.Thread(target=lambda: told.extend(member.train()), daemon=True)
+    holding.start()
+    holding.join(0.2)
+    assert holding.is_alive()
+    member.end()
+    holding.join(5.0)
+    assert not holding.is_alive()
+    assert told == []
     assert bench.built == []
 
 
