@@ -172,7 +172,7 @@ def test_how_many_seeds_it_takes_is_told_in_the_unit_of_the_measure():
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda results: paired_table(results, "seet"), "there is no policy 'seet'; did you mean 'seer'?"),
+        (lambda results: paired_table(results, "seerr"), "there is no policy 'seerr'; did you mean 'seer'?"),
         (lambda results: paired_table(results, "seer", measure="regrets"), "did you mean 'regret'?"),
         (lambda results: paired_table(results, "seer", group=["job.deadlin_s"]), "did you mean 'job.deadline_s'?"),
         (lambda results: paired_table(results, "seer", group=["cost_usd"]), "cost_usd is not of the cell"),
