@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sim.model.ids import InstanceId
 
 _CLOSES_WITHIN_S = 20.0
+_ANSWERS_WITHIN_S = 10.0
 _ENVIRONMENT = {
     # Without it Ray looks for an address other than loopback, where nothing answers.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -157,6 +159,7 @@ def connect(address: str) -> None:
     Raises:
         InputError: no cluster answers there.
     """
+    _require_listener(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = _ENVIRONMENT["RAY_USAGE_STATS_ENABLED"]
     import ray
     from ray._private import ray_constants, worker
@@ -169,6 +172,17 @@ def connect(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries an address for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # `auto`, or a client's ray://host:port
+    try:
+        socket.create_connection((host, int(port)), _ANSWERS_WITHIN_S).close()
+    except OSError as error:
         raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
 
 

@@ -25,7 +25,7 @@ from sim.model.commands import StartSegment
 from sim.model.events import InstanceGone, Outcome, SegmentEnded
 
 ELASTUNE = [sys.executable, "-c", "from experiments.cli import main; main()"]
-SPEED = 8.0
+HOW = ("--emulate", "8")
 NOTICED_WITHIN_S = 2.0
 _ENDS_WITHIN_S = 400.0
 
@@ -73,12 +73,12 @@ class Report:
 class Run:
     """A run in a folder, and the process that drives it."""
 
-    def __init__(self, folder, kills):
+    def __init__(self, folder, spec, *how):
         self.folder = folder
         self.journal = folder / "journal.jsonl"
-        spec = folder.parent / f"{folder.name}.yaml"
-        spec.write_text(yaml.safe_dump(spec_of(kills)))
-        self.driver = self._start(str(spec), "--on", "ray", "--emulate", str(SPEED), "-o", str(folder))
+        file = folder.parent / f"{folder.name}.yaml"
+        file.write_text(yaml.safe_dump(spec))
+        self.driver = self._start(str(file), "--on", "ray", *how, "-o", str(folder))
 
     def _start(self, *arguments):
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
@@ -120,7 +120,7 @@ class Run:
             for process in psutil.process_iter(["name", "cmdline"])
             if process.info["name"] == "raylet"
             and any(self.session() in part for part in process.info["cmdline"] or ())
-            and any("CPU,2" in part for part in process.info["cmdline"] or ())
+            and any("CPU," in part and "CPU,0" not in part for part in process.info["cmdline"] or ())
         ]
 
     def workers(self):
@@ -201,7 +201,7 @@ def strike(kind, kills, folder, seed=0):
     What must hold: the run ends with an answer, every configuration reaches its last iteration, no segment starts below what
     was durable before, the ledger adds up, the journal replays, and no process is left.
     """
-    rng, run, report, began_s = random.Random(seed), Run(folder, kills), Report(kind), time.monotonic()
+    rng, run, report, began_s = random.Random(seed), Run(folder, spec_of(kills), *HOW), Report(kind), time.monotonic()
     try:
         for _ in range(kills):
             wait_for(run.open_segments, 120)

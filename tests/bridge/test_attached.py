@@ -1,0 +1,74 @@
+"""Nodes of a cluster that runs already are leased, given back, and taken over by the driver that comes after one that died."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+import yaml
+
+from sim.journal import read_entries
+from sim.model.commands import ProvisionInstance
+from sim.model.events import InstanceGone, Outcome, SegmentEnded
+from tests.bridge.chaos import ELASTUNE, Run, wait_for
+from tests.bridge.record import job
+
+
+@pytest.fixture
+def two_nodes(cluster):
+    """Two nodes of one slot, and the address of their cluster."""
+    for number in (1, 2):
+        cluster.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False)
+    yield cluster
+    for number in (1, 2):
+        cluster.release(number)
+
+
+def spec(iterations=3):
+    document = job("random-fixed", "digits-mlp", 4000)
+    document["job"] |= {"trials": 4, "max_iterations": iterations, "exact": True}
+    document["workload"] |= {"iteration_s": 10}
+    return document
+
+
+def test_nodes_are_leased_and_given_back(two_nodes, tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(spec()))
+    how = ["--on", "ray", "--ray", two_nodes.address, "--emulate", "20", "-o", str(tmp_path / "out"), "--json"]
+    done = subprocess.run([*ELASTUNE, "run", str(file), *how], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["iterations_trained"] == 12
+    assert not two_nodes.dead(), "the cluster is not ours to end"
+    leased = [json.loads(line) for line in (tmp_path / "out" / "nodes.jsonl").read_text().splitlines()]
+    assert {note["gpus"] for note in leased} == {1}
+    assert len({note["node_id"] for note in leased}) == len(leased)
+
+
+def test_another_driver_takes_the_nodes_over(two_nodes, tmp_path):
+    run = Run(tmp_path / "run", spec(9), "--ray", two_nodes.address, "--emulate", "10")
+    wait_for(lambda: sum(isinstance(entry.event, SegmentEnded) for entry in run.entries()) >= 1, 120)
+    wait_for(run.open_segments, 60)
+    time.sleep(1.0)
+    run.driver.send_signal(signal.SIGKILL)
+    run.driver.wait()
+    run.resume()
+    assert run.driver.wait(300) == 0, run.log()
+    entries = list(read_entries(run.journal))
+    outcomes = [entry.event.outcome for entry in entries if isinstance(entry.event, SegmentEnded)]
+    assert Outcome.FAILED in outcomes, "its workers died with the driver"
+    assert Outcome.INSTANCE_GONE not in outcomes
+    assert not [entry for entry in entries if isinstance(entry.event, InstanceGone) and entry.event.cause == "lost"]
+    rented = [one for entry in entries for one in entry.commands if isinstance(one, ProvisionInstance)]
+    assert len(rented) <= 2, "the machines were kept"
+
+
+def test_an_address_at_which_nothing_answers_is_told(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(spec()))
+    how = ["--on", "ray", "--ray", "127.0.0.1:1", "--emulate", "20", "-o", str(tmp_path / "out")]
+    done = subprocess.run([*ELASTUNE, "run", str(file), *how], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 2
+    assert "no Ray cluster answers there" in done.stderr
