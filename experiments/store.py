@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-_RETRY = "what was finished is kept; make room and run the same command again"
+RETRY = "what was finished is kept; make room and run the same command again"
 
 
 class StoreError(TuningError):
@@ -166,7 +166,7 @@ class Store:
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
-            raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {_RETRY}") from error
+            raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {RETRY}") from error
 
     def read(self, where: pc.Expression | None = None) -> pa.Table:
         """The rows that meet a condition, sorted by key.

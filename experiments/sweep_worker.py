@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from experiments.running import execute
-from experiments.store import StoreError
+from experiments.store import RETRY, StoreError
 from experiments.sweep_keys import code_sha256
 from experiments.sweep_rows import bundle_row, result_row, spec_row
 from sim.model.errors import InfeasibleJobError, TuningError, WorkerError
@@ -170,7 +170,7 @@ def shared_bundles(folder: Path, bundles: Mapping[str, Bundle], *, is_needed: bo
             try:
                 joblib.dump(bundle, paths[name])
             except OSError as error:
-                raise StoreError(f"{paths[name]}: cannot be written: {error.strerror or error}") from error
+                raise StoreError(f"{paths[name]}: cannot be written: {error.strerror or error}; {RETRY}") from error
         yield paths
     finally:
         shutil.rmtree(shared, ignore_errors=True)
