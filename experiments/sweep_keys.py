@@ -32,7 +32,16 @@ _LEFT_OUT = (
     "traces/workloads/",
     "traces/data/bundles/",  # a bundle has a digest of its own
 )
-_COMPUTING = ("running.py", "run_result.py", "ledger.py", "placements.py", "regret.py", "sweep_rows.py", "spec*.py")
+_COMPUTING = (
+    "belief.py",
+    "ledger.py",
+    "placements.py",
+    "regret.py",
+    "run_result.py",
+    "running.py",
+    "spec*.py",
+    "sweep_rows.py",
+)
 _KINDS = (".py", ".json", ".csv")
 
 
