@@ -105,14 +105,15 @@ def _ray_cluster(address: str) -> Iterator[int]:
         ) from error
     was_connected = ray.is_initialized()
     if not was_connected:
-        _require_answer(address, ray.util.get_node_ip_address())
+        _require_answer(address, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"--ray {address}: no Ray cluster answers there: {str(error).splitlines()[0]}") from error
     try:
-        register_ray()
-        yield int(ray.cluster_resources().get("CPU", 1))
+        register_ray()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield int(resources.get("CPU", 1))
     except Exception as error:
         # With a node fewer, joblib also fails to start anew what it aborts, and raises that.
         reasons = (one for one in _chain(error) if isinstance(one, ray.exceptions.RayError))

@@ -11,8 +11,8 @@ from experiments import sweep_keys
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("sim", "policies", "traces", "experiments")
-# No row holds how a run went, which is recorded on request; and what policies change on real workers is not simulated.
-NOT_IN_ROWS = ("experiments.trajectory", "experiments.configurations")
+# Not in a row: how a run went, which is recorded on request; what reads journals; what policies change on real workers.
+NOT_IN_ROWS = ("experiments.trajectory", "experiments.journals", "experiments.configurations")
 
 
 def imported(node):
