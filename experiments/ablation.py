@@ -1,22 +1,22 @@
 """What each mechanism of a policy is worth: the same runs with one of them switched the other way.
 
-Imports the other modules of `experiments`; pandas and joblib inside the functions that need them.
+Imports the other modules of `experiments`; pandas inside the functions that need it.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics import paired_difference
+from experiments.paired_seeds import of_each_seed
 from experiments.running import execute
 from experiments.spec import RunSpec
 from policies.registry import entry_named
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from sim.model.errors import InfeasibleJobError, InputError
 from sim.streams import Streams
-from traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,7 +96,8 @@ def ablate(
     variants = [spec, *(spec.with_policy(f"{label}:{switch}") for switch in switches)]
     bundle = spec.bundle()
     runs: list[list[_Run | None]] = []
-    for done in _each_seed(variants, range(spec.seed, spec.seed + seeds), bundle, jobs, is_rough=is_rough):
+    of_seed = functools.partial(_runs_of_seed, variants, bundle, is_rough=is_rough)
+    for done in of_each_seed(of_seed, range(spec.seed, spec.seed + seeds), jobs):
         runs.append(done)
         on_progress(len(runs), seeds)
     return Ablation(label, _table(("-", *switches), runs))
@@ -142,25 +143,10 @@ class _Run:
     orders: tuple[object, ...]
 
 
-def _each_seed(
-    variants: Sequence[RunSpec], seeds: Sequence[int], bundle: Bundle, jobs: int, *, is_rough: bool
-) -> Iterator[list[_Run | None]]:
-    if jobs == 1 or len(seeds) == 1:
-        yield from (_runs_of_seed(variants, seed, bundle, is_rough=is_rough) for seed in seeds)
-        return
-    import joblib
-
-    parallel = joblib.Parallel(n_jobs=min(jobs, len(seeds)), return_as="generator")
-    yield from parallel(joblib.delayed(_runs_of_seed)(variants, seed, bundle, is_rough=is_rough) for seed in seeds)
-
-
-def _runs_of_seed(variants: Sequence[RunSpec], seed: int, bundle: Bundle, *, is_rough: bool) -> list[_Run | None]:
+def _runs_of_seed(variants: Sequence[RunSpec], bundle: Bundle, seed: int, *, is_rough: bool) -> list[_Run | None]:
     """A run per variant; None where it has no plan."""
-    with warnings.catch_warnings():
-        # The caller was warned when it resolved the spec.
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        specs = [variant.with_seed(seed) for variant in variants]
-        return [_run(rough(spec) if is_rough else spec, bundle) for spec in specs]
+    specs = [variant.with_seed(seed) for variant in variants]
+    return [_run(rough(spec) if is_rough else spec, bundle) for spec in specs]
 
 
 def _run(spec: RunSpec, bundle: Bundle) -> _Run | None:
@@ -169,7 +155,8 @@ def _run(spec: RunSpec, bundle: Bundle) -> _Run | None:
     except InfeasibleJobError:
         return None
     assert result.recording is not None  # it was asked for
-    return _Run(result, tuple(_orders(result.recording.entries)))
+    # Without the recording, which would have to cross the processes.
+    return _Run(replace(result, recording=None), tuple(_orders(result.recording.entries)))
 
 
 def _orders(entries: Sequence[Entry]) -> Iterator[object]:

@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
+def complete_setting(incomplete: str) -> list[str]:
+    """The keys of a run spec that begin so, as `--set` takes them."""
+    from experiments.sweep_rows import spec_columns
+
+    return [f"{key}=" for key in ("seed", *spec_columns()) if key.startswith(incomplete)]
+
+
 def sweep(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A YAML file: base, axes, zip, seeds.", show_default=False)
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the base.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the base.", autocompletion=complete_setting),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="2, or all CPUs of a Ray cluster")

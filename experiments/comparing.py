@@ -1,25 +1,24 @@
 """Policies side by side on the same seeds: same configurations, same luck of the cloud.
 
-Imports the other modules of `experiments`; pandas and joblib inside the functions that need them.
+Imports the other modules of `experiments`; pandas inside the functions that need it.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import warnings
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from experiments.ledger import PARTS
 from experiments.metrics import interquartile_mean_interval, mean_interval, paired_difference
+from experiments.paired_seeds import of_each_seed
 from experiments.placements import PARTS as PLACEMENT_PARTS
 from experiments.running import World, execute
 from policies.registry import POLICIES
 from sim.model.errors import InfeasibleJobError, InputError, TuningError
 from sim.model.prices import SECONDS_PER_HOUR
-from traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,7 +140,7 @@ def compare(
         raise InputError(f"compare: {len(numbers)} seeds and {jobs} jobs: at least one of each, and no seed twice")
     world = World.of(spec, bundle)
     runs: list[_Run] = []
-    for done in _all_runs(specs, numbers, jobs, bundle):
+    for done in of_each_seed(functools.partial(_runs_of_seed, specs, bundle), numbers, jobs):
         runs.extend(done)
         on_progress(len(runs), len(specs) * len(numbers))
     runs.sort(key=lambda run: (labels.index(run.policy), run.seed))
@@ -163,22 +162,8 @@ class _Run:
         return told if self.result is None else {**told, **self.result.to_json()}
 
 
-def _all_runs(specs: Sequence[RunSpec], seeds: Sequence[int], jobs: int, bundle: Bundle | None) -> Iterator[list[_Run]]:
-    """The runs of one seed after the other, as they are done."""
-    if jobs == 1 or len(seeds) == 1:
-        yield from (_runs_of_seed(specs, seed, bundle) for seed in seeds)
-        return
-    import joblib
-
-    parallel = joblib.Parallel(n_jobs=min(jobs, len(seeds)), return_as="generator_unordered")
-    yield from parallel(joblib.delayed(_runs_of_seed)(specs, seed, bundle) for seed in seeds)
-
-
-def _runs_of_seed(specs: Sequence[RunSpec], seed: int, bundle: Bundle | None) -> list[_Run]:
-    with warnings.catch_warnings():
-        # The caller was warned when it resolved the spec.
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        return [_run(spec.with_seed(seed), bundle or _bundle_of(spec.workload.bundle or "")) for spec in specs]
+def _runs_of_seed(specs: Sequence[RunSpec], bundle: Bundle | None, seed: int) -> list[_Run]:
+    return [_run(spec.with_seed(seed), bundle or _bundle_of(spec.workload.bundle or "")) for spec in specs]
 
 
 @functools.cache

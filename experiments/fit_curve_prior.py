@@ -44,7 +44,7 @@ _SEED = 20211101
 def regret_curves(bundle: Bundle) -> np.ndarray:
     """(trials, iterations) float; (loss - best) / (median - best) of the final losses, at most `FAILED_REGRET`.
 
-    A diverged final loss counts as the worst finite one, as in `experiments.metrics.regret_of`; the cap is not there: a mean
+    A diverged final loss counts as the worst finite one, as in `experiments.regret.regret_of`; the cap is not there: a mean
     over losses of up to 1e34 would say nothing about the others.
 
     Raises:

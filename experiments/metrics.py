@@ -1,6 +1,6 @@
-"""What runs are compared by: regret in its parts, means with intervals, and paired differences.
+"""What runs are compared by: means with intervals, and paired differences.
 
-Imports sim.model.job, experiments.bootstrap and numpy. Everything is deterministic, and equal numbers of pairs are resampled
+Imports experiments.bootstrap and numpy. Everything is deterministic, and equal numbers of pairs are resampled
 alike, so that differences stay paired. Runs of several cells, bundles or families: see `experiments.bootstrap`.
 """
 
@@ -13,76 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.bootstrap import Interval, Units, pooled_interquartile_mean, pooled_means
-from sim.model.job import loss_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sim.model.job import Direction
-
-
-@dataclass(frozen=True)
-class Regret:
-    """How far a run's answer is from the best of its seed's draw, as a share of (median - best) of the bundle's final scores.
-
-    Attributes:
-        sampling: best of the draw - best that was started, both at R.
-        selection: best that was started - the one that was chosen, both at R.
-        truncation: the chosen one at R - as it was trained; negative where its curve was better before R.
-    """
-
-    sampling: float
-    selection: float
-    truncation: float
-
-    @property
-    def total(self) -> float:
-        """The three together."""
-        return math.fsum((self.sampling, self.selection, self.truncation))
-
-
-def regret_of(
-    finals: np.ndarray,
-    started: Sequence[int],
-    chosen: int,
-    trained: float | None,
-    *,
-    direction: Direction,
-    bundle_finals: np.ndarray,
-) -> Regret | None:
-    """The regret of one run; None where the bundle's final scores are all alike or all diverged, so that it has no scale.
-
-    A diverged score counts as the worst finite one among the bundle's final scores.
-
-    Args:
-        finals: (trials,) float; the seed's draw at R.
-        started: trials that were started.
-        chosen: the trial that was named.
-        trained: its score as it was trained; None where it diverged.
-        direction: whether scores are minimised or maximised.
-        bundle_finals: (configurations,) float; the bundle's scores at the end of its curves.
-    """
-    pool = np.array([loss_of(score, direction) for score in bundle_finals.tolist()])
-    finite = pool[np.isfinite(pool)]
-    if not finite.size:
-        return None
-    worst = float(finite.max())
-    pool = np.where(np.isfinite(pool), pool, worst)
-    scale = float(np.median(pool) - pool.min())
-    if scale <= 0:
-        return None
-
-    def loss(score: float | None) -> float:
-        known = loss_of(score, direction)
-        return known if math.isfinite(known) else worst
-
-    drawn = [loss(score) for score in finals.tolist()]
-    best, best_started = min(drawn), min(drawn[trial] for trial in started)
-    return Regret(
-        sampling=(best_started - best) / scale,
-        selection=(drawn[chosen] - best_started) / scale,
-        truncation=(loss(trained) - drawn[chosen]) / scale,
-    )
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

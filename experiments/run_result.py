@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from experiments.metrics import Regret, regret_of
+from experiments.regret import Regret, regret_of
 from experiments.trajectory import Recording, segments_table, trajectory_table
 from sim.model.errors import InputError
 
@@ -36,7 +36,7 @@ class RunResult:
         best_config: its hyperparameters.
         score: of the best trial at its last durable iteration; None also where it diverged.
         test_score: at the same iteration, where the bundle has one.
-        regret: see `experiments.metrics.Regret`; the sum of the three parts.
+        regret: see `experiments.regret.Regret`; the sum of the three parts.
         cost_usd: the bill.
         deadline_met: whether the makespan is within the deadline.
         budget_met: whether the bill is within the budget.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-_RETRY = "what was finished is kept; make room and run the same command again"
+RETRY = "what was finished is kept; make room and run the same command again"
 
 
 class StoreError(TuningError):
@@ -101,19 +101,21 @@ class Store:
                 known[row["key"]] = Known(row["status"], row["code_sha256"])
         return known
 
-    def append(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Add rows as one more part; nothing where there are none.
+    def next_part(self) -> Path:
+        """Where the next rows go."""
+        numbers = [int(part.stem.rpartition("-")[2]) for part in self.runs.glob("part-*.parquet")]
+        return self.runs / f"part-{max(numbers, default=-1) + 1:06d}.parquet"
+
+    def write_part(self, part: Path, rows: Sequence[Mapping[str, object]]) -> None:
+        """Rows are a part; again into the same one, they are there once.
 
         Raises:
             StoreError: the disk is full or cannot be written to; nothing of the rows is there then.
         """
-        if rows:
-            numbers = [int(part.stem.rpartition("-")[2]) for part in self.runs.glob("part-*.parquet")]
-            part = self.runs / f"part-{max(numbers, default=-1) + 1:06d}.parquet"
-            self._write(part, lambda path: _write_parquet(table_of(rows), path))
+        self._write(part, lambda path: _write_parquet(table_of(rows), path))
 
     def append_table(self, table: pa.Table) -> None:
-        """Add a table of rows as the first part of an empty folder; see `append`."""
+        """Add a table of rows as the first part of an empty folder; see `write_part`."""
         self._write(self.runs / "part-000000.parquet", lambda path: _write_parquet(table, path))
 
     def forget(self, keys: Collection[str]) -> None:
@@ -137,7 +139,7 @@ class Store:
         """Keep the journal of a run.
 
         Raises:
-            StoreError: see `append`.
+            StoreError: see `write_part`.
         """
         self.journals.mkdir(exist_ok=True)
         self._write(self.journals / f"{digest}.jsonl.zst", lambda path: path.write_bytes(compressed))
@@ -146,7 +148,7 @@ class Store:
         """Say in the folder what was swept.
 
         Raises:
-            StoreError: see `append`.
+            StoreError: see `write_part`.
         """
         import yaml
 
@@ -164,7 +166,7 @@ class Store:
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
-            raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {_RETRY}") from error
+            raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {RETRY}") from error
 
     def read(self, where: pc.Expression | None = None) -> pa.Table:
         """The rows that meet a condition, sorted by key.

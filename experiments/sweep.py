@@ -1,63 +1,40 @@
 """Running a sweep: what is missing in its folder is run, in parallel, and nothing that was run is lost.
 
-Imports the other modules of `experiments`; joblib inside the functions that need it, ray in `_register_ray` only.
-
-Workers compute and return rows; this process alone writes, whole parts at a time (`experiments.store`). So a sweep that is
-killed loses at most the seconds since the last part, and goes on with the runs whose keys are in no part.
+Imports the other modules of `experiments`. Workers compute and return rows (`experiments.sweep_worker`, `sweep_pools`); this
+process alone writes, whole parts at a time (`experiments.store`). So a sweep that is killed loses at most the seconds since the
+last part, and goes on with the runs whose keys are in no part.
 """
 
 from __future__ import annotations
 
-import functools
-import io
-import itertools
 import json
 import os
-import shutil
-import signal
-import threading
 import time
-import traceback
 import warnings
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from experiments.running import World, execute
-from experiments.store import Store, StoreError
+from experiments.running import World
+from experiments.store import Store
 from experiments.sweep_keys import code_sha256, data_sha256, run_key
-from experiments.sweep_rows import bundle_row, result_row, spec_row
-from sim.model.errors import InfeasibleJobError, InputError, TuningError, WorkerError
-from traces import DecreasingScalingWarning, load_bundle
+from experiments.sweep_pools import workers
+from experiments.sweep_worker import Run, Task, shared_bundles
+from sim.model.errors import InputError
+from traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from experiments.spec import RunSpec
     from experiments.store import Known
     from experiments.sweep_spec import Cell, SweepSpec
+    from experiments.sweep_worker import Row
     from traces import Bundle
 
 PART_ROWS = 512
 PART_S = 5.0
 """A part is written after so many rows or seconds, whichever comes first: what a kill can cost, against the number of files."""
-_RAY_BATCH_PER_SLOT = 8
-_ORPHAN_S = 1.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a sweep, and what it is known by."""
-
-    cell: Cell
-    spec: RunSpec
-    key: str
-    data_sha256: str
-    bundle_sha256: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,21 +165,20 @@ def run_sweep(
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: at least one")
     store = Store(Path(folder))
-    with store.writing():
-        retried = [run.key for run in planned.runs if is_retrying and planned.status(run) == "failed"]
-        known = {key: known.status for key, known in planned.known.items() if key not in retried}
+    retried = [run.key for run in planned.runs if is_retrying and planned.status(run) == "failed"]
+    known = {key: known.status for key, known in planned.known.items() if key not in retried}
+    todo = _todo(planned, known, store if with_journals else None)
+    with workers(jobs, ray_address if todo else None) as rows_of, store.writing():
         if store.known().keys() != planned.known.keys():
             raise InputError(f"{folder}: another sweep wrote to this folder meanwhile; run the same command again")
         store.write_sweep(planned.sweep.to_dict())
         if retried:
             store.forget(retried)
-        todo = _todo(planned, known, store if with_journals else None)
         start_s, collected = time.monotonic(), _Collected(store, known, {run.key: run for run in planned.runs})
-        with _shared(store.folder, planned.bundles, is_needed=jobs != 1 and bool(todo)) as shared:
+        with shared_bundles(store.folder, planned.bundles, is_needed=jobs != 1 and bool(todo)) as shared:
             parent_pid = os.getpid() if ray_address is None else None
-            task = _Task(shared, planned.versions, code_sha256(), with_journals, parent_pid)
-            outcomes = _outcomes(task, todo, jobs, ray_address)
-            collected.collect(outcomes, len(todo), on_progress)
+            task = Task(shared, planned.versions, code_sha256(), with_journals, parent_pid)
+            collected.collect(rows_of(task, todo), len(todo), on_progress)
         seconds = time.monotonic() - start_s
     counts = {status: list(collected.statuses.values()).count(status) for status in ("done", "infeasible", "failed")}
     return Outcome(len(planned.runs) - len(todo), len(todo), seconds, counts, collected.failures)
@@ -226,10 +202,11 @@ class _Collected:
         self.store, self.statuses, self.runs = store, statuses, runs
         self.failures: list[dict[str, object]] = []
         self._rows: list[dict[str, object]] = []
+        self._part: Path | None = None
         self._written_s = time.monotonic()
 
     def collect(
-        self, outcomes: Generator[_Row, None, None], total: int, on_progress: Callable[[int, int], None]
+        self, outcomes: Generator[Row, None, None], total: int, on_progress: Callable[[int, int], None]
     ) -> None:
         with closing(outcomes):
             try:
@@ -255,188 +232,10 @@ class _Collected:
             self._write()
 
     def _write(self) -> None:
-        self.store.append(self._rows)
-        self._rows, self._written_s = [], time.monotonic()
-
-
-_Row = tuple[dict[str, object], bytes | None]
-
-
-def _outcomes(
-    task: _Task, todo: Sequence[Run], jobs: int | None, ray_address: str | None
-) -> Generator[_Row, None, None]:
-    """The rows, in any order, as they are done."""
-    try:
-        if ray_address is not None:
-            yield from _on_ray(task, todo, jobs, ray_address)
-        elif jobs == 1 or len(todo) < 2:
-            yield from map(task, todo)
-        else:
-            yield from _in_processes(task, todo, jobs or 2)
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            "a worker process died, as when memory runs out; what was finished is kept: run the same command again, with"
-            f" fewer --jobs if it was memory ({str(error).splitlines()[0]})"
-        ) from error
-
-
-def _in_processes(task: _Task, todo: Sequence[Run], jobs: int) -> Iterator[_Row]:
-    import joblib
-
-    parallel = joblib.Parallel(n_jobs=min(jobs, len(todo)), return_as="generator_unordered")
-    with closing(parallel(joblib.delayed(task)(run) for run in todo)) as rows:
-        yield from rows
-
-
-def _on_ray(task: _Task, todo: Sequence[Run], jobs: int | None, address: str) -> Iterator[_Row]:
-    """In batches, because joblib on Ray hands out whole lists only; a batch is large enough to keep all slots busy."""
-    import joblib
-
-    slots = _register_ray(address)
-    with joblib.parallel_config(backend="ray", n_jobs=jobs or -1), joblib.Parallel() as parallel:
-        for batch in _batched(todo, (jobs or slots) * _RAY_BATCH_PER_SLOT):
-            yield from parallel(joblib.delayed(task)(run) for run in batch)
-
-
-def _register_ray(address: str) -> int:
-    """Make joblib know the Ray cluster at this address; returns its CPUs.
-
-    Raises:
-        InputError: ray is not installed, or there is no cluster.
-    """
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise InputError(f"--ray {address}: ray is not installed: pip install ray, or leave --ray out") from error
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
-    register_ray()
-    return int(ray.cluster_resources().get("CPU", 1))
-
-
-def _batched(runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
-    remaining = iter(runs)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a worker does with a run, wherever it is.
-
-    Attributes:
-        shared: by bundle's name, the file that holds it for all workers of this machine; empty where nothing is shared.
-        parent_pid: the process that started those on this machine; None on a cluster.
-    """
-
-    shared: Mapping[str, str]
-    versions: str
-    code_sha256: str
-    with_journal: bool
-    parent_pid: int | None
-
-    def __call__(self, run: Run) -> _Row:
-        """The row, and the journal, compressed."""
-        if self.parent_pid not in (None, os.getpid()):
-            _live_and_die_with(self.parent_pid)
-        if code_sha256() != self.code_sha256:
-            raise WorkerError("a worker has other code than this process: install one version on all machines")
-        name = run.spec.workload.bundle or ""
-        bundle = _bundle_of(name, self.shared.get(name), run.bundle_sha256)
-        identity = {
-            "key": run.key,
-            "data_sha256": run.data_sha256,
-            "code_sha256": self.code_sha256,
-            "versions": self.versions,
-        }
-        stream = io.BytesIO() if self.with_journal else None
-        row = {
-            **identity,
-            "seed": run.spec.seed,
-            **spec_row(run.spec),
-            **bundle_row(bundle),
-            **_result(run, bundle, stream),
-        }
-        return row, None if stream is None or not stream.getbuffer().nbytes else _compressed(stream.getvalue())
-
-
-def _result(run: Run, bundle: Bundle, journal: io.BytesIO | None) -> dict[str, object]:
-    """Status, and what came out or went wrong: nothing that a policy does stops a sweep."""
-    with warnings.catch_warnings():
-        # The caller was warned when the sweep was planned.
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        try:
-            return {"status": "done", **result_row(execute(run.spec, bundle=bundle, journal=journal))}
-        except InfeasibleJobError as error:
-            return {"status": "infeasible", "error": str(error)}
-        except TuningError as error:
-            return {"status": "failed", "error": str(error)}
-        except Exception as error:  # whatever a policy of the user's own may raise
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(last.filename).name}, line {last.lineno}"
-            return {"status": "failed", "error": f"{type(error).__name__}: {error} ({place})"}
-
-
-def _compressed(journal: bytes) -> bytes:
-    import pyarrow as pa
-
-    compressed: bytes = pa.compress(journal, codec="zstd", asbytes=True)
-    return compressed
-
-
-@functools.cache
-def _live_and_die_with(parent_pid: int | None) -> None:
-    """This process leaves Ctrl-C to the one that writes, and ends soon after that one is killed.
-
-    Workers of a killed process would wait for more work for minutes, and hold their memory.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent_pid:
-            time.sleep(_ORPHAN_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@functools.cache
-def _bundle_of(name: str, shared: str | None, sha256: str) -> Bundle:
-    """Once per process: mapped from the shared file where there is one, so that workers of one machine share its memory."""
-    import joblib
-
-    if shared is not None and Path(shared).is_file():
-        bundle: Bundle = joblib.load(shared, mmap_mode="r")
-        # As plain arrays over the same mapping: numpy's own class for mapped ones is slow to index.
-        arrays = {key: np.asarray(value) for key, value in vars(bundle).items() if isinstance(value, np.memmap)}
-        return replace(bundle, **arrays)  # type: ignore[arg-type]  # each under its own name
-    bundle = load_bundle(name)
-    if bundle.sha256 != sha256:
-        raise WorkerError(f"bundle {name} is another one where the worker runs than where the sweep was started")
-    return bundle
-
-
-@contextmanager
-def _shared(folder: Path, bundles: Mapping[str, Bundle], *, is_needed: bool) -> Iterator[Mapping[str, str]]:
-    """Files from which all workers map the bundles, while the block runs."""
-    if not is_needed:
-        yield {}
-        return
-    import joblib
-
-    shared = folder / ".shared"
-    shutil.rmtree(shared, ignore_errors=True)  # of a sweep that was killed
-    shared.mkdir()
-    try:
-        paths = {name: str((shared / f"{bundle.sha256}.joblib").resolve()) for name, bundle in bundles.items()}
-        for name, bundle in bundles.items():
-            try:
-                joblib.dump(bundle, paths[name])
-            except OSError as error:
-                raise StoreError(f"{paths[name]}: cannot be written: {error.strerror or error}") from error
-        yield paths
-    finally:
-        shutil.rmtree(shared, ignore_errors=True)
+        if self._rows:
+            # Ctrl-C may come when the file is there but the rows are still here: then they are written to the same file again.
+            self._part = self._part or self.store.next_part()
+            self.store.write_part(self._part, self._rows)
+            self._rows = []
+            self._part = None
+        self._written_s = time.monotonic()

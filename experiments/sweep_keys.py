@@ -21,12 +21,27 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parents[1]
 _PACKAGES = ("sim", "policies", "traces")
 _LEFT_OUT = (
-    "sim/bridge",
-    "traces/importers",
-    "traces/workloads",
-    "traces/data/bundles",
-)  # a bundle has a digest of its own
-_COMPUTING = ("running.py", "run_result.py", "ledger.py", "placements.py", "metrics.py", "sweep_rows.py", "spec*.py")
+    "sim/bridge/",
+    # Planners that are used alone, and the bound beside plans: no policy asks them.
+    *(
+        f"policies/planning/{name}.py"
+        for name in ("bound", "instance_types", "machines", "naive", "sampling", "spending")
+    ),
+    "traces/bundle_writer.py",
+    "traces/importers/",
+    "traces/workloads/",
+    "traces/data/bundles/",  # a bundle has a digest of its own
+)
+_COMPUTING = (
+    "belief.py",
+    "ledger.py",
+    "placements.py",
+    "regret.py",
+    "run_result.py",
+    "running.py",
+    "spec*.py",
+    "sweep_rows.py",
+)
 _KINDS = (".py", ".json", ".csv")
 
 
@@ -34,16 +49,17 @@ _KINDS = (".py", ".json", ".csv")
 def code_sha256() -> str:
     """SHA-256 over the sources and tables of `sim`, `policies` and `traces`, and over what makes a result in `experiments`."""
     digest = hashlib.sha256()
-    for path in sorted(_sources()):
+    for path in sorted(sources()):
         _put(digest, path.relative_to(_ROOT).as_posix(), path.read_bytes())
     return digest.hexdigest()
 
 
-def _sources() -> Iterator[Path]:
+def sources() -> Iterator[Path]:
+    """Sources and tables whose change makes results old: what a run in the simulated world imports or reads."""
     for package in _PACKAGES:
         for path in (_ROOT / package).rglob("*"):
             name = path.relative_to(_ROOT).as_posix()
-            if path.suffix in _KINDS and not name.startswith(tuple(f"{folder}/" for folder in _LEFT_OUT)):
+            if path.suffix in _KINDS and not name.startswith(_LEFT_OUT):
                 yield path
     for pattern in _COMPUTING:
         yield from (_ROOT / "experiments").glob(pattern)

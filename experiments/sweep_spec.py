@@ -20,6 +20,7 @@ from experiments.spec import RunSpec
 from experiments.spec_errors import one_message
 from experiments.spec_file import put, read_mapping, with_settings
 from experiments.spec_sections import Count, Number, Section
+from experiments.sweep_rows import spec_columns
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -232,10 +233,13 @@ def _lists(axes: Mapping[object, object]) -> dict[str, list[Any]]:
 def _list(key: str, values: object) -> list[Any]:
     if isinstance(values, list):
         return values
-    if not isinstance(values, dict):
+    is_section = any(column.startswith(f"{key}.") for column in spec_columns())
+    if is_section or not isinstance(values, dict):
         also = "a number, " if key == "seeds" else ""
+        below = next(iter(values), "KEY") if isinstance(values, dict) else "KEY"
+        dotted = f"; keys of a section are dotted, as {key}.{below}" if is_section else ""
         raise InputError(
-            f"{key} is {values!r}, but must be {also}a list, or a range {{from, to, step}} or {{from, to, num}}"
+            f"{key} is {values!r}, but must be {also}a list, or a range {{from, to, step}} or {{from, to, num}}{dotted}"
         )
     try:
         return RangeSpec.model_validate(values).values()

@@ -12,6 +12,7 @@ from policies.limits import Limits
 from policies.naive_elastic import constant_allocation
 from policies.planning.estimate import estimate
 from policies.planning.plan import Terms
+from policies.remembering import remembered
 from policies.sha import staged
 from policies.sizing import infeasible, largest
 from policies.staged import Director, Shares
@@ -55,12 +56,18 @@ def elasticflow(
         Without a deadline one GPU is enough.
     """
     terms = Terms.of(job, profile, price_book)
-
-    found = largest(job, terms, lambda stages: least_plan(stages, terms))
-    if found is None:
+    stages = _most_stages(job, terms)
+    if stages is None:
         raise infeasible("elasticflow", job, terms)
-    director = ElasticFlowDirector(found[1].stages, terms, job)
+    director = ElasticFlowDirector(stages, terms, job)
     return staged(director, Limits(job, profile, price_book), profile, price_book)
+
+
+@remembered
+def _most_stages(job: TuningJob, terms: Terms) -> tuple[Stage, ...] | None:
+    """Of the most configurations whose minimum shares keep T and B."""
+    found = largest(job, terms, lambda stages: least_plan(stages, terms))
+    return None if found is None else found[1].stages
 
 
 def least_plan(

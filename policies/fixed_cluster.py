@@ -14,6 +14,7 @@ from policies.asha import AshaPolicy
 from policies.list_scheduling import best_cluster, promotion_load
 from policies.planning.plan import Terms
 from policies.planning.static import plan_on_cluster
+from policies.remembering import remembered
 from policies.sha import run_plan
 from policies.sizing import infeasible, largest
 from sim.billing import metered_usd
@@ -45,15 +46,22 @@ def sha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.r
         The paper has no machines; how survivors share them, and n and m, are ours.
     """
     terms = Terms.of(job, profile, price_book)
+    plan = _largest_plan(job, terms)
+    if plan is None:
+        raise infeasible("sha-fixed", job, terms)
+    return run_plan(plan, job, profile, price_book)
+
+
+@remembered
+def _largest_plan(job: TuningJob, terms: Terms) -> Plan | None:
+    """Of the most configurations that successive halving finishes on any fixed cluster, on the cheapest."""
 
     def cheapest(stages: Sequence[Stage]) -> Plan | None:
         plans = (plan_on_cluster(stages, count, terms) for count in terms.cluster_sizes)
         return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
 
     found = largest(job, terms, cheapest)
-    if found is None:
-        raise infeasible("sha-fixed", job, terms)
-    return run_plan(found[1], job, profile, price_book)
+    return None if found is None else found[1]
 
 
 def sha_fixed_naive(

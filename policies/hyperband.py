@@ -11,6 +11,7 @@ from policies.limits import Limits
 from policies.list_scheduling import largest_number
 from policies.planning.options import on_cluster
 from policies.planning.plan import Terms
+from policies.remembering import remembered
 from policies.sha import staged
 from policies.sizing import infeasible
 from policies.staged import Director, Shares
@@ -49,6 +50,17 @@ def hyperband_fixed(
         The paper has no machines; how survivors share them, n and m are ours.
     """
     terms = Terms.of(job, profile, price_book)
+    best = _best_cluster(job, terms)
+    if best is None:
+        raise infeasible("hyperband-fixed", job, terms)
+    instances, first = best
+    director = HyperbandDirector(Schedule(job, terms, instances), first)
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
+
+
+@remembered
+def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, int] | None:
+    """Machines that finish the most configurations for least, and configurations of the first bracket; None where none do."""
     sized = []
     for count in terms.cluster_sizes:
         schedule = Schedule(job, terms, count)
@@ -58,10 +70,9 @@ def hyperband_fixed(
             total = sum((schedule.load(index, size) for index, size in enumerate(sizes)), Load(0.0, 0.0))
             sized.append((trials, -schedule.cost_usd(total), -count, sizes))
     if not sized:
-        raise infeasible("hyperband-fixed", job, terms)
+        return None
     _, _, negative_count, sizes = max(sized)
-    director = HyperbandDirector(Schedule(job, terms, -negative_count), sizes[0])
-    return staged(director, Limits(job, profile, price_book), profile, price_book)
+    return -negative_count, sizes[0]
 
 
 def bracket_sizes(job: TuningJob) -> tuple[int, ...]:

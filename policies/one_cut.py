@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from policies.halving import Stage
 from policies.planning.greedy import greedy_plan
 from policies.planning.plan import Terms
+from policies.remembering import remembered
 from policies.sha import run_plan
 from policies.sizing import infeasible, largest_within
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from policies.planning.plan import Plan
@@ -55,11 +58,17 @@ def one_cut(
         raise InputError(f"one-cut: iterations is {iterations}, but must be between 1 and {last - 1}, or 0")
     terms = Terms.of(job, profile, price_book)
     cuts = [cut for cut in CUTS if cut < last] if iterations == 0 else [iterations]
-    found = [(plan.stages[0].trials, cut, plan) for cut in cuts or [last] if (plan := _largest(cut, job, terms))]
-    if not found:
+    plan = _best_plan(cuts or [last], job, terms)
+    if plan is None:
         raise infeasible("one-cut", job, terms)
-    plan = max(found, key=lambda candidate: candidate[:2])[2]
     return run_plan(plan, job, profile, price_book, gives_back=True)
+
+
+@remembered
+def _best_plan(cuts: Sequence[int], job: TuningJob, terms: Terms) -> Plan | None:
+    """The plan with the most configurations, of the longest cut where several have."""
+    found = [(plan.stages[0].trials, cut, plan) for cut in cuts if (plan := _largest(cut, job, terms))]
+    return max(found, key=lambda candidate: candidate[:2])[2] if found else None
 
 
 def _largest(cut: int, job: TuningJob, terms: Terms) -> Plan | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from policies.halving import Stage
 from policies.planning.plan import Terms
 from policies.planning.static import plan_on_cluster
+from policies.remembering import remembered
 from policies.sha import run_plan
 from policies.sizing import infeasible, largest_within
 
@@ -33,13 +34,19 @@ def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: n
         The paper has neither machines nor limits; n, m and the gangs are ours.
     """
     terms = Terms.of(job, profile, price_book)
+    plan = _largest_plan(job, terms)
+    if plan is None:
+        raise infeasible("random-fixed", job, terms)
+    return run_plan(plan, job, profile, price_book)
+
+
+@remembered
+def _largest_plan(job: TuningJob, terms: Terms) -> Plan | None:
+    """Of the most configurations that any fixed cluster trains to R, on the cheapest."""
 
     def cheapest(trials: int) -> Plan | None:
         stages = (Stage(trials, job.max_iterations, job.max_iterations),)
         plans = (plan_on_cluster(stages, count, terms) for count in terms.cluster_sizes)
         return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
 
-    plan = largest_within(job, cheapest)
-    if plan is None:
-        raise infeasible("random-fixed", job, terms)
-    return run_plan(plan, job, profile, price_book)
+    return largest_within(job, cheapest)

@@ -8,6 +8,7 @@ from policies.limits import Limits, live_instances
 from policies.observed import Observed
 from policies.planning.plan import Terms
 from policies.planning.rubberband_search import rubberband_plan
+from policies.remembering import remembered
 from policies.replanning import fastest_affordable, terms_left
 from policies.sha import PlannedDirector, staged
 from policies.sizing import infeasible, largest
@@ -73,16 +74,25 @@ def rubberband(
     if makespan not in ("mean", "p95"):
         raise InputError(f"rubberband: makespan is {makespan!r}, but must be 'mean' or 'p95'")
     terms = Terms.of(job, profile, price_book)
+    plan = _largest_plan(job, terms, steps, makespan)
+    if plan is None:
+        raise infeasible("rubberband", job, terms)
+    director = RubberbandDirector(plan, job, terms, steps) if replan else PlannedDirector(plan, job)
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
+
+
+@remembered
+def _largest_plan(
+    job: TuningJob, terms: Terms, steps: Literal["next", "all"], makespan: Literal["mean", "p95"]
+) -> Plan | None:
+    """Of the largest SHA whose plan keeps T and B."""
 
     def within(stages: Sequence[Stage]) -> Plan | None:
         plan = rubberband_plan(stages, terms, steps=steps, makespan=makespan)
         return plan if plan is not None and terms.are_kept_by(plan) else None
 
     found = largest(job, terms, within)
-    if found is None:
-        raise infeasible("rubberband", job, terms)
-    director = RubberbandDirector(found[1], job, terms, steps) if replan else PlannedDirector(found[1], job)
-    return staged(director, Limits(job, profile, price_book), profile, price_book)
+    return None if found is None else found[1]
 
 
 class RubberbandDirector(PlannedDirector):

@@ -10,6 +10,7 @@ import msgspec
 from policies.halving import Stage
 from policies.limits import live_instances
 from policies.planning.plan import Terms
+from policies.remembering import remembered
 from policies.replanning import fastest_affordable, terms_left
 from policies.seer_director import SeerDirector
 from policies.seer_parts import Mechanisms, best_expected, require_one_of
@@ -112,20 +113,21 @@ def run_seer(
     plan = _best_plan(job, terms, mechanisms, objective)
     if plan is None:
         raise infeasible(mechanisms.policy, job, terms)
-    plan = mechanisms.safer(plan, terms)
     replanner = SeerReplanner(plan, job, terms, mechanisms, objective)
     director = SeerDirector(plan, terms, job, mechanisms, replanner, (*plan.stages, *_extension(plan, job)))
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
+@remembered
 def _best_plan(job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> Plan | None:
-    """The plan with the best objective; for each target the largest number of configurations, which is best for it."""
+    """The plan with the best objective, made safer; for each target the largest number of configurations, the best for it."""
     plans = []
     for target in _targets(job, terms.profile, objective):
         found = largest(msgspec.structs.replace(job, max_iterations=target), terms, lambda s: mechanisms.plan(s, terms))
         if found is not None:
             plans.append(found[1])
-    return best_expected(plans, terms.profile.family, job.max_iterations)
+    best = best_expected(plans, terms.profile.family, job.max_iterations)
+    return None if best is None else mechanisms.safer(best, terms)
 
 
 def _targets(job: TuningJob, profile: Profile, objective: Objective) -> list[int]:

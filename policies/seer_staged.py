@@ -9,6 +9,7 @@ import msgspec
 from policies.halving import Stage
 from policies.limits import live_instances
 from policies.planning.plan import Terms
+from policies.remembering import remembered
 from policies.replanning import fastest_affordable, terms_left
 from policies.seer import run_seer
 from policies.seer_director import SeerDirector
@@ -113,16 +114,23 @@ def seer_staged(  # noqa: PLR0913  one flag per mechanism
     if job.stages is not None:
         return run_seer(job, profile, price_book, mechanisms, "expected_score")
     terms = Terms.of(job, profile, price_book)
-    counts = (stages,) if stages else range(1, most_stages(job) + 1)
+    counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
+    found = _best_plan(counts, job, terms, mechanisms)
+    if found is None:
+        raise _infeasible(job, terms, counts[0])
+    plan, count = found
+    director = SeerDirector(plan, terms, job, mechanisms, GrowingReplanner(count, terms, mechanisms))
+    return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
+
+
+@remembered
+def _best_plan(counts: Sequence[int], job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> tuple[Plan, int] | None:
+    """The plan with the best expected score of its winner, made safer, and its K; None where none is on time and paid."""
     found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)
     # Plans that curves cut short may be equal; more cuts are then open to later barriers.
     plans = {plan: count for count, plan in found if plan is not None}
-    plan = best_expected(list(plans), profile.family, job.max_iterations)
-    if plan is None:
-        raise _infeasible(job, terms, counts[0])
-    replanner = GrowingReplanner(plans[plan], terms, mechanisms)
-    director = SeerDirector(mechanisms.safer(plan, terms), terms, job, mechanisms, replanner)
-    return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
+    best = best_expected(list(plans), terms.profile.family, job.max_iterations)
+    return None if best is None else (mechanisms.safer(best, terms), plans[best])
 
 
 def _check_stages(job: TuningJob, stages: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.metrics import regret_of
+from experiments.regret import regret_of
 from experiments.results import condition
 from experiments.store import Store
 from traces import load_bundle

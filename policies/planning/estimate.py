@@ -6,6 +6,7 @@ maximum of log-normal sums.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -105,14 +106,20 @@ def expected_s(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: 
 
 def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Allocation) -> float:
     """Expected training seconds of a stage over their mean: the slowest of the gangs that train side by side. At least 1."""
-    if not stragglers.any or allocation.gangs == 1:
+    gangs, waves = allocation.gangs, allocation.waves
+    if gangs == 1 or not stragglers.any:
         return 1.0
     variance = (
-        math.log1p(stragglers.persistent_cv**2) / allocation.waves
-        + math.log1p(stragglers.per_iteration_cv**2) / (iterations * allocation.waves)
+        math.log1p(stragglers.persistent_cv**2) / waves
+        + math.log1p(stragglers.per_iteration_cv**2) / (iterations * waves)
     )  # fmt: skip
-    quantile = (allocation.gangs - 0.375) / (allocation.gangs + 0.25)
-    return max(1.0, math.exp(NormalDist().inv_cdf(quantile) * math.sqrt(variance) - variance / 2))
+    return max(1.0, math.exp(_normal_of_slowest(gangs) * math.sqrt(variance) - variance / 2))
+
+
+@functools.lru_cache(4096)
+def _normal_of_slowest(count: int) -> float:
+    """Blom's expected maximum of so many standard normals."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
 def function_usd(terms: Terms, gpus: int, seconds: float) -> float:

@@ -56,15 +56,17 @@ def frontier(
         live_instances: machines held already, whose further time is charged and whose start is not.
         is_resumed: whether the first stage continues earlier ones.
     """
-    latenesses = Latenesses(stages, terms, is_resumed=is_resumed)
-    is_spread = makespan == "p95" and latenesses.is_random
+    latenesses = Latenesses(stages, terms, is_resumed=is_resumed) if makespan == "p95" else None
+    if latenesses is not None and not latenesses.is_random:
+        latenesses = None
+    is_spread = latenesses is not None
     per_stage = [
         choices(
             stage,
             terms,
             space,
             is_first=index == 0 and not is_resumed,
-            lateness_of=functools.partial(latenesses.by_growth, index) if is_spread else None,
+            lateness_of=functools.partial(latenesses.by_growth, index) if latenesses is not None else None,
         )
         for index, stage in enumerate(stages)
     ]
@@ -84,6 +86,8 @@ def frontier(
 def efficient_plans(plans: Iterable[Plan]) -> list[Plan]:
     """The plans than which none is both sooner and cheaper, fastest first."""
     listed = list(plans)
+    if len(listed) < 2:
+        return listed
     times_s, usd = np.array([p.promised_s for p in listed]), np.array([p.cost_usd for p in listed])
     return [listed[index] for index in efficient_order(times_s, usd)]
 

@@ -46,12 +46,12 @@ class Allocation:
     spare_instances: int = 0
     is_prefetched: bool = False
 
-    @property
+    @cached_property
     def gangs(self) -> int:
         """How many trials train at once."""
         return min(self.gpus // self.gpus_per_trial, self.trials)
 
-    @property
+    @cached_property
     def needed_instances(self) -> int:
         """Whole machines that hold the GPUs that train."""
         return -(-self.gpus // self.gpus_per_instance)
@@ -61,7 +61,7 @@ class Allocation:
         """Machines that are held while the stage runs."""
         return self.needed_instances + self.spare_instances
 
-    @property
+    @cached_property
     def waves(self) -> int:
         """How many times the gangs must run to train all trials."""
         return math.ceil(self.trials / self.gangs)
@@ -117,12 +117,12 @@ class Terms:
         margin_usd = 2 * MARGIN_S * most * self.usd_per_hour / SECONDS_PER_HOUR + 2 * MARGIN_S * self.standing_usd_per_s
         return plan.promised_s <= self.deadline_s and plan.cost_usd + margin_usd <= self.budget_usd
 
-    @property
+    @cached_property
     def gpus_per_instance(self) -> int:
         """GPUs of the machines that are rented."""
         return self.price_book.default_type.gpus_per_instance
 
-    @property
+    @cached_property
     def usd_per_hour(self) -> float:
         """Price of one machine."""
         return self.price_book.usd_per_hour()
@@ -142,7 +142,7 @@ class Terms:
         """Numbers of machines a fixed cluster may have: the least gang fits, and the quota holds them."""
         return range(-(-self.gang_sizes[0] // self.gpus_per_instance), self.price_book.max_instances + 1)
 
-    @property
+    @cached_property
     def usd_per_s(self) -> float:
         """Price of one machine per second."""
         return self.usd_per_hour / SECONDS_PER_HOUR

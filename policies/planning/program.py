@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,6 +91,37 @@ class Program:
             sum(soonest_s[index + 1 :]) + max(last - 1 - index, 0) * self._sync_s for index in range(len(per_stage))
         ]
         self._tails_s2 = tails_from(per_stage)
+        self._options = [
+            {held: options for held, options in by_instances(stage, terms, space).items() if held <= most}
+            for stage, most in zip(per_stage, self._most_useful(), strict=True)
+        ]
+        self._later_usd = [0.0] * len(per_stage)
+        if math.isfinite(terms.budget_usd):
+            self._keep_affordable()
+
+    def _most_useful(self) -> Sequence[float]:
+        """By stage, the machines beyond which none is worth its price: neither it nor any later stage trains on more."""
+        if self._space == "fair" or self._usd_per_s == 0:
+            return [math.inf] * len(self._per_stage)
+        needed = (max(choice.instances for choice in stage) for stage in reversed(self._per_stage))
+        return list(accumulate(needed, max))[::-1]
+
+    def _keep_affordable(self) -> None:
+        """Leave out what exceeds the budget even if all other stages take what is cheapest, and sum that up."""
+        usd = [
+            {held: min(self._usd(index, held, choice) for _, choice in options) for held, options in by_held.items()}
+            for index, by_held in enumerate(self._options)
+        ]
+        least = [min(of_stage.values()) for of_stage in usd]
+        self._later_usd = [math.fsum(least[index + 1 :]) for index in range(len(least))]
+        limit_usd = self._limit_usd() - self._live * self._terms.price_book.release_s * self._usd_per_s
+        for index, by_held in enumerate(self._options):
+            left_usd = limit_usd - math.fsum(least[:index]) - self._later_usd[index]
+            self._options[index] = {
+                held: options
+                for held, options in by_held.items()
+                if usd[index][held] + max(held - self._live, 0) * self._start_usd <= left_usd
+            }
 
     def solve(self) -> list[list[Allocation]]:
         """The allocations of every efficient plan."""
@@ -103,6 +135,8 @@ class Program:
         known: Mapping[Held, Labels] = {(self._live, 0.0): start}
         layers: list[_Layer] = []
         for index in range(len(self._per_stage)):
+            if not self._options[index] or not any(len(labels) for labels in known.values()):
+                return []
             layer = self._stage(index, known)
             layers.append(layer)
             known = {
@@ -114,7 +148,7 @@ class Program:
 
     def _stage(self, index: int, known: Mapping[Held, Labels]) -> _Layer:
         """Extend all labels by one stage."""
-        options = by_instances(self._per_stage[index], self._terms, self._space)
+        options = self._options[index]
         starts = self._starts(known, sorted(options), self._tails_s2[index])
         found: dict[Held, tuple[Labels, NDArray[np.int64]]] = {}
         for held, of_stage in options.items():
@@ -191,6 +225,10 @@ class Program:
             merged = found[held] = efficient(parts, later)
         return found
 
+    def _usd(self, index: int, held: int, choice: Choice) -> float:
+        """What a stage costs on so many machines, beside the waiting for them."""
+        return choice.usd + held * (choice.train_s + self._barrier_s(index)) * self._usd_per_s
+
     def _extended(
         self, index: int, starts: Sequence[tuple[int, Labels]], held: int, of_stage: Sequence[tuple[int, Choice]]
     ) -> tuple[Labels, NDArray[np.int64]]:
@@ -204,7 +242,7 @@ class Program:
                 if not len(labels):
                     continue
                 shift_s, tail_s2 = choice.late(growth)
-                usd = choice.usd + held * busy_s * self._usd_per_s
+                usd = self._usd(index, held, choice)
                 parts.append(self._within(labels.plus(busy_s + shift_s, usd, tail_s2), index, later[0]))
                 numbers.append(number)
         picked = np.repeat(np.array(numbers, np.int64), [len(part) for part in parts])
@@ -220,7 +258,10 @@ class Program:
         if math.isinf(terms.deadline_s) and math.isinf(terms.budget_usd):
             return labels
         time_s = terms.deadline_s - self._later_s[index] + 1e-6
-        return labels.within(time_s, terms.budget_usd * (1 + 1e-9) + 1e-9, least_tail_s2)
+        return labels.within(time_s, self._limit_usd() - self._later_usd[index], least_tail_s2)
+
+    def _limit_usd(self) -> float:
+        return self._terms.budget_usd * (1 + 1e-9) + 1e-9
 
     def _traced(self, layers: Sequence[_Layer], last: int) -> list[Allocation]:
         """The allocations that lead to a label of the last layer."""

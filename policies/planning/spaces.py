@@ -6,6 +6,7 @@ stage. `wide` allows any number of gangs with uneven waves, machines held throug
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_right, insort
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def choices(
     return _worthwhile(found)
 
 
-def allocations(stage: Stage, terms: Terms, space: Space) -> list[Allocation]:
+def allocations(stage: Stage, terms: Terms, space: Space) -> Sequence[Allocation]:
     """The allocations of one stage in a space, without spare machines.
 
     In `wide`, the fewest gangs for each number of waves: more gangs that take as many waves train no faster, on no fewer
@@ -97,12 +98,17 @@ def allocations(stage: Stage, terms: Terms, space: Space) -> list[Allocation]:
     """
     if space == "fair":
         return fair_levels(stage.trials, terms)
-    whole = terms.gpus_per_instance
-    return [
-        Allocation(stage.trials, gangs * size, size, whole)
-        for size in terms.placeable_gang_sizes
-        for gangs in _gang_counts(stage.trials, terms.max_gpus // size)
-    ]
+    return _wide(stage.trials, terms.placeable_gang_sizes, terms.gpus_per_instance, terms.max_gpus)
+
+
+@functools.lru_cache(128)
+def _wide(trials: int, sizes: Sequence[int], whole: int, max_gpus: int) -> tuple[Allocation, ...]:
+    """Kept, because re-planning asks for the same ones at every barrier."""
+    return tuple(
+        Allocation(trials, gangs * size, size, whole)
+        for size in sizes
+        for gangs in _gang_counts(trials, max_gpus // size)
+    )
 
 
 def _gang_counts(trials: int, most: int) -> Iterator[int]:
@@ -116,8 +122,10 @@ def _gang_counts(trials: int, most: int) -> Iterator[int]:
 
 
 def _choice(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: bool) -> Choice:
-    segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
-    usd = 0.0 if terms.is_per_instance else stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
+    usd = 0.0
+    if not terms.is_per_instance:
+        segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
+        usd = stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
     return Choice(allocation, expected_s(stage, allocation, terms, is_first=is_first), usd)
 
 

@@ -10,10 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
-from types import ModuleType
 
-import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +18,7 @@ import pytest
 import yaml
 from test_sweep_spec import BASE, sweep_of
 
-from experiments import execute, sweep
+from experiments import execute, sweep, sweep_worker
 from experiments.store import Store, StoreError, read_results
 from experiments.sweep import plan, run_sweep
 from policies.registry import POLICIES
@@ -79,8 +76,8 @@ def test_processes_do_not_change_the_rows_and_share_the_bundle(tmp_path):
 
 def test_a_shared_bundle_is_mapped_and_the_same(tmp_path):
     bundles = plan(sweep_of(), tmp_path).bundles
-    with sweep._shared(tmp_path, bundles, is_needed=True) as shared:
-        mapped = sweep._bundle_of("mnist5k-cnn", shared["mnist5k-cnn"], bundles["mnist5k-cnn"].sha256)
+    with sweep_worker.shared_bundles(tmp_path, bundles, is_needed=True) as shared:
+        mapped = sweep_worker.bundle_of("mnist5k-cnn", shared["mnist5k-cnn"], bundles["mnist5k-cnn"].sha256)
     assert type(mapped.scores) is np.ndarray
     assert isinstance(mapped.scores.base, np.memmap)
     np.testing.assert_array_equal(mapped.scores, bundles["mnist5k-cnn"].scores)
@@ -192,6 +189,23 @@ def test_a_full_disk_is_a_clear_message_and_loses_nothing(tmp_path, monkeypatch)
     assert len(read_results(tmp_path)) == 8
 
 
+def test_an_interrupt_while_a_part_is_written_doubles_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "PART_ROWS", 2)
+    write = Store.write_part
+
+    def interrupted(store, part, rows):
+        write(store, part, rows)
+        monkeypatch.setattr(Store, "write_part", write)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "write_part", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep_of(seeds=3), tmp_path)
+    assert len(Store(tmp_path).known()) == 2
+    assert run(sweep_of(seeds=3), tmp_path).ran == 1
+    assert read_results(tmp_path)["seed"].nunique() == len(read_results(tmp_path)) == 3
+
+
 def test_what_a_kill_left_half_written_is_ignored_and_removed(tmp_path):
     run(sweep_of(), tmp_path)
     torn = tmp_path / "runs" / ".part-000001.parquet.partial"
@@ -227,46 +241,32 @@ def test_journals_are_those_of_the_runs_and_come_later_too(tmp_path):
     assert len(list((tmp_path / "journals").iterdir())) == 3
 
 
-def test_a_worker_that_dies_is_told_and_what_was_done_is_kept(tmp_path, monkeypatch):
-    def dying(task, todo, _jobs):
-        yield task(todo[0])
-        raise BrokenProcessPool("killed by signal 9")
+class _Deadly(sweep_worker.Task):
+    """Ends its process on one of the seeds, as the kernel does when memory runs out."""
 
+    def __call__(self, run):
+        if run.spec.seed == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(run)
+
+
+def test_a_worker_that_dies_is_told_and_what_was_done_is_kept(tmp_path, monkeypatch):
+    spec = sweep_of(seeds=20)
     with monkeypatch.context() as patched:
-        patched.setattr(sweep, "_in_processes", dying)
-        with pytest.raises(
-            WorkerError, match=r"a worker process died, as when memory runs out; what was finished is kept"
-        ):
-            run(sweep_of(seeds=3), tmp_path, jobs=2)
-    assert len(read_results(tmp_path)) == 1
-    assert run(sweep_of(seeds=3), tmp_path).ran == 2
+        patched.setattr(sweep, "Task", _Deadly)
+        with pytest.raises(WorkerError, match=r"a process died, as when memory runs out; what was finished is kept"):
+            run(spec, tmp_path, jobs=2)
+    kept = len(Store(tmp_path).known())
+    assert 0 < kept < 20
+    assert run(spec, tmp_path, jobs=2).ran == 20 - kept
+    run(spec, tmp_path / "undisturbed")
+    assert Store(tmp_path).read().equals(Store(tmp_path / "undisturbed").read())
 
 
 def test_ray_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"--ray auto: ray is not installed: pip install ray"):
+    with pytest.raises(InputError, match=r"--ray auto: ray is not installed: pip install 'elastune\[bridge\]'"):
         run(sweep_of(), tmp_path, ray_address="auto")
-
-
-class _ListsOnly(joblib._parallel_backends.ThreadingBackend):
-    """Like joblib's backend on Ray in that it hands out whole lists and no generators."""
-
-    supports_return_generator = False
-
-
-def test_on_ray_the_same_rows_come_in_batches(tmp_path, monkeypatch):
-    asked = []
-    ray, util, ray_joblib = ModuleType("ray"), ModuleType("ray.util"), ModuleType("ray.util.joblib")
-    ray.init = lambda **options: asked.append(options["address"])
-    ray.cluster_resources = lambda: {"CPU": 1.0}
-    ray_joblib.register_ray = lambda: joblib.register_parallel_backend("ray", _ListsOnly)
-    for name, module in (("ray", ray), ("ray.util", util), ("ray.util.joblib", ray_joblib)):
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(sweep, "_RAY_BATCH_PER_SLOT", 3)
-    run(sweep_of(axes=AXES, seeds=2), tmp_path / "ray", ray_address="10.0.0.1:6379", jobs=None)
-    run(sweep_of(axes=AXES, seeds=2), tmp_path / "here")
-    assert asked == ["10.0.0.1:6379"]
-    assert Store(tmp_path / "ray").read().equals(Store(tmp_path / "here").read())
 
 
 # Slow enough to be caught in the middle: seer and rubberband plan. Parts are written often, so that some are there by then.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -313,3 +315,16 @@ def test_pandas_reads_the_folder_directly(elastune, tmp_path):  # noqa: ARG001  
 def test_names_are_completed_after_commas():
     assert cli_results.complete_column("policy,job.dead") == ["policy,job.deadline_s"]
     assert cli_results.complete_measure("ledger_usd.id") == ["ledger_usd.idle_at_barriers", "ledger_usd.idle"]
+
+
+def test_settings_of_a_sweep_are_completed_by_the_shell(monkeypatch):
+    for name, value in (
+        ("_ELASTUNE_COMPLETE", "complete_bash"),
+        ("COMP_WORDS", "elastune sweep a.yaml --set job.b"),
+        ("COMP_CWORD", "4"),
+    ):
+        monkeypatch.setenv(name, value)
+    shown = subprocess.run(
+        [sys.executable, "-c", "from experiments.cli import main; main()"], capture_output=True, text=True, check=False
+    )
+    assert shown.stdout.split() == ["job.budget_usd="]

@@ -111,6 +111,10 @@ WRONG = [
     ({"axs": {}}, r"unknown key axs; did you mean axes\?"),
     ({"axes": {"job.trials": []}}, r"job.trials is swept, but there are no values"),
     ({"axes": {"job.trials": 3}}, r"job.trials is 3, but must be a list, or a range"),
+    (
+        {"axes": {"workload": {"bundle": ["digits-mlp"]}}},
+        r"workload is .*, but must be a list, .*; keys of a section are dotted, as workload.bundle",
+    ),
     ({"axes": [3]}, r"axes is \[3\], but must hold keys and values"),
     ({"axes": {"job.trials": [3, 3]}}, r"two cells are the same run: job.trials=3; and job.trials=3"),
     (

@@ -89,6 +89,19 @@ def test_a_frontier_answers_for_every_deadline_and_budget():
     assert cheapest_by(plans, plans[0].makespan_s) is plans[0]
 
 
+@pytest.mark.parametrize("makespan", ["mean", "p95"])
+@pytest.mark.parametrize("billing", [AS_USED, BillingRule(model="per-function")], ids=["instance", "function"])
+def test_limits_leave_exactly_the_plans_that_keep_them(billing, makespan):
+    rng = np.random.default_rng(600)
+    for _ in range(25):
+        stages, terms = random_job(rng, billing=billing, most_trials=12, stages=(2, 3, 4), quota=(3, 6, 9))
+        state = {"live_instances": int(rng.integers(0, 3)), "is_resumed": bool(rng.integers(2)), "makespan": makespan}
+        plans = frontier(stages, terms, **state)
+        one, other = plans[rng.integers(len(plans))], plans[rng.integers(len(plans))]
+        limits = replace(terms, deadline_s=one.promised_s * 1.05, budget_usd=other.cost_usd * 1.05)
+        assert frontier(stages, limits, **state) == [plan for plan in plans if limits.are_kept_by(plan)]
+
+
 def test_a_frontier_that_may_miss_plans_says_so(monkeypatch):
     monkeypatch.setattr(aged, "MOST_PARTIALS", 1)
     rule = BillingRule(granularity_s=200.0, minimum_s=0.0)

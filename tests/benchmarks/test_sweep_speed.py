@@ -1,0 +1,105 @@
+"""Runs per second and memory of a sweep, and what three kills cost; printed, only the equality of the tables is asserted.
+
+`pytest -m benchmark -s tests/benchmarks/test_sweep_speed.py`; ELASTUNE_SEEDS=1000 for all 10,000 runs of sweep.yaml (a quarter
+of an hour on 2 cores).
+"""
+
+# ruff: noqa: T201  it is here to print
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from experiments.store import Store
+from experiments.sweep_spec import SweepSpec
+
+pytestmark = pytest.mark.benchmark
+
+SEEDS = int(os.environ.get("ELASTUNE_SEEDS", "20"))
+FILE = Path(__file__).with_name("sweep.yaml")
+MIB = 2**20
+
+
+class Sweep:
+    """One `elastune sweep` on two processes, watched.
+
+    Attributes:
+        peak: MiB, of the parent, of its largest worker, and of all together, what they share counted once.
+    """
+
+    def __init__(self, folder, out):
+        command = ["-c", "from experiments.cli import main; main()", "sweep", "sweep.yaml", "-o", out, "--jobs", "2"]
+        self.process = subprocess.Popen(
+            [sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        self.peak = {"parent": 0.0, "worker": 0.0, "together": 0.0}
+
+    def watch(self, until_s=float("inf")):
+        """Follow its memory to its end, or to this moment."""
+        while self.process.poll() is None and time.monotonic() < until_s:
+            together = 0
+            for number, process in enumerate(self.tree()):
+                try:
+                    memory = process.memory_full_info()
+                except psutil.Error:
+                    continue
+                name = "worker" if number else "parent"
+                self.peak[name] = max(self.peak[name], memory.rss / MIB)
+                together += memory.pss / MIB
+            self.peak["together"] = max(self.peak["together"], together)
+            time.sleep(0.5)
+        return self.process.poll()
+
+    def tree(self):
+        """The process and all below it."""
+        try:
+            parent = psutil.Process(self.process.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+    def kill(self):
+        """`kill -9` of all of it."""
+        tree = self.tree()
+        for process in tree:
+            process.kill()
+        self.process.wait()
+        psutil.wait_procs(tree, timeout=10)
+
+
+def test_runs_per_second_memory_and_three_kills(tmp_path):
+    document = {**SweepSpec.load(FILE, []).to_dict(), "seeds": SEEDS}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(document))
+    runs = 10 * SEEDS
+    began_s = time.monotonic()
+    undisturbed = Sweep(tmp_path, "undisturbed")
+    assert undisturbed.watch() == 0
+    seconds = time.monotonic() - began_s
+    load = os.getloadavg()[0]
+    peak = ", ".join(f"{name} {mib:.0f}" for name, mib in undisturbed.peak.items())
+    print(f"\n{runs} runs in {seconds:.0f} s, {runs / seconds:.1f} runs/s (load {load:.1f}); peak MiB: {peak}")
+
+    moments = random.Random(1)
+    for number in range(3):
+        killed = Sweep(tmp_path, "killed")
+        killed.watch(time.monotonic() + moments.uniform(0.1, 0.3) * seconds)
+        killed.kill()
+        print(f"kill {number + 1}: {len(Store(tmp_path / 'killed').known())} rows are there")
+    assert Sweep(tmp_path, "killed").watch() == 0
+    tables = []
+    for folder in ("undisturbed", "killed"):
+        table = Store(tmp_path / folder).read()
+        pq.write_table(table, tmp_path / f"{folder}.parquet")
+        tables.append((tmp_path / f"{folder}.parquet").read_bytes())
+        assert table.num_rows == runs
+    assert tables[0] == tables[1]

@@ -1,0 +1,103 @@
+"""Which code makes the rows of a sweep old: all that a run imports, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from experiments import sweep_keys
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("sim", "policies", "traces", "experiments")
+# Not in a row: how a run went, which is recorded on request; what reads journals; what policies change on real workers.
+NOT_IN_ROWS = ("experiments.trajectory", "experiments.journals", "experiments.configurations")
+
+
+def imported(node):
+    """Modules that are imported anywhere below, and names that may be modules; not those for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield child.module
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        yield from imported(child)
+
+
+def file_of(module):
+    path = ROOT.joinpath(*module.split("."))
+    found = path.with_suffix(".py"), path / "__init__.py"
+    return next((file for file in found if file.is_file()), None)
+
+
+def needed_by(*modules):
+    """Files of the project that these modules import, directly or through others."""
+    files, todo = set(), list(modules)
+    while todo:
+        module = todo.pop()
+        file = file_of(module)
+        if module.split(".")[0] not in PACKAGES or module in NOT_IN_ROWS or file is None or file in files:
+            continue
+        files.add(file)
+        todo += imported(ast.parse(file.read_text(encoding="utf-8")))
+        package = module.rpartition(".")[0]
+        # The root package of experiments only hands out names.
+        todo += [package] if package and package != "experiments" else []
+    return {file.relative_to(ROOT).as_posix() for file in files}
+
+
+def test_the_code_that_counts_is_what_a_run_imports():
+    counted = {path.relative_to(ROOT).as_posix() for path in sweep_keys.sources()}
+    needed = needed_by("experiments.running", "experiments.sweep_rows")
+    assert {name for name in counted if name.endswith(".py")} == needed
+    tables = {name for name in counted if not name.endswith(".py")}
+    assert tables == {
+        "policies/curve_priors.json",
+        "traces/data/instance_types.csv",
+        "traces/data/scaling.csv",
+    }
+
+
+@pytest.fixture
+def digest(tmp_path, monkeypatch):
+    """The digest of a small tree, after a file of it has been written."""
+    monkeypatch.setattr(sweep_keys, "_ROOT", tmp_path)
+
+    def written(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return sweep_keys.code_sha256.__wrapped__()
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("sim/controller.py", True),
+        ("sim/simulated/cloud.py", True),
+        ("policies/seer.py", True),
+        ("policies/curve_priors.json", True),
+        ("traces/data/scaling.csv", True),
+        ("experiments/spec_cloud.py", True),
+        ("experiments/regret.py", True),
+        ("sim/bridge/nodes.py", False),
+        ("sim/DESIGN.md", False),
+        ("traces/importers/tables.py", False),
+        ("traces/workloads/digits.py", False),
+        ("traces/data/bundles/mine/configs.csv", False),
+        ("policies/planning/sampling.py", False),
+        ("experiments/metrics.py", False),
+        ("experiments/sweep.py", False),
+        ("experiments/figures/headline.py", False),
+    ],
+)
+def test_changed_code_makes_results_old_only_if_it_makes_results(digest, name, counts):
+    before = digest("sim/streams.py", "one")
+    assert digest("sim/streams.py", "one") == before
+    assert (digest(name, "other") != before) == counts
