@@ -43,7 +43,7 @@ JOBS = {
     "rubberband-digits-mlp-node-killed": (job("rubberband", "digits-mlp", 150), kill_node),
     "seer-mnist5k-cnn-resumed": (job("seer", "mnist5k-cnn", 300), kill_driver),
     "rubberband-mnist5k-cnn-gangs-of-two": (job("rubberband", "mnist5k-cnn", 240, gpus_per_instance=2), None),
-    "seer-digits-mlp-gangs-of-two": (job("sha-elastic:gpus_per_trial=2", "digits-mlp", 240, gpus_per_instance=2), None),
+    "sha-elastic-digits-mlp-gangs-of-two": (job("sha-elastic:gpus_per_trial=2", "digits-mlp", 240, gpus_per_instance=2), None),
 }
 
 

@@ -28,7 +28,7 @@ def small(**sections):
     spec = job("sha-fixed", "digits-mlp", 600)
     spec["job"] |= {"trials": 4, "max_iterations": 3}
     for section, keys in sections.items():
-        spec[section] = spec[section] | keys if isinstance(keys, dict) else keys
+        spec[section] = keys if section == "policy" else spec[section] | keys
     return RunSpec.of(**spec)
 
 
