@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from sim.model.ids import InstanceId
 
+FOLDER_PREFIX = "elastune-"
+"""What the names of embedded clusters' folders begin with, below the folder for temporary files."""
 _CLOSES_WITHIN_S = 20.0
 _ANSWERS_WITHIN_S = 10.0
 _ENVIRONMENT = {
@@ -49,7 +51,7 @@ class EmbeddedNodes:
         self._nodes: dict[InstanceId, tuple[str, int]] = {}
         self._gpus: dict[InstanceId, list[str]] = {}
         # Ray keeps sockets below it, whose paths must be short.
-        self.folder = Path(tempfile.mkdtemp(prefix="elastune-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         with (self.folder / "keeper.log").open("wb") as log:
             self._keeper = subprocess.Popen(  # noqa: S603  our own module
                 [sys.executable, "-m", "sim.bridge.keeper", str(self.folder)],
