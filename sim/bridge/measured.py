@@ -125,6 +125,7 @@ def time_segment(
         WorkerError: the segment broke, or did not start from the checkpoint that it was to.
     """
     clock, told = Clock(), list[SegmentEnded]()
+    store = CheckpointStore(workshop.checkpoints, workshop.keep)
 
     def tell(fact_at: Callable[[float], Event]) -> None:
         fact = fact_at(clock.now_s())
@@ -136,7 +137,7 @@ def time_segment(
         configuration,
         site,
         workshop=workshop,
-        store=CheckpointStore(workshop.checkpoints, workshop.keep),
+        store=store,
         clock=clock,
         tell=tell,
         on_end=lambda _gang: None,
@@ -149,9 +150,15 @@ def time_segment(
         gang.abort(Outcome.ENDED)
         gang.join(_ENDS_WITHIN_S)
         raise
-    _require_as_ordered(order, told[0], heard, workshop.checkpoints)
-    [saved, *_] = CheckpointStore(workshop.checkpoints, workshop.keep).recorded(order.trial)
-    return heard.segment(told[0], saved.size_bytes)
+    if told[0].outcome not in (Outcome.ENDED, Outcome.COMPLETED):
+        raise WorkerError(f"a gang of {len(site.node_ids)} broke while it was timed")
+    recorded = store.recorded(order.trial)
+    if heard.from_iteration != order.from_iteration or not recorded:
+        raise WorkerError(
+            f"{workshop.checkpoints} does not hand checkpoints on from one worker to the next: name a folder or a URL that this"
+            " machine and every node reach (--checkpoints URL)"
+        )
+    return heard.segment(told[0], recorded[0].size_bytes)
 
 
 class _TimedGang(Gang):
@@ -202,14 +209,4 @@ class _Heard:
             ended.checkpoint_s,
             max(ended.at_s - ended.launch_s - ended.train_s - ended.checkpoint_s, 0.0),
             checkpoint_bytes,
-        )
-
-
-def _require_as_ordered(order: StartSegment, ended: SegmentEnded, heard: _Heard, checkpoints: str) -> None:
-    if ended.outcome not in (Outcome.ENDED, Outcome.COMPLETED):
-        raise WorkerError(f"a gang of {sum(count for _, count in order.placement)} broke while it was timed")
-    if heard.from_iteration != order.from_iteration:
-        raise WorkerError(
-            f"a gang was to go on after {order.from_iteration} iterations, but found a checkpoint of {heard.from_iteration} at"
-            f" {checkpoints}: every node must reach that place (--checkpoints URL)"
         )

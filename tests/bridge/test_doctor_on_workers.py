@@ -1,0 +1,80 @@
+"""The doctor with workers: a cluster that works, places that cannot be written, and devices where there are any."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.doctor import Patient, _checkpoints, _on_node, look
+from sim.bridge.errand import run_on
+from sim.bridge.nodes import Node
+from sim.model.errors import WorkerError
+from sim.model.ids import InstanceId
+from tests.bridge.conftest import processes_of, wait_for
+
+torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def node(cluster):
+    number = InstanceId(800_000)
+    yield cluster.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False)
+    cluster.release(number)
+
+
+def elastune(folder, *arguments):
+    """The command in a process of its own, as Ray connects a process to one cluster only."""
+    program = [sys.executable, "-c", "from experiments.cli import main; main()"]
+    return subprocess.run([*program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_node_that_works_is_all_right(node, tmp_path):
+    checks = {check.name: check for check in _on_node(node, Patient(checkpoints=str(tmp_path / "there")))}
+    assert list(checks) == ["worker", "gang", "clock", "checkpoints"]
+    assert all(check.status == "ok" or check.name == "checkpoints" for check in checks.values())
+    assert "MB/s" in checks["checkpoints"].found
+    assert list((tmp_path / "there").iterdir()) == []  # nothing is left there
+
+
+@pytest.mark.parametrize(
+    ("place", "match"), [("/proc/nowhere", "cannot be saved"), ("memory://of-the-node", "cannot be read here")]
+)
+def test_a_place_that_does_not_serve_fails(node, place, match):
+    check = _checkpoints(node, Patient(checkpoints=place))
+    assert check.status == "failed"
+    assert match in check.found
+    assert "--checkpoints URL" in check.advice
+
+
+def test_an_errand_that_fails_or_takes_too_long_says_so(node):
+    assert run_on(node, "cpu", max, 3, 5) == 5
+    with pytest.raises(WorkerError, match="ZeroDivisionError"):
+        run_on(node, "cpu", divmod, 1, 0)
+    with pytest.raises(WorkerError, match=r"did not answer within 0\.5 s"):
+        run_on(node, "cpu", time.sleep, 30, within_s=0.5)
+    with pytest.raises(WorkerError):
+        run_on(Node("0" * 56, "127.0.0.1", 1), "cpu", max, 3, 5)
+
+
+def test_the_command_examines_an_embedded_cluster_and_leaves_nothing(tmp_path):
+    before = set(processes_of("/tmp/elastune-"))
+    done = elastune(tmp_path, "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    names = [check["name"] for check in json.loads(done.stdout)["checks"]]
+    assert names[-5:] == ["ray", "worker", "gang", "clock", "checkpoints"]
+    assert wait_for(lambda: set(processes_of("/tmp/elastune-")) <= before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_devices_are_examined(tmp_path):
+    assert look("cuda")["agreed"] == 1
+    done = elastune(tmp_path, "doctor", "--device", "cuda", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {"gang", "GPU"} <= {check["name"] for check in json.loads(done.stdout)["checks"]}
