@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,11 +12,17 @@ from sim.bridge.errand import run_on
 from sim.bridge.nodes import Node
 from sim.model.errors import WorkerError
 from sim.model.ids import InstanceId
-from tests.bridge.conftest import processes_of, wait_for
+from tests.bridge.command import terminal
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def shell():
+    with terminal() as there:
+        yield there
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +30,6 @@ def node(cluster):
     number = InstanceId(800_000)
     yield cluster.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False)
     cluster.release(number)
-
-
-def elastune(folder, *arguments):
-    """The command in a process of its own, as Ray connects a process to one cluster only."""
-    program = [sys.executable, "-c", "from experiments.cli import main; main()"]
-    return subprocess.run([*program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_a_node_that_works_is_all_right(node, tmp_path):
@@ -62,19 +60,18 @@ def test_an_errand_that_fails_or_takes_too_long_says_so(node):
         run_on(Node("0" * 56, "127.0.0.1", 1), "cpu", max, 3, 5)
 
 
-def test_the_command_examines_an_embedded_cluster_and_leaves_nothing(tmp_path):
-    before = set(processes_of("/tmp/elastune-"))
-    done = elastune(tmp_path, "doctor", "--json")
+def test_the_command_examines_an_embedded_cluster_and_leaves_nothing(shell):
+    done = shell.elastune("doctor", "--json")
     assert done.returncode == 0, done.stderr
     names = [check["name"] for check in json.loads(done.stdout)["checks"]]
     assert names[-5:] == ["ray", "worker", "gang", "clock", "checkpoints"]
-    assert wait_for(lambda: set(processes_of("/tmp/elastune-")) <= before)
+    assert shell.is_clean()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_devices_are_examined(tmp_path):
+def test_devices_are_examined(shell):
     assert look("cuda")["agreed"] == 1
-    done = elastune(tmp_path, "doctor", "--device", "cuda", "--json")
+    done = shell.elastune("doctor", "--device", "cuda", "--json")
     assert done.returncode == 0, done.stderr
     assert {"gang", "GPU"} <= {check["name"] for check in json.loads(done.stdout)["checks"]}

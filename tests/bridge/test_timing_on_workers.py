@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from experiments.planning import planning_profile
@@ -15,7 +13,8 @@ from experiments.timing_estimates import ALONE, timing_of
 from experiments.timing_records import GangShape, TimingFolder
 from sim.bridge.worker import Workshop
 from sim.model.errors import WorkerError
-from tests.bridge.conftest import Borrowed, Emulated, processes_of, wait_for
+from tests.bridge.command import terminal
+from tests.bridge.conftest import Borrowed, Emulated
 from traces import bundle_folder, load_bundle, tiny_bundle
 
 pytest.importorskip("torch", reason="the bridge extra is not installed")
@@ -26,6 +25,12 @@ TWO_NODES = GangShape(2, 2)
 # Two torch workers on busy cores wait for each other: that is then what is measured.
 SLOWER = pytest.mark.filterwarnings("ignore:scaling .* is slower than the next smaller one")
 needs_two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there are fewer than two CPU cores")
+
+
+@pytest.fixture
+def shell():
+    with terminal() as there:
+        yield there
 
 
 @pytest.fixture
@@ -66,12 +71,6 @@ def test_the_seconds_of_an_emulated_workload_are_found(measure, tmp_path):
     assert {"cpu", "torch", "ray"} <= set(found.measured_on)
 
 
-def elastune(*arguments):
-    """The command in a process of its own, as Ray connects a process to one cluster only."""
-    program = "from experiments.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
-
-
 def test_checkpoints_that_do_not_reach_the_next_gang_are_an_error(measure):
     with pytest.raises(WorkerError, match="this machine and every node reach"):
         measure(Emulated(iteration_s=0.1), "memory://of-each-process-alone", shapes=(ALONE,))
@@ -79,11 +78,10 @@ def test_checkpoints_that_do_not_reach_the_next_gang_are_an_error(measure):
 
 @needs_two_cores
 @SLOWER
-def test_a_real_workload_is_timed_and_planned_with(tmp_path):
-    before = set(processes_of("/tmp/elastune-"))
+def test_a_real_workload_is_timed_and_planned_with(tmp_path, shell):
     out = tmp_path / "mine"
     asked = ["profile", "digits-mlp", "--gpus", "1,2", "--configurations", "1", "--rounds", "1", "--seconds", "0.2"]
-    done = elastune(*asked, "-o", str(out), "--json")
+    done = shell.elastune(*asked, "-o", str(out), "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [(one["gpus"], one["samples"]) for one in told["scaling"]] == [(1, 1), (2, 1)]
@@ -100,18 +98,18 @@ def test_a_real_workload_is_timed_and_planned_with(tmp_path):
         policy="rubberband",
     )
     assert planning_profile(spec).scaling.speedup(2) > 0
-    assert wait_for(lambda: set(processes_of("/tmp/elastune-")) <= before)
+    assert shell.is_clean()
 
 
 @pytest.mark.gpu
-def test_a_device_is_timed(tmp_path):
+def test_a_device_is_timed(tmp_path, shell):
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     gangs = ",".join(str(count) for count in (1, 2, 4, 8) if count <= torch.cuda.device_count())
     asked = ["profile", "digits-mlp", "--gpus", gangs, "--device", "cuda", "--configurations", "1", "--rounds", "1"]
-    done = elastune(*asked, "-o", str(tmp_path / "mine"), "--json")
+    done = shell.elastune(*asked, "-o", str(tmp_path / "mine"), "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert {"gpu", "cuda", "nccl"} <= set(told["measured_on"])

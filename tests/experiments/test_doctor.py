@@ -143,7 +143,10 @@ def test_each_check_is_a_line_and_a_failure_the_exit_code(elastune, monkeypatch)
     monkeypatch.setattr(doctor, "examine", lambda patient: told.append(patient) or iter(checks))
     done = elastune("--device", "cuda", "--checkpoints", "s3://bucket/here")
     assert done.exit_code == 0
-    assert done.stdout.splitlines() == ["ok       slots          2 CPU cores", "warning  load           9 on 2 cores: wait"]
+    assert done.stdout.splitlines() == [
+        "ok       slots          2 CPU cores",
+        "warning  load           9 on 2 cores: wait",
+    ]
     assert told == [Patient("cuda", None, "s3://bucket/here")]
 
     checks.append(Check("ray", "failed", "it does not start", "see the message"))
