@@ -35,7 +35,7 @@ def print_timing(profile: TimingProfile) -> None:
         "launch of a new trial": timing.launch_s,
         "launch from a checkpoint": timing.resume_s,
         f"checkpoint of {timing.checkpoint_bytes / 1e6:.3g} MB": timing.checkpoint_s,
-        "rescale, from iteration to iteration": timing.rescale_s,
+        "rescale: the checkpoint, and a launch from it": timing.rescale_s,
         "node, from its launch to readiness": profile.startup["init_s"],
     }
     for what, estimate in named.items():

@@ -92,9 +92,9 @@ def _header(before: Mapping[str, Any], profile: TimingProfile) -> dict[str, Any]
     provenance = {
         "iteration_s": f"{how}; median of {of}, each over its relative cost",
         "evaluate_s": f"{how}; median, on the first worker of a gang while the others wait",
-        "launch_s": f"{how}; from the order to the first iteration of a trial that starts anew; median",
+        "launch_s": f"{how}; a trial that starts anew, all but training and saving; median",
         "checkpoint_s": f"{how}; the test score included, which a run takes with each; median",
-        "rescale_s": f"{how}; from the last iteration on one gang to the first on the next; median",
+        "rescale_s": f"{how}; the checkpoint on one gang and the launch on the next; median",
         "checkpoint_bytes": f"{how}; median",
         "straggler.persistent_cv": f"{how}; between fresh workers, and between configurations beyond their relative costs",
         "straggler.per_iteration_cv": f"{how}; within a segment; median",

@@ -91,10 +91,10 @@ class Timing:
         evaluate_s: the part of it that is evaluation.
         speedups: of training, without evaluation, over one GPU, by gang.
         train_s: of an iteration without evaluation at relative cost 1, by gang.
-        launch_s: of a trial that starts anew, up to its first iteration.
+        launch_s: of a trial that starts anew: all that is neither training nor saving, as in the ledger of a run.
         resume_s: of one that goes on from a checkpoint.
         checkpoint_s: writing one.
-        rescale_s: from the last iteration on one gang to the first on the next.
+        rescale_s: the checkpoint on one gang and the launch from it on the next.
         checkpoint_bytes: median size.
         spread: of an iteration's duration.
         busyness: mean over median of the iterations, at its median: far above 1 where something else ran beside it.
@@ -135,7 +135,7 @@ def timing_of(series: Sequence[Sequence[SegmentRecord]], relative_cost: Mapping[
         launch_s=_known(record.launch_s for record in records if record.is_fresh),
         resume_s=_known(record.launch_s for record in records if not record.is_fresh),
         checkpoint_s=_known(record.checkpoint_s for record in records),
-        rescale_s=_known(before.checkpoint_s + before.settle_s + after.launch_s for before, after in pairs),
+        rescale_s=_known(before.checkpoint_s + after.launch_s for before, after in pairs),
         checkpoint_bytes=round(statistics.median(record.checkpoint_bytes for record in records)),
         spread=_spread(records, relative_cost),
         busyness=statistics.median(record.mean_iteration_s / record.iteration_s for record in records),

@@ -117,7 +117,11 @@ def profile_timing(
     workshop = Workshop(
         build=timed(trainables), checkpoints=checkpoints or str(folder.checkpoints.resolve()), device=plan.device
     )
-    series = time_workload(plan, bundle, workshop, folder, on_progress=on_progress)
+    try:
+        series = time_workload(plan, bundle, workshop, folder, on_progress=on_progress)
+    except InputError:
+        folder.remove_if_empty()
+        raise
     surroundings = folder.surroundings()
     assert surroundings is not None, "noted before the first series"
     timing = timing_of(series, {row: float(cost) for row, cost in enumerate(bundle.relative_cost)})

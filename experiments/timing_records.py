@@ -67,15 +67,14 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         round: how often this configuration was trained anew before.
         is_fresh: the trial started anew; else it went on from the checkpoint of the segment before.
         iterations: that were timed, those of the warm-up left out.
-        launch_s: from the order until the first iteration; see `WARM_UP`.
-        warm_up_s: the part of it by which the first iteration was longer.
+        launch_s: all that is neither training nor saving, from the order to the end, and the warm-up.
+        warm_up_s: the part of it by which the first iteration was longer; see `WARM_UP`.
         train_s: median of an iteration without its evaluation.
         evaluate_s: median of its evaluation.
         iteration_s: median of both together.
         mean_iteration_s: their mean.
         iteration_cv: their coefficient of variation.
         checkpoint_s: writing one.
-        settle_s: that the segment lasted besides.
         checkpoint_bytes: size of the checkpoint.
     """
 
@@ -94,7 +93,6 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean_iteration_s: float
     iteration_cv: float
     checkpoint_s: float
-    settle_s: float
     checkpoint_bytes: int
 
     @property
@@ -125,7 +123,6 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             mean_iteration_s=statistics.fmean(rest),
             iteration_cv=statistics.stdev(rest) / statistics.fmean(rest),
             checkpoint_s=segment.checkpoint_s,
-            settle_s=segment.settle_s,
             checkpoint_bytes=segment.checkpoint_bytes,
         )
 
@@ -208,3 +205,10 @@ class TimingFolder:
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """Where nothing was measured yet, it is as if nobody had asked."""
+        if self.surroundings() is None:
+            self.remove()
+            if self.out_dir.is_dir() and not any(self.out_dir.iterdir()):
+                self.out_dir.rmdir()

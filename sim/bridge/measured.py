@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sim.bridge.checkpoint import CheckpointStore
 from sim.bridge.clock import Clock
-from sim.bridge.gang import Gang
+from sim.bridge.gang import Gang, Shop
 from sim.bridge.worker import Finished, Started, Tested, Trained
 from sim.model.errors import WorkerError
 from sim.model.events import Outcome, SegmentEnded
@@ -86,11 +86,10 @@ class TimedSegment:
     Attributes:
         from_iteration: what was restored; 0 for a trial that started anew.
         until_iteration: iterations of the trial that are durable at its end.
-        launch_s: from the order until its workers were ready to train.
+        launch_s: as a run accounts for it: all that is neither training nor saving, from the order to the last fact.
         train_s: of each iteration, without its evaluation.
         evaluate_s: of each iteration.
         checkpoint_s: writing its one checkpoint.
-        settle_s: the rest, in which nothing of it is done: what a run waits besides.
         checkpoint_bytes: size of the checkpoint.
     """
 
@@ -100,7 +99,6 @@ class TimedSegment:
     train_s: Sequence[float]
     evaluate_s: Sequence[float]
     checkpoint_s: float
-    settle_s: float
     checkpoint_bytes: int
 
 
@@ -132,16 +130,8 @@ def time_segment(
         if isinstance(fact, SegmentEnded):
             told.append(fact)
 
-    gang = _TimedGang(
-        order,
-        configuration,
-        site,
-        workshop=workshop,
-        store=store,
-        clock=clock,
-        tell=tell,
-        on_end=lambda _gang: None,
-    )
+    shop = Shop(workshop, store, clock, tell)
+    gang = _TimedGang(order, clock.now_s(), configuration, site, shop=shop, on_end=lambda _gang: None)
     gang.heard = heard = _Heard(is_enough)
     gang.start()
     try:
@@ -199,7 +189,7 @@ class _Heard:
         return len(self._iteration_s) + 1
 
     def segment(self, ended: SegmentEnded, checkpoint_bytes: int) -> TimedSegment:
-        """All of it, once it has ended; a clock that started with it says how long it was."""
+        """All of it, once it has ended."""
         return TimedSegment(
             self.from_iteration,
             ended.iteration,
@@ -207,6 +197,5 @@ class _Heard:
             tuple(whole - part for whole, part in zip(self._iteration_s, self._evaluate_s, strict=True)),
             tuple(self._evaluate_s),
             ended.checkpoint_s,
-            max(ended.at_s - ended.launch_s - ended.train_s - ended.checkpoint_s, 0.0),
             checkpoint_bytes,
         )

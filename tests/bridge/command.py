@@ -30,9 +30,7 @@ class Terminal:
         """What came of the command."""
         program = [sys.executable, "-c", "from experiments.cli import main; main()", *map(str, arguments)]
         environment = os.environ | {"TMPDIR": self.folder}
-        return subprocess.run(
-            program, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(program, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
     def is_clean(self):
         """Whether no process of its clusters lives."""

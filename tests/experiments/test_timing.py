@@ -39,7 +39,6 @@ def segment(series, row=0, round_=0, shape=ALONE, is_fresh=False, train_s=2.0, e
         "mean_iteration_s": train_s + evaluate_s,
         "iteration_cv": 0.1,
         "checkpoint_s": 0.25,
-        "settle_s": 0.5,
         "checkpoint_bytes": 1000,
     }
     return SegmentRecord(
@@ -106,7 +105,7 @@ def test_seconds_and_speed_ups_come_out_of_the_segments():
     assert timing.speedups[TWO].samples == 6
     assert timing.train_s[TWO].value == pytest.approx(1.25)
     assert (timing.launch_s.value, timing.resume_s.value, timing.checkpoint_s.value) == (6.0, 8.0, 0.25)
-    assert timing.rescale_s.value == 0.25 + 0.5 + 8.0  # the checkpoint, what is between, the launch
+    assert timing.rescale_s.value == 0.25 + 8.0  # the checkpoint, and the launch from it
     assert timing.checkpoint_bytes == 1000
     assert timing.spread.per_iteration == 0.1
     assert timing.spread.workers == pytest.approx(0.0, abs=1e-6)
@@ -141,7 +140,7 @@ def test_one_configuration_trained_once_says_nothing_about_what_persists():
 
 
 def test_what_a_first_iteration_lasts_longer_belongs_to_the_launch():
-    timed = TimedSegment(0, 5, 3.0, (1.5, 0.4, 0.5, 0.6, 0.5), (0.2, 0.1, 0.1, 0.1, 0.1), 0.3, 0.2, 64)
+    timed = TimedSegment(0, 5, 3.0, (1.5, 0.4, 0.5, 0.6, 0.5), (0.2, 0.1, 0.1, 0.1, 0.1), 0.3, 64)
     record = SegmentRecord.of(timed, TWO, series=3, row=8, round_=1)
     assert (record.shape, record.is_fresh, record.iterations) == (TWO, True, 4)
     assert record.iteration_s == pytest.approx(0.6)
@@ -235,7 +234,7 @@ def test_a_bundle_keeps_its_curves_and_gets_the_timings(tmp_path):
     assert mine.configurations == shipped.configurations
     assert mine.iteration_s == pytest.approx(2.5)
     assert mine.evaluate_s == pytest.approx(0.5)
-    assert (mine.timings.launch_s, mine.timings.checkpoint_s, mine.timings.rescale_s) == (6.0, 0.25, 8.75)
+    assert (mine.timings.launch_s, mine.timings.checkpoint_s, mine.timings.rescale_s) == (6.0, 0.25, 8.25)
     assert mine.scaling.speedup(2) == pytest.approx(1.6)
     assert mine.scaling.kind == "strong"
     assert all(
@@ -265,7 +264,7 @@ def test_a_timed_bundle_is_all_that_a_plan_needs(tmp_path):
     )
     assert make_plans(spec).frontier
     believed = planning_profile(spec)
-    assert believed.timings.rescale_s == 8.75
+    assert believed.timings.rescale_s == 8.25
     assert believed.iteration_s == pytest.approx(2.5 * load_bundle("digits-mlp").relative_cost.mean())
     assert believed.scaling.speedup(2) == pytest.approx(2.5 / (2.0 / 1.6 + 0.5))  # one worker evaluates
     table = str(tmp_path / "mine" / "scaling.csv")
