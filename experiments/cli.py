@@ -17,9 +17,11 @@ from experiments import (
     cli_ablate,
     cli_bundles,
     cli_check,
+    cli_doctor,
     cli_figures,
     cli_plan,
     cli_prices,
+    cli_profile,
     cli_results,
     cli_run,
     cli_scaling,
@@ -79,7 +81,8 @@ app.add_typer(cli_scaling.app, name="scaling")
 app.add_typer(cli_prices.app, name="prices")
 app.add_typer(cli_results.results, name="results")
 app.command("run")(cli_run.run)
-app.command("profile")(cli_bundles.profile)
+app.command("profile")(cli_profile.profile)
+app.command("doctor")(cli_doctor.doctor)
 app.command("plan")(cli_plan.plan)
 app.command("ablate")(cli_ablate.ablate)
 app.command("sweep")(cli_sweep.sweep)

@@ -1,14 +1,14 @@
-"""`elastune bundles` and `elastune profile`: what was recorded, and recording more. Imports typer; the rest when needed."""
+"""`elastune bundles`: what was recorded. Imports typer; the rest when needed."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  typer reads annotations at run time
 from typing import Annotated
 
 import typer
 
 from experiments import cli_import
-from experiments.cli_options import AsJson, complete_bundle, complete_workload, print_json, progress
+from experiments.cli_options import AsJson, complete_bundle, print_json
 
 app = typer.Typer(help="Recorded workloads.", no_args_is_help=True)
 app.add_typer(cli_import.app, name="import")
@@ -54,40 +54,3 @@ def show(
     from experiments.cli_tables import print_bundle
 
     print_bundle(described)
-
-
-def profile(
-    workload: Annotated[
-        str, typer.Argument(help="What is trained.", autocompletion=complete_workload, show_default=False)
-    ],
-    trials: Annotated[int, typer.Option(min=1, help="Configurations drawn from its search space.")] = 64,
-    iterations: Annotated[int, typer.Option(min=1, help="Iterations of each.")] = 27,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes, one CPU slot each.")] = 2,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder of the bundle.", show_default="results/bundles/<workload>"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of configurations, weights and the order of the data.")] = 0,
-) -> None:
-    """Train configurations for real and record curves and timings as a bundle; goes on where it stopped."""
-    from importlib.util import find_spec
-
-    from experiments.profiling import profile_workload
-    from sim.model.errors import InputError
-    from traces.workloads import workload_named
-
-    trained = workload_named(workload)
-    missing = [name for name in ("torch", "sklearn", "mlxtend") if find_spec(name) is None]
-    if missing:
-        raise InputError(f"profiling trains for real and needs {', '.join(missing)}: pip install -e '.[bridge]'")
-    with progress("Profiling") as on_progress:
-        folder = profile_workload(
-            trained,
-            trials,
-            iterations,
-            jobs,
-            out or Path("results/bundles") / workload,
-            seed,
-            on_progress=lambda _phase, done, total: on_progress(done, total),
-        )
-    typer.echo(str(folder))

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from rich.console import Console
+
     from experiments.spec import RunSpec
 
+_PIPED_WIDTH = 160
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
@@ -35,6 +38,14 @@ def load_spec(spec_file: Path, settings: list[str]) -> RunSpec:
 def print_json(value: object) -> None:
     """One JSON document on standard output; NaN is not JSON and not allowed."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def console() -> Console:
+    """Standard output; wide where it is not a terminal, whose width rich would guess too small."""
+    from rich.console import Console
+
+    found = Console()
+    return found if found.is_terminal else Console(width=_PIPED_WIDTH)
 
 
 @contextmanager

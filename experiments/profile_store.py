@@ -161,7 +161,7 @@ class WorkFolder:
         asked = asdict(arguments) | {"search space": _digest_of_configurations(arguments, workload)}
         job = self.path / "job.json"
         if job.exists():
-            _require_same(self.path.parent, json.loads(job.read_text()), asked)
+            require_same(self.path.parent, json.loads(job.read_text()), asked)
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(job, json.dumps(asked).encode())
@@ -189,7 +189,12 @@ def _digest_of_configurations(arguments: ProfileArguments, workload: Workload) -
     return hashlib.sha256(json.dumps(configurations).encode()).hexdigest()[:16]
 
 
-def _require_same(out_dir: Path, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def require_same(out_dir: Path, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Check that what is found in a folder was asked for alike.
+
+    Raises:
+        InputError: it was not; the message names what differs.
+    """
     differing = [key for key in asked if found.get(key) != asked[key]]
     if differing:
         what = "; ".join(f"{key} is {found.get(key)} there, asked was {asked[key]}" for key in differing)
@@ -209,7 +214,7 @@ def is_complete(out_dir: Path, arguments: ProfileArguments) -> bool:
         return False
     found = yaml.safe_load(manifest.read_text())
     names = {"workload": "name", "iterations": "max_iterations"}
-    _require_same(out_dir, {key: found.get(names.get(key, key)) for key in asdict(arguments)}, asdict(arguments))
+    require_same(out_dir, {key: found.get(names.get(key, key)) for key in asdict(arguments)}, asdict(arguments))
     return True
 
 
@@ -341,7 +346,7 @@ def _manifest(
         "scaling": None,
         "source": workload.source,
         "licence": workload.licence,
-        "measured_on": _measured_on(),
+        "measured_on": measured_on(),
         "command": f"elastune profile {workload.name} --trials {arguments.trials} --iterations {arguments.iterations}"
         f" --jobs {jobs} --seed {arguments.seed}",
         "seed": arguments.seed,
@@ -363,7 +368,7 @@ def _manifest(
     }
 
 
-def _measured_on() -> dict[str, Any]:
+def measured_on() -> dict[str, Any]:
     """Processor and versions; no name of the machine and no path."""
     cpuinfo = Path("/proc/cpuinfo")
     models = (

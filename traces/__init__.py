@@ -4,7 +4,7 @@ May import sim.model, sim.billing, sim.streams, numpy, msgspec and the standard 
 functions that need them. Origin, licence and digest of every shipped file: `traces/README.md`.
 """
 
-from traces.bundle import Bundle, bundle_names, load_bundle
+from traces.bundle import Bundle, bundle_folder, bundle_names, load_bundle
 from traces.prices import (
     Offer,
     instance_type_named,
@@ -33,6 +33,7 @@ __all__ = [
     "ProfileErrors",
     "ScalingFit",
     "WorkloadTerms",
+    "bundle_folder",
     "bundle_names",
     "fit_scaling",
     "inline_of",

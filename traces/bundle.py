@@ -257,6 +257,22 @@ def bundle_names(search: Sequence[Path] = ()) -> tuple[str, ...]:
     return tuple(sorted({folder.name for folder in folders if (folder / "bundle.yaml").is_file()}))
 
 
+def bundle_folder(name_or_path: str | Path, search: Sequence[Path] = ()) -> Path:
+    """Where the bundle of this name lies, or the folder that was given.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
+    if isinstance(name_or_path, str):
+        for root in (*search, _SHIPPED):
+            if name_or_path in bundle_names((root,)) and (root / name_or_path).is_dir():
+                return root / name_or_path
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        raise unknown("bundle", str(name_or_path), bundle_names(search), "or give a folder with a bundle.yaml")
+    return folder
+
+
 def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle:
     """The bundle of this name or in this folder, checked.
 
@@ -268,7 +284,7 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle
         InputError: there is none; the message names the nearest.
         InvalidTraceError: a file of it is missing or malformed.
     """
-    folder = _folder_of(name_or_path, search)
+    folder = bundle_folder(name_or_path, search)
     header, notes = read_header(folder / "bundle.yaml")
     configured = read_configurations(folder / "configs.csv")
     if header.trials not in (None, len(configured.labels)):
@@ -302,17 +318,6 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle
         schedule=header.schedule,
         notes=notes,
     )
-
-
-def _folder_of(name_or_path: str | Path, search: Sequence[Path]) -> Path:
-    if isinstance(name_or_path, str):
-        for root in (*search, _SHIPPED):
-            if name_or_path in bundle_names((root,)) and (root / name_or_path).is_dir():
-                return root / name_or_path
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        raise unknown("bundle", str(name_or_path), bundle_names(search), "or give a folder with a bundle.yaml")
-    return folder
 
 
 def _digest(folder: Path) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from traces.bundle import Bundle
 
-FILES = ("bundle.yaml", "curves.parquet", "configs.csv", "scaling.csv", "trials.csv")
+FILES = ("bundle.yaml", "curves.parquet", "configs.csv", "scaling.csv", "trials.csv", "segments.csv")
 """What a folder may hold that is replaced."""
 
 

@@ -5,6 +5,7 @@ A node's slots are CPU slots, however many cores there are, or GPUs of this mach
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from sim.model.ids import InstanceId
 
+FOLDER_PREFIX = "elastune-"
+"""What the names of embedded clusters' folders begin with, below the folder for temporary files."""
 _CLOSES_WITHIN_S = 20.0
 _ANSWERS_WITHIN_S = 10.0
 _ENVIRONMENT = {
@@ -49,19 +52,24 @@ class EmbeddedNodes:
         self._nodes: dict[InstanceId, tuple[str, int]] = {}
         self._gpus: dict[InstanceId, list[str]] = {}
         # Ray keeps sockets below it, whose paths must be short.
-        self.folder = Path(tempfile.mkdtemp(prefix="elastune-"))
-        with (self.folder / "keeper.log").open("wb") as log:
-            self._keeper = subprocess.Popen(  # noqa: S603  our own module
-                [sys.executable, "-m", "sim.bridge.keeper", str(self.folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                text=True,
-                start_new_session=True,
-            )
-        self.address: str = self._answer()["address"]
-        connect(self.address)
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        # Kept open: a keeper that fails removes the folder, and what it said is still to be read.
+        self._log = (self.folder / "keeper.log").open("w+b")
+        self._keeper = subprocess.Popen(  # noqa: S603  our own module
+            [sys.executable, "-m", "sim.bridge.keeper", str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            self.address: str = self._answer()["address"]
+            connect(self.address)
+        except BaseException:
+            self._end_keeper()
+            raise
 
     def _ask(self, order: Mapping[str, object]) -> dict[str, Any]:
         assert self._keeper.stdin is not None  # a pipe
@@ -76,8 +84,8 @@ class EmbeddedNodes:
         assert self._keeper.stdout is not None  # a pipe
         line = self._keeper.stdout.readline()
         if not line:
-            log = self.folder / "keeper.log"
-            said = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+            self._log.seek(0)
+            said = self._log.read().decode(errors="replace").strip().splitlines()
             raise WorkerError(f"the embedded Ray cluster broke down: {said[-1] if said else 'it was killed'}")
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -132,15 +140,20 @@ class EmbeddedNodes:
         ray.shutdown()
         with self._lock:
             self._nodes.clear()
-            assert self._keeper.stdin is not None  # a pipe
-            assert self._keeper.stdout is not None
+            self._end_keeper()
+
+    def _end_keeper(self) -> None:
+        assert self._keeper.stdin is not None  # a pipe
+        assert self._keeper.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # an order that it did not live to read
             self._keeper.stdin.close()
-            try:
-                self._keeper.wait(_CLOSES_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self._keeper.kill()
-                self._keeper.wait()
-            self._keeper.stdout.close()
+        try:
+            self._keeper.wait(_CLOSES_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
+            self._keeper.wait()
+        self._keeper.stdout.close()
+        self._log.close()
         end_leftovers(self.folder)
 
 

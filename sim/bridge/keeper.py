@@ -39,10 +39,14 @@ def main(folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever Ray prints is no answer
+    from ray._common.utils import get_default_ray_temp_dir
     from ray.cluster_utils import Cluster
 
     cluster = None
     try:
+        # Ray notes the address of its newest cluster there, and fails where a TMPDIR of the user's has no such folder yet.
+        folder_of_ray = get_default_ray_temp_dir()  # type: ignore[no-untyped-call]
+        Path(folder_of_ray).mkdir(parents=True, exist_ok=True)
         cluster = Cluster(
             initialize_head=True,
             head_node_args={

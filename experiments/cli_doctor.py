@@ -1,0 +1,54 @@
+"""`elastune doctor`: can real runs work here? Imports typer; the rest when needed."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.cli_options import FAILED, AsJson, print_json
+
+if TYPE_CHECKING:
+    from experiments.doctor import Check
+
+_COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failed": typer.colors.RED}
+
+
+class Device(enum.StrEnum):
+    """What a slot is to be."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def doctor(
+    device: Annotated[Device, typer.Option(help="What a GPU is.")] = Device.CPU,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster that runs, instead of one started here.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Folder or fsspec URL that every node reaches.", show_default="results/runs"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what real runs need, and say what to do where it is missing. Exit code 1: they will fail."""
+    from experiments.doctor import Patient, examine
+
+    checks: list[Check] = []
+    for check in examine(Patient(device.value, ray, checkpoints)):
+        checks.append(check)
+        if not as_json:
+            _say(check)
+    has_failed = any(check.status == "failed" for check in checks)
+    if as_json:
+        print_json({"is_ready": not has_failed, "checks": [asdict(check) for check in checks]})
+    if has_failed:
+        raise typer.Exit(FAILED)
+
+
+def _say(check: Check) -> None:
+    status = typer.style(f"{check.status:8}", fg=_COLOURS[check.status])
+    typer.echo(f"{status} {check.name:14} {check.found}" + (f": {check.advice}" if check.advice else ""))

@@ -1,0 +1,78 @@
+"""The doctor with workers: a cluster that works, places that cannot be written, and devices where there are any."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+
+import pytest
+
+from experiments.doctor import Patient, _checkpoints, _on_node, look
+from sim.bridge.errand import run_on
+from sim.bridge.nodes import Node
+from sim.model.errors import WorkerError
+from sim.model.ids import InstanceId
+from tests.bridge.command import terminal
+
+torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def shell():
+    with terminal() as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def node(cluster):
+    number = InstanceId(800_000)
+    yield cluster.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False)
+    cluster.release(number)
+
+
+def test_a_node_that_works_is_all_right(node, tmp_path):
+    checks = {check.name: check for check in _on_node(node, Patient(checkpoints=str(tmp_path / "there")))}
+    assert list(checks) == ["worker", "gang", "clock", "checkpoints"]
+    assert all(check.status == "ok" or check.name == "checkpoints" for check in checks.values())
+    assert "MB/s" in checks["checkpoints"].found
+    assert list((tmp_path / "there").iterdir()) == []  # nothing is left there
+
+
+@pytest.mark.parametrize(
+    ("place", "match"), [("/proc/nowhere", "cannot be saved"), ("memory://of-the-node", "cannot be read here")]
+)
+def test_a_place_that_does_not_serve_fails(node, place, match):
+    check = _checkpoints(node, Patient(checkpoints=place))
+    assert check.status == "failed"
+    assert match in check.found
+    assert "--checkpoints URL" in check.advice
+
+
+def test_an_errand_that_fails_or_takes_too_long_says_so(node):
+    assert run_on(node, "cpu", statistics.median, [3, 5, 9]) == 5
+    with pytest.raises(WorkerError, match="no median for empty data"):
+        run_on(node, "cpu", statistics.median, [])
+    with pytest.raises(WorkerError, match=r"did not answer within 0\.5 s"):
+        run_on(node, "cpu", subprocess.run, ["sleep", "30"], within_s=0.5)
+    with pytest.raises(WorkerError):
+        run_on(Node("0" * 56, "127.0.0.1", 1), "cpu", statistics.median, [1])
+
+
+def test_the_command_examines_an_embedded_cluster_and_leaves_nothing(shell):
+    done = shell.elastune("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    names = [check["name"] for check in json.loads(done.stdout)["checks"]]
+    assert names[-5:] == ["ray", "worker", "gang", "clock", "checkpoints"]
+    assert shell.is_clean()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_devices_are_examined(shell):
+    assert look("cuda")["agreed"] == 1
+    done = shell.elastune("doctor", "--device", "cuda", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {"gang", "GPU"} <= {check["name"] for check in json.loads(done.stdout)["checks"]}

@@ -1,0 +1,120 @@
+"""Timing profiles on real workers: what is known to be emulated is found, a real workload is timed, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from experiments.planning import planning_profile
+from experiments.spec import RunSpec
+from experiments.timing import TimingEffort, TimingPlan, time_workload, timed
+from experiments.timing_estimates import ALONE, timing_of
+from experiments.timing_records import GangShape, TimingFolder
+from sim.bridge.worker import Workshop
+from sim.model.errors import WorkerError
+from tests.bridge.command import terminal
+from tests.bridge.conftest import Borrowed, Emulated
+from traces import bundle_folder, load_bundle, tiny_bundle
+
+pytest.importorskip("torch", reason="the bridge extra is not installed")
+pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+
+pytestmark = pytest.mark.slow
+TWO_NODES = GangShape(2, 2)
+# Two torch workers on busy cores wait for each other: that is then what is measured.
+SLOWER = pytest.mark.filterwarnings("ignore:scaling .* is slower than the next smaller one")
+needs_two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there are fewer than two CPU cores")
+
+
+@pytest.fixture
+def shell():
+    with terminal() as there:
+        yield there
+
+
+@pytest.fixture
+def measure(cluster, tmp_path, monkeypatch):
+    """Times an emulated workload on nodes of the cluster that is there."""
+    monkeypatch.setattr("experiments.timing._nodes", lambda _plan: Borrowed(cluster, 700_000))
+
+    def call(trainables, checkpoints, shapes=(ALONE, GangShape(2, 1), TWO_NODES)):
+        effort = TimingEffort(configurations=1, rounds=1, seconds=0.6, node_starts=0)
+        plan = TimingPlan(shapes=shapes, effort=effort)
+        folder = TimingFolder(tmp_path / "mine")
+        folder.open(plan.asked(), bundle_folder("digits-mlp"))
+        bundle = tiny_bundle([[0.5, 0.4], [0.6, 0.3]])
+        workshop = Workshop(build=timed(trainables), checkpoints=checkpoints)
+        return time_workload(plan, bundle, workshop, folder), folder
+
+    return call
+
+
+@needs_two_cores
+def test_the_seconds_of_an_emulated_workload_are_found(measure, tmp_path):
+    series, folder = measure(Emulated(iteration_s=0.1, start_s=0.5, checkpoint_s=0.2), str(tmp_path / "checkpoints"))
+    timing = timing_of(series, {0: 1.0, 1: 1.0})
+
+    assert [[(r.gpus, r.nodes, r.is_fresh) for r in records] for records in series] == [
+        [(1, 1, True), (2, 1, False)],
+        [(2, 2, True), (2, 2, False)],
+    ]
+    assert timing.iteration_s.value == pytest.approx(0.1, rel=0.15)
+    assert timing.speedups[GangShape(2, 1)].value == pytest.approx(2.0, rel=0.2)
+    assert timing.speedups[TWO_NODES].value == pytest.approx(2.0, rel=0.2)
+    assert timing.launch_s.value > 0.5
+    assert 0.2 < timing.checkpoint_s.value < 1.0
+    assert timing.rescale_s.value > timing.checkpoint_s.value + 0.5
+    found = folder.surroundings()
+    assert len(found.nodes) == 1
+    assert found.nodes[0].init_s > 0.1
+    assert {"cpu", "torch", "ray"} <= set(found.measured_on)
+
+
+def test_checkpoints_that_do_not_reach_the_next_gang_are_an_error(measure):
+    with pytest.raises(WorkerError, match="this machine and every node reach"):
+        measure(Emulated(iteration_s=0.1), "memory://of-each-process-alone", shapes=(ALONE,))
+
+
+@needs_two_cores
+@SLOWER
+def test_a_real_workload_is_timed_and_planned_with(tmp_path, shell):
+    out = tmp_path / "mine"
+    asked = ["profile", "digits-mlp", "--gpus", "1,2", "--configurations", "1", "--rounds", "1", "--seconds", "0.2"]
+    done = shell.elastune(*asked, "-o", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [(one["gpus"], one["samples"]) for one in told["scaling"]] == [(1, 1), (2, 1)]
+    bundle = load_bundle(out)
+    assert bundle.iteration_s == pytest.approx(told["iteration_s"]["value"], rel=1e-5)
+    assert 0 < bundle.evaluate_s < bundle.iteration_s
+    assert bundle.timings.launch_s > 0.3  # torch was imported
+    assert bundle.checkpoint_bytes > 1000
+    assert bundle.provenance["scaling"].startswith("measured on Ray workers, each on a CPU slot of")
+    spec = RunSpec.of(
+        job={"trials": 9, "max_iterations": 9, "deadline_s": 3600, "budget_usd": 50},
+        workload={"bundle": str(out)},
+        cloud={"instance_type": {"name": "slot", "price_usd_per_hour": 3, "gpus_per_instance": 2}, "max_instances": 1},
+        policy="rubberband",
+    )
+    assert planning_profile(spec).scaling.speedup(2) > 0
+    assert shell.is_clean()
+
+
+@pytest.mark.gpu
+def test_a_device_is_timed(tmp_path, shell):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    gangs = ",".join(str(count) for count in (1, 2, 4, 8) if count <= torch.cuda.device_count())
+    asked = ["profile", "digits-mlp", "--gpus", gangs, "--device", "cuda", "--configurations", "1", "--rounds", "1"]
+    done = shell.elastune(*asked, "-o", str(tmp_path / "mine"), "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {"gpu", "cuda", "nccl"} <= set(told["measured_on"])
+    assert (
+        load_bundle(tmp_path / "mine")
+        .provenance["scaling"]
+        .startswith("measured on Ray workers, each on a CUDA device")
+    )
