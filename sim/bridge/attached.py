@@ -39,6 +39,7 @@ class AttachedNodes:
         self._lock = threading.Lock()
         self._leased: dict[InstanceId, Node] = {}
         self._wanted: dict[InstanceId, int] = {}
+        self._is_closed = False
 
     def acquire(
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
@@ -68,17 +69,18 @@ class AttachedNodes:
 
     def _ask(self, instance: InstanceId, gpus: int) -> None:
         """Tell the autoscaler of everything that is wanted, machines we have included; a cluster without one does not mind."""
-        from ray.autoscaler.sdk import request_resources
-
         with self._lock:
-            if gpus:
+            if gpus and not self._is_closed:
                 self._wanted[instance] = gpus
             else:
                 self._wanted.pop(instance, None)
-            slot = bundle(self._device)
-            request_resources(
-                bundles=[{kind: n * count for kind, n in slot.items()} for count in self._wanted.values()]
-            )
+            self._say_wanted()
+
+    def _say_wanted(self) -> None:
+        from ray.autoscaler.sdk import request_resources
+
+        slot = bundle(self._device)
+        request_resources(bundles=[{kind: n * count for kind, n in slot.items()} for count in self._wanted.values()])
 
     def release(self, instance: InstanceId) -> None:
         """The node is free for others, or for the autoscaler to end; see `sim.bridge.nodes.Nodes`."""
@@ -97,18 +99,24 @@ class AttachedNodes:
         """Those that are alive are ours again; see `sim.bridge.nodes.Nodes`."""
         alive = alive_nodes()
         found = {instance: node for instance, node in leased.items() if node.node_id in alive}
-        self._leased.update(found)
-        for instance, node in found.items():
-            self._ask(instance, node.gpus)
+        with self._lock:
+            self._leased.update(found)
+            self._wanted.update({instance: node.gpus for instance, node in found.items()})
+            self._say_wanted()  # what the dead driver asked for lasts until something else is said
         return found
 
     def close(self) -> None:
         """All nodes are given back; the cluster stays."""
         import ray
 
-        for instance in list(self._leased):
-            self.release(instance)
-        ray.shutdown()
+        try:
+            with self._lock:
+                self._is_closed = True
+                self._leased.clear()
+                self._wanted.clear()
+                self._say_wanted()  # a request lasts for ever, that of a machine which has not come yet too
+        finally:
+            ray.shutdown()
 
 
 def alive_nodes() -> dict[str, dict[str, Any]]:

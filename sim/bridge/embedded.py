@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,8 +68,8 @@ class EmbeddedNodes:
         try:
             self.address: str = self._answer()["address"]
             connect(self.address)
-        except BaseException:
-            self._end_keeper()
+        except BaseException:  # Ctrl-C among them: starting takes seconds
+            self._end_keeper(0.0)
             raise
 
     def _ask(self, order: Mapping[str, object]) -> dict[str, Any]:
@@ -100,6 +101,9 @@ class EmbeddedNodes:
             visible = self._take_gpus(instance, gpus)
             launched()
             node = self._ask({"gpus": gpus, "visible": visible})
+            if "problem" in node:
+                self._free_gpus += self._gpus.pop(instance, [])
+                raise NoNodeError(f"Ray could not start a node: {node['problem']}")
             self._nodes[instance] = node["node_id"], node["pid"]
         return Node(node["node_id"], LOOPBACK, gpus)
 
@@ -137,24 +141,27 @@ class EmbeddedNodes:
         """End all nodes and the head, and whatever of them is left; see `sim.bridge.nodes.Nodes`."""
         import ray
 
-        ray.shutdown()
-        with self._lock:
-            self._nodes.clear()
-            self._end_keeper()
+        try:
+            ray.shutdown()
+        finally:
+            with self._lock:
+                self._nodes.clear()
+                self._end_keeper(_CLOSES_WITHIN_S)
 
-    def _end_keeper(self) -> None:
+    def _end_keeper(self, within_s: float) -> None:
         assert self._keeper.stdin is not None  # a pipe
         assert self._keeper.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # an order that it did not live to read
-            self._keeper.stdin.close()
         try:
-            self._keeper.wait(_CLOSES_WITHIN_S)
+            with contextlib.suppress(BrokenPipeError):  # an order that it did not live to read
+                self._keeper.stdin.close()
+            self._keeper.wait(within_s)
         except subprocess.TimeoutExpired:
             self._keeper.kill()
             self._keeper.wait()
-        self._keeper.stdout.close()
-        self._log.close()
-        end_leftovers(self.folder)
+        finally:
+            self._keeper.stdout.close()
+            self._log.close()
+            end_leftovers(self.folder)
 
 
 def _runs(pid: int) -> bool:
@@ -175,17 +182,22 @@ def connect(address: str) -> None:
     _require_listener(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = _ENVIRONMENT["RAY_USAGE_STATS_ENABLED"]
     import ray
-    from ray._private import ray_constants, worker
+    from ray._private import auto_init_hook, ray_constants, worker
 
+    # A thread of ours that is late, and asks for an actor's end after the shutdown, must not start a cluster by that.
+    auto_init_hook.enable_auto_connect = False
     # Ray reads its environment when it is imported, which a program that calls us may have done before.
     ray_constants.ENABLE_RAY_CLUSTER = not address.startswith((LOOPBACK, "localhost"))
     # A run says itself what it lost. For what its daemons print of every node that dies, Ray has no switch.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker.print_to_stdstream = lambda *_, **__: None
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
+    if on_terminate is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own prints a stack and ends the process
 
 
 def _require_listener(address: str) -> None:

@@ -1,8 +1,9 @@
 """The process that keeps an embedded Ray cluster: starts and ends its nodes as it is told, and ends all with its parent.
 
 Run as `python -m sim.bridge.keeper FOLDER`. One JSON object a line: `{"gpus": n, "visible": [...]}` on standard input adds a
-node, answered by `{"node_id", "pid"}`; `{"remove": node_id}` ends one, answered by `{}`. The first line it says holds the
-cluster's address. The end of its input, which comes even when its parent is killed, ends every process of the cluster.
+node, answered by `{"node_id", "pid"}`, or by `{"problem"}` where it does not come up; `{"remove": node_id}` ends one, answered
+by `{}`. The first line it says holds the cluster's address. The end of its input, which comes even when its parent is killed,
+ends every process of the cluster.
 
 A process of its own, because Ray wants to start nodes in a main thread, and because whoever is killed cannot clean up.
 """
@@ -85,10 +86,25 @@ def _serve(cluster: Cluster, answer: Any) -> None:  # noqa: ANN401  a file's wri
             continue
         visible = order["visible"]
         given = {"num_gpus": len(visible), "env_vars": {CUDA_VISIBLE: ",".join(visible)}} if visible else {}
-        node = cluster.add_node(wait=True, **_common(order["gpus"]) | given)
+        try:
+            node = _added(cluster, **_common(order["gpus"]) | given)
+        except Exception as error:  # one machine that does not come up is no reason to end the others
+            answer(json.dumps({"problem": f"{type(error).__name__}: {error}"}) + "\n")
+            continue
         nodes[node.node_id] = node
         pid = node.all_processes["raylet"][0].process.pid
         answer(json.dumps({"node_id": node.node_id, "pid": pid}) + "\n")
+
+
+def _added(cluster: Cluster, **given: Any) -> Any:  # noqa: ANN401  a node of Ray's, and its parameters
+    """A node that is up; nothing is left of one that did not come up in time."""
+    before = set(cluster.worker_nodes)
+    try:
+        return cluster.add_node(wait=True, **given)
+    except Exception:
+        for half in set(cluster.worker_nodes) - before:
+            cluster.remove_node(half, allow_graceful=False)
+        raise
 
 
 def end_leftovers(folder: Path) -> None:

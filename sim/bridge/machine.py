@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sim.bridge.nodes import Node, Nodes
     from sim.model.events import Event
     from sim.model.ids import InstanceId
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Machine:
         self._over = threading.Event()
         self._cause = GoneCause.RELEASED
         self._is_cancelled = False
-        self._launched_at_s = 0.0
+        self._is_launched, self._launched_at_s = False, 0.0
         self._thread = threading.Thread(target=self._run, name=f"instance-{instance}", daemon=True)
 
     @property
@@ -126,10 +129,17 @@ class Machine:
             except NoNodeError as error:
                 if self._over.is_set():
                     return self._cause
+                if self._is_launched:
+                    # What was told to be there cannot be refused any more.
+                    _log.warning("instance %d was lost while it started: %s", self._instance, error)
+                    return GoneCause.LOST
                 self._refuse(str(error))
                 return None
             if node is None:
                 return self._cause
+        else:
+            # Losses come by chance, whatever the age.
+            self._is_launched, self._launched_at_s = True, self._clock.now_s()
         self._serve(fate)
         return self._cause
 
@@ -140,7 +150,7 @@ class Machine:
     def _come_up(self, fate: Fate) -> Node | None:
         """The node, ready; None where it is not wanted any more."""
         instance, over = self._instance, self._over
-        if self._clock.wait(fate.queue_s, over):
+        if self._wait_until(self._clock.now_s() + fate.queue_s):
             return None
         node = self._nodes.acquire(instance, self._gpus, launched=self._launched, is_cancelled=over.is_set)
         if self._wait_until(self._launched_at_s + fate.boot_s):
@@ -158,24 +168,33 @@ class Machine:
 
     def _launched(self) -> None:
         def fact_at(at_s: float) -> Event:
-            self._launched_at_s = at_s
+            self._is_launched, self._launched_at_s = True, at_s
             return InstanceLaunched(at_s, self._instance)
 
         self._listener.tell(fact_at)
 
     def _serve(self, fate: Fate) -> None:
         """Live until it is given back, lost or taken back."""
-        lost_at_s = self._launched_at_s + fate.lost_after_s
-        noticed_at_s = fate.reclaimed_at_s - fate.notice_s
-        if fate.notice_s > 0 and noticed_at_s < lost_at_s:
-            if self._wait_until(noticed_at_s):
+        if fate.notice_s > 0 and fate.reclaimed_at_s < math.inf:
+            if self._wait_until(fate.reclaimed_at_s - fate.notice_s):
                 return
             self._listener.noticed(self._instance, fate.reclaimed_at_s)
-        if not self._wait_until(min(lost_at_s, fate.reclaimed_at_s)):
-            self._end(GoneCause.LOST if lost_at_s < fate.reclaimed_at_s else GoneCause.RECLAIMED)
+        self._wait_until(math.inf)
 
     def _wait_until(self, at_s: float) -> bool:
-        """Wait until a time of the run; whether its life ended before."""
-        if at_s == math.inf:
+        """Wait until a time of the run; whether its life has ended before, if only as it was fated to."""
+        ends_at_s, cause = self._fated_end()
+        if not self._wait(min(at_s, ends_at_s)) and ends_at_s <= at_s:
+            self._end(cause)
+        return self._over.is_set()
+
+    def _fated_end(self) -> tuple[float, GoneCause]:
+        assert self._fate is not None  # else it is refused at once
+        lost_at_s = self._launched_at_s + self._fate.lost_after_s if self._is_launched else math.inf
+        reclaimed_at_s = self._fate.reclaimed_at_s
+        return (lost_at_s, GoneCause.LOST) if lost_at_s < reclaimed_at_s else (reclaimed_at_s, GoneCause.RECLAIMED)
+
+    def _wait(self, until_s: float) -> bool:
+        if until_s == math.inf:
             return self._over.wait()
-        return self._clock.wait(at_s - self._clock.now_s(), self._over)
+        return self._clock.wait(until_s - self._clock.now_s(), self._over)
