@@ -14,6 +14,9 @@ from sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSa
 from sim.model.ids import InstanceId, TrialId
 from sim.state import NO_SEGMENT
 
+NOTEBOOK = "nodes.jsonl"
+"""Which nodes are behind the instances."""
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -32,8 +35,8 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
         folder: of the run.
     """
     state = controller.state
-    ordered_at_s = {
-        order.segment: entry.event.at_s
+    ordered = {
+        order.segment: (entry.event.at_s, order.until_iteration)
         for entry in entries
         for order in entry.commands
         if isinstance(order, StartSegment)
@@ -45,8 +48,9 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
                 TrialId(number),
                 trial.segment,
                 trial.placement,
-                ordered_at_s[trial.segment],
+                ordered[trial.segment][0],
                 trial.from_iteration,
+                ordered[trial.segment][1],
                 trial.iteration,
                 trial.score,
                 is_clone=trial.cloned_from is not None,
@@ -63,7 +67,7 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
             for number, trial in enumerate(state.trials)
             if trial.configuration is not None
         },
-        leased=_leased(folder / "nodes.jsonl"),
+        leased=leased_in(folder / NOTEBOOK),
         **_taught(entries),
     )
 
@@ -106,7 +110,18 @@ def note_lease(notebook: Path, instance: InstanceId, node: Node) -> None:
         stream.write(json.dumps({"instance": instance, **asdict(node)}) + "\n")
 
 
-def _leased(notebook: Path) -> Mapping[InstanceId, Node]:
+def cut_torn_note(path: Path) -> int:
+    """Cut what a driver that died had not written to its end, so that no line is appended to it; bytes that are left."""
+    text = path.read_bytes() if path.is_file() else b""
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.open("rb+") as stream:
+            stream.truncate(whole)
+    return whole
+
+
+def leased_in(notebook: Path) -> Mapping[InstanceId, Node]:
+    """The nodes that were written down, by instance."""
     if not notebook.is_file():
         return {}
     leased = {}

@@ -19,8 +19,10 @@ from sim.bridge.clock import Clock
 from sim.bridge.gang import Gang, Shop, Site
 from sim.bridge.injected import Weather
 from sim.bridge.machine import Listener, Machine
+from sim.bridge.resumption import known_score
+from sim.bridge.setbacks import Setbacks
 from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import InputError
+from sim.model.errors import InputError, TuningError, WorkerError
 from sim.model.events import (
     GoneCause,
     InstanceGone,
@@ -99,6 +101,7 @@ class RayBackend:
         self._timers: list[tuple[float, int, str]] = []
         self._timer_of: dict[str, int] = {}
         self._orders = 0
+        self._setbacks = Setbacks()
         self._is_closed = threading.Event()
         self._broken: BaseException | None = None
         if resumption is None:
@@ -135,13 +138,16 @@ class RayBackend:
         """Wait for the next fact; see `sim.model.protocols.Backend`.
 
         Raises:
-            WorkerError: a part of the backend itself broke down.
+            WorkerError: a part of the backend itself broke down, or nothing but failures comes of a trial.
         """
         self._note_control()
         while True:
             fact = self._due_timer() or self._told_within(self._patience_s())
-            if self._broken is not None:
+            if isinstance(self._broken, TuningError):
                 raise self._broken
+            if self._broken is not None:
+                broke = f"{type(self._broken).__name__}: {self._broken}"
+                raise WorkerError(f"the run on real workers broke down: {broke}") from self._broken
             if fact is not None:
                 self._listen(fact)
                 self._decided_at_s = fact.at_s
@@ -157,13 +163,15 @@ class RayBackend:
         self._is_closed.set()
         with self._lock:
             gangs, machines = list(self._gangs.values()), list(self._machines.values())
-        for gang in gangs:
-            gang.abort(Outcome.ENDED)
         for machine in machines:
             machine.cancel()
-        for gang in gangs:
-            gang.join(_JOIN_S)
-        self._nodes.close()
+        try:
+            for gang in gangs:
+                gang.abort(Outcome.ENDED)
+            for gang in gangs:
+                gang.join(_JOIN_S)
+        finally:
+            self._nodes.close()
 
     # Facts.
 
@@ -204,6 +212,8 @@ class RayBackend:
 
     def _listen(self, fact: Event) -> None:
         """Results are what a sampler learns from; those of clones are not of its configurations."""
+        if isinstance(fact, SegmentEnded):
+            self._setbacks.hear(fact)
         if isinstance(fact, SegmentEnded | ProgressReported) and fact.iteration and fact.trial not in self._clones:
             self._source.hear(fact.trial, fact.iteration, fact.score)
 
@@ -222,11 +232,15 @@ class RayBackend:
 
     def _start(self, order: StartSegment) -> None:
         configuration = self._configuration(order)
+        if self._setbacks.is_hopeless(order):
+            self._tell(lambda at_s: _diverged(at_s, order))
+            return
         with self._lock:
             machines = [(self._machines.get(instance), count) for instance, count in order.placement]
             nodes = [machine.node for machine, count in machines if machine is not None for _ in range(count)]
             if None in nodes or not all(machine for machine, _ in machines):
-                self._tell(lambda at_s: _nothing_done(at_s, order))
+                score = known_score(self._shop.store, order)
+                self._tell(lambda at_s: _nothing_done(at_s, order, score))
                 return
             gang = Gang(
                 order,
@@ -235,9 +249,10 @@ class RayBackend:
                 self._site([node for node in nodes if node is not None], {instance for instance, _ in order.placement}),
                 shop=self._shop,
                 on_end=self._gang_ended,
+                on_break=self._break,
             )
             self._gangs[order.segment] = gang
-        gang.start()
+            gang.start()  # under the lock: whoever finds it may wait for its end
 
     def _site(self, nodes: Sequence[Node], instances: set[InstanceId]) -> Site:
         return Site([node.node_id for node in nodes], nodes[0].host, lambda: instances.isdisjoint(self._nodes.dead()))
@@ -252,6 +267,7 @@ class RayBackend:
         if ordered is not None:
             if ordered != self._configurations.setdefault(trial, ordered):
                 self._clones.add(trial)
+                self._setbacks.forgive(trial)
                 self._configurations[trial] = ordered
         elif trial not in self._configurations:
             proposed = dict(self._source.configuration_of(trial))
@@ -312,7 +328,8 @@ class RayBackend:
 
     def _break(self, error: BaseException) -> None:
         """A thread of the backend itself broke down: the run cannot go on, and the caller must hear of it."""
-        self._broken = error
+        if not self._is_closed.is_set() and self._broken is None:
+            self._broken = error
 
     def _watch(self) -> None:
         """Look for machines that died, all the time."""
@@ -324,8 +341,7 @@ class RayBackend:
                     if machine is not None:
                         machine.die()
         except Exception as error:
-            if not self._is_closed.is_set():
-                self._break(error)
+            self._break(error)
 
     # Going on.
 
@@ -346,7 +362,13 @@ class RayBackend:
             self.perform(timer)
 
 
-def _nothing_done(at_s: float, order: StartSegment) -> SegmentEnded:
+def _nothing_done(at_s: float, order: StartSegment, score: float | None) -> SegmentEnded:
     """The end of a segment whose machine was gone when it was ordered."""
     start = order.from_iteration
-    return SegmentEnded(at_s, order.trial, order.segment, start, start, None, Outcome.INSTANCE_GONE, 0.0, 0.0, 0.0)
+    return SegmentEnded(at_s, order.trial, order.segment, start, start, score, Outcome.INSTANCE_GONE, 0.0, 0.0, 0.0)
+
+
+def _diverged(at_s: float, order: StartSegment) -> SegmentEnded:
+    """The end of a segment of a trial that cannot be trained: the vocabulary has no other fact for it."""
+    until = order.until_iteration
+    return SegmentEnded(at_s, order.trial, order.segment, until, until, None, Outcome.COMPLETED, 0.0, 0.0, 0.0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sim.bridge.nodes import CPU, bundle
-from sim.bridge.resumption import durable_of
+from sim.bridge.resumption import durable_of, known_score
 from sim.bridge.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained
 from sim.model.events import Outcome, ProgressReported, SegmentEnded
 
@@ -80,6 +80,7 @@ class Gang:
         site: the machines.
         shop: what all gangs of the run share.
         on_end: called with the segment's last fact told.
+        on_break: called where that fact could not be found out, or be told.
     """
 
     def __init__(
@@ -91,11 +92,12 @@ class Gang:
         *,
         shop: Shop,
         on_end: Callable[[Gang], None],
+        on_break: Callable[[BaseException], None],
     ) -> None:
         self.order = order
         self._configuration, self._site = configuration, site
         self._workshop, self._store, self._clock, self._tell = shop.workshop, shop.store, shop.clock, shop.tell
-        self._on_end = on_end
+        self._on_end, self._on_break = on_end, on_break
         self._lock = threading.Lock()
         self._actors: list[Any] = []  # ray's handles have no types
         self._group: Any = None
@@ -153,8 +155,9 @@ class Gang:
             self._note(error)
         try:
             self._dismiss()
-            fact = self._last_fact()
-            self._tell(fact)
+            self._tell(self._last_fact())
+        except Exception as error:
+            self._on_break(error)
         finally:
             self._on_end(self)
 
@@ -312,6 +315,10 @@ class Gang:
             kept_s = self._kept_s if durable <= self._saved else trained.train_s
             if saved is not None and durable > iteration:
                 iteration, score = durable, saved.score  # written, but it could not be told any more
+            if durable >= order.until_iteration:
+                outcome = Outcome.COMPLETED  # policies start again what is not, and this has nothing left to do
+        else:
+            score = known_score(self._store, order)
 
         def fact_at(at_s: float) -> SegmentEnded:
             elapsed_s = at_s - started_s

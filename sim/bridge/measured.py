@@ -131,7 +131,10 @@ def time_segment(
             told.append(fact)
 
     shop = Shop(workshop, store, clock, tell)
-    gang = _TimedGang(order, clock.now_s(), configuration, site, shop=shop, on_end=lambda _gang: None)
+    broken: list[BaseException] = []
+    gang = _TimedGang(
+        order, clock.now_s(), configuration, site, shop=shop, on_end=lambda _gang: None, on_break=broken.append
+    )
     gang.heard = heard = _Heard(is_enough)
     gang.start()
     try:
@@ -140,6 +143,8 @@ def time_segment(
         gang.abort(Outcome.ENDED)
         gang.join(_ENDS_WITHIN_S)
         raise
+    if broken:
+        raise WorkerError(f"a gang of {len(site.node_ids)} was lost while it was timed: {broken[0]}") from broken[0]
     if told[0].outcome not in (Outcome.ENDED, Outcome.COMPLETED):
         raise WorkerError(f"a gang of {len(site.node_ids)} broke while it was timed")
     recorded = store.recorded(order.trial)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sim.bridge.checkpoint import CheckpointStore, SavedCheckpoint
     from sim.bridge.nodes import Node
+    from sim.model.commands import StartSegment
     from sim.model.events import Event
     from sim.model.ids import InstanceId, Placement, SegmentId, TrialId
     from sim.model.protocols import Configuration, ConfigurationSource
@@ -26,6 +27,7 @@ class OpenSegment:
     Attributes:
         ordered_at_s: when it was ordered.
         from_iteration: where it started.
+        until_iteration: where it would have been complete.
         iteration: the last that was told, or the one it started from.
         score: at that iteration.
         is_clone: whether it started from the checkpoint of another trial, and what it had saved before is void.
@@ -36,6 +38,7 @@ class OpenSegment:
     placement: Placement
     ordered_at_s: float
     from_iteration: int
+    until_iteration: int
     iteration: int
     score: float | None
     is_clone: bool = False
@@ -105,7 +108,9 @@ class Resumption:
             store: says what of each trial is durable.
             alive: the machines that were taken over.
         """
-        facts: list[Callable[[float], Event]] = [_ended(one, store, alive) for one in self.segments]
+        facts: list[Callable[[float], Event]] = [
+            _ended(one, store, alive, is_sampled=one.trial in self.configurations) for one in self.segments
+        ]
         lost = (one for one in self.instances if one.instance not in alive)
         return facts + [_gone(one) for one in lost if one.status is not InstanceStatus.REQUESTED]
 
@@ -127,15 +132,27 @@ def durable_of(
     return saved, 0 if saved is None else saved.iteration
 
 
+def known_score(store: CheckpointStore, order: StartSegment) -> float | None:
+    """The score where a segment began, for one that ended before it had said anything; None where there is none."""
+    if order.restore_from is None:
+        return None
+    saved = store.recorded(order.restore_from, at_most=order.from_iteration)
+    return saved[0].score if saved and saved[0].iteration == order.from_iteration else None
+
+
 def _ended(
-    one: OpenSegment, store: CheckpointStore, alive: Mapping[InstanceId, Node]
+    one: OpenSegment, store: CheckpointStore, alive: Mapping[InstanceId, Node], *, is_sampled: bool
 ) -> Callable[[float], SegmentEnded]:
     """On what it spent its time died with the driver: all counts as training, in vain where nothing new became durable."""
     outcome = Outcome.FAILED if all(number in alive for number, _ in one.placement) else Outcome.INSTANCE_GONE
-    saved, durable = durable_of(store, one.trial, one.segment, borrowed=one.from_iteration if one.is_clone else None)
+    saved, durable = None, one.from_iteration
+    if is_sampled:  # else it has another configuration from now on, and what it may have saved is void
+        saved, durable = durable_of(store, one.trial, one.segment, borrowed=durable if one.is_clone else None)
     iteration, score = one.iteration, one.score
     if saved is not None and durable > iteration:
         iteration, score = durable, saved.score
+    if durable >= one.until_iteration:
+        outcome = Outcome.COMPLETED  # which could not be told any more
     is_in_vain = durable <= one.from_iteration
 
     def fact_at(at_s: float) -> SegmentEnded:
