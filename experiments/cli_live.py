@@ -20,22 +20,35 @@ if TYPE_CHECKING:
 
 _REFRESH_PER_S = 4
 _LINE_EVERY_S = 10.0
+_WAITS_PER_READ = 20
 
 
 class Board:
-    """What is shown; takes the entries of the run as they come."""
+    """What is shown; takes the entries of the run as they come.
+
+    The state is read where entries come, in the thread that changes it: the one that draws would see it half changed.
+    """
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._heard_s = time.monotonic()
+        self._shown = self._fields()
+        self._read_again_at_s = 0.0
 
     def write(self, entry: Entry) -> None:
-        """Note when the last fact came."""
+        """Note how the run stands, as often as that takes a small part of the time."""
         del entry
         self._heard_s = time.monotonic()
+        if self._heard_s >= self._read_again_at_s:
+            self._shown = self._fields()
+            read_s = time.monotonic()
+            self._read_again_at_s = read_s + _WAITS_PER_READ * (read_s - self._heard_s)
 
     def fields(self) -> dict[str, str]:
-        """Where the run stands, by name."""
+        """Where the run stood when it was last looked at, by name."""
+        return self._shown | {"last fact": f"{time.monotonic() - self._heard_s:.0f} s ago"}
+
+    def _fields(self) -> dict[str, str]:
         state, job = self._controller.state, self._controller.state.job
         instances = list(state.instances.values())
         ready = [one for one in instances if one.status in (InstanceStatus.READY, InstanceStatus.DRAINING)]
@@ -52,7 +65,6 @@ class Board:
             "trials": f"{state.running_trials} running, {len(state.waiting)} waiting, {len(state.started)} started",
             "rungs": self._rungs(),
             "best score": self._best(),
-            "last fact": f"{time.monotonic() - self._heard_s:.0f} s ago",
         }
 
     def _rungs(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ from experiments.cli_options import FAILED, AsJson, complete_policy, failure, lo
 from sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from experiments.real_result import RealResult
     from experiments.real_run import Means
@@ -161,30 +163,36 @@ def _executed(spec: RunSpec, folder: Path, means: Means) -> RealResult:
     from experiments.cli_live import live
     from experiments.real_run import execute_real
 
-    try:
-        with live() as watch:
-            return execute_real(spec, folder, means, watch=watch)
-    except InputError:
-        raise
-    except (TuningError, KeyboardInterrupt):
-        _say_how_to_go_on(folder)
-        raise
+    with _may_be_gone_on_with(folder), live() as watch:
+        return execute_real(spec, folder, means, watch=watch)
 
 
 def _resumed(folder: Path) -> RealResult:
     from experiments.cli_live import live
     from experiments.real_run import resume_real
 
+    with _may_be_gone_on_with(folder), live() as watch:
+        return resume_real(folder, watch=watch)
+
+
+@contextmanager
+def _may_be_gone_on_with(folder: Path) -> Iterator[None]:
+    """What ends a run before its time says how to go on; SIGTERM ends it as Ctrl-C does, and machines are given back."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with live() as watch:
-            return resume_real(folder, watch=watch)
-    except KeyboardInterrupt:
-        _say_how_to_go_on(folder)
+        yield
+    except InputError:
         raise
+    except (TuningError, KeyboardInterrupt):
+        if (folder / "journal.jsonl").is_file():
+            typer.echo(f"what was done is kept: elastune run --resume {folder}", err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _say_how_to_go_on(folder: Path) -> None:
-    typer.echo(f"what was done is kept: elastune run --resume {folder}", err=True)
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _show_real(result: RealResult, as_json: bool) -> None:

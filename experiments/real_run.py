@@ -12,7 +12,7 @@ import json
 import os
 import time
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ from experiments.configurations import configuration_source, workload_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.real_result import RealResult, real_answer
-from experiments.real_state import note_lease, resumption_of
+from experiments.real_state import NOTEBOOK, cut_torn_note, note_lease, resumption_of
 from experiments.run_result import result_of
 from experiments.running import World
 from experiments.spec import RunSpec
@@ -87,6 +87,9 @@ def execute_real(
             folder holds a run already.
         WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
     """
+    if means.checkpoints is not None and "://" not in means.checkpoints:
+        # Workers on other machines, and a driver that goes on, have working directories of their own.
+        means = replace(means, checkpoints=str(Path(means.checkpoints).absolute()))
     real = _RealRun(World.of(spec), folder, means)
     real.require_slots()
     if (folder / "journal.jsonl").exists():
@@ -94,7 +97,12 @@ def execute_real(
             f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)"
         )
     # A workload that cannot be trained, or has no plan, is told before anything is written.
-    real.workshop()
+    workshop = real.workshop()
+    if not CheckpointStore(workshop.checkpoints, workshop.keep).is_empty():
+        raise InputError(
+            f"{workshop.checkpoints} holds checkpoints of another run, whose trials have the same numbers: choose another"
+            " place (--checkpoints)"
+        )
     sinks = _Sinks()
     controller = real.world.controller(sinks)
     with _owned(folder):
@@ -113,15 +121,23 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
     journal = folder / "journal.jsonl"
     if not journal.is_file() or not (folder / "real.json").is_file():
         raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
-    means = Means(**json.loads((folder / "real.json").read_text(encoding="utf-8")))
+    means = _means_of(folder / "real.json")
     with _owned(folder):
         cut_torn_line(journal)
+        cut_torn_note(folder / NOTEBOOK)
         world = World.of(RunSpec.of(**read_header(journal).spec))
         entries = list(read_entries(journal))
         sinks = _Sinks()
         controller = _replayed(world, journal, entries, sinks)
         left = resumption_of(controller, entries, folder) if entries else None
         return _RealRun(world, folder, means).drive(controller, sinks, watch, entries, left)
+
+
+def _means_of(path: Path) -> Means:
+    try:
+        return Means(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} does not say how the run was run: {error}") from error
 
 
 def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: _Sinks) -> Controller:
@@ -188,12 +204,13 @@ class _RealRun:
         control_s: Sequence[float] = ()
         if not controller.is_closed:
             with ExitStack() as stack:
+                # First of all, as a run whose cluster does not answer has not begun: nothing is there to go on with.
+                backend = stack.enter_context(closing(self.backend(left)))
                 journal = self.folder / "journal.jsonl"
                 header = None if journal.exists() else world.header()
                 writer = JournalWriter(stack.enter_context(journal.open("ab")), header, flush_each=True)
                 watcher = watch(controller)
                 sinks.sinks += [writer, ledger, placements, *([] if watcher is None else [watcher])]
-                backend = stack.enter_context(closing(self.backend(left)))
                 run(controller, backend)
                 control_s = backend.control_s
         workshop = self.workshop()
@@ -207,7 +224,7 @@ class _RealRun:
         from sim.bridge.clock import Clock
         from sim.bridge.injected import Weather
 
-        world, spec, notebook = self.world, self.world.spec, self.folder / "nodes.jsonl"
+        world, spec, notebook = self.world, self.world.spec, self.folder / NOTEBOOK
         source = configuration_source(spec, world.bundle, world.job)
         cloud = spec.cloud.truth(world.bundle.data_bytes) if self.means.injects else None
         nodes = self.nodes()
@@ -307,10 +324,5 @@ def cut_torn_line(journal: Path) -> None:
     Raises:
         InputError: not even the header was written.
     """
-    text = journal.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if not whole:
+    if not cut_torn_note(journal):
         raise InputError(f"{journal}: the driver died before anything had happened; remove the folder and start anew")
-    if whole < len(text):
-        with journal.open("rb+") as stream:
-            stream.truncate(whole)

@@ -29,6 +29,9 @@ class Blobs(Protocol):
     def names(self, folder: str) -> list[str]:
         """The files of a folder, by their names within it; none where the folder is absent."""
 
+    def folders(self) -> list[str]:
+        """What lies below the root itself; none where that is absent."""
+
     def scratch(self, folder: str) -> contextlib.AbstractContextManager[Path]:
         """A new local folder to prepare files of `folder` in; gone afterwards."""
 
@@ -83,6 +86,9 @@ class _Folder:
         except FileNotFoundError:
             return []
 
+    def folders(self) -> list[str]:
+        return [path.name for path in self._root.iterdir() if path.is_dir()] if self._root.is_dir() else []
+
     @contextmanager
     def scratch(self, folder: str) -> Iterator[Path]:
         # Beside its destination, so that a rename takes it there.
@@ -130,6 +136,9 @@ class _Remote:
             return [PurePosixPath(found).name for found in self._files.ls(path, detail=False)]
         except FileNotFoundError:
             return []
+
+    def folders(self) -> list[str]:
+        return self.names("")
 
     @contextmanager
     def scratch(self, folder: str) -> Iterator[Path]:  # noqa: ARG002  # prepared here, sent there

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_TRIAL = "trial-"
 _DATA_SUFFIX = ".ckpt"
 _RECORD_SUFFIX = ".json"
 
@@ -167,6 +168,10 @@ class CheckpointStore:
                 raise LostCheckpointError(f"{self.url}: {name} {what}")
             yield path
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing of any trial."""
+        return not any(name.startswith(_TRIAL) for name in self._blobs.folders())
+
     def forget(self, trial: TrialId, above: int = 0) -> None:
         """No checkpoint of more than `above` iterations counts any more: from there on the trial takes another course."""
         self._retain(trial, [saved for saved in self.recorded(trial) if saved.iteration <= above])
@@ -206,7 +211,7 @@ def _finite(score: float | None) -> float | None:
 
 
 def _folder_of(trial: TrialId) -> str:
-    return f"trial-{trial:05d}"
+    return f"{_TRIAL}{trial:05d}"
 
 
 def _record_of(iteration: int) -> str:
