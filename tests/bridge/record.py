@@ -1,6 +1,6 @@
 """Runs the jobs whose journals the tests replay: real training on two CPU slots, over Ray nodes that come and go.
 
-`python -m tests.bridge.record [NAME...]` writes tests/bridge/journals/NAME.jsonl anew; needed when a policy is to decide otherwise.
+`python -m tests.bridge.record [NAME...]` writes tests/bridge/journals/NAME.jsonl anew, as is needed when a policy changes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ JOBS = {
     "rubberband-digits-mlp-node-killed": (job("rubberband", "digits-mlp", 150), kill_node),
     "seer-mnist5k-cnn-resumed": (job("seer", "mnist5k-cnn", 300), kill_driver),
     "rubberband-mnist5k-cnn-gangs-of-two": (job("rubberband", "mnist5k-cnn", 240, gpus_per_instance=2), None),
-    "sha-elastic-digits-mlp-gangs-of-two": (job("sha-elastic:gpus_per_trial=2", "digits-mlp", 240, gpus_per_instance=2), None),
+    "sha-elastic-digits-mlp-gangs-of-two": (
+        job("sha-elastic:gpus_per_trial=2", "digits-mlp", 240, gpus_per_instance=2),
+        None,
+    ),
 }
 
 
@@ -59,7 +62,10 @@ def record(name):
     JOURNALS.mkdir(exist_ok=True)
     shutil.copyfile(run.journal, JOURNALS / f"{name}.jsonl")
     result = json.loads((folder / "result.json").read_text())
-    told = {key: result[key] for key in ("score", "test_score", "cost_usd", "makespan_s", "deadline_met", "trials_started", "real")}
+    told = {
+        key: result[key]
+        for key in ("score", "test_score", "cost_usd", "makespan_s", "deadline_met", "trials_started", "real")
+    }
     sys.stdout.write(f"{name}: {told}\n")
 
 

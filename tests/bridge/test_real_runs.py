@@ -68,9 +68,8 @@ def test_population_based_training_clones_on_real_workers(tmp_path):
     result = execute_real(spec, tmp_path / "run", Means(speed=20.0))
     entries = list(read_entries(tmp_path / "run" / "journal.jsonl"))
     clones = [one for entry in entries for one in entry.actions if type(one).__name__ == "CloneTrial"]
-    restored = [
-        one for entry in entries for one in entry.commands if isinstance(one, StartSegment) and one.restore_from not in (None, one.trial)
-    ]  # fmt: skip
+    ordered = [one for entry in entries for one in entry.commands if isinstance(one, StartSegment)]
+    restored = [one for one in ordered if one.restore_from not in (None, one.trial)]
     assert clones
     assert restored
     assert restored[0].configuration == clones[0].configuration
@@ -104,7 +103,7 @@ def test_what_cannot_run_for_real_is_told_before_anything_is_written(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(InputError, match=r"allows 64 x 1 slots, but this machine has \d+ CPU cores"):
         execute_real(small(cloud={"max_instances": 64}), folder, Means())
-    with pytest.raises(InputError, match="no CUDA device|but this machine has"):
+    with pytest.raises(InputError, match=r"no CUDA device|but this machine has"):
         execute_real(small(cloud={"max_instances": 64}), folder, Means(device="cuda"))
     with pytest.raises(InfeasibleJobError, match="sha-fixed"):
         execute_real(small(job={"deadline_s": 2, "exact": True}), folder, Means(speed=1.0))

@@ -1,4 +1,4 @@
-"""Timing profiles on real workers: what is known to be emulated is found, a real workload is timed, and nothing is left behind."""
+"""Timing profiles on real workers: what is known to be emulated is found, a real workload is timed, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+
 from experiments.planning import planning_profile
 from experiments.spec import RunSpec
 from experiments.timing import TimingEffort, TimingPlan, time_workload, timed
@@ -22,6 +23,7 @@ pytest.importorskip("sklearn", reason="the bridge extra is not installed")
 
 pytestmark = pytest.mark.slow
 TWO_NODES = GangShape(2, 2)
+SHAPES = (ALONE, GangShape(2, 1), TWO_NODES)
 # Two torch workers on busy cores wait for each other: that is then what is measured.
 SLOWER = pytest.mark.filterwarnings("ignore:scaling .* is slower than the next smaller one")
 needs_two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there are fewer than two CPU cores")
@@ -38,7 +40,7 @@ def measure(cluster, tmp_path, monkeypatch):
     """Times an emulated workload on nodes of the cluster that is there."""
     monkeypatch.setattr("experiments.timing._nodes", lambda _plan: Borrowed(cluster, 700_000))
 
-    def call(trainables, checkpoints, shapes=(ALONE, GangShape(2, 1), TWO_NODES)):
+    def call(trainables, checkpoints, shapes=SHAPES):
         effort = TimingEffort(configurations=1, rounds=1, seconds=0.6, node_starts=0)
         plan = TimingPlan(shapes=shapes, effort=effort)
         folder = TimingFolder(tmp_path / "mine")

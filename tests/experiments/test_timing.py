@@ -291,7 +291,7 @@ def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, mon
     folder = TimingFolder(tmp_path / "mine")
     folder.open(plan.asked(), bundle_folder("digits-mlp"))
     folder.note_surroundings(QUIET)
-    cost = {row: 1.0 for row in rows_to_time(bundle, 1)}
+    cost = dict.fromkeys(rows_to_time(bundle, 1), 1.0)
     first, second = all_series(cost, 2, cost)
     folder.note_series(0, first)
 
@@ -307,7 +307,7 @@ def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, mon
     assert told == [(2, 4), (4, 4)]
     assert time_workload(plan, bundle, None, folder) == found  # all of it is there: no cluster is started
     assert timed == [1]
-    with pytest.raises(InputError, match="holds another profile: seconds is 2.0 there, asked was 3"):
+    with pytest.raises(InputError, match=r"holds another profile: seconds is 2\.0 there, asked was 3"):
         folder.open(TimingPlan(shapes=plan.shapes, effort=TimingEffort(configurations=1, seconds=3)).asked(), tmp_path)
 
 
