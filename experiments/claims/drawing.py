@@ -6,6 +6,8 @@ that computes them, so that a figure never mixes two.
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,6 +54,11 @@ class Drawing:
     sweeps: Sequence[ClaimSweep]
     plans: Sequence[ClaimPlans]
     left_out: Sequence[LeftOut]
+
+    @property
+    def plans_of_tables(self) -> Sequence[ClaimPlans]:
+        """The plans of the claims whose tables are written."""
+        return [plans for plans in self.plans if plans.claim in self.tables]
 
     def source(self, asked: Asked) -> Source:
         """What a figure is drawn from."""
@@ -133,14 +140,26 @@ def needed(drawing: Drawing, *, is_retrying: bool = False) -> list[Needed]:
         InputError: a cell is no run, or a folder holds rows of another sweep.
     """
     told = []
-    for sweep in drawing.sweeps:
-        try:
-            runs = plan(sweep.sweep, sweep.folder)
-        except InputError as error:
-            raise InputError(f"{sweep.label}: {error}") from error
-        missing = len(runs.missing(is_retrying=is_retrying))
-        told.append(Needed(sweep.label, len(runs.runs), missing, sweep, runs))
+    with _each_warning_once():
+        for sweep in drawing.sweeps:
+            try:
+                runs = plan(sweep.sweep, sweep.folder)
+            except InputError as error:
+                raise InputError(f"{sweep.label}: {error}") from error
+            missing = len(runs.missing(is_retrying=is_retrying))
+            told.append(Needed(sweep.label, len(runs.runs), missing, sweep, runs))
     return told + [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
+
+
+@contextmanager
+def _each_warning_once() -> Iterator[None]:
+    """What is warned of within is warned of at the end, each text once, however many sweeps say it."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for text, category in {str(one.message): one.category for one in caught}.items():
+            warnings.warn(text, category, stacklevel=3)
 
 
 @dataclass

@@ -117,11 +117,13 @@ class PlanExperiment(_Sized):
         axes: as in a sweep.
         zip: as in a sweep.
         random_jobs: whether each seed draws the stages of a job.
-        points: deadlines, spread from the fastest plan to the cheapest.
+        points: how many deadlines, spread from the fastest plan to the cheapest.
+        deadlines: instead of these, T as multiples of R tau.
     """
 
     random_jobs: bool = False
     points: _AtLeastOne = 12
+    deadlines: tuple[Positive, ...] = ()
 
 
 class Contrast(Section):

@@ -7,19 +7,17 @@ them.
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiments import figures
-from experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of
+from experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, planners_as_policies
 from experiments.claims.rows import rows_of
-from experiments.ledger import PARTS
-from experiments.result_tables import profile_table
+from experiments.figures.rows import name_of
+from experiments.result_tables import paired_table, profile_table
 from experiments.store import Store
 from experiments.timeline import timeline_of, trajectories_of
 from sim.model.errors import InputError
-from sim.model.prices import SECONDS_PER_HOUR
 from traces.nearest import unknown
 
 if TYPE_CHECKING:
@@ -129,22 +127,7 @@ def _gantt(source: Source) -> Figure:
 
 
 def _ledger(source: Source) -> Figure:
-    return figures.ledger(ledger_of_rows(source.rows))
-
-
-def ledger_of_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Dollars and GPU-hours by policy and part, means over the runs that are done; what `figures.ledger` draws."""
-    import pandas as pd
-
-    done = rows[rows["status"] == "done"]
-    budgets = done["job.budget_usd"].dropna().unique()
-    budget_usd = float(budgets[0]) if len(budgets) == 1 else math.nan
-    table = []
-    for policy, runs in done.groupby("policy", sort=False):
-        for part in PARTS:
-            usd, gpu_s = (float(runs[f"ledger_{unit}.{part}"].mean()) for unit in ("usd", "gpu_s"))
-            table.append((policy, part, usd, gpu_s / SECONDS_PER_HOUR, budget_usd))
-    return pd.DataFrame(table, columns=["policy", "part", "usd", "gpu_hours", "budget_usd"])
+    return figures.ledger(source.rows)
 
 
 def _sensitivity(source: Source) -> Figure:
@@ -174,15 +157,49 @@ def _gaps(source: Source) -> Figure:
     rows = source.planned().read()
     if not len(rows):
         raise InputError(f"nothing of {source.drawn.experiment} is planned")
-    return figures.greedy_gap(gaps_of(rows, source.option("by")))
+    gaps = gaps_of(rows, source.option("by"))
+    return figures.greedy_gap(gaps.assign(family=_named(gaps["family"], source.option("by"))))
+
+
+def _named(families: pd.Series[Any], column: str | None) -> pd.Series[Any]:
+    """What panels are called: texts as they are; of numbers, name and unit besides, in ascending order."""
+    import pandas as pd
+
+    values = sorted(families.unique())
+    texts = {value: str(value) for value in values}
+    if pd.api.types.is_numeric_dtype(families):
+        name, unit = name_of(column or "")
+        texts = {value: f"{name} {value:g} {unit}".strip() for value in values}
+    return pd.Categorical(families.map(texts), categories=list(texts.values()))
+
+
+def _planned(source: Source) -> Figure:
+    """A number of plans by a setting, as a mean over deadlines; a line per planner."""
+    plans = source.planned().read()
+    if not len(plans):
+        raise InputError(f"nothing of {source.drawn.experiment} is planned")
+    measure = str(source.option("measure", "cost_usd"))
+    label = "most machines held, mean over deadlines" if measure == "instances" else None
+    rows = planners_as_policies(plans, source.option("fixed"))
+    told = "plans, side by side"
+    return figures.sensitivity(rows, str(source.option("x")), value=measure, label=label, told=told)
+
+
+def _differences(source: Source) -> Figure:
+    """Of every other policy minus one of them, over everything."""
+    reference, measure = str(source.option("reference", "seer")), str(source.option("measure", "regret"))
+    table = paired_table(source.rows, reference, measure=measure)
+    return figures.paired_differences(table[table["scope"] == "all"], reference=reference, label=measure)
 
 
 FIGURES: Mapping[str, Callable[[Source], Figure]] = {
     "cost-over-deadline": _cost_over_deadline,
+    "differences": _differences,
     "frontier": _frontier,
     "gantt": _gantt,
     "gaps": _gaps,
     "gpus-over-time": _gpus,
+    "plans": _planned,
     "ledger": _ledger,
     "profiles": _profiles,
     "score-grid": _score_grid,
@@ -195,7 +212,9 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cost-over-deadline": ("reference",),
+    "differences": ("reference", "measure"),
     "gaps": ("by",),
+    "plans": ("x", "measure", "fixed"),
     "profiles": ("measure",),
     "score-grid": ("measure", "against"),
     "sensitivity": ("x", "measure", "order"),

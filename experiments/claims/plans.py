@@ -14,7 +14,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.claims.sweeps import plan_sweep
+from experiments.claims.sweeps import plan_sweep, r_tau_s
+from experiments.metrics import mean_interval
 from experiments.planning import Plans, frontier_table, make_plans
 from experiments.spec import RunSpec
 from experiments.sweep_keys import code_sha256
@@ -22,6 +23,7 @@ from policies.planning.frontier import cheapest_by
 from sim.model.errors import InputError
 from sim.streams import Streams
 from traces import DecreasingScalingWarning
+from traces.nearest import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,12 +45,15 @@ class PlannedJob:
     Attributes:
         key: of spec, number of deadlines and code.
         settings: what tells it from the others of its experiment, as rows have it.
+        points: how many deadlines there are, where they are not told.
+        deadlines_s: what they are; none where they follow from the frontier.
     """
 
     key: str
     spec: RunSpec
     settings: Mapping[str, Any]
     points: int
+    deadlines_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +141,10 @@ def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path) -> Claim
 
 def _planned_job(experiment: PlanExperiment, cell: Cell, seed: int) -> PlannedJob:
     spec = _with_random_job(cell.spec, seed) if experiment.random_jobs else cell.spec.with_seed(seed)
-    told = f"{spec.digest()} {experiment.points} {code_sha256()}"
+    deadlines_s = tuple(float(f"{multiple * r_tau_s(spec):.6g}") for multiple in experiment.deadlines)
+    told = f"{spec.digest()} {deadlines_s or experiment.points} {code_sha256()}"
     settings = {"seed": seed, "job": _job_name(spec), **_as_columns(cell.settings)}
-    return PlannedJob(hashlib.sha256(told.encode()).hexdigest(), spec, settings, experiment.points)
+    return PlannedJob(hashlib.sha256(told.encode()).hexdigest(), spec, settings, experiment.points, deadlines_s)
 
 
 def _as_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,15 +182,15 @@ def _planned(jobs: Sequence[PlannedJob], processes: int) -> Iterator[list[dict[s
 
 
 def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
-    """The rows of one job; see `ClaimPlans.read`. Deadlines are spread evenly over the logarithm of the frontiers' times."""
+    """The rows of one job; see `ClaimPlans.read`.
+
+    Deadlines that are not told are spread evenly over the logarithm of the frontiers' times.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DecreasingScalingWarning)
         wide = make_plans(job.spec, planner="frontier", space="wide").frontier
         fair = make_plans(job.spec, planner="frontier", space="fair").frontier
-        times_s = [plan.promised_s for plan in (*wide, *fair)]
-        low, high = min(times_s), max(times_s)
-        # A little more than each time, so that the plan which takes it is on time.
-        at = [low * (high / low) ** (index / max(job.points - 1, 1)) * (1 + 1e-6) for index in range(job.points)]
+        at = job.deadlines_s or _spread([plan.promised_s for plan in (*wide, *fair)], job.points)
         greedy = make_plans(job.spec, planner="all", space="wide", deadlines_s=at)
     rows = []
     for deadline_s, by_deadline in zip(at, greedy.by_deadline, strict=True):
@@ -200,6 +206,12 @@ def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
         bound_usd = greedy.planning.bound_usd(deadline_s)
         rows.append({**told, "planner": "bound", "cost_usd": bound_usd, "makespan_s": math.nan, "instances": math.nan})
     return rows
+
+
+def _spread(times_s: Sequence[float], points: int) -> list[float]:
+    """Evenly over their logarithm; a little more than each time, so that the plan which takes it is on time."""
+    low, high = min(times_s), max(times_s)
+    return [low * (high / low) ** (index / max(points - 1, 1)) * (1 + 1e-6) for index in range(points)]
 
 
 def _of_plan(plan: Plan | None) -> dict[str, float]:
@@ -219,25 +231,104 @@ COMPARISONS = {
 
 
 def gaps_of(rows: pd.DataFrame, family: str | None = None) -> pd.DataFrame:
-    """By which share plans cost more than others: family, comparison, gap; pairs of which one finds no plan are left out.
+    """By which share plans cost more than others: family, comparison, job (its key), gap; where one finds no plan, no row.
 
     Args:
         rows: of `ClaimPlans.read`.
-        family: the column that tells panels apart; None for the scaling.
+        family: the column that tells panels apart, whose numbers ascend; None for the scaling.
     """
     import pandas as pd
 
     family = family or "workload.scaling"
     wide = rows.pivot_table(index=["key", "deadline_s"], columns="planner", values="cost_usd")
     told = rows.drop_duplicates("key").set_index("key")
-    names = told[family].astype(str) if family in told else pd.Series("all jobs", index=told.index)
+    names = told[family] if family in told else pd.Series("all jobs", index=told.index)
     tables = [
         pd.DataFrame({"gap": wide[dearer] / wide[cheaper] - 1}).assign(comparison=comparison)
         for comparison, (dearer, cheaper) in COMPARISONS.items()
         if dearer in wide and cheaper in wide
     ]
     together = pd.concat(tables).dropna(subset="gap").reset_index()
-    return together.assign(family=together["key"].map(names))[["family", "comparison", "gap"]]
+    return together.assign(family=together["key"].map(names), job=together["key"])[
+        ["family", "comparison", "job", "gap"]
+    ]
+
+
+_OF_JOBS = ("key", "seed", "job", "deadline_s", "planner", "cost_usd", "makespan_s", "instances")
+
+
+def axes_of(rows: pd.DataFrame) -> list[str]:
+    """The columns of `ClaimPlans.read` that the experiment varies."""
+    return [name for name in rows if name not in _OF_JOBS and len(rows[name].unique()) > 1]
+
+
+def planner_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """By what varies and planner, over jobs and deadlines: jobs, deadlines, plans that were found, mean cost and machines."""
+    by = [*axes_of(rows), "planner"]
+    told = rows.groupby(by, sort=False).agg(
+        jobs=("key", "nunique"),
+        deadlines=("deadline_s", "size"),
+        plans=("cost_usd", "count"),
+        cost_usd=("cost_usd", "mean"),
+        instances=("instances", "mean"),
+    )
+    return told.reset_index()
+
+
+def gap_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """By what varies and comparison: how much dearer one plan is than the other.
+
+    Returns:
+        jobs, plans, none (share of plans without a gap), mean with low and high (95 % bootstrap interval over the jobs' means;
+        none of a single job), median, p90, most.
+    """
+    import pandas as pd
+
+    axes = axes_of(rows)
+    settings = rows.drop_duplicates("key").set_index("key")[axes]
+    gaps = gaps_of(rows).drop(columns="family").join(settings, on="job")
+    told = []
+    for names, mine in gaps.groupby([*axes, "comparison"], sort=False):
+        of_jobs = mine.groupby("job")["gap"].mean()
+        over_jobs = mean_interval(of_jobs.tolist())
+        low, high = (over_jobs.low, over_jobs.high) if len(of_jobs) > 1 else (math.nan, math.nan)
+        half, most_of, most = mine["gap"].quantile([0.5, 0.9, 1.0])
+        none = float((mine["gap"] <= _NO_GAP).mean())
+        told.append((*names, len(of_jobs), len(mine), none, over_jobs.value, low, high, half, most_of, most))
+    measured = ("jobs", "plans", "none", "mean", "low", "high", "median", "p90", "most")
+    return pd.DataFrame(told, columns=[*axes, "comparison", *measured])
+
+
+_NO_GAP = 1e-9
+
+
+def planners_as_policies(rows: pd.DataFrame, fixed: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Plans as a figure of policies takes them: means over deadlines, of the planners that make plans.
+
+    Args:
+        rows: of `ClaimPlans.read`.
+        fixed: by column, the value of the rows that are kept.
+
+    Returns:
+        policy, seed, what varies, cost_usd, makespan_s, instances, status: `infeasible` where no plan meets some deadline.
+
+    Raises:
+        InputError: there are none, or some column is unknown.
+    """
+    kept = rows[rows["planner"] != "bound"]
+    for name, value in (fixed or {}).items():
+        if name not in kept:
+            raise unknown("column of plans", name, list(kept))
+        kept = kept[kept[name] == value]
+    if not len(kept):
+        raise InputError(
+            f"there is no plan with {', '.join(f'{name} {value}' for name, value in (fixed or {}).items())}"
+        )
+    by = ["planner", "key", "seed", *axes_of(rows)]
+    measured = kept.groupby(by, sort=False)[["cost_usd", "makespan_s", "instances"]]
+    means = measured.mean().assign(status="done")
+    means.loc[measured.count()["cost_usd"] < measured.size(), "status"] = "infeasible"
+    return means.reset_index().rename(columns={"planner": "policy"})
 
 
 def frontier_of_first(plans: ClaimPlans) -> pd.DataFrame:

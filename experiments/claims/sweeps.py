@@ -185,15 +185,23 @@ _SAID_BY_STAGES = ("trials", "min_iterations", "max_iterations", "reduction_fact
 
 def _units(base: Mapping[str, Any]) -> Units:
     spec = RunSpec.of(**{"policy": "seer", **base})
-    iterations = _iterations(spec)
-    if spec.workload.iteration_s is None:
-        raise InputError("workload.iteration_s is missing: T and B are told as multiples of R tau")
-    seconds = iterations * spec.workload.iteration_s
+    seconds = r_tau_s(spec)
     machine = spec.cloud.instance_type.instance_type(spec.cloud.prices, spec.cloud.region)
     price = machine.usd_per_hour[ON_DEMAND]
     if not isinstance(price, int | float):
         raise InputError(f"the price of {machine.name} changes: budgets are told as multiples of one price")
     return Units(seconds, seconds * price / machine.gpus_per_instance / SECONDS_PER_HOUR)
+
+
+def r_tau_s(spec: RunSpec) -> float:
+    """R tau: the seconds that one configuration takes to R on one GPU.
+
+    Raises:
+        InputError: the spec does not say the seconds per iteration.
+    """
+    if spec.workload.iteration_s is None:
+        raise InputError("workload.iteration_s is missing: T and B are told as multiples of R tau")
+    return _iterations(spec) * spec.workload.iteration_s
 
 
 def _iterations(spec: RunSpec) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from experiments import figures
 from experiments.claims.entries import FIRST_SEED
 from experiments.claims.figures import draw
+from experiments.claims.plans import gap_table, planner_table
 from experiments.claims.rows import rows_of
 from experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
 from experiments.sweep_keys import code_sha256
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from experiments.claims.drawing import Asked, Drawing
     from experiments.claims.entries import Claim
+    from experiments.claims.plans import ClaimPlans
 
 KINDS = (".png", ".pdf")
 INDEX = "README.md"
@@ -65,6 +67,7 @@ def write_all(drawing: Drawing, out: Path, command: Callable[[str], str]) -> lis
     out.mkdir(parents=True, exist_ok=True)
     written = [_figure(drawing, asked, out, command(asked.name)) for asked in drawing.figures]
     written += [_table(drawing, claim, out, command(claim.id)) for claim in drawing.tables if claim.experiments]
+    written += [_plan_table(drawing, plans, out, command(plans.claim.id)) for plans in drawing.plans_of_tables]
     _write_index(out)
     return written
 
@@ -129,6 +132,27 @@ def _table(drawing: Drawing, claim: Claim, out: Path, command: str) -> Written:
     return Written(name, claim.id, len(rows), (csv, text))
 
 
+def _plan_table(drawing: Drawing, plans: ClaimPlans, out: Path, command: str) -> Written:
+    """What planners plan, and the gaps between them."""
+    name, rows = f"{plans.claim.id}-{plans.experiment}", plans.read()
+    if not len(rows):
+        return Written(f"{name} table", plans.claim.id, 0, reason="nothing is planned")
+    planners, gaps = planner_table(rows), gap_table(rows)
+    csv, text = out / f"{name}.csv", out / f"{name}.md"
+    gaps.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
+    parts = [
+        f"# {plans.claim.id}, {plans.experiment}: {plans.claim.claim}",
+        f"`{command}`; {csv.name} has the gaps.",
+        "\n".join(_conditions(drawing, plans.claim, plans.experiment)),
+        "## Planners, means over jobs and deadlines\n\nMeans of those that found a plan; machines are the most that are held.",
+        markdown(planners),
+        "## How much dearer than what it is compared with, as a share\n\nThe interval of the mean is over jobs.",
+        markdown(gaps),
+    ]
+    text.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return Written(f"{name} table", plans.claim.id, len(rows), (csv, text))
+
+
 def _table_text(drawing: Drawing, claim: Claim, table: pd.DataFrame, runs: pd.DataFrame, command: str) -> str:
     parts = [
         f"# {claim.id}: {claim.claim}",
@@ -148,9 +172,12 @@ def _table_text(drawing: Drawing, claim: Claim, table: pd.DataFrame, runs: pd.Da
 
 
 def _write_index(out: Path) -> None:
-    """README.md of the folder: the caption of every figure that is there, whichever command drew it."""
-    captions = [path for path in sorted(out.glob("*.md")) if path.with_suffix(".png").is_file()]
+    """README.md of the folder: every table and the caption of every figure that is there, whichever command made it."""
+    pages = sorted((path for path in out.glob("*.md") if path.name != INDEX), key=lambda path: path.stem)
+    captions = [path for path in pages if path.with_suffix(".png").is_file()]
+    tables = ", ".join(f"[{path.stem}]({path.name})" for path in pages if path.with_suffix(".csv").is_file())
     parts = ["# Figures\n\nEach with the command that draws it, and the conditions under which it holds.\n"]
+    parts += [f"Tables: {tables}.\n"] if tables else []
     parts += [re.sub(r"^#", "##", path.read_text(encoding="utf-8")) for path in captions]
-    if captions:
+    if captions or tables:
         (out / INDEX).write_text("\n".join(parts), encoding="utf-8")

@@ -128,7 +128,10 @@ def cost_over_deadline(
     for axes in [*grid[-2, columns - (-len(panels) % columns) :], *grid[-1, columns - (-len(panels) % columns) :]]:
         axes.set_visible(False)
     legend_below(
-        figure, _legend(results, looks), "means with 95 % bootstrap intervals; below: ratios on the same seeds"
+        figure,
+        _legend(results, looks),
+        "means over runs with 95 % bootstrap intervals, marks of one deadline"
+        " side by side; below: ratios on the same seeds",
     )
     return finished(figure)
 

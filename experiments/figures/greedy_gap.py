@@ -48,39 +48,43 @@ KNOWN = {
 
 
 def greedy_gap(table: pd.DataFrame) -> Figure:
-    """Per comparison the share of jobs whose plan costs at most so much more than what it is compared with, one panel a family.
+    """Per comparison the share of plans that cost at most so much more than what they are compared with, one panel a family.
 
-    The line starts at the share of jobs without any gap. Its band holds the whole curve of all such jobs with 95 % (Dvoretzky,
-    Kiefer, Wolfowitz). The axis ends where all but a hundredth of the jobs are.
+    The line starts at the share of plans without any gap. Its band holds the whole curve of all such jobs with 95 % (Dvoretzky,
+    Kiefer, Wolfowitz), of which the plans of one job count as one; a single job has none. The axes end where all but a
+    hundredth of the plans are, in the panel in which that is furthest.
 
     Args:
-        table: one row per job and comparison: family, comparison (`greedy, next level`, `greedy, all levels`, `fair frontier`,
-            each over the wide frontier; `wide frontier`, over the bound; or any other), and gap, the share by which it costs
-            more, such as 0.05.
+        table: one row per plan and comparison: family, in the order of the panels where it is categorical, comparison (`greedy,
+            next level`, `greedy, all levels`, `fair frontier`, each over the wide frontier; `wide frontier`, over the bound; or
+            any other), gap, the share by which it costs more, such as 0.05, and job where a job has several plans.
 
     Raises an InputError for a missing column.
     """
     require_columns(table, FIGURE, ("family", "comparison", "gap"))
     looks = _looks(table)
-    families = {str(name): rows for name, rows in table.groupby("family", sort=True)}
+    families = {str(name): rows for name, rows in table.groupby("family", sort=True, observed=True)}
     columns = balanced(len(families), COLUMNS)
     rows = math.ceil(len(families) / columns)
     figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.75 + 1.8 * rows)
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    end = max(_end(rows) for rows in families.values()) or 1.0
+    grid[0, 0].set(xlim=(-0.02 * end, end), ylim=(0, 1.02))
     for place, axes in enumerate(grid.flat):
         if place >= len(families):
             axes.set_visible(False)
             continue
         name = list(families)[place]
-        jobs = _draw_panel(axes, families[name], looks)
-        dress(axes, "costs more by (%)", "share of jobs" if place % columns == 0 else "")
-        axes.set_title(
-            f"{name} ({jobs} {'job' if jobs == 1 else 'jobs'})", loc="left", fontsize=TICK_PT, color=INK, pad=4
-        )
+        _draw_panel(axes, families[name], looks, end)
+        is_lowest = place + columns >= len(families)
+        dress(axes, "costs more by (%)" if is_lowest else "", "share of plans" if place % columns == 0 else "")
+        axes.tick_params(labelbottom=is_lowest)
+        axes.set_title(f"{name}: {_counts(families[name])}", loc="left", fontsize=TICK_PT, color=INK, pad=4)
     legend_below(
         figure,
         [handle(look, comparison, has_marker=False) for comparison, look in looks.items()],
-        "gaps to the wide frontier, and of the wide frontier to the lower bound; 95 % bands",
+        "gaps to the wide frontier, and of the wide frontier to the lower bound"
+        + ("; 95 % bands over jobs" if any(axes.collections for axes in grid.flat) else ""),
     )
     return finished(figure)
 
@@ -90,34 +94,54 @@ def _looks(table: pd.DataFrame) -> Mapping[str, Look]:
     return {name: look for name, look in KNOWN.items() if name in names} | looks_of(names - KNOWN.keys())
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look]) -> int:
-    """Draw the lines of one family; returns how many jobs it has."""
+def _gaps(rows: pd.DataFrame) -> Array:
+    """In percent, those that are known."""
     import numpy as np
 
-    curves = {}
-    for comparison in looks:
-        gaps = 100 * numbers(rows[rows["comparison"] == comparison], FIGURE, "gap")
-        curves[comparison] = np.sort(gaps[np.isfinite(gaps)])
-    known = [gaps for gaps in curves.values() if len(gaps)]
-    end = max((float(np.quantile(gaps, 0.99)) for gaps in known), default=0.0) or 1.0
-    for place, (comparison, gaps) in enumerate(curves.items()):
-        if len(gaps):
-            _draw_curve(axes, gaps, end, looks[comparison], comparison)
+    gaps = 100 * numbers(rows, FIGURE, "gap")
+    return gaps[np.isfinite(gaps)]
+
+
+def _end(rows: pd.DataFrame) -> float:
+    """Where all but a hundredth of the plans of each comparison are, in percent."""
+    import numpy as np
+
+    gaps = [_gaps(mine) for _, mine in rows.groupby("comparison", observed=True)]
+    return max((float(np.quantile(known, 0.99)) for known in gaps if len(known)), default=0.0)
+
+
+def _jobs(rows: pd.DataFrame) -> int:
+    return int(rows["job"].nunique()) if "job" in rows else len(rows)
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    """How many plans of how many jobs each line has, at most."""
+    sizes = [(_jobs(mine), len(mine)) for _, mine in rows.groupby("comparison", observed=True)]
+    jobs, plans = max(sizes)
+    told = f"{jobs} {'job' if jobs == 1 else 'jobs'}"
+    return told if jobs == plans else f"{told}, {plans} plans"
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], end: float) -> None:
+    for place, (comparison, look) in enumerate(looks.items()):
+        mine = rows[rows["comparison"] == comparison]
+        if len(_gaps(mine)):
+            _draw_curve(axes, mine, end, look, comparison)
             # Often equal: each line shows on both sides of the next one.
             axes.lines[-1].set_linewidth(max(3.0 - 0.9 * place, 1.2))
-    axes.set_xlim(-0.02 * end, end)
-    axes.set_ylim(0, 1.02)
-    return max((len(gaps) for gaps in known), default=0)
 
 
-def _draw_curve(axes: Axes, gaps: Array, end: float, look: Look, comparison: str) -> None:
+def _draw_curve(axes: Axes, rows: pd.DataFrame, end: float, look: Look, comparison: str) -> None:
     import numpy as np
 
-    at = np.concatenate([[0.0], gaps[gaps > 0], [end]])
+    gaps, jobs = np.sort(_gaps(rows)), _jobs(rows)
+    at = np.concatenate([[0.0], gaps[(gaps > 0) & (gaps < end)], [end]])
     share = np.searchsorted(gaps, at, side="right") / len(gaps)
-    reach = math.sqrt(math.log(2 / 0.05) / (2 * len(gaps)))
-    low, high = np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)
-    axes.fill_between(at, low, high, step="post", color=look.color, alpha=0.12, linewidth=0, label="_band")
+    if jobs > 1:
+        # The mean of the jobs' curves strays no further than that of one plan drawn from each.
+        reach = math.sqrt(math.log(2 / 0.05) / (2 * jobs))
+        low, high = np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)
+        axes.fill_between(at, low, high, step="post", color=look.color, alpha=0.12, linewidth=0, label="_band")
     axes.plot(
         at, share, drawstyle="steps-post", color=look.color, linestyle=look.dashes, linewidth=1.2, label=comparison
     )

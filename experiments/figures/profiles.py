@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from experiments.figures.style import (
+    DOUBLE_IN,
+    SOLID,
+    Look,
+    balanced,
     band_alpha,
     dress,
     finished,
@@ -14,16 +19,28 @@ from experiments.figures.style import (
     line_widths,
     looks_of,
     new_figure,
+    panel_name,
     width_of,
 )
 from experiments.figures.tables import numbers, require_columns
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 FIGURE = "performance_profiles"
+COLUMNS = 4
+CROWDED = 6
+"""More policies than this have a panel each."""
+BEHIND = "#C8C8C8"
 
 
 def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of median - best)") -> Figure:
@@ -31,7 +48,7 @@ def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of 
 
     A line that lies above another's everywhere is better at every level. The axis ends where all lines have all but a
     fiftieth of their rise behind them, but at four times the median of these places, so that one bad policy does not hide
-    what the others do.
+    what the others do. More than 6 policies have a panel each, beside the first one (`seer` where it is there).
 
     Args:
         table: one row per policy and tau: policy, tau, share, low, high, with shares from 0 to 1; low and high NaN for no band.
@@ -39,42 +56,91 @@ def performance_profiles(table: pd.DataFrame, *, label: str = "regret (share of 
 
     Raises an InputError for a missing column, or two rows of one policy and tau.
     """
-    import numpy as np
-
     require_columns(table, FIGURE, ("policy", "tau", "share", "low", "high"))
     if table.duplicated(["policy", "tau"]).any():
         raise InputError(f"{FIGURE}: some policy has two rows for one tau: draw one group of the table")
     looks = looks_of(table["policy"])
-    figure = new_figure(width_of(1, len(looks)), 2.9)
-    axes = figure.add_subplot()
-    ends, widths = [], line_widths(looks)
-    for policy, look in looks.items():
-        rows = table[table["policy"] == policy].sort_values("tau")
-        tau, share, low, high = (numbers(rows, FIGURE, column) for column in ("tau", "share", "low", "high"))
-        axes.fill_between(
-            tau, low, high, step="post", color=look.color, alpha=band_alpha(len(looks)), linewidth=0, label="_band"
-        )
-        axes.plot(
-            tau,
-            share,
-            drawstyle="steps-post",
-            color=look.color,
-            linestyle=look.dashes,
-            linewidth=widths[policy],
-            label=policy,
-        )
-        ends.append(float(tau[share >= share[-1] - 0.02][0]))
-    taus = numbers(table, FIGURE, "tau")
-    low_end = float(taus.min())
-    high_end = low_end + min(max(ends) - low_end, 4 * (float(np.median(ends)) - low_end) or math.inf)
-    if high_end <= low_end:  # all runs have the same regret
-        high_end = max(float(taus.max()), low_end + 1.0)
-    axes.set_xlim(low_end, high_end + 0.03 * (high_end - low_end))
-    axes.set_ylim(0, 1.02)
-    dress(axes, f"tau: {label}", "share of runs with at most tau")
-    legend_below(
-        figure,
-        [handle(look, policy, has_marker=False) for policy, look in looks.items()],
-        "higher is better; bands: 95 % bootstrap intervals",
-    )
+    curves = {policy: Curve.of(table[table["policy"] == policy]) for policy in looks}
+    view = _view(list(curves.values()))
+    figure = _together(curves, looks, view, label) if len(looks) <= CROWDED else _apart(curves, looks, view, label)
     return finished(figure)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One policy's profile; each (taus,)."""
+
+    tau: Array
+    share: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> Curve:
+        """By ascending tau."""
+        rows = rows.sort_values("tau")
+        return cls(*(numbers(rows, FIGURE, column) for column in ("tau", "share", "low", "high")))
+
+    def draw(self, axes: Axes, look: Look, label: str, *, width: float, alpha: float) -> None:
+        """The line and its band."""
+        band: dict[str, Any] = {"step": "post", "color": look.color, "linewidth": 0, "label": "_band"}
+        axes.fill_between(self.tau, self.low, self.high, alpha=alpha, **band)
+        self.draw_line(axes, color=look.color, linestyle=look.dashes, linewidth=width, label=label)
+
+    def draw_line(self, axes: Axes, **how: Any) -> None:  # noqa: ANN401  whatever matplotlib's lines take
+        """The line alone."""
+        axes.plot(self.tau, self.share, drawstyle="steps-post", **how)
+
+
+def _view(curves: Sequence[Curve]) -> tuple[float, float]:
+    """The ends of the tau axis."""
+    import numpy as np
+
+    ends = [float(curve.tau[curve.share >= curve.share[-1] - 0.02][0]) for curve in curves]
+    low = float(min(curve.tau[0] for curve in curves))
+    high = low + min(max(ends) - low, 4 * (float(np.median(ends)) - low) or math.inf)
+    if high <= low:  # all runs have the same regret
+        high = max(*(float(curve.tau[-1]) for curve in curves), low + 1.0)
+    return low, high + 0.03 * (high - low)
+
+
+def _together(curves: Mapping[str, Curve], looks: Mapping[str, Look], view: tuple[float, float], label: str) -> Figure:
+    """All policies in one panel."""
+    figure = new_figure(width_of(1, len(looks)), 2.9)
+    axes = figure.add_subplot(xlim=view, ylim=(0, 1.02))
+    widths = line_widths(looks)
+    for policy, look in looks.items():
+        curves[policy].draw(axes, look, policy, width=widths[policy], alpha=band_alpha(len(looks)))
+    dress(axes, f"tau: {label}", "share of runs with at most tau")
+    handles = [handle(look, policy, has_marker=False) for policy, look in looks.items()]
+    legend_below(figure, handles, "higher is better; bands: 95 % bootstrap intervals")
+    return figure
+
+
+def _apart(curves: Mapping[str, Curve], looks: Mapping[str, Look], view: tuple[float, float], label: str) -> Figure:
+    """A panel per policy beside the first one, all others behind them in grey: so many bands on one another hide each other."""
+    first, *others = looks
+    columns = balanced(len(others), COLUMNS)
+    rows = math.ceil(len(others) / columns)
+    figure = new_figure(DOUBLE_IN, 0.7 + 1.45 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid[0, 0].set(xlim=view, ylim=(0, 1.02))
+    for place, axes in enumerate(grid.flat):
+        if place >= len(others):
+            axes.set_visible(False)
+            continue
+        mine = others[place]
+        for policy in (other for other in others if other != mine):
+            curves[policy].draw_line(axes, color=BEHIND, linewidth=0.6, zorder=1.5, label="_behind")
+        for policy in (first, mine):
+            curves[policy].draw(axes, looks[policy], policy, width=1.3, alpha=0.2)
+        is_lowest = place + columns >= len(others)
+        dress(axes, "tau" if is_lowest else "", "share of runs" if place % columns == 0 else "")
+        axes.tick_params(labelbottom=is_lowest)
+        panel_name(axes, mine, 0.95 * (DOUBLE_IN - 0.5) / columns)
+    legend = [
+        handle(looks[first], f"{first}, in every panel", has_marker=False),
+        handle(Look(BEHIND, SOLID, ""), "the policies of the other panels", has_marker=False),
+    ]
+    legend_below(figure, legend, f"higher is better; bands: 95 % bootstrap intervals; tau: {label}")
+    return figure

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments.figures.tables import numbers
+from experiments.figures.tables import is_minimized, numbers, score_axis_label
 from experiments.metrics import mean_interval
 from sim.model.errors import InputError
 
@@ -37,6 +37,14 @@ MEASURES = {
     "budget_met": ("within the budget", "share of runs"),
 }
 """Name and unit of measures whose column does not say it."""
+
+SETTINGS = {
+    "cloud.interference": ("interference", "share per other gang"),
+    "workload.profile.iteration_s_error": ("error of believed seconds per iteration", "share"),
+    "workload.profile.scaling_error": ("error of believed speed-up", "share"),
+    "workload.straggler_cv.per_iteration": ("spread of iterations", "coefficient of variation"),
+}
+"""The same of settings."""
 
 _UNITS = {
     "_usd_per_gb_month": "USD per GB and month",
@@ -113,8 +121,9 @@ class Series:
 
 def name_of(column: str) -> tuple[str, str]:
     """A column's name in words and its unit, maybe empty: `cloud.billing.granularity_s` is ("billing granularity", "s")."""
-    if column in MEASURES:
-        return MEASURES[column]
+    known = MEASURES | SETTINGS
+    if column in known:
+        return known[column]
     parts = column.split(".")
     named = [_without_unit(part) for part in (parts[1:] or parts)]
     unit = named[-1][1] or (_without_unit(parts[0])[1] if len(parts) == 2 else "")
@@ -126,6 +135,13 @@ def _without_unit(part: str) -> tuple[str, str]:
         if f"_{part}".endswith(suffix):
             return f"_{part}".removesuffix(suffix).strip("_").replace("_", " "), unit
     return part.replace("_", " "), ""
+
+
+def value_label(results: pd.DataFrame, column: str) -> str:
+    """What an axis says of a measure: of scores also which way is better, where the table says it."""
+    if column in ("score", "test_score") and "direction" in results:
+        return score_axis_label(label_of(column), minimized=is_minimized(results, column))
+    return label_of(column)
 
 
 def label_of(column: str) -> str:

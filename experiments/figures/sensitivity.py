@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.figures.rows import Series, done_runs, infeasible_runs, label_of, require_one_run_each
+from experiments.figures.rows import Series, done_runs, infeasible_runs, label_of, require_one_run_each, value_label
 from experiments.figures.series import crosses, draw_series, note, offsets
 from experiments.figures.style import (
     INK,
@@ -39,12 +39,18 @@ if TYPE_CHECKING:
 
 FIGURE = "sensitivity"
 COLUMNS = 3
+COUNTED = ("instances", "iterations_trained", "trials_started")
 LEAST_GAP = 0.06
 """Numbers nearer to one another than this share of their range stand side by side instead."""
 
 
 def sensitivity(
-    results: pd.DataFrame, parameters: str | Sequence[str], *, value: str = "regret", label: str | None = None
+    results: pd.DataFrame,
+    parameters: str | Sequence[str],
+    *,
+    value: str = "regret",
+    label: str | None = None,
+    told: str = "means over runs with 95 % bootstrap intervals, side by side",
 ) -> Figure:
     """Per parameter one panel: each policy's mean over the parameter's settings with 95 % bootstrap intervals.
 
@@ -58,9 +64,12 @@ def sensitivity(
         parameters: columns such as cloud.rescale_s, in the order of the panels.
         value: the measure, such as regret, score, cost_usd or makespan_s.
         label: what the value's axis says; None: the measure's name and unit.
+        told: what the marks are.
 
     Raises an InputError for a missing column, a parameter without rows, or two runs of one policy, setting and seed.
     """
+    from matplotlib.ticker import MaxNLocator
+
     parameters = [parameters] if isinstance(parameters, str) else list(parameters)
     require_columns(results, FIGURE, ("policy", "seed", value, *parameters))
     panels = {parameter: _rows_of(results, parameter, len(parameters)) for parameter in parameters}
@@ -71,11 +80,13 @@ def sensitivity(
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for place, (axes, (parameter, mine)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _draw_panel(axes, mine, parameter, value, looks)
+        if value in COUNTED:
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _tick_settings(axes, Settings.of(mine[parameter]), figure.get_figwidth() / columns - 0.5)
-        dress(axes, label_of(parameter), (label or label_of(value)) if place % columns == 0 else "")
+        dress(axes, label_of(parameter), (label or value_label(results, value)) if place % columns == 0 else "")
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    legend_below(figure, _legend(results, looks), "means with 95 % bootstrap intervals")
+    legend_below(figure, _legend(results, looks), told)
     return finished(figure)
 
 

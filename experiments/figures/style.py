@@ -56,6 +56,7 @@ class Look:
 # the lower one through.
 KNOWN = {
     "seer": Look("#D55E00", SOLID, "o"),
+    "seer-staged": Look("#332288", DASHED, "h"),
     "rubberband": Look("#009E73", DASH_DOT, "s"),
     "sha-fixed": Look("#0072B2", SOLID, "^"),
     "sha-fixed-naive": Look("#56B4E9", HALVES, "v"),
@@ -66,8 +67,8 @@ KNOWN = {
 }
 """Policies whose look never changes, whatever else is plotted."""
 
-_NEXT_COLORS = ("#332288", "#999933", "#8C510A", "#44AA99", "#AA4499", "#661100", "#6699CC", "#777777")
-_NEXT_MARKERS = ("h", "<", ">", "*", "d", "8", "H", "s")
+_NEXT_COLORS = ("#117733", "#999933", "#8C510A", "#44AA99", "#AA4499", "#661100", "#6699CC", "#777777")
+_NEXT_MARKERS = ("H", "<", ">", "*", "d", "8", "1", "s")
 
 
 def looks_of(policies: Iterable[str]) -> dict[str, Look]:
@@ -199,7 +200,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], caption: str) -> Non
         loc="outside lower center",
         ncols=columns,
         fontsize=NOTE_PT,
-        title="\n".join(line for told in caption.split("\n") for line in wrap(told, int(width_in / 0.046))),
+        title="\n".join(line for told in caption.split("\n") for line in wrap(told, int(width_in / 0.049))),
         title_fontsize=NOTE_PT,
         frameon=False,
         handlelength=2.4,

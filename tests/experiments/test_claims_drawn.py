@@ -14,15 +14,14 @@ from typer.testing import CliRunner
 
 from experiments.claims.drawing import needed, prepare, run_missing
 from experiments.claims.entries import CATALOG, load_claims
-from experiments.claims.figures import ledger_of_rows
-from experiments.claims.plans import gaps_of, plans_of, rows_of_job
+from experiments.claims.plans import gap_table, gaps_of, planner_table, planners_as_policies, plans_of, rows_of_job
 from experiments.claims.rows import reported_regret, rows_of
 from experiments.claims.tables import claim_table, runs_table
 from experiments.claims.writing import write_all
 from experiments.cli import app
 from experiments.cli_figures import complete_figure
 from sim.model.errors import InputError
-from traces import tiny_bundle
+from traces import DecreasingScalingWarning, tiny_bundle
 
 CLAIM = {
     "id": "R1",
@@ -74,6 +73,18 @@ CLAIM = {
         "one-ledger": {"draw": "ledger", "experiment": "small", "where": "job.deadline_s == 972", "caption": "Money."},
         "one-none": {"draw": "ledger", "experiment": "small", "where": "policy == 'seer'", "caption": "Nothing."},
         "one-gaps": {"draw": "gaps", "experiment": "planned", "caption": "Gaps."},
+        "one-plans": {
+            "draw": "plans",
+            "experiment": "planned",
+            "options": {"x": "seed", "measure": "instances"},
+            "caption": "Machines.",
+        },
+        "one-differences": {
+            "draw": "differences",
+            "experiment": "small",
+            "options": {"reference": "sha-fixed"},
+            "caption": "Differences.",
+        },
     },
 }
 
@@ -107,7 +118,7 @@ def test_everything_missing_is_run_once_under_one_count(drawn):
 
 def test_figures_lie_there_as_png_and_pdf_with_their_command(drawn):
     _, root, _, written = drawn
-    for name in ("one-cost", "one-gpus", "one-gantt", "one-ledger", "one-gaps"):
+    for name in ("one-cost", "one-gpus", "one-gantt", "one-ledger", "one-gaps", "one-plans", "one-differences"):
         assert written[name].reason is None
         assert [path.suffix for path in written[name].files] == [".png", ".pdf", ".md"]
         assert all(path.stat().st_size > 100 for path in written[name].files)
@@ -116,7 +127,8 @@ def test_figures_lie_there_as_png_and_pdf_with_their_command(drawn):
     assert "- small, mnist5k-cnn: 3 seeds from 45000; R tau is 1,620 s, c R tau 1.377 USD" in caption
     assert "- small, taskset-gru64: left out, " in caption
     index = (root / "figures" / "README.md").read_text()
-    assert index.count("\n## ") == 5
+    assert index.count("\n## ") == 7
+    assert "Tables: [R1](R1.md), [R1-planned](R1-planned.md)." in index
     assert "one-none" not in index
 
 
@@ -157,12 +169,6 @@ def test_runs_are_counted_by_policy(drawn):
     assert (runs["deadline_met"] == 1).all()
 
 
-def test_the_ledger_of_rows_adds_up_to_the_mean_bill(drawn):
-    rows = rows_of(drawn[0].sweeps)
-    parts = ledger_of_rows(rows).groupby("policy")["usd"].sum()
-    pd.testing.assert_series_equal(parts, rows.groupby("policy")["cost_usd"].mean(), check_names=False)
-
-
 def test_plans_of_random_jobs_lie_above_the_frontier_and_this_above_the_bound(drawn):
     rows = drawn[0].plans[0].read()
     assert len(rows) == 3 * 4 * 6
@@ -170,6 +176,68 @@ def test_plans_of_random_jobs_lie_above_the_frontier_and_this_above_the_bound(dr
     gaps = gaps_of(rows, "job")
     assert (gaps["gap"] > -1e-9).all()
     assert set(gaps["comparison"]) == {"greedy, next level", "greedy, all levels", "fair frontier", "wide frontier"}
+
+
+def planned(*costs_usd, **settings):
+    """Rows of one job at the deadlines 10, 20, ...: of each planner its costs and as many machines."""
+    told = {"key": str(settings), "seed": 0, "job": "a", **settings}
+    return [
+        {
+            **told,
+            "deadline_s": 10.0 * (place + 1),
+            "planner": planner,
+            "cost_usd": cost,
+            "makespan_s": 9.0,
+            "instances": cost,
+        }
+        for planner, *of_planner in costs_usd
+        for place, cost in enumerate(of_planner)
+    ]
+
+
+def test_tables_of_plans_say_what_planners_find_and_how_much_dearer_it_is():
+    cheap = planned(("wide", 2.0, 1.0), ("fair", 3.0, 1.0), ("bound", 1.0, 1.0), price=0.0)
+    dear = planned(("wide", 4.0, 2.0), ("fair", np.nan, 3.0), ("bound", 4.0, 2.0), price=0.5)
+    rows = pd.DataFrame(cheap + dear)
+    planners = planner_table(rows).set_index(["price", "planner"])
+    assert planners.loc[(0.5, "fair"), ["jobs", "deadlines", "plans", "cost_usd"]].tolist() == [1, 2, 1, 3.0]
+    gaps = gap_table(rows).set_index(["price", "comparison"])
+    # 3 / 2 - 1 and 1 / 1 - 1; of one job there is no interval.
+    assert gaps.loc[(0.0, "fair frontier"), ["jobs", "plans", "none", "mean", "most"]].tolist() == [
+        1,
+        2,
+        0.5,
+        0.25,
+        0.5,
+    ]
+    assert np.isnan(gaps.loc[(0.0, "fair frontier"), "low"])
+    assert gaps.loc[(0.5, "fair frontier"), "mean"] == pytest.approx(0.5)
+    figure = planners_as_policies(rows).set_index(["price", "policy"])
+    assert figure["status"].to_dict() == {
+        (0.0, "wide"): "done", (0.0, "fair"): "done", (0.5, "wide"): "done", (0.5, "fair"): "infeasible",
+    }  # fmt: skip
+    assert figure.loc[(0.0, "fair"), "instances"] == 2.0
+    assert planners_as_policies(rows, {"price": 0.5})["price"].unique().tolist() == [0.5]
+    with pytest.raises(InputError, match="there is no plan with price 2"):
+        planners_as_policies(rows, {"price": 2})
+    with pytest.raises(InputError, match="no column of plans 'prise'; did you mean 'price'"):
+        planners_as_policies(rows, {"prise": 2})
+
+
+def test_the_interval_of_a_mean_gap_is_over_jobs():
+    jobs = [planned(("wide", 1.0, 1.0), ("fair", 1.0 + gap, 1.0 + gap), price=gap) for gap in (0.0, 0.2)]
+    rows = pd.DataFrame([row | {"price": 1.0} for job in jobs for row in job])
+    (row,) = gap_table(rows).to_dict("records")
+    assert (row["jobs"], row["plans"], row["none"]) == (2, 4, 0.5)
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.1, 0.0, 0.2))
+
+
+def test_deadlines_of_plans_are_multiples_of_what_one_configuration_takes(tmp_path):
+    claim = load_claims()["R8"]
+    jobs = plans_of(claim, "machines", "smoke", results=tmp_path).jobs
+    # 50 iterations of 32.4 s.
+    assert {job.deadlines_s for job in jobs} == {(648.0, 810.0, 1053.0, 1377.0, 1944.0)}
+    assert {row["deadline_s"] for row in rows_of_job(jobs[0])} == set(jobs[0].deadlines_s)
 
 
 def test_equal_seeds_draw_equal_jobs(drawn, tmp_path):
@@ -193,6 +261,16 @@ def test_reported_regret_is_by_the_test_score_of_what_was_selected():
     assert found[0] == pytest.approx((0.2 - 0.1) / 0.15)
     assert np.isnan(found[1])
     np.testing.assert_array_equal(reported_regret(rows, tiny_bundle(scores)), [9.0, 9.0])
+
+
+def test_sweeps_that_warn_of_the_same_warn_once(tmp_path):
+    drawing = prepare(["r1-cost", "r1-cost-large"], "smoke", results=tmp_path, data=tmp_path)
+    assert len(drawing.sweeps) == 2
+    with pytest.warns(DecreasingScalingWarning) as told:
+        needed(drawing)
+    texts = [str(one.message) for one in told]
+    assert texts == sorted(set(texts))
+    assert all("bert-a100" in text for text in texts)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():

@@ -107,12 +107,12 @@ def test_the_greedy_gap_is_the_share_of_jobs_by_gap():
     table = pd.DataFrame({"family": "random", "comparison": "greedy, all levels", "gap": [0.0, 0.0, 0.05, 0.1]})
     figure = greedy_gap(pd.concat([table, table.assign(comparison="wide frontier", gap=0.02)]))
     (axes,) = figure.axes
-    assert axes.get_title(loc="left") == "random (4 jobs)"
+    assert axes.get_title(loc="left") == "random: 4 jobs"
     assert axes.get_xlabel() == "costs more by (%)"
     (line,) = labelled(axes.lines, "greedy, all levels")
     end = 100 * np.quantile([0.0, 0.0, 0.05, 0.1], 0.99)
-    assert line.get_xdata() == pytest.approx([0, 5, 10, end])
-    assert line.get_ydata() == pytest.approx([0.5, 0.75, 1.0, 0.75])
+    assert line.get_xdata() == pytest.approx([0, 5, end])
+    assert line.get_ydata() == pytest.approx([0.5, 0.75, 0.75])
     assert legend_texts(figure) == ["greedy, all levels", "wide frontier"]
 
 
@@ -123,6 +123,43 @@ def test_the_band_of_a_gap_is_dvoretzky_kiefer_and_wolfowitz():
     at_zero = band.get_paths()[0].vertices
     at_zero = at_zero[at_zero[:, 0] == 0][:, 1]
     assert (at_zero.min(), at_zero.max()) == pytest.approx((0.5 - 0.1358, 0.5 + 0.1358), abs=1e-4)
+
+
+def test_the_plans_of_one_job_count_as_one_in_the_band_and_a_single_job_has_none():
+    table = pd.DataFrame({"family": "random", "comparison": "fair frontier", "gap": [0.0] * 50 + [0.1] * 50})
+    (axes,) = greedy_gap(table.assign(job=[number // 2 for number in range(100)])).axes
+    assert axes.get_title(loc="left") == "random: 50 jobs, 100 plans"
+    (band,) = labelled(axes.collections, "_band")
+    at_zero = band.get_paths()[0].vertices
+    at_zero = at_zero[at_zero[:, 0] == 0][:, 1]
+    # 0.19206 is the root of log(2 over 0.05) over 100.
+    assert (at_zero.min(), at_zero.max()) == pytest.approx((0.5 - 0.19206, 0.5 + 0.19206), abs=1e-4)
+    figure = greedy_gap(table.assign(job="a"))
+    assert not figure.axes[0].collections
+    assert "bands" not in figure.legends[0].get_title().get_text()
+
+
+def test_panels_of_gaps_stand_in_the_order_of_their_category_on_one_axis():
+    order = ["startup 30 s", "startup 120 s"]
+    table = pd.DataFrame(
+        {"family": pd.Categorical(order[::-1], order), "comparison": "fair frontier", "gap": [0.5, 0.1]}
+    )
+    first, second = greedy_gap(table).axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["startup 30 s: 1 job", "startup 120 s: 1 job"]
+    assert first.get_xlim() == second.get_xlim() == pytest.approx((-1, 50))
+
+
+def test_many_profiles_have_a_panel_each_beside_the_first():
+    seer = profile_table().head(4)
+    many = pd.concat([seer, *(seer.assign(policy=f"mine-{number}") for number in range(7))])
+    figure = performance_profiles(many)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == [f"mine-{number}" for number in range(7)]
+    for axes in shown:
+        assert len(labelled(axes.lines, "seer")) == 1
+        assert len(labelled(axes.lines, "_behind")) == 6
+        assert len(labelled(axes.collections, "_band")) == 2
+    assert legend_texts(figure) == ["seer, in every panel", "the policies of the other panels"]
 
 
 def test_the_ledger_takes_rows_of_sweeps_and_draws_the_intervals_of_their_sums():
