@@ -278,7 +278,9 @@ def _on_node(node: Node, patient: Patient) -> Iterator[Check]:
     try:
         found = run_on(node, patient.device, look, patient.device, within_s=_LOOK_WITHIN_S)
     except WorkerError as error:
-        advice = "install the same version of elastune[bridge] on every node" if patient.ray_address else _INSTALL
+        advice = "install the same version of elastune[bridge] on every node"
+        if patient.ray_address is None:
+            advice = "try again when less runs beside it: a node that does not get to answer for 1.5 s counts as dead"
         yield Check("worker", "failed", str(error), advice)
         return
     yield from _worker(found, patient.device)
