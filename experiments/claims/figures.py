@@ -161,7 +161,7 @@ def _gaps(source: Source) -> Figure:
     return figures.greedy_gap(gaps.assign(family=_named(gaps["family"], source.option("by"))))
 
 
-def _named(families: pd.Series[Any], column: str | None) -> pd.Series[Any]:
+def _named(families: pd.Series[Any], column: str | None) -> pd.Categorical[str]:
     """What panels are called: texts as they are; of numbers, name and unit besides, in ascending order."""
     import pandas as pd
 
@@ -179,9 +179,9 @@ def _planned(source: Source) -> Figure:
     if not len(plans):
         raise InputError(f"nothing of {source.drawn.experiment} is planned")
     measure = str(source.option("measure", "cost_usd"))
-    label = "most machines held, mean over deadlines" if measure == "instances" else None
+    label = "machines, at most" if measure == "instances" else None
     rows = planners_as_policies(plans, source.option("fixed"))
-    told = "plans, side by side"
+    told = "plans, means over deadlines, side by side"
     return figures.sensitivity(rows, str(source.option("x")), value=measure, label=label, told=told)
 
 

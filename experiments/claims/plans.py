@@ -259,7 +259,7 @@ _OF_JOBS = ("key", "seed", "job", "deadline_s", "planner", "cost_usd", "makespan
 
 def axes_of(rows: pd.DataFrame) -> list[str]:
     """The columns of `ClaimPlans.read` that the experiment varies."""
-    return [name for name in rows if name not in _OF_JOBS and len(rows[name].unique()) > 1]
+    return [str(name) for name in rows.columns if name not in _OF_JOBS and len(rows[name].unique()) > 1]
 
 
 def planner_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -318,7 +318,7 @@ def planners_as_policies(rows: pd.DataFrame, fixed: Mapping[str, Any] | None = N
     kept = rows[rows["planner"] != "bound"]
     for name, value in (fixed or {}).items():
         if name not in kept:
-            raise unknown("column of plans", name, list(kept))
+            raise unknown("column of plans", name, list(map(str, kept.columns)))
         kept = kept[kept[name] == value]
     if not len(kept):
         raise InputError(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 FIGURE = "sensitivity"
 COLUMNS = 3
-COUNTED = ("instances", "iterations_trained", "trials_started")
+COUNTED = ("iterations_trained", "trials_started")
 LEAST_GAP = 0.06
 """Numbers nearer to one another than this share of their range stand side by side instead."""
 

@@ -200,7 +200,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], caption: str) -> Non
         loc="outside lower center",
         ncols=columns,
         fontsize=NOTE_PT,
-        title="\n".join(line for told in caption.split("\n") for line in wrap(told, int(width_in / 0.049))),
+        title="\n".join(line for told in caption.split("\n") for line in wrap(told, int(width_in / 0.048))),
         title_fontsize=NOTE_PT,
         frameon=False,
         handlelength=2.4,
