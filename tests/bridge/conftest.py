@@ -97,9 +97,9 @@ class Borrowed:
             self.release(instance)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
-    """One for all tests of a process: starting one takes seconds."""
+    """One for all tests of a file: starting one takes seconds, and a process that has one open cannot start a run."""
     nodes = EmbeddedNodes()
     yield nodes
     nodes.close()
