@@ -121,7 +121,7 @@ def test_a_spot_machine_is_reclaimed_after_a_notice_in_which_everything_is_saved
     gone = talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
     assert end.outcome is Outcome.INSTANCE_GONE
     assert gone.cause is GoneCause.RECLAIMED
-    assert gone.at_s == pytest.approx(notice.gone_at_s, abs=1.5)
+    assert notice.gone_at_s <= gone.at_s < notice.gone_at_s + 6.0  # how late depends on what else the machine does
     assert end.iteration - end.checkpoint_iteration <= 1, "it was told to save after each iteration"
     assert end.checkpoint_iteration > 1
 

@@ -25,7 +25,7 @@ RECORDED = sorted(JOURNALS.glob("*.jsonl"))
 
 def small(**sections):
     """Four configurations for three iterations, on two machines of one slot."""
-    spec = job("sha-fixed", "digits-mlp", 600)
+    spec = job("sha-fixed", "digits-mlp", 6000)
     spec["job"] |= {"trials": 4, "max_iterations": 3}
     for section, keys in sections.items():
         spec[section] = keys if section == "policy" else spec[section] | keys
