@@ -125,6 +125,11 @@ def cost_over_deadline(
         dress(costs, "", "cost (USD)" if column == 0 else "")
         dress(ratios, f"deadline ({axis.unit})", f"{reference}'s cost\n/ policy's" if column == 0 else "")
         costs.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=4)
+    for axes in grid[::2, 0]:
+        # After all panels of the row are drawn: a fixed end would stop the others' costs from stretching the axis.
+        low, high = axes.get_ylim()
+        if low < high / 3:
+            axes.set_ylim(bottom=0)
     for axes in [*grid[-2, columns - (-len(panels) % columns) :], *grid[-1, columns - (-len(panels) % columns) :]]:
         axes.set_visible(False)
     legend_below(
@@ -155,9 +160,6 @@ def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, 
         draw_series(axes, series, look, policy, missed)
         crosses(axes, np.unique(axis.places(infeasible_runs(mine), offset)), look)
     axis.show_on(axes)
-    low, high = axes.get_ylim()
-    if low < high / 3:
-        axes.set_ylim(bottom=0)
     if not np.isfinite(numbers(done_runs(rows), FIGURE, "cost_usd")).any():
         note(axes, "no run was done")
 

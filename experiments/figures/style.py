@@ -67,7 +67,7 @@ KNOWN = {
 }
 """Policies whose look never changes, whatever else is plotted."""
 
-_NEXT_COLORS = ("#117733", "#999933", "#8C510A", "#44AA99", "#AA4499", "#661100", "#6699CC", "#777777")
+_NEXT_COLORS = ("#8C510A", "#999933", "#6699CC", "#661100", "#44AA99", "#AA4499", "#117733", "#777777")
 _NEXT_MARKERS = ("H", "<", ">", "*", "d", "8", "1", "s")
 
 

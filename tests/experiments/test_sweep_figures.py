@@ -94,6 +94,15 @@ def test_cost_over_deadline_has_a_column_per_scaling_with_the_means_and_below_th
     assert legend_texts(figure) == ["seer", "rubberband", "sha-fixed"]
 
 
+def test_the_dearest_panel_stretches_the_axis_that_all_share_wherever_it_stands():
+    dear = runs(scalings=("linear",)).assign(cost_usd=lambda table: 10 * table["cost_usd"])
+    figure = cost_over_deadline(pd.concat([runs(scalings=("bert-t4",)), dear]), reference="sha-fixed")
+    for axes in figure.axes[:2]:
+        low, high = axes.get_ylim()
+        assert low == 0
+        assert high > dear["cost_usd"].max()
+
+
 def test_equal_costs_show_side_by_side():
     places = [labelled(cost_over_deadline(runs()).axes[0].lines, policy)[0].get_xdata()[0] for policy in POLICIES]
     assert places[0] < places[1] < places[2]
