@@ -82,7 +82,7 @@ def _serve(cluster: Cluster, answer: Any) -> None:  # noqa: ANN401  a file's wri
         if "remove" in order:
             node = nodes.pop(order["remove"], None)
             if node is not None:
-                cluster.remove_node(node, allow_graceful=False)
+                cluster.remove_node(node)  # gracefully, so that the head knows at once
             answer("{}\n")
             continue
         visible = order["visible"]

@@ -147,13 +147,17 @@ def test_whatever_dies_on_a_cluster_the_rows_are_those_of_processes(tmp_path, cl
     with held(halved):
         cluster.kill_second()
     shown, told = halved.communicate(timeout=PATIENCE_S)
-    assert (halved.returncode, told.count("\n")) == (1, 1), (shown, told)
-    assert counts[0] < kept() < 6 * SEEDS
+    if halved.returncode == 0:
+        # Ray may have had nothing under way on that node: then the other one does the rest.
+        assert kept() == 6 * SEEDS, (shown, told)
+    else:
+        assert (halved.returncode, told.count("\n")) == (1, 1), (shown, told)
+        assert counts[0] < kept() < 6 * SEEDS
 
     last = command()
     shown, told = last.communicate(timeout=PATIENCE_S)
     assert (last.returncode, told) == (0, ""), told
-    assert f"{6 * SEEDS - counts[1]} run now, {counts[1]} were there" in shown
+    assert halved.returncode == 0 or f"{6 * SEEDS - counts[1]} run now, {counts[1]} were there" in shown
     spec = sweep_of(axes=AXES, seeds=SEEDS)
     run_sweep(plan(spec, tmp_path / "processes"), tmp_path / "processes", jobs=2)
     assert Store(tmp_path / "out").read().equals(Store(tmp_path / "processes").read())
