@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import FAILED, AsJson, print_json
+from experiments.cli_options import FAILED, AsJson, kept_when_interrupted, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +67,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     if is_listing:
         _show_list(drawing, parts, as_json=as_json)
         return
-    with _kept_when_interrupted(results), _progress() as on_progress:
+    with kept_when_interrupted(results), _progress() as on_progress:
         failures = run_missing(parts, jobs=jobs, is_retrying=is_retrying, on_progress=on_progress)
     written = write_all(drawing, out, lambda name: _command(name, data, is_smoke=is_smoke))
     _show(drawing, parts, written, failures, out, as_json=as_json)
@@ -79,15 +79,6 @@ def _command(name: str, data: Path | None, *, is_smoke: bool) -> str:
     """The command that draws one of them."""
     options = [*(["--smoke"] if is_smoke else []), *(["--data", str(data)] if data is not None else [])]
     return shlex.join(["elastune", "figures", name, *options])
-
-
-@contextmanager
-def _kept_when_interrupted(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"what was finished is in {folder}; the same command goes on from there", err=True)
-        raise
 
 
 @contextmanager

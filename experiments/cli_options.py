@@ -40,6 +40,16 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+@contextmanager
+def kept_when_interrupted(folder: Path) -> Iterator[None]:
+    """Say where the finished part of long work is when it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"what was finished is in {folder}; the same command goes on from there", err=True)
+        raise
+
+
 def console() -> Console:
     """Standard output; wide where it is not a terminal, whose width rich would guess too small."""
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import AsJson, print_json
+from experiments.cli_options import AsJson, kept_when_interrupted, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def sweep(
     if is_dry:
         _show_plan(planned, folder, is_retrying=is_retrying, as_json=as_json)
         return
-    with _kept_when_interrupted(folder), _progress() as on_progress:
+    with kept_when_interrupted(folder), _progress() as on_progress:
         outcome = run_sweep(
             planned,
             folder,
@@ -78,15 +78,6 @@ def sweep(
 
 def _folder_of(file: Path) -> Path:
     return Path("results/sweeps") / file.stem
-
-
-@contextmanager
-def _kept_when_interrupted(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"what was finished is in {folder}; the same command goes on from there", err=True)
-        raise
 
 
 @contextmanager
