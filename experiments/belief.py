@@ -128,7 +128,7 @@ def profile_of(spec: RunSpec, bundle: Bundle | None, terms: WorkloadTerms, book:
     else:
         profile = bundle.profile_of(terms, cloud.startup_delays(bundle.data_bytes), errors)
     profile = replace(profile, mtbf_s=cloud.believed_mtbf_s())
-    if knows_nodes(terms.scaling):
+    if knows_nodes(terms.scaling if errors.scaling is None else errors.scaling):
         profile = replace(profile, scaling=OnMachines(profile.scaling, most_gpus(book)))
     return profile
 

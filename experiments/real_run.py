@@ -83,13 +83,17 @@ def execute_real(
         watch: called with the controller; entries also go to what it returns.
 
     Raises:
-        InputError: the workload cannot be trained, there are fewer slots than the spec may use, no plan is feasible, or the
-            folder holds a run already.
+        InputError: the workload cannot be trained, scores are to be noisier than measured, there are fewer slots than the spec
+            may use, no plan is feasible, or the folder holds a run already.
         WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
     """
     if means.checkpoints is not None and "://" not in means.checkpoints:
         # Workers on other machines, and a driver that goes on, have working directories of their own.
         means = replace(means, checkpoints=str(Path(means.checkpoints).absolute()))
+    if spec.workload.score_noise is not None:
+        raise InputError(
+            f"workload.score_noise is {spec.workload.score_noise:g}, but workers report what they measure: leave it out"
+        )
     real = _RealRun(World.of(spec), folder, means)
     real.require_slots()
     if (folder / "journal.jsonl").exists():

@@ -49,7 +49,7 @@ def regret_of(
     direction: Direction,
     bundle_finals: np.ndarray,
 ) -> Regret | None:
-    """The regret of one run; None where the bundle's final scores are all alike or all diverged, so that it has no scale.
+    """The regret of one run; None where the bundle's final scores have no scale.
 
     A diverged score counts as the worst finite one among the bundle's final scores.
 
@@ -61,15 +61,10 @@ def regret_of(
         direction: whether scores are minimised or maximised.
         bundle_finals: (configurations,) float; the bundle's scores at the end of its curves.
     """
-    pool = np.array([loss_of(score, direction) for score in bundle_finals.tolist()])
-    finite = pool[np.isfinite(pool)]
-    if not finite.size:
+    scale = scale_of(bundle_finals, direction)
+    if scale is None:
         return None
-    worst = float(finite.max())
-    pool = np.where(np.isfinite(pool), pool, worst)
-    scale = float(np.median(pool) - pool.min())
-    if scale <= 0:
-        return None
+    worst = _worst(_losses(bundle_finals, direction))
 
     def loss(score: float | None) -> float:
         known = loss_of(score, direction)
@@ -82,3 +77,21 @@ def regret_of(
         selection=(drawn[chosen] - best_started) / scale,
         truncation=(loss(trained) - drawn[chosen]) / scale,
     )
+
+
+def scale_of(bundle_finals: np.ndarray, direction: Direction) -> float | None:
+    """(median - best) of a bundle's final scores, the unit of regret; None where they are all alike or all diverged."""
+    losses = _losses(bundle_finals, direction)
+    if not np.isfinite(losses).any():
+        return None
+    losses = np.where(np.isfinite(losses), losses, _worst(losses))
+    scale = float(np.median(losses) - losses.min())
+    return scale if scale > 0 else None
+
+
+def _losses(scores: np.ndarray, direction: Direction) -> np.ndarray:
+    return np.array([loss_of(score, direction) for score in scores.tolist()])
+
+
+def _worst(losses: np.ndarray) -> float:
+    return float(losses[np.isfinite(losses)].max())

@@ -34,7 +34,9 @@ class RunResult:
         policy: with its parameters, as the command line takes it.
         best_trial: position in the seed's draw.
         best_config: its hyperparameters.
-        score: of the best trial at its last durable iteration; None also where it diverged.
+        best_iteration: its last durable iteration.
+        best_is_complete: whether that is R.
+        score: of the best trial at that iteration, without noise that was put on top; None also where it diverged.
         test_score: at the same iteration, where the bundle has one.
         regret: see `experiments.regret.Regret`; the sum of the three parts.
         cost_usd: the bill.
@@ -54,6 +56,8 @@ class RunResult:
     seed: int
     best_trial: int | None
     best_config: Configuration | None
+    best_iteration: int | None
+    best_is_complete: bool | None
     score: float | None
     test_score: float | None
     regret: float | None
@@ -131,7 +135,7 @@ def recorded_answer(world: World, controller: Controller) -> Answer | None:
     tests = world.bundle.test_scores
     return Answer(
         world.bundle.configurations[row],
-        _finite(world.truth.scores.item(trial, iteration - 1)),
+        _finite(world.recorded_scores.item(trial, iteration - 1)),
         None if tests is None else _finite(tests.item(row, iteration - 1)),
     )
 
@@ -150,6 +154,7 @@ def result_of(
     regret = None
     if best is not None and answer is not None and answer.is_of_draw:
         regret = _regret(world, list(state.started), best, answer.score)
+    best_iteration = None if best is None else state.trials[best].checkpoint_iteration
     totals = state.totals
     cost_usd, makespan_s = state.bill.spent_usd(controller.finished_at_s), controller.finished_at_s
     return RunResult(
@@ -157,6 +162,8 @@ def result_of(
         seed=world.spec.seed,
         best_trial=best,
         best_config=None if answer is None else dict(answer.configuration),
+        best_iteration=best_iteration,
+        best_is_complete=None if best_iteration is None else best_iteration == job.max_iterations,
         score=None if answer is None else answer.score,
         test_score=None if answer is None else answer.test_score,
         regret=None if regret is None else regret.total,
@@ -186,7 +193,7 @@ def _finite(score: float | None) -> float | None:
 
 def _regret(world: World, started: list[TrialId], best: TrialId, score: float | None) -> Regret | None:
     return regret_of(
-        world.truth.scores[:, world.job.max_iterations - 1],
+        world.recorded_scores[:, world.job.max_iterations - 1],
         cast("Sequence[int]", started),
         best,
         score,

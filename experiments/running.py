@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -21,6 +21,7 @@ from experiments.journals import entries_of, header_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.run_result import RunResult, recorded_answer, result_of
+from experiments.score_noise import heard_scores
 from experiments.spec import RunSpec
 from experiments.trajectory import Recording
 from policies.registry import entry_named
@@ -32,6 +33,8 @@ from sim.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
 
     from sim.controller import Controller
     from sim.journal import Entry, Sink
@@ -48,7 +51,8 @@ class World:
     """Everything a run needs, resolved from its spec.
 
     Attributes:
-        truth: what really happens; never shown to a policy.
+        truth: what really happens; never shown to a policy. Its scores are those that are heard, noise included.
+        recorded_scores: (trials, iterations) float; the curves of the seed's draw, without noise. Answers are judged by them.
         profile: what the policy believes.
         provenance: where the workload's numbers are from; see `traces.WorkloadTerms`.
     """
@@ -60,6 +64,7 @@ class World:
     truth: GroundTruth
     profile: Profile
     provenance: Mapping[str, str]
+    recorded_scores: np.ndarray
 
     @classmethod
     def of(cls, spec: RunSpec, bundle: Bundle | None = None) -> World:
@@ -76,14 +81,17 @@ class World:
         terms = terms_of(spec, bundle)
         job = spec.job.tuning_job(bundle.direction)
         book = spec.price_book(bundle)
+        truth, noise = bundle.truth_of(terms, job, spec.seed), spec.workload.score_noise
+        heard = truth.scores if noise is None else heard_scores(truth.scores, noise, bundle, spec.seed)
         return cls(
             spec,
             bundle,
             job,
             book,
-            truth=bundle.truth_of(terms, job, spec.seed),
+            truth=replace(truth, scores=heard),
             profile=profile_of(spec, bundle, terms, book),
             provenance=terms.provenance,
+            recorded_scores=truth.scores,
         )
 
     def controller(self, sink: Sink | None) -> Controller:
@@ -92,7 +100,7 @@ class World:
         Raises:
             InfeasibleJobError: the policy finds no plan within deadline and budget.
         """
-        return self.belief.controller(sink, scores=self.truth.scores)
+        return self.belief.controller(sink, scores=self.recorded_scores)
 
     @property
     def belief(self) -> Belief:
@@ -164,7 +172,7 @@ def execute(
         if stream is not None:
             sinks.sinks.append(JournalWriter(stream, world.header()))
         run(controller, world.backend())
-    recording = Recording(memory.entries, world.truth.scores, world.price_book, world.job.direction)
+    recording = Recording(memory.entries, world.recorded_scores, world.price_book, world.job.direction)
     return result_of(
         world,
         controller,

@@ -175,8 +175,8 @@ def _check(spec: RunSpec) -> None:
     spec.job.tuning_job("minimize")
     spec.cloud.price_book(data_bytes=0.0)
     spec.cloud.truth(data_bytes=0.0)
-    spec.workload.profile.errors()
     with warnings.catch_warnings():
         # The run itself warns, once.
         warnings.simplefilter("ignore", DecreasingScalingWarning)
         spec.workload.overrides(spec.cloud.rescale_s)
+        spec.workload.profile.errors()

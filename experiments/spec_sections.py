@@ -161,21 +161,6 @@ class StragglerSpec(Section):
         return Stragglers(self.persistent, each, tail, is_per_worker=self.per == "worker")
 
 
-class ProfileSpec(Section):
-    """How wrong the policy's beliefs are, as relative errors above -1."""
-
-    iteration_s_error: Number = 0.0
-    scaling_error: Number = 0.0
-
-    def errors(self) -> ProfileErrors:
-        """The same in the words of `traces`.
-
-        Raises:
-            InputError: one of them is not above -1.
-        """
-        return ProfileErrors(self.iteration_s_error, self.scaling_error)
-
-
 def _straggler_form(value: object) -> object:
     return {"per_iteration": value} if isinstance(value, int | float | str) else value
 
@@ -187,6 +172,30 @@ def _scaling_form(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
     raise ValueError("must be a name, the path of a .csv, a mapping or linear")
+
+
+ScalingForm = Annotated[str | dict[str, Any] | None, BeforeValidator(_scaling_form)]
+
+
+class ProfileSpec(Section):
+    """How wrong the policy's beliefs are; errors are relative, above -1.
+
+    Attributes:
+        scaling: what is believed instead of the true scaling, in the forms of `workload.scaling`.
+    """
+
+    iteration_s_error: Number = 0.0
+    scaling_error: Number = 0.0
+    scaling: ScalingForm = None
+
+    def errors(self) -> ProfileErrors:
+        """The same in the words of `traces`.
+
+        Raises:
+            InputError: an error is not above -1, the scaling is unknown or malformed, or there are both it and an error of it.
+        """
+        believed = None if self.scaling is None else scaling_of(cast("str", self.scaling))
+        return ProfileErrors(self.iteration_s_error, self.scaling_error, believed)
 
 
 CONFIGURATIONS = ("bundle", "search-space", "random", "tpe", "gp")
@@ -213,16 +222,19 @@ class WorkloadSpec(Section):
     Attributes:
         configurations: one of `CONFIGURATIONS`, None for the first.
         batch: one of `BATCHES`, None for the first.
+        score_noise: what validation adds to each score that is heard, as a standard deviation in the unit of regret, (median -
+            best) of the bundle's final scores; on top of what the recorded curves hold.
     """
 
     bundle: str | None = None
     configurations: Annotated[str | None, BeforeValidator(_one_of(CONFIGURATIONS))] = None
     batch: Annotated[str | None, BeforeValidator(_one_of(BATCHES))] = None
-    scaling: Annotated[str | dict[str, Any] | None, BeforeValidator(_scaling_form)] = None
+    scaling: ScalingForm = None
     iteration_s: Annotated[Number, Field(gt=0)] | None = None
     evaluate_s: NotNegative | None = None
     min_gpus: Annotated[Count, Field(ge=1)] | None = None
     straggler_cv: Annotated[StragglerSpec | None, BeforeValidator(_straggler_form)] = None
+    score_noise: NotNegative | None = None
     profile: ProfileSpec = ProfileSpec()
 
     def overrides(self, rescale_s: float | None) -> Overrides:

@@ -39,6 +39,7 @@ _COMPUTING = (
     "regret.py",
     "run_result.py",
     "running.py",
+    "score_noise.py",
     "spec*.py",
     "sweep_rows.py",
 )

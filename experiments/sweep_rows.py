@@ -47,6 +47,8 @@ _IDENTITY = {
 _RESULT = {
     "best_trial": _COUNT,
     "best_config": _TEXT,
+    "best_iteration": _COUNT,
+    "best_is_complete": _TRUTH,
     **dict.fromkeys(("score", "test_score"), _NUMBER),
     **dict.fromkeys(("regret", "regret_sampling", "regret_selection", "regret_truncation"), _NUMBER),
     **dict.fromkeys(("cost_usd", "makespan_s"), _NUMBER),

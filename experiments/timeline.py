@@ -260,4 +260,4 @@ def _recording(path: Path) -> Recording:
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
-    return Recording(list(entries_of(path)), world.truth.scores, world.price_book, world.job.direction)
+    return Recording(list(entries_of(path)), world.recorded_scores, world.price_book, world.job.direction)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sim.model.errors import InputError
 from sim.model.profile import Profile, Startup, Stragglers, Timings
+from sim.model.scaling import check_gang
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,23 +118,32 @@ class WorkloadTerms:
 
 @dataclass(frozen=True)
 class ProfileErrors:
-    """How wrong the beliefs of policies and planners are, as relative errors above -1.
+    """How wrong the beliefs of policies and planners are; errors are relative, above -1.
 
     Attributes:
         iteration_s_error: of the seconds per iteration; 0.2 believes iterations 20 % longer than they are.
         scaling_error: of the speed-up beyond the first GPU; -0.5 believes only half of it.
+        scaling: believed instead of the true one, whatever that is; None believes the true one, with its error.
     """
 
     iteration_s_error: float = 0.0
     scaling_error: float = 0.0
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         for name, error in (("iteration_s_error", self.iteration_s_error), ("scaling_error", self.scaling_error)):
             if not (math.isfinite(error) and error > -1):
                 raise InputError(f"workload.profile.{name} is {error}, but must be a number above -1")
+        if self.scaling is not None and self.scaling_error:
+            raise InputError(
+                f"workload.profile.scaling says what is believed, and so does workload.profile.scaling_error"
+                f" {self.scaling_error:g} of the true one: leave one of them out"
+            )
 
     def scaling_believed(self, scaling: Scaling) -> Scaling:
         """The speed-ups that are believed where these are true."""
+        if self.scaling is not None:
+            return AssumedScaling(self.scaling, scaling)
         return MisjudgedScaling(scaling, self.scaling_error) if self.scaling_error else scaling
 
 
@@ -152,6 +162,28 @@ class MisjudgedScaling:
     def speedup(self, gpus: int, nodes: int = 1) -> float:
         """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
         return max(1.0 + (self.true.speedup(gpus, nodes) - 1.0) * (1.0 + self.error), LEAST_SPEEDUP)
+
+
+@dataclass(frozen=True)
+class AssumedScaling:
+    """A speed-up believed whatever the true one is; gangs that either of them does not know are not thought of."""
+
+    assumed: Scaling
+    true: Scaling
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang that both are known for."""
+        return min(self.assumed.max_gpus, self.true.max_gpus)
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`.
+
+        Raises:
+            InputError: the gang is larger than `max_gpus`.
+        """
+        check_gang(self, gpus, self.max_gpus)
+        return self.assumed.speedup(gpus, nodes)
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,15 @@ MEASURES = {
     "gpu_utilisation": ("GPU time in training", "share"),
     "deadline_met": ("within the deadline", "share of runs"),
     "budget_met": ("within the budget", "share of runs"),
+    "best_is_complete": ("answers trained to R", "share of runs"),
 }
 """Name and unit of measures whose column does not say it."""
 
 SETTINGS = {
     "cloud.interference": ("interference", "share per other gang"),
     "workload.profile.iteration_s_error": ("error of believed seconds per iteration", "share"),
+    "workload.profile.scaling": ("believed scaling", ""),
+    "workload.score_noise": ("noise of scores", "share of median - best"),
     "workload.profile.scaling_error": ("error of believed speed-up", "share"),
     "workload.straggler_cv.per_iteration": ("spread of iterations", "coefficient of variation"),
 }

@@ -233,14 +233,16 @@ class RayBackend:
     def _start(self, order: StartSegment) -> None:
         configuration = self._configuration(order)
         if self._setbacks.is_hopeless(order):
-            self._tell(lambda at_s: _diverged(at_s, order))
+            ordered_at_s = self._decided_at_s
+            self._tell(lambda at_s: _diverged(at_s, order, at_s - ordered_at_s))
             return
         with self._lock:
             machines = [(self._machines.get(instance), count) for instance, count in order.placement]
             nodes = [machine.node for machine, count in machines if machine is not None for _ in range(count)]
             if None in nodes or not all(machine for machine, _ in machines):
                 score = known_score(self._shop.store, order)
-                self._tell(lambda at_s: _nothing_done(at_s, order, score))
+                ordered_at_s = self._decided_at_s
+                self._tell(lambda at_s: _nothing_done(at_s, order, score, at_s - ordered_at_s))
                 return
             gang = Gang(
                 order,
@@ -250,6 +252,7 @@ class RayBackend:
                 shop=self._shop,
                 on_end=self._gang_ended,
                 on_break=self._break,
+                on_raise=self._setbacks.raised.add,
             )
             self._gangs[order.segment] = gang
             gang.start()  # under the lock: whoever finds it may wait for its end
@@ -362,13 +365,13 @@ class RayBackend:
             self.perform(timer)
 
 
-def _nothing_done(at_s: float, order: StartSegment, score: float | None) -> SegmentEnded:
+def _nothing_done(at_s: float, order: StartSegment, score: float | None, held_s: float) -> SegmentEnded:
     """The end of a segment whose machine was gone when it was ordered."""
     start = order.from_iteration
-    return SegmentEnded(at_s, order.trial, order.segment, start, start, score, Outcome.INSTANCE_GONE, 0.0, 0.0, 0.0)
+    return SegmentEnded(at_s, order.trial, order.segment, start, start, score, Outcome.INSTANCE_GONE, held_s, 0.0, 0.0)
 
 
-def _diverged(at_s: float, order: StartSegment) -> SegmentEnded:
+def _diverged(at_s: float, order: StartSegment, held_s: float) -> SegmentEnded:
     """The end of a segment of a trial that cannot be trained: the vocabulary has no other fact for it."""
     until = order.until_iteration
-    return SegmentEnded(at_s, order.trial, order.segment, until, until, None, Outcome.COMPLETED, 0.0, 0.0, 0.0)
+    return SegmentEnded(at_s, order.trial, order.segment, until, until, None, Outcome.COMPLETED, held_s, 0.0, 0.0)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sim.bridge.worker import Workshop
     from sim.model.commands import StartSegment
     from sim.model.events import Event
+    from sim.model.ids import SegmentId
     from sim.model.protocols import Configuration
 
 _log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Gang:
         shop: what all gangs of the run share.
         on_end: called with the segment's last fact told.
         on_break: called where that fact could not be found out, or be told.
+        on_raise: called before that fact where the training itself raised an error, rather than its process died.
     """
 
     def __init__(
@@ -93,11 +95,12 @@ class Gang:
         shop: Shop,
         on_end: Callable[[Gang], None],
         on_break: Callable[[BaseException], None],
+        on_raise: Callable[[SegmentId], None] = lambda _: None,
     ) -> None:
         self.order = order
         self._configuration, self._site = configuration, site
         self._workshop, self._store, self._clock, self._tell = shop.workshop, shop.store, shop.clock, shop.tell
-        self._on_end, self._on_break = on_end, on_break
+        self._on_end, self._on_break, self._on_raise = on_end, on_break, on_raise
         self._lock = threading.Lock()
         self._actors: list[Any] = []  # ray's handles have no types
         self._group: Any = None
@@ -167,6 +170,16 @@ class Gang:
         # Ray goes on for a paragraph about what may be the cause.
         what = told[-1].partition(" Worker exit type")[0]
         _log.log(level, "segment %d of trial %d broke: %s", self.order.segment, self.order.trial, what)
+        if self._has_raised(error):
+            self._on_raise(self.order.segment)
+
+    def _has_raised(self, error: Exception) -> bool:
+        """Whether it is an error of the training; in a gang of several it may only be that another member died."""
+        from ray.exceptions import OutOfMemoryError, RayTaskError
+
+        return isinstance(error, OutOfMemoryError) or (
+            isinstance(error, RayTaskError) and len(self._site.node_ids) == 1
+        )
 
     def _train(self) -> None:
         import ray

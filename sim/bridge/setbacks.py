@@ -1,7 +1,8 @@
 """Trials that break again and again.
 
 Policies start a failed segment anew, as what failed was a machine or a process. What fails by itself, such as a configuration
-that needs more memory than there is, would be paid for until the deadline.
+that needs more memory than there is, would be paid for until the deadline. An error that the training raises will be raised
+again; a process that died may have been killed from outside, so that it takes many more of those.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from sim.model.events import Outcome, SegmentEnded
 
 if TYPE_CHECKING:
     from sim.model.commands import StartSegment
-    from sim.model.ids import TrialId
+    from sim.model.ids import SegmentId, TrialId
 
 _log = logging.getLogger(__name__)
 _FAILS_IN_VAIN = 5
-"""In a row, without anything new that is durable. Workers that are killed at random hardly ever hit one trial so often."""
+"""Errors in a row, without anything new that is durable."""
+_DEATHS_PER_ERROR = 4
+"""Of the worker's process. Random kills were seen to hit one trial seven times before it had saved anything."""
 
 
 class Setbacks:
-    """How often each trial has failed in vain; heard of and asked in one thread."""
+    """How often each trial has failed in vain, in errors; heard of and asked in one thread."""
 
     def __init__(self) -> None:
+        self.raised: set[SegmentId] = set()
+        """Segments that ended with an error of the training; put here before their ends are heard, by their own threads."""
         self._durable: dict[TrialId, int] = {}
-        self._in_vain: dict[TrialId, int] = {}
+        self._in_vain: dict[TrialId, float] = {}
+        self._counted_out: set[TrialId] = set()
         self._got_on_beside: set[TrialId] = set()
 
     def hear(self, end: SegmentEnded) -> None:
@@ -41,22 +47,26 @@ class Setbacks:
             self.forgive(trial)
             self._got_on_beside.update(self._in_vain)
         elif end.outcome is Outcome.FAILED:
-            self._in_vain[trial] = self._in_vain.get(trial, 0) + 1
+            weight = 1 if end.segment in self.raised else 1 / _DEATHS_PER_ERROR
+            self._in_vain[trial] = self._in_vain.get(trial, 0) + weight
             if self._in_vain[trial] >= _FAILS_IN_VAIN and trial not in self._got_on_beside:
                 raise WorkerError(
-                    f"trial {trial} failed {self._in_vain[trial]} times in a row at iteration {end.checkpoint_iteration}, and"
+                    f"trial {trial} failed again and again at iteration {end.checkpoint_iteration}, and"
                     " no other trial got on meanwhile: see the warnings above for what broke"
                 )
 
     def is_hopeless(self, order: StartSegment) -> bool:
         """Whether the trial is not to be tried again, while others get on; it then counts as diverged."""
-        failed = self._in_vain.get(order.trial, 0)
-        if failed == _FAILS_IN_VAIN:
-            self._in_vain[order.trial] += 1  # said once
-            _log.warning("trial %d failed %d times in a row, and counts as diverged from now on", order.trial, failed)
-        return failed >= _FAILS_IN_VAIN
+        trial = order.trial
+        if self._in_vain.get(trial, 0) < _FAILS_IN_VAIN:
+            return False
+        if trial not in self._counted_out:
+            self._counted_out.add(trial)
+            _log.warning("trial %d failed again and again, and counts as diverged from now on", trial)
+        return True
 
     def forgive(self, trial: TrialId) -> None:
         """It has got on, or is another trial from now on."""
         self._in_vain.pop(trial, None)
+        self._counted_out.discard(trial)
         self._got_on_beside.discard(trial)

@@ -228,6 +228,7 @@ def check(run, report, kills):
         if isinstance(entry.event, SegmentEnded):
             end = entry.event
             assert end.checkpoint_iteration >= durable.get(end.trial, 0), f"what was durable is lost: {end}"
+            assert end.score is not None or end.outcome is not Outcome.COMPLETED, f"its trial was given up: {end}"
             durable[end.trial] = end.checkpoint_iteration
             reached[end.trial] = max(reached.get(end.trial, 0), end.iteration)
         for order in entry.commands:

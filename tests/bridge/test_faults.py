@@ -8,6 +8,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayTaskError
 
 pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
@@ -80,7 +81,7 @@ class Breaking(gang.Gang):
     def _train(self):
         if self.launches is not None:
             self._hear(self.launches)
-        raise RuntimeError("out of memory")
+        raise RayTaskError("train", "", RuntimeError("out of memory"))
 
     def _dismiss(self):
         pass
@@ -281,13 +282,16 @@ def test_timers_and_facts_come_in_order_of_time(world):
 # A trial that fails by itself.
 
 
-def end(trial, outcome, durable=0):
-    return SegmentEnded(0.0, TrialId(trial), SegmentId(0), durable, durable, None, outcome, 0.0, 0.0, 0.0)
+def end(trial, outcome, durable=0, segment=0):
+    return SegmentEnded(0.0, TrialId(trial), SegmentId(segment), durable, durable, None, outcome, 0.0, 0.0, 0.0)
 
 
-def test_a_trial_that_only_fails_while_others_get_on_counts_as_diverged():
+@pytest.mark.parametrize(("raises", "times"), [(True, 5), (False, 20)])
+def test_a_trial_that_only_fails_while_others_get_on_counts_as_diverged(raises, times):
     setbacks = Setbacks()
-    for number in range(5):
+    if raises:
+        setbacks.raised.add(SegmentId(0))
+    for number in range(times):
         assert not setbacks.is_hopeless(start())
         setbacks.hear(end(1, Outcome.FAILED))
         setbacks.hear(end(2, Outcome.ENDED, durable=number + 1))
@@ -299,6 +303,7 @@ def test_a_trial_that_only_fails_while_others_get_on_counts_as_diverged():
 
 def test_a_trial_that_makes_something_durable_between_its_failures_goes_on():
     setbacks = Setbacks()
+    setbacks.raised.add(SegmentId(0))
     for number in range(40):
         setbacks.hear(end(1, Outcome.FAILED, durable=number // 4))
         setbacks.hear(end(1, Outcome.INSTANCE_GONE, durable=number // 4))
@@ -313,7 +318,7 @@ def test_where_nothing_but_failures_happens_the_run_stops_and_says_so(world):
         one.backend.perform(start(number))
         hear(one.backend, SegmentEnded)
     one.backend.perform(start(4))
-    with pytest.raises(WorkerError, match="trial 1 failed 5 times in a row at iteration 0, and no other trial got on"):
+    with pytest.raises(WorkerError, match="trial 1 failed again and again at iteration 0, and no other trial got on"):
         hear(one.backend, SegmentEnded)
 
 
@@ -323,12 +328,14 @@ def test_a_hopeless_trial_is_told_as_diverged_and_costs_nothing(world):
     rent(one.backend)
     for _ in range(5):
         one.backend._setbacks.hear(end(2, Outcome.COMPLETED, durable=1))
-        one.backend._setbacks.hear(end(1, Outcome.FAILED))
+        one.backend._setbacks.raised.add(SegmentId(1))
+        one.backend._setbacks.hear(end(1, Outcome.FAILED, segment=1))
         one.backend._setbacks.hear(end(2, Outcome.COMPLETED, durable=1))
     one.backend.perform(start(9, until=4))
     assert isinstance(one.backend.next_event(), TrialSampled)
     told = one.backend.next_event()
     assert (told.outcome, told.iteration, told.score, told.train_s) == (Outcome.COMPLETED, 4, None, 0.0)
+    assert told.launch_s >= 0, "what passed since it was ordered is accounted for"
 
 
 # What a driver that died has left.

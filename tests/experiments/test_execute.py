@@ -31,7 +31,7 @@ CONTRACT = (
 )
 EXTRAS = (
     *("ledger_gpu_s", "test_score", "regret_sampling", "regret_selection", "regret_truncation"),
-    *("placement", "provenance"),
+    *("placement", "provenance", "best_iteration", "best_is_complete"),
 )
 
 NOISY = synthetic_bundle(60, 9, seed=2, diverged_share=0.1)

@@ -85,3 +85,11 @@ def test_the_hyperparameters_that_are_handed_in_are_no_parameter_of_the_spec():
         InputError, match=r"policy pbt has no parameter 'hyperparameters'; its parameters: gpus_per_trial"
     ):
         spec_of({"name": "pbt", "hyperparameters": 3})
+
+
+def test_noise_on_recorded_scores_is_refused_where_workers_measure_them(spec_file, tmp_path):
+    command = ["run", str(spec_file), "--on", "ray", "--set", "workload.score_noise=0.1", "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "workload.score_noise is 0.1, but workers report what they measure: leave it out" in result.output
+    assert not (tmp_path / "run").exists()

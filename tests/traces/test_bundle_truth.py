@@ -175,6 +175,15 @@ def test_a_believed_speedup_is_positive_and_1_on_one_gpu(error, points):
     assert min(believed.speedup(gpus) for gpus in range(1, believed.max_gpus + 1)) > 0
 
 
+@pytest.mark.parametrize(("assumed", "largest"), [(LinearScaling(64), 4), (TableScaling({1: 1.0, 2: 2.0}), 2)])
+def test_a_scaling_is_believed_instead_of_the_true_one_for_gangs_that_both_know(assumed, largest):
+    believed = BUNDLE.profile_of(BUNDLE.terms(), errors=ProfileErrors(scaling=assumed)).scaling
+    assert believed.max_gpus == largest
+    assert [believed.speedup(gpus) for gpus in range(1, largest + 1)] == pytest.approx(range(1, largest + 1))
+    with pytest.raises(InputError, match=f"known for 1 to {largest}"):
+        believed.speedup(largest + 1)
+
+
 @pytest.mark.parametrize("name", ["iteration_s_error", "scaling_error"])
 @pytest.mark.parametrize("error", [-1.0, float("nan"), float("inf")])
 def test_a_relative_error_is_above_minus_1(name, error):
