@@ -7,13 +7,17 @@ life of each instance (per-instance), or each segment's GPUs (per-function).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from sim.model.price_series import PriceSeries, highest, last_change_s, price_at
 from sim.model.prices import SECONDS_PER_HOUR, BillingRule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sim.model.price_series import Price
     from sim.model.prices import PriceBook
 
@@ -219,7 +223,7 @@ class Bill:
         Requests, minimum charges, quanta, release latency and the data of what is asked for are included. What is asked for
         may be launched when it is dearest, so under a price series the highest price from now on counts.
         """
-        return self._committed_usd(now_s, asked_at_s=now_s)
+        return self._commitment(now_s)(now_s)
 
     def committed_until_s(self, budget_usd: float, now_s: float, added_usd_per_hour: float = 0.0) -> float:
         """The last time at which `committed_usd` is within the budget; `now_s` where it already is not.
@@ -229,10 +233,12 @@ class Bill:
             now_s: the time.
             added_usd_per_hour: of what is about to be asked for and is billed from then on.
         """
-        left_usd = budget_usd - self.committed_usd(now_s)
+        # What is only asked for may launch this very moment, and be billed from then on.
+        usd_at = self._commitment(now_s)
+        left_usd = budget_usd - usd_at(now_s)
         if left_usd < 0:
             return now_s
-        beyond_s = self._beyond_s(left_usd, now_s, added_usd_per_hour)
+        beyond_s = self._beyond_s(left_usd, now_s, added_usd_per_hour, usd_at)
         if math.isinf(beyond_s):
             return math.inf
         added_usd_per_s = added_usd_per_hour / SECONDS_PER_HOUR
@@ -240,9 +246,7 @@ class Bill:
         # To a microsecond, or as fine as floats are where the budget lasts for ages.
         while beyond_s - within_s > max(1e-6, 1e-12 * beyond_s):
             middle_s = (within_s + beyond_s) / 2
-            # What is only asked for may launch this very moment, and be billed from then on.
-            usd = self._committed_usd(middle_s, asked_at_s=now_s) + added_usd_per_s * (middle_s - now_s)
-            if usd <= budget_usd:
+            if usd_at(middle_s) + added_usd_per_s * (middle_s - now_s) <= budget_usd:
                 within_s = middle_s
             else:
                 beyond_s = middle_s
@@ -255,7 +259,9 @@ class Bill:
             return now_s
         return started_at_s + self._rule.billed_s(now_s - started_at_s)
 
-    def _beyond_s(self, left_usd: float, now_s: float, added_usd_per_hour: float) -> float:
+    def _beyond_s(
+        self, left_usd: float, now_s: float, added_usd_per_hour: float, usd_at: Callable[[float], float]
+    ) -> float:
         """A time by which so much more is surely committed; infinite where it never is."""
         rising = [meter.price for meter in self._live.values() if meter.ends_at_s is None]
         settled_s = max((now_s, *map(last_change_s, rising)))
@@ -263,9 +269,8 @@ class Bill:
         rate_usd_per_s = (math.fsum(rates) + added_usd_per_hour) / SECONDS_PER_HOUR + self._standing_usd_per_s
         if rate_usd_per_s <= 0 or math.isinf(left_usd / rate_usd_per_s):
             # Nothing rises for ever, but it may still rise before the last change of a price.
-            held_usd = self._committed_usd(now_s, asked_at_s=now_s)
-            at_last_usd = self._committed_usd(settled_s + self._rule.granularity_s, asked_at_s=now_s)
-            return settled_s + self._rule.granularity_s if at_last_usd - held_usd > left_usd else math.inf
+            last_s = settled_s + self._rule.granularity_s
+            return last_s if usd_at(last_s) - usd_at(now_s) > left_usd else math.inf
         # The bill is a staircase below a line: its steps are at most one quantum (or the minimum) long.
         return settled_s + left_usd / rate_usd_per_s + self._rule.granularity_s + self._rule.minimum_s + 1.0
 
@@ -274,21 +279,22 @@ class Bill:
             self._closed_sum_usd = math.fsum(self._closed_usd)
         return self._closed_sum_usd
 
-    def _committed_usd(self, now_s: float, asked_at_s: float) -> float:
-        until_s = now_s + self._release_s
-        return math.fsum(
-            (
-                self._settled_usd(),
-                (self._launches + len(self._queued)) * self._ingress_usd,
-                now_s * self._standing_usd_per_s,
-                *(self._meter_usd(m, until_s, asked_at_s) for m in self._live.values()),
-            )
-        )
+    def _commitment(self, asked_at_s: float) -> Callable[[float], float]:
+        """`committed_usd` by time, for as long as nothing happens; what is only asked for is launched at `asked_at_s`."""
+        fixed_usd = [self._settled_usd(), (self._launches + len(self._queued)) * self._ingress_usd]
+        rising: Counter[tuple[Price, float]] = Counter()
+        for meter in self._live.values():
+            price, started_at_s, ends_at_s = meter.price, meter.started_at_s, meter.ends_at_s
+            if ends_at_s is None:
+                pending = (highest(price, asked_at_s), asked_at_s)
+                rising[pending if started_at_s is None else (price, started_at_s)] += 1
+            elif started_at_s is not None:
+                fixed_usd.append(lease_usd(self._rule, price, started_at_s, ends_at_s))
 
-    def _meter_usd(self, meter: Meter, until_s: float, asked_at_s: float) -> float:
-        started_at_s, ends_at_s = meter.started_at_s, meter.ends_at_s
-        if started_at_s is None:
-            if ends_at_s is not None:
-                return 0.0
-            return metered_usd(self._rule, highest(meter.price, asked_at_s), until_s - asked_at_s)
-        return lease_usd(self._rule, meter.price, started_at_s, until_s if ends_at_s is None else ends_at_s)
+        def usd_at(now_s: float) -> float:
+            until_s = now_s + self._release_s
+            # Machines that came together cost the same; fsum over each of them, as a product would be rounded otherwise.
+            charged = [[lease_usd(self._rule, price, at_s, until_s)] * count for (price, at_s), count in rising.items()]
+            return math.fsum((*fixed_usd, now_s * self._standing_usd_per_s, *chain.from_iterable(charged)))
+
+        return usd_at
