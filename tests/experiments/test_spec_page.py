@@ -1,0 +1,40 @@
+"""The page on the run spec names every key there is, and every field of a result."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments import RunSpec
+from experiments.run_result import RunResult
+from experiments.sweep_rows import spec_columns
+
+PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
+WORDS = {word for code in re.findall(r"`([^`]+)`", PAGE) for word in re.findall(r"[a-z_]+", code)}
+
+
+@pytest.mark.parametrize("key", [*spec_columns(), "seed"])
+def test_every_key_is_on_the_page(key):
+    missing = set(key.split(".")) - WORDS
+    assert not missing, f"docs/spec.md does not say what {key} is"
+
+
+def test_every_field_of_a_result_is_on_the_page():
+    shown = set(RunResult.__dataclass_fields__) - {"direction", "recording"}
+    assert shown <= WORDS, f"docs/spec.md does not name {sorted(shown - WORDS)}"
+
+
+def test_defaults_on_the_page_are_the_defaults():
+    spec = RunSpec.of(
+        job={"trials": 3, "max_iterations": 3}, workload={}, cloud={"instance_type": "p3.8xlarge"}, policy="seer"
+    )
+    job, cloud = spec.job, spec.cloud
+    assert (job.exact, job.min_iterations, job.reduction_factor, job.levels, job.checkpoint_every) == (
+        False,
+        1,
+        3,
+        "cumulative",
+        0,
+    )
+    assert (cloud.billing.granularity_s, cloud.billing.minimum_s, cloud.billing.bills_startup) == (1, 60, True)
+    assert (cloud.price_book().max_instances, cloud.market, spec.seed) == (32, "on-demand", 0)
