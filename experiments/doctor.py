@@ -196,7 +196,7 @@ def _leftovers() -> Check:
     """Ray processes of embedded clusters whose keeper is gone."""
     import psutil
 
-    from sim.bridge.embedded import FOLDER_PREFIX
+    from sim.bridge.keeper import FOLDER_PREFIX
 
     marker = str(Path(tempfile.gettempdir()) / FOLDER_PREFIX)
     kept, processes = set[str](), defaultdict[str, list[int]](list)
@@ -280,7 +280,7 @@ def _on_node(node: Node, patient: Patient) -> Iterator[Check]:
     except WorkerError as error:
         advice = "install the same version of elastune[bridge] on every node"
         if patient.ray_address is None:
-            advice = "try again when less runs beside it: a node that does not get to answer for 1.5 s counts as dead"
+            advice = "see the message; a machine that other work keeps busy may only be slow"
         yield Check("worker", "failed", str(error), advice)
         return
     yield from _worker(found, patient.device)

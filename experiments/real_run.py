@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +19,12 @@ from experiments.belief import most_gpus
 from experiments.configurations import configuration_source, workload_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
+from experiments.profile_store import write_atomically
 from experiments.real_result import RealResult, real_answer
 from experiments.real_state import NOTEBOOK, cut_torn_note, note_lease, resumption_of
 from experiments.run_result import result_of
 from experiments.running import World
+from experiments.slots import SLOTS, slots_here
 from experiments.spec import RunSpec
 from experiments.trainables import EmulatedTrainables, WorkloadTrainables
 from sim.bridge.checkpoint import CheckpointStore
@@ -260,7 +261,11 @@ class _RealRun:
         if note.is_file():
             end_leftovers(Path(note.read_text(encoding="utf-8")))
         nodes = EmbeddedNodes(self.means.device)
-        note.write_text(str(nodes.folder), encoding="utf-8")
+        try:
+            write_atomically(note, str(nodes.folder).encode())
+        except BaseException:
+            nodes.close()
+            raise
         return nodes
 
     def workshop(self) -> Workshop:
@@ -293,21 +298,16 @@ class _RealRun:
         if self.means.ray_address is not None or self.means.speed is not None:
             return
         gpus, quota = most_gpus(self.world.price_book), self.world.price_book.max_instances
-        if self.means.device == "cuda":
-            from sim.bridge.embedded import visible_gpus
-
-            there, what = len(visible_gpus()), "CUDA devices"
-        else:
-            there, what = len(os.sched_getaffinity(0)), "CPU cores"
-        if gpus * quota > there:
-            instances = there // gpus
-            less = (
-                f"--set cloud.max_instances={instances}" if instances else f"an instance type with at most {there} GPUs"
-            )
-            raise InputError(
-                f"cloud.max_instances allows {quota} x {gpus} slots, but this machine has {there} {what}: use {less}, name a"
-                " cluster (--ray ADDRESS), or emulate the training (--emulate SPEED)"
-            )
+        device, there = self.means.device, slots_here(self.means.device)
+        if gpus * quota <= there:
+            return
+        less = f"an instance type with at most {there} GPUs" if there else "--device cpu"
+        if there >= gpus:
+            less = f"--set cloud.max_instances={there // gpus}"
+        raise InputError(
+            f"cloud.max_instances allows {quota} x {gpus} slots, but this machine has {there} {SLOTS[device]}: use {less}, name"
+            " a cluster (--ray ADDRESS), or emulate the training (--emulate SPEED)"
+        )
 
 
 @contextmanager

@@ -121,14 +121,11 @@ def cut_torn_note(path: Path) -> int:
 
 
 def leased_in(notebook: Path) -> Mapping[InstanceId, Node]:
-    """The nodes that were written down, by instance."""
+    """The nodes that were written down, by instance; the last line is whole (see `cut_torn_note`)."""
     if not notebook.is_file():
         return {}
     leased = {}
     for line in notebook.read_text(encoding="utf-8").splitlines():
-        try:
-            note = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the driver died while it wrote this line: the machine was not told of either
+        note = json.loads(line)
         leased[InstanceId(note["instance"])] = Node(note["node_id"], note["host"], note["gpus"])
     return leased

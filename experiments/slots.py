@@ -6,6 +6,9 @@ import os
 
 from sim.model.errors import InputError
 
+SLOTS = {"cpu": "CPU cores", "cuda": "CUDA devices"}
+"""What slots are, by device."""
+
 
 def slots_here(device: str) -> int:
     """CPU cores that this process may use, or CUDA devices; 0 where there are none."""

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.profile_store import measured_on
-from experiments.slots import slots_here
+from experiments.slots import SLOTS, slots_here
 from experiments.timing_estimates import ALONE, Estimate
 from experiments.timing_records import WARM_UP, GangShape, NodeStart, SegmentRecord, Surroundings
 from sim.model.commands import StartSegment
@@ -104,12 +104,11 @@ class TimingPlan:
         """
         if self.ray_address is not None:
             return
-        there, what = slots_here(self.device), "CUDA devices" if self.device == "cuda" else "CPU cores"
-        most = max(self.shapes)
+        there, most = slots_here(self.device), max(self.shapes)
         if most.gpus > there:
             raise InputError(
-                f"--gpus {self.gangs}: a gang of {most} needs {most.gpus} slots, but this machine has {there} {what}:"
-                " leave it out, or name a cluster (--ray ADDRESS)"
+                f"--gpus {self.gangs}: a gang of {most} needs {most.gpus} slots, but this machine has {there}"
+                f" {SLOTS[self.device]}: leave it out, or name a cluster (--ray ADDRESS)"
             )
 
     def asked(self) -> dict[str, object]:

@@ -2,6 +2,9 @@
 
 The autoscaler cannot be told which node to give back: a node that is released is only no longer ours, and the autoscaler ends
 whichever idles. Whatever node appears is taken as the machine that was asked for.
+
+A lease is exclusive among all drivers of the cluster: it is a placement group that holds most of the resource `node:ADDRESS`,
+of which Ray gives each node 1. Ray ends it with its driver, so what a dead one had leased can be leased by any other.
 """
 
 from __future__ import annotations
@@ -16,9 +19,16 @@ from sim.bridge.nodes import CPU, Node, NoNodeError, bundle, slots_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ray.util.placement_group import PlacementGroup
+
     from sim.model.ids import InstanceId
 
 _POLL_S = 0.25
+_SHARE = 0.51
+"""Of a node's own resource: two leases do not fit, and what others pin to the node with a hundredth of it still does."""
+_LEASED_WITHIN_S = 1.0
+_TAKEN_OVER_WITHIN_S = 15.0
+"""Until Ray has noticed that the driver before has died."""
 
 
 class AttachedNodes:
@@ -37,22 +47,20 @@ class AttachedNodes:
         connect(address)
         self._address, self._device, self._patience_s = address, device, patience_s
         self._lock = threading.Lock()
-        self._leased: dict[InstanceId, Node] = {}
+        self._leased: dict[InstanceId, tuple[Node, PlacementGroup]] = {}
         self._wanted: dict[InstanceId, int] = {}
         self._is_closed = False
 
     def acquire(
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
     ) -> Node:
-        """A node that has exactly so many slots and is not ours yet; see `sim.bridge.nodes.Nodes`."""
+        """A node that has exactly so many slots and that nobody has leased; see `sim.bridge.nodes.Nodes`."""
         self._ask(instance, gpus)
         give_up_s = time.monotonic() + self._patience_s
         while not is_cancelled():
-            with self._lock:
-                if (node := self._free_node(gpus)) is not None:
-                    self._leased[instance] = node
-                    launched()
-                    return node
+            if (node := self._lease_one(instance, gpus)) is not None:
+                launched()
+                return node
             if time.monotonic() > give_up_s:
                 self._ask(instance, 0)
                 raise NoNodeError(f"no free node with {gpus} slots at {self._address} within {self._patience_s:g} s")
@@ -60,12 +68,26 @@ class AttachedNodes:
         self._ask(instance, 0)
         raise NoNodeError("cancelled")
 
-    def _free_node(self, gpus: int) -> Node | None:
-        ours = {node.node_id for node in self._leased.values()}
-        for node_id, node in alive_nodes().items():
-            if node_id not in ours and slots_of(node["Resources"], self._device) == gpus:
-                return Node(node_id, node["NodeManagerAddress"], gpus)
+    def _lease_one(self, instance: InstanceId, gpus: int) -> Node | None:
+        """Lease a node with exactly so many slots; None where there is none that is free."""
+        for node_id, found in alive_nodes().items():
+            if slots_of(found["Resources"], self._device) == gpus:
+                node = Node(node_id, found["NodeManagerAddress"], gpus)
+                if self._lease(instance, node, _LEASED_WITHIN_S):
+                    return node
         return None
+
+    def _lease(self, instance: InstanceId, node: Node, within_s: float) -> bool:
+        """Lease this node, unless it is leased already, by this driver or another."""
+        with self._lock:
+            if any(leased.node_id == node.node_id for leased, _ in self._leased.values()):
+                return False
+        lease = lease_of(node, within_s)
+        if lease is None:
+            return False
+        with self._lock:
+            self._leased[instance] = node, lease
+        return True
 
     def _ask(self, instance: InstanceId, gpus: int) -> None:
         """Tell the autoscaler of everything that is wanted, machines we have included; a cluster without one does not mind."""
@@ -85,7 +107,9 @@ class AttachedNodes:
     def release(self, instance: InstanceId) -> None:
         """The node is free for others, or for the autoscaler to end; see `sim.bridge.nodes.Nodes`."""
         with self._lock:
-            self._leased.pop(instance, None)
+            _, lease = self._leased.pop(instance, (None, None))
+        if lease is not None:
+            end_lease(lease)
         self._ask(instance, 0)
 
     def dead(self) -> list[InstanceId]:
@@ -93,14 +117,17 @@ class AttachedNodes:
         with self._lock:
             leased = dict(self._leased)
         alive = alive_nodes() if leased else {}
-        return [instance for instance, node in leased.items() if node.node_id not in alive]
+        return [instance for instance, (node, _) in leased.items() if node.node_id not in alive]
 
     def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
-        """Those that are alive are ours again; see `sim.bridge.nodes.Nodes`."""
+        """Those that are alive, and that no other driver has leased meanwhile, are ours again; see `sim.bridge.nodes.Nodes`."""
         alive = alive_nodes()
-        found = {instance: node for instance, node in leased.items() if node.node_id in alive}
+        found = {
+            instance: node
+            for instance, node in leased.items()
+            if node.node_id in alive and self._lease(instance, node, _TAKEN_OVER_WITHIN_S)
+        }
         with self._lock:
-            self._leased.update(found)
             self._wanted.update({instance: node.gpus for instance, node in found.items()})
             self._say_wanted()  # what the dead driver asked for lasts until something else is said
         return found
@@ -112,11 +139,31 @@ class AttachedNodes:
         try:
             with self._lock:
                 self._is_closed = True
+                for _, lease in self._leased.values():
+                    end_lease(lease)
                 self._leased.clear()
                 self._wanted.clear()
                 self._say_wanted()  # a request lasts for ever, that of a machine which has not come yet too
         finally:
             ray.shutdown()
+
+
+def lease_of(node: Node, within_s: float) -> PlacementGroup | None:
+    """The exclusive lease of a node; None where another has it."""
+    from ray.util.placement_group import placement_group
+
+    lease = placement_group([{f"node:{node.host}": _SHARE}], bundle_label_selector=[{"ray.io/node-id": node.node_id}])
+    if lease.wait(within_s):
+        return lease
+    end_lease(lease)
+    return None
+
+
+def end_lease(lease: PlacementGroup) -> None:
+    """Let others lease the node."""
+    from ray.util.placement_group import remove_placement_group
+
+    remove_placement_group(lease)
 
 
 def alive_nodes() -> dict[str, dict[str, Any]]:

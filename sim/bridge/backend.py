@@ -7,6 +7,7 @@ caller's thread gives orders. Which facts there are and in what order is the con
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 import queue
@@ -36,19 +37,21 @@ from sim.model.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from sim.bridge.nodes import Node, Nodes
     from sim.bridge.resumption import Resumption
     from sim.bridge.worker import Workshop
     from sim.model.commands import Command
     from sim.model.events import Event
-    from sim.model.ids import InstanceId, SegmentId, TrialId
+    from sim.model.ids import InstanceId, Placement, SegmentId, TrialId
     from sim.model.protocols import Configuration, ConfigurationSource
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 0.1
 _JOIN_S = 10.0
+_HANGS_S = 60.0
+"""A gang whose machine was given back and that has not ended after so long never will."""
 
 
 class RayBackend:
@@ -90,8 +93,9 @@ class RayBackend:
         store = CheckpointStore(workshop.checkpoints, workshop.keep)
         self._shop = Shop(workshop, store, self._clock, self._tell)
         self._facts: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._ahead: Event | None = None  # the first of them, once it was looked at
         self._telling = threading.Lock()
-        self._last_told_s = self._decided_at_s = self._clock.now_s()
+        self._decided_at_s = self._clock.now_s()
         self._lock = threading.RLock()
         self._machines: dict[InstanceId, Machine] = {}
         self._leaving: set[InstanceId] = set()
@@ -142,7 +146,7 @@ class RayBackend:
         """
         self._note_control()
         while True:
-            fact = self._due_timer() or self._told_within(self._patience_s())
+            fact = self._earliest()
             if isinstance(self._broken, TuningError):
                 raise self._broken
             if self._broken is not None:
@@ -155,6 +159,7 @@ class RayBackend:
                 return fact
             if self._is_still():
                 return None
+            self._look_ahead(self._patience_s())
 
     def close(self) -> None:
         """End every worker, machine and thread."""
@@ -178,15 +183,13 @@ class RayBackend:
     def _tell(self, fact_at: Callable[[float], Event]) -> None:
         """Queue a fact that happens now; no later fact has an earlier time."""
         with self._telling:
-            fact = fact_at(self._clock.now_s())
-            self._last_told_s = fact.at_s
-            self._facts.put(fact)
+            self._facts.put(fact_at(self._clock.now_s()))
 
-    def _told_within(self, host_s: float) -> Event | None:
-        try:
-            return self._facts.get(timeout=host_s) if host_s > 0 else self._facts.get_nowait()
-        except queue.Empty:
-            return None
+    def _look_ahead(self, host_s: float) -> None:
+        """Wait for the first fact that was told, at most so long."""
+        if self._ahead is None:
+            with contextlib.suppress(queue.Empty):
+                self._ahead = self._facts.get(timeout=host_s) if host_s > 0 else self._facts.get_nowait()
 
     def _patience_s(self) -> float:
         """How long to wait for a fact before the next timer is due, or the world is looked at again."""
@@ -194,21 +197,21 @@ class RayBackend:
             return _WATCH_S
         return min(max(self._clock.host_s(self._timers[0][0] - self._clock.now_s()), 0.0), _WATCH_S)
 
-    def _due_timer(self) -> Event | None:
-        """The timer that is due, where nothing was told before it.
+    def _earliest(self) -> Event | None:
+        """What is next of the facts that were told and the timers that are due; None where there is neither.
 
-        It fires at its time: that it is noticed milliseconds later is what handling it takes, as with every fact.
+        A timer fires at its time: that it is noticed milliseconds later is what handling it takes, as with every fact.
         """
-        while self._timers and self._timers[0][0] <= self._clock.now_s():
-            with self._telling:
-                if not self._facts.empty():
-                    return self._facts.get()
+        with self._telling:  # whatever is told from now on is later than any timer that is due now
+            now_s = self._clock.now_s()
+            self._look_ahead(0.0)
+            while self._timers and self._timers[0][0] <= (now_s if self._ahead is None else self._ahead.at_s):
                 due_s, order, tag = heapq.heappop(self._timers)
                 if self._timer_of.get(tag) == order:
                     del self._timer_of[tag]
-                    self._last_told_s = max(due_s, self._last_told_s)
-                    return TimerFired(self._last_told_s, tag)
-        return None
+                    return TimerFired(max(due_s, self._decided_at_s), tag)
+            fact, self._ahead = self._ahead, None
+            return fact
 
     def _listen(self, fact: Event) -> None:
         """Results are what a sampler learns from; those of clones are not of its configurations."""
@@ -237,27 +240,34 @@ class RayBackend:
             self._tell(lambda at_s: _diverged(at_s, order, at_s - ordered_at_s))
             return
         with self._lock:
-            machines = [(self._machines.get(instance), count) for instance, count in order.placement]
-            nodes = [machine.node for machine, count in machines if machine is not None for _ in range(count)]
-            if None in nodes or not all(machine for machine, _ in machines):
-                score = known_score(self._shop.store, order)
-                ordered_at_s = self._decided_at_s
-                self._tell(lambda at_s: _nothing_done(at_s, order, score, at_s - ordered_at_s))
+            site = self._site(order.placement)
+            if site is not None:
+                gang = Gang(
+                    order,
+                    self._decided_at_s,
+                    configuration,
+                    site,
+                    shop=self._shop,
+                    on_end=self._gang_ended,
+                    on_break=self._break,
+                    on_raise=self._setbacks.raised.add,
+                )
+                self._gangs[order.segment] = gang
+                gang.start()  # under the lock: whoever finds it may wait for its end
                 return
-            gang = Gang(
-                order,
-                self._decided_at_s,
-                configuration,
-                self._site([node for node in nodes if node is not None], {instance for instance, _ in order.placement}),
-                shop=self._shop,
-                on_end=self._gang_ended,
-                on_break=self._break,
-                on_raise=self._setbacks.raised.add,
-            )
-            self._gangs[order.segment] = gang
-            gang.start()  # under the lock: whoever finds it may wait for its end
+        score = known_score(self._shop.store, order)
+        ordered_at_s = self._decided_at_s
+        self._tell(lambda at_s: _nothing_done(at_s, order, score, at_s - ordered_at_s))
 
-    def _site(self, nodes: Sequence[Node], instances: set[InstanceId]) -> Site:
+    def _site(self, placement: Placement) -> Site | None:
+        """Where a gang runs; None where one of its machines is gone."""
+        nodes: list[Node] = []
+        for instance, count in placement:
+            machine = self._machines.get(instance)
+            if machine is None or machine.node is None:
+                return None
+            nodes += [machine.node] * count
+        instances = {instance for instance, _ in placement}
         return Site([node.node_id for node in nodes], nodes[0].host, lambda: instances.isdisjoint(self._nodes.dead()))
 
     def _gang_ended(self, gang: Gang) -> None:
@@ -312,7 +322,11 @@ class RayBackend:
             gang.save_each()
 
     def _gone(self, instance: InstanceId, market: str, cause: GoneCause | None) -> None:
-        """End what is left on the machine, and then tell that it is gone; None where its request was refused."""
+        """End what is left on the machine, and then tell that it is gone; None where its request was refused.
+
+        Raises:
+            WorkerError: a gang on it does not end.
+        """
         with self._lock:
             self._leaving.add(instance)
             del self._machines[instance]
@@ -323,6 +337,10 @@ class RayBackend:
         for gang in gangs:
             gang.join(_JOIN_S)
         self._nodes.release(instance)
+        for gang in gangs:
+            # Its end is told before that of its machine, however long it takes to read what it has saved.
+            if not gang.join(_HANGS_S):
+                raise WorkerError(f"segment {gang.order.segment} does not end, although machine {instance} is gone")
         if cause is not None:
             self._tell(lambda at_s: InstanceGone(at_s, instance, cause))
         with self._lock:

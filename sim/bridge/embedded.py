@@ -6,6 +6,7 @@ A node's slots are CPU slots, however many cores there are, or GPUs of this mach
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.bridge.keeper import CUDA_VISIBLE, LOOPBACK, end_leftovers
+from sim.bridge.keeper import CUDA_VISIBLE, FOLDER_PREFIX, LOOPBACK, end_leftovers
 from sim.bridge.nodes import CPU, Node, NoNodeError
 from sim.model.errors import InputError, WorkerError
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from sim.model.ids import InstanceId
 
-FOLDER_PREFIX = "elastune-"
-"""What the names of embedded clusters' folders begin with, below the folder for temporary files."""
 _CLOSES_WITHIN_S = 20.0
 _ANSWERS_WITHIN_S = 10.0
 _ENVIRONMENT = {
@@ -217,13 +216,12 @@ def visible_gpus() -> list[str]:
     Raises:
         InputError: there are none.
     """
-    named = os.environ.get(CUDA_VISIBLE)
-    if named is not None:
-        found = [name.strip() for name in named.split(",") if name.strip()]
-    else:
-        import torch
+    import torch
 
-        found = [str(index) for index in range(torch.cuda.device_count())]
+    there = torch.cuda.device_count()  # as that variable leaves: `-1`, and whatever follows it, is no device
+    named = os.environ.get(CUDA_VISIBLE)
+    names = map(str, range(there)) if named is None else (name.strip() for name in named.split(","))
+    found = list(itertools.islice(names, there))
     if not found:
         raise InputError("--device cuda: this machine has no CUDA device; --device cpu trains on CPU slots")
     return found

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sim.bridge.checkpoint import CheckpointStore
     from sim.bridge.clock import Clock
-    from sim.bridge.worker import Workshop
+    from sim.bridge.worker import Message, Workshop
     from sim.model.commands import StartSegment
     from sim.model.events import Event
     from sim.model.ids import SegmentId
@@ -83,6 +83,7 @@ class Gang:
         on_end: called with the segment's last fact told.
         on_break: called where that fact could not be found out, or be told.
         on_raise: called before that fact where the training itself raised an error, rather than its process died.
+        on_message: called with each message of the first member, in the gang's thread.
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class Gang:
         on_end: Callable[[Gang], None],
         on_break: Callable[[BaseException], None],
         on_raise: Callable[[SegmentId], None] = lambda _: None,
+        on_message: Callable[[Gang, Message], None] = lambda _gang, _message: None,
     ) -> None:
         self.order = order
         self._configuration, self._site = configuration, site
         self._workshop, self._store, self._clock, self._tell = shop.workshop, shop.store, shop.clock, shop.tell
-        self._on_end, self._on_break, self._on_raise = on_end, on_break, on_raise
+        self._on_end, self._on_break = on_end, on_break
+        self._on_raise, self._on_message = on_raise, on_message
         self._lock = threading.Lock()
         self._actors: list[Any] = []  # ray's handles have no types
         self._group: Any = None
@@ -112,7 +115,7 @@ class Gang:
         self._restored: Started | None = None
         self._launch_s = 0.0
         self._trained = Trained(order.from_iteration, None, 0.0, 0.0, is_report=False)
-        self._saved, self._kept_s = order.from_iteration, 0.0
+        self._saved = Saved(order.from_iteration, 0.0, 0.0)
         self._finished: Finished | None = None
         self._thread = threading.Thread(target=self._run, name=f"segment-{order.segment}", daemon=True)
 
@@ -195,7 +198,9 @@ class Gang:
             stream = member.train.options(num_returns="streaming").remote(rendezvous)
             stream.completed().future().add_done_callback(self._member_done)
         for reference in first.train.options(num_returns="streaming").remote(rendezvous):
-            self._hear(ray.get(reference))
+            message: Message = ray.get(reference)
+            self._hear(message)
+            self._on_message(self, message)
 
     def _place(self) -> None:
         from ray.util.placement_group import placement_group
@@ -254,7 +259,7 @@ class Gang:
             getattr(self._actors[0], method).remote()
 
     def _member_done(self, future: Any) -> None:  # noqa: ANN401  a future of ray's
-        if future.exception() is not None and self._finished is None:
+        if future.exception() is not None and self._finished is None and not self._broken.is_set():
             # Ray calls back in a thread of its own, which must not wait for anything that Ray does.
             threading.Thread(target=self._break_up, name=f"segment-{self.order.segment}-breaks", daemon=True).start()
 
@@ -263,21 +268,21 @@ class Gang:
         with self._lock:
             self._kill()
 
-    def _hear(self, message: object) -> None:
+    def _hear(self, message: Message) -> None:
         order = self.order
         match message:
             case Started():
                 self._restored = message
                 self._launch_s = self._clock.now_s() - self._started_s
                 self._trained = Trained(message.from_iteration, message.score, 0.0, 0.0, is_report=False)
-                self._saved = message.from_iteration
+                self._saved = Saved(message.from_iteration, 0.0, 0.0)
             case Trained():
                 self._trained = message
                 if message.is_report and message.iteration < order.until_iteration:
                     iteration, score = message.iteration, message.score
                     self._tell(lambda at_s: ProgressReported(at_s, order.trial, order.segment, iteration, score))
             case Saved():
-                self._saved, self._kept_s = message.iteration, self._trained.train_s
+                self._saved = message
             case Finished():
                 self._finished = message
 
@@ -293,6 +298,7 @@ class Gang:
         from ray.util.placement_group import remove_placement_group
 
         with self._lock:
+            self._broken.set()
             self._kill()
         if self._group is not None:
             remove_placement_group(self._group)
@@ -317,7 +323,8 @@ class Gang:
 
     def _broken_fact(self) -> Callable[[float], SegmentEnded]:
         """What is whole in the store counts; the time since the launch was training, as far as nothing else is known."""
-        order, trained, speed, started_s = self.order, self._trained, self._clock.speed, self._started_s
+        order, trained, saved_last, started_s = self.order, self._trained, self._saved, self._started_s
+        speed = self._clock.speed
         outcome = self._cut or (Outcome.FAILED if self._site.is_whole() else Outcome.INSTANCE_GONE)
         launched_s, durable, iteration, score, kept_s = math.inf, order.from_iteration, order.from_iteration, None, 0.0
         if self._restored is not None:
@@ -325,7 +332,7 @@ class Gang:
             borrowed = order.from_iteration if is_clone else None
             saved, durable = durable_of(self._store, order.trial, order.segment, borrowed=borrowed)
             launched_s, iteration, score = self._launch_s, trained.iteration, trained.score
-            kept_s = self._kept_s if durable <= self._saved else trained.train_s
+            kept_s = saved_last.train_s if durable <= saved_last.iteration else trained.train_s
             if saved is not None and durable > iteration:
                 iteration, score = durable, saved.score  # written, but it could not be told any more
             if durable >= order.until_iteration:
@@ -336,7 +343,8 @@ class Gang:
         def fact_at(at_s: float) -> SegmentEnded:
             elapsed_s = at_s - started_s
             launch_s = min(launched_s, elapsed_s)
-            checkpoint_s = min(trained.checkpoint_s * speed, elapsed_s - launch_s)
+            saving_s = max(trained.checkpoint_s, saved_last.checkpoint_s)
+            checkpoint_s = min(saving_s * speed, elapsed_s - launch_s)
             train_s = elapsed_s - launch_s - checkpoint_s
             lost_s = max(train_s - kept_s * speed, 0.0)
             return SegmentEnded(

@@ -10,6 +10,7 @@ A process of its own, because Ray wants to start nodes in a main thread, and bec
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,9 +19,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.model.errors import InputError
+
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
+FOLDER_PREFIX = "elastune-"
+"""What the names of embedded clusters' folders begin with, below the folder for temporary files."""
 LOOPBACK = "127.0.0.1"
 CUDA_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _OBJECT_STORE_BYTES = 80 * 2**20
@@ -109,16 +114,20 @@ def _added(cluster: Cluster, **given: Any) -> Any:  # noqa: ANN401  a node of Ra
 
 
 def end_leftovers(folder: Path) -> None:
-    """Kill every process of the Ray session below this folder, and remove it: agents outlive their node for a while."""
+    """Kill every process of the Ray session below this folder, and remove it: agents outlive their node for a while.
+
+    Raises:
+        InputError: it is no folder of an embedded cluster, whose processes and files are somebody else's.
+    """
     import psutil
 
+    if not (folder.is_absolute() and folder.name.startswith(FOLDER_PREFIX)):
+        raise InputError(f"{str(folder)!r} is no folder of an embedded Ray cluster: nothing there is ended or removed")
     for process in psutil.process_iter(["cmdline"]):
         names_it = any(str(folder) in part for part in process.info["cmdline"] or ())
         if names_it and process.pid not in (os.getpid(), os.getppid()):
-            try:
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile, or is another user's
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
     shutil.rmtree(folder, ignore_errors=True)
 
 

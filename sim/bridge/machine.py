@@ -121,6 +121,8 @@ class Machine:
         """Queue, boot, be set up, serve until the end; the cause of the end, or None where there was no machine."""
         fate = self._fate
         if fate is None:
+            if self.node is not None:
+                return GoneCause.RECLAIMED  # one that was taken over had its place, and has none any more
             self._refuse("no spot capacity now")
             return None
         if self.node is None:

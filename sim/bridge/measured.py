@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.bridge.gang import Site
-    from sim.bridge.worker import Assignment, Device, TrainableFactory, Workshop
+    from sim.bridge.worker import Assignment, Device, Message, TrainableFactory, Workshop
     from sim.model.commands import StartSegment
     from sim.model.events import Event
     from sim.model.protocols import Configuration, Trainable
@@ -132,10 +132,17 @@ def time_segment(
 
     shop = Shop(workshop, store, clock, tell)
     broken: list[BaseException] = []
-    gang = _TimedGang(
-        order, clock.now_s(), configuration, site, shop=shop, on_end=lambda _gang: None, on_break=broken.append
+    heard = _Heard(is_enough)
+    gang = Gang(
+        order,
+        clock.now_s(),
+        configuration,
+        site,
+        shop=shop,
+        on_end=lambda _gang: None,
+        on_break=broken.append,
+        on_message=heard.end_when_enough,
     )
-    gang.heard = heard = _Heard(is_enough)
     gang.start()
     try:
         gang.join()
@@ -156,17 +163,6 @@ def time_segment(
     return heard.segment(told[0], recorded[0].size_bytes)
 
 
-class _TimedGang(Gang):
-    """A gang that is ended when enough was heard of it."""
-
-    heard: _Heard
-
-    def _hear(self, message: object) -> None:
-        super()._hear(message)
-        if self.heard.is_enough_with(message):
-            self.end()
-
-
 class _Heard:
     """What the first member of a gang said of each iteration."""
 
@@ -177,16 +173,17 @@ class _Heard:
         self._iteration_s: list[float] = []
         self._evaluate_s: list[float] = []
 
-    def is_enough_with(self, message: object) -> bool:
-        """Take note of a message; whether the segment may end."""
+    def end_when_enough(self, gang: Gang, message: Message) -> None:
+        """Take note of a message, and end the segment where it may end."""
         if isinstance(message, Started):
             self.from_iteration = message.from_iteration
         if not isinstance(message, Trained | Finished) or message.iteration != self.from_iteration + self._next:
-            return False
+            return
         self._iteration_s.append(message.train_s - self._told_s)
         self._evaluate_s.append(message.score or 0.0)
         self._told_s = message.train_s
-        return isinstance(message, Trained) and self._is_enough(self._iteration_s)
+        if isinstance(message, Trained) and self._is_enough(self._iteration_s):
+            gang.end()
 
     @property
     def _next(self) -> int:

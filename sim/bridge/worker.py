@@ -133,9 +133,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Saved:
-    """An iteration within the segment is durable. `checkpoint_s`: of the segment so far."""
+    """An iteration within the segment is durable. Seconds are those of the segment so far."""
 
     iteration: int
+    train_s: float
     checkpoint_s: float
 
 
@@ -241,7 +242,7 @@ class SegmentWorker:
                 yield from self._tell(course)
                 if self._is_checkpoint_due(course.iteration):
                     self._save(trainable, course)
-                    yield Saved(course.iteration, course.checkpoint_s)
+                    yield Saved(course.iteration, course.train_s, course.checkpoint_s)
         if course.saved_iteration != course.iteration:
             self._save(trainable, course)
         was_ended = course.iteration < assignment.until_iteration

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
+import ray
 import yaml
 
+from sim.bridge import attached
+from sim.bridge.nodes import Node, NoNodeError
 from sim.journal import read_entries
 from sim.model.commands import ProvisionInstance
 from sim.model.events import InstanceGone, Outcome, SegmentEnded
@@ -63,6 +67,51 @@ def test_another_driver_takes_the_nodes_over(two_nodes, tmp_path):
     assert not [entry for entry in entries if isinstance(entry.event, InstanceGone) and entry.event.cause == "lost"]
     rented = [one for entry in entries for one in entry.commands if isinstance(one, ProvisionInstance)]
     assert len(rented) <= 2, "the machines were kept"
+
+
+ANOTHER_DRIVER = """
+import sys, time
+from sim.bridge.attached import AttachedNodes
+from sim.bridge.nodes import NoNodeError
+
+nodes = AttachedNodes(sys.argv[1], patience_s=2.0)
+
+def lease(number):
+    try:
+        return nodes.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False).node_id
+    except NoNodeError:
+        return "none"
+
+print(lease(1), lease(2), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_node_is_leased_to_one_driver_at_a_time_and_free_when_that_dies(two_nodes, monkeypatch):
+    monkeypatch.setattr(attached, "connect", lambda _: None)  # this process is a driver of the cluster already
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    ours = attached.AttachedNodes(two_nodes.address, patience_s=2.0)
+
+    def lease(number):
+        return ours.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False)
+
+    first = lease(1)
+    command = [sys.executable, "-c", ANOTHER_DRIVER, two_nodes.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            theirs, none = other.stdout.readline().split()
+            assert theirs in attached.alive_nodes()
+            assert theirs != first.node_id
+            assert none == "none", "a node of ours was leased a second time"
+            with pytest.raises(NoNodeError, match="no free node with 1 slots"):
+                lease(2)
+        finally:
+            other.kill()
+    taken_over = {3: Node(theirs, first.host, 1)}
+    assert ours.adopt(taken_over) == taken_over
+    ours.release(1)
+    assert lease(4) == first, "it is given back"
+    ours.close()
 
 
 def test_an_address_at_which_nothing_answers_is_told(tmp_path):

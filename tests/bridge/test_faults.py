@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import threading
 from types import SimpleNamespace
 
@@ -12,22 +10,18 @@ from ray.exceptions import RayTaskError
 
 pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
-from experiments.cli_live import Board
-from experiments.real_run import Means, execute_real, resume_real
-from experiments.real_state import cut_torn_note, leased_in, note_lease
-from experiments.running import World
-from sim.bridge import attached, backend, gang
+
+from sim.bridge import backend, gang
 from sim.bridge.backend import RayBackend
 from sim.bridge.checkpoint import CheckpointStore
 from sim.bridge.clock import Clock
 from sim.bridge.injected import Fate, Weather
 from sim.bridge.nodes import Node, NoNodeError
-from sim.bridge.resumption import OpenInstance, OpenSegment, Resumption
+from sim.bridge.resumption import OpenInstance, Resumption
 from sim.bridge.setbacks import Setbacks
-from sim.bridge.worker import Started, Workshop
-from sim.journal import MemorySink
+from sim.bridge.worker import Saved, Started, Trained, Workshop
 from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import InputError, WorkerError
+from sim.model.errors import WorkerError
 from sim.model.events import (
     GoneCause,
     InstanceGone,
@@ -40,7 +34,6 @@ from sim.model.events import (
 from sim.model.ids import InstanceId, SegmentId, TrialId
 from sim.model.protocols import InstanceStatus
 from tests.bridge.conftest import Emulated, Table
-from tests.bridge.test_real_runs import small
 
 ZERO, ONE = InstanceId(0), TrialId(1)
 
@@ -75,12 +68,12 @@ class Nodes:
 class Breaking(gang.Gang):
     """A gang that breaks as soon as it starts; nothing of Ray is there."""
 
-    launches = None
+    tells = ()
     aborts_badly = False
 
     def _train(self):
-        if self.launches is not None:
-            self._hear(self.launches)
+        for message in self.tells:
+            self._hear(message)
         raise RayTaskError("train", "", RuntimeError("out of memory"))
 
     def _dismiss(self):
@@ -96,10 +89,10 @@ def world(tmp_path, monkeypatch):
     """A backend on stand-ins: it, its nodes, its store, and the configurations that it asks."""
     built = []
 
-    def build(gangs=Breaking, fate=None, speed=100.0, resumption=None):
+    def build(gangs=Breaking, fate=None, speed=100.0, resumption=None, no_place=False):
         monkeypatch.setattr(backend, "Gang", gangs)
         weather = Weather()
-        if fate is not None:
+        if fate is not None or no_place:
             weather.fate = lambda *_: fate
         nodes, table = Nodes(), Table()
         workshop = Workshop(Emulated(), str(tmp_path / "checkpoints"))
@@ -157,7 +150,7 @@ def test_a_segment_that_ends_before_it_trained_keeps_the_score_that_was_known(wo
 
 
 def test_what_broke_after_all_was_saved_is_complete(world, monkeypatch):
-    monkeypatch.setattr(Breaking, "launches", Started(0.0, 3, 0.25))
+    monkeypatch.setattr(Breaking, "tells", [Started(0.0, 3, 0.25)])
     one = world()
     save(one.store, 1, 5, 0.125)
     one.backend.next_event()
@@ -279,6 +272,82 @@ def test_timers_and_facts_come_in_order_of_time(world):
     assert told == sorted(told)
 
 
+def test_a_timer_is_not_overtaken_by_what_happens_later_while_the_driver_is_busy(world):
+    """A deadline that is handled late was met all the same."""
+    one = world(fate=Fate(queue_s=5, boot_s=5))
+    one.backend.next_event()
+    one.backend.perform(StartTimer("deadline", 3.0))
+    one.backend.perform(ProvisionInstance(ZERO, "m", "on-demand"))
+    while one.backend._facts.qsize() < 2:  # launched and ready, both later than the timer
+        threading.Event().wait(0.01)
+    told = [one.backend.next_event() for _ in range(3)]
+    assert [type(fact).__name__ for fact in told] == ["TimerFired", "InstanceLaunched", "InstanceReady"]
+    assert told[0].at_s == 3.0
+    assert told[1].at_s >= 5.0
+
+
+class SlowToEnd(Endless):
+    """It takes long to find out what it has saved."""
+
+    def _last_fact(self):
+        threading.Event().wait(0.3)
+        return super()._last_fact()
+
+
+def test_the_end_of_a_gang_is_told_before_that_of_its_machine_however_long_it_takes(world, monkeypatch):
+    monkeypatch.setattr(backend, "_JOIN_S", 0.01)
+    one = world(SlowToEnd)
+    one.backend.next_event()
+    rent(one.backend)
+    one.backend.perform(start())
+    hear(one.backend, TrialSampled)
+    one.backend.perform(ReleaseInstance(ZERO))
+    assert isinstance(one.backend.next_event(), SegmentEnded)
+    assert isinstance(one.backend.next_event(), InstanceGone)
+
+
+def test_a_gang_that_never_ends_stops_the_run_instead_of_being_forgotten(world, monkeypatch):
+    monkeypatch.setattr(backend, "_JOIN_S", 0.01)
+    monkeypatch.setattr(backend, "_HANGS_S", 0.01)
+    one = world(SlowToEnd)
+    one.backend.next_event()
+    rent(one.backend)
+    one.backend.perform(start(segment=6))
+    one.backend.perform(ReleaseInstance(ZERO))
+    with pytest.raises(WorkerError, match="segment 6 does not end, although machine 0 is gone"):
+        hear(one.backend, InstanceGone)
+    assert not one.nodes.ours, "the machine is given back all the same"
+
+
+def test_a_machine_that_was_taken_over_and_has_no_place_any_more_is_reclaimed_not_refused(world):
+    left = Resumption(
+        10.0,
+        instances=[OpenInstance(ZERO, "m", "spot", InstanceStatus.READY)],
+        leased={ZERO: Node("node", "127.0.0.1", 2)},
+    )
+    one = world(no_place=True, resumption=left)
+    assert hear(one.backend, InstanceGone).cause is GoneCause.RECLAIMED
+
+
+def test_what_a_gang_that_broke_had_saved_last_is_kept_with_its_seconds(tmp_path, monkeypatch):
+    """Ordered at 80 s, launched at 90 s; two iterations of 4 s are saved in half a second; it breaks at 100 s."""
+    monkeypatch.setattr(
+        Breaking, "tells", [Started(0.0, 0, None), Trained(1, 0.5, 4.0, 0.0, False), Saved(2, 8.0, 0.5)]
+    )
+    store, told, broken = CheckpointStore(str(tmp_path)), [], []
+    save(store, 1, 2, 0.25)
+    clock = SimpleNamespace(now_s=lambda: 90.0, speed=1.0)
+    shop = gang.Shop(Workshop(Emulated(), str(tmp_path)), store, clock, lambda fact_at: told.append(fact_at(100.0)))
+    site = gang.Site(["node-0"], "127.0.0.1", lambda: True)
+    one = Breaking(start(), 80.0, {}, site, shop=shop, on_end=lambda _: None, on_break=broken.append)
+    one.start()
+    assert one.join(10)
+    assert not broken
+    [end] = told
+    assert (end.outcome, end.iteration, end.checkpoint_iteration, end.score) == (Outcome.FAILED, 2, 2, 0.25)
+    assert (end.launch_s, end.train_s, end.checkpoint_s, end.lost_s) == (10.0, 9.5, 0.5, 1.5)
+
+
 # A trial that fails by itself.
 
 
@@ -336,146 +405,3 @@ def test_a_hopeless_trial_is_told_as_diverged_and_costs_nothing(world):
     told = one.backend.next_event()
     assert (told.outcome, told.iteration, told.score, told.train_s) == (Outcome.COMPLETED, 4, None, 0.0)
     assert told.launch_s >= 0, "what passed since it was ordered is accounted for"
-
-
-# What a driver that died has left.
-
-
-def settled(store, segment, **known):
-    left = Resumption(90.0, segments=[segment], **known)
-    return left.settling(store, {})[0](100.0)
-
-
-def open_segment(since=3, until=5, iteration=3, score=0.5):
-    return OpenSegment(ONE, SegmentId(8), ((ZERO, 1),), 80.0, since, until, iteration, score)
-
-
-def test_a_segment_that_had_saved_all_when_the_driver_died_is_complete(tmp_path):
-    store = CheckpointStore(str(tmp_path))
-    save(store, 1, 5, 0.125, segment=8)
-    fact = settled(store, open_segment(), configurations={ONE: {"x": 1}})
-    assert (fact.outcome, fact.checkpoint_iteration, fact.score, fact.lost_s) == (Outcome.COMPLETED, 5, 0.125, 0.0)
-
-
-def test_what_was_saved_with_a_configuration_that_was_never_told_is_void(tmp_path):
-    store = CheckpointStore(str(tmp_path))
-    save(store, 1, 2, 0.125, segment=8)
-    fact = settled(store, open_segment(since=0, iteration=0, score=None))
-    assert (fact.outcome, fact.iteration, fact.checkpoint_iteration) == (Outcome.INSTANCE_GONE, 0, 0)
-    assert math.isclose(fact.lost_s, 20.0)
-
-
-# Nodes of a cluster with an autoscaler.
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    """A cluster without nodes, and what its autoscaler was asked for last."""
-    import ray
-    from ray.autoscaler import sdk
-
-    asked = []
-    monkeypatch.setattr(attached, "connect", lambda _: None)
-    monkeypatch.setattr(attached, "alive_nodes", dict)
-    monkeypatch.setattr(sdk, "request_resources", lambda bundles: asked.append(bundles))  # noqa: PLW0108  called by name
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    return asked
-
-
-def test_closing_takes_back_what_the_autoscaler_was_asked_for_even_if_it_has_not_come_yet(cluster):
-    nodes = attached.AttachedNodes("auto", patience_s=60.0)
-    cancelled, refused = threading.Event(), []
-
-    def wait():
-        try:
-            nodes.acquire(ZERO, 4, launched=lambda: None, is_cancelled=cancelled.is_set)
-        except NoNodeError as error:
-            refused.append(str(error))
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    while not cluster:
-        threading.Event().wait(0.01)
-    assert cluster[-1] == [{"CPU": 4.0}]
-    nodes.close()
-    assert cluster[-1] == []
-    cancelled.set()
-    waiting.join(10)
-    assert refused == ["cancelled"]
-    assert cluster[-1] == []
-
-
-def test_what_a_dead_driver_asked_the_autoscaler_for_is_taken_back_by_the_next(cluster):
-    attached.AttachedNodes("auto").adopt({ZERO: Node("not there any more", "127.0.0.1", 4)})
-    assert cluster == [[]]
-
-
-# Files of a run.
-
-
-def test_a_note_that_was_not_written_to_its_end_does_not_spoil_the_next(tmp_path):
-    notebook = tmp_path / "nodes.jsonl"
-    note_lease(notebook, ZERO, Node("a", "127.0.0.1", 1))
-    with notebook.open("a") as stream:
-        stream.write('{"instance": 1, "node')
-    cut_torn_note(notebook)
-    note_lease(notebook, InstanceId(2), Node("c", "127.0.0.1", 1))
-    assert [json.loads(line)["instance"] for line in notebook.read_text().splitlines()] == [0, 2]
-    assert set(leased_in(notebook)) == {0, 2}
-    assert cut_torn_note(tmp_path / "none") == 0
-
-
-def nobody_answers(**means):
-    return Means(speed=1.0, ray_address="127.0.0.1:1", **means)
-
-
-def test_a_run_whose_cluster_does_not_answer_has_not_begun_and_can_be_started_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "run"
-    for _ in range(2):
-        with pytest.raises(InputError, match="no Ray cluster answers there"):
-            execute_real(small(), folder, nobody_answers(checkpoints="saved"))
-    assert not (folder / "journal.jsonl").exists()
-    how = json.loads((folder / "real.json").read_text())
-    assert how["checkpoints"] == str(tmp_path / "saved"), "workers have working directories of their own"
-
-
-@pytest.mark.parametrize("scheme", ["", "memory://"])
-def test_checkpoints_of_another_run_are_not_taken_for_those_of_this_one(tmp_path, scheme):
-    place = f"{scheme}{tmp_path}/shared"
-    store = CheckpointStore(place)
-    assert store.is_empty()
-    save(store, 0, 81, 0.01)
-    with pytest.raises(InputError, match="holds checkpoints of another run"):
-        execute_real(small(), tmp_path / "run", nobody_answers(checkpoints=place))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("text", ['{"device": "cp', '{"device": "cpu", "of_another_version": 1}'])
-def test_a_note_of_how_a_run_was_run_that_cannot_be_read_is_told(tmp_path, text):
-    (tmp_path / "journal.jsonl").write_text("{}\n")
-    (tmp_path / "real.json").write_text(text)
-    with pytest.raises(InputError, match="does not say how the run was run"):
-        resume_real(tmp_path)
-
-
-class OfOneThread:
-    """A controller that only the thread that changes it may read."""
-
-    def __init__(self, controller):
-        self._controller, self._thread = controller, threading.current_thread()
-
-    @property
-    def state(self):
-        assert threading.current_thread() is self._thread, "what is read here is half changed"
-        return self._controller.state
-
-
-def test_what_is_drawn_was_read_in_the_thread_of_the_run():
-    board = Board(OfOneThread(World.of(small()).controller(MemorySink())))
-    board.write(None)
-    drawn = []
-    drawing = threading.Thread(target=lambda: drawn.append(board.__rich__().row_count))
-    drawing.start()
-    drawing.join()
-    assert drawn == [len(board.fields())]

@@ -168,7 +168,7 @@ def test_a_message_says_the_seconds_of_the_segment_so_far(worker, bench, monkeyp
         Started(3.0, 0, None),
         Trained(1, 0.5, 2.0, 0.0, is_report=True),
         Trained(2, 0.25, 4.0, 0.0, is_report=True),
-        Saved(2, 0.5),
+        Saved(2, 4.0, 0.5),
         Trained(3, 0.125, 6.0, 0.5, is_report=True),
         Finished(4, 0.0625, 3.0, 8.0, 1.0, was_ended=False),
     ]
@@ -419,5 +419,5 @@ def test_rank_0_can_be_met_on_the_address_it_was_given_and_nowhere_else(worker):
 
 def test_assignments_and_messages_travel():
     assignment = Assignment(1, 2, 3, 4, 0, 0, 1, {"rate": 0.5}, 0, 1, 2)
-    for thing in (assignment, Started(1.0, 2, None), Trained(1, 0.5, 1.0, 0.0, True), Saved(1, 0.1)):
+    for thing in (assignment, Started(1.0, 2, None), Trained(1, 0.5, 1.0, 0.0, True), Saved(1, 1.0, 0.1)):
         assert pickle.loads(pickle.dumps(thing)) == thing

@@ -1,0 +1,207 @@
+"""What a driver that died has left, and the files of a run, without any workers."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psutil", reason="real workers need the bridge extra")
+
+import psutil
+
+from experiments.cli_live import Board
+from experiments.real_run import Means, execute_real, resume_real
+from experiments.real_state import cut_torn_note, leased_in, note_lease
+from experiments.running import World
+from sim.bridge import attached
+from sim.bridge.checkpoint import CheckpointStore
+from sim.bridge.keeper import FOLDER_PREFIX, end_leftovers
+from sim.bridge.nodes import Node, NoNodeError
+from sim.bridge.resumption import OpenSegment, Resumption
+from sim.journal import MemorySink
+from sim.model.errors import InputError
+from sim.model.events import Outcome
+from sim.model.ids import InstanceId, SegmentId, TrialId
+from tests.bridge.test_real_runs import small
+
+ZERO, ONE = InstanceId(0), TrialId(1)
+
+
+def save(store, trial, iteration, score, segment=0):
+    store.save(TrialId(trial), iteration, score, lambda path: path.write_text("x"), segment=SegmentId(segment))
+
+
+# What a driver that died has left.
+
+
+def settled(store, segment, **known):
+    left = Resumption(90.0, segments=[segment], **known)
+    return left.settling(store, {})[0](100.0)
+
+
+def open_segment(since=3, until=5, iteration=3, score=0.5):
+    return OpenSegment(ONE, SegmentId(8), ((ZERO, 1),), 80.0, since, until, iteration, score)
+
+
+def test_a_segment_that_had_saved_all_when_the_driver_died_is_complete(tmp_path):
+    store = CheckpointStore(str(tmp_path))
+    save(store, 1, 5, 0.125, segment=8)
+    fact = settled(store, open_segment(), configurations={ONE: {"x": 1}})
+    assert (fact.outcome, fact.checkpoint_iteration, fact.score, fact.lost_s) == (Outcome.COMPLETED, 5, 0.125, 0.0)
+
+
+def test_what_was_saved_with_a_configuration_that_was_never_told_is_void(tmp_path):
+    store = CheckpointStore(str(tmp_path))
+    save(store, 1, 2, 0.125, segment=8)
+    fact = settled(store, open_segment(since=0, iteration=0, score=None))
+    assert (fact.outcome, fact.iteration, fact.checkpoint_iteration) == (Outcome.INSTANCE_GONE, 0, 0)
+    assert math.isclose(fact.lost_s, 20.0)
+
+
+# Nodes of a cluster with an autoscaler.
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster without nodes, and what its autoscaler was asked for last."""
+    import ray
+    from ray.autoscaler import sdk
+
+    asked = []
+    monkeypatch.setattr(attached, "connect", lambda _: None)
+    monkeypatch.setattr(attached, "alive_nodes", dict)
+    monkeypatch.setattr(sdk, "request_resources", lambda bundles: asked.append(bundles))  # noqa: PLW0108  called by name
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return asked
+
+
+def test_closing_takes_back_what_the_autoscaler_was_asked_for_even_if_it_has_not_come_yet(cluster):
+    nodes = attached.AttachedNodes("auto", patience_s=60.0)
+    cancelled, refused = threading.Event(), []
+
+    def wait():
+        try:
+            nodes.acquire(ZERO, 4, launched=lambda: None, is_cancelled=cancelled.is_set)
+        except NoNodeError as error:
+            refused.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not cluster:
+        threading.Event().wait(0.01)
+    assert cluster[-1] == [{"CPU": 4.0}]
+    nodes.close()
+    assert cluster[-1] == []
+    cancelled.set()
+    waiting.join(10)
+    assert refused == ["cancelled"]
+    assert cluster[-1] == []
+
+
+def test_what_a_dead_driver_asked_the_autoscaler_for_is_taken_back_by_the_next(cluster):
+    attached.AttachedNodes("auto").adopt({ZERO: Node("not there any more", "127.0.0.1", 4)})
+    assert cluster == [[]]
+
+
+# Files of a run.
+
+
+@pytest.mark.parametrize("noted", ["", ".", "elastune-abc", "/", "/home/somebody"])
+def test_only_folders_of_embedded_clusters_are_removed_and_only_their_processes_ended(tmp_path, monkeypatch, noted):
+    """An empty note would name the working directory, and every process whose command line has a dot."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(psutil, "process_iter", lambda *_: pytest.fail("processes are looked for"))
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(InputError, match="is no folder of an embedded Ray cluster"):
+        end_leftovers(Path(noted))
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_processes_of_an_embedded_cluster_and_its_folder_are_ended(tmp_path):
+    folder, other = tmp_path / f"{FOLDER_PREFIX}one", tmp_path / f"{FOLDER_PREFIX}two"
+    folder.mkdir()
+    with sleeper(folder) as ours, sleeper(other) as theirs:
+        end_leftovers(folder)
+        assert ours.wait(10) == -signal.SIGKILL
+        assert theirs.poll() is None
+        theirs.kill()
+    assert not folder.exists()
+
+
+def sleeper(folder):
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{folder}/session"])
+
+
+def test_a_note_that_was_not_written_to_its_end_does_not_spoil_the_next(tmp_path):
+    notebook = tmp_path / "nodes.jsonl"
+    note_lease(notebook, ZERO, Node("a", "127.0.0.1", 1))
+    with notebook.open("a") as stream:
+        stream.write('{"instance": 1, "node')
+    cut_torn_note(notebook)
+    note_lease(notebook, InstanceId(2), Node("c", "127.0.0.1", 1))
+    assert [json.loads(line)["instance"] for line in notebook.read_text().splitlines()] == [0, 2]
+    assert set(leased_in(notebook)) == {0, 2}
+    assert cut_torn_note(tmp_path / "none") == 0
+
+
+def nobody_answers(**means):
+    return Means(speed=1.0, ray_address="127.0.0.1:1", **means)
+
+
+def test_a_run_whose_cluster_does_not_answer_has_not_begun_and_can_be_started_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    for _ in range(2):
+        with pytest.raises(InputError, match="no Ray cluster answers there"):
+            execute_real(small(), folder, nobody_answers(checkpoints="saved"))
+    assert not (folder / "journal.jsonl").exists()
+    how = json.loads((folder / "real.json").read_text())
+    assert how["checkpoints"] == str(tmp_path / "saved"), "workers have working directories of their own"
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_checkpoints_of_another_run_are_not_taken_for_those_of_this_one(tmp_path, scheme):
+    place = f"{scheme}{tmp_path}/shared"
+    store = CheckpointStore(place)
+    assert store.is_empty()
+    save(store, 0, 81, 0.01)
+    with pytest.raises(InputError, match="holds checkpoints of another run"):
+        execute_real(small(), tmp_path / "run", nobody_answers(checkpoints=place))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ['{"device": "cp', '{"device": "cpu", "of_another_version": 1}'])
+def test_a_note_of_how_a_run_was_run_that_cannot_be_read_is_told(tmp_path, text):
+    (tmp_path / "journal.jsonl").write_text("{}\n")
+    (tmp_path / "real.json").write_text(text)
+    with pytest.raises(InputError, match="does not say how the run was run"):
+        resume_real(tmp_path)
+
+
+class OfOneThread:
+    """A controller that only the thread that changes it may read."""
+
+    def __init__(self, controller):
+        self._controller, self._thread = controller, threading.current_thread()
+
+    @property
+    def state(self):
+        assert threading.current_thread() is self._thread, "what is read here is half changed"
+        return self._controller.state
+
+
+def test_what_is_drawn_was_read_in_the_thread_of_the_run():
+    board = Board(OfOneThread(World.of(small()).controller(MemorySink())))
+    board.write(None)
+    drawn = []
+    drawing = threading.Thread(target=lambda: drawn.append(board.__rich__().row_count))
+    drawing.start()
+    drawing.join()
+    assert drawn == [len(board.fields())]
