@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli_options import FAILED, AsJson, print_json
+from experiments.cli_options import (
+    FAILED,
+    AsJson,
+    Device,
+    checkpoints_option,
+    device_option,
+    print_json,
+    ray_option,
+)
 
 if TYPE_CHECKING:
     from experiments.doctor import Check
@@ -16,29 +23,17 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failed": typer.colors.RED}
 
 
-class Device(enum.StrEnum):
-    """What a slot is to be."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
 def doctor(
-    device: Annotated[Device, typer.Option(help="What a GPU is.")] = Device.CPU,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster that runs, instead of one started here.")
-    ] = None,
-    checkpoints: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Folder or fsspec URL that every node reaches.", show_default="results/runs"),
-    ] = None,
+    device: Annotated[Device | None, device_option()] = None,
+    ray: Annotated[str | None, ray_option()] = None,
+    checkpoints: Annotated[str | None, checkpoints_option("results/runs")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check what real runs need, and say what to do where it is missing. Exit code 1: they will fail."""
     from experiments.doctor import Patient, examine
 
     checks: list[Check] = []
-    for check in examine(Patient(device.value, ray, checkpoints)):
+    for check in examine(Patient((device or Device.CPU).value, ray, checkpoints)):
         checks.append(check)
         if not as_json:
             _say(check)

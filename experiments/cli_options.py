@@ -1,15 +1,18 @@
-"""What the commands share: the `--json` option, completion of names, progress. Imports typer; rich when it is drawn."""
+"""What the commands share: options, completion of names, progress. Imports typer; rich when it is drawn."""
 
 from __future__ import annotations
 
+import enum
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from sim.model.errors import InputError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -20,6 +23,41 @@ _PIPED_WIDTH = 160
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
+
+
+class Device(enum.StrEnum):
+    """What a slot of real workers is."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def device_option(panel: str | None = None) -> Any:  # noqa: ANN401  as typer's own
+    """`--device`; the command says what is meant where it is not given."""
+    return typer.Option("--device", help="What a GPU is.", show_default="cpu", rich_help_panel=panel)
+
+
+def ray_option(panel: str | None = None) -> Any:  # noqa: ANN401
+    """`--ray`; the cluster is one of our own where it is not given."""
+    told = "Lease nodes of this Ray cluster, instead of starting one here."
+    return typer.Option("--ray", metavar="ADDRESS", help=told, rich_help_panel=panel)
+
+
+def checkpoints_option(default: str, panel: str | None = None) -> Any:  # noqa: ANN401
+    """`--checkpoints`; `default` says in words where they lie where it is not given."""
+    told = "Folder or fsspec URL that every node reaches."
+    return typer.Option("--checkpoints", metavar="URL", help=told, show_default=default, rich_help_panel=panel)
+
+
+def refuse(options: Mapping[str, object], reason: str) -> None:
+    """Options that say nothing here; None is one that was not given.
+
+    Raises:
+        InputError: one of them was given.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"{', '.join(given)}: not here, as {reason}")
 
 
 def failure(message: str, code: int) -> typer.Exit:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import AsJson, complete_bundle, complete_workload, print_json, progress
+from experiments.cli_options import (
+    AsJson,
+    Device,
+    checkpoints_option,
+    complete_bundle,
+    complete_workload,
+    device_option,
+    print_json,
+    progress,
+    ray_option,
+    refuse,
+)
 from sim.model.errors import InputError, WorkerError
 
 if TYPE_CHECKING:
@@ -22,13 +33,6 @@ if TYPE_CHECKING:
 _CURVES, _TIMINGS = "Curves", "Timings on real workers (--gpus)"
 
 
-class Device(enum.StrEnum):
-    """What a slot is."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
 class Batch(enum.StrEnum):
     """What the batch size of a configuration is of."""
 
@@ -36,88 +40,68 @@ class Batch(enum.StrEnum):
     PER_WORKER = "per-worker"
 
 
+_Workload = Annotated[
+    str, typer.Argument(help="What is trained.", autocompletion=complete_workload, show_default=False)
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="Folder of the bundle.", show_default="results/bundles/<workload>"),
+]
+
+
+def _count(told: str, default: str, panel: str, least: int = 1) -> Any:  # noqa: ANN401  as typer's own
+    return typer.Option(min=least, help=told, show_default=default, rich_help_panel=panel)
+
+
+_Trials = Annotated[int | None, _count("Configurations drawn from its search space.", "64", _CURVES)]
+_Iterations = Annotated[int | None, _count("Iterations of each.", "27", _CURVES)]
+_Jobs = Annotated[int | None, _count("Worker processes, one CPU slot each.", "2", _CURVES)]
+_Seed = Annotated[int | None, _count("Of configurations, weights and the order of the data.", "0", _CURVES, least=0)]
+_Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="1,2,4,4x2", help="Time gangs of so many GPUs (x nodes).", rich_help_panel=_TIMINGS),
+]
+_GpusPerNode = Annotated[int | None, _count("Of each node.", "as the gangs need, or the cluster has", _TIMINGS)]
+_Batch = Annotated[
+    Batch | None,
+    typer.Option(
+        help="Shared by the gang (strong scaling), or one each (weak).", show_default="global", rich_help_panel=_TIMINGS
+    ),
+]
+_Configurations = Annotated[int | None, _count("Of the bundle, from cheap to dear.", "3", _TIMINGS)]
+_Rounds = Annotated[int | None, _count("Fresh trials of each.", "2", _TIMINGS)]
+_Seconds = Annotated[
+    float | None, typer.Option(help="Of training per segment, at least.", show_default="2", rich_help_panel=_TIMINGS)
+]
+_Curves = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUNDLE",
+        help="Whose curves a new bundle has.",
+        show_default="the one that ships",
+        autocompletion=complete_bundle,
+        rich_help_panel=_TIMINGS,
+    ),
+]
+
+
 def profile(
-    workload: Annotated[
-        str, typer.Argument(help="What is trained.", autocompletion=complete_workload, show_default=False)
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder of the bundle.", show_default="results/bundles/<workload>"),
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Configurations drawn from its search space.", show_default="64", rich_help_panel=_CURVES
-        ),
-    ] = None,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Iterations of each.", show_default="27", rich_help_panel=_CURVES)
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Worker processes, one CPU slot each.", show_default="2", rich_help_panel=_CURVES),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Of configurations, weights and the order of the data.",
-            show_default="0",
-            rich_help_panel=_CURVES,
-        ),
-    ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option(metavar="1,2,4,4x2", help="Time gangs of so many GPUs (x nodes).", rich_help_panel=_TIMINGS),
-    ] = None,
-    device: Annotated[Device, typer.Option(help="What a GPU is.", rich_help_panel=_TIMINGS)] = Device.CPU,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Lease nodes of this Ray cluster, instead of starting one here.",
-            rich_help_panel=_TIMINGS,
-        ),
-    ] = None,
-    gpus_per_node: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Of each node.", show_default="as the gangs need, or the cluster has", rich_help_panel=_TIMINGS
-        ),
-    ] = None,
-    checkpoints: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Folder or fsspec URL that every node reaches.",
-            show_default="in the bundle's folder",
-            rich_help_panel=_TIMINGS,
-        ),
-    ] = None,
-    batch: Annotated[
-        Batch, typer.Option(help="Shared by the gang (strong scaling), or one each (weak).", rich_help_panel=_TIMINGS)
-    ] = Batch.GLOBAL,
-    configurations: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of the bundle, from cheap to dear.", show_default="3", rich_help_panel=_TIMINGS),
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Fresh trials of each.", show_default="2", rich_help_panel=_TIMINGS)
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(help="Of training per segment, at least.", show_default="2", rich_help_panel=_TIMINGS),
-    ] = None,
-    curves: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BUNDLE",
-            help="Whose curves a new bundle has.",
-            show_default="the one that ships",
-            autocompletion=complete_bundle,
-            rich_help_panel=_TIMINGS,
-        ),
-    ] = None,
+    workload: _Workload,
+    out: _Out = None,
+    trials: _Trials = None,
+    iterations: _Iterations = None,
+    jobs: _Jobs = None,
+    seed: _Seed = None,
+    gpus: _Gpus = None,
+    device: Annotated[Device | None, device_option(_TIMINGS)] = None,
+    ray: Annotated[str | None, ray_option(_TIMINGS)] = None,
+    gpus_per_node: _GpusPerNode = None,
+    checkpoints: Annotated[str | None, checkpoints_option("in the bundle's folder", _TIMINGS)] = None,
+    batch: _Batch = None,
+    configurations: _Configurations = None,
+    rounds: _Rounds = None,
+    seconds: _Seconds = None,
+    curves: _Curves = None,
     as_json: AsJson = False,
 ) -> None:
     """Train for real and write a bundle: its curves, or with --gpus its timings on workers; goes on where it stopped.
@@ -127,44 +111,35 @@ def profile(
     from traces.workloads import workload_named
 
     trained, folder = workload_named(workload), out or Path("results/bundles") / workload
-    of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed}
-    of_timings = {
-        "--device": None if device is Device.CPU else device,
-        "--ray": ray,
-        "--gpus-per-node": gpus_per_node,
-        "--checkpoints": checkpoints,
-        "--batch": None if batch is Batch.GLOBAL else batch,
-        "--configurations": configurations,
-        "--rounds": rounds,
-        "--seconds": seconds,
-        "--curves": curves,
-        "--json": as_json or None,
-    }
+    effort = {"configurations": configurations, "rounds": rounds, "seconds": seconds}
+    of_cluster = {"--device": device, "--ray": ray, "--gpus-per-node": gpus_per_node, "--checkpoints": checkpoints}
     if gpus is None:
-        _refuse(of_timings, "curves are recorded (--gpus 1,2 times workers)")
-        _require_installed("torch", "sklearn", "mlxtend")
+        of_effort = {f"--{name}": number for name, number in effort.items()}
+        others = of_cluster | {"--batch": batch} | of_effort | {"--curves": curves, "--json": as_json or None}
+        refuse(others, "curves are recorded (--gpus 1,2 times workers)")
         _record_curves(trained, trials or 64, iterations or 27, jobs or 2, folder, seed or 0)
         return
-    _refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
+    of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed}
+    refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
+    plan = _plan(gpus, device or Device.CPU, ray, gpus_per_node, effort)
+    _show(_timed(trained, plan, folder, curves, (batch or Batch.GLOBAL).value, checkpoints), as_json)
+
+
+def _plan(
+    gpus: str, device: Device, ray: str | None, gpus_per_node: int | None, effort: Mapping[str, float | None]
+) -> TimingPlan:
+    """What is timed; effort that was not asked for is as usual."""
     _require_installed("torch", "sklearn", "mlxtend", "ray", "psutil")
     from experiments.timing import TimingEffort, TimingPlan
     from experiments.timing_records import GangShape
 
-    effort = {"configurations": configurations, "rounds": rounds, "seconds": seconds}
-    plan = TimingPlan(
+    return TimingPlan(
         shapes=tuple(GangShape.parse(text, gpus_per_node) for text in gpus.split(",")),
         device=device.value,
         ray_address=ray,
         gpus_per_node=gpus_per_node,
         effort=TimingEffort(**{name: number for name, number in effort.items() if number is not None}),  # type: ignore[arg-type]
     )
-    _show(_timed(trained, plan, folder, curves, batch.value, checkpoints), as_json)
-
-
-def _refuse(options: Mapping[str, object], reason: str) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise InputError(f"{', '.join(given)}: not here, as {reason}")
 
 
 def _require_installed(*packages: str) -> None:
@@ -174,6 +149,7 @@ def _require_installed(*packages: str) -> None:
 
 
 def _record_curves(workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int) -> None:
+    _require_installed("torch", "sklearn", "mlxtend")
     from experiments.profiling import profile_workload
 
     with progress("Profiling") as on_progress:

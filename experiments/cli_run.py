@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli_options import FAILED, AsJson, complete_policy, failure, load_spec, print_json
+from experiments.cli_options import (
+    FAILED,
+    AsJson,
+    Device,
+    checkpoints_option,
+    complete_policy,
+    device_option,
+    failure,
+    load_spec,
+    print_json,
+    ray_option,
+    refuse,
+)
 from sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from experiments.real_result import RealResult
     from experiments.real_run import Means
@@ -30,116 +42,90 @@ class World(enum.StrEnum):
     RAY = "ray"
 
 
-class Device(enum.StrEnum):
-    """What a slot of a real run is."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
 _REAL = "Real workers"
+_SpecFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="SPEC", help="A YAML file that describes the run; not with --resume.", show_default=False),
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec, as job.deadline_s=1800."),
+]
+_Policy = Annotated[
+    str | None, typer.Option(help="name[:param=value...], instead of the spec's.", autocompletion=complete_policy)
+]
+_Seed = Annotated[int | None, typer.Option(help="Instead of the spec's.")]
+_Out = Annotated[
+    Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/runs/<digest>")
+]
+_Journal = Annotated[Path | None, typer.Option(help="Put the journal elsewhere (simulation only).")]
+_On = Annotated[World, typer.Option("--on", help="Where it runs.")]
+_Emulate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SPEED", help="Do not train: wait out the recorded seconds, so many per second.", rich_help_panel=_REAL
+    ),
+]
+_Inject = Annotated[
+    bool,
+    typer.Option("--inject", help="Add the spec's start-up delays and losses of machines.", rich_help_panel=_REAL),
+]
+_Resume = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Go on with a real run whose driver died.", rich_help_panel=_REAL)
+]
 
 
 def run(
-    spec_file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="SPEC", help="A YAML file that describes the run; not with --resume.", show_default=False
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec, as job.deadline_s=1800."),
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="name[:param=value...], instead of the spec's.", autocompletion=complete_policy)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the spec's.")] = None,
+    spec_file: _SpecFile = None,
+    settings: _Settings = None,
+    policy: _Policy = None,
+    seed: _Seed = None,
     as_json: AsJson = False,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/runs/<digest>")
-    ] = None,
-    journal: Annotated[Path | None, typer.Option(help="Put the journal elsewhere (simulation only).")] = None,
-    world: Annotated[World, typer.Option("--on", help="Where it runs.")] = World.SIMULATION,
-    device: Annotated[Device, typer.Option(help="What a GPU is.", rich_help_panel=_REAL)] = Device.CPU,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Lease nodes of this Ray cluster, instead of starting one here.",
-            rich_help_panel=_REAL,
-        ),
-    ] = None,
-    checkpoints: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Folder or fsspec URL that every node reaches.",
-            show_default="in the results",
-            rich_help_panel=_REAL,
-        ),
-    ] = None,
-    emulate: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SPEED",
-            help="Do not train: wait out the recorded seconds, so many per second.",
-            rich_help_panel=_REAL,
-        ),
-    ] = None,
-    inject: Annotated[
-        bool,
-        typer.Option("--inject", help="Add the spec's start-up delays and losses of machines.", rich_help_panel=_REAL),
-    ] = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Go on with a real run whose driver died.", rich_help_panel=_REAL),
-    ] = None,
+    out: _Out = None,
+    journal: _Journal = None,
+    world: _On = World.SIMULATION,
+    device: Annotated[Device | None, device_option(_REAL)] = None,
+    ray: Annotated[str | None, ray_option(_REAL)] = None,
+    checkpoints: Annotated[str | None, checkpoints_option("in the results", _REAL)] = None,
+    emulate: _Emulate = None,
+    inject: _Inject = False,
+    resume: _Resume = None,
 ) -> None:
     """Run one policy once, in simulation or on real workers; writes spec.yaml, journal.jsonl and result.json."""
-    given = {
-        "--device": device is not Device.CPU,
+    means: dict[str, object] = {
+        "--device": device,
         "--ray": ray,
         "--checkpoints": checkpoints,
         "--emulate": emulate,
-        "--inject": inject,
+        "--inject": inject or None,
     }
+    asked: dict[str, object] = {"SPEC": spec_file, "--set": settings or None, "--policy": policy, "--seed": seed, "-o": out}
     if resume is not None:
-        others = {
-            "SPEC": spec_file,
-            "--set": settings,
-            "--policy": policy,
-            "--seed": seed,
-            "-o": out,
-            "--journal": journal,
-            **given,
-        }
-        _refuse(others, f"--resume {resume} goes on as the run began")
+        refuse(asked | {"--journal": journal} | means, f"--resume {resume} goes on as the run began")
         _show_real(_resumed(resume), as_json)
         return
     if spec_file is None:
         raise InputError(
             "run: name the YAML file that describes the run, or the folder of a run to go on with (--resume DIR)"
         )
-    overriding = [f"policy={policy}"] if policy is not None else []
-    overriding += [f"seed={seed}"] if seed is not None else []
-    spec = load_spec(spec_file, [*(settings or []), *overriding])
+    spec = load_spec(spec_file, [*(settings or []), *_overriding(policy, seed)])
     folder = out or Path("results/runs") / spec.digest()
     if world is World.SIMULATION:
-        _refuse(given, "this run is simulated (--on ray runs it on real workers)")
+        refuse(means, "this run is simulated (--on ray runs it on real workers)")
         _simulate(spec, folder, journal or folder / "journal.jsonl", as_json)
         return
-    _refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")
+    refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")
     from experiments.real_run import Means
 
-    means = Means(device=device.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
-    _show_real(_executed(spec, folder, means), as_json)
+    slots = device or Device.CPU
+    how = Means(device=slots.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
+    _show_real(_executed(spec, folder, how), as_json)
 
 
-def _refuse(options: Mapping[str, object], reason: str) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise InputError(f"{', '.join(given)}: not here, as {reason}")
+def _overriding(policy: str | None, seed: int | None) -> list[str]:
+    """Settings that stand for the options of their own."""
+    given = {"policy": policy, "seed": seed}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 
 def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None:

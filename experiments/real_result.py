@@ -53,8 +53,10 @@ class RealResult:
         }
 
     def write(self) -> Path:
-        """Write result.json; returns its path."""
+        """Write result.json; returns its path. One that is there stays where this driver had nothing left to do."""
         path = self.folder / "result.json"
+        if path.is_file() and not self.control_s:
+            return path
         path.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 

@@ -152,7 +152,9 @@ def lease_of(node: Node, within_s: float) -> PlacementGroup | None:
     """The exclusive lease of a node; None where another has it."""
     from ray.util.placement_group import placement_group
 
-    lease = placement_group([{f"node:{node.host}": _SHARE}], bundle_label_selector=[{"ray.io/node-id": node.node_id}])
+    lease: PlacementGroup = placement_group(
+        [{f"node:{node.host}": _SHARE}], bundle_label_selector=[{"ray.io/node-id": node.node_id}]
+    )
     if lease.wait(within_s):
         return lease
     end_lease(lease)

@@ -93,8 +93,9 @@ def test_an_injected_start_up_is_waited_for_and_a_finished_run_is_only_told_of_a
     result = execute_real(spec, tmp_path / "run", Means(speed=20.0, injects=True))
     assert result.run.makespan_s > 50
     assert result.run.ledger_gpu_s["startup"] >= 30
-    before = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    before, told = (tmp_path / "run" / "journal.jsonl").read_bytes(), result.write().read_bytes()
     again = resume_real(tmp_path / "run")
+    assert again.write().read_bytes() == told, "what controlling the run took is known to the driver that ran it alone"
     assert (again.run.cost_usd, again.run.score) == (result.run.cost_usd, result.run.score)
     assert (tmp_path / "run" / "journal.jsonl").read_bytes() == before
 
@@ -143,6 +144,8 @@ def test_options_that_do_not_go_together_are_refused(tmp_path):
         return done.stderr
 
     assert "--emulate: not here, as this run is simulated" in said(spec, "--emulate", 5)
+    assert "--seed: not here" in said("--on", "ray", "--resume", tmp_path, "--seed", 0)
+    assert "--device: not here" in said("--resume", tmp_path, "--device", "cpu")
     assert "SPEC: not here" in said(spec, "--on", "ray", "--resume", tmp_path)
     assert "--journal: not here" in said(spec, "--on", "ray", "--journal", "x")
     assert "name the YAML file" in said("--on", "ray")
