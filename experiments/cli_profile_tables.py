@@ -36,8 +36,10 @@ def print_timing(profile: TimingProfile) -> None:
         "launch from a checkpoint": timing.resume_s,
         f"checkpoint of {timing.checkpoint_bytes / 1e6:.3g} MB": timing.checkpoint_s,
         "rescale: the checkpoint, and a launch from it": timing.rescale_s,
-        "node, from its launch to readiness": profile.startup["init_s"],
     }
+    init_s = profile.startup.get("init_s")
+    if init_s is not None:
+        named["node, from its launch to readiness"] = init_s
     for what, estimate in named.items():
         surely = f"{estimate.coverage:.0%}" if estimate.coverage >= _TOLD_FROM else "-"
         around.add_row(what, _seconds(estimate), surely, str(estimate.samples))
@@ -49,10 +51,12 @@ def print_timing(profile: TimingProfile) -> None:
     )
     for remark in profile.remarks:
         out.print(f"[yellow]note:[/] {remark}")
-    init_s = profile.startup["init_s"].value
     out.print("In a spec:")
     out.print(f"  workload: {{bundle: {profile.folder}}}", markup=False, highlight=False)
-    out.print(f"  cloud: {{startup: {{queue_s: 0, init_s: {init_s:.3g}}}}}", markup=False, highlight=False)
+    if init_s is not None:
+        out.print(f"  cloud: {{startup: {{queue_s: 0, init_s: {init_s.value:.3g}}}}}", markup=False, highlight=False)
+    else:
+        out.print("  cloud.startup: what machines of your provider take; none was started for this")
     out.print(f"{profile.folder}", markup=False, highlight=False)
 
 

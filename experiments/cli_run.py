@@ -99,7 +99,13 @@ def run(
         "--emulate": emulate,
         "--inject": inject or None,
     }
-    asked: dict[str, object] = {"SPEC": spec_file, "--set": settings or None, "--policy": policy, "--seed": seed, "-o": out}
+    asked: dict[str, object] = {
+        "SPEC": spec_file,
+        "--set": settings or None,
+        "--policy": policy,
+        "--seed": seed,
+        "-o": out,
+    }
     if resume is not None:
         refuse(asked | {"--journal": journal} | means, f"--resume {resume} goes on as the run began")
         _show_real(_resumed(resume), as_json)

@@ -6,6 +6,7 @@ it failed; ray and torch are imported where a check needs them.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -20,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from experiments.slots import slots_here
-from sim.model.errors import TuningError, WorkerError
+from sim.model.errors import InputError, TuningError, WorkerError
 from sim.model.ids import InstanceId, TrialId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from sim.bridge.nodes import Node
+    from sim.bridge.nodes import Node, Nodes
     from sim.bridge.worker import Device
 
 Status: TypeAlias = Literal["ok", "warning", "failed"]
@@ -228,7 +229,8 @@ def _cluster(patient: Patient) -> Iterator[Check]:
             yield Check("ray", "ok", f"{told}, after {time.monotonic() - began_s:.1f} s")
             yield from _on_node(node, patient)
     except TuningError as error:
-        advice = "start it with ray start --head, or leave --ray out" if patient.ray_address else "see the message"
+        is_absent = patient.ray_address is not None and isinstance(error, InputError)
+        advice = "start it with ray start --head, or leave --ray out" if is_absent else "see the message"
         yield Check("ray", "failed", str(error), advice)
 
 
@@ -246,21 +248,33 @@ def _node_of(patient: Patient) -> Iterator[tuple[Node, str]]:
             nodes.close()
         return
     from sim.bridge.attached import AttachedNodes, alive_nodes
-    from sim.bridge.nodes import Node, slots_of
+    from sim.bridge.nodes import slots_of
 
-    attached = AttachedNodes(patient.ray_address, patient.device)
+    attached = AttachedNodes(patient.ray_address, patient.device, patience_s=0.0)
     try:
-        slots = {one["NodeID"]: slots_of(one["Resources"], patient.device) for one in alive_nodes().values()}
-        with_slots = {node_id: count for node_id, count in slots.items() if count}
-        if not with_slots:
-            raise WorkerError(f"none of the {len(slots)} nodes at {patient.ray_address} has a slot ({patient.device})")
-        first = next(iter(with_slots))
-        listed = ", ".join(map(str, with_slots.values()))
-        host = alive_nodes()[first]["NodeManagerAddress"]
-        told = f"{len(with_slots)} nodes with {listed} slots, {_free_slots(patient.device)} of them free"
-        yield Node(first, host, with_slots[first]), told
+        there = alive_nodes().values()
+        slots = [count for one in there if (count := slots_of(one["Resources"], patient.device))]
+        if not slots:
+            raise WorkerError(f"none of the {len(there)} nodes at {patient.ray_address} has a slot ({patient.device})")
+        free = _free_slots(patient.device)
+        told = f"{len(slots)} nodes with {', '.join(map(str, slots))} slots, {free} of them free"
+        yield _leased(attached, sorted(set(slots))), told
     finally:
         attached.close()
+
+
+def _leased(nodes: Nodes, sizes: Sequence[int]) -> Node:
+    """A node of one of these sizes that is ours, so that no run is disturbed.
+
+    Raises:
+        WorkerError: others have leased all of them.
+    """
+    from sim.bridge.nodes import NoNodeError
+
+    for size in sizes:
+        with contextlib.suppress(NoNodeError):
+            return nodes.acquire(InstanceId(0), size, launched=lambda: None, is_cancelled=lambda: False)
+    raise WorkerError("all nodes are leased by runs: try again when one has ended")
 
 
 def _free_slots(device: Device) -> int:
@@ -346,7 +360,7 @@ def _checkpoints(node: Node, patient: Patient) -> Check:
         if store.latest(TrialId(0)) is None:
             return Check("checkpoints", "failed", f"what a node saves at {place} cannot be read here", advice)
         store.forget(TrialId(0))
-    except TuningError as error:
+    except (TuningError, OSError) as error:
         return Check("checkpoints", "failed", f"{place}: {error}", advice)
     finally:
         if "://" not in url:

@@ -97,10 +97,7 @@ def execute_real(
         )
     real = _RealRun(World.of(spec), folder, means)
     real.require_slots()
-    if (folder / "journal.jsonl").exists():
-        raise InputError(
-            f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)"
-        )
+    _require_new(folder)
     # A workload that cannot be trained, or has no plan, is told before anything is written.
     workshop = real.workshop()
     if not CheckpointStore(workshop.checkpoints, workshop.keep).is_empty():
@@ -111,9 +108,17 @@ def execute_real(
     sinks = _Sinks()
     controller = real.world.controller(sinks)
     with _owned(folder):
+        _require_new(folder)  # another driver may have been as fast
         spec.save(folder / "spec.yaml")
         (folder / "real.json").write_text(json.dumps(asdict(means), indent=2) + "\n", encoding="utf-8")
         return real.drive(controller, sinks, watch)
+
+
+def _require_new(folder: Path) -> None:
+    if (folder / "journal.jsonl").exists():
+        raise InputError(
+            f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)"
+        )
 
 
 def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = lambda _: None) -> RealResult:

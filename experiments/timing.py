@@ -282,7 +282,7 @@ class _Fleet:
         return least if self._plan.ray_address is None else _size_in_cluster(shape, self._plan.device)
 
     def acquire(self, size: int) -> None:
-        """One more node, timed.
+        """One more node; its start is timed where it is started for us.
 
         Raises:
             InputError: there is none.
@@ -297,7 +297,8 @@ class _Fleet:
             )
         except NoNodeError as error:
             raise InputError(f"--gpus {self._plan.gangs}: {error}") from error
-        self.starts.append(NodeStart(launched_s[0] - asked_s, time.monotonic() - launched_s[0]))
+        if self._plan.ray_address is None:  # what an autoscaler takes shows in no single lease: it may have been there
+            self.starts.append(NodeStart(launched_s[0] - asked_s, time.monotonic() - launched_s[0]))
         self._held[number] = node
 
     def release(self) -> None:

@@ -55,7 +55,7 @@ class TimingProfile:
 
     @property
     def startup(self) -> dict[str, Estimate]:
-        """How nodes came: seconds from the request to the launch, and to readiness."""
+        """How nodes came: seconds from the request to the launch, and to readiness; empty where none was started for this."""
         starts = self.surroundings.nodes
         samples = {"queue_s": [one.queue_s for one in starts], "init_s": [one.init_s for one in starts]}
         return {name: estimate for name, of in samples.items() if (estimate := Estimate.of(of)) is not None}

@@ -141,7 +141,7 @@ class Surroundings(msgspec.Struct, frozen=True):
         measured_on: processor or GPU, and versions.
         load_average: of the machine this ran on in the last minute, before anything was started.
         cores: of that machine.
-        nodes: how those that were started came.
+        nodes: how those that were started came; none on a cluster that ran already.
     """
 
     measured_on: dict[str, str | int | None]

@@ -108,8 +108,16 @@ class TuneRun:
         return self.controller.handle(event)
 
     def story(self) -> str:
-        """Where the run stands."""
+        """Where the run stands, for errors."""
         return self.controller.story()
+
+    def status(self) -> str:
+        """Where the run stands, for whoever watches it."""
+        state = self.controller.state
+        return (
+            f"{self.controller.name} at {state.now_s:.0f} s: {state.running_trials} trials running,"
+            f" {len(state.waiting)} waiting for GPUs, {len(state.started)} started, {self.cost_usd:.2f} USD"
+        )
 
     def close(self) -> None:
         """The journal is complete, as far as the run came."""

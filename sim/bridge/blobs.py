@@ -24,7 +24,7 @@ _SCRATCH = ".saving-"
 
 
 class Blobs(Protocol):
-    """Files below a root, by names such as `trial-00007/iteration-000012.json`."""
+    """Files below a root, by names such as `trial-00007/iteration-000012.json`; what goes wrong is an OSError."""
 
     def names(self, folder: str) -> list[str]:
         """The files of a folder, by their names within it; none where the folder is absent."""
@@ -122,6 +122,17 @@ class _Folder:
             shutil.rmtree(path, ignore_errors=True)
 
 
+@contextmanager
+def _reached() -> Iterator[None]:
+    """What goes wrong at the other end is an OSError, whatever the file system there calls it."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
 class _Remote:
     """A store behind an fsspec file system. Object stores put a file as a whole; elsewhere its digest tells."""
 
@@ -129,6 +140,7 @@ class _Remote:
         self._files = file_system
         self._root = PurePosixPath(root)
 
+    @_reached()
     def names(self, folder: str) -> list[str]:
         path = str(self._root / folder)
         self._files.invalidate_cache()  # others write there too
@@ -145,6 +157,7 @@ class _Remote:
         with tempfile.TemporaryDirectory(prefix="elastune-checkpoint-") as path:
             yield Path(path)
 
+    @_reached()
     def put(self, prepared: Path, name: str) -> None:
         path = self._root / name
         self._files.makedirs(str(path.parent), exist_ok=True)
@@ -157,9 +170,11 @@ class _Remote:
     def fetch(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="elastune-checkpoint-") as folder:
             path = Path(folder) / PurePosixPath(name).name
-            self._files.get_file(str(self._root / name), str(path))
+            with _reached():
+                self._files.get_file(str(self._root / name), str(path))
             yield path
 
+    @_reached()
     def delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(str(self._root / name))

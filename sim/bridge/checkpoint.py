@@ -125,7 +125,10 @@ class CheckpointStore:
             raise WorkerError(
                 f"trial {trial}: checkpoint {iteration} cannot be saved at {self.url}: {error}"
             ) from error
-        self._prune(trial, spare)
+        try:
+            self._prune(trial, spare)
+        except OSError as error:  # what was saved is saved; the next save deletes them
+            _log.warning("%s: older checkpoints of trial %d cannot be deleted: %s", self.url, trial, error)
         return saved
 
     def latest(self, trial: TrialId, at_most: int | None = None) -> SavedCheckpoint | None:
@@ -169,8 +172,15 @@ class CheckpointStore:
             yield path
 
     def is_empty(self) -> bool:
-        """Whether there is nothing of any trial."""
-        return not any(name.startswith(_TRIAL) for name in self._blobs.folders())
+        """Whether there is nothing of any trial.
+
+        Raises:
+            InputError: the place cannot be read.
+        """
+        try:
+            return not any(name.startswith(_TRIAL) for name in self._blobs.folders())
+        except OSError as error:
+            raise InputError(f"checkpoints at {self.url} cannot be read: {error}") from error
 
     def forget(self, trial: TrialId, above: int = 0) -> None:
         """No checkpoint of more than `above` iterations counts any more: from there on the trial takes another course."""

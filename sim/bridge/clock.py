@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import threading
 
 
 class Clock:
@@ -31,5 +28,5 @@ class Clock:
         return seconds / self.speed
 
     def wait(self, seconds: float, interrupted: threading.Event) -> bool:
-        """Wait so many seconds of the run; whether it was interrupted."""
-        return interrupted.wait(max(self.host_s(seconds), 0.0)) if seconds > 0 else interrupted.is_set()
+        """Wait so many seconds of the run, but not longer than the system can; whether it was interrupted."""
+        return interrupted.wait(min(max(self.host_s(seconds), 0.0), threading.TIMEOUT_MAX))

@@ -66,9 +66,11 @@ def main(folder: Path) -> None:
         answers.write(json.dumps({"address": str(cluster.address)}) + "\n")
         _serve(cluster, answers.write)
     finally:
-        if cluster is not None:
-            cluster.shutdown()  # type: ignore[no-untyped-call]  # as Ray ships it
-        end_leftovers(folder)
+        try:
+            if cluster is not None:
+                cluster.shutdown()  # type: ignore[no-untyped-call]  # as Ray ships it
+        finally:
+            end_leftovers(folder)
 
 
 def _common(gpus: int) -> dict[str, Any]:  # of Ray's parameters, which have many types

@@ -197,6 +197,4 @@ class Machine:
         return (lost_at_s, GoneCause.LOST) if lost_at_s < reclaimed_at_s else (reclaimed_at_s, GoneCause.RECLAIMED)
 
     def _wait(self, until_s: float) -> bool:
-        if until_s == math.inf:
-            return self._over.wait()
         return self._clock.wait(until_s - self._clock.now_s(), self._over)

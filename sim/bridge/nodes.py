@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sim.model.ids import InstanceId
 
-CPU, CUDA = "cpu", "cuda"
+CPU = "cpu"
 
 
 class NoNodeError(TuningError):

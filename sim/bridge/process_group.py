@@ -21,8 +21,8 @@ _TRAINING = timedelta(hours=6)
 it likes; whoever started the gang ends the survivors of a broken one, and no timeout has to."""
 
 
-class Gang(Protocol):
-    """The members of a gang; each method is called by all of them, at the same point of their course."""
+class Members(Protocol):
+    """Those of a gang; each method is called by all of them, at the same point of their course."""
 
     def agree(self, number: int) -> int:
         """The number that rank 0 says."""
@@ -74,7 +74,7 @@ def listen(host: str) -> socket.socket:
 
 
 @contextmanager
-def gang_of(rank: int, size: int, device: str, rendezvous: str, listening: socket.socket | None) -> Iterator[Gang]:
+def gang_of(rank: int, size: int, device: str, rendezvous: str, listening: socket.socket | None) -> Iterator[Members]:
     """The gang, once all its members are there; torch.distributed's default group until the end of the context.
 
     Nothing of it listens on another interface than the one through which the rendezvous is reached, so a gang on loopback

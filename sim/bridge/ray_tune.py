@@ -63,7 +63,10 @@ class SteeredRun(Protocol):
         """Decide on one fact."""
 
     def story(self) -> str:
-        """Where the run stands, for errors."""
+        """Where the run stands, for errors: nothing can happen any more."""
+
+    def status(self) -> str:
+        """Where the run stands, for whoever watches it."""
 
     def close(self) -> None:
         """Nothing follows any more."""
@@ -274,7 +277,7 @@ class TuneScheduler(TrialScheduler):
 
     def debug_string(self) -> str:
         """See `TrialScheduler`."""
-        return "elastune: not begun" if self.run is None else f"elastune: {self.run.story()}"
+        return "elastune: not begun" if self.run is None else f"elastune: {self.run.status()}"
 
     def save(self, checkpoint_path: str) -> None:
         """See `TrialScheduler`; nothing is kept, as experiments are not restored."""

@@ -252,7 +252,7 @@ class TuneBackend:
                 self._settle(segment, "ended by itself", now_s)
             elif segment.is_pausing and self._trials[segment.order.trial].status == PAUSED:
                 self._settle(segment, "was paused", now_s)
-        for tag in [tag for tag, at_s in self._timers.items() if at_s <= now_s]:
+        for tag in sorted((tag for tag, at_s in self._timers.items() if at_s <= now_s), key=self._timers.__getitem__):
             del self._timers[tag]
             self._facts.append(TimerFired(now_s, tag))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from sim.bridge.checkpoint import CheckpointStore, SavedCheckpoint
-from sim.bridge.process_group import Alone, Gang, gang_of, listen
+from sim.bridge.process_group import Alone, Members, gang_of, listen
 from sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class SegmentWorker:
                 while gang.agree(_STOP) != _STOP:
                     trainable.train_iteration()
 
-    def _lead(self, gang: Gang, trainable: Trainable, iteration: int, score: float | None) -> Iterator[Message]:
+    def _lead(self, gang: Members, trainable: Trainable, iteration: int, score: float | None) -> Iterator[Message]:
         """Rank 0's part: whether there is another iteration, evaluation, checkpoints and messages are its alone."""
         assignment = self._assignment
         is_own = assignment.restore_from == assignment.trial
@@ -289,7 +289,7 @@ class SegmentWorker:
         course.checkpoint_s += time.monotonic() - began_s
         course.saved_iteration = course.iteration
 
-    def _gang(self, rendezvous: str | None) -> AbstractContextManager[Gang]:
+    def _gang(self, rendezvous: str | None) -> AbstractContextManager[Members]:
         assignment, workshop = self._assignment, self._workshop
         if assignment.size == 1 or not workshop.build.needs_process_group:
             return nullcontext(Alone())
@@ -298,7 +298,7 @@ class SegmentWorker:
         listening, self._listening = self._listening, None
         return gang_of(assignment.rank, assignment.size, workshop.device, rendezvous, listening)
 
-    def _restored(self, gang: Gang) -> tuple[Trainable, int, float | None]:
+    def _restored(self, gang: Members) -> tuple[Trainable, int, float | None]:
         """The trial at the best checkpoint that every member could load, or before its first iteration; its score there."""
         candidates = iter(self._candidates() if self._assignment.rank == 0 else ())
         while True:

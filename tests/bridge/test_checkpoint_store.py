@@ -235,3 +235,39 @@ def test_kill_9_in_the_middle_of_saving_never_loses_what_was_durable(tmp_path):
     assert kills_in_a_save, "no kill came in the middle of a save"
     save(store, 0, durable + 1)
     assert len(files_of(tmp_path)) == 4, "what the killed ones left is swept up"
+
+
+class Unreachable:
+    """A file system that raises what is no OSError, as some of fsspec's do."""
+
+    def __getattr__(self, name):
+        def fail(*_arguments, **_keywords):
+            raise KeyError("no credentials")
+
+        return (lambda: None) if name == "invalidate_cache" else fail
+
+
+def test_what_goes_wrong_at_a_url_is_said_as_one_error_whatever_it_is_called_there(monkeypatch):
+    store = CheckpointStore("memory://somewhere")
+    monkeypatch.setattr(store._blobs, "_files", Unreachable())
+    with pytest.raises(
+        WorkerError, match=r"checkpoint 1 cannot be saved at memory://somewhere: KeyError: 'no credentials'"
+    ):
+        store.save(0, 1, 0.5, lambda path: path.write_bytes(b"x"))
+    with pytest.raises(InputError, match="checkpoints at memory://somewhere cannot be read: KeyError"):
+        store.is_empty()
+
+
+def test_a_checkpoint_counts_although_older_ones_cannot_be_deleted(tmp_path, monkeypatch, caplog):
+    store = CheckpointStore(str(tmp_path), keep=1)
+    save(store, 0, 1)
+
+    def denied(_name):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(store._blobs, "delete", denied)
+    assert save(store, 0, 2) == store.latest(0)
+    assert "older checkpoints of trial 0 cannot be deleted" in caplog.text
+    monkeypatch.undo()
+    save(store, 0, 3)
+    assert [saved.iteration for saved in store.recorded(0)] == [3]

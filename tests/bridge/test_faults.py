@@ -29,6 +29,7 @@ from sim.model.events import (
     InstanceReady,
     Outcome,
     SegmentEnded,
+    TimerFired,
     TrialSampled,
 )
 from sim.model.ids import InstanceId, SegmentId, TrialId
@@ -260,6 +261,14 @@ def test_losses_of_a_machine_that_was_taken_over_are_counted_from_now(world):
     one = world(fate=Fate(lost_after_s=30), resumption=left)
     gone = hear(one.backend, InstanceGone)
     assert 1030 <= gone.at_s < 1045
+
+
+def test_a_fate_that_is_farther_away_than_the_system_can_wait_is_waited_for(world):
+    one = world(fate=Fate(lost_after_s=1e13), speed=1.0)
+    one.backend.next_event()
+    rent(one.backend)
+    one.backend.perform(StartTimer("later", 0.3))
+    assert isinstance(one.backend.next_event(), TimerFired), "the machine's thread broke down"
 
 
 def test_timers_and_facts_come_in_order_of_time(world):

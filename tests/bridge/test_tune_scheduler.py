@@ -228,6 +228,23 @@ def test_a_policy_that_waits_for_nothing_is_an_error_and_not_a_hang(scheduler, m
         tune.fit()
 
 
+def test_tune_shows_where_a_run_stands_while_it_goes_on_and_no_stall(scheduler, monkeypatch):
+    tuner, shown = scheduler(), []
+    tune = FakeTune(tuner, CURVES, monkeypatch=monkeypatch)
+    assert tuner.debug_string() == "elastune: not begun"
+    step = tuner.choose_trial_to_run
+
+    def watched(controller):
+        step(controller)
+        shown.append(tuner.debug_string())
+
+    monkeypatch.setattr(tuner, "choose_trial_to_run", watched)
+    tune.fit()
+    assert shown[0].startswith("elastune: asha-fixed at 0 s: ")
+    assert any(" trials running, 0 waiting for GPUs, 9 started, 0.0" in line for line in shown), shown[-3:]
+    assert not [line for line in shown if "nothing can happen" in line]
+
+
 def test_the_header_holds_the_job_as_tune_has_it(scheduler, monkeypatch, tmp_path):
     FakeTune(scheduler(), CURVES, monkeypatch=monkeypatch, cpus=4).fit(mode="max")
     spec = read_header(tmp_path / "journal.jsonl").spec

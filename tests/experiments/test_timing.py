@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,9 +17,10 @@ from typer.testing import CliRunner
 
 from experiments import RunSpec, cli_options
 from experiments.cli import app
+from experiments.cli_profile_tables import print_timing
 from experiments.planning import make_plans, planning_profile
 from experiments.spec_sections import WorkloadSpec
-from experiments.timing import TimingEffort, TimingPlan, is_enough, rows_to_time, series_of, time_workload
+from experiments.timing import TimingEffort, TimingPlan, _Fleet, is_enough, rows_to_time, series_of, time_workload
 from experiments.timing_bundle import SEGMENTS, write_timing
 from experiments.timing_estimates import ALONE, Estimate, timing_of
 from experiments.timing_profile import TimingProfile, profile_timing, remarks
@@ -365,3 +368,26 @@ def test_the_command_hands_over_what_was_asked_for_and_prints_what_was_found(tmp
     answer = json.loads(call(*asked, "-o", tmp_path / "mine", "--json").stdout)
     assert answer["scaling"][1]["value"] == pytest.approx(1.6)
     assert answer["launch_s"] == {"value": 6.0, "low": 6.0, "high": 6.0, "coverage": 1 - 2 / 64, "samples": 6}
+
+
+def test_on_a_cluster_that_ran_already_no_start_of_a_node_is_timed_or_advised(tmp_path, monkeypatch, capsys):
+    """A node that is leased at once took no time to start, and a spec that says so would plan without start-ups."""
+
+    def acquire(_number, _slots, *, launched, is_cancelled):
+        del is_cancelled
+        launched()
+        return "a node"
+
+    monkeypatch.setattr("experiments.timing._nodes", lambda _plan: SimpleNamespace(acquire=acquire))
+    plans = [TimingPlan(shapes=(ALONE,), gpus_per_node=1, ray_address=address) for address in ("10.0.0.1:6379", None)]
+    there, here = map(_Fleet, plans)
+    assert there.nodes_for([ALONE]) == here.nodes_for([ALONE]) == ["a node"]
+    assert (len(there.starts), len(here.starts)) == (0, 1)
+
+    profile = written(tmp_path / "mine")
+    profile = dataclasses.replace(profile, surroundings=msgspec.structs.replace(QUIET, nodes=there.starts))
+    assert profile.to_json()["startup"] == {}
+    print_timing(profile)
+    told = capsys.readouterr().out
+    assert "init_s" not in told
+    assert "cloud.startup: what machines of your provider take" in told
