@@ -61,7 +61,8 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise failure(f"{error.filename}: {error.strerror}", WRONG_INPUT) from error
+            told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise failure(told, WRONG_INPUT) from error
         except KeyboardInterrupt as error:
             raise failure("interrupted", INTERRUPTED) from error
 

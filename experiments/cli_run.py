@@ -24,7 +24,7 @@ from experiments.cli_options import (
     ray_option,
     refuse,
 )
-from sim.model.errors import InputError, TuningError
+from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,7 +175,7 @@ def _may_be_gone_on_with(folder: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (TuningError, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt):  # a full disk among them
         if (folder / "journal.jsonl").is_file():
             typer.echo(f"what was done is kept: elastune run --resume {folder}", err=True)
         raise

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from sim.bridge.embedded import connect
+from sim.bridge.connection import connect
 from sim.bridge.nodes import CPU, Node, NoNodeError, bundle, slots_of
 
 if TYPE_CHECKING:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import logging
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.bridge.connection import ENVIRONMENT, connect
 from sim.bridge.keeper import CUDA_VISIBLE, FOLDER_PREFIX, LOOPBACK, end_leftovers
 from sim.bridge.nodes import CPU, Node, NoNodeError
 from sim.model.errors import InputError, WorkerError
@@ -29,12 +27,6 @@ if TYPE_CHECKING:
     from sim.model.ids import InstanceId
 
 _CLOSES_WITHIN_S = 20.0
-_ANSWERS_WITHIN_S = 10.0
-_ENVIRONMENT = {
-    # Without it Ray looks for an address other than loopback, where nothing answers.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 class EmbeddedNodes:
@@ -60,7 +52,7 @@ class EmbeddedNodes:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             text=True,
             start_new_session=True,
         )
@@ -170,44 +162,6 @@ def _runs(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def connect(address: str) -> None:
-    """Make this process a driver of the cluster, without its workers' output.
-
-    Raises:
-        InputError: no cluster answers there.
-    """
-    _require_listener(address)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = _ENVIRONMENT["RAY_USAGE_STATS_ENABLED"]
-    import ray
-    from ray._private import auto_init_hook, ray_constants, worker
-
-    # A thread of ours that is late, and asks for an actor's end after the shutdown, must not start a cluster by that.
-    auto_init_hook.enable_auto_connect = False
-    # Ray reads its environment when it is imported, which a program that calls us may have done before.
-    ray_constants.ENABLE_RAY_CLUSTER = not address.startswith((LOOPBACK, "localhost"))
-    # A run says itself what it lost. For what its daemons print of every node that dies, Ray has no switch.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    worker.print_to_stdstream = lambda *_, **__: None
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
-    if on_terminate is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own prints a stack and ends the process
-
-
-def _require_listener(address: str) -> None:
-    """Ray itself tries an address for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or "/" in host:
-        return  # `auto`, or a client's ray://host:port
-    try:
-        socket.create_connection((host, int(port)), _ANSWERS_WITHIN_S).close()
-    except OSError as error:
-        raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
 
 
 def visible_gpus() -> list[str]:

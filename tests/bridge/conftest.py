@@ -70,6 +70,10 @@ class Borrowed:
         self.cluster, self._first, self._loses_after_s = cluster, first, loses_after_s
         self._ours = set()
 
+    @property
+    def folder(self):
+        return self.cluster.folder
+
     def acquire(self, instance, gpus, *, launched, is_cancelled):
         self._ours.add(instance)
         node = self.cluster.acquire(self._first + instance, gpus, launched=launched, is_cancelled=is_cancelled)
@@ -103,6 +107,12 @@ def cluster():
     nodes = EmbeddedNodes()
     yield nodes
     nodes.close()
+
+
+@pytest.fixture
+def runs_share(cluster, monkeypatch):
+    """Whole runs in this process take their nodes from the cluster of the file, instead of starting one each."""
+    monkeypatch.setattr("sim.bridge.embedded.EmbeddedNodes", lambda _device: Borrowed(cluster, 1000 * next(_SERIES)))
 
 
 @pytest.fixture

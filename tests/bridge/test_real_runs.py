@@ -63,6 +63,7 @@ def test_kills_lose_nothing_and_leave_nothing(kind, tmp_path):
     assert all(noticed_s < 2.0 for noticed_s in report.noticed_s), report
 
 
+@pytest.mark.usefixtures("runs_share")
 def test_population_based_training_clones_on_real_workers(tmp_path):
     spec = small(policy={"name": "pbt", "interval": 1, "quantile": 0.25}, job={"trials": 4, "max_iterations": 4})
     result = execute_real(spec, tmp_path / "run", Means(speed=20.0))
@@ -77,6 +78,7 @@ def test_population_based_training_clones_on_real_workers(tmp_path):
     assert replay_journal(tmp_path / "run" / "journal.jsonl") == (len(entries), True)
 
 
+@pytest.mark.usefixtures("runs_share")
 def test_a_sampler_proposes_and_a_replay_needs_none(tmp_path):
     spec = small(workload={"configurations": "tpe"})
     result = execute_real(spec, tmp_path / "run", Means(speed=20.0))
@@ -88,6 +90,7 @@ def test_a_sampler_proposes_and_a_replay_needs_none(tmp_path):
     assert replay_journal(tmp_path / "run" / "journal.jsonl")[1]
 
 
+@pytest.mark.usefixtures("runs_share")
 def test_an_injected_start_up_is_waited_for_and_a_finished_run_is_only_told_of_again(tmp_path):
     spec = small(cloud={"startup": {"queue_s": 20, "init_s": 30}})
     result = execute_real(spec, tmp_path / "run", Means(speed=20.0, injects=True))
