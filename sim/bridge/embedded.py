@@ -40,6 +40,7 @@ class EmbeddedNodes:
     def __init__(self, device: str = CPU) -> None:
         self._free_gpus = [] if device == CPU else visible_gpus()
         self._device = device
+        self._talking = threading.Lock()  # with the keeper, which takes seconds to start a node
         self._lock = threading.Lock()
         self._nodes: dict[InstanceId, tuple[str, int]] = {}
         self._gpus: dict[InstanceId, list[str]] = {}
@@ -86,38 +87,59 @@ class EmbeddedNodes:
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
     ) -> Node:
         """Start a node; see `sim.bridge.nodes.Nodes`. One at a time: starting is bound by the processor anyway."""
-        with self._lock:
+        with self._talking:
             if is_cancelled():
                 raise NoNodeError("cancelled")
             visible = self._take_gpus(instance, gpus)
             launched()
             node = self._ask({"gpus": gpus, "visible": visible})
             if "problem" in node:
-                self._free_gpus += self._gpus.pop(instance, [])
+                self._give_gpus_back(instance)
                 raise NoNodeError(f"Ray could not start a node: {node['problem']}")
-            self._nodes[instance] = node["node_id"], node["pid"]
+            with self._lock:
+                self._nodes[instance] = node["node_id"], node["pid"]
         return Node(node["node_id"], LOOPBACK, gpus)
 
     def _take_gpus(self, instance: InstanceId, gpus: int) -> list[str]:
         if self._device == CPU:
             return []
-        if len(self._free_gpus) < gpus:
-            raise NoNodeError(f"{gpus} GPUs were asked for, {len(self._free_gpus)} of this machine's are free")
-        given, self._free_gpus = self._free_gpus[:gpus], self._free_gpus[gpus:]
-        self._gpus[instance] = given
-        return given
+        with self._lock:
+            if len(self._free_gpus) < gpus:
+                raise NoNodeError(f"{gpus} GPUs were asked for, {len(self._free_gpus)} of this machine's are free")
+            given, self._free_gpus = self._free_gpus[:gpus], self._free_gpus[gpus:]
+            self._gpus[instance] = given
+            return given
+
+    def _give_gpus_back(self, instance: InstanceId) -> None:
+        with self._lock:
+            self._free_gpus += self._gpus.pop(instance, [])
 
     def release(self, instance: InstanceId) -> None:
-        """End the node's processes; see `sim.bridge.nodes.Nodes`."""
+        """End the node's processes, but do not wait for what a dead one has left; see `sim.bridge.nodes.Nodes`."""
         with self._lock:
-            node_id, _ = self._nodes.pop(instance, ("", 0))
-            self._free_gpus += self._gpus.pop(instance, [])
-            if node_id:
-                self._ask({"remove": node_id})
+            node_id, pid = self._nodes.pop(instance, ("", 0))
+        if not node_id:
+            return
+        if _runs(pid):
+            self._remove(node_id)
+        else:
+            # Another node may be starting, and that this one is lost is to be told at once.
+            threading.Thread(target=self._bury, args=(node_id,), name=f"bury-{instance}", daemon=True).start()
+        self._give_gpus_back(instance)
+
+    def _remove(self, node_id: str) -> None:
+        with self._talking:
+            self._ask({"remove": node_id})
+
+    def _bury(self, node_id: str) -> None:
+        with contextlib.suppress(WorkerError):  # without its keeper the whole cluster is gone
+            self._remove(node_id)
 
     def dead(self) -> list[InstanceId]:
         """Those whose raylet has ended, which a process of this machine shows at once; see `sim.bridge.nodes.Nodes`."""
-        return [number for number, (_, pid) in list(self._nodes.items()) if not _runs(pid)]
+        with self._lock:
+            nodes = list(self._nodes.items())
+        return [number for number, (_, pid) in nodes if not _runs(pid)]
 
     def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
         """None: an embedded cluster dies with its driver."""
@@ -135,7 +157,7 @@ class EmbeddedNodes:
         try:
             ray.shutdown()
         finally:
-            with self._lock:
+            with self._talking:
                 self._nodes.clear()
                 self._end_keeper(_CLOSES_WITHIN_S)
 

@@ -12,10 +12,12 @@ import pytest
 import ray
 import yaml
 
+from experiments.doctor import Patient, _node_of
 from sim.bridge import attached
 from sim.bridge.nodes import Node, NoNodeError
 from sim.journal import read_entries
 from sim.model.commands import ProvisionInstance
+from sim.model.errors import WorkerError
 from sim.model.events import InstanceGone, Outcome, SegmentEnded
 from tests.bridge.chaos import ELASTUNE, Run, wait_for
 from tests.bridge.record import job
@@ -105,6 +107,8 @@ def test_a_node_is_leased_to_one_driver_at_a_time_and_free_when_that_dies(two_no
             assert none == "none", "a node of ours was leased a second time"
             with pytest.raises(NoNodeError, match="no free node with 1 slots"):
                 lease(2)
+            with pytest.raises(WorkerError, match="all nodes are leased"), _node_of(Patient(ray_address="there")):
+                pass
         finally:
             other.kill()
     taken_over = {3: Node(theirs, first.host, 1)}

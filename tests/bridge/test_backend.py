@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 import psutil
@@ -153,6 +154,27 @@ def test_what_breaks_in_the_backend_itself_is_not_waited_for_for_ever(under_test
     talk.backend.perform(ProvisionInstance(ZERO, "m", ON_DEMAND))
     with pytest.raises(WorkerError, match="the cluster is gone"):
         talk.hear_until(lambda _: False)
+
+
+def test_a_dead_node_is_not_waited_for_while_another_one_starts(cluster):
+    one, other = InstanceId(600_001), InstanceId(600_002)
+    cluster.acquire(one, 1, launched=lambda: None, is_cancelled=lambda: False)
+    is_starting = threading.Event()
+
+    def start_another():
+        cluster.acquire(other, 1, launched=is_starting.set, is_cancelled=lambda: False)
+
+    starting = threading.Thread(target=start_another)
+    starting.start()
+    assert is_starting.wait(60)
+    psutil.Process(cluster.raylet_pid(one)).send_signal(signal.SIGKILL)
+    while one not in cluster.dead():
+        time.sleep(0.01)
+    cluster.release(one)
+    assert starting.is_alive(), "the loss of the one was not told before the other had come up"
+    starting.join(60)
+    cluster.release(other)
+    assert one not in cluster.dead()
 
 
 def test_control_is_timed(under_test, real):
