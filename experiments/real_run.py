@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Literal
 
 from experiments.belief import most_gpus
 from experiments.configurations import configuration_source, workload_of
+from experiments.journals import entries_of, header_of
 from experiments.ledger import Ledger
 from experiments.placements import PlacementAccount
 from experiments.profile_store import write_atomically
 from experiments.real_result import RealResult, real_answer
 from experiments.real_state import NOTEBOOK, cut_torn_note, note_lease, resumption_of
 from experiments.run_result import result_of
-from experiments.running import World
+from experiments.running import World, data_sha256
 from experiments.slots import SLOTS, slots_here
 from experiments.spec import RunSpec
 from experiments.trainables import EmulatedTrainables, WorkloadTrainables
 from sim.bridge.checkpoint import CheckpointStore
-from sim.journal import JournalWriter, read_entries, read_header, replay
+from sim.journal import JournalWriter, replay
 from sim.model.errors import InputError, ReplayError
 from sim.runner import run
 from sim.streams import Streams
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from sim.bridge.resumption import Resumption
     from sim.bridge.worker import TrainableFactory, Workshop
     from sim.controller import Controller
-    from sim.journal import Entry, Sink
+    from sim.journal import Entry, Header, Sink
     from traces.workloads import BatchMode
 
 
@@ -125,7 +126,7 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
     """Go on with a run whose driver died, from its journal and its checkpoints; a run that has ended is only told of.
 
     Raises:
-        InputError: the folder holds no real run, or another driver is running it.
+        InputError: the folder holds no real run, another driver is running it, or what it was planned with has changed.
         ReplayError: the journal does not replay.
     """
     journal = folder / "journal.jsonl"
@@ -135,12 +136,22 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
     with _owned(folder):
         cut_torn_line(journal)
         cut_torn_note(folder / NOTEBOOK)
-        world = World.of(RunSpec.of(**read_header(journal).spec))
-        entries = list(read_entries(journal))
+        header = header_of(journal)
+        world = World.of(RunSpec.of(**header.spec))
+        _require_same_data(journal, header, world)
+        entries = list(entries_of(journal))
         sinks = _Sinks()
         controller = _replayed(world, journal, entries, sinks)
         left = resumption_of(controller, entries, folder) if entries else None
         return _RealRun(world, folder, means).drive(controller, sinks, watch, entries, left)
+
+
+def _require_same_data(journal: Path, header: Header, world: World) -> None:
+    """A bundle that was timed again, or another price, would go on as another run."""
+    now = data_sha256(world.spec, world.bundle)
+    changed = sorted(name for name, digest in header.data_sha256.items() if now.get(name) != digest)
+    if changed:
+        raise InputError(f"{journal}: {', '.join(changed)} has changed since the run began: put it back, or start anew")
 
 
 def _means_of(path: Path) -> Means:

@@ -29,7 +29,7 @@ from sim.journal import MemorySink
 from sim.model.errors import InputError
 from sim.model.events import Outcome
 from sim.model.ids import InstanceId, SegmentId, TrialId
-from tests.bridge.test_real_runs import small
+from tests.bridge.test_real_runs import RECORDED, small
 
 ZERO, ONE = InstanceId(0), TrialId(1)
 
@@ -182,6 +182,16 @@ def test_a_note_of_how_a_run_was_run_that_cannot_be_read_is_told(tmp_path, text)
     (tmp_path / "journal.jsonl").write_text("{}\n")
     (tmp_path / "real.json").write_text(text)
     with pytest.raises(InputError, match="does not say how the run was run"):
+        resume_real(tmp_path)
+
+
+def test_a_run_whose_bundle_has_changed_does_not_go_on_as_another_run(tmp_path):
+    text = RECORDED[0].read_text().splitlines(keepends=True)
+    header = json.loads(text[0])
+    header["data_sha256"] = dict.fromkeys(header["data_sha256"], "of another bundle")
+    (tmp_path / "journal.jsonl").write_text("".join([json.dumps(header) + "\n", *text[1:5]]))
+    (tmp_path / "real.json").write_text("{}")
+    with pytest.raises(InputError, match=r"journal.jsonl: .*digits-mlp.* has changed since the run began"):
         resume_real(tmp_path)
 
 
