@@ -34,7 +34,7 @@ def spec_of(kills):
     """Every configuration is trained to the end, with a checkpoint after each iteration, for as long as the kills take."""
     return {
         "job": {
-            "trials": 4 + 2 * kills,
+            "trials": 2 + 2 * kills,
             "min_iterations": 1,
             "max_iterations": 9,
             "deadline_s": 40_000,
