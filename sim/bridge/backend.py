@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sim.bridge.checkpoint import CheckpointStore
 from sim.bridge.clock import Clock
 from sim.bridge.gang import Gang, Shop, Site
+from sim.bridge.gang import Listener as GangListener
 from sim.bridge.injected import Weather
 from sim.bridge.machine import Listener, Machine
 from sim.bridge.resumption import known_score
@@ -248,9 +249,7 @@ class RayBackend:
                     configuration,
                     site,
                     shop=self._shop,
-                    on_end=self._gang_ended,
-                    on_break=self._break,
-                    on_raise=self._setbacks.raised.add,
+                    listener=GangListener(ended=self._gang_ended, broken=self._break, raised=self._setbacks.raised.add),
                 )
                 self._gangs[order.segment] = gang
                 gang.start()  # under the lock: whoever finds it may wait for its end

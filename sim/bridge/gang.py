@@ -67,6 +67,23 @@ class Shop:
     tell: Callable[[Callable[[float], Event]], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Who hears of a gang; called in the gang's thread.
+
+    Attributes:
+        ended: called with the segment's last fact told.
+        broken: called where that fact could not be found out, or be told.
+        raised: called before that fact where the training itself raised an error, rather than its process died.
+        heard: called with each message of the first member.
+    """
+
+    ended: Callable[[Gang], None]
+    broken: Callable[[BaseException], None]
+    raised: Callable[[SegmentId], None] = lambda _segment: None
+    heard: Callable[[Gang, Message], None] = lambda _gang, _message: None
+
+
 class _AbortedError(Exception):
     """The gang was told to stop before its workers were there."""
 
@@ -80,10 +97,7 @@ class Gang:
         configuration: of the trial.
         site: the machines.
         shop: what all gangs of the run share.
-        on_end: called with the segment's last fact told.
-        on_break: called where that fact could not be found out, or be told.
-        on_raise: called before that fact where the training itself raised an error, rather than its process died.
-        on_message: called with each message of the first member, in the gang's thread.
+        listener: hears of all that happens to it.
     """
 
     def __init__(
@@ -94,16 +108,12 @@ class Gang:
         site: Site,
         *,
         shop: Shop,
-        on_end: Callable[[Gang], None],
-        on_break: Callable[[BaseException], None],
-        on_raise: Callable[[SegmentId], None] = lambda _: None,
-        on_message: Callable[[Gang, Message], None] = lambda _gang, _message: None,
+        listener: Listener,
     ) -> None:
         self.order = order
         self._configuration, self._site = configuration, site
         self._workshop, self._store, self._clock, self._tell = shop.workshop, shop.store, shop.clock, shop.tell
-        self._on_end, self._on_break = on_end, on_break
-        self._on_raise, self._on_message = on_raise, on_message
+        self._listener = listener
         self._lock = threading.Lock()
         self._actors: list[Any] = []  # ray's handles have no types
         self._group: Any = None
@@ -163,9 +173,9 @@ class Gang:
             self._dismiss()
             self._tell(self._last_fact())
         except Exception as error:
-            self._on_break(error)
+            self._listener.broken(error)
         finally:
-            self._on_end(self)
+            self._listener.ended(self)
 
     def _note(self, error: Exception) -> None:
         level = logging.DEBUG if self._cut is not None else logging.WARNING
@@ -174,7 +184,7 @@ class Gang:
         what = told[-1].partition(" Worker exit type")[0]
         _log.log(level, "segment %d of trial %d broke: %s", self.order.segment, self.order.trial, what)
         if self._has_raised(error):
-            self._on_raise(self.order.segment)
+            self._listener.raised(self.order.segment)
 
     def _has_raised(self, error: Exception) -> bool:
         """Whether it is an error of the training; in a gang of several it may only be that another member died."""
@@ -200,7 +210,7 @@ class Gang:
         for reference in first.train.options(num_returns="streaming").remote(rendezvous):
             message: Message = ray.get(reference)
             self._hear(message)
-            self._on_message(self, message)
+            self._listener.heard(self, message)
 
     def _place(self) -> None:
         from ray.util.placement_group import placement_group

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sim.bridge.checkpoint import CheckpointStore
 from sim.bridge.clock import Clock
-from sim.bridge.gang import Gang, Shop
+from sim.bridge.gang import Gang, Listener, Shop
 from sim.bridge.worker import Finished, Started, Tested, Trained
 from sim.model.errors import WorkerError
 from sim.model.events import Outcome, SegmentEnded
@@ -139,9 +139,7 @@ def time_segment(
         configuration,
         site,
         shop=shop,
-        on_end=lambda _gang: None,
-        on_break=broken.append,
-        on_message=heard.end_when_enough,
+        listener=Listener(ended=lambda _gang: None, broken=broken.append, heard=heard.end_when_enough),
     )
     gang.start()
     try:

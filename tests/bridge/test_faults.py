@@ -6,10 +6,10 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import RayTaskError
 
 pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
+from ray.exceptions import RayTaskError
 
 from sim.bridge import backend, gang
 from sim.bridge.backend import RayBackend
@@ -348,7 +348,8 @@ def test_what_a_gang_that_broke_had_saved_last_is_kept_with_its_seconds(tmp_path
     clock = SimpleNamespace(now_s=lambda: 90.0, speed=1.0)
     shop = gang.Shop(Workshop(Emulated(), str(tmp_path)), store, clock, lambda fact_at: told.append(fact_at(100.0)))
     site = gang.Site(["node-0"], "127.0.0.1", lambda: True)
-    one = Breaking(start(), 80.0, {}, site, shop=shop, on_end=lambda _: None, on_break=broken.append)
+    listener = gang.Listener(ended=lambda _: None, broken=broken.append)
+    one = Breaking(start(), 80.0, {}, site, shop=shop, listener=listener)
     one.start()
     assert one.join(10)
     assert not broken
