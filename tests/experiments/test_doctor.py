@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from experiments import doctor
 from experiments.cli import app
 from experiments.doctor import Check, Patient
+from sim.bridge.embedded import visible_gpus
+from sim.model.errors import InputError
 
 pytest.importorskip("psutil", reason="the bridge extra is not installed")
 
@@ -156,3 +158,28 @@ def test_each_check_is_a_line_and_a_failure_the_exit_code(elastune, monkeypatch)
 
 def test_slots_are_the_cores_this_process_may_use():
     assert doctor.slots_here("cpu") == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("named", "there", "visible"),
+    [
+        (None, 2, ["0", "1"]),
+        ("3,1,-1", 2, ["3", "1"]),
+        ("-1", 0, []),
+        ("", 0, []),
+        ("0,1", 0, []),
+        ("5, 6", 2, ["5", "6"]),
+    ],
+)
+def test_devices_are_those_that_the_variable_names_and_that_are_there(monkeypatch, named, there, visible):
+    torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert doctor.slots_here("cuda") == len(visible)
+    if visible:
+        assert visible_gpus() == visible
+    else:
+        with pytest.raises(InputError, match="this machine has no CUDA device"):
+            visible_gpus()
