@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,8 @@ from experiments.cli_options import (
     ray_option,
     refuse,
 )
-from sim.model.errors import InputError, WorkerError
+from experiments.slots import require_installed
+from sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from experiments.timing_profile import TimingProfile
     from traces.workloads import BatchMode, Workload
 
+_TRAINS = "profiling trains for real, and"
 _CURVES, _TIMINGS = "Curves", "Timings on real workers (--gpus)"
 
 
@@ -129,7 +130,7 @@ def _plan(
     gpus: str, device: Device, ray: str | None, gpus_per_node: int | None, effort: Mapping[str, float | None]
 ) -> TimingPlan:
     """What is timed; effort that was not asked for is as usual."""
-    _require_installed("torch", "sklearn", "mlxtend", "ray", "psutil")
+    require_installed(_TRAINS, "torch", "sklearn", "mlxtend", "ray", "psutil")
     from experiments.timing import TimingEffort, TimingPlan
     from experiments.timing_records import GangShape
 
@@ -142,14 +143,8 @@ def _plan(
     )
 
 
-def _require_installed(*packages: str) -> None:
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise InputError(f"profiling trains for real and needs {', '.join(missing)}: pip install -e '.[bridge]'")
-
-
 def _record_curves(workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int) -> None:
-    _require_installed("torch", "sklearn", "mlxtend")
+    require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
     from experiments.profiling import profile_workload
 
     with progress("Profiling") as on_progress:

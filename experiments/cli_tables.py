@@ -90,12 +90,16 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
 def print_control(result: RealResult) -> None:
     """What controlling a real run took."""
     control = result.control()
-    median_s, p99_s = control["control_median_s"], control["control_p99_s"]
-    if median_s is not None and p99_s is not None:
-        told = f"{1000 * median_s:.2f} ms median, {1000 * p99_s:.2f} ms p99"
-        _console().print(
-            f"{control['facts']} facts, each decided, written and ordered in {told}; {result.host_s:.0f} s here"
-        )
+    if not control["facts"]:
+        return
+    told = {
+        part: f"{1000 * (control[f'{part}_median_s'] or 0):.2f} ms median, {1000 * (control[f'{part}_p99_s'] or 0):.2f} ms p99"
+        for part in ("decision", "control")
+    }
+    _console().print(
+        f"{control['facts']} facts: deciding {told['decision']}; with writing and ordering {told['control']};"
+        f" {result.host_s:.0f} s here"
+    )
 
 
 def print_ledger(usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:

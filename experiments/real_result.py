@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,12 +26,14 @@ class RealResult:
         folder: where it lies.
         control_s: (facts,) seconds of this process per fact, from the fact to the last order: deciding, writing, ordering.
             Those of this driver only, where a run went on.
+        decision_s: (facts,) the first part of it, until the controller had decided.
         host_s: seconds this driver took.
     """
 
     run: RunResult
     folder: Path
     control_s: Sequence[float]
+    decision_s: Sequence[float]
     host_s: float
 
     def to_json(self) -> dict[str, object]:
@@ -43,14 +44,11 @@ class RealResult:
         """Facts and what they took."""
         import numpy as np
 
-        known = len(self.control_s) > 0
-        median_s, p99_s = np.quantile(self.control_s, [0.5, 0.99]) if known else (math.nan, math.nan)
-        return {
-            "facts": len(self.control_s),
-            "control_median_s": float(median_s) if known else None,
-            "control_p99_s": float(p99_s) if known else None,
-            "host_s": self.host_s,
-        }
+        told: dict[str, float | int | None] = {"facts": len(self.control_s)}
+        for part, seconds in (("decision", self.decision_s), ("control", self.control_s)):
+            median_s, p99_s = np.quantile(seconds, [0.5, 0.99]).tolist() if len(seconds) else (None, None)
+            told |= {f"{part}_median_s": median_s, f"{part}_p99_s": p99_s}
+        return told | {"host_s": self.host_s}
 
     def write(self) -> Path:
         """Write result.json; returns its path. One that is there stays where this driver had nothing left to do."""

@@ -25,7 +25,7 @@ from experiments.real_result import RealResult, real_answer
 from experiments.real_state import NOTEBOOK, cut_torn_note, note_lease, resumption_of
 from experiments.run_result import result_of
 from experiments.running import World, data_sha256
-from experiments.slots import SLOTS, slots_here
+from experiments.slots import SLOTS, require_installed, slots_here
 from experiments.spec import RunSpec
 from experiments.trainables import EmulatedTrainables, WorkloadTrainables
 from sim.bridge.checkpoint import CheckpointStore
@@ -89,6 +89,7 @@ def execute_real(
             may use, no plan is feasible, or the folder holds a run already.
         WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
     """
+    _require_packages(means)
     if means.checkpoints is not None and "://" not in means.checkpoints:
         # Workers on other machines, and a driver that goes on, have working directories of their own.
         means = replace(means, checkpoints=str(Path(means.checkpoints).absolute()))
@@ -133,6 +134,7 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
     if not journal.is_file() or not (folder / "real.json").is_file():
         raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
     means = _means_of(folder / "real.json")
+    _require_packages(means)
     with _owned(folder):
         cut_torn_line(journal)
         cut_torn_note(folder / NOTEBOOK)
@@ -152,6 +154,11 @@ def _require_same_data(journal: Path, header: Header, world: World) -> None:
     changed = sorted(name for name, digest in header.data_sha256.items() if now.get(name) != digest)
     if changed:
         raise InputError(f"{journal}: {', '.join(changed)} has changed since the run began: put it back, or start anew")
+
+
+def _require_packages(means: Means) -> None:
+    trains = () if means.speed is not None else ("torch",)
+    require_installed("a run on real workers", "ray", "psutil", "fsspec", *trains)
 
 
 def _means_of(path: Path) -> Means:
@@ -189,6 +196,17 @@ class _Sinks:
             sink.write(entry)
 
 
+class _Decisions:
+    """Seconds from each fact to what the controller made of it; the first sink, so that no writing is in them."""
+
+    def __init__(self, backend: RayBackend) -> None:
+        self.seconds: list[float] = []
+        self._backend = backend
+
+    def write(self, entry: Entry) -> None:  # noqa: ARG002  it is there
+        self.seconds.append(time.perf_counter() - self._backend.handed_over_s)
+
+
 @dataclass(frozen=True, eq=False)
 class _RealRun:
     """A run and how it is run."""
@@ -223,6 +241,7 @@ class _RealRun:
             ledger.write(entry)
             placements.write(entry)
         control_s: Sequence[float] = ()
+        decision_s: Sequence[float] = ()
         if not controller.is_closed:
             with ExitStack() as stack:
                 # First of all, as a run whose cluster does not answer has not begun: nothing is there to go on with.
@@ -230,14 +249,14 @@ class _RealRun:
                 journal = self.folder / "journal.jsonl"
                 header = None if journal.exists() else world.header()
                 writer = JournalWriter(stack.enter_context(journal.open("ab")), header, flush_each=True)
-                watcher = watch(controller)
-                sinks.sinks += [writer, ledger, placements, *([] if watcher is None else [watcher])]
+                watcher, decisions = watch(controller), _Decisions(backend)
+                sinks.sinks += [decisions, writer, ledger, placements, *([] if watcher is None else [watcher])]
                 run(controller, backend)
-                control_s = backend.control_s
+                control_s, decision_s = backend.control_s, decisions.seconds
         workshop = self.workshop()
         answer = real_answer(world, controller, CheckpointStore(workshop.checkpoints, workshop.keep))
         result = result_of(world, controller, ledger, placements.sums(), answer)
-        return RealResult(result, self.folder, tuple(control_s), time.monotonic() - started_s)
+        return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s)
 
     def backend(self, left: Resumption | None) -> RayBackend:
         """Machines and workers; nothing is left of them where this fails."""

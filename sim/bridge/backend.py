@@ -70,6 +70,7 @@ class RayBackend:
 
     Attributes:
         control_s: host seconds from each fact's hand-over to the next request for one: deciding, writing and ordering.
+        handed_over_s: when the last fact was handed over, by `time.perf_counter`.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class RayBackend:
         resumption: Resumption | None = None,
     ) -> None:
         self.control_s: list[float] = []
-        self._handed_over_s: float | None = None
+        self.handed_over_s = 0.0
+        self._is_controlled = False
         self._nodes, self._gpus_of = nodes, gpus_of
         self._source = configurations
         self._clock = clock or Clock()
@@ -156,7 +158,7 @@ class RayBackend:
             if fact is not None:
                 self._listen(fact)
                 self._decided_at_s = fact.at_s
-                self._handed_over_s = time.perf_counter()
+                self._is_controlled, self.handed_over_s = True, time.perf_counter()
                 return fact
             if self._is_still():
                 return None
@@ -228,9 +230,9 @@ class RayBackend:
             return not (self._gangs or self._timer_of or self._leaving or is_moving or not self._facts.empty())
 
     def _note_control(self) -> None:
-        if self._handed_over_s is not None:
-            self.control_s.append(time.perf_counter() - self._handed_over_s)
-            self._handed_over_s = None
+        if self._is_controlled:
+            self.control_s.append(time.perf_counter() - self.handed_over_s)
+            self._is_controlled = False
 
     # Segments.
 

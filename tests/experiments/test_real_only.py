@@ -6,7 +6,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments import RunSpec, execute
+from experiments import RunSpec, execute, slots
 from experiments.cli import app
 from experiments.comparing import compare, default_policies
 from experiments.running import World
@@ -92,4 +92,12 @@ def test_noise_on_recorded_scores_is_refused_where_workers_measure_them(spec_fil
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert "workload.score_noise is 0.1, but workers report what they measure: leave it out" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_is_named_before_anything_is_written(spec_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "find_spec", lambda name: None if name == "psutil" else name)
+    result = CliRunner().invoke(app, ["run", str(spec_file), "--on", "ray", "-o", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "a run on real workers needs psutil: pip install 'elastune[bridge]'" in result.output
     assert not (tmp_path / "run").exists()

@@ -108,7 +108,7 @@ def test_another_run_has_another_digest(setting):
         ("cloud.faults.instance_loss=1", r"did you mean cloud\.faults\.instance_loss_per_hour\?"),
         ("workload.straggler_cv={persist: 1}", r"did you mean workload\.straggler_cv\.persistent\?"),
         ("workload.profile.scaling=1", r"^workload\.profile\.scaling is 1, but must be a name"),
-        ("workload.profile.scalin=1", r"did you mean workload\.profile\.scaling\?"),
+        ("workload.profile.scalings=1", r"did you mean workload\.profile\.scaling\?"),
         ("workload.profile.scaling=linera", r"there is no scaling 'linera'"),
         (
             "workload.profile={scaling: linear, scaling_error: 0.2}",
