@@ -90,16 +90,26 @@ class Store:
             InputError: a file is malformed or of another version, or a run is there twice.
         """
         known: dict[str, Known] = {}
-        for part in self.parts():
-            table = _read(part, ["key", "status", "code_sha256"])
-            for row in table.to_pylist():
-                if row["key"] in known:
-                    raise InputError(
-                        f"{self.folder}: run {row['key'][:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
-                        " leaves out doubles"
-                    )
-                known[row["key"]] = Known(row["status"], row["code_sha256"])
+        found = self.columns("key", "status", "code_sha256")
+        for key, status, code in zip(*(column.to_pylist() for column in found.columns), strict=True):
+            if key in known:
+                raise InputError(
+                    f"{self.folder}: run {key[:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
+                    " leaves out doubles"
+                )
+            known[key] = Known(status, code)
         return known
+
+    def columns(self, *names: str) -> pa.Table:
+        """These columns of all rows, in the order of the parts.
+
+        Raises:
+            InputError: a file is malformed or of another version.
+        """
+        import pyarrow as pa
+
+        empty = schema().empty_table().select(list(names))
+        return pa.concat_tables([empty, *(_read(part, list(names)) for part in self.parts())])
 
     def next_part(self) -> Path:
         """Where the next rows go."""

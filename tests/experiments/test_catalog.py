@@ -71,6 +71,8 @@ def test_the_full_size_draws_a_quarter_of_a_pool_at_most_on_seeds_of_its_own(cla
     sweeps, left_out = sweeps_at("full", claim_id, tmp_path, shared_data)
     assert not left_out
     for sweep in sweeps:
+        if sweep.makes is not None:
+            make_bundle(sweep.makes.name, sweep.makes.parent)
         bundle = load_bundle(str(sweep.sweep.base["workload"]["bundle"]))
         job = sweep.sweep.cells()[0].spec.job.tuning_job(bundle.direction)
         assert job.trials <= bundle.trials // 4

@@ -8,11 +8,14 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments.claims.drawing import needed, prepare, run_missing
+from experiments import sweep as sweep_module
+from experiments.claims import drawing as claims_drawing
+from experiments.claims.drawing import counted, needed, prepare, run_missing
 from experiments.claims.entries import CATALOG, load_claims
 from experiments.claims.plans import gap_table, gaps_of, planner_table, planners_as_policies, plans_of, rows_of_job
 from experiments.claims.rows import reported_regret, rows_of
@@ -20,6 +23,7 @@ from experiments.claims.tables import claim_table, runs_table
 from experiments.claims.writing import write_all
 from experiments.cli import app
 from experiments.cli_figures import complete_figure
+from experiments.store import Store
 from sim.model.errors import InputError
 from traces import DecreasingScalingWarning, tiny_bundle
 
@@ -114,6 +118,35 @@ def test_everything_missing_is_run_once_under_one_count(drawn):
     again = []
     run_missing(needed(drawing), jobs=1, on_progress=lambda *progress: again.append(progress))
     assert not again
+
+
+def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
+    drawing, root, _, _ = drawn
+    again = prepare([], "smoke", results=root / "results", data=root / "none", folder=root / "catalog")
+    fresh = prepare([], "smoke", results=root / "elsewhere", data=root / "none", folder=root / "catalog")
+    for asked in (again, fresh):
+        looked_up = [(part.label, part.total, part.missing) for part in needed(asked)]
+        with monkeypatch.context() as patched:
+            patched.setattr(claims_drawing, "plan", None)  # nothing is built
+            assert [(part.label, part.total, part.missing) for part in counted(asked)] == looked_up
+    (sweep,) = drawing.sweeps
+    (sweep.folder / "copy").mkdir()
+    copied = dataclasses.replace(sweep, folder=sweep.folder / "copy")
+    shutil.copytree(sweep.folder / "runs", copied.folder / "runs")
+    monkeypatch.setattr("experiments.store._write_parquet", lambda table, path: pq.write_table(failed(table), path))
+    Store(copied.folder).forget(pq.read_table(copied.folder / "runs")["key"].to_pylist()[:2])
+    again = dataclasses.replace(again, sweeps=[copied], plans=[])
+    assert [counted(again)[0].missing, counted(again, is_retrying=True)[0].missing] == [2, 12]
+    monkeypatch.setattr(claims_drawing, "code_sha256", lambda: "other")
+    monkeypatch.setattr(sweep_module, "code_sha256", lambda: "other")
+    with pytest.raises(InputError, match=r"R1 small, mnist5k-cnn: .* rows are from another version of the code"):
+        counted(again)
+
+
+def failed(table):
+    """The rows, all failed."""
+    at = table.schema.get_field_index("status")
+    return table.set_column(at, table.schema.field(at), [["failed"] * len(table)])
 
 
 def test_figures_lie_there_as_png_and_pdf_with_their_command(drawn):
@@ -292,6 +325,9 @@ def test_the_list_says_what_would_run_and_writes_nothing(tmp_path, monkeypatch):
     told = json.loads(result.stdout)
     assert [figure["name"] for figure in told["figures"]] == ["r5-per-instance"]
     assert told["parts"] == [{"part": "R5 spread, mnist5k-cnn", "total": 32, "missing": 32}]
+    assert not list(tmp_path.iterdir())
+    # Of a formula's bundle neither.
+    assert CliRunner().invoke(app, ["figures", "h1-toy", "--list"]).exit_code == 0
     assert not list(tmp_path.iterdir())
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from pathlib import Path
 
 import pytest
+from test_sweep_spec import sweep_of
 
 from experiments import sweep_keys
 
@@ -60,6 +62,17 @@ def test_the_code_that_counts_is_what_a_run_imports():
         "traces/data/instance_types.csv",
         "traces/data/scaling.csv",
     }
+
+
+@pytest.mark.parametrize("policy", ["seer", "sha-elastic:gpus_per_trial=4"])
+def test_keys_are_digests_of_spec_policy_data_and_code(policy):
+    (cell,) = sweep_of(axes={"policy": [policy]}).cells()
+    seeds = [0, 3, 50_000, 2**63 - 1]
+    expected = [
+        hashlib.sha256(f"{cell.spec.with_seed(seed).digest()} {policy} data code".encode()).hexdigest()
+        for seed in seeds
+    ]
+    assert list(sweep_keys.run_keys(cell.spec, seeds, "data", "code")) == expected
 
 
 @pytest.fixture
