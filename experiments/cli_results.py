@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,10 +156,18 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Put the rows of several folders into a new one, each run once."""
+    from experiments.results import CODE_DIGITS
     from experiments.store import merge as merge_folders
 
-    rows, doubles = merge_folders(folders, out)
+    merged = merge_folders(folders, out)
+    if len(merged.versions) > 1:
+        counts = ", ".join(f"{code[:CODE_DIGITS]} ({count} rows)" for code, count in merged.versions.items())
+        journals = f"; {merged.journals_left_out} journals left out" if merged.journals_left_out else ""
+        typer.echo(
+            f"warning: rows of {len(merged.versions)} versions of the code, which no table pools: {counts}{journals}",
+            err=True,
+        )
     if as_json:
-        print_json({"folder": str(out), "rows": rows, "doubles": doubles})
+        print_json({"folder": str(out), **asdict(merged)})
     else:
-        typer.echo(f"{rows} rows, {doubles} doubles left out; written to {out}")
+        typer.echo(f"{merged.rows} rows, {merged.doubles} doubles left out; written to {out}")

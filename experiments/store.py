@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,23 @@ RETRY = "what was finished is kept; make room and run the same command again"
 
 class StoreError(TuningError):
     """Results could not be written; those that were are whole."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of folders that were put together.
+
+    Attributes:
+        rows: of the new folder.
+        doubles: rows that were left out, because another says the same.
+        versions: by digest of the code that computed them, how many rows; those of most rows first.
+        journals_left_out: of runs that several versions computed, since a journal is found by the run alone.
+    """
+
+    rows: int
+    doubles: int
+    versions: Mapping[str, int]
+    journals_left_out: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,10 @@ class Store:
         for folder in (self.folder, self.runs):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"{folder}: the results go to a folder, but this is a file")
-        self.runs.mkdir(parents=True, exist_ok=True)
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.runs}: cannot be made: {error.strerror or error}") from error
         with (self.folder / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,7 +171,6 @@ class Store:
         Raises:
             StoreError: see `write_part`.
         """
-        self.journals.mkdir(exist_ok=True)
         self._write(self.journals / f"{digest}.jsonl.zst", lambda path: path.write_bytes(compressed))
 
     def write_sweep(self, document: Mapping[str, Any]) -> None:
@@ -169,6 +188,7 @@ class Store:
         """The file is there whole, or as it was before."""
         partial = path.with_name(f".{path.name}.partial")
         try:
+            path.parent.mkdir(exist_ok=True)
             write(partial)
             _force(partial)
             partial.replace(path)
@@ -203,10 +223,11 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     return results
 
 
-def merge(folders: Sequence[Path], out: Path) -> tuple[int, int]:
-    """Put the rows of several folders into a new one; returns how many there are, and how many doubles were left out.
+def merge(folders: Sequence[Path], out: Path) -> Merged:
+    """Put the rows of several folders into a new one.
 
-    A run that failed in one folder and not in another counts as the other says.
+    A run that failed in one folder and not in another counts as the other says. Rows of several versions of the code are all
+    there; no table or figure pools them.
 
     Raises:
         InputError: the new folder is not empty, a folder is no results folder, or two say different things of one run.
@@ -225,11 +246,23 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[int, int]:
         document = _merged_sweep(stores)
         if document is not None:
             target.write_sweep(document)
-        for store in stores:
-            for journal in sorted(store.journals.glob("*.zst")):
-                target.journals.mkdir(exist_ok=True)
-                shutil.copyfile(journal, target.journals / journal.name)
-    return merged.num_rows, together.num_rows - merged.num_rows
+        left_out = _copy_journals(stores, target, merged)
+    versions = Counter(merged["code_sha256"].to_pylist())
+    return Merged(merged.num_rows, together.num_rows - merged.num_rows, dict(versions.most_common()), left_out)
+
+
+def _copy_journals(stores: Sequence[Store], target: Store, merged: pa.Table) -> int:
+    """Copy the journals of runs that one version computed; returns of how many others there were some."""
+    rows = Counter(merged["digest"].to_pylist())
+    left_out = set()
+    for store in stores:
+        for journal in sorted(store.journals.glob("*.zst")):
+            digest = journal.name.partition(".")[0]
+            if rows[digest] > 1:
+                left_out.add(digest)
+            else:
+                target.write_journal(digest, journal.read_bytes())
+    return len(left_out)
 
 
 def _without_doubles(table: pa.Table) -> pa.Table:
