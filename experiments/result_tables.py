@@ -23,6 +23,7 @@ from experiments.bootstrap import (
     pooled_means_each,
     seed_parts,
 )
+from experiments.metrics import HIGHER_IS_BETTER
 from experiments.results import codes_of, groups_of, kept_apart, known_column, varying, with_origins
 from experiments.significance import EFFECT, holm, seeds_needed, sign_flip_p_each
 from experiments.sweep_rows import measures
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 POOLED = "all"
 """The scope of a row that pools everything."""
-HIGHER_IS_BETTER = ("gpu_utilisation", "deadline_met", "budget_met", "trials_started", "iterations_trained")
-"""Of scores the bundle says; of everything else less is better."""
 PAIRED_COLUMNS = (
     *("mean", "low", "high", "better", "better_low", "better_high", "ties", "pairs", "only", "only_against"),
     *("cells", "cells_better", "cells_worse", "p", "p_holm", "seeds_needed", "families", "bundles", "seeds", "over"),

@@ -96,7 +96,7 @@ def draw(source: Source) -> Figure:
 
 
 def _profiles(source: Source) -> Figure:
-    return figures.performance_profiles(profile_table(source.rows, measure=str(source.option("measure", "regret"))))
+    return figures.performance_profiles(profile_table(source.rows))
 
 
 def _over_time_and_cost(source: Source) -> Figure:
@@ -118,7 +118,10 @@ def _gpus(source: Source) -> Figure:
 def _gantt(source: Source) -> Figure:
     """Of the first run that the condition lets through."""
     rows = source.rows
-    first = rows[rows["status"] == "done"].sort_values(["workload", "policy", "seed"]).iloc[0]
+    done = rows[rows["status"] == "done"].sort_values(["workload", "policy", "seed"])
+    if not len(done):
+        raise InputError(f"no run of experiment {source.drawn.experiment} that meets the figure's condition is done")
+    first = done.iloc[0]
     folder = next(sweep.folder for sweep in source.sweeps if sweep.workload == first["workload"])
     timeline = timeline_of(Store(folder).journals / f"{first['digest']}.jsonl.zst")
     return figures.gantt(
@@ -186,10 +189,9 @@ def _planned(source: Source) -> Figure:
 
 
 def _differences(source: Source) -> Figure:
-    """Of every other policy minus one of them, over everything."""
-    reference, measure = str(source.option("reference", "seer")), str(source.option("measure", "regret"))
-    table = paired_table(source.rows, reference, measure=measure)
-    return figures.paired_differences(table[table["scope"] == "all"], reference=reference, label=measure)
+    """In regret, of every other policy minus one of them, over everything."""
+    reference = str(source.option("reference", "seer"))
+    return figures.paired_differences(paired_table(source.rows, reference, group=[]), reference=reference)
 
 
 FIGURES: Mapping[str, Callable[[Source], Figure]] = {
@@ -212,10 +214,9 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cost-over-deadline": ("reference",),
-    "differences": ("reference", "measure"),
+    "differences": ("reference",),
     "gaps": ("by",),
     "plans": ("x", "measure", "fixed"),
-    "profiles": ("measure",),
     "score-grid": ("measure", "against"),
     "sensitivity": ("x", "measure", "order"),
 }

@@ -30,6 +30,7 @@ from experiments.figures.style import (
     width_of,
 )
 from experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
+from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +64,8 @@ class Axis:
 
         deadlines_s = np.unique(numbers(results, FIGURE, DEADLINE))
         deadlines_s = deadlines_s[np.isfinite(deadlines_s)]
+        if not len(deadlines_s):
+            raise InputError(f"{FIGURE}: no row has a deadline")
         unit = time_unit(float(deadlines_s[-1]))
         return cls(deadlines_s / SECONDS[unit], unit, bool(deadlines_s[-1] > 8 * deadlines_s[0] > 0))
 
@@ -155,7 +158,10 @@ def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, 
         mine = rows[rows["policy"] == policy]
         done = done_runs(mine).sort_values(DEADLINE)
         groups = [part for _, part in done.groupby(DEADLINE)]
-        series = Series.of((float(axis.places(part, offset)[0]), numbers(part, FIGURE, "cost_usd")) for part in groups)
+        series = Series.of(
+            (float(axis.places(part, offset)[0]), numbers(part, FIGURE, "cost_usd"), part["seed"].to_numpy())
+            for part in groups
+        )
         missed = np.array([not part["deadline_met"].astype(bool).all() for part in groups], dtype=bool)
         draw_series(axes, series, look, policy, missed)
         crosses(axes, np.unique(axis.places(infeasible_runs(mine), offset)), look)
@@ -176,9 +182,9 @@ def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str,
         groups = []
         for _, part in done.groupby(DEADLINE):
             mine, theirs = part[part["policy"] == policy], part[part["policy"] == reference]
-            costs = paired(mine, theirs, FIGURE, "cost_usd", ())
-            if len(costs[0]):
-                groups.append((float(axis.places(part, offset)[0]), np.log(costs[1] / costs[0])))
+            costs, others, seeds = paired(mine, theirs, FIGURE, "cost_usd", ())
+            if len(costs):
+                groups.append((float(axis.places(part, offset)[0]), np.log(others / costs), seeds))
         logs = Series.of(groups)
         draw_series(axes, Series(logs.at, np.exp(logs.value), np.exp(logs.low), np.exp(logs.high)), look, policy)
 

@@ -143,9 +143,9 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, parameter: str, value: str, look
         done, without = done_runs(mine), infeasible_runs(mine)
         groups = []
         for setting, at in zip(settings.values, settings.at, strict=True):
-            values = numbers(done[done[parameter] == setting], FIGURE, value)
-            if len(values):
-                groups.append((at + offset, values))
+            part = done[done[parameter] == setting]
+            if len(part):
+                groups.append((at + offset, numbers(part, FIGURE, value), part["seed"].to_numpy()))
         draw_series(axes, Series.of(groups), look, policy)
         planless = [
             at + offset

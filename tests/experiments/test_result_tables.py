@@ -159,6 +159,14 @@ def test_more_is_better_of_limits_that_are_met():
     assert (only["mean"], only["better"], only["ties"]) == (0.5, 0.5, 0.5)
 
 
+def test_an_answer_that_was_trained_to_the_end_is_better():
+    runs = [row("a", seed, 0.1, best_is_complete=seed == 0, best_iteration=9 - seed) for seed in range(2)]
+    runs += [row("b", seed, 0.1, best_is_complete=True, best_iteration=9) for seed in range(2)]
+    for measure in ("best_is_complete", "best_iteration"):
+        (only,) = paired_table(rows_of(*runs), "a", measure=measure, group=[]).to_dict("records")
+        assert (only["better"], only["ties"], only["cells_better"]) == (0.5, 0.5, 1)
+
+
 def test_how_many_seeds_it_takes_is_told_in_the_unit_of_the_measure():
     # Differences of cost 0 and 2 around a mean cost of 20: 5 % of it is 1, the spread 1.41.
     runs = [row("a", seed, 0.0, cost_usd=20.0) for seed in range(2)]
