@@ -77,7 +77,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else writes while the block runs; leftovers of a killed process are gone. The lock ends with the process.
+        """Nobody else writes while the block runs; leftovers of a killed process are gone.
 
         Raises:
             InputError: another process writes, or the folder cannot be made.
@@ -85,15 +85,8 @@ class Store:
         for folder in (self.folder, self.runs):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"{folder}: the results go to a folder, but this is a file")
-        try:
-            self.runs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.runs}: cannot be made: {error.strerror or error}") from error
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"{self.folder}: another sweep is writing to this folder") from error
+        with locked(self.folder):
+            self.runs.mkdir(exist_ok=True)
             for folder in (self.folder, self.runs, self.journals):
                 for torn in folder.glob(".*.partial"):
                     torn.unlink()
@@ -133,8 +126,7 @@ class Store:
 
     def next_part(self) -> Path:
         """Where the next rows go."""
-        numbers = [int(part.stem.rpartition("-")[2]) for part in self.runs.glob("part-*.parquet")]
-        return self.runs / f"part-{max(numbers, default=-1) + 1:06d}.parquet"
+        return next_part(self.runs, "part")
 
     def write_part(self, part: Path, rows: Sequence[Mapping[str, object]]) -> None:
         """Rows are a part; again into the same one, they are there once.
@@ -142,11 +134,11 @@ class Store:
         Raises:
             StoreError: the disk is full or cannot be written to; nothing of the rows is there then.
         """
-        self._write(part, lambda path: _write_parquet(table_of(rows), path))
+        write_whole(part, lambda path: _write_parquet(table_of(rows), path))
 
     def append_table(self, table: pa.Table) -> None:
         """Add a table of rows as the first part of an empty folder; see `write_part`."""
-        self._write(self.runs / "part-000000.parquet", lambda path: _write_parquet(table, path))
+        write_whole(self.runs / "part-000000.parquet", lambda path: _write_parquet(table, path))
 
     def forget(self, keys: Collection[str]) -> None:
         """Take these runs out, so that they are run again.
@@ -163,7 +155,7 @@ class Store:
             if not kept.num_rows:
                 part.unlink()
             elif kept.num_rows < table.num_rows:
-                self._write(part, lambda path, kept=kept: _write_parquet(kept, path))  # type: ignore[misc]
+                write_whole(part, lambda path, kept=kept: _write_parquet(kept, path))  # type: ignore[misc]
 
     def write_journal(self, digest: str, compressed: bytes) -> None:
         """Keep the journal of a run.
@@ -171,7 +163,7 @@ class Store:
         Raises:
             StoreError: see `write_part`.
         """
-        self._write(self.journals / f"{digest}.jsonl.zst", lambda path: path.write_bytes(compressed))
+        write_whole(self.journals / f"{digest}.jsonl.zst", lambda path: path.write_bytes(compressed))
 
     def write_sweep(self, document: Mapping[str, Any]) -> None:
         """Say in the folder what was swept.
@@ -182,21 +174,7 @@ class Store:
         import yaml
 
         text = yaml.safe_dump(dict(document), sort_keys=False)
-        self._write(self.folder / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
-
-    def _write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """The file is there whole, or as it was before."""
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            write(partial)
-            _force(partial)
-            partial.replace(path)
-            _force(path.parent)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {RETRY}") from error
+        write_whole(self.folder / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def read(self, where: pc.Expression | None = None) -> pa.Table:
         """The rows that meet a condition, sorted by key.
@@ -211,6 +189,50 @@ class Store:
             raise InputError(f"{self.folder}: holds no results; `elastune sweep FILE -o {self.folder}` makes some")
         tables = [_read(part) if where is None else _read(part).filter(where) for part in parts]
         return pa.concat_tables(tables).sort_by("key")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder is there, and nobody else has it while the block runs; the lock ends with the process.
+
+    Raises:
+        InputError: another process has it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another sweep is writing to this folder") from error
+        yield
+
+
+def next_part(folder: Path, prefix: str) -> Path:
+    """Where the next rows go."""
+    numbers = [int(part.stem.rpartition("-")[2]) for part in folder.glob(f"{prefix}-*.parquet")]
+    return folder / f"{prefix}-{max(numbers, default=-1) + 1:06d}.parquet"
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """The file is there whole, or as it was before.
+
+    Raises:
+        StoreError: the disk is full or cannot be written to.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write(partial)
+        _force(partial)
+        partial.replace(path)
+        _force(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {RETRY}") from error
 
 
 def read_results(folder: str | Path) -> pd.DataFrame:

@@ -33,6 +33,7 @@ _LEFT_OUT = (
     "traces/workloads/",
     "traces/data/bundles/",  # a bundle has a digest of its own
 )
+_PLANNING = ("experiments/planning.py", "experiments/claims/plans.py")
 _COMPUTING = (
     "belief.py",
     "ledger.py",
@@ -53,6 +54,15 @@ def code_sha256() -> str:
     """SHA-256 over the sources and tables of `sim`, `policies` and `traces`, and over what makes a result in `experiments`."""
     digest = hashlib.sha256()
     for path in sorted(sources()):
+        _put(digest, path.relative_to(_ROOT).as_posix(), path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def planning_sha256() -> str:
+    """SHA-256 over all that makes plans, those of planners that are used alone and the bound included."""
+    digest = hashlib.sha256(code_sha256().encode())
+    for path in sorted([*(_ROOT / "policies/planning").rglob("*.py"), *(_ROOT / name for name in _PLANNING)]):
         _put(digest, path.relative_to(_ROOT).as_posix(), path.read_bytes())
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.claims.entries import CATALOG, load_claims, load_workloads
-from experiments.claims.figures import Source
+from experiments.claims.figures import Source, check
 from experiments.claims.made import make_bundle
 from experiments.claims.plans import ClaimPlans, plans_of
 from experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps_of
@@ -91,6 +91,11 @@ def prepare(
     """
     claims, workloads = load_claims(folder), load_workloads(folder)
     asked = list(_asked(names, claims))
+    for figure in asked:
+        try:
+            check(figure.drawn)
+        except InputError as error:
+            raise InputError(f"{figure.claim.id}: figures.{figure.name}: {error}") from error
     tables = [claim for claim in claims.values() if not names or claim.id in names]
     needed = {(claim.id, name): claim for claim in tables for name in (*claim.experiments, *claim.plans)}
     needed |= {(figure.claim.id, figure.drawn.experiment): figure.claim for figure in asked}

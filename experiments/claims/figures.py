@@ -15,7 +15,9 @@ from experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, pla
 from experiments.claims.rows import rows_of
 from experiments.figures.rows import name_of
 from experiments.result_tables import paired_table, profile_table
+from experiments.results import condition, known_column
 from experiments.store import Store
+from experiments.sweep_rows import measures
 from experiments.timeline import timeline_of, trajectories_of
 from sim.model.errors import InputError
 from traces.nearest import unknown
@@ -80,19 +82,33 @@ class Source:
         return self.plans
 
 
-def draw(source: Source) -> Figure:
-    """The figure.
+def check(drawn: Drawn) -> None:
+    """Accept an entry that asks for what there is, as far as that is known before anything is run.
 
     Raises:
-        InputError: there is no figure of this name (names the nearest), or it cannot be drawn from what is there.
+        InputError: a figure, an option, a measure or a column of its condition is unknown; names the nearest.
     """
-    name = source.drawn.draw
-    if name not in FIGURES:
-        raise unknown("figure", name, FIGURES)
-    for option in source.drawn.options:
-        if option not in OPTIONS.get(name, ()):
-            raise unknown(f"option of {name}", option, OPTIONS.get(name, ()))
-    return FIGURES[name](source)
+    if drawn.draw not in FIGURES:
+        raise unknown("figure", drawn.draw, FIGURES)
+    options = OPTIONS.get(drawn.draw, ())
+    for option in drawn.options:
+        if option not in options:
+            raise unknown(f"option of {drawn.draw}", option, options)
+    if drawn.where is not None:
+        condition(drawn.where)
+    if drawn.draw in ("sensitivity", "score-grid"):
+        known_column(str(drawn.options.get("measure", "regret")), measures())
+    if drawn.draw == "sensitivity":
+        known_column(str(drawn.options.get("x")))
+
+
+def draw(source: Source) -> Figure:
+    """The figure of an entry that `check` accepts.
+
+    Raises:
+        InputError: it cannot be drawn from what is there.
+    """
+    return FIGURES[source.drawn.draw](source)
 
 
 def _profiles(source: Source) -> Figure:

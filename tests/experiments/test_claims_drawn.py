@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from experiments.claims.tables import claim_table, runs_table
 from experiments.claims.writing import write_all
 from experiments.cli import app
 from experiments.cli_figures import complete_figure
-from experiments.store import Store
+from experiments.store import Store, locked
 from sim.model.errors import InputError
 from traces import DecreasingScalingWarning, tiny_bundle
 
@@ -271,6 +272,29 @@ def test_deadlines_of_plans_are_multiples_of_what_one_configuration_takes(tmp_pa
     # 50 iterations of 32.4 s.
     assert {job.deadlines_s for job in jobs} == {(648.0, 810.0, 1053.0, 1377.0, 1944.0)}
     assert {row["deadline_s"] for row in rows_of_job(jobs[0])} == set(jobs[0].deadlines_s)
+
+
+def test_plans_are_made_by_one_process_at_a_time_and_a_part_that_is_gone_is_made_again(drawn, tmp_path):
+    plans = dataclasses.replace(drawn[0].plans[0], folder=tmp_path / "plans")
+    for job in plans.jobs:
+        dataclasses.replace(plans, jobs=[job]).run(1, lambda _done: None)
+    parts = sorted(plans.folder.glob("plans-*.parquet"))
+    assert (len(parts), plans.missing()) == (3, [])
+    parts[0].unlink()
+    plans.run(1, lambda _done: None)
+    assert plans.missing() == []
+    assert len(plans.read()) == 3 * 4 * 6
+    with locked(plans.folder), pytest.raises(InputError, match="another sweep is writing to this folder"):
+        plans.run(1, lambda _done: None)
+
+
+def test_a_cluster_that_is_not_there_is_told_before_anything_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    failed = CliRunner().invoke(app, ["figures", "r5-per-instance", "--smoke", "--ray", "auto"])
+    assert failed.exit_code == 2
+    assert "--ray auto: ray is not installed" in failed.stderr
+    assert not (tmp_path / "results" / "figures").exists()
 
 
 def test_equal_seeds_draw_equal_jobs(drawn, tmp_path):

@@ -75,6 +75,22 @@ def test_keys_are_digests_of_spec_policy_data_and_code(policy):
     assert list(sweep_keys.run_keys(cell.spec, seeds, "data", "code")) == expected
 
 
+@pytest.mark.parametrize("name", ["policies/planning/bound.py", "experiments/planning.py", "sim/streams.py"])
+def test_plans_are_old_when_any_planner_or_the_bound_changes(digest, name):
+    for file in (
+        "sim/streams.py",
+        "policies/planning/bound.py",
+        "experiments/planning.py",
+        "experiments/claims/plans.py",
+    ):
+        digest(file, "one")
+    sweep_keys.code_sha256.cache_clear()
+    before = sweep_keys.planning_sha256.__wrapped__()
+    digest(name, "other")
+    sweep_keys.code_sha256.cache_clear()
+    assert sweep_keys.planning_sha256.__wrapped__() != before
+
+
 @pytest.fixture
 def digest(tmp_path, monkeypatch):
     """The digest of a small tree, after a file of it has been written."""
@@ -86,7 +102,8 @@ def digest(tmp_path, monkeypatch):
         path.write_text(text)
         return sweep_keys.code_sha256.__wrapped__()
 
-    return written
+    yield written
+    sweep_keys.code_sha256.cache_clear()
 
 
 @pytest.mark.parametrize(
