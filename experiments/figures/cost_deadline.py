@@ -14,7 +14,7 @@ from experiments.figures.rows import (
     policy_named,
     require_one_run_each,
 )
-from experiments.figures.series import crosses, draw_series, note, offsets
+from experiments.figures.series import crosses, draw_series, note, offsets, policy_samples, sign
 from experiments.figures.style import (
     INK,
     RULE,
@@ -23,7 +23,6 @@ from experiments.figures.style import (
     balanced,
     dress,
     finished,
-    handle,
     legend_below,
     looks_of,
     new_figure,
@@ -128,6 +127,8 @@ def cost_over_deadline(
         dress(costs, "", "cost (USD)" if column == 0 else "")
         dress(ratios, f"deadline ({axis.unit})", f"{reference}'s cost\n/ policy's" if column == 0 else "")
         costs.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=4)
+        # Also above what is left empty in the last row.
+        ratios.tick_params(labelbottom=True)
     for axes in grid[::2, 0]:
         # After all panels of the row are drawn: a fixed end would stop the others' costs from stretching the axis.
         low, high = axes.get_ylim()
@@ -190,16 +191,7 @@ def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str,
 
 
 def _legend(results: pd.DataFrame, looks: Mapping[str, Look]) -> list[Artist]:
-    from matplotlib.lines import Line2D
-
-    legend: list[Artist] = [handle(look, policy) for policy, look in looks.items()]
+    legend = policy_samples(looks, has_crosses=len(infeasible_runs(results)) > 0)
     if not done_runs(results)["deadline_met"].astype(bool).all():
-        legend.append(
-            Line2D([], [], color=INK, marker="o", markerfacecolor="white", markersize=4, linestyle="None",
-                   label="some run missed the deadline")
-        )  # fmt: skip
-    if len(infeasible_runs(results)):
-        legend.append(
-            Line2D([], [], color=INK, marker="x", markersize=4.5, linestyle="None", label="no plan within the limits")
-        )
+        legend.insert(len(looks), sign("o", "some run missed the deadline"))
     return legend
