@@ -87,7 +87,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Means with 95 % intervals by group; or policies against one of them, or their profiles."""
-    from experiments.results import condition
+    from experiments.results import condition, json_records
     from experiments.store import Store
     from experiments.sweep_rows import STATUSES
 
@@ -103,7 +103,7 @@ def show(
         csv.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(csv, index=False)
     if as_json:
-        print_json({"folder": str(folder), "where": where, **counts, name: _records(table), "errors": errors})
+        print_json({"folder": str(folder), "where": where, **counts, name: json_records(table), "errors": errors})
         return
     from experiments import cli_results_tables as tables
 
@@ -137,12 +137,6 @@ def _table(
             raise InputError(f"--profile is of one measure, but --measure names {len(names)}")
         return "profile", profile_table(rows, measure=(names or ["regret"])[0], group=columns, over=over.value)
     return "groups", summarise(rows, columns, names, over=over.value, statistic="iqm" if is_iqm else "mean")
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, object]]:
-    """As JSON takes them: NaN is null."""
-    records = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(key): cell.item() if hasattr(cell, "item") else cell for key, cell in row.items()} for row in records]
 
 
 def _names(text: str | None) -> list[str]:

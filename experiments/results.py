@@ -110,7 +110,7 @@ class _Condition:
             left, comparison, right = right, _MIRRORED[type(comparison)](), left
         name = _column(left)
         if isinstance(comparison, ast.In | ast.NotIn):
-            if not isinstance(right, ast.List | ast.Tuple | ast.Set):
+            if not isinstance(right, ast.List | ast.Tuple | ast.Set) or not right.elts:
                 raise InputError(f"{name} in ...: give a list, as in ['a', 'b']")
             is_in = _field(name).isin([_value(name, item) for item in right.elts])
             # An empty cell is in no list, but not known to be outside of one either.
@@ -174,11 +174,19 @@ def _value(name: str, node: ast.expr) -> object:
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
         words = {"string": "text, written in quotes", "bool": "True or False"}.get(kind, "a number")
         raise InputError(f"{name} is compared with {value!r}, but holds {words}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"{name} is compared with {value}, which is beyond all that a column holds")
     return value
 
 
 def _refused(node: ast.AST) -> InputError:
     return InputError(f"{ast.unparse(node)!r} cannot be asked for: {_ALLOWED}")
+
+
+def json_records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows as JSON takes them: plain numbers, and NaN is null."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): cell.item() if hasattr(cell, "item") else cell for key, cell in row.items()} for row in rows]
 
 
 def varying(results: pd.DataFrame) -> list[str]:

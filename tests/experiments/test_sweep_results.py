@@ -226,6 +226,8 @@ REFUSED = [
     ("(lambda: 1)() > seed", "cannot be asked for"),
     ("policy ==", "is malformed"),
     ("policy in 'sha'", "give a list"),
+    ("policy not in []", "give a list"),
+    ("seed == 9223372036854775808", "beyond all that a column holds"),
     ("seed == -'a'", "cannot be asked for"),
     ("seed == [1]", "cannot be asked for"),
     ("policy == -'a'", "cannot be asked for"),
