@@ -125,7 +125,7 @@ def test_the_page_of_the_catalogue_names_every_figure():
     ("change", "message"),
     [
         ({"draw": "profile"}, r"S1: figures\.s1-profiles: there is no figure 'profile'; did you mean 'profiles'\?"),
-        ({"draw": "differences", "options": {"referense": "seer"}}, r"no option of differences 'referense'"),
+        ({"draw": "differences", "options": {"references": "seer"}}, r"no option of differences 'references'"),
         ({"where": "bundle_nam == 'a'"}, r"there is no column 'bundle_nam'; did you mean 'bundle_name'\?"),
         ({"draw": "score-grid", "options": {"measure": "regrets"}}, r"no measure 'regrets'; did you mean 'regret'\?"),
         ({"draw": "sensitivity", "options": {"x": "cloud.rescale"}}, r"no column 'cloud\.rescale'"),
@@ -205,8 +205,8 @@ def catalog(tmp_path):
             r"no policy of grid 'seer-stage'; did you mean 'seer-staged'\?",
         ),
         (
-            lambda d: d["endpoint"]["contrasts"][0].update(by=["workload.scalin"]),
-            r"no column 'workload\.scalin'; did you mean 'workload\.scaling'\?",
+            lambda d: d["endpoint"]["contrasts"][0].update(by=["workload.scalings"]),
+            r"no column 'workload\.scalings'; did you mean 'workload\.scaling'\?",
         ),
         (lambda d: d.update(id="S9"), r"id is 'S9', but must be the file's name, S1"),
     ],
