@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from experiments.cli_options import FAILED, AsJson, kept_when_interrupted, print_json, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from experiments.claims.drawing import Failures, Needed
     from experiments.claims.writing import Written
@@ -68,13 +69,11 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
 
     drawing = prepare(names or [], "smoke" if is_smoke else "full", results=results, data=data or DATA)
     if is_listing:
-        _show_list(drawing, counted(drawing, is_retrying=is_retrying), as_json=as_json)
+        with _progress("Counting") as on_progress:
+            parts = counted(drawing, is_retrying=is_retrying, on_progress=on_progress)
+        _show_list(drawing, parts, as_json=as_json)
         return
-    with kept_when_interrupted(results), progress("Running") as tell:
-
-        def on_progress(label: str, done: int, total: int) -> None:
-            tell(done, total, label)
-
+    with kept_when_interrupted(results), _progress("Running") as on_progress:
         parts = needed(drawing, is_retrying=is_retrying, on_progress=on_progress)
         failures = run_missing(
             parts, jobs=jobs, ray_address=ray_address, is_retrying=is_retrying, on_progress=on_progress
@@ -83,6 +82,13 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     _show(drawing, parts, written, failures, out, as_json=as_json)
     if failures.counts:
         raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar over everything; yields what is told: what is under way, done, total."""
+    with progress(title) as tell:
+        yield lambda label, done, total: tell(done, total, label)
 
 
 def _command(name: str, data: Path | None, *, is_smoke: bool) -> str:

@@ -269,8 +269,9 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         if document is not None:
             target.write_sweep(document)
         left_out = _copy_journals(stores, target, merged)
-    versions = Counter(merged["code_sha256"].to_pylist())
-    return Merged(merged.num_rows, together.num_rows - merged.num_rows, dict(versions.most_common()), left_out)
+    counts = Counter(merged["code_sha256"].to_pylist())
+    versions = dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+    return Merged(merged.num_rows, together.num_rows - merged.num_rows, versions, left_out)
 
 
 def _copy_journals(stores: Sequence[Store], target: Store, merged: pa.Table) -> int:
@@ -331,8 +332,10 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        found = pq.read_schema(part)
-        table = pq.read_table(part, columns=names, partitioning=None) if found.equals(schema()) else None
+        # Opened once: of small parts, all else is quick.
+        with pq.ParquetFile(part) as file:
+            found = file.schema_arrow
+            table = file.read(names).select(names or found.names) if found.equals(schema()) else None
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{part}: cannot be read as parquet: {error}; move it away and sweep again") from error
     if table is None:

@@ -167,8 +167,18 @@ def needed(
     return told + _plans_needed(drawing)
 
 
-def counted(drawing: Drawing, *, is_retrying: bool = False) -> list[Needed]:
+def counted(
+    drawing: Drawing,
+    *,
+    is_retrying: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+) -> list[Needed]:
     """As `needed`, but quick, and nothing is written: runs are counted, not built, wherever that says the same.
+
+    Args:
+        drawing: as for `needed`.
+        is_retrying: as for `needed`.
+        on_progress: as for `needed`.
 
     Raises:
         InputError: a folder holds rows of another sweep.
@@ -176,7 +186,8 @@ def counted(drawing: Drawing, *, is_retrying: bool = False) -> list[Needed]:
     told: list[Needed] = []
     bundles: dict[str, Bundle] = {}
     with _each_warning_once():
-        for sweep in drawing.sweeps:
+        for done, sweep in enumerate(drawing.sweeps):
+            on_progress(f"Counting {sweep.label}", done, len(drawing.sweeps))
             missing = _lacking(sweep, bundles, is_retrying=is_retrying)
             if missing is None:
                 told.append(_planned(sweep, is_retrying=is_retrying))
