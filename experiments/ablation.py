@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.metrics import paired_difference
 from experiments.paired_seeds import of_each_seed
+from experiments.results import json_records
 from experiments.running import execute
 from experiments.spec import RunSpec
 from policies.registry import entry_named
@@ -59,8 +60,7 @@ class Ablation:
 
     def to_json(self) -> dict[str, object]:
         """What `elastune ablate --json` prints: NaN is null."""
-        rows = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
-        return {"policy": self.policy, "rows": [{str(key): cell for key, cell in row.items()} for row in rows]}
+        return {"policy": self.policy, "rows": json_records(self.table)}
 
 
 def ablate(

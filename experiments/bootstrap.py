@@ -33,6 +33,8 @@ _SEED = 20210419
 _BLOCK = 4_000_000
 _KEPT_UNITS = 1_000
 _KEPT_AS_FLOATS = 128
+_AN_EDGE_RUN = 400
+"""A run at the edge of the middle half takes as long as so many of what a stretch is weighed by."""
 
 Over = Literal["families", "seeds"]
 """What an interval speaks of: workloads like these, or these very ones with other seeds."""
@@ -126,7 +128,7 @@ def pooled_means(values: np.ndarray, units: Units, over: Over = "families") -> P
     value = _weighted(_ratio(sums.sum(axis=0), counts.sum(axis=0))[None], tree.weights()[None])[0]
     resampled = [
         _weighted(_drawn_means(drawn, sums, counts), weights)
-        for drawn, weights in _draws(tree, over, RESAMPLES, width=tree.bundles * values.shape[1])
+        for drawn, weights in _draws(tree, over, width=tree.bundles * values.shape[1])
     ]
     return _pooled(value, np.concatenate(resampled), tree, over)
 
@@ -165,8 +167,6 @@ def _means_of_single_bundles(groups: Sequence[tuple[_Tree, np.ndarray]]) -> Iter
 def pooled_interquartile_mean(values: np.ndarray, units: Units, over: Over = "families") -> Pooled:
     """The mean of the middle half of the runs by weight, with its interval; a run at its edge counts in part.
 
-    Every resample weighs all runs, so that of many fewer are taken: `RESAMPLES` up to 2,000 runs, a fifth of it at least.
-
     Args:
         values: (runs,) finite floats.
         units: of the runs.
@@ -175,27 +175,70 @@ def pooled_interquartile_mean(values: np.ndarray, units: Units, over: Over = "fa
     if not len(values):
         return _nothing(1)
     order = np.argsort(values, kind="stable")
-    tree, ordered = _Tree.of(units.where(order)), values[order]
-    counts = tree.counts()[..., 0]
-
-    def middle(drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        share = _ratio(weights, drawn @ counts)
-        weighed = np.nan_to_num(share)[:, tree.bundle_of_run] * drawn[:, tree.seed_of_run]
-        return _middle_means(ordered, weighed)
-
-    value = middle(np.ones((1, tree.seeds)), tree.weights()[None])
-    resamples = max(RESAMPLES // 5, min(RESAMPLES, 5 * _BLOCK // len(values)))
-    resampled = [middle(drawn, weights) for drawn, weights in _draws(tree, over, resamples, width=len(values))]
+    tree, middle = _Tree.of(units.where(order)), _Middle.of(values[order], units.where(order))
+    value = middle.means(np.ones((1, tree.seeds)), tree.weights()[None])
+    width = max(middle.sums.shape[0] * tree.bundles, middle.size)
+    resampled = [middle.means(drawn, weights) for drawn, weights in _draws(tree, over, width=width)]
     return _pooled(value, np.concatenate(resampled)[:, None], tree, over)
 
 
-def _middle_means(ordered: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """By row of weights: the mean of ordered values between a quarter and three quarters of the weight."""
-    below = np.cumsum(weights, axis=1)
-    below = np.clip(_ratio(below, below[:, -1:]), 0.25, 0.75)
-    # The sum over runs of their weight in the middle half, summed by parts: no second array of that size.
-    total = 0.75 * ordered[-1] - 0.25 * ordered[0] - below[:, :-1] @ np.diff(ordered)
-    return np.asarray(2.0 * total)
+@dataclass(frozen=True, eq=False)
+class _Middle:
+    """Runs in ascending order, in stretches of equal size: a resample weighs stretches, and single runs at the edges alone.
+
+    Attributes:
+        tree: of the runs.
+        values: (runs,) float, ascending.
+        size: runs of a stretch; the last one may have fewer.
+        counts: (stretches, seeds, bundles) float: how many runs.
+        sums: the same of their values.
+    """
+
+    tree: _Tree
+    values: np.ndarray
+    size: int
+    counts: np.ndarray
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, units: Units) -> _Middle:
+        """Of the size that takes the least time: large where seeds and bundles are many, which all stretches are weighed by."""
+        tree = _Tree.of(units)
+        size = math.ceil(math.sqrt(len(values) * tree.seeds * tree.bundles / _AN_EDGE_RUN))
+        stretches = math.ceil(len(values) / size)
+        shape = stretches, tree.seeds, tree.bundles
+        at = np.ravel_multi_index((np.arange(len(values)) // size, tree.seed_of_run, tree.bundle_of_run), shape)
+        counts, sums = (np.bincount(at, of, math.prod(shape)).reshape(shape) for of in (None, values))
+        return cls(tree, values, size, counts.astype(float), sums)
+
+    def means(self, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(resamples,) float: how often seeds are drawn, (resamples, seeds), and weights of bundles, (resamples, bundles)."""
+        runs = drawn @ self.counts.sum(axis=0)
+        share = np.nan_to_num(_ratio(weights, runs), posinf=0.0)
+        weight, total = (self._upto(drawn, share, table) for table in (self.counts, self.sums))
+        low, high = (self._below(part * weight[:, -1], drawn, share, weight, total) for part in (0.25, 0.75))
+        return _ratio(high - low, 0.5 * weight[:, -1])
+
+    @staticmethod
+    def _upto(drawn: np.ndarray, share: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """(resamples, stretches + 1) float: of the table, weighed, before each stretch and at the end."""
+        stretches, seeds, bundles = table.shape
+        by_seed = table.transpose(1, 0, 2).reshape(seeds, -1)
+        weighed = np.einsum("rkb,rb->rk", (drawn @ by_seed).reshape(len(drawn), stretches, bundles), share)
+        return np.pad(np.cumsum(weighed, axis=1), ((0, 0), (1, 0)))
+
+    def _below(
+        self, enough: np.ndarray, drawn: np.ndarray, share: np.ndarray, weight: np.ndarray, total: np.ndarray
+    ) -> np.ndarray:
+        """(resamples,) float: the weighed values of the first runs whose weight is enough, of the last one a part."""
+        resample = np.arange(len(drawn))
+        stretch = np.clip((weight < enough[:, None]).sum(axis=1) - 1, 0, len(self.sums) - 1)
+        runs = stretch[:, None] * self.size + np.arange(self.size)
+        is_run, runs = runs < len(self.values), np.minimum(runs, len(self.values) - 1)
+        each = share[resample[:, None], self.tree.bundle_of_run[runs]]
+        each *= drawn[resample[:, None], self.tree.seed_of_run[runs]] * is_run
+        lacking = (enough - weight[resample, stretch])[:, None] - (np.cumsum(each, axis=1) - each)
+        return np.asarray(total[resample, stretch] + (self.values[runs] * np.clip(lacking, 0.0, each)).sum(axis=1))
 
 
 def seed_parts(values: np.ndarray, units: Units) -> np.ndarray:
@@ -260,7 +303,7 @@ class _Tree:
         return np.asarray(1.0 / (self.families * per_family[self.family_of_bundle]))
 
 
-def _draws(tree: _Tree, over: Over, resamples: int, *, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _draws(tree: _Tree, over: Over, *, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """By block of resamples: (block, seeds) how often each seed was drawn, and (block, bundles) the weights of the bundles."""
     by_family = np.argsort(tree.family_of_bundle, kind="stable")
     weights = None
@@ -269,10 +312,7 @@ def _draws(tree: _Tree, over: Over, resamples: int, *, width: int) -> Iterator[t
         weights[:, by_family] = _family_weights(tree.per_family())
     done = 0
     for block in _seed_blocks(tree.seeds, max(1, _BLOCK // max(width, tree.seeds))):
-        if done == resamples:
-            return
-        drawn = block[: resamples - done].astype(float, copy=False)
-        until = done + len(drawn)
+        drawn, until = block.astype(float, copy=False), done + len(block)
         fixed = np.broadcast_to(tree.weights(), (len(drawn), tree.bundles))
         yield drawn, fixed if weights is None else weights[done:until]
         done = until
@@ -300,9 +340,10 @@ def _kept_seed_draws(seeds: int) -> np.ndarray:
 
 def _multiplicities(drawn: np.ndarray) -> np.ndarray:
     """(resamples, units) int: how often each unit is among the drawn ones of its row."""
-    rows, units = drawn.shape
-    at = drawn + np.arange(rows)[:, None] * units
-    return np.asarray(np.bincount(at.ravel(), minlength=rows * units).reshape(rows, units))
+    counts = np.empty(drawn.shape, dtype=np.int64)
+    for resample, row in enumerate(drawn):
+        counts[resample] = np.bincount(row, minlength=drawn.shape[1])
+    return counts
 
 
 @functools.lru_cache(maxsize=8)
@@ -365,9 +406,10 @@ def _levels(families: int | None) -> tuple[float, float]:
     """The quantiles of the resamples that are the ends of the interval; moved outwards for few families."""
     tail = (1 - LEVEL) / 2
     if families is not None:
-        from scipy.stats import norm, t
+        # Below scipy.stats, which takes a second to import.
+        from scipy.special import ndtr, stdtrit
 
-        tail = float(norm.cdf(math.sqrt(families / (families - 1)) * t.ppf(tail, families - 1)))
+        tail = float(ndtr(math.sqrt(families / (families - 1)) * stdtrit(families - 1, tail)))
         tail = 0.0 if tail * RESAMPLES < 1 else tail
     return tail, 1 - tail
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import FAILED, AsJson, kept_when_interrupted, print_json
+from experiments.cli_options import FAILED, AsJson, kept_when_interrupted, print_json, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,12 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of figures and tables.")] = _OUT,
     results: Annotated[Path, typer.Option(help="Folder of the runs, which a later call goes on with.")] = _RESULTS,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="2, or all CPUs of a Ray cluster")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).")
+    ] = None,
     is_retrying: Annotated[bool, typer.Option("--retry-failed", help="Run those that failed again.")] = False,
     is_listing: Annotated[
         bool, typer.Option("--list", help="Show figures, and which runs are missing; write nothing.")
@@ -58,48 +63,38 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     as_json: AsJson = False,
 ) -> None:
     """Run what is missing for the figures of the papers' claims, and draw them."""
-    from experiments.claims.drawing import needed, prepare, run_missing
+    from experiments.claims.drawing import counted, needed, prepare, run_missing
     from experiments.claims.sweeps import DATA
     from experiments.claims.writing import write_all
 
     drawing = prepare(names or [], "smoke" if is_smoke else "full", results=results, data=data or DATA)
-    parts = needed(drawing, is_retrying=is_retrying)
     if is_listing:
+        with _progress("Counting") as on_progress:
+            parts = counted(drawing, is_retrying=is_retrying, on_progress=on_progress)
         _show_list(drawing, parts, as_json=as_json)
         return
-    with kept_when_interrupted(results), _progress() as on_progress:
-        failures = run_missing(parts, jobs=jobs, is_retrying=is_retrying, on_progress=on_progress)
+    with kept_when_interrupted(results), _progress("Running") as on_progress:
+        parts = needed(drawing, is_retrying=is_retrying, on_progress=on_progress)
+        failures = run_missing(
+            parts, jobs=jobs, ray_address=ray_address, is_retrying=is_retrying, on_progress=on_progress
+        )
     written = write_all(drawing, out, lambda name: _command(name, data, is_smoke=is_smoke))
     _show(drawing, parts, written, failures, out, as_json=as_json)
     if failures.counts:
         raise typer.Exit(FAILED)
 
 
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar over everything; yields what is told: what is under way, done, total."""
+    with progress(title) as tell:
+        yield lambda label, done, total: tell(done, total, label)
+
+
 def _command(name: str, data: Path | None, *, is_smoke: bool) -> str:
     """The command that draws one of them."""
     options = [*(["--smoke"] if is_smoke else []), *(["--data", str(data)] if data is not None else [])]
     return shlex.join(["elastune", "figures", name, *options])
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """One bar over everything on standard error, where that is a terminal; yields what is told."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *left)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Running", total=None)
-        yield lambda label, done, total: bar.update(task, description=label, completed=done, total=total)
 
 
 def _show_list(drawing: Any, parts: Sequence[Needed], *, as_json: bool) -> None:  # noqa: ANN401  experiments.claims.drawing.Drawing, imported when needed

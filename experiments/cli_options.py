@@ -5,21 +5,21 @@ from __future__ import annotations
 import enum
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 import typer
 
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from rich.console import Console
 
     from experiments.spec import RunSpec
 
-_PIPED_WIDTH = 160
+_PIPED_WIDTH = 200
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
@@ -96,16 +96,43 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=_PIPED_WIDTH)
 
 
-@contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while the block runs, where that is a terminal; yields what is told (done, total)."""
-    from rich.console import Console
-    from rich.progress import Progress
+class Tell(Protocol):
+    """Takes in how much is done of how much, and what is under way where that changes."""
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    def __call__(self, done: int, total: int, label: str | None = None) -> None:
+        """So many of so many are done."""
+
+
+@contextmanager
+def progress(title: str, *, speed_of: str | None = None) -> Iterator[Tell]:
+    """A bar on standard error while the block runs, with the time left, where that is a terminal; yields what is told.
+
+    Args:
+        title: what is under way, until another label is told.
+        speed_of: what is counted, such as `runs`; the bar then says how many of them are done per second.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    err = Console(stderr=True)
+    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*counts, *times, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(title, total=None, speed="")
+
+        def tell(done: int, total: int, label: str | None = None) -> None:
+            elapsed_s = bar.tasks[0].elapsed
+            speed = f"{done / elapsed_s:.1f} {speed_of}/s" if speed_of and elapsed_s else ""
+            bar.update(task, description=label or title, completed=done, total=total, speed=speed)
+
+        yield tell
 
 
 def complete_policy(incomplete: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli_options import AsJson, print_json
+from experiments.cli_options import AsJson, console, print_json
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from experiments.planning import Plans
     from policies.planning.plan import Plan
 
-_PIPED_WIDTH = 200
 _SHOWN_OF_FRONTIER = 12
 
 
@@ -144,29 +143,23 @@ def deadlines_of(text: str) -> list[float]:
 
 def print_plans(plans: Plans) -> None:
     """The plans side by side, the frontier, and what can be had where a planner finds nothing."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPED_WIDTH)
+    wide = console()
     if plans.by_deadline:
-        console.print(_table_by_deadline(plans))
+        wide.print(_table_by_deadline(plans))
         is_missing = any(made is None for one in plans.by_deadline for made in (one.static, one.best))
     else:
-        _print_tables(console, plans)
+        _print_tables(wide, plans)
         is_missing = any(made is None for _, made in plans.rows())
     if is_missing:
-        console.print(
-            f"Where no plan is shown, none was found within the limits. {plans.achievable()}", highlight=False
-        )
+        wide.print(f"Where no plan is shown, none was found within the limits. {plans.achievable()}", highlight=False)
 
 
-def _print_tables(console: Console, plans: Plans) -> None:
+def _print_tables(wide: Console, plans: Plans) -> None:
     limits = " and ".join(_limits(plans)) or "without limits"
     table = _table(f"Plans for {_job(plans)}, {limits}, on {_machine_names(plans)}", "planner", plans)
     for name, made in plans.rows():
         _add(table, plans, name, made)
-    console.print(table)
+    wide.print(table)
     if plans.frontier and plans.asked in ("frontier", "all"):
         shown = _thinned(plans.frontier)
         count = f"{len(shown)} of {len(plans.frontier)} plans, fastest first"
@@ -174,7 +167,7 @@ def _print_tables(console: Console, plans: Plans) -> None:
         table = _table(title, "", plans)
         for made in shown:
             _add(table, plans, "", made)
-        console.print(table)
+        wide.print(table)
 
 
 def _job(plans: Plans) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,7 +87,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Means with 95 % intervals by group; or policies against one of them, or their profiles."""
-    from experiments.results import condition
+    from experiments.results import condition, json_records
     from experiments.store import Store
     from experiments.sweep_rows import STATUSES
 
@@ -102,7 +103,7 @@ def show(
         csv.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(csv, index=False)
     if as_json:
-        print_json({"folder": str(folder), "where": where, **counts, name: _records(table), "errors": errors})
+        print_json({"folder": str(folder), "where": where, **counts, name: json_records(table), "errors": errors})
         return
     from experiments import cli_results_tables as tables
 
@@ -138,12 +139,6 @@ def _table(
     return "groups", summarise(rows, columns, names, over=over.value, statistic="iqm" if is_iqm else "mean")
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, object]]:
-    """As JSON takes them: NaN is null."""
-    records = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(key): cell.item() if hasattr(cell, "item") else cell for key, cell in row.items()} for row in records]
-
-
 def _names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
@@ -155,10 +150,18 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Put the rows of several folders into a new one, each run once."""
+    from experiments.results import CODE_DIGITS
     from experiments.store import merge as merge_folders
 
-    rows, doubles = merge_folders(folders, out)
+    merged = merge_folders(folders, out)
+    if len(merged.versions) > 1:
+        counts = ", ".join(f"{code[:CODE_DIGITS]} ({count} rows)" for code, count in merged.versions.items())
+        journals = f"; {merged.journals_left_out} journals left out" if merged.journals_left_out else ""
+        typer.echo(
+            f"warning: rows of {len(merged.versions)} versions of the code, which no table pools: {counts}{journals}",
+            err=True,
+        )
     if as_json:
-        print_json({"folder": str(out), "rows": rows, "doubles": doubles})
+        print_json({"folder": str(out), **asdict(merged)})
     else:
-        typer.echo(f"{rows} rows, {doubles} doubles left out; written to {out}")
+        typer.echo(f"{merged.rows} rows, {merged.doubles} doubles left out; written to {out}")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.table import Table
 
-from experiments.cli_sweep_tables import cell_text, console
+from experiments.cli_options import console
+from experiments.cli_sweep_tables import cell_text
 from experiments.result_tables import PAIRED_COLUMNS, POOLED
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from experiments.cli_options import console
 from experiments.scaling_fits import as_text, coverage, gang_fits, mean_errors
 from traces.scaling_fit import LEVEL
 from traces.scaling_inline import inline_of
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     Gang = tuple[int, int]
 
 _NONE = "-"
-_PIPED_WIDTH = 160
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPED_WIDTH)
 
 
 def _table(title: str, first: str, *others: str) -> Table:
@@ -60,7 +54,7 @@ def print_scalings(listed: Sequence[Mapping[str, Any]]) -> None:
     for one in listed:
         by = "GPUs and nodes" if one["knows_nodes"] else "GPUs, packed"
         table.add_row(one["name"], one["kind"], str(one["max_gpus"]), by, one["source"])
-    _console().print(table)
+    console().print(table)
 
 
 def print_measured(name: str, described: Mapping[str, Any]) -> None:
@@ -71,12 +65,12 @@ def print_measured(name: str, described: Mapping[str, Any]) -> None:
         remark = "slower than fewer GPUs" if one["is_slower_than_fewer"] else ""
         nodes = str(one["nodes"]) if described["knows_nodes"] else _NONE
         table.add_row(str(one["gpus"]), nodes, _number(one["speedup"]), f"{100 * one['efficiency']:.0f} %", remark)
-    _console().print(table)
+    console().print(table)
 
 
 def print_fit(name: str, fit: ScalingFit, predicted: Sequence[Gang]) -> None:
     """The families, then every gang, then what should be known, then what a spec holds."""
-    console = _console()
+    wide = console()
     level = f"{100 * LEVEL:.0f} %"
     title = f"{name}: {fit.table.kind} scaling, fitted on {', '.join(map(as_text, fit.fitted_on))} GPUs over 1"
     families = _table(title, "family", f"parameters, {level} intervals", "points over parameters", "left-out error")
@@ -85,7 +79,7 @@ def print_fit(name: str, fit: ScalingFit, predicted: Sequence[Gang]) -> None:
         error = _NONE if one.left_out_error is None else f"{100 * math.expm1(one.left_out_error):.1f} %"
         chosen = f"{family} *" if one is fit.chosen else family
         families.add_row(chosen, parameters, str(one.degrees_of_freedom), error)
-    console.print(families)
+    wide.print(families)
     others = [family for family in fit.families if family != fit.chosen.family]
     headings = ("measured", f"{fit.chosen.family} *", "error", *others)
     gangs = _table(f"Speed-ups; predictions with {level} intervals", "GPUs (x nodes)", *headings)
@@ -94,22 +88,22 @@ def print_fit(name: str, fit: ScalingFit, predicted: Sequence[Gang]) -> None:
         values = [_number(gang.by_family[family]) for family in others]
         role = "" if gang.is_used else " predicted"
         gangs.add_row(f"{as_text(gang.gang)}{role}", _number(gang.measured), estimate, _error(gang.error), *values)
-    console.print(gangs)
+    wide.print(gangs)
     for note in fit.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
-    console.print(
+        wide.print(f"note: {note}", markup=False, highlight=False)
+    wide.print(
         "note: intervals hold if the chosen family is right; the other columns show what another would say",
         markup=False,
         highlight=False,
     )
-    console.print(
+    wide.print(
         f"workload.scaling: {json.dumps(inline_of(fit.chosen.scaling))}", markup=False, highlight=False, soft_wrap=True
     )
 
 
 def print_held_out(name: str, found: Sequence[HeldOut]) -> None:
     """One line per gang of each table, and the means."""
-    console = _console()
+    wide = console()
     columns = list(found[0].group)
     families = [family for family in FITTED_FAMILIES if any(family in one.errors for one in found)]
     headings = (*columns[1:], "GPUs", "measured", "chosen", "predicted", "error", *families)
@@ -118,11 +112,11 @@ def print_held_out(name: str, found: Sequence[HeldOut]) -> None:
         errors = [_error(one.errors.get(family)) for family in families]
         told = (as_text(one.one.gang), _number(one.one.measured), one.family, _interval_of(one.one))
         table.add_row(*one.group.values(), *told, _error(one.one.error), *errors)
-    console.print(table)
+    wide.print(table)
     means = ", ".join(f"{family} {100 * error:.0f} %" for family, error in mean_errors(found).items())
     covered, intervals = coverage(found)
-    console.print(f"mean absolute error over {len(found)} gangs: {means}", highlight=False)
-    console.print(f"{covered} of {intervals} intervals of {100 * LEVEL:.0f} % hold what was measured", highlight=False)
+    wide.print(f"mean absolute error over {len(found)} gangs: {means}", highlight=False)
+    wide.print(f"{covered} of {intervals} intervals of {100 * LEVEL:.0f} % hold what was measured", highlight=False)
 
 
 def _interval_of(one: GangFit) -> str:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import AsJson, kept_when_interrupted, print_json
+from experiments.cli_options import FAILED, AsJson, kept_when_interrupted, print_json, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from experiments.sweep import Outcome, Plan
-
-FAILED = 1
 
 
 def complete_setting(incomplete: str) -> list[str]:
@@ -61,7 +56,7 @@ def sweep(
     if is_dry:
         _show_plan(planned, folder, is_retrying=is_retrying, as_json=as_json)
         return
-    with kept_when_interrupted(folder), _progress() as on_progress:
+    with kept_when_interrupted(folder), progress("Running", speed_of="runs") as on_progress:
         outcome = run_sweep(
             planned,
             folder,
@@ -78,40 +73,6 @@ def sweep(
 
 def _folder_of(file: Path) -> Path:
     return Path("results/sweeps") / file.stem
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error with runs per second and the time left, where that is a terminal; yields what is told."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    shown = (
-        TextColumn("Running"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, speed="")
-
-        def tell(done: int, total: int) -> None:
-            elapsed_s = bar.tasks[0].elapsed or 0.0
-            speed = f"{done / elapsed_s:.1f} runs/s" if elapsed_s else ""
-            bar.update(task, completed=done, total=total, speed=speed)
-
-        yield tell
 
 
 def _show_plan(planned: Plan, folder: Path, *, is_retrying: bool, as_json: bool) -> None:

@@ -6,19 +6,12 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
+
+from experiments.cli_options import console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-_PIPED_WIDTH = 200
-
-
-def console() -> Console:
-    """Standard output; wide where it is not a terminal, whose width rich would guess too small."""
-    found = Console()
-    return found if found.is_terminal else Console(width=_PIPED_WIDTH)
 
 
 def print_plan(cells: Sequence[Mapping[str, Any]], seeds: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
-from rich.console import Console
 from rich.table import Table
 
+from experiments.cli_options import console
 from sim.model.price_series import PriceSeries, price_at
 from sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR, SPOT
 
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     from traces import Offer
 
 _NONE = "-"
-_PIPED_WIDTH = 160
-
-
-def _console() -> Console:
-    """Standard output; wide where it is not a terminal, whose width rich would guess too small."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPED_WIDTH)
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -83,7 +76,7 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
     }
     for what, value in rows.items():
         table.add_row(what, value)
-    _console().print(table)
+    console().print(table)
     print_ledger(result.ledger_usd, result.ledger_gpu_s)
 
 
@@ -96,7 +89,7 @@ def print_control(result: RealResult) -> None:
         part: f"{1000 * (control[f'{part}_median_s'] or 0):.2f} ms median, {1000 * (control[f'{part}_p99_s'] or 0):.2f} ms p99"
         for part in ("decision", "control")
     }
-    _console().print(
+    console().print(
         f"{control['facts']} facts: deciding {told['decision']}; with writing and ordering {told['control']};"
         f" {result.host_s:.0f} s here"
     )
@@ -117,7 +110,7 @@ def print_ledger(usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:
         if usd[part] or gpu_s[part]:
             share = _share(usd[part] / total_usd) if total_usd else _NONE
             table.add_row(part, _usd(usd[part]), share, _number(gpu_s[part] / SECONDS_PER_HOUR))
-    _console().print(table)
+    console().print(table)
 
 
 def print_prices(offers: Sequence[Offer]) -> None:
@@ -136,7 +129,7 @@ def print_prices(offers: Sequence[Offer]) -> None:
         shown = (_price(prices.get(market)) for market in (ON_DEMAND, SPOT))
         gpus = f"{offer.instance_type.gpus_per_instance} x {offer.gpu or 'GPU'}"
         table.add_row(offer.name, offer.provider, gpus, offer.region, *shown, ratio, offer.date)
-    _console().print(table)
+    console().print(table)
 
 
 def print_offer(offer: Offer) -> None:
@@ -156,7 +149,7 @@ def print_offer(offer: Offer) -> None:
     }
     for what, value in rows.items():
         table.add_row(what, value or _NONE)
-    _console().print(table)
+    console().print(table)
 
 
 def _price(price: Price | None) -> str:
@@ -183,15 +176,15 @@ def _configuration(result: RunResult) -> str:
 
 def print_comparison(comparison: Comparison, folder: Path | None) -> None:
     """The summary of all policies, and the differences to the first."""
-    console = _console()
-    console.print(_summary_table(comparison.summary))
+    wide = console()
+    wide.print(_summary_table(comparison.summary))
     if len(comparison.paired):
-        console.print(_paired_table(comparison.paired))
+        wide.print(_paired_table(comparison.paired))
     for row in comparison.summary.to_dict("records"):
         if row["error"]:
-            console.print(f"{row['policy']}: {row['error']}", markup=False, highlight=False)
+            wide.print(f"{row['policy']}: {row['error']}", markup=False, highlight=False)
     if folder is not None:
-        console.print(f"written to {folder}", markup=False, highlight=False)
+        wide.print(f"written to {folder}", markup=False, highlight=False)
 
 
 def _summary_table(summary: pd.DataFrame) -> Table:
@@ -245,7 +238,7 @@ def print_policies(policies: Mapping[str, Entry]) -> None:
     table = Table("policy", "parameters", "what it does")
     for name, entry in policies.items():
         table.add_row(name, ", ".join(f"{key}={value}" for key, value in entry.parameters.items()), entry.summary)
-    _console().print(table)
+    console().print(table)
 
 
 def print_bundles(described: Sequence[Mapping[str, Any]]) -> None:
@@ -255,7 +248,7 @@ def print_bundles(described: Sequence[Mapping[str, Any]]) -> None:
         seconds = _number(one["iteration_s"])
         sizes = (str(one["trials"]), str(one["max_iterations"]), seconds)
         table.add_row(one["name"], *sizes, f"{one['score']} ({one['direction']})", one["iteration"])
-    _console().print(table)
+    console().print(table)
 
 
 def print_bundle(described: Mapping[str, Any]) -> None:
@@ -289,7 +282,7 @@ def print_bundle(described: Mapping[str, Any]) -> None:
     }
     for what, value in rows.items():
         table.add_row(what, value)
-    _console().print(table)
+    console().print(table)
 
 
 def print_ablation(ablation: Ablation) -> None:
@@ -308,7 +301,7 @@ def print_ablation(ablation: Ablation) -> None:
             f"{regret} [{low}, {high}]",
             *(_share(row[key]) for key in ("better", "deadline_missed", "budget_missed", "unanswered")),
         )
-    _console().print(table)
+    console().print(table)
 
 
 def print_import(described: Mapping[str, Any]) -> None:
@@ -334,7 +327,7 @@ def print_import(described: Mapping[str, Any]) -> None:
     }
     for what, value in rows.items():
         table.add_row(what, value)
-    _console().print(table)
+    console().print(table)
 
 
 def _listed(value: object) -> str:

@@ -15,6 +15,7 @@ from experiments.ledger import PARTS
 from experiments.metrics import interquartile_mean_interval, mean_interval, paired_difference
 from experiments.paired_seeds import of_each_seed
 from experiments.placements import PARTS as PLACEMENT_PARTS
+from experiments.results import json_records
 from experiments.running import World, execute
 from policies.registry import POLICIES
 from sim.model.errors import InfeasibleJobError, InputError, TuningError
@@ -81,17 +82,7 @@ class Comparison:
     def to_json(self) -> dict[str, object]:
         """What `elastune compare --json` prints: NaN is null."""
         tables = {"summary": self.summary, "paired": self.paired, "ledger": self.ledger}
-        return {"runs": list(self.runs), **{name: _records(table) for name, table in tables.items()}}
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, object]]:
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
-
-
-def _plain(cell: object) -> object:
-    """A numpy scalar as the Python one."""
-    return cell.item() if hasattr(cell, "item") else cell
+        return {"runs": list(self.runs), **{name: json_records(table) for name, table in tables.items()}}
 
 
 def default_policies(spec: RunSpec) -> tuple[str, ...]:

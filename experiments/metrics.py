@@ -20,21 +20,32 @@ if TYPE_CHECKING:
     from sim.model.job import Direction
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of runs on seeds of their own; values that are not finite are left out."""
-    known = _finite(values)
-    return pooled_means(known[:, None], Units.of_seeds(len(known))).interval()
+HIGHER_IS_BETTER = (
+    *("gpu_utilisation", "deadline_met", "budget_met", "trials_started", "iterations_trained"),
+    *("best_iteration", "best_is_complete"),
+)
+"""Of scores the bundle says; of everything else less is better."""
+
+
+def mean_interval(values: Sequence[float], seeds: Sequence[int] | None = None) -> Interval:
+    """The mean of runs; values that are not finite are left out.
+
+    Args:
+        values: (runs,) numbers.
+        seeds: of the runs; equal ones share their luck and are resampled together. None: each has one of its own.
+    """
+    given = np.asarray(values, dtype=float)
+    is_known = np.isfinite(given)
+    of_run = np.arange(len(given)) if seeds is None else np.asarray(seeds)
+    alike = np.zeros(len(given), dtype=np.int64)
+    return pooled_means(given[is_known, None], Units(alike, alike, of_run).where(is_known)).interval()
 
 
 def interquartile_mean_interval(values: Sequence[float]) -> Interval:
     """The mean of the middle half; values that are not finite are left out."""
-    known = _finite(values)
+    given = np.asarray(values, dtype=float)
+    known = given[np.isfinite(given)]
     return pooled_interquartile_mean(known, Units.of_seeds(len(known))).interval()
-
-
-def _finite(values: Sequence[float]) -> np.ndarray:
-    known = np.asarray(values, dtype=float)
-    return np.asarray(known[np.isfinite(known)])
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class PairedDifference:
         high: upper end of its interval.
         better: share of the pairs in which A is better.
         ties: share of the pairs in which they are equal.
-        pairs: seeds that both have a value for.
+        pairs: for which both have a value.
+        seeds: of these pairs.
     """
 
     mean: float
@@ -56,21 +68,27 @@ class PairedDifference:
     better: float
     ties: float
     pairs: int
+    seeds: int
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], *, direction: Direction = "minimize") -> PairedDifference:
+def paired_difference(
+    a: Sequence[float], b: Sequence[float], seeds: Sequence[int] | None = None, *, direction: Direction = "minimize"
+) -> PairedDifference:
     """A against B, pair by pair; pairs of which one is not finite are left out.
 
     Args:
-        a: (seeds,) numbers.
-        b: (seeds,) numbers, in the same order of seeds.
+        a: (pairs,) numbers.
+        b: (pairs,) numbers, in the same order.
+        seeds: of the pairs, as for `mean_interval`.
         direction: which difference is better.
     """
     difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    difference = difference[np.isfinite(difference)]
-    interval = mean_interval(difference.tolist())
+    is_known = np.isfinite(difference)
+    difference = difference[is_known]
     if not difference.size:
-        return PairedDifference(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+        return PairedDifference(math.nan, math.nan, math.nan, math.nan, math.nan, 0, 0)
+    of_pair = (np.arange(len(is_known)) if seeds is None else np.asarray(seeds))[is_known]
+    interval = mean_interval(difference.tolist(), of_pair.tolist())
     better = difference < 0 if direction == "minimize" else difference > 0
     return PairedDifference(
         interval.value,
@@ -79,4 +97,5 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, direction: Dire
         better=float(better.mean()),
         ties=float((difference == 0).mean()),
         pairs=int(difference.size),
+        seeds=len(np.unique(of_pair)),
     )

@@ -1,8 +1,8 @@
 """Tables of results that compare policies run by run: paired differences, and performance profiles.
 
 Imports the row schema, the statistics of `experiments`, and sim.model.errors; pandas inside the functions that need it. Rows
-whose scaling was measured for their workload and rows that borrow another's are never pooled: where there are both, the column
-`scaling_from` is one of the groups.
+whose scaling was measured for their workload and rows that borrow another's are never pooled, nor are rows of several versions
+of the code: where there are both, the column `scaling_from` or `code` is one of the groups, and pairs are of one of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from experiments.bootstrap import (
     pooled_means_each,
     seed_parts,
 )
-from experiments.results import codes_of, groups_of, known_column, varying, with_scaling_from
+from experiments.metrics import HIGHER_IS_BETTER
+from experiments.results import codes_of, groups_of, kept_apart, known_column, varying, with_origins
 from experiments.significance import EFFECT, holm, seeds_needed, sign_flip_p_each
 from experiments.sweep_rows import measures
 from sim.model.errors import InputError
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 POOLED = "all"
 """The scope of a row that pools everything."""
-HIGHER_IS_BETTER = ("gpu_utilisation", "deadline_met", "budget_met", "trials_started", "iterations_trained")
-"""Of scores the bundle says; of everything else less is better."""
 PAIRED_COLUMNS = (
     *("mean", "low", "high", "better", "better_low", "better_high", "ties", "pairs", "only", "only_against"),
     *("cells", "cells_better", "cells_worse", "p", "p_holm", "seeds_needed", "families", "bundles", "seeds", "over"),
@@ -82,8 +81,11 @@ def paired_table(
     if not others:
         raise InputError(f"there is no other policy than {against} to compare with it")
     group = runs.default_group() if group is None else _known_groups(group)
-    shown = [*group, *runs.kept_apart(group)]
-    scopes = [*(runs.groups(shown, "group", shown) if group else ()), *runs.groups(runs.kept_apart([]), POOLED, shown)]
+    shown = [*group, *kept_apart(runs.places, group)]
+    scopes = [
+        *(runs.groups(shown, "group", shown) if group else ()),
+        *runs.groups(kept_apart(runs.places, []), POOLED, shown),
+    ]
     told = [
         ({"policy": policy, "against": against, "measure": measure, "scope": scope, **labels}, chosen)
         for scope, labels, chosen in scopes
@@ -230,7 +232,7 @@ def profile_table(
     """
     runs = _Runs.of(results, measure)
     group = _known_groups(group)
-    shown = [*group, *runs.kept_apart(group)]
+    shown = [*group, *kept_apart(runs.places, group)]
     levels = np.asarray(runs.default_taus() if taus is None else taus, dtype=float)
     rows: list[dict[str, Any]] = []
     for _, labels, chosen in runs.groups(shown, "group", shown):
@@ -295,8 +297,8 @@ class _Runs:
     @classmethod
     def of(cls, results: pd.DataFrame, measure: str) -> _Runs:
         known_column(measure, measures())
-        results = with_scaling_from(results)
-        keys = [name for name in varying(results) if name != "policy"]
+        results = with_origins(results)
+        keys = [*(name for name in varying(results) if name != "policy"), "code"]
         cell_of_run = codes_of(results, keys)
         seeds, seed_of_run = np.unique(results["seed"].to_numpy(), return_inverse=True)
         _, first, place_of_run = np.unique(
@@ -341,12 +343,6 @@ class _Runs:
 
     def default_group(self) -> list[str]:
         return [name for name in varying(self.places) if name != "policy"]
-
-    def kept_apart(self, group: Sequence[str]) -> list[str]:
-        """`scaling_from`, where the rows of a group would mix both kinds."""
-        codes = codes_of(self.places, group)
-        kinds = codes_of(self.places, [*group, "scaling_from"])
-        return ["scaling_from"] if len(np.unique(kinds)) > len(np.unique(codes)) else []
 
     def groups(
         self, columns: Sequence[str], scope: str, shown: Sequence[str]

@@ -110,7 +110,7 @@ class _Condition:
             left, comparison, right = right, _MIRRORED[type(comparison)](), left
         name = _column(left)
         if isinstance(comparison, ast.In | ast.NotIn):
-            if not isinstance(right, ast.List | ast.Tuple | ast.Set):
+            if not isinstance(right, ast.List | ast.Tuple | ast.Set) or not right.elts:
                 raise InputError(f"{name} in ...: give a list, as in ['a', 'b']")
             is_in = _field(name).isin([_value(name, item) for item in right.elts])
             # An empty cell is in no list, but not known to be outside of one either.
@@ -174,11 +174,19 @@ def _value(name: str, node: ast.expr) -> object:
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
         words = {"string": "text, written in quotes", "bool": "True or False"}.get(kind, "a number")
         raise InputError(f"{name} is compared with {value!r}, but holds {words}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"{name} is compared with {value}, which is beyond all that a column holds")
     return value
 
 
 def _refused(node: ast.AST) -> InputError:
     return InputError(f"{ast.unparse(node)!r} cannot be asked for: {_ALLOWED}")
+
+
+def json_records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows as JSON takes them: plain numbers, and NaN is null."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): cell.item() if hasattr(cell, "item") else cell for key, cell in row.items()} for row in rows]
 
 
 def varying(results: pd.DataFrame) -> list[str]:
@@ -187,17 +195,32 @@ def varying(results: pd.DataFrame) -> list[str]:
     return found or ["policy"]
 
 
-def with_scaling_from(results: pd.DataFrame) -> pd.DataFrame:
-    """With the column `scaling_from`: whether a run's speed-up is `own` to its workload (measured or published) or `borrowed`.
+CODE_DIGITS = 12
+"""How much of its digest tells a version of the code from others."""
+KEPT_APART = ("scaling_from", "code")
+"""Columns of `with_origins`: rows that differ in them are never pooled."""
 
-    A run without a result is as others of its bundle and scaling, or borrows where its spec sets a scaling.
+
+def with_origins(results: pd.DataFrame) -> pd.DataFrame:
+    """With the columns `KEPT_APART`, that say what the rows rest on.
+
+    `scaling_from`: whether a run's speed-up is `own` to its workload (measured or published) or `borrowed`. A run without a
+    result is as others of its bundle and scaling, or borrows where its spec sets a scaling. `code`: the version that computed
+    the row, as the first digits of `code_sha256`.
     """
     alike = results.groupby(["bundle_sha256", "workload.scaling"], dropna=False)
     stated = results["provenance.scaling"].fillna(alike["provenance.scaling"].transform("first"))
     is_own = stated.str.startswith(("measured", "published"), na=False) | (
         stated.isna() & results["workload.scaling"].isna()
     )
-    return results.assign(scaling_from=is_own.map({True: "own", False: "borrowed"}))
+    code = results["code_sha256"].str[:CODE_DIGITS]
+    return results.assign(scaling_from=is_own.map({True: "own", False: "borrowed"}), code=code)
+
+
+def kept_apart(results: pd.DataFrame, group: Sequence[str]) -> list[str]:
+    """Those of `KEPT_APART` in which rows of one group differ."""
+    groups = len(np.unique(codes_of(results, group)))
+    return [name for name in KEPT_APART if len(np.unique(codes_of(results, [*group, name]))) > groups]
 
 
 def summarise(
@@ -211,7 +234,8 @@ def summarise(
     """Means with 95 % intervals over the runs of each group that are done.
 
     Families weigh equally, in a family its bundles, in a bundle its runs; see `experiments.bootstrap`. Rows with their own and
-    with borrowed scaling are not pooled: where a group would mix them, `scaling_from` is one of its columns.
+    with borrowed scaling are not pooled, nor are those of several versions of the code: where a group would mix them,
+    `scaling_from` or `code` is one of its columns.
 
     Args:
         results: rows of a folder.
@@ -231,9 +255,8 @@ def summarise(
 
     group = [known_column(name) for name in group] or varying(results)
     names = [known_column(name, measures()) for name in names or MEASURES]
-    results = with_scaling_from(results)
-    if results.groupby(group, dropna=False)["scaling_from"].nunique().max() > 1:
-        group = [*group, "scaling_from"]
+    results = with_origins(results)
+    group = [*group, *kept_apart(results, group)]
     rows: list[dict[str, Any]] = []
     parts: list[tuple[dict[str, Any], int, np.ndarray, Units]] = []
     statuses = results["status"].to_numpy(dtype=object)

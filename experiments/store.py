@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,23 @@ class StoreError(TuningError):
 
 
 @dataclass(frozen=True)
+class Merged:
+    """What became of folders that were put together.
+
+    Attributes:
+        rows: of the new folder.
+        doubles: rows that were left out, because another says the same.
+        versions: by digest of the code that computed them, how many rows; those of most rows first.
+        journals_left_out: of runs that several versions computed, since a journal is found by the run alone.
+    """
+
+    rows: int
+    doubles: int
+    versions: Mapping[str, int]
+    journals_left_out: int
+
+
+@dataclass(frozen=True)
 class Known:
     """What a folder says of one run."""
 
@@ -60,7 +77,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else writes while the block runs; leftovers of a killed process are gone. The lock ends with the process.
+        """Nobody else writes while the block runs; leftovers of a killed process are gone.
 
         Raises:
             InputError: another process writes, or the folder cannot be made.
@@ -68,12 +85,8 @@ class Store:
         for folder in (self.folder, self.runs):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"{folder}: the results go to a folder, but this is a file")
-        self.runs.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"{self.folder}: another sweep is writing to this folder") from error
+        with locked(self.folder):
+            self.runs.mkdir(exist_ok=True)
             for folder in (self.folder, self.runs, self.journals):
                 for torn in folder.glob(".*.partial"):
                     torn.unlink()
@@ -90,21 +103,30 @@ class Store:
             InputError: a file is malformed or of another version, or a run is there twice.
         """
         known: dict[str, Known] = {}
-        for part in self.parts():
-            table = _read(part, ["key", "status", "code_sha256"])
-            for row in table.to_pylist():
-                if row["key"] in known:
-                    raise InputError(
-                        f"{self.folder}: run {row['key'][:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
-                        " leaves out doubles"
-                    )
-                known[row["key"]] = Known(row["status"], row["code_sha256"])
+        found = self.columns("key", "status", "code_sha256")
+        for key, status, code in zip(*(column.to_pylist() for column in found.columns), strict=True):
+            if key in known:
+                raise InputError(
+                    f"{self.folder}: run {key[:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
+                    " leaves out doubles"
+                )
+            known[key] = Known(status, code)
         return known
+
+    def columns(self, *names: str) -> pa.Table:
+        """These columns of all rows, in the order of the parts.
+
+        Raises:
+            InputError: a file is malformed or of another version.
+        """
+        import pyarrow as pa
+
+        empty = schema().empty_table().select(list(names))
+        return pa.concat_tables([empty, *(_read(part, list(names)) for part in self.parts())])
 
     def next_part(self) -> Path:
         """Where the next rows go."""
-        numbers = [int(part.stem.rpartition("-")[2]) for part in self.runs.glob("part-*.parquet")]
-        return self.runs / f"part-{max(numbers, default=-1) + 1:06d}.parquet"
+        return next_part(self.runs, "part")
 
     def write_part(self, part: Path, rows: Sequence[Mapping[str, object]]) -> None:
         """Rows are a part; again into the same one, they are there once.
@@ -112,11 +134,11 @@ class Store:
         Raises:
             StoreError: the disk is full or cannot be written to; nothing of the rows is there then.
         """
-        self._write(part, lambda path: _write_parquet(table_of(rows), path))
+        write_whole(part, lambda path: _write_parquet(table_of(rows), path))
 
     def append_table(self, table: pa.Table) -> None:
         """Add a table of rows as the first part of an empty folder; see `write_part`."""
-        self._write(self.runs / "part-000000.parquet", lambda path: _write_parquet(table, path))
+        write_whole(self.runs / "part-000000.parquet", lambda path: _write_parquet(table, path))
 
     def forget(self, keys: Collection[str]) -> None:
         """Take these runs out, so that they are run again.
@@ -133,7 +155,7 @@ class Store:
             if not kept.num_rows:
                 part.unlink()
             elif kept.num_rows < table.num_rows:
-                self._write(part, lambda path, kept=kept: _write_parquet(kept, path))  # type: ignore[misc]
+                write_whole(part, lambda path, kept=kept: _write_parquet(kept, path))  # type: ignore[misc]
 
     def write_journal(self, digest: str, compressed: bytes) -> None:
         """Keep the journal of a run.
@@ -141,8 +163,7 @@ class Store:
         Raises:
             StoreError: see `write_part`.
         """
-        self.journals.mkdir(exist_ok=True)
-        self._write(self.journals / f"{digest}.jsonl.zst", lambda path: path.write_bytes(compressed))
+        write_whole(self.journals / f"{digest}.jsonl.zst", lambda path: path.write_bytes(compressed))
 
     def write_sweep(self, document: Mapping[str, Any]) -> None:
         """Say in the folder what was swept.
@@ -153,20 +174,7 @@ class Store:
         import yaml
 
         text = yaml.safe_dump(dict(document), sort_keys=False)
-        self._write(self.folder / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
-
-    def _write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """The file is there whole, or as it was before."""
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            write(partial)
-            _force(partial)
-            partial.replace(path)
-            _force(path.parent)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {RETRY}") from error
+        write_whole(self.folder / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def read(self, where: pc.Expression | None = None) -> pa.Table:
         """The rows that meet a condition, sorted by key.
@@ -183,6 +191,50 @@ class Store:
         return pa.concat_tables(tables).sort_by("key")
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder is there, and nobody else has it while the block runs; the lock ends with the process.
+
+    Raises:
+        InputError: another process has it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another sweep is writing to this folder") from error
+        yield
+
+
+def next_part(folder: Path, prefix: str) -> Path:
+    """Where the next rows go."""
+    numbers = [int(part.stem.rpartition("-")[2]) for part in folder.glob(f"{prefix}-*.parquet")]
+    return folder / f"{prefix}-{max(numbers, default=-1) + 1:06d}.parquet"
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """The file is there whole, or as it was before.
+
+    Raises:
+        StoreError: the disk is full or cannot be written to.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write(partial)
+        _force(partial)
+        partial.replace(path)
+        _force(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}; {RETRY}") from error
+
+
 def read_results(folder: str | Path) -> pd.DataFrame:
     """The rows of a results folder as a pandas table, sorted by key.
 
@@ -193,10 +245,11 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     return results
 
 
-def merge(folders: Sequence[Path], out: Path) -> tuple[int, int]:
-    """Put the rows of several folders into a new one; returns how many there are, and how many doubles were left out.
+def merge(folders: Sequence[Path], out: Path) -> Merged:
+    """Put the rows of several folders into a new one.
 
-    A run that failed in one folder and not in another counts as the other says.
+    A run that failed in one folder and not in another counts as the other says. Rows of several versions of the code are all
+    there; no table or figure pools them.
 
     Raises:
         InputError: the new folder is not empty, a folder is no results folder, or two say different things of one run.
@@ -215,11 +268,24 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[int, int]:
         document = _merged_sweep(stores)
         if document is not None:
             target.write_sweep(document)
-        for store in stores:
-            for journal in sorted(store.journals.glob("*.zst")):
-                target.journals.mkdir(exist_ok=True)
-                shutil.copyfile(journal, target.journals / journal.name)
-    return merged.num_rows, together.num_rows - merged.num_rows
+        left_out = _copy_journals(stores, target, merged)
+    counts = Counter(merged["code_sha256"].to_pylist())
+    versions = dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+    return Merged(merged.num_rows, together.num_rows - merged.num_rows, versions, left_out)
+
+
+def _copy_journals(stores: Sequence[Store], target: Store, merged: pa.Table) -> int:
+    """Copy the journals of runs that one version computed; returns of how many others there were some."""
+    rows = Counter(merged["digest"].to_pylist())
+    left_out = set()
+    for store in stores:
+        for journal in sorted(store.journals.glob("*.zst")):
+            digest = journal.name.partition(".")[0]
+            if rows[digest] > 1:
+                left_out.add(digest)
+            else:
+                target.write_journal(digest, journal.read_bytes())
+    return len(left_out)
 
 
 def _without_doubles(table: pa.Table) -> pa.Table:
@@ -266,8 +332,10 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        found = pq.read_schema(part)
-        table = pq.read_table(part, columns=names, partitioning=None) if found.equals(schema()) else None
+        # Opened once: of small parts, all else is quick.
+        with pq.ParquetFile(part) as file:
+            found = file.schema_arrow
+            table = file.read(names).select(names or found.names) if found.equals(schema()) else None
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{part}: cannot be read as parquet: {error}; move it away and sweep again") from error
     if table is None:

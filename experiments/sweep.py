@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from experiments.running import World
 from experiments.store import Store
-from experiments.sweep_keys import code_sha256, data_sha256, run_key
+from experiments.sweep_keys import code_sha256, data_sha256, run_keys
 from experiments.sweep_pools import workers
 from experiments.sweep_worker import Run, Task, shared_bundles
 from sim.model.errors import InputError
@@ -101,9 +101,9 @@ def plan(sweep: SweepSpec, folder: str | Path) -> Plan:
             world = _world(cell, bundles)
             versions = versions or json.dumps(world.header().versions, sort_keys=True)
             data = data_sha256(cell.spec, world.bundle)
-            for seed in sweep.seeds:
-                spec = cell.spec.with_seed(seed)
-                runs.append(Run(cell, spec, run_key(spec, data, code), data, world.bundle.sha256))
+            keys = run_keys(cell.spec, sweep.seeds, data, code)
+            for seed, key in zip(sweep.seeds, keys, strict=True):
+                runs.append(Run(cell, cell.spec.with_seed(seed), key, data, world.bundle.sha256))
     planned = Plan(sweep, runs, known, bundles, versions)
     _require_same_sweep(store.folder, planned, code)
     return planned

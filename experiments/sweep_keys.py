@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from experiments.spec import RunSpec
     from traces import Bundle
@@ -32,6 +33,7 @@ _LEFT_OUT = (
     "traces/workloads/",
     "traces/data/bundles/",  # a bundle has a digest of its own
 )
+_PLANNING = ("experiments/planning.py", "experiments/claims/plans.py")
 _COMPUTING = (
     "belief.py",
     "ledger.py",
@@ -44,6 +46,7 @@ _COMPUTING = (
     "sweep_rows.py",
 )
 _KINDS = (".py", ".json", ".csv")
+_ANY_SEED = "\0 any seed"
 
 
 @functools.cache
@@ -51,6 +54,15 @@ def code_sha256() -> str:
     """SHA-256 over the sources and tables of `sim`, `policies` and `traces`, and over what makes a result in `experiments`."""
     digest = hashlib.sha256()
     for path in sorted(sources()):
+        _put(digest, path.relative_to(_ROOT).as_posix(), path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def planning_sha256() -> str:
+    """SHA-256 over all that makes plans, those of planners that are used alone and the bound included."""
+    digest = hashlib.sha256(code_sha256().encode())
+    for path in sorted([*(_ROOT / "policies/planning").rglob("*.py"), *(_ROOT / name for name in _PLANNING)]):
         _put(digest, path.relative_to(_ROOT).as_posix(), path.read_bytes())
     return digest.hexdigest()
 
@@ -77,9 +89,18 @@ def data_sha256(spec: RunSpec, bundle: Bundle) -> str:
     return digest.hexdigest()
 
 
-def run_key(spec: RunSpec, data: str, code: str) -> str:
-    """What a row is known by; equal for runs that must come out alike."""
-    return hashlib.sha256(f"{spec.digest()} {spec.policy.label} {data} {code}".encode()).hexdigest()
+def run_keys(spec: RunSpec, seeds: Iterable[int], data: str, code: str) -> Iterator[str]:
+    """What a row is known by, on each of the seeds: a digest over `RunSpec.digest`, policy as written, data and code.
+
+    The digest of a spec takes longer than all else, and on another seed only the seed's digits differ in what it is over.
+    """
+    resolved = {**spec.to_dict(), "policy": spec.policy.resolved(), "seed": _ANY_SEED}
+    canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    before, after = canonical.split(json.dumps(_ANY_SEED))
+    rest = f" {spec.policy.label} {data} {code}"
+    for seed in seeds:
+        digest = hashlib.sha256(f"{before}{seed}{after}".encode()).hexdigest()
+        yield hashlib.sha256(f"{digest}{rest}".encode()).hexdigest()
 
 
 def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401  whatever YAML holds

@@ -24,7 +24,7 @@ from experiments.sweep_rows import spec_columns
 from sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class RangeSpec(Section):
@@ -159,6 +159,19 @@ class SweepSpec(Section):
             for group in self.zip
         ]
         return axes + groups
+
+    def size(self) -> int:
+        """How many runs there are."""
+        return math.prod(len(values) for values in self.swept()) * len(self.seeds)
+
+    def narrowed(self, keys: Collection[str]) -> Self:
+        """The sweep with the first value alone of every axis that has none of these keys."""
+        axes = {key: values if key in keys else values[:1] for key, values in self.axes.items()}
+        groups = [
+            group if any(key in keys for key in group) else {key: values[:1] for key, values in group.items()}
+            for group in self.zip
+        ]
+        return self.model_copy(update={"axes": axes, "zip": groups})
 
     def cells(self) -> list[Cell]:
         """Every cell, checked, in the order of the axes, the last one fastest.

@@ -229,20 +229,29 @@ def trajectories_of(folder: str | Path, results: pd.DataFrame, *, keep: Sequence
     Args:
         folder: the results folder; its sweep ran with `--journals`.
         results: its rows, such as `read_results(folder)`, or a part of them; those that are not done have no trajectory.
-        keep: further columns of the rows that each row of a run's trajectory shall have.
+        keep: further columns of the rows that each row of a run's trajectory shall have, such as what tells runs of one policy
+            and seed apart.
 
     Returns:
         For each run the columns of `experiments.trajectory.trajectory_table`, and policy, seed, direction, deadline_s,
         budget_usd and those of `keep`: what `figures.best_so_far`, `gpus_over_time` and `score_over_time_and_cost` take.
 
     Raises:
-        InputError: a run that is done has no journal, or its journal does not fit the bundle.
+        InputError: a run that is done has no journal, its journal does not fit the bundle, or two of these runs are of one
+            policy and seed (and equal in `keep`), which nobody could tell apart.
         ReplayError: an entry is malformed.
     """
     import pandas as pd
 
+    done = results[results["status"] == "done"]
+    doubled = done[done.duplicated(["policy", "seed", *keep])]
+    if len(doubled):
+        policy, seed = doubled.iloc[0][["policy", "seed"]]
+        raise InputError(
+            f"{folder}: several runs of {policy}, seed {seed}: ask for a part of the rows, or keep what differs"
+        )
     tables = []
-    for row in results[results["status"] == "done"].to_dict("records"):
+    for row in done.to_dict("records"):
         path = Store(Path(folder)).journals / f"{row['digest']}.jsonl.zst"
         if not path.is_file():
             raise InputError(f"{path}: is not there; `elastune sweep FILE -o {folder} --journals` keeps journals")

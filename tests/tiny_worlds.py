@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -145,94 +146,104 @@ class ScriptedStreams(Streams):
         return SimpleNamespace(exponential=lambda _: after_s)
 
 
-def build_world(
-    *,
-    trials=2,
-    iterations=9,
-    scores=None,
-    tau=10.0,
-    timings=(0.0, 0.0, 0.0),
-    startup=(0.0, 0.0),
-    gpus=4,
-    usd_per_hour=3600.0,
-    billing=None,
-    quota=8,
-    release_s=0.0,
-    scaling=None,
-    stragglers=None,
-    sync_s=0.0,
-    capacity=None,
-    quota_ramp=None,
-    waits=False,
-    spot=None,
-    market="on-demand",
-    fail_over=(),
-    mtbf_s=math.inf,
-    failures=None,
-    losses=None,
-    believed_tau=None,
-    believed_scaling=None,
-    placement="on",
-    slow_nodes=None,
-    contention=None,
-    min_gpus=None,
-    **job,
-):
+def build_world(**given):
     """A literal world: 1 USD per machine and second, billed as used, iterations of 10 s, machines of 4 GPUs at once.
 
-    Score of trial t after iteration k, unless given: t + k / 100, to be minimised; trial 0 is the best everywhere.
+    Score of trial t after iteration k, unless given: t + k / 100, to be minimised; trial 0 is the best everywhere. What is no
+    field of `_Given` is said of the job.
     """
-    if scores is None:
-        scores = [[t + k / 100 for k in range(1, iterations + 1)] for t in range(trials)]
-    curves = np.array(scores, dtype=float)
-    job = {"min_iterations": 1, "max_iterations": curves.shape[1], **job}
-    scaling = scaling or LinearScaling()
-    startup = Startup(*map(Delay, startup))
-    stragglers = stragglers or Stragglers()
-    faults = Faults(1.0 if losses else 0.0, 1.0 if failures else 0.0)
-    if isinstance(capacity, int):
-        capacity = {("m", "on-demand"): Steps.constant(capacity)}
+    names = {one.name for one in fields(_Given)}
+    world = _Given(**{name: given.pop(name) for name in names & given.keys()})
+    curves = world.curves()
+    job = {"min_iterations": 1, "max_iterations": curves.shape[1], **given}
     return SimpleNamespace(
         job=TuningJob(trials=len(curves), **job),
-        truth=GroundTruth(
-            curves,
-            np.full(len(curves), tau),
-            scaling,
-            Timings(*timings),
-            stragglers,
-            np.array(min_gpus) if min_gpus else None,
-        ),
-        cloud=CloudTruth(
-            startup,
-            faults,
-            capacity or {},
-            release_s,
-            quota_ramp,
-            waits,
-            spot,
-            slow_nodes=slow_nodes or SlowNodes(),
-            contention=contention or Contention(),
-        ),
-        profile=Profile(
-            believed_tau or tau,
-            believed_scaling or scaling,
-            Timings(*timings),
-            startup,
-            stragglers,
-            sync_s,
-            mtbf_s=mtbf_s,
-        ),
-        book=PriceBook(
-            (InstanceType("m", gpus, {"on-demand": usd_per_hour, "spot": combined([(usd_per_hour, 1 / 4)])}),),
-            billing or BillingRule(granularity_s=0.0, minimum_s=0.0),
-            quota,
-            release_s,
-            market=market,
-            fail_over=fail_over,
-        ),
-        streams=ScriptedStreams(failures, losses),
-        placement=placement,
+        truth=world.truth(),
+        cloud=world.cloud(),
+        profile=world.profile(),
+        book=world.book(),
+        streams=ScriptedStreams(world.failures, world.losses),
+        placement=world.placement,
     )
+
+
+@dataclass
+class _Given:
+    """What a test says of its world beside the job."""
+
+    trials: int = 2
+    iterations: int = 9
+    scores: list | None = None
+    tau: float = 10.0
+    timings: tuple = (0.0, 0.0, 0.0)
+    startup: tuple = (0.0, 0.0)
+    gpus: int = 4
+    usd_per_hour: float = 3600.0
+    billing: BillingRule = field(default_factory=lambda: BillingRule(granularity_s=0.0, minimum_s=0.0))
+    quota: int = 8
+    release_s: float = 0.0
+    scaling: object = field(default_factory=LinearScaling)
+    stragglers: Stragglers = field(default_factory=Stragglers)
+    sync_s: float = 0.0
+    capacity: dict | int | None = None
+    quota_ramp: object = None
+    waits: bool = False
+    spot: object = None
+    market: str = "on-demand"
+    fail_over: tuple = ()
+    mtbf_s: float = math.inf
+    failures: dict | None = None
+    losses: dict | None = None
+    believed_tau: float | None = None
+    believed_scaling: object = None
+    placement: str = "on"
+    slow_nodes: SlowNodes = field(default_factory=SlowNodes)
+    contention: Contention = field(default_factory=Contention)
+    min_gpus: list | None = None
+
+    def curves(self):
+        rows = [[t + k / 100 for k in range(1, self.iterations + 1)] for t in range(self.trials)]
+        return np.array(rows if self.scores is None else self.scores, dtype=float)
+
+    def truth(self):
+        curves = self.curves()
+        least = np.array(self.min_gpus) if self.min_gpus else None
+        tau = np.full(len(curves), self.tau)
+        return GroundTruth(curves, tau, self.scaling, Timings(*self.timings), self.stragglers, least)
+
+    def cloud(self):
+        capacity = {} if self.capacity is None else self.capacity
+        if isinstance(capacity, int):
+            capacity = {("m", "on-demand"): Steps.constant(capacity)}
+        return CloudTruth(
+            Startup(*map(Delay, self.startup)),
+            Faults(1.0 if self.losses else 0.0, 1.0 if self.failures else 0.0),
+            capacity,
+            self.release_s,
+            self.quota_ramp,
+            self.waits,
+            self.spot,
+            slow_nodes=self.slow_nodes,
+            contention=self.contention,
+        )
+
+    def profile(self):
+        return Profile(
+            self.believed_tau or self.tau,
+            self.believed_scaling or self.scaling,
+            Timings(*self.timings),
+            Startup(*map(Delay, self.startup)),
+            self.stragglers,
+            self.sync_s,
+            mtbf_s=self.mtbf_s,
+        )
+
+    def book(self):
+        prices = {"on-demand": self.usd_per_hour, "spot": combined([(self.usd_per_hour, 1 / 4)])}
+        machines = (InstanceType("m", self.gpus, prices),)
+        return PriceBook(
+            machines, self.billing, self.quota, self.release_s, market=self.market, fail_over=self.fail_over
+        )
 
 
 class Story:

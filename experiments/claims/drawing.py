@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.claims.entries import CATALOG, load_claims, load_workloads
-from experiments.claims.figures import Source
+from experiments.claims.figures import Source, check
+from experiments.claims.made import make_bundle
 from experiments.claims.plans import ClaimPlans, plans_of
 from experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps_of
+from experiments.store import Store
 from experiments.sweep import Plan, plan, run_sweep
-from experiments.sweep_keys import code_sha256
+from experiments.sweep_keys import code_sha256, data_sha256
 from sim.model.errors import InputError
 from traces.nearest import unknown
 
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from experiments.claims.entries import Claim, Drawn, SizeName
+    from traces import Bundle
+
+
+PLANNING_JOBS = 2
+"""Processes that make plans, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Drawing:
 def prepare(
     names: Sequence[str], size: SizeName, *, results: Path, data: Path = DATA, folder: Path = CATALOG
 ) -> Drawing:
-    """What these figures take, checked; nothing is run or written but bundles that are made from a formula.
+    """What these figures take, checked; nothing is run or written.
 
     Args:
         names: figures, or claims, which stand for all their figures and their table; none for everything.
@@ -84,6 +91,11 @@ def prepare(
     """
     claims, workloads = load_claims(folder), load_workloads(folder)
     asked = list(_asked(names, claims))
+    for figure in asked:
+        try:
+            check(figure.drawn)
+        except InputError as error:
+            raise InputError(f"{figure.claim.id}: figures.{figure.name}: {error}") from error
     tables = [claim for claim in claims.values() if not names or claim.id in names]
     needed = {(claim.id, name): claim for claim in tables for name in (*claim.experiments, *claim.plans)}
     needed |= {(figure.claim.id, figure.drawn.experiment): figure.claim for figure in asked}
@@ -119,7 +131,7 @@ class Needed:
         label: claim, experiment and workload.
         total: runs, or jobs that are planned.
         missing: of them.
-        runs: the sweep beside what its folder holds; None for plans.
+        runs: the sweep beside what its folder holds; None for plans, and where runs were only counted.
     """
 
     label: str
@@ -129,26 +141,97 @@ class Needed:
     runs: Plan | None = None
 
 
-def needed(drawing: Drawing, *, is_retrying: bool = False) -> list[Needed]:
-    """Every part, checked, and how much of it is there.
+def needed(
+    drawing: Drawing,
+    *,
+    is_retrying: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+) -> list[Needed]:
+    """Every part, checked, and how much of it is there. Bundles that follow from a formula are written.
 
     Args:
         drawing: what is asked for.
         is_retrying: whether runs that failed count as missing.
+        on_progress: called with what is looked up, how many parts are and how many there are.
 
     Raises:
         InputError: a cell is no run, or a folder holds rows of another sweep.
     """
     told = []
     with _each_warning_once():
-        for sweep in drawing.sweeps:
-            try:
-                runs = plan(sweep.sweep, sweep.folder)
-            except InputError as error:
-                raise InputError(f"{sweep.label}: {error}") from error
-            missing = len(runs.missing(is_retrying=is_retrying))
-            told.append(Needed(sweep.label, len(runs.runs), missing, sweep, runs))
-    return told + [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
+        for done, sweep in enumerate(drawing.sweeps):
+            on_progress(f"Looking up {sweep.label}", done, len(drawing.sweeps))
+            if sweep.makes is not None:
+                make_bundle(sweep.makes.name, sweep.makes.parent)
+            told.append(_planned(sweep, is_retrying=is_retrying))
+    return told + _plans_needed(drawing)
+
+
+def counted(
+    drawing: Drawing,
+    *,
+    is_retrying: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+) -> list[Needed]:
+    """As `needed`, but quick, and nothing is written: runs are counted, not built, wherever that says the same.
+
+    Args:
+        drawing: as for `needed`.
+        is_retrying: as for `needed`.
+        on_progress: as for `needed`.
+
+    Raises:
+        InputError: a folder holds rows of another sweep.
+    """
+    told: list[Needed] = []
+    bundles: dict[str, Bundle] = {}
+    with _each_warning_once():
+        for done, sweep in enumerate(drawing.sweeps):
+            on_progress(f"Counting {sweep.label}", done, len(drawing.sweeps))
+            missing = _lacking(sweep, bundles, is_retrying=is_retrying)
+            if missing is None:
+                told.append(_planned(sweep, is_retrying=is_retrying))
+            else:
+                told.append(Needed(sweep.label, sweep.sweep.size(), missing, sweep))
+    return told + _plans_needed(drawing)
+
+
+def _planned(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
+    try:
+        runs = plan(sweep.sweep, sweep.folder)
+    except InputError as error:
+        raise InputError(f"{sweep.label}: {error}") from error
+    return Needed(sweep.label, len(runs.runs), len(runs.missing(is_retrying=is_retrying)), sweep, runs)
+
+
+def _plans_needed(drawing: Drawing) -> list[Needed]:
+    return [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
+
+
+def _lacking(sweep: ClaimSweep, bundles: dict[str, Bundle], *, is_retrying: bool) -> int | None:
+    """How many runs the folder lacks; None where it holds what only `plan` can judge.
+
+    A folder is of one grid, whose digest is in its name. So its rows are runs of the sweep if each is there once, on a seed of
+    the sweep, and of this code and the data that the first cell reads.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    store, total = Store(sweep.folder), sweep.sweep.size()
+    if not store.parts():
+        return total
+    rows = store.columns("key", "seed", "status", "code_sha256", "data_sha256")
+    spec = sweep.sweep.narrowed(()).cells()[0].spec
+    name = str(spec.workload.bundle)
+    bundle = bundles[name] = bundles.get(name) or spec.bundle()
+    is_of_sweep = (
+        rows["code_sha256"].unique().to_pylist() == [code_sha256()]
+        and rows["data_sha256"].unique().to_pylist() == [data_sha256(spec, bundle)]
+        and pc.all(pc.is_in(rows["seed"], pa.array(sweep.sweep.seeds))).as_py()
+        and len(rows["key"].unique()) == len(rows) <= total
+    )
+    failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() if is_retrying else 0
+    return total - len(rows) + failed if is_of_sweep else None
 
 
 @contextmanager
@@ -173,7 +256,8 @@ class Failures:
 def run_missing(
     parts: Sequence[Needed],
     *,
-    jobs: int,
+    jobs: int | None = None,
+    ray_address: str | None = None,
     is_retrying: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
 ) -> Failures:
@@ -181,12 +265,13 @@ def run_missing(
 
     Args:
         parts: from `needed`.
-        jobs: processes.
+        jobs: processes; left out, 2, or all CPUs of a Ray cluster.
+        ray_address: of a Ray cluster that does the runs; plans are made here.
         is_retrying: whether runs that failed are run again.
         on_progress: called with what is under way, how much is done and how much there is, over everything.
 
     Raises:
-        InputError: another process writes to a folder.
+        InputError: another process writes to a folder, or the cluster is not there.
         StoreError: the disk is full.
         WorkerError: a worker died.
     """
@@ -198,13 +283,14 @@ def run_missing(
 
         match part.part:
             case ClaimPlans() as plans:
-                plans.run(jobs, tell)
+                plans.run(PLANNING_JOBS if jobs is None or ray_address is not None else jobs, tell)
             case ClaimSweep() as sweep:
                 assert part.runs is not None
                 outcome = run_sweep(
                     part.runs,
                     sweep.folder,
                     jobs=jobs,
+                    ray_address=ray_address,
                     is_retrying=is_retrying,
                     with_journals=sweep.keeps_journals,
                     on_progress=tell,

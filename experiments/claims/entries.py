@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from experiments.spec_errors import one_message
 from experiments.spec_file import read_mapping
-from experiments.spec_sections import Count, NotNegative, Number, Section
-from experiments.sweep_rows import measures
+from experiments.spec_sections import Count, NotNegative, Number, PolicySpec, Section
+from experiments.sweep_rows import columns, measures
 from sim.model.errors import InputError
 from traces.nearest import unknown
 
@@ -108,6 +108,11 @@ class Experiment(_Sized):
     budgets: tuple[Positive, ...] = ()
     journals: bool = False
 
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Those that are swept, as rows name them."""
+        return tuple(PolicySpec.model_validate(policy).label for policy in self.axes.get("policy", ()))
+
 
 class PlanExperiment(_Sized):
     """Plans of a claim: nothing is run.
@@ -124,6 +129,16 @@ class PlanExperiment(_Sized):
     random_jobs: bool = False
     points: _AtLeastOne = 12
     deadlines: tuple[Positive, ...] = ()
+
+    @model_validator(mode="after")
+    def _sizes_change_what_plans_have(self) -> PlanExperiment:
+        for name in get_args(SizeName):
+            size = self.size(name)
+            if size.workloads or size.deadlines or size.budgets:
+                raise InputError(
+                    f"{name}: of plans a size gives seeds and axes, but no workloads, deadlines or budgets"
+                )
+        return self
 
 
 class Contrast(Section):
@@ -216,6 +231,11 @@ class Claim(Section):
             raise InputError("neither experiments nor plans are given")
         for contrast in self.endpoint.contrasts:
             _require_known("experiment", contrast.experiment, tuple(self.experiments))
+            policies = self.experiments[contrast.experiment].policies
+            for policy in (*contrast.policies, *contrast.against):
+                _require_known(f"policy of {contrast.experiment}", policy, policies)
+            for column in contrast.by:
+                _require_known("column", column, tuple(columns()))
         for name, drawn in self.figures.items():
             _require_known("experiment", drawn.experiment, known)
             if drawn.where is not None and drawn.experiment in self.plans:

@@ -15,7 +15,9 @@ from experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, pla
 from experiments.claims.rows import rows_of
 from experiments.figures.rows import name_of
 from experiments.result_tables import paired_table, profile_table
+from experiments.results import condition, known_column
 from experiments.store import Store
+from experiments.sweep_rows import measures
 from experiments.timeline import timeline_of, trajectories_of
 from sim.model.errors import InputError
 from traces.nearest import unknown
@@ -80,23 +82,37 @@ class Source:
         return self.plans
 
 
-def draw(source: Source) -> Figure:
-    """The figure.
+def check(drawn: Drawn) -> None:
+    """Accept an entry that asks for what there is, as far as that is known before anything is run.
 
     Raises:
-        InputError: there is no figure of this name (names the nearest), or it cannot be drawn from what is there.
+        InputError: a figure, an option, a measure or a column of its condition is unknown; names the nearest.
     """
-    name = source.drawn.draw
-    if name not in FIGURES:
-        raise unknown("figure", name, FIGURES)
-    for option in source.drawn.options:
-        if option not in OPTIONS.get(name, ()):
-            raise unknown(f"option of {name}", option, OPTIONS.get(name, ()))
-    return FIGURES[name](source)
+    if drawn.draw not in FIGURES:
+        raise unknown("figure", drawn.draw, FIGURES)
+    options = OPTIONS.get(drawn.draw, ())
+    for option in drawn.options:
+        if option not in options:
+            raise unknown(f"option of {drawn.draw}", option, options)
+    if drawn.where is not None:
+        condition(drawn.where)
+    if drawn.draw in ("sensitivity", "score-grid"):
+        known_column(str(drawn.options.get("measure", "regret")), measures())
+    if drawn.draw == "sensitivity":
+        known_column(str(drawn.options.get("x")))
+
+
+def draw(source: Source) -> Figure:
+    """The figure of an entry that `check` accepts.
+
+    Raises:
+        InputError: it cannot be drawn from what is there.
+    """
+    return FIGURES[source.drawn.draw](source)
 
 
 def _profiles(source: Source) -> Figure:
-    return figures.performance_profiles(profile_table(source.rows, measure=str(source.option("measure", "regret"))))
+    return figures.performance_profiles(profile_table(source.rows))
 
 
 def _over_time_and_cost(source: Source) -> Figure:
@@ -118,7 +134,10 @@ def _gpus(source: Source) -> Figure:
 def _gantt(source: Source) -> Figure:
     """Of the first run that the condition lets through."""
     rows = source.rows
-    first = rows[rows["status"] == "done"].sort_values(["workload", "policy", "seed"]).iloc[0]
+    done = rows[rows["status"] == "done"].sort_values(["workload", "policy", "seed"])
+    if not len(done):
+        raise InputError(f"no run of experiment {source.drawn.experiment} that meets the figure's condition is done")
+    first = done.iloc[0]
     folder = next(sweep.folder for sweep in source.sweeps if sweep.workload == first["workload"])
     timeline = timeline_of(Store(folder).journals / f"{first['digest']}.jsonl.zst")
     return figures.gantt(
@@ -186,10 +205,9 @@ def _planned(source: Source) -> Figure:
 
 
 def _differences(source: Source) -> Figure:
-    """Of every other policy minus one of them, over everything."""
-    reference, measure = str(source.option("reference", "seer")), str(source.option("measure", "regret"))
-    table = paired_table(source.rows, reference, measure=measure)
-    return figures.paired_differences(table[table["scope"] == "all"], reference=reference, label=measure)
+    """In regret, of every other policy minus one of them, over everything."""
+    reference = str(source.option("reference", "seer"))
+    return figures.paired_differences(paired_table(source.rows, reference, group=[]), reference=reference)
 
 
 FIGURES: Mapping[str, Callable[[Source], Figure]] = {
@@ -212,10 +230,9 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cost-over-deadline": ("reference",),
-    "differences": ("reference", "measure"),
+    "differences": ("reference",),
     "gaps": ("by",),
     "plans": ("x", "measure", "fixed"),
-    "profiles": ("measure",),
     "score-grid": ("measure", "against"),
     "sensitivity": ("x", "measure", "order"),
 }

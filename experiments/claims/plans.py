@@ -18,7 +18,8 @@ from experiments.claims.sweeps import plan_sweep, r_tau_s
 from experiments.metrics import mean_interval
 from experiments.planning import Plans, frontier_table, make_plans
 from experiments.spec import RunSpec
-from experiments.sweep_keys import code_sha256
+from experiments.store import locked, next_part, write_whole
+from experiments.sweep_keys import planning_sha256
 from policies.planning.frontier import cheapest_by
 from sim.model.errors import InputError
 from sim.streams import Streams
@@ -43,7 +44,7 @@ class PlannedJob:
     """A job that is planned.
 
     Attributes:
-        key: of spec, number of deadlines and code.
+        key: of spec, deadlines and the code that plans.
         settings: what tells it from the others of its experiment, as rows have it.
         points: how many deadlines there are, where they are not told.
         deadlines_s: what they are; none where they follow from the frontier.
@@ -99,29 +100,31 @@ class ClaimPlans:
         return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True) if parts else None
 
     def run(self, jobs: int, on_progress: Callable[[int], None]) -> None:
-        """Plan what is missing; `on_progress` is called with how many are done."""
+        """Plan what is missing; `on_progress` is called with how many are done.
+
+        Raises:
+            InputError: another process writes to the folder.
+            StoreError: the disk is full.
+        """
         done: list[dict[str, Any]] = []
         written_s = time.monotonic()
-        try:
-            for count, rows in enumerate(_planned(self.missing(), jobs), start=1):
-                done.extend(rows)
-                on_progress(count)
-                if time.monotonic() - written_s > _PART_S:
-                    self._write(done)
-                    done, written_s = [], time.monotonic()
-        finally:
-            self._write(done)
+        with locked(self.folder):
+            try:
+                for count, rows in enumerate(_planned(self.missing(), jobs), start=1):
+                    done.extend(rows)
+                    on_progress(count)
+                    if time.monotonic() - written_s > _PART_S:
+                        self._write(done)
+                        done, written_s = [], time.monotonic()
+            finally:
+                self._write(done)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         import pandas as pd
 
-        if not rows:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"plans-{len(list(self.folder.glob('plans-*.parquet'))):06d}.parquet"
-        partial = part.with_name(f".{part.name}.partial")
-        pd.DataFrame(rows).to_parquet(partial, index=False)
-        partial.replace(part)
+        if rows:
+            table = pd.DataFrame(rows)
+            write_whole(next_part(self.folder, "plans"), lambda path: table.to_parquet(path, index=False))
 
 
 def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path) -> ClaimPlans:
@@ -142,7 +145,7 @@ def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path) -> Claim
 def _planned_job(experiment: PlanExperiment, cell: Cell, seed: int) -> PlannedJob:
     spec = _with_random_job(cell.spec, seed) if experiment.random_jobs else cell.spec.with_seed(seed)
     deadlines_s = tuple(float(f"{multiple * r_tau_s(spec):.6g}") for multiple in experiment.deadlines)
-    told = f"{spec.digest()} {deadlines_s or experiment.points} {code_sha256()}"
+    told = f"{spec.digest()} {deadlines_s or experiment.points} {planning_sha256()}"
     settings = {"seed": seed, "job": _job_name(spec), **_as_columns(cell.settings)}
     return PlannedJob(hashlib.sha256(told.encode()).hexdigest(), spec, settings, experiment.points, deadlines_s)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.claims.entries import FIRST_SEED
-from experiments.claims.made import make_bundle
 from experiments.spec import RunSpec
 from experiments.sweep_spec import SweepSpec
 from sim.model.errors import InputError
@@ -50,6 +49,7 @@ class ClaimSweep:
 
     Attributes:
         folder: of its results.
+        makes: where it lies, the bundle that follows from a formula and is written before anything runs; else None.
     """
 
     claim: Claim
@@ -58,6 +58,7 @@ class ClaimSweep:
     sweep: SweepSpec
     folder: Path
     units: Units
+    makes: Path | None = None
 
     @property
     def label(self) -> str:
@@ -83,7 +84,7 @@ class LeftOut:
 def sweeps_of(
     claim: Claim, name: str, size: SizeName, workloads: Mapping[str, Workload], *, results: Path, data: Path = DATA
 ) -> tuple[list[ClaimSweep], list[LeftOut]]:
-    """The sweeps of an experiment, and what is left out because its data is not there.
+    """The sweeps of an experiment, and what is left out because its data is not there; nothing is written.
 
     Args:
         claim: of the catalogue.
@@ -114,7 +115,8 @@ def sweeps_of(
         except InputError as error:
             raise InputError(f"{label}: {error}") from error
         folder = results / size / claim.id / name / f"{workload_name}-{_digest(sweep)}"
-        sweeps.append(ClaimSweep(claim, name, workload_name, sweep, folder, units))
+        makes = Path(bundle) if workload.origin == "made" else None
+        sweeps.append(ClaimSweep(claim, name, workload_name, sweep, folder, units, makes))
     return sweeps, left_out
 
 
@@ -129,7 +131,7 @@ def _bundle_of(workload: Workload, data: Path, results: Path) -> str | None:
     if workload.origin == "shipped":
         return workload.bundle
     if workload.origin == "made":
-        return str(make_bundle(workload.bundle, results / "bundles"))
+        return str(results / "bundles" / workload.bundle)
     folder = data / workload.bundle
     return str(folder) if (folder / "bundle.yaml").is_file() else None
 
@@ -211,8 +213,13 @@ def _iterations(spec: RunSpec) -> int:
     return spec.job.max_iterations
 
 
+_SIZES = ("job", "job.trials", "job.stages")
+"""Keys on which the number of configurations depends that a run draws."""
+
+
 def _check_pool(sweep: SweepSpec, workload: Workload) -> None:
-    for cell in sweep.cells():
+    """One cell of each size is enough, and quick also where there are thousands of cells."""
+    for cell in sweep.narrowed(_SIZES).cells():
         drawn = cell.spec.job.tuning_job("minimize").trials
         if drawn > workload.pool // 4:
             raise InputError(

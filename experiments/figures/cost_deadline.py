@@ -14,7 +14,7 @@ from experiments.figures.rows import (
     policy_named,
     require_one_run_each,
 )
-from experiments.figures.series import crosses, draw_series, note, offsets
+from experiments.figures.series import crosses, draw_series, note, offsets, policy_samples, sign
 from experiments.figures.style import (
     INK,
     RULE,
@@ -23,13 +23,13 @@ from experiments.figures.style import (
     balanced,
     dress,
     finished,
-    handle,
     legend_below,
     looks_of,
     new_figure,
     width_of,
 )
 from experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
+from sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +63,8 @@ class Axis:
 
         deadlines_s = np.unique(numbers(results, FIGURE, DEADLINE))
         deadlines_s = deadlines_s[np.isfinite(deadlines_s)]
+        if not len(deadlines_s):
+            raise InputError(f"{FIGURE}: no row has a deadline")
         unit = time_unit(float(deadlines_s[-1]))
         return cls(deadlines_s / SECONDS[unit], unit, bool(deadlines_s[-1] > 8 * deadlines_s[0] > 0))
 
@@ -125,6 +127,8 @@ def cost_over_deadline(
         dress(costs, "", "cost (USD)" if column == 0 else "")
         dress(ratios, f"deadline ({axis.unit})", f"{reference}'s cost\n/ policy's" if column == 0 else "")
         costs.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=4)
+        # Also above what is left empty in the last row.
+        ratios.tick_params(labelbottom=True)
     for axes in grid[::2, 0]:
         # After all panels of the row are drawn: a fixed end would stop the others' costs from stretching the axis.
         low, high = axes.get_ylim()
@@ -155,7 +159,10 @@ def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, 
         mine = rows[rows["policy"] == policy]
         done = done_runs(mine).sort_values(DEADLINE)
         groups = [part for _, part in done.groupby(DEADLINE)]
-        series = Series.of((float(axis.places(part, offset)[0]), numbers(part, FIGURE, "cost_usd")) for part in groups)
+        series = Series.of(
+            (float(axis.places(part, offset)[0]), numbers(part, FIGURE, "cost_usd"), part["seed"].to_numpy())
+            for part in groups
+        )
         missed = np.array([not part["deadline_met"].astype(bool).all() for part in groups], dtype=bool)
         draw_series(axes, series, look, policy, missed)
         crosses(axes, np.unique(axis.places(infeasible_runs(mine), offset)), look)
@@ -176,24 +183,15 @@ def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str,
         groups = []
         for _, part in done.groupby(DEADLINE):
             mine, theirs = part[part["policy"] == policy], part[part["policy"] == reference]
-            costs = paired(mine, theirs, FIGURE, "cost_usd", ())
-            if len(costs[0]):
-                groups.append((float(axis.places(part, offset)[0]), np.log(costs[1] / costs[0])))
+            costs, others, seeds = paired(mine, theirs, FIGURE, "cost_usd", ())
+            if len(costs):
+                groups.append((float(axis.places(part, offset)[0]), np.log(others / costs), seeds))
         logs = Series.of(groups)
         draw_series(axes, Series(logs.at, np.exp(logs.value), np.exp(logs.low), np.exp(logs.high)), look, policy)
 
 
 def _legend(results: pd.DataFrame, looks: Mapping[str, Look]) -> list[Artist]:
-    from matplotlib.lines import Line2D
-
-    legend: list[Artist] = [handle(look, policy) for policy, look in looks.items()]
+    legend = policy_samples(looks, has_crosses=len(infeasible_runs(results)) > 0)
     if not done_runs(results)["deadline_met"].astype(bool).all():
-        legend.append(
-            Line2D([], [], color=INK, marker="o", markerfacecolor="white", markersize=4, linestyle="None",
-                   label="some run missed the deadline")
-        )  # fmt: skip
-    if len(infeasible_runs(results)):
-        legend.append(
-            Line2D([], [], color=INK, marker="x", markersize=4.5, linestyle="None", label="no plan within the limits")
-        )
+        legend.insert(len(looks), sign("o", "some run missed the deadline"))
     return legend

@@ -20,6 +20,7 @@ from experiments.figures.style import (
     legend_below,
     looks_of,
     new_figure,
+    panels_on,
 )
 from experiments.figures.tables import numbers, require_columns
 from sim.model.errors import InputError
@@ -62,18 +63,14 @@ def paired_differences(
     columns = balanced(len(families), COLUMNS)
     rows = math.ceil(len(families) / columns)
     figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, (0.75 + 0.17 * len(policies)) * rows + 0.3)
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        if place >= len(families):
-            axes.set_visible(False)
-            continue
-        name = list(families)[place]
-        _draw_panel(axes, families[name], policies)
+    grid = panels_on(figure, len(families), columns, sharey=True)
+    for axes, (name, mine) in zip((panel.axes for panel in grid), families.items(), strict=True):
+        _draw_panel(axes, mine, policies)
         dress(axes, f"{label}: policy \N{MINUS SIGN} {reference}", "")
         axes.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=11)
         axes.grid(visible=False, axis="y")
         axes.set_yticks(range(len(policies)), policies, fontsize=TICK_PT)
-    grid[0, 0].set_ylim(len(policies) - 0.5, -0.5)
+    grid[0].axes.set_ylim(len(policies) - 0.5, -0.5)
     side = "left" if less_is_better else "right"
     legend_below(
         figure, [],

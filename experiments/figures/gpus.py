@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from experiments.figures.style import (
     DOUBLE_IN,
     INK,
-    LABEL_PT,
     LIMIT_DASHES,
     TICK_PT,
     Look,
@@ -21,6 +20,7 @@ from experiments.figures.style import (
     limit_lines,
     looks_of,
     new_figure,
+    panels_on,
 )
 from experiments.figures.summary import View, mean_band, robust_view
 from experiments.figures.tables import SECONDS, limits_of, numbers, require_columns, resampled, seeds_phrase, time_unit
@@ -93,14 +93,12 @@ def gpus_over_time(trajectories: pd.DataFrame) -> Figure:
     fleets = fleets_of(trajectories)
     looks = looks_of(fleets.by_policy)
     columns = balanced(len(looks), COLUMNS)
-    rows = math.ceil(len(looks) / columns)
-    figure = new_figure(DOUBLE_IN, 0.75 + 1.15 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, policy in zip(grid.flat, looks, strict=False):
-        _draw_panel(axes, fleets, policy, looks[policy])
-    for axes in grid.flat[len(looks) :]:
-        axes.set_visible(False)
-    _label_outer_panels(list(grid.flat), columns, len(looks), fleets.unit)
+    figure = new_figure(DOUBLE_IN, 0.75 + 1.15 * math.ceil(len(looks) / columns))
+    for panel, (policy, look) in zip(
+        panels_on(figure, len(looks), columns, sharex=True, sharey=True), looks.items(), strict=True
+    ):
+        _draw_panel(panel.axes, fleets, policy, look)
+        dress(panel.axes, f"time ({fleets.unit})" if panel.is_lowest else "", "GPUs" if panel.is_left else "")
     legend_below(
         figure,
         _samples(has_deadline=bool(fleets.deadlines)),
@@ -171,20 +169,9 @@ def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: Look) -> None:
     axes.plot(at, fleet.ready, drawstyle="steps-post", color=look.color, linewidth=1.2, label=policy)
     fleets.view.on_x(axes, ticks=4)
     axes.set_ylim(0, fleets.top)
-    dress(axes, "", "")
     axes.set_title(policy, loc="left", fontsize=TICK_PT, color=INK, pad=3)
     for deadline in fleets.deadlines:
         axes.axvline(deadline, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, label="_limit")
-
-
-def _label_outer_panels(panels: Sequence[Axes], columns: int, shown: int, unit: str) -> None:
-    """Label the left panels and the lowest one of each column, which the last row may not reach."""
-    for place, axes in enumerate(panels[:shown]):
-        if place % columns == 0:
-            axes.set_ylabel("GPUs", fontsize=LABEL_PT, color=INK, labelpad=2)
-        if place + columns >= shown:
-            axes.set_xlabel(f"time ({unit})", fontsize=LABEL_PT, color=INK, labelpad=2)
-            axes.tick_params(labelbottom=True)
 
 
 def _samples(*, has_deadline: bool) -> list[Artist]:

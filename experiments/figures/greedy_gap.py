@@ -22,6 +22,7 @@ from experiments.figures.style import (
     legend_below,
     looks_of,
     new_figure,
+    panels_on,
 )
 from experiments.figures.tables import numbers, require_columns
 
@@ -65,26 +66,20 @@ def greedy_gap(table: pd.DataFrame) -> Figure:
     looks = _looks(table)
     families = {str(name): rows for name, rows in table.groupby("family", sort=True, observed=True)}
     columns = balanced(len(families), COLUMNS)
-    rows = math.ceil(len(families) / columns)
-    figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.75 + 1.8 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.75 + 1.8 * math.ceil(len(families) / columns))
+    grid = panels_on(figure, len(families), columns, sharex=True, sharey=True)
     end = max(_end(rows) for rows in families.values()) or 1.0
-    grid[0, 0].set(xlim=(-0.02 * end, end), ylim=(0, 1.02))
-    for place, axes in enumerate(grid.flat):
-        if place >= len(families):
-            axes.set_visible(False)
-            continue
-        name = list(families)[place]
-        _draw_panel(axes, families[name], looks, end)
-        is_lowest = place + columns >= len(families)
-        dress(axes, "costs more by (%)" if is_lowest else "", "share of plans" if place % columns == 0 else "")
-        axes.tick_params(labelbottom=is_lowest)
-        axes.set_title(f"{name}: {_counts(families[name])}", loc="left", fontsize=TICK_PT, color=INK, pad=4)
+    grid[0].axes.set(xlim=(-0.02 * end, end), ylim=(0, 1.02))
+    for panel, (name, rows) in zip(grid, families.items(), strict=True):
+        axes = panel.axes
+        _draw_panel(axes, rows, looks, end)
+        dress(axes, "costs more by (%)" if panel.is_lowest else "", "share of plans" if panel.is_left else "")
+        axes.set_title(f"{name}: {_counts(rows)}", loc="left", fontsize=TICK_PT, color=INK, pad=4)
     legend_below(
         figure,
         [handle(look, comparison, has_marker=False) for comparison, look in looks.items()],
         "gaps to the wide frontier, and of the wide frontier to the lower bound"
-        + ("; 95 % bands over jobs" if any(axes.collections for axes in grid.flat) else ""),
+        + ("; 95 % bands over jobs" if any(panel.axes.collections for panel in grid) else ""),
     )
     return finished(figure)
 

@@ -20,6 +20,7 @@ from experiments.figures.style import (
     looks_of,
     new_figure,
     panel_name,
+    panels_on,
 )
 from experiments.figures.tables import require_columns
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
+
+    from experiments.figures.style import Panel
 
 COLUMNS = 4
 EMPTY, HATCH = "#F4F4F4", "//////"
@@ -84,12 +87,13 @@ def score_grid(
     cell_in = (width_in - 1.1) / columns / len(sides[0].settings)
     height_in = min(max(0.26 * len(sides[1].settings), 0.8), 2.2)
     figure = new_figure(width_in, 0.75 + (height_in + 0.3) * rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, policy in zip(grid.flat, policies, strict=False):
-        mesh = _draw_cells(axes, cells[policy], scale, has_texts=cell_in >= LEAST_CELL_IN)
+    for panel, policy in zip(
+        panels_on(figure, len(policies), columns, sharex=True, sharey=True), policies, strict=True
+    ):
+        mesh = _draw_cells(panel.axes, cells[policy], scale, has_texts=cell_in >= LEAST_CELL_IN)
         name = policy if against is None else f"{policy} \N{MINUS SIGN} {against}"
-        panel_name(axes, name, 0.97 * cell_in * len(sides[0].settings))
-    _label_outer(list(grid.flat), columns, len(policies), sides)
+        panel_name(panel.axes, name, 0.97 * cell_in * len(sides[0].settings))
+        _label(panel, sides)
     name = label or name_of(value)[0]
     better = "lower is better" if is_less_better(results, value) else "higher is better"
     _scale_bar(figure, mesh, scale, f"{name if against is None else f'difference in {name}'}\n({better})")
@@ -140,20 +144,15 @@ def _draw_cells(axes: Axes, cells: Cells, scale: Scale, *, has_texts: bool) -> Q
     return mesh
 
 
-def _label_outer(panels: Sequence[Axes], columns: int, shown: int, sides: tuple[Side, Side]) -> None:
-    """Ticks and labels on the left panels and on the lowest one of each column; the others are hidden."""
+def _label(panel: Panel, sides: tuple[Side, Side]) -> None:
+    """Labels on the left panels and on the lowest one of each column."""
     across, up = sides
-    for place, axes in enumerate(panels):
-        if place >= shown:
-            axes.set_visible(False)
-            continue
-        is_lowest = place + columns >= shown
-        dress(axes, across.label if is_lowest else "", up.label if place % columns == 0 else "")
-        axes.grid(visible=False)
-        step = -(-len(across.settings) // 6)
-        axes.set_xticks([at + 0.5 for at in range(len(across.settings))][::step], across.texts[::step])
-        axes.set_yticks([at + 0.5 for at in range(len(up.settings))], up.texts)
-        axes.tick_params(length=0, labelbottom=is_lowest)
+    dress(panel.axes, across.label if panel.is_lowest else "", up.label if panel.is_left else "")
+    panel.axes.grid(visible=False)
+    step = -(-len(across.settings) // 6)
+    panel.axes.set_xticks([at + 0.5 for at in range(len(across.settings))][::step], across.texts[::step])
+    panel.axes.set_yticks([at + 0.5 for at in range(len(up.settings))], up.texts)
+    panel.axes.tick_params(length=0)
 
 
 def _legend(cells: Sequence[Cells]) -> list[Artist]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.figures.rows import LEAST_PAIRS, done_runs, infeasible_runs, label_of, name_of, paired
 from experiments.figures.tables import SECONDS, is_minimized, numbers, require_columns, time_unit
-from experiments.metrics import paired_difference
+from experiments.metrics import HIGHER_IS_BETTER, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,9 +89,9 @@ def cells_of(results: pd.DataFrame, policy: str, against: str | None, value: str
             cells.value[place] = found.mean() if len(found) else np.nan
         else:
             pairs = paired(done_runs(mine[cell]), done_runs(theirs[cell]), FIGURE, value, ())
-            difference = paired_difference(pairs[0].tolist(), pairs[1].tolist())
+            difference = paired_difference(*(column.tolist() for column in pairs))
             cells.value[place] = difference.mean
-            is_enough = difference.pairs >= LEAST_PAIRS
+            is_enough = difference.seeds >= LEAST_PAIRS
             cells.is_clear[place] = is_enough and (difference.low > 0 or difference.high < 0)
     return cells
 
@@ -108,7 +108,7 @@ def is_less_better(results: pd.DataFrame, value: str) -> bool:
     if value in ("score", "test_score"):
         require_columns(results, FIGURE, ("direction",))
         return is_minimized(results, FIGURE)
-    return value not in ("gpu_utilisation", "deadline_met", "budget_met")
+    return value not in HIGHER_IS_BETTER
 
 
 @dataclass(frozen=True)

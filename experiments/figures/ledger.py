@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from experiments.figures.rows import done_runs
+from experiments.figures.rows import done_runs, require_one_run_each
 from experiments.figures.style import (
     DOUBLE_IN,
     INK,
@@ -53,10 +53,10 @@ def ledger(table: pd.DataFrame) -> Figure:
 
     Args:
         table: one row per policy and part: policy, part, usd, gpu_hours; budget_usd where there is one. Or rows of sweeps:
-            policy, ledger_usd.*, ledger_gpu_s.*; status, job.budget_usd where there are such. The sums then have 95 % bootstrap
-            intervals over the runs that are done. Parts that are zero everywhere are left out.
+            policy, seed, ledger_usd.*, ledger_gpu_s.*; status, job.budget_usd, workload.bundle where there are such. The sums
+            then have 95 % bootstrap intervals over the seeds of the runs done. Parts that are zero everywhere are left out.
 
-    Raises an InputError for a missing column.
+    Raises an InputError for a missing column, or for rows of sweeps where two runs of one policy have one seed.
     """
     if "part" not in table and any(str(column).startswith("ledger_usd.") for column in table):
         table = _by_part(table)
@@ -76,12 +76,13 @@ def ledger(table: pd.DataFrame) -> Figure:
 
 
 def _by_part(results: pd.DataFrame) -> pd.DataFrame:
-    """Rows of sweeps as one row per run and part, `run` being its number."""
+    """Rows of sweeps as one row per run and part, `run` being the run's number."""
     import pandas as pd
 
     require_columns(
-        results, FIGURE, ("policy", *(f"ledger_{unit}.{part}" for part in COLORS for unit in ("usd", "gpu_s")))
+        results, FIGURE, ("policy", "seed", *(f"ledger_{unit}.{part}" for part in COLORS for unit in ("usd", "gpu_s")))
     )
+    require_one_run_each(results, FIGURE, ())
     done = done_runs(results)
     budgets_usd = numbers(done, FIGURE, "job.budget_usd") if "job.budget_usd" in done else math.nan
     parts = []
@@ -90,7 +91,7 @@ def _by_part(results: pd.DataFrame) -> pd.DataFrame:
             numbers(done, FIGURE, f"ledger_usd.{part}"),
             numbers(done, FIGURE, f"ledger_gpu_s.{part}") / 3600,
         )
-        mine = {"policy": done["policy"].to_numpy(), "run": range(len(done)), "part": part}
+        mine = {name: done[name].to_numpy() for name in ("policy", "seed")} | {"run": range(len(done)), "part": part}
         parts.append(pd.DataFrame({**mine, "usd": usd, "gpu_hours": gpu_hours, "budget_usd": budgets_usd}))
     return pd.concat(parts, ignore_index=True)
 
@@ -130,8 +131,8 @@ def _draw_intervals(axes: Axes, table: pd.DataFrame, policies: Sequence[str], co
     """The interval of each policy's sum; returns their upper ends."""
     tops = []
     for place, policy in enumerate(policies):
-        sums = table[table["policy"] == policy].groupby("run")[column].sum()
-        found = mean_interval(sums.tolist())
+        sums = table[table["policy"] == policy].groupby(["run", "seed"])[column].sum()
+        found = mean_interval(sums.tolist(), sums.index.get_level_values("seed").tolist())
         axes.errorbar(
             found.value,
             place,

@@ -20,6 +20,7 @@ from experiments.figures.style import (
     looks_of,
     new_figure,
     panel_name,
+    panels_on,
     width_of,
 )
 from experiments.figures.tables import numbers, require_columns
@@ -121,22 +122,16 @@ def _apart(curves: Mapping[str, Curve], looks: Mapping[str, Look], view: tuple[f
     """A panel per policy beside the first one, all others behind them in grey: so many bands on one another hide each other."""
     first, *others = looks
     columns = balanced(len(others), COLUMNS)
-    rows = math.ceil(len(others) / columns)
-    figure = new_figure(DOUBLE_IN, 0.7 + 1.45 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    grid[0, 0].set(xlim=view, ylim=(0, 1.02))
-    for place, axes in enumerate(grid.flat):
-        if place >= len(others):
-            axes.set_visible(False)
-            continue
-        mine = others[place]
+    figure = new_figure(DOUBLE_IN, 0.7 + 1.45 * math.ceil(len(others) / columns))
+    grid = panels_on(figure, len(others), columns, sharex=True, sharey=True)
+    grid[0].axes.set(xlim=view, ylim=(0, 1.02))
+    for panel, mine in zip(grid, others, strict=True):
+        axes = panel.axes
         for policy in (other for other in others if other != mine):
             curves[policy].draw_line(axes, color=BEHIND, linewidth=0.6, zorder=1.5, label="_behind")
         for policy in (first, mine):
             curves[policy].draw(axes, looks[policy], policy, width=1.3, alpha=0.2)
-        is_lowest = place + columns >= len(others)
-        dress(axes, "tau" if is_lowest else "", "share of runs" if place % columns == 0 else "")
-        axes.tick_params(labelbottom=is_lowest)
+        dress(axes, "tau" if panel.is_lowest else "", "share of runs" if panel.is_left else "")
         panel_name(axes, mine, 0.95 * (DOUBLE_IN - 0.5) / columns)
     legend = [
         handle(looks[first], f"{first}, in every panel", has_marker=False),

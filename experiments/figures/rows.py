@@ -25,7 +25,7 @@ WHO = ("workload.bundle", "bundle_name", "seed")
 """What makes two runs of one setting comparable; as far as the table has the columns."""
 
 LEAST_PAIRS = 6
-"""Of fewer pairs no interval is said to leave out zero: five of one sign are not rare enough (2 / 2**5 > 5 %)."""
+"""Of fewer seeds no interval is said to leave out zero: five of one sign are not rare enough (2 / 2**5 > 5 %)."""
 
 MEASURES = {
     "regret": ("regret", "share of median - best"),
@@ -73,7 +73,10 @@ def infeasible_runs(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_one_run_each(results: pd.DataFrame, figure: str, keys: Sequence[str]) -> None:
-    """Raise an InputError where a policy has two runs of one setting and seed, which a mean would pool unseen."""
+    """Raise an InputError where a mean would pool unseen two runs of a policy, setting and seed, or versions of the code."""
+    if "code_sha256" in results and len(codes := results["code_sha256"].value_counts()) > 1:
+        told = ", ".join(f"{str(code)[:12]} ({count})" for code, count in codes.items())
+        raise InputError(f"{figure}: the rows are of several versions of the code: {told}; draw those of one")
     by = ["policy", *keys, *(column for column in WHO if column in results)]
     doubled = results.duplicated(by)
     if doubled.any():
@@ -91,12 +94,12 @@ def policy_named(results: pd.DataFrame, figure: str, policy: str) -> str:
 
 def paired(
     mine: pd.DataFrame, others: pd.DataFrame, figure: str, value: str, keys: Sequence[str]
-) -> tuple[Array, Array]:
-    """A value of one policy's runs and of another's on the same keys and seeds; pairs of which one is missing are left out."""
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """A value of one policy's runs and of another's on the same keys and seeds, and these; pairs that lack one are left out."""
     by = [*keys, *(column for column in WHO if column in mine)]
     left, right = (side[by].assign(value=numbers(side, figure, value)) for side in (mine, others))
     pairs = left.merge(right, on=by, suffixes=("_mine", "_other")).dropna(subset=["value_mine", "value_other"])
-    return pairs["value_mine"].to_numpy(), pairs["value_other"].to_numpy()
+    return pairs["value_mine"].to_numpy(), pairs["value_other"].to_numpy(), pairs["seed"].to_numpy()
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,13 @@ class Series:
     high: Array
 
     @classmethod
-    def of(cls, groups: Iterable[tuple[float, Array]]) -> Series:
-        """From pairs of a place on the axis and the values there; those that are not finite are left out of the mean."""
+    def of(cls, groups: Iterable[tuple[float, Array, NDArray[np.int64]]]) -> Series:
+        """From places on the axis, the values there and their seeds; those that are not finite are left out of the mean."""
         import numpy as np
 
         at, intervals = [], []
-        for place, values in groups:
-            found = mean_interval(values.tolist())
+        for place, values, seeds in groups:
+            found = mean_interval(values.tolist(), seeds.tolist())
             at.append(place)
             intervals.append((found.value, found.low, found.high))
         value, low, high = np.array(intervals, dtype=float).reshape(-1, 3).T

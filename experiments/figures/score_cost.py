@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from experiments.figures.style import (
@@ -16,8 +16,9 @@ from experiments.figures.style import (
     looks_of,
     new_figure,
 )
-from experiments.figures.summary import View, mean_interval, robust_view
+from experiments.figures.summary import View, robust_view
 from experiments.figures.tables import is_minimized, limits_of, numbers, require_columns, score_axis_label
+from experiments.metrics import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,8 +126,8 @@ def _draw_marks(axes: Axes, mine: PolicyRuns, look: Look, views: tuple[View, Vie
 
 
 def _draw_mean(axes: Axes, mine: PolicyRuns, look: Look, views: tuple[View, View]) -> None:
-    x, x_low, x_high = mean_interval(mine.cost_usd)
-    y, y_low, y_high = mean_interval(mine.score)
+    x, x_low, x_high = astuple(mean_interval(mine.cost_usd.tolist()))
+    y, y_low, y_high = astuple(mean_interval(mine.score.tolist()))
     axes.errorbar(
         x,
         y,

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiments.figures.rows import Series, done_runs, infeasible_runs, label_of, require_one_run_each, value_label
-from experiments.figures.series import crosses, draw_series, note, offsets
+from experiments.figures.series import crosses, draw_series, note, offsets, policy_samples
 from experiments.figures.style import (
-    INK,
     TICK_PT,
     balanced,
     dress,
     finished,
-    handle,
     legend_below,
     looks_of,
     new_figure,
+    panels_on,
     width_of,
 )
 from experiments.figures.tables import numbers, require_columns
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pandas as pd
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -75,18 +73,16 @@ def sensitivity(
     panels = {parameter: _rows_of(results, parameter, len(parameters)) for parameter in parameters}
     looks = looks_of(results["policy"])
     columns = balanced(len(panels), COLUMNS)
-    rows = math.ceil(len(panels) / columns)
-    figure = new_figure(width_of(columns, len(looks)), 0.8 + 1.9 * rows)
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for place, (axes, (parameter, mine)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+    figure = new_figure(width_of(columns, len(looks)), 0.8 + 1.9 * math.ceil(len(panels) / columns))
+    grid = panels_on(figure, len(panels), columns, sharey=True)
+    for panel, (parameter, mine) in zip(grid, panels.items(), strict=True):
+        axes = panel.axes
         _draw_panel(axes, mine, parameter, value, looks)
         if value in COUNTED:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _tick_settings(axes, Settings.of(mine[parameter]), figure.get_figwidth() / columns - 0.5)
-        dress(axes, label_of(parameter), (label or value_label(results, value)) if place % columns == 0 else "")
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    legend_below(figure, _legend(results, looks), told)
+        dress(axes, label_of(parameter), (label or value_label(results, value)) if panel.is_left else "")
+    legend_below(figure, policy_samples(looks, has_crosses=len(infeasible_runs(results)) > 0), told)
     return finished(figure)
 
 
@@ -143,9 +139,9 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, parameter: str, value: str, look
         done, without = done_runs(mine), infeasible_runs(mine)
         groups = []
         for setting, at in zip(settings.values, settings.at, strict=True):
-            values = numbers(done[done[parameter] == setting], FIGURE, value)
-            if len(values):
-                groups.append((at + offset, values))
+            part = done[done[parameter] == setting]
+            if len(part):
+                groups.append((at + offset, numbers(part, FIGURE, value), part["seed"].to_numpy()))
         draw_series(axes, Series.of(groups), look, policy)
         planless = [
             at + offset
@@ -169,14 +165,3 @@ def _tick_settings(axes: Axes, settings: Settings, width_in: float) -> None:
         figure.set_figheight(figure.get_figheight() + 0.025 * max(len(text) for text in settings.texts()))
     axes.set_xticks(settings.at, settings.texts(), fontsize=TICK_PT, **slanted)
     axes.set_xlim(-0.5, len(settings.at) - 0.5)
-
-
-def _legend(results: pd.DataFrame, looks: Mapping[str, Look]) -> list[Artist]:
-    from matplotlib.lines import Line2D
-
-    legend: list[Artist] = [handle(look, policy) for policy, look in looks.items()]
-    if len(infeasible_runs(results)):
-        legend.append(
-            Line2D([], [], color=INK, marker="x", markersize=4.5, linestyle="None", label="no plan within the limits")
-        )
-    return legend

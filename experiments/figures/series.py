@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import NOTE_PT
+from experiments.figures.style import INK, NOTE_PT, handle
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
     from experiments.figures.rows import Series
@@ -57,6 +61,23 @@ def draw_series(axes: Axes, series: Series, look: Look, label: str, hollow: NDAr
                 at[chosen], value[chosen], look.marker, color=look.color, markerfacecolor=face, markersize=3.8,
                 markeredgewidth=0.8, markeredgecolor=look.color, zorder=4, label=name,
             )  # fmt: skip
+
+
+def policy_samples(looks: Mapping[str, Look], *, has_crosses: bool) -> list[Artist]:
+    """The legend's samples of the policies, and what crosses mean where there are some."""
+    legend: list[Artist] = [handle(look, policy) for policy, look in looks.items()]
+    if has_crosses:
+        legend.append(sign("x", "no plan within the limits"))
+    return legend
+
+
+def sign(marker: str, label: str) -> Line2D:
+    """The legend's sample of a mark that every policy may have; circles are hollow."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [], [], color=INK, marker=marker, markerfacecolor="white", markersize=4, linestyle="None", label=label
+    )
 
 
 def crosses(axes: Axes, at: Array, look: Look) -> None:

@@ -5,10 +5,11 @@ Every size is set on the artist and none through rcParams, which are global to t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import cycle, product
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -93,6 +94,32 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 def balanced(panels: int, most: int) -> int:
     """How many panels stand side by side, at most so many, so that rows are as equal as can be."""
     return -(-panels // -(-panels // most))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several axes of a figure.
+
+    Attributes:
+        is_left: whether it is the first of its row.
+        is_lowest: whether none is below it.
+    """
+
+    axes: Axes
+    is_left: bool
+    is_lowest: bool
+
+
+def panels_on(figure: Figure, count: int, columns: int, **shared: Any) -> list[Panel]:  # noqa: ANN401  as of Figure.subplots
+    """So many axes in rows of so many; where they share their horizontal axis, the lowest of each column has its numbers."""
+    grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, **shared)
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    shown = enumerate(grid.flat[:count])
+    panels = [Panel(axes, place % columns == 0, place + columns >= count) for place, axes in shown]
+    for panel in panels if shared.get("sharex") else ():
+        panel.axes.tick_params(labelbottom=panel.is_lowest)
+    return panels
 
 
 def width_of(panels: int, policies: int) -> float:

@@ -29,14 +29,6 @@ def _draws(size: int) -> NDArray[np.intp]:
     return Streams(0).rng("figures-bootstrap", size).integers(0, size, size=(RESAMPLES, size))
 
 
-def mean_interval(values: Array) -> tuple[float, float, float]:
-    """The mean of finite values and its 95 % percentile bootstrap interval."""
-    import numpy as np
-
-    low, high = np.quantile(values[_draws(len(values))].mean(axis=1), COVERAGE)
-    return float(values.mean()), float(low), float(high)
-
-
 def mean_band(values: Array) -> tuple[Array, Array, Array]:
     """The mean over the rows of a finite (seeds, grid) array and its 95 % bootstrap interval, each (grid,)."""
     import numpy as np

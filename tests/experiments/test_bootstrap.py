@@ -153,6 +153,29 @@ def test_the_interquartile_mean_weighs_runs():
     assert pooled_interquartile_mean(np.array([-50.0, 1.0, 3.0]), units).value[0] == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("an_edge_run", [1, 30, 10_000])
+def test_the_middle_half_is_the_same_in_stretches_of_any_size(monkeypatch, an_edge_run):
+    monkeypatch.setattr(bootstrap, "_AN_EDGE_RUN", an_edge_run)
+    rng = np.random.default_rng(8)
+    units = units_of(*((run % 3, f"{run % 3}-{run % 2}", int(rng.integers(7))) for run in range(50)))
+    values = rng.normal(size=50).round(1)
+    found = pooled_interquartile_mean(values, units)
+    order = np.argsort(values, kind="stable")
+    tree = bootstrap._Tree.of(units.where(order))
+
+    def middle(drawn, weights):
+        runs = drawn @ tree.counts()[..., 0]
+        each = np.divide(weights, runs, out=np.zeros_like(runs), where=runs > 0)[tree.bundle_of_run]
+        each *= drawn[tree.seed_of_run]
+        upto = np.clip(np.cumsum(each) / each.sum(), 0.25, 0.75)
+        return 2 * float(values[order] @ np.diff(upto, prepend=0.25))
+
+    assert found.value[0] == pytest.approx(middle(np.ones(tree.seeds), tree.weights()))
+    drawn = [middle(*one) for block in bootstrap._draws(tree, "families", width=1) for one in zip(*block, strict=True)]
+    levels = bootstrap._levels(3)
+    assert (found.low[0], found.high[0]) == pytest.approx(tuple(np.quantile(drawn, levels)))
+
+
 def coverage(simulate, studies):
     return sum(low <= 0.0 <= high for low, high in (simulate() for _ in range(studies))) / studies
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from experiments.claims import load_claims
+from experiments.claims.drawing import prepare
 from experiments.claims.entries import CATALOG, FIRST_SEED, load_workloads
-from experiments.claims.figures import FIGURES, OPTIONS
+from experiments.claims.figures import FIGURES
 from experiments.claims.made import MADE, make_bundle
 from experiments.claims.plans import plans_of
 from experiments.claims.sweeps import merged, sweeps_of
-from experiments.results import condition
 from sim.model.errors import InputError
 from traces import load_bundle
 from traces.synthetic import hypersched_toy
@@ -71,6 +71,8 @@ def test_the_full_size_draws_a_quarter_of_a_pool_at_most_on_seeds_of_its_own(cla
     sweeps, left_out = sweeps_at("full", claim_id, tmp_path, shared_data)
     assert not left_out
     for sweep in sweeps:
+        if sweep.makes is not None:
+            make_bundle(sweep.makes.name, sweep.makes.parent)
         bundle = load_bundle(str(sweep.sweep.base["workload"]["bundle"]))
         job = sweep.sweep.cells()[0].spec.job.tuning_job(bundle.direction)
         assert job.trials <= bundle.trials // 4
@@ -107,13 +109,33 @@ def test_what_is_not_there_is_left_out_and_told(tmp_path):
     assert left_out[0].reason == "/nowhere/bundles/taskset-patch32-gru64-avg-bs128 is not there"
 
 
-def test_figures_ask_for_what_there_is():
-    for claim in load_claims().values():
-        for drawn in claim.figures.values():
-            assert drawn.draw in FIGURES
-            assert set(drawn.options) <= set(OPTIONS.get(drawn.draw, ()))
-            if drawn.where is not None:
-                condition(drawn.where)
+def test_everything_that_can_be_drawn_is_asked_for_and_nothing_else(tmp_path):
+    asked = prepare([], "smoke", results=tmp_path, data=NOWHERE).figures
+    # The same without its twin is drawn of S1; both stand side by side for those who draw by themselves.
+    assert {figure.drawn.draw for figure in asked} == FIGURES.keys() - {"score-over-time-and-cost"}
+
+
+def test_the_page_of_the_catalogue_names_every_figure():
+    table = [line for line in (CATALOG.parents[1] / "docs" / "catalog.md").read_text().splitlines() if line[:1] == "|"]
+    told = {name.strip() for line in table for name in line.split("|")[-2].split(",")}
+    assert {name for claim in load_claims().values() for name in claim.figures} <= told
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"draw": "profile"}, r"S1: figures\.s1-profiles: there is no figure 'profile'; did you mean 'profiles'\?"),
+        ({"draw": "differences", "options": {"references": "seer"}}, r"no option of differences 'references'"),
+        ({"where": "bundle_nam == 'a'"}, r"there is no column 'bundle_nam'; did you mean 'bundle_name'\?"),
+        ({"draw": "score-grid", "options": {"measure": "regrets"}}, r"no measure 'regrets'; did you mean 'regret'\?"),
+        ({"draw": "sensitivity", "options": {"x": "cloud.rescale"}}, r"no column 'cloud\.rescale'"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_runs(catalog, tmp_path, change, message):
+    folder = catalog(lambda d: d["figures"]["s1-profiles"].update(change))
+    with pytest.raises(InputError, match=message):
+        prepare(["s1-profiles"], "smoke", results=tmp_path, data=NOWHERE, folder=folder)
+    prepare(["s1-differences"], "smoke", results=tmp_path, data=NOWHERE, folder=folder)
 
 
 def test_stages_take_the_place_of_numbers_that_say_the_same():
@@ -178,12 +200,25 @@ def catalog(tmp_path):
             lambda d: d["experiments"]["grid"]["smoke"].update(axes={"policies": ["seer"]}),
             r"smoke\.axes changes, 'policies'; did you mean 'policy'\?",
         ),
+        (
+            lambda d: d["endpoint"]["contrasts"][0].update(policies=["seer", "seer-stage"]),
+            r"no policy of grid 'seer-stage'; did you mean 'seer-staged'\?",
+        ),
+        (
+            lambda d: d["endpoint"]["contrasts"][0].update(by=["workload.scalings"]),
+            r"no column 'workload\.scalings'; did you mean 'workload\.scaling'\?",
+        ),
         (lambda d: d.update(id="S9"), r"id is 'S9', but must be the file's name, S1"),
     ],
 )
 def test_a_wrong_file_is_told_by_name_with_the_nearest_key(catalog, change, message):
     with pytest.raises(InputError, match=message):
         load_claims(catalog(change))
+
+
+def test_sizes_of_plans_give_nothing_that_would_be_ignored(catalog):
+    with pytest.raises(InputError, match=r"R8\.yaml: smoke: of plans a size gives seeds and axes, but no workloads"):
+        load_claims(catalog(lambda d: d["plans"]["machines"]["smoke"].update(deadlines=[0.5]), "R8"))
 
 
 def test_a_run_that_draws_more_than_a_quarter_of_a_pool_is_refused(catalog, tmp_path):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments.claims.drawing import needed, prepare, run_missing
+from experiments import sweep as sweep_module
+from experiments.claims import drawing as claims_drawing
+from experiments.claims.drawing import counted, needed, prepare, run_missing
 from experiments.claims.entries import CATALOG, load_claims
 from experiments.claims.plans import gap_table, gaps_of, planner_table, planners_as_policies, plans_of, rows_of_job
 from experiments.claims.rows import reported_regret, rows_of
@@ -20,6 +24,7 @@ from experiments.claims.tables import claim_table, runs_table
 from experiments.claims.writing import write_all
 from experiments.cli import app
 from experiments.cli_figures import complete_figure
+from experiments.store import Store, locked
 from sim.model.errors import InputError
 from traces import DecreasingScalingWarning, tiny_bundle
 
@@ -114,6 +119,35 @@ def test_everything_missing_is_run_once_under_one_count(drawn):
     again = []
     run_missing(needed(drawing), jobs=1, on_progress=lambda *progress: again.append(progress))
     assert not again
+
+
+def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
+    drawing, root, _, _ = drawn
+    again = prepare([], "smoke", results=root / "results", data=root / "none", folder=root / "catalog")
+    fresh = prepare([], "smoke", results=root / "elsewhere", data=root / "none", folder=root / "catalog")
+    for asked in (again, fresh):
+        looked_up = [(part.label, part.total, part.missing) for part in needed(asked)]
+        with monkeypatch.context() as patched:
+            patched.setattr(claims_drawing, "plan", None)  # nothing is built
+            assert [(part.label, part.total, part.missing) for part in counted(asked)] == looked_up
+    (sweep,) = drawing.sweeps
+    (sweep.folder / "copy").mkdir()
+    copied = dataclasses.replace(sweep, folder=sweep.folder / "copy")
+    shutil.copytree(sweep.folder / "runs", copied.folder / "runs")
+    monkeypatch.setattr("experiments.store._write_parquet", lambda table, path: pq.write_table(failed(table), path))
+    Store(copied.folder).forget(pq.read_table(copied.folder / "runs")["key"].to_pylist()[:2])
+    again = dataclasses.replace(again, sweeps=[copied], plans=[])
+    assert [counted(again)[0].missing, counted(again, is_retrying=True)[0].missing] == [2, 12]
+    monkeypatch.setattr(claims_drawing, "code_sha256", lambda: "other")
+    monkeypatch.setattr(sweep_module, "code_sha256", lambda: "other")
+    with pytest.raises(InputError, match=r"R1 small, mnist5k-cnn: .* rows are from another version of the code"):
+        counted(again)
+
+
+def failed(table):
+    """The rows, all failed."""
+    at = table.schema.get_field_index("status")
+    return table.set_column(at, table.schema.field(at), [["failed"] * len(table)])
 
 
 def test_figures_lie_there_as_png_and_pdf_with_their_command(drawn):
@@ -240,6 +274,29 @@ def test_deadlines_of_plans_are_multiples_of_what_one_configuration_takes(tmp_pa
     assert {row["deadline_s"] for row in rows_of_job(jobs[0])} == set(jobs[0].deadlines_s)
 
 
+def test_plans_are_made_by_one_process_at_a_time_and_a_part_that_is_gone_is_made_again(drawn, tmp_path):
+    plans = dataclasses.replace(drawn[0].plans[0], folder=tmp_path / "plans")
+    for job in plans.jobs:
+        dataclasses.replace(plans, jobs=[job]).run(1, lambda _done: None)
+    parts = sorted(plans.folder.glob("plans-*.parquet"))
+    assert (len(parts), plans.missing()) == (3, [])
+    parts[0].unlink()
+    plans.run(1, lambda _done: None)
+    assert plans.missing() == []
+    assert len(plans.read()) == 3 * 4 * 6
+    with locked(plans.folder), pytest.raises(InputError, match="another sweep is writing to this folder"):
+        plans.run(1, lambda _done: None)
+
+
+def test_a_cluster_that_is_not_there_is_told_before_anything_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    failed = CliRunner().invoke(app, ["figures", "r5-per-instance", "--smoke", "--ray", "auto"])
+    assert failed.exit_code == 2
+    assert "--ray auto: ray is not installed" in failed.stderr
+    assert not (tmp_path / "results" / "figures").exists()
+
+
 def test_equal_seeds_draw_equal_jobs(drawn, tmp_path):
     claim = drawn[0].plans[0].claim
     again = plans_of(claim, "planned", "smoke", results=tmp_path)
@@ -292,6 +349,9 @@ def test_the_list_says_what_would_run_and_writes_nothing(tmp_path, monkeypatch):
     told = json.loads(result.stdout)
     assert [figure["name"] for figure in told["figures"]] == ["r5-per-instance"]
     assert told["parts"] == [{"part": "R5 spread, mnist5k-cnn", "total": 32, "missing": 32}]
+    assert not list(tmp_path.iterdir())
+    # Of a formula's bundle neither.
+    assert CliRunner().invoke(app, ["figures", "h1-toy", "--list"]).exit_code == 0
     assert not list(tmp_path.iterdir())
 
 

@@ -94,6 +94,16 @@ def test_better_follows_the_direction():
     assert paired_difference([3.0, 3.0], [1.0, 1.0], direction="maximize").better == 1.0
 
 
+def test_runs_of_one_seed_are_resampled_together():
+    by_seed = np.random.default_rng(5).normal(size=9)
+    alone = mean_interval(by_seed.tolist())
+    # Each seed on four bundles that it treats alike: nine that are independent, not thirty-six.
+    found = mean_interval(np.repeat(by_seed, 4).tolist(), np.repeat(np.arange(9), 4).tolist())
+    assert astuple(found) == pytest.approx(astuple(alone))
+    pairs = paired_difference([*by_seed, NAN], [*by_seed - 1, 0.0], [0, 0, *range(8)])
+    assert (pairs.mean, pairs.pairs, pairs.seeds) == (pytest.approx(1.0), 9, 7)
+
+
 def test_pairing_removes_what_both_share():
     shared = np.random.default_rng(3).normal(0.0, 100.0, 30)
     found = paired_difference((shared + 1.0).tolist(), shared.tolist())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.result_tables import PAIRED_COLUMNS, paired_table, profile_table
-from experiments.results import summarise, with_scaling_from
+from experiments.results import summarise, with_origins
 from experiments.significance import holm
 from experiments.sweep_rows import columns, table_of
 from sim.model.errors import InputError
@@ -109,7 +109,7 @@ def test_own_and_borrowed_scaling_are_never_pooled():
         *policies({"c": [0.5]}, bundle="y"),
     ]
     results = rows_of(*runs)
-    assert with_scaling_from(results)["scaling_from"].tolist() == [
+    assert with_origins(results)["scaling_from"].tolist() == [
         "own",
         "own",
         "borrowed",
@@ -133,7 +133,7 @@ def test_a_scaling_nobody_speaks_of_is_borrowed_where_the_run_sets_it():
         row("a", 0, None, **{"provenance.scaling": None}),
         row("a", 1, None, bundle="c", **{"provenance.scaling": None, "workload.scaling": None}),
     )
-    assert with_scaling_from(results)["scaling_from"].tolist() == ["borrowed", "own"]
+    assert with_origins(results)["scaling_from"].tolist() == ["borrowed", "own"]
 
 
 def test_scores_that_are_minimised_and_maximised_have_no_common_mean():
@@ -157,6 +157,14 @@ def test_more_is_better_of_limits_that_are_met():
     runs += [row("b", seed, 0.1, deadline_met=seed == 1) for seed in range(2)]
     (only,) = paired_table(rows_of(*runs), "a", measure="deadline_met", group=["policy"]).to_dict("records")
     assert (only["mean"], only["better"], only["ties"]) == (0.5, 0.5, 0.5)
+
+
+def test_an_answer_that_was_trained_to_the_end_is_better():
+    runs = [row("a", seed, 0.1, best_is_complete=seed == 0, best_iteration=9 - seed) for seed in range(2)]
+    runs += [row("b", seed, 0.1, best_is_complete=True, best_iteration=9) for seed in range(2)]
+    for measure in ("best_is_complete", "best_iteration"):
+        (only,) = paired_table(rows_of(*runs), "a", measure=measure, group=[]).to_dict("records")
+        assert (only["better"], only["ties"], only["cells_better"]) == (0.5, 0.5, 1)
 
 
 def test_how_many_seeds_it_takes_is_told_in_the_unit_of_the_measure():

@@ -176,6 +176,8 @@ def test_the_ledger_takes_rows_of_sweeps_and_draws_the_intervals_of_their_sums()
     assert [text.get_text() for text in hours.texts] == ["2.00"] * 3
     assert len(bars(dollars)) == 3
     assert bars(hours)[0][2][0].get_segments()[0][:, 0] == pytest.approx([2.0, 2.0])
+    with pytest.raises(InputError, match=r"ledger: several runs of policy seer, workload.bundle digits-mlp, seed 0"):
+        ledger(pd.concat([table, table.assign(**{"job.budget_usd": 8.0})]))
     with pytest.raises(InputError, match=r"ledger: no column ledger_usd\.idle in the table"):
         ledger(table.drop(columns="ledger_usd.idle"))
 

@@ -157,6 +157,29 @@ def test_runs_that_would_be_pooled_unseen_are_refused():
         cost_over_deadline(runs(), reference="static")
 
 
+def test_what_versions_of_the_code_and_cells_would_mix_is_refused():
+    table = runs(deadlines=(600.0,), scalings=("linear",))
+    versions = table.assign(code_sha256=np.where(table["seed"] < 2, "a" * 64, "b" * 64))
+    for draw in (cost_over_deadline, score_grid, lambda rows: sensitivity(rows, "workload.scaling")):
+        with pytest.raises(
+            InputError, match=r"rows are of several versions of the code: bbbbbbbbbbbb \(12\), aaaaaaaaaaaa \(6\)"
+        ):
+            draw(versions)
+    with pytest.raises(InputError, match="cost_over_deadline: no row has a deadline"):
+        cost_over_deadline(table.assign(**{"job.deadline_s": np.nan}))
+
+
+def test_bundles_that_share_their_seeds_do_not_make_intervals_shorter():
+    table = runs(deadlines=(600.0,), scalings=("linear",))
+    twins = [table.assign(**{"workload.bundle": bundle}) for bundle in ("a", "b", "c", "d")]
+    for draw in (cost_over_deadline, lambda rows: sensitivity(rows, "workload.scaling")):
+        alone, together = (bar_ends(bars(draw(rows).axes[0])[0])[0] for rows in (table, pd.concat(twins)))
+        assert together == pytest.approx(alone)
+    few = runs(deadlines=(600.0,), scalings=("linear",), seeds=3)
+    (_, sha, _) = score_grid(pd.concat([few, few.assign(**{"workload.bundle": "b"})]), against="seer").axes
+    assert not labelled(sha.patches, "_clear")  # six pairs, but three seeds
+
+
 def test_sensitivity_has_a_panel_per_parameter():
     one = runs(deadlines=(600.0,), scalings=("linear", "bert-t4")).assign(parameter="workload.scaling")
     table = pd.concat(
@@ -297,7 +320,7 @@ def test_a_columns_label_is_its_words_and_its_unit():
 
 
 def test_a_series_leaves_out_what_is_not_finite():
-    series = Series.of([(1.0, np.array([1.0, 3.0, np.nan])), (2.0, np.array([np.nan]))])
+    series = Series.of([(1.0, np.array([1.0, 3.0, np.nan]), np.arange(3)), (2.0, np.array([np.nan]), np.arange(1))])
     assert series.value[0] == 2.0
     assert np.isnan(series.value[1])
     assert (series.low[0], series.high[0]) == (1.0, 3.0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from pathlib import Path
 
 import pytest
+from test_sweep_spec import sweep_of
 
 from experiments import sweep_keys
 
@@ -62,6 +64,33 @@ def test_the_code_that_counts_is_what_a_run_imports():
     }
 
 
+@pytest.mark.parametrize("policy", ["seer", "sha-elastic:gpus_per_trial=4"])
+def test_keys_are_digests_of_spec_policy_data_and_code(policy):
+    (cell,) = sweep_of(axes={"policy": [policy]}).cells()
+    seeds = [0, 3, 50_000, 2**63 - 1]
+    expected = [
+        hashlib.sha256(f"{cell.spec.with_seed(seed).digest()} {policy} data code".encode()).hexdigest()
+        for seed in seeds
+    ]
+    assert list(sweep_keys.run_keys(cell.spec, seeds, "data", "code")) == expected
+
+
+@pytest.mark.parametrize("name", ["policies/planning/bound.py", "experiments/planning.py", "sim/streams.py"])
+def test_plans_are_old_when_any_planner_or_the_bound_changes(digest, name):
+    for file in (
+        "sim/streams.py",
+        "policies/planning/bound.py",
+        "experiments/planning.py",
+        "experiments/claims/plans.py",
+    ):
+        digest(file, "one")
+    sweep_keys.code_sha256.cache_clear()
+    before = sweep_keys.planning_sha256.__wrapped__()
+    digest(name, "other")
+    sweep_keys.code_sha256.cache_clear()
+    assert sweep_keys.planning_sha256.__wrapped__() != before
+
+
 @pytest.fixture
 def digest(tmp_path, monkeypatch):
     """The digest of a small tree, after a file of it has been written."""
@@ -73,7 +102,8 @@ def digest(tmp_path, monkeypatch):
         path.write_text(text)
         return sweep_keys.code_sha256.__wrapped__()
 
-    return written
+    yield written
+    sweep_keys.code_sha256.cache_clear()
 
 
 @pytest.mark.parametrize(

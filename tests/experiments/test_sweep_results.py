@@ -20,6 +20,7 @@ from experiments import cli_results
 from experiments.cli import app
 from experiments.metrics import mean_interval, paired_difference
 from experiments.store import Store, read_results
+from experiments.sweep_keys import code_sha256
 
 SWEEP = {"base": BASE, "axes": {"policy": ["sha-fixed", "asha-fixed"], "job.deadline_s": [300, 900]}, "seeds": 3}
 
@@ -225,6 +226,8 @@ REFUSED = [
     ("(lambda: 1)() > seed", "cannot be asked for"),
     ("policy ==", "is malformed"),
     ("policy in 'sha'", "give a list"),
+    ("policy not in []", "give a list"),
+    ("seed == 9223372036854775808", "beyond all that a column holds"),
     ("seed == -'a'", "cannot be asked for"),
     ("seed == [1]", "cannot be asked for"),
     ("policy == -'a'", "cannot be asked for"),
@@ -273,6 +276,8 @@ def test_folders_of_two_machines_merge_into_the_whole(elastune, tmp_path):
         "folder": "c",
         "rows": 12,
         "doubles": 4,
+        "versions": {code_sha256(): 12},
+        "journals_left_out": 0,
     }
     assert Store(tmp_path / "c").read().equals(Store(tmp_path / "out").read())
     assert told(elastune("sweep", "c/sweep.yaml", "-o", "c", "--json"))["skipped"] == 12
@@ -294,6 +299,58 @@ def test_rows_that_contradict_each_other_do_not_merge(elastune, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def of_other_code(folder):
+    """The rows of a folder as another version of the code would have made them, a dollar dearer each."""
+    (part,) = Store(folder).parts()
+    table = pq.read_table(part)
+    for name, change in (("code_sha256", lambda _: "f" * 64), ("key", lambda key: key[::-1]), ("cost_usd", dearer)):
+        at = table.schema.get_field_index(name)
+        changed = [change(value) for value in table[name].to_pylist()]
+        table = table.set_column(at, table.schema.field(at), [changed])
+    pq.write_table(table, part)
+
+
+def dearer(cost_usd):
+    return None if cost_usd is None else cost_usd + 1
+
+
+def test_rows_of_two_versions_of_the_code_merge_with_a_warning_and_are_never_pooled(elastune, tmp_path):
+    elastune("sweep", "sweep.yaml", "-o", "out", "--journals")
+    shutil.copytree(tmp_path / "out", tmp_path / "other")
+    of_other_code(tmp_path / "other")
+    merged = elastune("results", "merge", "out", "other", "-o", "both")
+    code = code_sha256()[:12]
+    assert merged.stderr == (
+        f"warning: rows of 2 versions of the code, which no table pools: {code} (12 rows), ffffffffffff (12 rows);"
+        " 9 journals left out\n"
+    )
+    assert "24 rows, 0 doubles left out" in merged.stdout
+    assert not (tmp_path / "both" / "journals").exists()
+    alone = told(elastune("results", "out", "--group", "policy", "--measure", "cost_usd", "--json"))["groups"]
+    groups = told(elastune("results", "both", "--group", "policy", "--measure", "cost_usd", "--json"))["groups"]
+    assert [(row["policy"], row["code"], row["runs"]) for row in groups] == [
+        (policy, version, runs)
+        for policy, runs in (("asha-fixed", 3), ("sha-fixed", 6))
+        for version in sorted((code, "f" * 12))
+    ]
+    old, new = ([row["cost_usd"] for row in groups if row["code"] == version] for version in (code, "f" * 12))
+    assert old == [row["cost_usd"] for row in alone]
+    assert new == pytest.approx([cost_usd + 1 for cost_usd in old])
+    assert "code" not in told(elastune("results", "both", "--group", "policy,code_sha256", "--json"))["groups"][0]
+    # Pairs are of one version: what both are dearer by does not show.
+    paired = told(elastune("results", "both", "--against", "sha-fixed", "--measure", "cost_usd", "--json"))["paired"]
+    by_code = {(row["scope"], row["job.deadline_s"], row["code"]): row for row in paired}
+    for scope, deadline_s in (("group", 900), ("all", None)):
+        ours, theirs = (by_code[scope, deadline_s, version] for version in (code, "f" * 12))
+        assert (ours["pairs"], theirs["pairs"]) == (3, 3)
+        assert ours["mean"] == pytest.approx(theirs["mean"])
+    profile = told(elastune("results", "both", "--profile", "--json"))["profile"]
+    assert {row["code"] for row in profile} == {code, "f" * 12}
+    failed = elastune("sweep", "sweep.yaml", "-o", "both")
+    assert failed.exit_code == 2
+    assert "12 of its 24 rows are from another version of the code" in failed.stderr
+
+
 def test_a_run_that_is_in_a_folder_twice_is_told(elastune, tmp_path):
     (part,) = Store(tmp_path / "out").parts()
     shutil.copy(part, part.with_name("part-000001.parquet"))
@@ -304,6 +361,8 @@ def test_a_run_that_is_in_a_folder_twice_is_told(elastune, tmp_path):
         "folder": "new",
         "rows": 12,
         "doubles": 12,
+        "versions": {code_sha256(): 12},
+        "journals_left_out": 0,
     }
 
 

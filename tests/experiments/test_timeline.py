@@ -176,6 +176,8 @@ def test_a_sweeps_journals_give_the_trajectories_of_its_runs(tmp_path):
     assert timeline_of(path).policy in ("sha-fixed", "asha-fixed")  # as it is, compressed
     path.unlink()
     with pytest.raises(InputError, match=r"is not there; `elastune sweep FILE -o .* --journals` keeps journals"):
+        trajectories_of(tmp_path, results, keep=["job.deadline_s"])
+    with pytest.raises(InputError, match="several runs of sha-fixed, seed 3: ask for a part of the rows"):
         trajectories_of(tmp_path, results)
     with pytest.raises(InputError, match="none of the 1 rows asked for is a run that is done"):
         trajectories_of(tmp_path, results[results["status"] == "infeasible"])
