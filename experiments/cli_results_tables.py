@@ -121,4 +121,8 @@ def _share(value: float) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4g} [{low:.3g}, {high:.3g}]"
+    return "-" if math.isnan(value) else f"{_short(value, 4)} [{_short(low, 3)}, {_short(high, 3)}]"
+
+
+def _short(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
