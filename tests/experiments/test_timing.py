@@ -339,7 +339,7 @@ def call(*arguments):
 )
 def test_options_of_the_other_profile_are_refused(tmp_path, monkeypatch, arguments, match):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("experiments.cli_profile.find_spec", lambda _name: True)
+    monkeypatch.setattr("experiments.slots.find_spec", lambda _name: True)
     done = call("profile", "digits-mlp", *arguments)
     assert done.exit_code == cli_options.WRONG_INPUT
     assert match in done.stderr
@@ -355,7 +355,7 @@ def test_the_command_hands_over_what_was_asked_for_and_prints_what_was_found(tmp
         return profile
 
     monkeypatch.setattr("experiments.timing_profile.profile_timing", time_it)
-    monkeypatch.setattr("experiments.cli_profile.find_spec", lambda _name: True)
+    monkeypatch.setattr("experiments.slots.find_spec", lambda _name: True)
     asked = ("profile", "digits-mlp", "--gpus", "1,2,4x2", "--gpus-per-node", 2, "--rounds", 3, "--batch", "per-worker")
     done = call(*asked, "-o", tmp_path / "mine")
     assert done.exit_code == 0
