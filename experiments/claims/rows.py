@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+    import pyarrow as pa
 
     from experiments.claims.sweeps import ClaimSweep
     from traces import Bundle
@@ -37,21 +38,28 @@ def rows_of(sweeps: Sequence[ClaimSweep], where: str | None = None) -> pd.DataFr
         InputError: the condition is malformed, or a folder holds rows of another version.
     """
     import pandas as pd
+    import pyarrow as pa
 
     tables = [_rows(sweep, where) for sweep in sweeps if Store(sweep.folder).parts()]
-    tables = [table for table in tables if len(table)]
-    if not tables:
+    if not any(len(table) for table in tables):
         return pd.DataFrame()
-    # Columns that are empty in some tables keep their types: all are of one schema.
-    return pd.concat([table.astype(tables[0].dtypes) for table in tables], ignore_index=True)
+    # Joined before they are pandas', which has other types for columns with gaps than for those without.
+    rows: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return rows
 
 
-def _rows(sweep: ClaimSweep, where: str | None) -> pd.DataFrame:
-    rows = Store(sweep.folder).read(None if where is None else condition(where)).to_pandas()
-    rows = rows[rows["seed"].isin(sweep.sweep.seeds)].assign(experiment=sweep.experiment, workload=sweep.workload)
-    reported = reported_regret(rows, load_bundle(str(sweep.sweep.base["workload"]["bundle"])))
-    told: pd.DataFrame = rows.assign(regret_validation=rows["regret"], regret=reported).reset_index(drop=True)
-    return told
+def _rows(sweep: ClaimSweep, where: str | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = Store(sweep.folder).read(None if where is None else condition(where))
+    rows = rows.filter(pc.is_in(rows["seed"], pa.array(sweep.sweep.seeds)))
+    reported = reported_regret(rows.to_pandas(), load_bundle(str(sweep.sweep.base["workload"]["bundle"])))
+    named = {"experiment": sweep.experiment, "workload": sweep.workload}
+    for name, value in named.items():
+        rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
+    rows = rows.append_column("regret_validation", rows["regret"])
+    return rows.set_column(rows.schema.get_field_index("regret"), "regret", pa.array(reported, from_pandas=True))
 
 
 def reported_regret(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:

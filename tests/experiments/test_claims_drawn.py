@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -377,3 +378,33 @@ def test_a_claim_is_run_and_drawn_by_one_command(tmp_path):
     again = json.loads(CliRunner().invoke(app, [*command, "--data", str(tmp_path / "none"), "--json"]).stdout)
     assert again["ran"] == 0
     assert load_claims()["R3"].figures.keys() == {"r3-cost"}
+
+
+def test_rows_of_sweeps_with_and_without_gaps_keep_what_they_say(tmp_path):
+    done = {
+        "status": "done",
+        "policy": "a",
+        "best_trial": 0,
+        "test_score": None,
+        "deadline_met": True,
+        "trials_started": 3,
+    }
+    none = {"status": "infeasible", "policy": "a", "error": "no plan within T"}
+    seeds = {"whole": [done, done], "gaps": [done, none], "nothing": [none, none]}
+    sweeps = []
+    for name, rows in seeds.items():
+        keyed = [
+            row | {"key": f"{name} {seed}", "seed": seed, "job.trials": 4, "job.max_iterations": 27}
+            for seed, row in enumerate(rows)
+        ]
+        store = Store(tmp_path / name)
+        with store.writing():
+            store.write_part(store.next_part(), keyed)
+        sweep = SimpleNamespace(seeds=[0, 1], base={"workload": {"bundle": "mnist5k-cnn"}})
+        sweeps.append(SimpleNamespace(folder=tmp_path / name, experiment="e", workload=name, sweep=sweep))
+    for order in (sweeps, sweeps[::-1]):
+        rows = rows_of(order).set_index(["workload", "seed"])
+        assert rows.loc[("whole", 0), ["best_trial", "deadline_met"]].tolist() == [0, True]
+        gap = rows.loc[("gaps", 1), ["best_trial", "deadline_met", "regret", "trials_started"]]
+        assert gap.isna().all(), "a run without a plan has met no deadline and missed none"
+        assert len(rows) == 6
