@@ -230,6 +230,8 @@ class StagedPolicy:
         if self._bracket.is_stage_complete:
             return self._after_stage(view)
         cut = self._cut_in_time(view) if self._bracket.reports == 1 else ()
+        if self._limits.is_stopping:  # what follows the cut could not start any more
+            return cut
         started = self._fill(view)
         if started or self._queue or self._limits.is_stopping:
             return (*cut, *started)

@@ -1,10 +1,10 @@
-"""The shipped comparison: what SEER promises holds in every run of it."""
+"""SEER on shipped bundles: what it promises holds in every run of the shipped comparison, and in one that once broke."""
 
 from pathlib import Path
 
 import pytest
 
-from experiments import RunSpec
+from experiments import RunSpec, execute
 from experiments.running import World
 from sim.journal import MemorySink
 from sim.model.events import SegmentEnded
@@ -34,3 +34,18 @@ def test_seer_keeps_deadline_and_budget_and_its_winner_is_durable(seed):
         and entry.event.checkpoint_iteration == controller.state.trials[controller.best].checkpoint_iteration
     ]
     assert written[0] <= world.job.deadline_s
+
+
+@pytest.mark.filterwarnings("ignore::traces.DecreasingScalingWarning")
+def test_a_cut_after_which_nothing_more_can_start_ends_the_run_once():
+    # Of 25,600 runs the one in which a trial that was to be resized ended just as its rung was cut, near T.
+    spec = RunSpec.of(
+        job={"trials": 64, "max_iterations": 81, "deadline_s": 1944, "budget_usd": 6.885},
+        workload={"bundle": "digits-mlp", "scaling": "bert-a100", "iteration_s": 20},
+        cloud={"instance_type": "p3.2xlarge", "billing": {"minimum_s": 0}, "rescale_s": 0.01, "max_instances": 64},
+        policy="seer",
+        seed=50062,
+    )
+    result = execute(spec)
+    assert result.deadline_met
+    assert result.best_trial == 42
