@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 FIGURE = "cost_over_deadline"
 DEADLINE = "job.deadline_s"
 COLUMNS = 4
+LABEL_IN = 0.4
+"""Inches that the label of a tick takes, with some air."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,20 @@ class Axis:
         elif len(self.deadlines) == 1:
             axes.set_xlim(self.deadlines[0] - 1, self.deadlines[0] + 1)
         if self.is_log or len(self.deadlines) == 1:
-            shown = self.deadlines[:: -(-len(self.deadlines) // 7)]
+            figure = axes.get_figure(root=True)
+            assert figure is not None
+            shown = self._apart(LABEL_IN / (axes.get_position().width * figure.get_figwidth()))
             axes.set_xticks(shown, [f"{at:.3g}" for at in shown])
             axes.xaxis.set_minor_locator(NullLocator())
+
+    def _apart(self, least: float) -> list[float]:
+        """Deadlines whose labels do not touch: so far apart, as a share of the axis."""
+        span = math.log(self.deadlines[-1] / self.deadlines[0]) if len(self.deadlines) > 1 else 1.0
+        shown: list[float] = []
+        for deadline in self.deadlines.tolist():
+            if not shown or math.log(deadline / shown[-1]) >= least * span:
+                shown.append(deadline)
+        return shown
 
     def places(self, rows: pd.DataFrame, offset: float) -> Array:
         """Where the rows' deadlines are, moved sideways."""
