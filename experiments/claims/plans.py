@@ -81,7 +81,7 @@ class ClaimPlans:
         return [job for job in self.jobs if job.key not in known]
 
     def read(self) -> pd.DataFrame:
-        """One row per job, deadline and planner; empty where nothing is there.
+        """One row per job, deadline and planner, in the order of the jobs; empty where nothing is there.
 
         Columns: key, seed, job, the experiment's axes; deadline_s, planner (static, rubberband-next, rubberband, fair, wide,
         bound), cost_usd (NaN where it finds no plan), makespan_s, instances (the most that are held in a stage).
@@ -91,7 +91,10 @@ class ClaimPlans:
         rows = self._rows()
         if rows is None:
             return pd.DataFrame()
-        return rows[rows["key"].isin([job.key for job in self.jobs])].reset_index(drop=True)
+        # Not in that in which processes came to them: resamples, and so intervals, go by it.
+        places = {job.key: place for place, job in enumerate(self.jobs)}
+        mine = rows[rows["key"].isin(list(places))]
+        return mine.sort_values("key", key=lambda keys: keys.map(places), kind="stable", ignore_index=True)
 
     def _rows(self) -> pd.DataFrame | None:
         import pandas as pd
@@ -292,7 +295,7 @@ def gap_table(rows: pd.DataFrame) -> pd.DataFrame:
     gaps = gaps_of(rows).drop(columns="family").join(settings, on="job")
     told = []
     for names, mine in gaps.groupby([*axes, "comparison"], sort=False):
-        of_jobs = mine.groupby("job")["gap"].mean()
+        of_jobs = mine.groupby("job", sort=False)["gap"].mean()
         over_jobs = mean_interval(of_jobs.tolist())
         low, high = (over_jobs.low, over_jobs.high) if len(of_jobs) > 1 else (math.nan, math.nan)
         half, most_of, most = mine["gap"].quantile([0.5, 0.9, 1.0])

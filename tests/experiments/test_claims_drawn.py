@@ -281,9 +281,11 @@ def test_plans_are_made_by_one_process_at_a_time_and_a_part_that_is_gone_is_made
         dataclasses.replace(plans, jobs=[job]).run(1, lambda _done: None)
     parts = sorted(plans.folder.glob("plans-*.parquet"))
     assert (len(parts), plans.missing()) == (3, [])
+    before = plans.read()
     parts[0].unlink()
     plans.run(1, lambda _done: None)
     assert plans.missing() == []
+    assert plans.read().equals(before), "whatever was planned last"
     assert len(plans.read()) == 3 * 4 * 6
     with locked(plans.folder), pytest.raises(InputError, match="another sweep is writing to this folder"):
         plans.run(1, lambda _done: None)
