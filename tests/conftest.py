@@ -1,6 +1,7 @@
 """What all tests share: hypothesis settings, the builders of `tiny_worlds`, and the folder of data that others measured."""
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,15 @@ from sim.journal import MemorySink
 # Host time must not decide whether a test passes, neither by a deadline nor by the health check for slow examples.
 settings.register_profile("elastune", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("elastune")
+
+
+@pytest.fixture(autouse=True)
+def _subnormal_numbers_are_kept():
+    """Workloads that train flush them, in their whole process; other tests have them among their examples."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
