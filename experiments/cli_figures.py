@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import FAILED, AsJson, kept_when_interrupted, print_json, progress
+from experiments.cli_options import (
+    FAILED,
+    AsJson,
+    PoolAddress,
+    PoolJobs,
+    RetryFailed,
+    kept_when_interrupted,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,13 +59,9 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of figures and tables.")] = _OUT,
     results: Annotated[Path, typer.Option(help="Folder of the runs, which a later call goes on with.")] = _RESULTS,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="2, or all CPUs of a Ray cluster")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).")
-    ] = None,
-    is_retrying: Annotated[bool, typer.Option("--retry-failed", help="Run those that failed again.")] = False,
+    jobs: PoolJobs = None,
+    ray_address: PoolAddress = None,
+    is_retrying: RetryFailed = False,
     is_listing: Annotated[
         bool, typer.Option("--list", help="Show figures, and which runs are missing; write nothing.")
     ] = False,

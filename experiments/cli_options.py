@@ -23,6 +23,13 @@ _PIPED_WIDTH = 200
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
+PoolJobs: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Processes.", show_default="2, or all CPUs of a Ray cluster")
+]
+PoolAddress: TypeAlias = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).")
+]
+RetryFailed: TypeAlias = Annotated[bool, typer.Option("--retry-failed", help="Run those that failed again.")]
 
 
 class Device(enum.StrEnum):

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import FAILED, AsJson, kept_when_interrupted, print_json, progress
+from experiments.cli_options import (
+    FAILED,
+    AsJson,
+    PoolAddress,
+    PoolJobs,
+    RetryFailed,
+    kept_when_interrupted,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from experiments.sweep import Outcome, Plan
@@ -29,16 +38,12 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the base.", autocompletion=complete_setting),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="2, or all CPUs of a Ray cluster")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).")
-    ] = None,
+    jobs: PoolJobs = None,
+    ray_address: PoolAddress = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/sweeps/<file>")
     ] = None,
-    is_retrying: Annotated[bool, typer.Option("--retry-failed", help="Run those that failed again.")] = False,
+    is_retrying: RetryFailed = False,
     with_journals: Annotated[
         bool, typer.Option("--journals", help="Keep the journal of each run, compressed.")
     ] = False,

@@ -7,10 +7,9 @@ at the end, result.json. Ray and torch are imported by the bridge, inside functi
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +26,7 @@ from experiments.run_result import result_of
 from experiments.running import World, data_sha256
 from experiments.slots import SLOTS, require_installed, slots_here
 from experiments.spec import RunSpec
+from experiments.store import locked
 from experiments.trainables import EmulatedTrainables, WorkloadTrainables
 from sim.bridge.checkpoint import CheckpointStore
 from sim.journal import JournalWriter, replay
@@ -35,7 +35,7 @@ from sim.runner import run
 from sim.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from sim.bridge.backend import RayBackend
     from sim.bridge.nodes import Nodes
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from sim.controller import Controller
     from sim.journal import Entry, Header, Sink
     from traces.workloads import BatchMode
+
+_TAKEN = "another process is running this run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def execute_real(
         )
     sinks = _Sinks()
     controller = real.world.controller(sinks)
-    with _owned(folder):
+    with locked(folder, _TAKEN):
         _require_new(folder)  # another driver may have been as fast
         spec.save(folder / "spec.yaml")
         (folder / "real.json").write_text(json.dumps(asdict(means), indent=2) + "\n", encoding="utf-8")
@@ -135,7 +137,7 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
         raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
     means = _means_of(folder / "real.json")
     _require_packages(means)
-    with _owned(folder):
+    with locked(folder, _TAKEN):
         cut_torn_line(journal)
         cut_torn_note(folder / NOTEBOOK)
         header = header_of(journal)
@@ -343,18 +345,6 @@ class _RealRun:
             f"cloud.max_instances allows {quota} x {gpus} slots, but this machine has {there} {SLOTS[device]}: use {less}, name"
             " a cluster (--ray ADDRESS), or emulate the training (--emulate SPEED)"
         )
-
-
-@contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """One driver at a time; the lock ends with its process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another process is running this run") from error
-        yield
 
 
 def cut_torn_line(journal: Path) -> None:

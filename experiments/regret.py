@@ -61,10 +61,11 @@ def regret_of(
         direction: whether scores are minimised or maximised.
         bundle_finals: (configurations,) float; the bundle's scores at the end of its curves.
     """
-    scale = scale_of(bundle_finals, direction)
+    pool = _losses(bundle_finals, direction)
+    scale = _scale(pool)
     if scale is None:
         return None
-    worst = _worst(_losses(bundle_finals, direction))
+    worst = _worst(pool)
 
     def loss(score: float | None) -> float:
         known = loss_of(score, direction)
@@ -81,7 +82,10 @@ def regret_of(
 
 def scale_of(bundle_finals: np.ndarray, direction: Direction) -> float | None:
     """(median - best) of a bundle's final scores, the unit of regret; None where they are all alike or all diverged."""
-    losses = _losses(bundle_finals, direction)
+    return _scale(_losses(bundle_finals, direction))
+
+
+def _scale(losses: np.ndarray) -> float | None:
     if not np.isfinite(losses).any():
         return None
     losses = np.where(np.isfinite(losses), losses, _worst(losses))

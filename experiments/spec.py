@@ -30,10 +30,13 @@ from sim.model.prices import MIXED, ON_DEMAND, SPOT
 from traces import DecreasingScalingWarning, load_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sim.model.prices import PriceBook
     from traces import Bundle
+
+
+_ANY_SEED = "\0 any seed"
 
 
 class RunSpec(Section):
@@ -92,9 +95,15 @@ class RunSpec(Section):
 
     def digest(self) -> str:
         """SHA-256, equal for equal runs: over all keys, defaults of spec and policy, policy and seed included."""
-        resolved = {**self.to_dict(), "policy": self.policy.resolved()}
+        return next(self.digests([self.seed]))
+
+    def digests(self, seeds: Iterable[int]) -> Iterator[str]:
+        """The digest on each of the seeds; what it is over takes longer to write than to digest, and is written once."""
+        resolved = {**self.to_dict(), "policy": self.policy.resolved(), "seed": _ANY_SEED}
         canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        before, after = canonical.split(json.dumps(_ANY_SEED))
+        for seed in seeds:
+            yield hashlib.sha256(f"{before}{seed}{after}".encode()).hexdigest()
 
     def with_policy(self, name: str, **params: object) -> Self:
         """The same run under another policy; the name may carry parameters, as in `sha-elastic:gpus_per_trial=4`.

@@ -192,8 +192,12 @@ class Store:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, taken: str = "another sweep is writing to this folder") -> Iterator[None]:
     """The folder is there, and nobody else has it while the block runs; the lock ends with the process.
+
+    Args:
+        folder: made where it is not there.
+        taken: what is said where another process has it.
 
     Raises:
         InputError: another process has it, or it cannot be made.
@@ -206,7 +210,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"{folder}: another sweep is writing to this folder") from error
+            raise InputError(f"{folder}: {taken}") from error
         yield
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,6 @@ _COMPUTING = (
     "sweep_rows.py",
 )
 _KINDS = (".py", ".json", ".csv")
-_ANY_SEED = "\0 any seed"
 
 
 @functools.cache
@@ -90,16 +88,9 @@ def data_sha256(spec: RunSpec, bundle: Bundle) -> str:
 
 
 def run_keys(spec: RunSpec, seeds: Iterable[int], data: str, code: str) -> Iterator[str]:
-    """What a row is known by, on each of the seeds: a digest over `RunSpec.digest`, policy as written, data and code.
-
-    The digest of a spec takes longer than all else, and on another seed only the seed's digits differ in what it is over.
-    """
-    resolved = {**spec.to_dict(), "policy": spec.policy.resolved(), "seed": _ANY_SEED}
-    canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    before, after = canonical.split(json.dumps(_ANY_SEED))
+    """What a row is known by, on each of the seeds: a digest over that of the spec, policy as written, data and code."""
     rest = f" {spec.policy.label} {data} {code}"
-    for seed in seeds:
-        digest = hashlib.sha256(f"{before}{seed}{after}".encode()).hexdigest()
+    for digest in spec.digests(seeds):
         yield hashlib.sha256(f"{digest}{rest}".encode()).hexdigest()
 
 

@@ -237,9 +237,8 @@ class RayBackend:
     # Segments.
 
     def _start(self, order: StartSegment) -> None:
-        configuration = self._configuration(order)
+        configuration, ordered_at_s = self._configuration(order), self._decided_at_s
         if self._setbacks.is_hopeless(order):
-            ordered_at_s = self._decided_at_s
             self._tell(lambda at_s: _diverged(at_s, order, at_s - ordered_at_s))
             return
         with self._lock:
@@ -247,7 +246,7 @@ class RayBackend:
             if site is not None:
                 gang = Gang(
                     order,
-                    self._decided_at_s,
+                    ordered_at_s,
                     configuration,
                     site,
                     shop=self._shop,
@@ -257,7 +256,6 @@ class RayBackend:
                 gang.start()  # under the lock: whoever finds it may wait for its end
                 return
         score = known_score(self._shop.store, order)
-        ordered_at_s = self._decided_at_s
         self._tell(lambda at_s: _nothing_done(at_s, order, score, at_s - ordered_at_s))
 
     def _site(self, placement: Placement) -> Site | None:
