@@ -158,8 +158,8 @@ def _means_of_single_bundles(groups: Sequence[tuple[_Tree, np.ndarray]]) -> Iter
     counts = np.concatenate([tree.counts() for tree, _ in groups], axis=1)
     blocks = _seed_blocks(len(sums), max(1, _BLOCK // sums[0].size))
     resampled = np.concatenate([_drawn_means(block.astype(float, copy=False), sums, counts) for block in blocks])
-    low, high = _ends(resampled.reshape(len(resampled), -1), None).reshape(2, *sums.shape[1:])
     value = sums.sum(axis=0) / counts.sum(axis=0)
+    low, high = _ends(value.ravel(), resampled.reshape(len(resampled), -1), None).reshape(2, *sums.shape[1:])
     for at in range(len(groups)):
         yield Pooled(value[at], low[at], high[at], 1, 1, len(sums), "seeds")
 
@@ -391,14 +391,16 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _pooled(value: np.ndarray, resampled: np.ndarray, tree: _Tree, over: Over) -> Pooled:
     over = over if tree.families > 1 else "seeds"
     known = resampled[~np.isnan(resampled[:, 0])]
-    low, high = _ends(known, tree.families if over == "families" else None)
+    low, high = _ends(value, known, tree.families if over == "families" else None)
     return Pooled(value, low, high, tree.families, tree.bundles, tree.seeds, over)
 
 
-def _ends(resampled: np.ndarray, families: int | None) -> np.ndarray:
-    """(2, statistics) float: of the interval, from (resamples, statistics) float."""
+def _ends(value: np.ndarray, resampled: np.ndarray, families: int | None) -> np.ndarray:
+    """(2, statistics) float: of the interval around (statistics,) float, from (resamples, statistics) float."""
     # By columns, which lie together then: the fast way to sort them.
-    return np.asarray(np.quantile(np.ascontiguousarray(resampled.T), _levels(families), axis=1))
+    low, high = np.quantile(np.ascontiguousarray(resampled.T), _levels(families), axis=1)
+    # Resamples are added up in another order: by rounding alone, equal runs would lie beside their own interval.
+    return np.stack([np.minimum(low, value), np.maximum(high, value)])
 
 
 @functools.cache

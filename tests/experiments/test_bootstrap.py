@@ -53,6 +53,18 @@ def test_what_is_always_the_same_has_no_interval(value, families, bundles, seeds
         assert ends(found) == pytest.approx((value,) * 3, abs=1e-9)
 
 
+@pytest.mark.parametrize("value", [6.103, 0.1, 0.7, 1 / 3, -5.1])
+@pytest.mark.parametrize("runs", [3, 7, 20, 200])
+def test_equal_runs_lie_within_their_own_interval_to_the_last_digit(value, runs):
+    units = Units.of_seeds(runs)
+    equal = np.full(runs, value)
+    (each,) = pooled_means_each([(equal[:, None], units)])
+    for found in (pooled_means(equal[:, None], units), pooled_interquartile_mean(equal, units), each):
+        assert found.low[0] <= found.value[0] <= found.high[0]
+    interval = mean_interval(equal.tolist())
+    assert interval.low <= interval.value <= interval.high
+
+
 def test_a_seed_is_resampled_with_all_its_cells():
     by_seed = np.random.default_rng(1).normal(size=12)
     alone = mean_interval(by_seed.tolist())
