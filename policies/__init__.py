@@ -4,6 +4,6 @@
 keeping of deadline and budget, `planning` the planners. May import the pure core of `sim` only.
 """
 
-from policies.registry import POLICIES, factory
+from elastune.policies.registry import POLICIES, factory
 
 __all__ = ["POLICIES", "factory"]

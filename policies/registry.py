@@ -8,33 +8,33 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from policies.asha_stopping import asha_stopping_fixed
-from policies.elastic_asha import asha_elastic
-from policies.elasticflow import elasticflow
-from policies.fixed_cluster import asha_fixed, asha_fixed_naive, sha_fixed, sha_fixed_naive
-from policies.hyperband import hyperband_fixed
-from policies.hyperband_elastic import hyperband_elastic
-from policies.hypersched import hypersched_fixed
-from policies.naive_elastic import random_elastic, sha_elastic
-from policies.one_cut import one_cut
-from policies.oracle import oracle
-from policies.pasha import pasha_fixed
-from policies.pbt import pbt
-from policies.random_search import random_fixed
-from policies.rubberband import rubberband
-from policies.seer import seer
-from policies.seer_staged import seer_staged
-from sim.model.errors import InfeasibleJobError, InputError
+from elastune.policies.seer.seer import seer
+from elastune.policies.seer.staged import seer_staged
+from elastune.policies.tuners.asha_stopping import asha_stopping_fixed
+from elastune.policies.tuners.elastic_asha import asha_elastic
+from elastune.policies.tuners.elasticflow import elasticflow
+from elastune.policies.tuners.fixed_cluster import asha_fixed, asha_fixed_naive, sha_fixed, sha_fixed_naive
+from elastune.policies.tuners.hyperband import hyperband_fixed
+from elastune.policies.tuners.hyperband_elastic import hyperband_elastic
+from elastune.policies.tuners.hypersched import hypersched_fixed
+from elastune.policies.tuners.naive_elastic import random_elastic, sha_elastic
+from elastune.policies.tuners.one_cut import one_cut
+from elastune.policies.tuners.oracle import oracle
+from elastune.policies.tuners.pasha import pasha_fixed
+from elastune.policies.tuners.pbt import pbt
+from elastune.policies.tuners.random_search import random_fixed
+from elastune.policies.tuners.rubberband import rubberband
+from elastune.sim.model.errors import InfeasibleJobError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import numpy as np
 
-    from sim.model.job import TuningJob
-    from sim.model.prices import PriceBook
-    from sim.model.profile import Profile
-    from sim.model.protocols import Policy, PolicyFactory
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import Policy, PolicyFactory
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,18 @@ General layout, from the inside out (DESIGN.md defends it; import-linter holds i
     simulated | bridge                           the two worlds; each knows the pure core only
 """
 
-from sim.controller import Controller
-from sim.journal import Entry, Header, JournalWriter, MemorySink, read_entries, read_header, replay
-from sim.runner import run
-from sim.streams import Streams
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.journal import (
+    Entry,
+    Header,
+    JournalWriter,
+    MemorySink,
+    read_entries,
+    read_header,
+    replay,
+)
+from elastune.sim.control.runner import run
+from elastune.sim.model.streams import Streams
 
 __all__ = [
     "Controller",

@@ -9,9 +9,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from experiments.contract import World
-from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.events import (
+from elastune.experiments.contracts.policies import World
+from elastune.sim.model.commands import (
+    EndSegment,
+    ProvisionInstance,
+    ReleaseInstance,
+    StartSegment,
+    StartTimer,
+)
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     InstanceLaunched,

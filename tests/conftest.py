@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tiny_worlds import Script, build_world, check_each_fact, play_world
 
-from sim.controller import Controller
-from sim.journal import MemorySink
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.journal import MemorySink
 
 # Examples are the same in every run, and a loaded machine does not fail them.
 # Host time must not decide whether a test passes, neither by a deadline nor by the health check for slow examples.

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from sim.controller import Controller
-from sim.journal import MemorySink
-from sim.model.capacity import Steps
-from sim.model.events import (
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.journal import MemorySink
+from elastune.sim.control.runner import run
+from elastune.sim.model.capacity import Steps
+from elastune.sim.model.events import (
     InstanceBooted,
     InstanceGone,
     InstanceLaunched,
@@ -24,10 +25,10 @@ from sim.model.events import (
     TimerFired,
     TrialSampled,
 )
-from sim.model.job import TuningJob
-from sim.model.price_series import combined
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import (
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.price_series import combined
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import (
     CloudTruth,
     Contention,
     Delay,
@@ -39,10 +40,9 @@ from sim.model.profile import (
     Stragglers,
     Timings,
 )
-from sim.model.scaling import LinearScaling
-from sim.runner import run
-from sim.simulated import SimulatedBackend
-from sim.streams import Streams
+from elastune.sim.model.scaling import LinearScaling
+from elastune.sim.model.streams import Streams
+from elastune.sim.simulated import SimulatedBackend
 
 
 class Script:

@@ -1,11 +1,13 @@
 """Everything that is loaded from files or made up for tests, as typed objects that were checked at the edge.
 
-May import sim.model, sim.billing, sim.streams, numpy, msgspec and the standard library; pyarrow and yaml inside the
+May import sim.model, sim.model.billing, sim.model.streams, numpy, msgspec and the standard library; pyarrow and yaml inside the
 functions that need them. Origin, licence and digest of every shipped file: `traces/README.md`.
 """
 
-from traces.bundle import Bundle, bundle_folder, bundle_names, load_bundle
-from traces.prices import (
+from elastune.traces.bundles.bundle import Bundle, bundle_folder, bundle_names, load_bundle
+from elastune.traces.bundles.synthetic import synthetic_bundle, tiny_bundle
+from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
+from elastune.traces.cloud.prices import (
     Offer,
     instance_type_named,
     instance_type_names,
@@ -14,15 +16,19 @@ from traces.prices import (
     offer_named,
     shipped_offers,
 )
-from traces.reclaim import load_spot_trace
-from traces.scaling import load_scaling, measured_table, scaling_named, scaling_names, scaling_of
-from traces.scaling_fit import ScalingFit, fit_scaling
-from traces.scaling_inline import inline_of
-from traces.scaling_tables import DecreasingScalingWarning, MeasuredTable
-from traces.startup import startup_names, startup_of
-from traces.stragglers import tail_of
-from traces.synthetic import synthetic_bundle, tiny_bundle
-from traces.terms import Overrides, ProfileErrors, WorkloadTerms
+from elastune.traces.cloud.reclaim import load_spot_trace
+from elastune.traces.cloud.startup import startup_names, startup_of
+from elastune.traces.cloud.stragglers import tail_of
+from elastune.traces.scaling.fit import ScalingFit, fit_scaling
+from elastune.traces.scaling.inline import inline_of
+from elastune.traces.scaling.named import (
+    load_scaling,
+    measured_table,
+    scaling_named,
+    scaling_names,
+    scaling_of,
+)
+from elastune.traces.scaling.tables import DecreasingScalingWarning, MeasuredTable
 
 __all__ = [
     "Bundle",

@@ -1,10 +1,10 @@
 # ruff: noqa: ANN001, ANN201, ANN204, D102
 """A policy of one's own: one machine, every configuration for one iteration, then always the best for one more."""
 
-from policies.limits import Limits
-from sim.model.actions import FinishRun
-from sim.model.events import InstanceReady, RunStarted, SegmentEnded
-from sim.model.job import loss_of
+from elastune.policies.execution.limits import Limits
+from elastune.sim.model.actions import FinishRun
+from elastune.sim.model.events import InstanceReady, RunStarted, SegmentEnded
+from elastune.sim.model.job import loss_of
 
 
 class MyPolicy:

@@ -19,7 +19,7 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTE
 import ray
 from ray import tune
 
-from experiments.tune import tune_scheduler
+from elastune.experiments.real.ray_tune import tune_scheduler
 
 EPOCH_S = 0.4
 SPEEDUP = {1: 1.0, 2: 1.8}

@@ -5,6 +5,6 @@ Imports the other modules of `experiments`. Nothing here decides whether a claim
 
 from __future__ import annotations
 
-from experiments.claims.entries import Claim, load_claims
+from elastune.experiments.claims.entries import Claim, load_claims
 
 __all__ = ["Claim", "load_claims"]

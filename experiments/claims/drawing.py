@@ -11,23 +11,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.claims.entries import CATALOG, load_claims, load_workloads
-from experiments.claims.figures import Source, check
-from experiments.claims.made import make_bundle
-from experiments.claims.plans import ClaimPlans, plans_of
-from experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps_of
-from experiments.store import Store
-from experiments.sweep import Plan, plan, run_sweep
-from experiments.sweep_keys import code_sha256, data_sha256
-from sim.model.errors import InputError
-from traces.nearest import unknown
+from elastune.experiments.claims.entries import CATALOG, load_claims, load_workloads
+from elastune.experiments.claims.figures import Source, check
+from elastune.experiments.claims.made import make_bundle
+from elastune.experiments.claims.plans import ClaimPlans, plans_of
+from elastune.experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps_of
+from elastune.experiments.sweeps.keys import code_sha256, data_sha256
+from elastune.experiments.sweeps.run import Plan, plan, run_sweep
+from elastune.experiments.sweeps.store import Store
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.nearest import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from experiments.claims.entries import Claim, Drawn, SizeName
-    from traces import Bundle
+    from elastune.experiments.claims.entries import Claim, Drawn, SizeName
+    from elastune.traces import Bundle
 
 
 PLANNING_JOBS = 2

@@ -1,6 +1,6 @@
 """The files of the catalogue: one per claim, and the workloads that they train on, checked before anything starts.
 
-Imports pydantic, the sections of a run spec, sim.model.errors and traces.nearest. A claim's file is named after its id, as
+Imports pydantic, the sections of a run spec, sim.model.errors and sim.model.nearest. A claim's file is named after its id, as
 `S1.yaml`; run specs lie beside them under names in lower case.
 
 Endpoint, grid and sizes are written down here before a run is made, and both sizes have seeds of their own: the full size those
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, g
 
 from pydantic import Field, ValidationError, model_validator
 
-from experiments.spec_errors import one_message
-from experiments.spec_file import read_mapping
-from experiments.spec_sections import Count, NotNegative, Number, PolicySpec, Section
-from experiments.sweep_rows import columns, measures
-from sim.model.errors import InputError
-from traces.nearest import unknown
+from elastune.experiments.spec.errors import one_message
+from elastune.experiments.spec.sections import Count, NotNegative, Number, PolicySpec, Section
+from elastune.experiments.spec.yaml_file import read_mapping
+from elastune.experiments.sweeps.rows import columns, measures
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.nearest import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -10,17 +10,17 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments import figures
-from experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, planners_as_policies
-from experiments.claims.rows import rows_of
-from experiments.figures.rows import name_of
-from experiments.result_tables import paired_table, profile_table
-from experiments.results import condition, known_column
-from experiments.store import Store
-from experiments.sweep_rows import measures
-from experiments.timeline import timeline_of, trajectories_of
-from sim.model.errors import InputError
-from traces.nearest import unknown
+from elastune.experiments import figures
+from elastune.experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, planners_as_policies
+from elastune.experiments.claims.rows import rows_of
+from elastune.experiments.figures.rows import name_of
+from elastune.experiments.runs.timeline import timeline_of, trajectories_of
+from elastune.experiments.statistics.paired import paired_table, profile_table
+from elastune.experiments.statistics.summary import condition, known_column
+from elastune.experiments.sweeps.rows import measures
+from elastune.experiments.sweeps.store import Store
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.nearest import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.claims.entries import Drawn
-    from experiments.claims.sweeps import ClaimSweep
+    from elastune.experiments.claims.entries import Drawn
+    from elastune.experiments.claims.sweeps import ClaimSweep
 
 
 @dataclass(frozen=True, eq=False)

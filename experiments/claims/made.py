@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.model.errors import InvalidTraceError
-from traces import load_bundle
-from traces.bundle_writer import write_bundle
-from traces.nearest import unknown
-from traces.synthetic import hypersched_toy
+from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.nearest import unknown
+from elastune.traces import load_bundle
+from elastune.traces.bundles.synthetic import hypersched_toy
+from elastune.traces.bundles.writer import write_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from traces import Bundle
+    from elastune.traces import Bundle
 
 MADE: Mapping[str, Callable[[], Bundle]] = {"hypersched-toy": lambda: hypersched_toy(1_024, 500)}
 """What each is, by name."""

@@ -1,6 +1,6 @@
 """Experiments on plans: every job of a claim by several planners at several deadlines. Nothing is run in any world.
 
-Imports the planners through `experiments.planning`, sim and traces; pandas, pyarrow and joblib inside the functions that need
+Imports the planners through `experiments.plans.planning`, sim and traces; pandas, pyarrow and joblib inside the functions that need
 them. Rows are kept like those of sweeps: by a key of spec and code, in whole files, so that what is done is not done again.
 """
 
@@ -14,17 +14,17 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.claims.sweeps import plan_sweep, r_tau_s
-from experiments.metrics import mean_interval
-from experiments.planning import Plans, frontier_table, make_plans
-from experiments.spec import RunSpec
-from experiments.store import locked, next_part, write_whole
-from experiments.sweep_keys import planning_sha256
-from policies.planning.frontier import cheapest_by
-from sim.model.errors import InputError
-from sim.streams import Streams
-from traces import DecreasingScalingWarning
-from traces.nearest import unknown
+from elastune.experiments.claims.sweeps import plan_sweep, r_tau_s
+from elastune.experiments.files import locked, next_part, write_whole
+from elastune.experiments.plans.planning import Plans, frontier_table, make_plans
+from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.statistics.differences import mean_interval
+from elastune.experiments.sweeps.keys import planning_sha256
+from elastune.policies.planning.frontier import cheapest_by
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.nearest import unknown
+from elastune.sim.model.streams import Streams
+from elastune.traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from experiments.claims.entries import Claim, PlanExperiment, SizeName
-    from experiments.sweep_spec import Cell
-    from policies.planning.plan import Plan
+    from elastune.experiments.claims.entries import Claim, PlanExperiment, SizeName
+    from elastune.experiments.sweeps.grid import Cell
+    from elastune.policies.planning.plan import Plan
 
 _PART_S = 10.0
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.regret import regret_of
-from experiments.results import condition
-from experiments.store import Store
-from traces import load_bundle
+from elastune.experiments.runs.regret import regret_of
+from elastune.experiments.statistics.summary import condition
+from elastune.experiments.sweeps.store import Store
+from elastune.traces import load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from experiments.claims.sweeps import ClaimSweep
-    from traces import Bundle
+    from elastune.experiments.claims.sweeps import ClaimSweep
+    from elastune.traces import Bundle
 
 
 def rows_of(sweeps: Sequence[ClaimSweep], where: str | None = None) -> pd.DataFrame:

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.claims.entries import FIRST_SEED
-from experiments.spec import RunSpec
-from experiments.sweep_spec import SweepSpec
-from sim.model.errors import InputError
-from sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
+from elastune.experiments.claims.entries import FIRST_SEED
+from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.sweeps.grid import SweepSpec
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from experiments.claims.entries import Claim, Experiment, PlanExperiment, Size, SizeName, Workload
+    from elastune.experiments.claims.entries import Claim, Experiment, PlanExperiment, Size, SizeName, Workload
 
 DATA = Path("../shared/data")
 """Where real data is looked for unless another folder is named."""

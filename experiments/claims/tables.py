@@ -1,6 +1,6 @@
 """What came out of a claim's runs, as tables: differences or ratios of paired runs, with intervals. No verdicts.
 
-Imports the statistics of `experiments.result_tables`; pandas inside the functions that need it.
+Imports the statistics of `experiments.statistics.paired`; pandas inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.result_tables import paired_table
-from experiments.results import summarise
-from experiments.sweep_rows import STATUSES
+from elastune.experiments.statistics.paired import paired_table
+from elastune.experiments.statistics.summary import summarise
+from elastune.experiments.sweeps.rows import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
-    from experiments.claims.entries import Claim, Contrast, Endpoint
+    from elastune.experiments.claims.entries import Claim, Contrast, Endpoint
 
 WORKLOAD = "bundle_name"
 _GRID = ("job.deadline_s", "job.budget_usd")

@@ -9,14 +9,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments import figures
-from experiments.claims.entries import FIRST_SEED
-from experiments.claims.figures import draw
-from experiments.claims.plans import gap_table, planner_table
-from experiments.claims.rows import rows_of
-from experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
-from experiments.sweep_keys import code_sha256
-from sim.model.errors import InputError
+from elastune.experiments import figures
+from elastune.experiments.claims.entries import FIRST_SEED
+from elastune.experiments.claims.figures import draw
+from elastune.experiments.claims.plans import gap_table, planner_table
+from elastune.experiments.claims.rows import rows_of
+from elastune.experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
+from elastune.experiments.sweeps.keys import code_sha256
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from experiments.claims.drawing import Asked, Drawing
-    from experiments.claims.entries import Claim
-    from experiments.claims.plans import ClaimPlans
+    from elastune.experiments.claims.drawing import Asked, Drawing
+    from elastune.experiments.claims.entries import Claim
+    from elastune.experiments.claims.plans import ClaimPlans
 
 KINDS = (".png", ".pdf")
 INDEX = "README.md"

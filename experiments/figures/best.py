@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from experiments.figures.style import (
+from elastune.experiments.figures.style import (
     Look,
     band_alpha,
     dress,
@@ -18,8 +18,8 @@ from experiments.figures.style import (
     new_figure,
     width_of,
 )
-from experiments.figures.summary import View, median_band, quartile_band, robust_view
-from experiments.figures.tables import (
+from elastune.experiments.figures.summary import View, median_band, quartile_band, robust_view
+from elastune.experiments.figures.tables import (
     SECONDS,
     is_minimized,
     limits_of,
@@ -30,7 +30,7 @@ from experiments.figures.tables import (
     seeds_phrase,
     time_unit,
 )
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments.figures.rows import (
+from elastune.experiments.figures.rows import (
     Series,
     done_runs,
     infeasible_runs,
@@ -14,8 +14,8 @@ from experiments.figures.rows import (
     policy_named,
     require_one_run_each,
 )
-from experiments.figures.series import crosses, draw_series, note, offsets, policy_samples, sign
-from experiments.figures.style import (
+from elastune.experiments.figures.series import crosses, draw_series, note, offsets, policy_samples, sign
+from elastune.experiments.figures.style import (
     INK,
     RULE,
     TICK_PT,
@@ -28,8 +28,8 @@ from experiments.figures.style import (
     new_figure,
     width_of,
 )
-from experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
-from sim.model.errors import InputError
+from elastune.experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from experiments.figures.rows import LEAST_PAIRS
-from experiments.figures.style import (
+from elastune.experiments.figures.rows import LEAST_PAIRS
+from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
     NOTE_PT,
@@ -22,8 +22,8 @@ from experiments.figures.style import (
     new_figure,
     panels_on,
 )
-from experiments.figures.tables import numbers, require_columns
-from sim.model.errors import InputError
+from elastune.experiments.figures.tables import numbers, require_columns
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import (
+from elastune.experiments.figures.style import (
     DASHED,
     INK,
     KNOWN,
@@ -19,7 +19,7 @@ from experiments.figures.style import (
     legend_below,
     new_figure,
 )
-from experiments.figures.tables import SECONDS, limits_of, numbers, require_columns, time_unit
+from elastune.experiments.figures.tables import SECONDS, limits_of, numbers, require_columns, time_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def frontier(table: pd.DataFrame) -> Figure:
 
 
 def _kinds(table: pd.DataFrame) -> pd.Series[str]:
-    from sim.model.errors import InputError
+    from elastune.sim.model.errors import InputError
 
     kinds = table["planner"].astype(str).str.partition(" ")[0]
     unknown = sorted(set(kinds) - LOOKS.keys())

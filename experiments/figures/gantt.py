@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.figures.lanes import Block, Slot, blocks_of, slots_of
-from experiments.figures.ledger import COLORS
-from experiments.figures.style import (
+from elastune.experiments.figures.lanes import Block, Slot, blocks_of, slots_of
+from elastune.experiments.figures.ledger import COLORS
+from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
     LABEL_PT,
@@ -18,8 +18,8 @@ from experiments.figures.style import (
     limit_lines,
     new_figure,
 )
-from experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
-from sim.model.errors import InputError
+from elastune.experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -67,7 +67,7 @@ def gantt(
     out is a segment that was broken, hatched in amber a machine that boots.
 
     Args:
-        segments: one row per segment and GPU, as of `experiments.timeline.timeline_of`: trial, segment, instance, lane,
+        segments: one row per segment and GPU, as of `experiments.runs.timeline.timeline_of`: trial, segment, instance, lane,
             start_s, end_s, launch_s, checkpoint_s, until_iteration, outcome.
         leases: one row per machine: instance, gpus, launched_s, ready_s, end_s.
         color: what colours a segment: the rung that it trains to (`until_iteration`), or the trial.

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import (
+from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
     LIMIT_DASHES,
@@ -22,8 +22,16 @@ from experiments.figures.style import (
     new_figure,
     panels_on,
 )
-from experiments.figures.summary import View, mean_band, robust_view
-from experiments.figures.tables import SECONDS, limits_of, numbers, require_columns, resampled, seeds_phrase, time_unit
+from elastune.experiments.figures.summary import View, mean_band, robust_view
+from elastune.experiments.figures.tables import (
+    SECONDS,
+    limits_of,
+    numbers,
+    require_columns,
+    resampled,
+    seeds_phrase,
+    time_unit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

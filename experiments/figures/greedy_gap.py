@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import (
+from elastune.experiments.figures.style import (
     DASH_DOT,
     DASHED,
     DOTTED,
@@ -24,7 +24,7 @@ from experiments.figures.style import (
     new_figure,
     panels_on,
 )
-from experiments.figures.tables import numbers, require_columns
+from elastune.experiments.figures.tables import numbers, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

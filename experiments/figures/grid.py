@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from experiments.figures.grid_cells import FIGURE, Cells, Scale, Side, cells_of, is_less_better
-from experiments.figures.rows import label_of, name_of, policy_named, require_one_run_each
-from experiments.figures.style import (
+from elastune.experiments.figures.grid_cells import FIGURE, Cells, Scale, Side, cells_of, is_less_better
+from elastune.experiments.figures.rows import label_of, name_of, policy_named, require_one_run_each
+from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
     LABEL_PT,
@@ -22,7 +22,7 @@ from experiments.figures.style import (
     panel_name,
     panels_on,
 )
-from experiments.figures.tables import require_columns
+from elastune.experiments.figures.tables import require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
-    from experiments.figures.style import Panel
+    from elastune.experiments.figures.style import Panel
 
 COLUMNS = 4
 EMPTY, HATCH = "#F4F4F4", "//////"

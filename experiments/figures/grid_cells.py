@@ -1,6 +1,6 @@
 """What a heat map shows: per policy the mean of a measure, or its paired difference, in each cell of deadline and budget.
 
-Imports experiments.metrics for the intervals, numpy and pandas.
+Imports experiments.statistics.differences for the intervals, numpy and pandas.
 """
 
 from __future__ import annotations
@@ -9,9 +9,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.figures.rows import LEAST_PAIRS, done_runs, infeasible_runs, label_of, name_of, paired
-from experiments.figures.tables import SECONDS, is_minimized, numbers, require_columns, time_unit
-from experiments.metrics import HIGHER_IS_BETTER, paired_difference
+from elastune.experiments.figures.rows import (
+    LEAST_PAIRS,
+    done_runs,
+    infeasible_runs,
+    label_of,
+    name_of,
+    paired,
+)
+from elastune.experiments.figures.tables import SECONDS, is_minimized, numbers, require_columns, time_unit
+from elastune.experiments.statistics.differences import HIGHER_IS_BETTER, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np

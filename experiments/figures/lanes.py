@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments.figures.tables import numbers
+from elastune.experiments.figures.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,10 +6,20 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import DASHED, SINGLE_IN, SOLID, Look, dress, finished, handle, legend_below, new_figure
-from experiments.figures.summary import View, robust_view
-from experiments.figures.tables import is_minimized, numbers, require_columns, score_axis_label
-from sim.model.errors import InputError
+from elastune.experiments.figures.style import (
+    DASHED,
+    SINGLE_IN,
+    SOLID,
+    Look,
+    dress,
+    finished,
+    handle,
+    legend_below,
+    new_figure,
+)
+from elastune.experiments.figures.summary import View, robust_view
+from elastune.experiments.figures.tables import is_minimized, numbers, require_columns, score_axis_label
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from experiments.figures.rows import done_runs, require_one_run_each
-from experiments.figures.style import (
+from elastune.experiments.figures.rows import done_runs, require_one_run_each
+from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
     NOTE_PT,
@@ -19,8 +19,8 @@ from experiments.figures.style import (
     new_figure,
     panel_letter,
 )
-from experiments.figures.tables import limits_of, numbers, require_columns
-from experiments.metrics import mean_interval
+from elastune.experiments.figures.tables import limits_of, numbers, require_columns
+from elastune.experiments.statistics.differences import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.figures.best import draw_best_so_far
-from experiments.figures.gpus import draw_gpus_ready
-from experiments.figures.score_cost import CAPTION, draw_score_over_cost
-from experiments.figures.style import DOUBLE_IN, finished, legend_below, new_figure, panel_letter
+from elastune.experiments.figures.best import draw_best_so_far
+from elastune.experiments.figures.gpus import draw_gpus_ready
+from elastune.experiments.figures.score_cost import CAPTION, draw_score_over_cost
+from elastune.experiments.figures.style import DOUBLE_IN, finished, legend_below, new_figure, panel_letter
 
 if TYPE_CHECKING:
     import pandas as pd

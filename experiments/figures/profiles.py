@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.figures.style import (
+from elastune.experiments.figures.style import (
     DOUBLE_IN,
     SOLID,
     Look,
@@ -23,8 +23,8 @@ from experiments.figures.style import (
     panels_on,
     width_of,
 )
-from experiments.figures.tables import numbers, require_columns
-from sim.model.errors import InputError
+from elastune.experiments.figures.tables import numbers, require_columns
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

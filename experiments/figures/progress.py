@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.figures.best import Progress, draw_progress, progress_samples, score_view
-from experiments.figures.style import DOUBLE_IN, finished, legend_below, new_figure, panel_letter
+from elastune.experiments.figures.best import Progress, draw_progress, progress_samples, score_view
+from elastune.experiments.figures.style import DOUBLE_IN, finished, legend_below, new_figure, panel_letter
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.figures.best import BandKind
+    from elastune.experiments.figures.best import BandKind
 
 
 def score_over_time_and_cost(

@@ -1,6 +1,6 @@
 """What figures make of the rows of sweeps: runs that are done, pairs on the same seeds, means by setting, names of columns.
 
-Imports experiments.metrics for the intervals, numpy and pandas.
+Imports experiments.statistics.differences for the intervals, numpy and pandas.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments.figures.tables import is_minimized, numbers, score_axis_label
-from experiments.metrics import mean_interval
-from sim.model.errors import InputError
+from elastune.experiments.figures.tables import is_minimized, numbers, score_axis_label
+from elastune.experiments.statistics.differences import mean_interval
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

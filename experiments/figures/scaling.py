@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.figures.style import (
+from elastune.experiments.figures.style import (
     DASH_DOT,
     DASHED,
     DOTTED,
@@ -19,7 +19,7 @@ from experiments.figures.style import (
     legend_below,
     new_figure,
 )
-from experiments.figures.tables import numbers, require_columns
+from elastune.experiments.figures.tables import numbers, require_columns
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import (
+from elastune.experiments.figures.style import (
     SINGLE_IN,
     Look,
     dress,
@@ -16,9 +16,15 @@ from experiments.figures.style import (
     looks_of,
     new_figure,
 )
-from experiments.figures.summary import View, robust_view
-from experiments.figures.tables import is_minimized, limits_of, numbers, require_columns, score_axis_label
-from experiments.metrics import mean_interval
+from elastune.experiments.figures.summary import View, robust_view
+from elastune.experiments.figures.tables import (
+    is_minimized,
+    limits_of,
+    numbers,
+    require_columns,
+    score_axis_label,
+)
+from elastune.experiments.statistics.differences import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

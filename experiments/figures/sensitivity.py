@@ -6,9 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.figures.rows import Series, done_runs, infeasible_runs, label_of, require_one_run_each, value_label
-from experiments.figures.series import crosses, draw_series, note, offsets, policy_samples
-from experiments.figures.style import (
+from elastune.experiments.figures.rows import (
+    Series,
+    done_runs,
+    infeasible_runs,
+    label_of,
+    require_one_run_each,
+    value_label,
+)
+from elastune.experiments.figures.series import crosses, draw_series, note, offsets, policy_samples
+from elastune.experiments.figures.style import (
     TICK_PT,
     balanced,
     dress,
@@ -19,8 +26,8 @@ from experiments.figures.style import (
     panels_on,
     width_of,
 )
-from experiments.figures.tables import numbers, require_columns
-from sim.model.errors import InputError
+from elastune.experiments.figures.tables import numbers, require_columns
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from experiments.figures.style import Look
+    from elastune.experiments.figures.style import Look
 
     Array = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.figures.style import INK, NOTE_PT, handle
+from elastune.experiments.figures.style import INK, NOTE_PT, handle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
-    from experiments.figures.rows import Series
-    from experiments.figures.style import Look
+    from elastune.experiments.figures.rows import Series
+    from elastune.experiments.figures.style import Look
 
     Array = NDArray[np.float64]
 

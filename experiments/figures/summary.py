@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sim.streams import Streams
+from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

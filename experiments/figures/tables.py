@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policies.planning.estimate import Leases, lead_s
-from policies.planning.hulls import Hull
-from policies.planning.labels import TIME_GRAIN_S
-from policies.planning.lateness import ON_TIME, Lateness, growth_class
-from policies.planning.spaces import by_instances, holding, tails_from
+from elastune.policies.planning.estimate import Leases, lead_s
+from elastune.policies.planning.hulls import Hull
+from elastune.policies.planning.labels import TIME_GRAIN_S
+from elastune.policies.planning.lateness import ON_TIME, Lateness, growth_class
+from elastune.policies.planning.spaces import by_instances, holding, tails_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from policies.planning.plan import Allocation, Plan, Terms
-    from policies.planning.spaces import Choice, Space
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.planning.spaces import Choice, Space
 
 MOST_PARTIALS = 2500
 """Partial plans that are followed from stage to stage: half a minute for 7 stages on 16 machines billed by the hour."""

@@ -13,15 +13,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from policies.planning.estimate import function_usd
-from policies.planning.hulls import Hull
+from elastune.policies.planning.estimate import function_usd
+from elastune.policies.planning.hulls import Hull
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from policies.halving import Stage
-    from policies.planning.hulls import Point
-    from policies.planning.plan import Plan, Terms
+    from elastune.policies.planning.hulls import Point
+    from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.rules.halving import Stage
 
 SLACK = 1e-9
 """The bound is lowered by this share, so that rounding cannot lift it above a plan that attains it."""

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from policies.planning.plan import Plan
-from sim.billing import metered_usd
-from sim.model.errors import InputError
+from elastune.policies.planning.plan import Plan
+from elastune.sim.model.billing import metered_usd
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from policies.halving import Stage
-    from policies.planning.plan import Allocation, Terms
-    from sim.model.profile import Stragglers
+    from elastune.policies.planning.plan import Allocation, Terms
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.profile import Stragglers
 
 
 def estimate(

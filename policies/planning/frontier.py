@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policies.planning.aged import aged_allocations
-from policies.planning.labels import efficient_order
-from policies.planning.lateness import Latenesses, estimator
-from policies.planning.plan import FINE_QUANTUM_S
-from policies.planning.program import Program
-from policies.planning.spaces import choices, holding
+from elastune.policies.planning.aged import aged_allocations
+from elastune.policies.planning.labels import efficient_order
+from elastune.policies.planning.lateness import Latenesses, estimator
+from elastune.policies.planning.plan import FINE_QUANTUM_S
+from elastune.policies.planning.program import Program
+from elastune.policies.planning.spaces import choices, holding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from policies.halving import Stage
-    from policies.planning.lateness import Makespan
-    from policies.planning.plan import Allocation, Plan, Terms
-    from policies.planning.spaces import Choice, Space
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.planning.spaces import Choice, Space
+    from elastune.policies.rules.halving import Stage
 
 
 def frontier(

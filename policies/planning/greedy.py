@@ -7,16 +7,16 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from policies.planning.estimate import estimate
-from policies.planning.options import lower_hull, stage_options
-from policies.planning.static import plan_on_cluster
+from elastune.policies.planning.estimate import estimate
+from elastune.policies.planning.options import lower_hull, stage_options
+from elastune.policies.planning.static import plan_on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from policies.halving import Stage
-    from policies.planning.options import Option
-    from policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.planning.options import Option
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.rules.halving import Stage
 
 
 def greedy_plan(

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from policies.planning.frontier import efficient_plans, frontier
-from sim.model.errors import InputError
+from elastune.policies.planning.frontier import efficient_plans, frontier
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from policies.halving import Stage
-    from policies.planning.lateness import Makespan
-    from policies.planning.plan import Plan, Terms
-    from policies.planning.spaces import Space
-    from sim.model.protocols import Scaling
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.planning.spaces import Space
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.protocols import Scaling
 
 
 def offers(

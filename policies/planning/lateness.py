@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from policies.planning.estimate import estimate
-from policies.planning.estimate import expected_s as closed_form_s
-from policies.planning.spread import ShiftedLogNormal, persistent_share, trial_factor
+from elastune.policies.planning.estimate import estimate
+from elastune.policies.planning.estimate import expected_s as closed_form_s
+from elastune.policies.planning.spread import ShiftedLogNormal, persistent_share, trial_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from policies.halving import Stage
-    from policies.planning.plan import Allocation, Plan, Terms
-    from sim.model.profile import Delay
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.profile import Delay
 
     Floats = NDArray[np.float64]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policies.planning.plan import FINE_QUANTUM_S
+from elastune.policies.planning.plan import FINE_QUANTUM_S
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from policies.planning.plan import Terms
-    from sim.model.prices import BillingRule
-    from sim.model.profile import Delay
+    from elastune.policies.planning.plan import Terms
+    from elastune.sim.model.prices import BillingRule
+    from elastune.sim.model.profile import Delay
 
     Floats = NDArray[np.floating]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.planning.lateness import estimator
-from policies.planning.plan import Allocation
+from elastune.policies.planning.lateness import estimator
+from elastune.policies.planning.plan import Allocation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from policies.halving import Stage
-    from policies.planning.lateness import Makespan
-    from policies.planning.plan import Plan, Terms
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.rules.halving import Stage
 
 
 def naive_plan(

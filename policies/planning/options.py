@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from policies.planning.estimate import expected_s
-from policies.planning.plan import Allocation
-from sim.billing import metered_usd
-from sim.model.prices import SECONDS_PER_HOUR
+from elastune.policies.planning.estimate import expected_s
+from elastune.policies.planning.plan import Allocation
+from elastune.sim.model.billing import metered_usd
+from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from policies.halving import Stage
-    from policies.planning.plan import Terms
+    from elastune.policies.planning.plan import Terms
+    from elastune.policies.rules.halving import Stage
 
 
 @dataclass(frozen=True)

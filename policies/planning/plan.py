@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sim.model.errors import InfeasibleJobError
-from sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.errors import InfeasibleJobError
+from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from policies.halving import Stage
-    from sim.model.job import TuningJob
-    from sim.model.prices import PriceBook
-    from sim.model.profile import Profile
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
 
 MARGIN_S = 1e-3
 """Runs end this long before their limit: what is scheduled for the same instant must not depend on who came first."""

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policies.planning.estimate import lead_s
-from policies.planning.labels import NONE, Labels, efficient, joined, order_of
-from policies.planning.lateness import growth_class
-from policies.planning.spaces import by_instances, holding, tails_from
+from elastune.policies.planning.estimate import lead_s
+from elastune.policies.planning.labels import NONE, Labels, efficient, joined, order_of
+from elastune.policies.planning.lateness import growth_class
+from elastune.policies.planning.spaces import by_instances, holding, tails_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from policies.planning.labels import Range
-    from policies.planning.plan import Allocation, Terms
-    from policies.planning.spaces import Choice, Space
+    from elastune.policies.planning.labels import Range
+    from elastune.policies.planning.plan import Allocation, Terms
+    from elastune.policies.planning.spaces import Choice, Space
 
     Held = tuple[int, float]
     """Machines held, and how early the next stage's can be asked for."""

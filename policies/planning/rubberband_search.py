@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from policies.planning.lateness import estimator
-from policies.planning.plan import Allocation
+from elastune.policies.planning.lateness import estimator
+from elastune.policies.planning.plan import Allocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from policies.halving import Stage
-    from policies.planning.lateness import Makespan
-    from policies.planning.plan import Plan, Terms
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.rules.halving import Stage
 
     PlannedAt = Callable[[Sequence[int]], Plan]
     """The plan at these levels, one per stage."""

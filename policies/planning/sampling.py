@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from policies.planning.machines import Machines, billed_s
-from policies.planning.spread import (
+from elastune.policies.planning.machines import Machines, billed_s
+from elastune.policies.planning.spread import (
     iteration_mean,
     persistent_share,
     slowest_normals,
@@ -30,8 +30,8 @@ from policies.planning.spread import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from policies.halving import Stage
-    from policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.rules.halving import Stage
 
     Floats = NDArray[np.floating]
 

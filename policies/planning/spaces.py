@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from policies.planning.estimate import expected_s, function_usd, lead_s
-from policies.planning.lateness import ON_TIME
-from policies.planning.plan import Allocation
-from policies.planning.rubberband_search import fair_levels
+from elastune.policies.planning.estimate import expected_s, function_usd, lead_s
+from elastune.policies.planning.lateness import ON_TIME
+from elastune.policies.planning.plan import Allocation
+from elastune.policies.planning.rubberband_search import fair_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from policies.halving import Stage
-    from policies.planning.lateness import Lateness
-    from policies.planning.plan import Terms
+    from elastune.policies.planning.lateness import Lateness
+    from elastune.policies.planning.plan import Terms
+    from elastune.policies.rules.halving import Stage
 
 Space: TypeAlias = Literal["fair", "wide"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from policies.planning.estimate import estimate
+from elastune.policies.planning.estimate import estimate
 
 if TYPE_CHECKING:
-    from policies.planning.plan import Plan, Terms
+    from elastune.policies.planning.plan import Plan, Terms
 
 PARTS = ("training", "launch", "checkpoint", "startup", "idle", "rounding", "data", "standing")
 """As in a run's ledger; data: what new machines load before they can train; standing: head node and storage."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sim.model.profile import Stragglers
+    from elastune.sim.model.profile import Stragglers
 
     Floats = NDArray[np.floating]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.planning.estimate import estimate
-from policies.planning.lateness import estimator
-from policies.planning.options import on_cluster
+from elastune.policies.planning.estimate import estimate
+from elastune.policies.planning.lateness import estimator
+from elastune.policies.planning.options import on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from policies.halving import Stage
-    from policies.planning.lateness import Makespan
-    from policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.rules.halving import Stage
 
 
 def plan_on_cluster(

@@ -2,7 +2,7 @@
 
 Every machine and every gang has a thread of its own that follows it; facts come out of one queue, in order of time. Only the
 caller's thread gives orders. Which facts there are and in what order is the contract that the simulated backend keeps as well
-(`experiments.contract_backends`).
+(`experiments.contracts.backends`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from sim.bridge.checkpoint import CheckpointStore
-from sim.bridge.clock import Clock
-from sim.bridge.gang import Gang, Shop, Site
-from sim.bridge.gang import Listener as GangListener
-from sim.bridge.injected import Weather
-from sim.bridge.machine import Listener, Machine
-from sim.bridge.resumption import known_score
-from sim.bridge.setbacks import Setbacks
-from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import InputError, TuningError, WorkerError
-from sim.model.events import (
+from elastune.sim.bridge.machines.clock import Clock
+from elastune.sim.bridge.machines.fault_injector import Weather
+from elastune.sim.bridge.machines.machine import Listener, Machine
+from elastune.sim.bridge.retry_policy import Setbacks
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+from elastune.sim.bridge.workers.gang import Gang, Shop, Site
+from elastune.sim.bridge.workers.gang import Listener as GangListener
+from elastune.sim.bridge.workers.resumption import known_score
+from elastune.sim.model.commands import (
+    EndSegment,
+    ProvisionInstance,
+    ReleaseInstance,
+    StartSegment,
+    StartTimer,
+)
+from elastune.sim.model.errors import InputError, TuningError, WorkerError
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     Outcome,
@@ -40,13 +46,13 @@ from sim.model.events import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sim.bridge.nodes import Node, Nodes
-    from sim.bridge.resumption import Resumption
-    from sim.bridge.worker import Workshop
-    from sim.model.commands import Command
-    from sim.model.events import Event
-    from sim.model.ids import InstanceId, Placement, SegmentId, TrialId
-    from sim.model.protocols import Configuration, ConfigurationSource
+    from elastune.sim.bridge.machines.nodes import Node, Nodes
+    from elastune.sim.bridge.workers.resumption import Resumption
+    from elastune.sim.bridge.workers.worker import Workshop
+    from elastune.sim.model.commands import Command
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
+    from elastune.sim.model.protocols import Configuration, ConfigurationSource
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 0.1

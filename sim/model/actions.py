@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from sim.model.ids import TrialId
+from elastune.sim.model.ids import TrialId
 
 
 class Wish(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):

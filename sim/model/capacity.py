@@ -7,7 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 
 @dataclass(frozen=True)

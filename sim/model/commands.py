@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from sim.model.ids import InstanceId, Placement, SegmentId, TrialId
+from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
 
 
 class Order(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):

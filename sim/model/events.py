@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from sim.model.ids import InstanceId, SegmentId, TrialId
+from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
 
 
 class Outcome(enum.StrEnum):

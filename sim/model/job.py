@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 Direction = Literal["minimize", "maximize"]
 
@@ -37,7 +37,7 @@ class TuningJob(msgspec.Struct, frozen=True):
         stages: (trials, further iterations) of each stage, instead of the rungs that follow from the numbers above.
         direction: whether scores are minimised or maximised.
         checkpoint_every: a checkpoint each so many iterations within a segment; 0 for segment ends only; "auto": as often as
-            the losses of machines make worth while (`policies.checkpoints`).
+            the losses of machines make worth while (`policies.execution.checkpoints`).
     """
 
     trials: int

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.model.errors import InputError
-from sim.model.scaling import check_gang
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.scaling import check_gang
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sim.model.protocols import Scaling
-    from sim.model.scaling import ScalingKind
+    from elastune.sim.model.protocols import Scaling
+    from elastune.sim.model.scaling import ScalingKind
 
 
 def _check_nodes(scaling: object, gpus: int, nodes: int) -> None:

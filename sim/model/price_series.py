@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from sim.model.errors import InputError
-from sim.model.price_series import Price, PriceSeries, highest, price_at, require_price
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.price_series import Price, PriceSeries, highest, price_at, require_price
 
 ON_DEMAND = "on-demand"
 SPOT = "spot"

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from sim.model.errors import InputError
-from sim.model.spread import LOG_NORMAL, EmpiricalTail, Tail, slowest_mean
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.spread import LOG_NORMAL, EmpiricalTail, Tail, slowest_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
-    from sim.model.capacity import Steps
-    from sim.model.prices import BillingRule, Pool
-    from sim.model.protocols import Scaling
-    from sim.model.reclaim import ReclaimProcess
+    from elastune.sim.model.capacity import Steps
+    from elastune.sim.model.prices import BillingRule, Pool
+    from elastune.sim.model.protocols import Scaling
+    from elastune.sim.model.reclaim import ReclaimProcess
 
 
 def _require_seconds(**named_s: float) -> None:

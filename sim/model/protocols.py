@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sim.model.actions import Action
-    from sim.model.commands import Command
-    from sim.model.events import Event
-    from sim.model.ids import InstanceId, TrialId
-    from sim.model.job import TuningJob
-    from sim.model.prices import PriceBook
-    from sim.model.profile import Profile
+    from elastune.sim.model.actions import Action
+    from elastune.sim.model.commands import Command
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.ids import InstanceId, TrialId
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
 
 Value: TypeAlias = float | int | str | bool | None
 """What a hyperparameter can be."""

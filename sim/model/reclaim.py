@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from sim.model.errors import InputError
-from sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from sim.streams import Streams
+    from elastune.sim.model.streams import Streams
 
 
 class SpotPool(Protocol):

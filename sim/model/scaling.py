@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sim.model.protocols import Scaling
+    from elastune.sim.model.protocols import Scaling
 
 ScalingKind: TypeAlias = Literal["weak", "strong", "unstated"]
 """strong: the batch of the whole gang is fixed, so that it trains as one GPU does. weak: the batch of each GPU is fixed, so

@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

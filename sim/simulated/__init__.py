@@ -1,5 +1,5 @@
 """The simulated world: SimPy plays provider and workers. The only place that imports simpy."""
 
-from sim.simulated.backend import SimulatedBackend
+from elastune.sim.simulated.backend import SimulatedBackend
 
 __all__ = ["SimulatedBackend"]

@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import simpy
 from simpy.core import EmptySchedule
 
-from sim.model.actions import CloneTrial
-from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import InputError, RefusedOrderError
-from sim.model.events import (
+from elastune.sim.model.actions import CloneTrial
+from elastune.sim.model.commands import (
+    EndSegment,
+    ProvisionInstance,
+    ReleaseInstance,
+    StartSegment,
+    StartTimer,
+)
+from elastune.sim.model.errors import InputError, RefusedOrderError
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     Outcome,
@@ -26,19 +32,19 @@ from sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from sim.simulated.cloud import Cloud
-from sim.simulated.sharing import SharedCourses
-from sim.simulated.trainer import Course
-from sim.simulated.truth import Draws
+from elastune.sim.simulated.cloud import Cloud
+from elastune.sim.simulated.sharing import SharedCourses
+from elastune.sim.simulated.trainer import Course
+from elastune.sim.simulated.truth import Draws
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sim.model.commands import Command
-    from sim.model.events import Event
-    from sim.model.ids import InstanceId, SegmentId
-    from sim.model.profile import CloudTruth, GroundTruth
-    from sim.streams import Streams
+    from elastune.sim.model.commands import Command
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.ids import InstanceId, SegmentId
+    from elastune.sim.model.profile import CloudTruth, GroundTruth
+    from elastune.sim.model.streams import Streams
 
 _COMPLETED = Outcome.COMPLETED  # a member of an enumeration is looked up through a descriptor
 

@@ -15,9 +15,9 @@ import simpy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sim.model.ids import InstanceId, SegmentId
-    from sim.model.profile import Contention
-    from sim.simulated.trainer import Course
+    from elastune.sim.model.ids import InstanceId, SegmentId
+    from elastune.sim.model.profile import Contention
+    from elastune.sim.simulated.trainer import Course
 
     Callback = Callable[[simpy.Event], None]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from sim.model.commands import StartSegment
+    from elastune.sim.model.commands import StartSegment
 
 
 _NEVER = 1 << 62  # more iterations than any trial has

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.model.prices import SECONDS_PER_HOUR
-from sim.model.spread import LOG_NORMAL
+from elastune.sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.spread import LOG_NORMAL
 
 if TYPE_CHECKING:
-    from sim.model.profile import CloudTruth, GroundTruth
-    from sim.streams import Streams
+    from elastune.sim.model.profile import CloudTruth, GroundTruth
+    from elastune.sim.model.streams import Streams
 
 _TRIALS_PER_BLOCK = 256  # one generator per block: building one takes 20 us, drawing a row of 81 takes 2
 

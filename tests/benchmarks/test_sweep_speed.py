@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from experiments.store import Store
-from experiments.sweep_spec import SweepSpec
+from elastune.experiments.sweeps.grid import SweepSpec
+from elastune.experiments.sweeps.store import Store
 
 pytestmark = pytest.mark.benchmark
 
@@ -38,7 +38,16 @@ class Sweep:
     """
 
     def __init__(self, folder, out):
-        command = ["-c", "from experiments.cli import main; main()", "sweep", "sweep.yaml", "-o", out, "--jobs", "2"]
+        command = [
+            "-c",
+            "from elastune.experiments.cli.app import main; main()",
+            "sweep",
+            "sweep.yaml",
+            "-o",
+            out,
+            "--jobs",
+            "2",
+        ]
         self.process = subprocess.Popen(
             [sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True
         )

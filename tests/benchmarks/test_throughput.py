@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import simpy
 
-from policies.asha import AshaPolicy
-from sim.controller import Controller
-from sim.journal import JournalWriter
-from sim.model.job import TuningJob
-from sim.model.prices import InstanceType, PriceBook
-from sim.model.profile import CloudTruth
-from sim.runner import run
-from sim.simulated import SimulatedBackend
-from sim.streams import Streams
-from traces import synthetic_bundle
+from elastune.policies.tuners.asha import AshaPolicy
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.journal import JournalWriter
+from elastune.sim.control.runner import run
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.prices import InstanceType, PriceBook
+from elastune.sim.model.profile import CloudTruth
+from elastune.sim.model.streams import Streams
+from elastune.sim.simulated import SimulatedBackend
+from elastune.traces import synthetic_bundle
 
 pytestmark = pytest.mark.benchmark
 

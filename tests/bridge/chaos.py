@@ -20,11 +20,11 @@ from pathlib import Path
 import psutil
 import yaml
 
-from sim.journal import read_entries
-from sim.model.commands import StartSegment
-from sim.model.events import InstanceGone, Outcome, SegmentEnded
+from elastune.sim.control.journal import read_entries
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.events import InstanceGone, Outcome, SegmentEnded
 
-ELASTUNE = [sys.executable, "-c", "from experiments.cli import main; main()"]
+ELASTUNE = [sys.executable, "-c", "from elastune.experiments.cli.app import main; main()"]
 HOW = ("--emulate", "8")
 NOTICED_WITHIN_S = 2.0
 _ENDS_WITHIN_S = 1200.0

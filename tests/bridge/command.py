@@ -28,7 +28,7 @@ class Terminal:
 
     def elastune(self, *arguments):
         """What came of the command."""
-        program = [sys.executable, "-c", "from experiments.cli import main; main()", *map(str, arguments)]
+        program = [sys.executable, "-c", "from elastune.experiments.cli.app import main; main()", *map(str, arguments)]
         environment = os.environ | {"TMPDIR": self.folder}
         return subprocess.run(program, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 

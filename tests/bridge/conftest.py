@@ -15,11 +15,11 @@ import pytest
 
 pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
-from sim.bridge.backend import RayBackend
-from sim.bridge.clock import Clock
-from sim.bridge.embedded import EmbeddedNodes
-from sim.bridge.emulated import EmulatedTrial, Emulation
-from sim.bridge.worker import Workshop
+from elastune.sim.bridge.backend import RayBackend
+from elastune.sim.bridge.machines.clock import Clock
+from elastune.sim.bridge.machines.embedded import EmbeddedNodes
+from elastune.sim.bridge.workers.emulated import EmulatedTrial, Emulation
+from elastune.sim.bridge.workers.worker import Workshop
 
 TRIALS, ITERATIONS = 4, 200
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
@@ -112,7 +112,9 @@ def cluster():
 @pytest.fixture
 def runs_share(cluster, monkeypatch):
     """Whole runs in this process take their nodes from the cluster of the file, instead of starting one each."""
-    monkeypatch.setattr("sim.bridge.embedded.EmbeddedNodes", lambda _device: Borrowed(cluster, 1000 * next(_SERIES)))
+    monkeypatch.setattr(
+        "elastune.sim.bridge.machines.embedded.EmbeddedNodes", lambda _device: Borrowed(cluster, 1000 * next(_SERIES))
+    )
 
 
 @pytest.fixture

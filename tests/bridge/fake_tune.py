@@ -4,7 +4,7 @@ import heapq
 import itertools
 from types import SimpleNamespace
 
-from sim.bridge import ray_tune
+from elastune.sim.bridge.tune import scheduler as ray_tune
 
 STEP_S = 0.1
 """As long as Tune's own loop waits for something to happen."""

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sim.model.events import SegmentEnded
+from elastune.sim.model.events import SegmentEnded
 from tests.bridge.chaos import Run, kill_driver, kill_node, wait_for
 
 JOURNALS = Path(__file__).parent / "journals"

@@ -12,13 +12,13 @@ import pytest
 import ray
 import yaml
 
-from experiments.doctor import Patient, _node_of
-from sim.bridge import attached
-from sim.bridge.nodes import Node, NoNodeError
-from sim.journal import read_entries
-from sim.model.commands import ProvisionInstance
-from sim.model.errors import WorkerError
-from sim.model.events import InstanceGone, Outcome, SegmentEnded
+from elastune.experiments.real.doctor import Patient, _node_of
+from elastune.sim.bridge.machines import attached
+from elastune.sim.bridge.machines.nodes import Node, NoNodeError
+from elastune.sim.control.journal import read_entries
+from elastune.sim.model.commands import ProvisionInstance
+from elastune.sim.model.errors import WorkerError
+from elastune.sim.model.events import InstanceGone, Outcome, SegmentEnded
 from tests.bridge.chaos import ELASTUNE, Run, wait_for
 from tests.bridge.record import job
 
@@ -73,8 +73,8 @@ def test_another_driver_takes_the_nodes_over(two_nodes, tmp_path):
 
 ANOTHER_DRIVER = """
 import sys, time
-from sim.bridge.attached import AttachedNodes
-from sim.bridge.nodes import NoNodeError
+from elastune.sim.bridge.machines.attached import AttachedNodes
+from elastune.sim.bridge.machines.nodes import NoNodeError
 
 nodes = AttachedNodes(sys.argv[1], patience_s=2.0)
 

@@ -9,14 +9,14 @@ import time
 import psutil
 import pytest
 
-from experiments.contract import BACKEND_PROMISES, BackendUnderTest, check_backend
-from experiments.contract_backends import Dialogue
-from experiments.trainables import WorkloadTrainables
-from sim.bridge.injected import Weather
-from sim.bridge.nodes import NoNodeError
-from sim.model.commands import ProvisionInstance, StartSegment
-from sim.model.errors import WorkerError
-from sim.model.events import (
+from elastune.experiments.contracts.backends import Dialogue
+from elastune.experiments.contracts.policies import BACKEND_PROMISES, BackendUnderTest, check_backend
+from elastune.experiments.real.trainables import WorkloadTrainables
+from elastune.sim.bridge.machines.fault_injector import Weather
+from elastune.sim.bridge.machines.nodes import NoNodeError
+from elastune.sim.model.commands import ProvisionInstance, StartSegment
+from elastune.sim.model.errors import WorkerError
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     InstanceRefused,
@@ -25,11 +25,11 @@ from sim.model.events import (
     ReclaimNoticed,
     TrialSampled,
 )
-from sim.model.ids import InstanceId, SegmentId, TrialId
-from sim.model.prices import ON_DEMAND, SPOT
-from sim.model.profile import CloudTruth, Spot
-from sim.model.reclaim import Lifetimes
-from sim.streams import Streams
+from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
+from elastune.sim.model.prices import ON_DEMAND, SPOT
+from elastune.sim.model.profile import CloudTruth, Spot
+from elastune.sim.model.reclaim import Lifetimes
+from elastune.sim.model.streams import Streams
 from tests.bridge.conftest import ITERATIONS, Emulated
 
 ZERO = InstanceId(0)

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from sim.bridge.checkpoint import CheckpointStore, LostCheckpointError
-from sim.model.errors import InputError, WorkerError
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore, LostCheckpointError
+from elastune.sim.model.errors import InputError, WorkerError
 
 
 def content(trial, iteration, size=4096):
@@ -184,7 +184,7 @@ def test_the_store_needs_neither_torch_nor_ray_nor_fsspec_for_a_folder(tmp_path)
 import sys
 for name in ("torch", "ray", "fsspec", "psutil"):
     sys.modules[name] = None
-from sim.bridge.checkpoint import CheckpointStore
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 store = CheckpointStore({str(tmp_path)!r})
 store.save(0, 1, 0.5, lambda path: path.write_bytes(b"x"))
 print(store.latest(0).iteration)

@@ -1,10 +1,10 @@
 import pytest
 from gangs import run_gang
 
-from experiments.trainables import WorkloadTrainables
-from sim.bridge import process_group
-from sim.bridge.worker import Assignment, Finished, SegmentWorker, Workshop
-from traces.workloads import Seat, workload_named
+from elastune.experiments.real.trainables import WorkloadTrainables
+from elastune.sim.bridge.workers import process_group
+from elastune.sim.bridge.workers.worker import Assignment, Finished, SegmentWorker, Workshop
+from elastune.traces.workloads import Seat, workload_named
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")
@@ -69,7 +69,7 @@ def agree_by_nccl(meeting):
     listening = process_group.listen("127.0.0.1")
     address = f"127.0.0.1:{listening.getsockname()[1]}"
     with process_group.gang_of(meeting.rank, 1, "cuda", address, listening) as gang:
-        from traces.workloads.gradients import GangMember
+        from elastune.traces.workloads.gradients import GangMember
 
         network = torch.nn.Linear(64, 10).cuda()
         member = GangMember(network, Seat(0, 1, device="cuda"))

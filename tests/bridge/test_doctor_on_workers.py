@@ -8,11 +8,11 @@ import subprocess
 
 import pytest
 
-from experiments.doctor import Patient, _checkpoints, _on_node, look
-from sim.bridge.errand import run_on
-from sim.bridge.nodes import Node
-from sim.model.errors import WorkerError
-from sim.model.ids import InstanceId
+from elastune.experiments.real.doctor import Patient, _checkpoints, _on_node, look
+from elastune.sim.bridge.machines.errand import run_on
+from elastune.sim.bridge.machines.nodes import Node
+from elastune.sim.model.errors import WorkerError
+from elastune.sim.model.ids import InstanceId
 from tests.bridge.command import terminal
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from sim.bridge.emulated import EmulatedTrial, Emulation
-from sim.model.errors import InputError, WorkerError
+from elastune.sim.bridge.workers.emulated import EmulatedTrial, Emulation
+from elastune.sim.model.errors import InputError, WorkerError
 
 SCORES = np.array([0.9, 0.5, math.nan, 0.4])
 
@@ -30,7 +30,7 @@ def clock(monkeypatch):
             self.now_s += seconds + 0.001
 
     clock = Clock()
-    monkeypatch.setattr("sim.bridge.emulated.time", clock)
+    monkeypatch.setattr("elastune.sim.bridge.workers.emulated.time", clock)
     return clock
 
 
@@ -114,8 +114,8 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 import tempfile
-from sim.bridge.emulated import EmulatedTrial, Emulation
-from sim.bridge.worker import Assignment, SegmentWorker, Workshop
+from elastune.sim.bridge.workers.emulated import EmulatedTrial, Emulation
+from elastune.sim.bridge.workers.worker import Assignment, SegmentWorker, Workshop
 class Build:
     needs_process_group = False
     def __call__(self, assignment, device):

@@ -11,18 +11,19 @@ pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
 from ray.exceptions import RayTaskError
 
-from sim.bridge import backend, gang
-from sim.bridge.backend import RayBackend
-from sim.bridge.checkpoint import CheckpointStore
-from sim.bridge.clock import Clock
-from sim.bridge.injected import Fate, Weather
-from sim.bridge.nodes import Node, NoNodeError
-from sim.bridge.resumption import OpenInstance, Resumption
-from sim.bridge.setbacks import Setbacks
-from sim.bridge.worker import Saved, Started, Trained, Workshop
-from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import WorkerError
-from sim.model.events import (
+from elastune.sim.bridge import backend
+from elastune.sim.bridge.backend import RayBackend
+from elastune.sim.bridge.machines.clock import Clock
+from elastune.sim.bridge.machines.fault_injector import Fate, Weather
+from elastune.sim.bridge.machines.nodes import Node, NoNodeError
+from elastune.sim.bridge.retry_policy import Setbacks
+from elastune.sim.bridge.workers import gang
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+from elastune.sim.bridge.workers.resumption import OpenInstance, Resumption
+from elastune.sim.bridge.workers.worker import Saved, Started, Trained, Workshop
+from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from elastune.sim.model.errors import WorkerError
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     InstanceLaunched,
@@ -32,8 +33,8 @@ from sim.model.events import (
     TimerFired,
     TrialSampled,
 )
-from sim.model.ids import InstanceId, SegmentId, TrialId
-from sim.model.protocols import InstanceStatus
+from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
+from elastune.sim.model.protocols import InstanceStatus
 from tests.bridge.conftest import Emulated, Table
 
 ZERO, ONE = InstanceId(0), TrialId(1)

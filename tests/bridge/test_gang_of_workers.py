@@ -6,11 +6,19 @@ from datetime import timedelta
 import pytest
 from gangs import DIED, Meeting, run_gang
 
-from experiments.trainables import WorkloadTrainables
-from sim.bridge import process_group
-from sim.bridge.checkpoint import CheckpointStore
-from sim.bridge.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained, Workshop
-from sim.model.errors import WorkerError
+from elastune.experiments.real.trainables import WorkloadTrainables
+from elastune.sim.bridge.workers import process_group
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+from elastune.sim.bridge.workers.worker import (
+    Assignment,
+    Finished,
+    Saved,
+    SegmentWorker,
+    Started,
+    Trained,
+    Workshop,
+)
+from elastune.sim.model.errors import WorkerError
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")

@@ -16,19 +16,19 @@ pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
 import psutil
 
-from experiments.cli_live import Board
-from experiments.real_run import Means, execute_real, resume_real
-from experiments.real_state import cut_torn_note, leased_in, note_lease
-from experiments.running import World
-from sim.bridge import attached
-from sim.bridge.checkpoint import CheckpointStore
-from sim.bridge.keeper import FOLDER_PREFIX, end_leftovers
-from sim.bridge.nodes import Node, NoNodeError
-from sim.bridge.resumption import OpenSegment, Resumption
-from sim.journal import MemorySink
-from sim.model.errors import InputError
-from sim.model.events import Outcome
-from sim.model.ids import InstanceId, SegmentId, TrialId
+from elastune.experiments.cli.live import Board
+from elastune.experiments.real.resume import cut_torn_note, leased_in, note_lease
+from elastune.experiments.real.run import Means, execute_real, resume_real
+from elastune.experiments.runs.simulate import World
+from elastune.sim.bridge.machines import attached
+from elastune.sim.bridge.machines.keeper import FOLDER_PREFIX, end_leftovers
+from elastune.sim.bridge.machines.nodes import Node, NoNodeError
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+from elastune.sim.bridge.workers.resumption import OpenSegment, Resumption
+from elastune.sim.control.journal import MemorySink
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.events import Outcome
+from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
 from tests.bridge.test_real_runs import RECORDED, small
 
 ZERO, ONE = InstanceId(0), TrialId(1)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.real_run import Means, cut_torn_line, execute_real, resume_real
-from experiments.running import replay_journal
-from experiments.spec import RunSpec
-from sim.journal import read_entries
-from sim.model.commands import StartSegment
-from sim.model.errors import InfeasibleJobError, InputError
-from sim.model.events import InstanceGone, Outcome, SegmentEnded, TrialSampled
+from elastune.experiments.real.run import Means, cut_torn_line, execute_real, resume_real
+from elastune.experiments.runs.simulate import replay_journal
+from elastune.experiments.spec.run import RunSpec
+from elastune.sim.control.journal import read_entries
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.events import InstanceGone, Outcome, SegmentEnded, TrialSampled
 from tests.bridge.chaos import ELASTUNE
 from tests.bridge.record import JOURNALS, job
 

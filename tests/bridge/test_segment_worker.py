@@ -5,9 +5,17 @@ import threading
 
 import pytest
 
-from sim.bridge.checkpoint import CheckpointStore
-from sim.bridge.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained, Workshop
-from sim.model.errors import WorkerError
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+from elastune.sim.bridge.workers.worker import (
+    Assignment,
+    Finished,
+    Saved,
+    SegmentWorker,
+    Started,
+    Trained,
+    Workshop,
+)
+from elastune.sim.model.errors import WorkerError
 
 
 class Counting:
@@ -85,7 +93,7 @@ def worker(bench, tmp_path):
 @pytest.fixture(autouse=True)
 def told_when_asked(monkeypatch):
     """Iterations that nobody asked for are not told, however slow the machine is."""
-    monkeypatch.setattr("sim.bridge.worker._TOLD_EVERY_S", math.inf)
+    monkeypatch.setattr("elastune.sim.bridge.workers.worker._TOLD_EVERY_S", math.inf)
 
 
 def plain(messages):
@@ -147,7 +155,9 @@ def test_multiples_are_those_of_the_trial_and_not_of_the_segment(worker):
 
 def test_a_message_says_the_seconds_of_the_segment_so_far(worker, bench, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("sim.bridge.worker.time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])}))
+    monkeypatch.setattr(
+        "elastune.sim.bridge.workers.worker.time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])})
+    )
 
     def take(_iteration):
         now[0] += 2.0
@@ -176,8 +186,10 @@ def test_a_message_says_the_seconds_of_the_segment_so_far(worker, bench, monkeyp
 
 def test_iterations_that_nobody_asked_for_are_told_once_in_a_while(worker, bench, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("sim.bridge.worker.time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])}))
-    monkeypatch.setattr("sim.bridge.worker._TOLD_EVERY_S", 0.1)
+    monkeypatch.setattr(
+        "elastune.sim.bridge.workers.worker.time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])})
+    )
+    monkeypatch.setattr("elastune.sim.bridge.workers.worker._TOLD_EVERY_S", 0.1)
 
     def take(_iteration):
         now[0] += 0.04

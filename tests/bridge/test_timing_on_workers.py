@@ -7,16 +7,16 @@ import os
 
 import pytest
 
-from experiments.planning import planning_profile
-from experiments.spec import RunSpec
-from experiments.timing import TimingEffort, TimingPlan, time_workload, timed
-from experiments.timing_estimates import ALONE, timing_of
-from experiments.timing_records import GangShape, TimingFolder
-from sim.bridge.worker import Workshop
-from sim.model.errors import WorkerError
+from elastune.experiments.plans.planning import planning_profile
+from elastune.experiments.profiling.estimates import ALONE, timing_of
+from elastune.experiments.profiling.records import GangShape, TimingFolder
+from elastune.experiments.profiling.timing import TimingEffort, TimingPlan, time_workload, timed
+from elastune.experiments.spec.run import RunSpec
+from elastune.sim.bridge.workers.worker import Workshop
+from elastune.sim.model.errors import WorkerError
+from elastune.traces import bundle_folder, load_bundle, tiny_bundle
 from tests.bridge.command import terminal
 from tests.bridge.conftest import Borrowed, Emulated
-from traces import bundle_folder, load_bundle, tiny_bundle
 
 pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")
@@ -38,7 +38,7 @@ def shell():
 @pytest.fixture
 def measure(cluster, tmp_path, monkeypatch):
     """Times an emulated workload on nodes of the cluster that is there."""
-    monkeypatch.setattr("experiments.timing._nodes", lambda _plan: Borrowed(cluster, 700_000))
+    monkeypatch.setattr("elastune.experiments.profiling.timing._nodes", lambda _plan: Borrowed(cluster, 700_000))
 
     def call(trainables, checkpoints, shapes=SHAPES):
         effort = TimingEffort(configurations=1, rounds=1, seconds=0.6, node_starts=0)

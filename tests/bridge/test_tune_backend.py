@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.bridge.tune_backend import finite, plain_configuration
-from sim.bridge.tune_resources import gang_bundles, gpus_on, ray_resources
-from sim.model.errors import InputError
+from elastune.sim.bridge.tune.backend import finite, plain_configuration
+from elastune.sim.bridge.tune.resources import gang_bundles, gpus_on, ray_resources
+from elastune.sim.model.errors import InputError
 
 
 @given(gpus=st.integers(1, 64), per_node=st.integers(1, 16))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.running import ledger_of, replay_journal
-from sim.journal import read_entries
-from sim.model.events import SegmentEnded
+from elastune.experiments.runs.simulate import ledger_of, replay_journal
+from elastune.sim.control.journal import read_entries
+from elastune.sim.model.events import SegmentEnded
 
 pytest.importorskip("ray", reason="Ray Tune needs the tune extra")
 

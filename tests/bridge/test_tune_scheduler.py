@@ -11,13 +11,13 @@ pytest.importorskip("ray", reason="Ray Tune needs the tune extra")
 
 from fake_tune import STEP_S, FakeTune
 
-from experiments.running import ledger_of, replay_journal
-from experiments.tune import tune_scheduler
-from policies.registry import POLICIES
-from sim.journal import read_entries, read_header
-from sim.model.commands import StartSegment
-from sim.model.errors import InfeasibleJobError, InputError, StalledRunError
-from sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSampled
+from elastune.experiments.real.ray_tune import tune_scheduler
+from elastune.experiments.runs.simulate import ledger_of, replay_journal
+from elastune.policies.registry import POLICIES
+from elastune.sim.control.journal import read_entries, read_header
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InfeasibleJobError, InputError, StalledRunError
+from elastune.sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSampled
 
 ROOT = Path(__file__).parents[2]
 JOB = {"max_iterations": 9, "reduction_factor": 3}
@@ -338,8 +338,8 @@ def test_without_ray_the_error_says_what_to_install():
     code = """
 import sys
 sys.modules["ray"] = None
-from experiments.tune import tune_scheduler
-from sim.model.errors import InputError
+from elastune.experiments.real.ray_tune import tune_scheduler
+from elastune.sim.model.errors import InputError
 try:
     tune_scheduler("seer", job={"max_iterations": 9}, workload={"iteration_s": 1.0, "scaling": "linear"})
 except InputError as error:

@@ -11,8 +11,8 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTE
 import ray
 from ray import tune
 
-from experiments.tune import tune_scheduler
-from sim.model.errors import InputError
+from elastune.experiments.real.ray_tune import tune_scheduler
+from elastune.sim.model.errors import InputError
 
 OPTIONS = {
     "job": {"max_iterations": 4, "reduction_factor": 2, "checkpoint_every": 1},

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.contract import BACKEND_PROMISES, BackendUnderTest, BrokenPromiseError, check_backend
-from sim.model.commands import EndSegment, StartTimer
-from sim.model.events import InstanceGone, SegmentEnded
-from sim.model.profile import CloudTruth, Stragglers
-from sim.simulated import SimulatedBackend
+from elastune.experiments.contracts.policies import (
+    BACKEND_PROMISES,
+    BackendUnderTest,
+    BrokenPromiseError,
+    check_backend,
+)
+from elastune.sim.model.commands import EndSegment, StartTimer
+from elastune.sim.model.events import InstanceGone, SegmentEnded
+from elastune.sim.model.profile import CloudTruth, Stragglers
+from elastune.sim.simulated import SimulatedBackend
 
 
 @pytest.fixture

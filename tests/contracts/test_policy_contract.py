@@ -5,8 +5,8 @@ import re
 import msgspec
 import pytest
 
-from experiments import contract
-from experiments.contract import (
+from elastune.experiments.contracts import policies as contract
+from elastune.experiments.contracts.policies import (
     Case,
     Finding,
     check_policy,
@@ -15,10 +15,10 @@ from experiments.contract import (
     plain_world,
     worlds,
 )
-from policies.registry import POLICIES, factory
-from sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer
-from sim.model.errors import InfeasibleJobError
-from sim.model.events import GoneCause, InstanceGone, Outcome, RunStarted, SegmentEnded, TimerFired
+from elastune.policies.registry import POLICIES, factory
+from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer
+from elastune.sim.model.errors import InfeasibleJobError
+from elastune.sim.model.events import GoneCause, InstanceGone, Outcome, RunStarted, SegmentEnded, TimerFired
 
 VARIANTS = [
     *((name, {}) for name in POLICIES),

@@ -7,10 +7,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from experiments import RunSpec
-from experiments.ablation import ablate, rough
-from experiments.cli import app
-from sim.model.errors import InputError
+from elastune import RunSpec
+from elastune.experiments.cli.app import app
+from elastune.experiments.comparisons.ablation import ablate, rough
+from elastune.sim.model.errors import InputError
 
 
 def spec(policy="rubberband", **job):

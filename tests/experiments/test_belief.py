@@ -2,11 +2,11 @@
 
 import pytest
 
-from experiments import RunSpec, execute, replay_journal
-from experiments.belief import Belief
-from experiments.running import World
-from sim.model.errors import InputError
-from traces import tiny_bundle
+from elastune import RunSpec, execute, replay_journal
+from elastune.experiments.runs.belief import Belief
+from elastune.experiments.runs.simulate import World
+from elastune.sim.model.errors import InputError
+from elastune.traces import tiny_bundle
 
 CURVES = tiny_bundle([[3.0, 2.0], [1.0, 0.5]])
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t, trim_mean
 
-from experiments import bootstrap
-from experiments.bootstrap import (
+from elastune.experiments.statistics import bootstrap
+from elastune.experiments.statistics.bootstrap import (
     Units,
     family_parts,
     pooled_interquartile_mean,
@@ -20,7 +20,7 @@ from experiments.bootstrap import (
     pooled_means_each,
     seed_parts,
 )
-from experiments.metrics import mean_interval
+from elastune.experiments.statistics.differences import mean_interval
 
 numbers = st.floats(-100, 100)
 

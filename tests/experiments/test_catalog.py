@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.claims import load_claims
-from experiments.claims.drawing import prepare
-from experiments.claims.entries import CATALOG, FIRST_SEED, load_workloads
-from experiments.claims.figures import FIGURES
-from experiments.claims.made import MADE, make_bundle
-from experiments.claims.plans import plans_of
-from experiments.claims.sweeps import merged, sweeps_of
-from sim.model.errors import InputError
-from traces import load_bundle
-from traces.synthetic import hypersched_toy
+from elastune.experiments.claims import load_claims
+from elastune.experiments.claims.drawing import prepare
+from elastune.experiments.claims.entries import CATALOG, FIRST_SEED, load_workloads
+from elastune.experiments.claims.figures import FIGURES
+from elastune.experiments.claims.made import MADE, make_bundle
+from elastune.experiments.claims.plans import plans_of
+from elastune.experiments.claims.sweeps import merged, sweeps_of
+from elastune.sim.model.errors import InputError
+from elastune.traces import load_bundle
+from elastune.traces.bundles.synthetic import hypersched_toy
 
 CLAIMS = (
     "S1",

@@ -7,9 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from experiments.check_policy import check_target, policy_factory
-from experiments.cli_check import check_policy
-from sim.model.errors import InputError
+from elastune.experiments.cli.check import check_policy
+from elastune.experiments.contracts.user_policy import check_target, policy_factory
+from elastune.sim.model.errors import InputError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_policy.py"
 
@@ -19,7 +19,7 @@ class Forgetful:
         self.machines = machines
 
     def on_event(self, event, view):
-        from sim.model.actions import FinishRun, ScaleTo
+        from elastune.sim.model.actions import FinishRun, ScaleTo
         return [ScaleTo(self.machines), FinishRun(None)]
 
 class Raising:

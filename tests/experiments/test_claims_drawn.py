@@ -15,19 +15,27 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments import sweep as sweep_module
-from experiments.claims import drawing as claims_drawing
-from experiments.claims.drawing import counted, needed, prepare, run_missing
-from experiments.claims.entries import CATALOG, load_claims
-from experiments.claims.plans import gap_table, gaps_of, planner_table, planners_as_policies, plans_of, rows_of_job
-from experiments.claims.rows import reported_regret, rows_of
-from experiments.claims.tables import claim_table, runs_table
-from experiments.claims.writing import write_all
-from experiments.cli import app
-from experiments.cli_figures import complete_figure
-from experiments.store import Store, locked
-from sim.model.errors import InputError
-from traces import DecreasingScalingWarning, tiny_bundle
+from elastune.experiments.claims import drawing as claims_drawing
+from elastune.experiments.claims.drawing import counted, needed, prepare, run_missing
+from elastune.experiments.claims.entries import CATALOG, load_claims
+from elastune.experiments.claims.plans import (
+    gap_table,
+    gaps_of,
+    planner_table,
+    planners_as_policies,
+    plans_of,
+    rows_of_job,
+)
+from elastune.experiments.claims.rows import reported_regret, rows_of
+from elastune.experiments.claims.tables import claim_table, runs_table
+from elastune.experiments.claims.writing import write_all
+from elastune.experiments.cli.app import app
+from elastune.experiments.cli.figures import complete_figure
+from elastune.experiments.files import locked
+from elastune.experiments.sweeps import run as sweep_module
+from elastune.experiments.sweeps.store import Store
+from elastune.sim.model.errors import InputError
+from elastune.traces import DecreasingScalingWarning, tiny_bundle
 
 CLAIM = {
     "id": "R1",
@@ -135,7 +143,9 @@ def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
     (sweep.folder / "copy").mkdir()
     copied = dataclasses.replace(sweep, folder=sweep.folder / "copy")
     shutil.copytree(sweep.folder / "runs", copied.folder / "runs")
-    monkeypatch.setattr("experiments.store._write_parquet", lambda table, path: pq.write_table(failed(table), path))
+    monkeypatch.setattr(
+        "elastune.experiments.sweeps.store._write_parquet", lambda table, path: pq.write_table(failed(table), path)
+    )
     Store(copied.folder).forget(pq.read_table(copied.folder / "runs")["key"].to_pylist()[:2])
     again = dataclasses.replace(again, sweeps=[copied], plans=[])
     assert [counted(again)[0].missing, counted(again, is_retrying=True)[0].missing] == [2, 12]

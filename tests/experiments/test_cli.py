@@ -12,10 +12,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments import cli_options
-from experiments.cli import app
-from policies.registry import POLICIES
-from policies.registry import Entry as PolicyEntry
+from elastune.experiments.cli import options as cli_options
+from elastune.experiments.cli.app import app
+from elastune.policies.registry import POLICIES
+from elastune.policies.registry import Entry as PolicyEntry
 
 SPEC = """
 job: {trials: 20, max_iterations: 9, deadline_s: 3600, budget_usd: 20}
@@ -223,7 +223,7 @@ def test_an_interrupted_run_is_code_130(elastune, monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.running.execute", interrupted)
+    monkeypatch.setattr("elastune.experiments.runs.simulate.execute", interrupted)
     stopped = elastune("run", "spec.yaml")
     assert (stopped.exit_code, stopped.stderr) == (130, "error: interrupted\n")
 
@@ -302,7 +302,7 @@ def test_profile_hands_its_arguments_over(elastune, monkeypatch):
         on_progress("curves", 1, 2)
         return out_dir
 
-    monkeypatch.setattr("experiments.profiling.profile_workload", profile)
+    monkeypatch.setattr("elastune.experiments.profiling.curves.profile_workload", profile)
     done = elastune("profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "-o", "mine")
     assert (done.exit_code, done.stdout) == (0, "mine\n")
     assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4), "mine")
@@ -324,7 +324,7 @@ def test_names_are_completed():
 
 def test_asking_for_help_imports_nothing_heavy():
     program = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom experiments.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom elastune.experiments.cli.app import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
         "print([name for name in ('numpy', 'pandas', 'scipy', 'pydantic', 'simpy', 'torch') if name in sys.modules])"
     )

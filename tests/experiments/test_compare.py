@@ -8,15 +8,15 @@ import math
 import pandas as pd
 import pytest
 
-from experiments import RunSpec, compare, execute
-from experiments.comparing import default_policies
-from experiments.ledger import PARTS
-from experiments.running import World
-from policies.registry import POLICIES
-from policies.registry import Entry as PolicyEntry
-from sim.model.actions import RunTrial
-from sim.model.errors import InfeasibleJobError, InputError
-from traces import synthetic_bundle
+from elastune import RunSpec, compare, execute
+from elastune.experiments.comparisons.comparison import default_policies
+from elastune.experiments.runs.ledger import PARTS
+from elastune.experiments.runs.simulate import World
+from elastune.policies.registry import POLICIES
+from elastune.policies.registry import Entry as PolicyEntry
+from elastune.sim.model.actions import RunTrial
+from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.traces import synthetic_bundle
 
 BUNDLE = synthetic_bundle(60, 9, seed=2, direction="maximize")
 POLICY_NAMES = ("seer", "sha-fixed", "sha-elastic:gpus_per_trial=4")

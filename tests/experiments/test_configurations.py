@@ -7,12 +7,17 @@ import sys
 
 import pytest
 
-from experiments.configurations import SAMPLERS, Sampled, adaptable_hyperparameters, configuration_source
-from experiments.spec import RunSpec
-from sim.model.errors import InputError
-from sim.model.job import TuningJob
-from traces import load_bundle, synthetic_bundle
-from traces.workloads import Categorical, Integer, LogUniform, SearchSpace, Uniform, workload_named
+from elastune.experiments.runs.configurations import (
+    SAMPLERS,
+    Sampled,
+    adaptable_hyperparameters,
+    configuration_source,
+)
+from elastune.experiments.spec.run import RunSpec
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.job import TuningJob
+from elastune.traces import load_bundle, synthetic_bundle
+from elastune.traces.workloads import Categorical, Integer, LogUniform, SearchSpace, Uniform, workload_named
 
 SPACE = SearchSpace(
     {"x": Uniform(-1.0, 1.0), "rate": LogUniform(1e-4, 1.0), "depth": Integer(1, 4), "kind": Categorical(("a", "b"))}

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from experiments import doctor
-from experiments.cli import app
-from experiments.doctor import Check, Patient
-from sim.bridge.embedded import visible_gpus
-from sim.model.errors import InputError
+from elastune.experiments.cli.app import app
+from elastune.experiments.real import doctor
+from elastune.experiments.real.doctor import Check, Patient
+from elastune.sim.bridge.machines.embedded import visible_gpus
+from elastune.sim.model.errors import InputError
 
 pytest.importorskip("psutil", reason="the bridge extra is not installed")
 
@@ -118,7 +118,7 @@ def lingering(tmp_path, monkeypatch):
 
 def test_processes_of_clusters_without_a_keeper_are_named(lingering, tmp_path):
     assert doctor._leftovers() == Check("leftovers", "ok", "none")
-    lingering("-m", "sim.bridge.keeper", f"{tmp_path}/elastune-kept")
+    lingering("-m", "elastune.sim.bridge.machines.keeper", f"{tmp_path}/elastune-kept")
     lingering(f"--session-dir={tmp_path}/elastune-kept/session_1/sockets")
     assert doctor._leftovers() == Check("leftovers", "ok", "none; 1 embedded clusters run")
 

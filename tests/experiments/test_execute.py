@@ -14,16 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import RunSpec, execute, replay_journal
-from experiments.ledger import PARTS
-from experiments.running import World
-from policies.registry import POLICIES
-from policies.registry import Entry as PolicyEntry
-from sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer
-from sim.model.errors import InfeasibleJobError, InputError, InvalidActionError, ReplayError, StalledRunError
-from sim.model.events import RunStarted, SegmentEnded, TimerFired
-from sim.model.profile import Timings
-from traces import synthetic_bundle, tiny_bundle
+from elastune import RunSpec, execute, replay_journal
+from elastune.experiments.runs.ledger import PARTS
+from elastune.experiments.runs.simulate import World
+from elastune.policies.registry import POLICIES
+from elastune.policies.registry import Entry as PolicyEntry
+from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer
+from elastune.sim.model.errors import (
+    InfeasibleJobError,
+    InputError,
+    InvalidActionError,
+    ReplayError,
+    StalledRunError,
+)
+from elastune.sim.model.events import RunStarted, SegmentEnded, TimerFired
+from elastune.sim.model.profile import Timings
+from elastune.traces import synthetic_bundle, tiny_bundle
 
 CONTRACT = (
     *("policy", "seed", "best_trial", "best_config", "score", "regret", "cost_usd", "makespan_s", "deadline_met"),
@@ -103,7 +109,7 @@ def test_equal_seeds_give_equal_journals_byte_for_byte(policy):
 
 PROGRAM = """
 import hashlib, io
-from experiments import RunSpec, execute
+from elastune import RunSpec, execute
 spec = RunSpec.of(
     job={"trials": 40, "max_iterations": 27, "deadline_s": 3000, "budget_usd": 20},
     workload={"bundle": "digits-mlp", "scaling": "resnet50-v100", "iteration_s": 60},

@@ -8,11 +8,19 @@ import pytest
 from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 from matplotlib.container import ErrorbarContainer
 
-from experiments.figures import best_so_far, comparison, curves, gpus_over_time, ledger, save, score_over_cost
-from experiments.figures.style import KNOWN, looks_of
-from experiments.figures.summary import mean_band, median_band, robust_view
-from experiments.figures.tables import resampled
-from sim.model.errors import InputError
+from elastune.experiments.figures import (
+    best_so_far,
+    comparison,
+    curves,
+    gpus_over_time,
+    ledger,
+    save,
+    score_over_cost,
+)
+from elastune.experiments.figures.style import KNOWN, looks_of
+from elastune.experiments.figures.summary import mean_band, median_band, robust_view
+from elastune.experiments.figures.tables import resampled
+from elastune.sim.model.errors import InputError
 
 POLICIES = ("seer", "rubberband", "homemade")
 SEEDS = 7

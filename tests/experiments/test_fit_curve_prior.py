@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.fit_curve_prior import (
+from elastune.experiments.profiling.fit_curve_prior import (
     HeldOut,
     document_of,
     fit,
@@ -15,10 +15,10 @@ from experiments.fit_curve_prior import (
     replayed_regret,
     schedules,
 )
-from policies.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, family_key, prior_for
-from policies.halving import Stage
-from sim.model.errors import InputError
-from traces import bundle_names, load_bundle
+from elastune.policies.rules.halving import Stage
+from elastune.policies.seer.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, family_key, prior_for
+from elastune.sim.model.errors import InputError
+from elastune.traces import bundle_names, load_bundle
 
 SHIPPED = json.loads(PRIORS_FILE.read_text(encoding="utf-8"))["families"]
 

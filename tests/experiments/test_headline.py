@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import RunSpec, execute
-from experiments.running import World
-from sim.journal import MemorySink
-from sim.model.events import SegmentEnded
+from elastune import RunSpec, execute
+from elastune.experiments.runs.simulate import World
+from elastune.sim.control.journal import MemorySink
+from elastune.sim.model.events import SegmentEnded
 
 HEADLINE = Path(__file__).parents[2] / "experiments" / "catalog" / "headline.yaml"
 

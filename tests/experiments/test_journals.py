@@ -9,11 +9,11 @@ import pytest
 from test_sweep_spec import BASE
 from typer.testing import CliRunner
 
-from experiments import RunSpec, execute
-from experiments.cli import app
-from experiments.journals import entries_of, header_of
-from sim.journal import read_entries, read_header
-from sim.model.errors import InputError
+from elastune import RunSpec, execute
+from elastune.experiments.cli.app import app
+from elastune.experiments.runs.journals import entries_of, header_of
+from elastune.sim.control.journal import read_entries, read_header
+from elastune.sim.model.errors import InputError
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from experiments import RunSpec, execute
-from experiments.ledger import PARTS, Ledger
-from experiments.running import ledger_of as ledger_of_journal
-from policies.limits import HARD_STOP
-from policies.registry import POLICIES
-from sim.journal import Entry
-from sim.model.actions import FinishRun, ScaleTo
-from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
-from sim.model.errors import InputError
-from sim.model.events import (
+from elastune import RunSpec, execute
+from elastune.experiments.runs.ledger import PARTS, Ledger
+from elastune.experiments.runs.simulate import ledger_of as ledger_of_journal
+from elastune.policies.execution.limits import HARD_STOP
+from elastune.policies.registry import POLICIES
+from elastune.sim.control.journal import Entry
+from elastune.sim.model.actions import FinishRun, ScaleTo
+from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     InstanceLaunched,
@@ -27,9 +27,9 @@ from sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from sim.model.price_series import PriceSeries
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from traces import synthetic_bundle
+from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.traces import synthetic_bundle
 
 # 2 GPUs at 7.20 USD/h: 0.1 cent per GPU-second, 0.2 cent per second.
 PAIR = InstanceType("pair", 2, {"on-demand": 7.2})

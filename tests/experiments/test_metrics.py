@@ -8,9 +8,13 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from experiments import bootstrap
-from experiments.metrics import interquartile_mean_interval, mean_interval, paired_difference
-from experiments.regret import regret_of
+from elastune.experiments.runs.regret import regret_of
+from elastune.experiments.statistics import bootstrap
+from elastune.experiments.statistics.differences import (
+    interquartile_mean_interval,
+    mean_interval,
+    paired_difference,
+)
 
 NAN = math.nan
 POOL = np.array([0.1, 0.2, 0.3, 0.4, 0.5])  # best 0.1, median 0.3: the scale is 0.2

@@ -6,17 +6,17 @@ import warnings
 
 import pytest
 
-from experiments import RunSpec, execute
-from experiments.placements import PARTS, PlacementAccount
-from experiments.running import World, replay_journal
-from sim.journal import Entry
-from sim.model.commands import StartSegment
-from sim.model.errors import InputError
-from sim.model.events import Outcome, RunStarted, SegmentEnded
-from sim.model.node_scaling import OnMachines, PlacedTableScaling
-from sim.model.scaling import LinearScaling
-from traces import DecreasingScalingWarning, synthetic_bundle
-from traces.terms import EvaluatedScaling
+from elastune import RunSpec, execute
+from elastune.experiments.runs.placements import PARTS, PlacementAccount
+from elastune.experiments.runs.simulate import World, replay_journal
+from elastune.sim.control.journal import Entry
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.events import Outcome, RunStarted, SegmentEnded
+from elastune.sim.model.node_scaling import OnMachines, PlacedTableScaling
+from elastune.sim.model.scaling import LinearScaling
+from elastune.traces import DecreasingScalingWarning, synthetic_bundle
+from elastune.traces.bundles.terms import EvaluatedScaling
 
 TABLE = PlacedTableScaling({(1, 1): 1.0, (2, 1): 2.0, (2, 2): 1.5, (4, 1): 4.0, (4, 2): 2.0})
 

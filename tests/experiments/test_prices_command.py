@@ -7,13 +7,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from experiments import RunSpec, execute
-from experiments.cli import app
-from experiments.running import ledger_of
-from sim.model.errors import InputError
-from sim.model.price_series import PriceSeries
-from sim.model.prices import BillingRule
-from traces import shipped_offers
+from elastune import RunSpec, execute
+from elastune.experiments.cli.app import app
+from elastune.experiments.runs.simulate import ledger_of
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.prices import BillingRule
+from elastune.traces import shipped_offers
 
 MINIMAL = {
     "job": {"trials": 8, "max_iterations": 9, "deadline_s": 3600, "budget_usd": 20},

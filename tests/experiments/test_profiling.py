@@ -10,11 +10,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments.profile_store import CheckpointCost, IterationRecord, ProfileArguments, TrialPart, WorkFolder
-from experiments.profiling import Effort, profile_with_progress, profile_workload
-from sim.model.errors import InputError, WorkerError
-from traces.bundle import load_bundle
-from traces.workloads import workload_named
+from elastune.experiments.profiling.curve_store import (
+    CheckpointCost,
+    IterationRecord,
+    ProfileArguments,
+    TrialPart,
+    WorkFolder,
+)
+from elastune.experiments.profiling.curves import Effort, profile_with_progress, profile_workload
+from elastune.sim.model.errors import InputError, WorkerError
+from elastune.traces.bundles.bundle import load_bundle
+from elastune.traces.workloads import workload_named
 
 pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")
@@ -28,8 +34,8 @@ PROFILE = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from experiments.profiling import Effort, profile_workload
-from traces.workloads import workload_named
+from elastune.experiments.profiling.curves import Effort, profile_workload
+from elastune.traces.workloads import workload_named
 effort = Effort(checkpoint_every_s=0.05, probes=1)
 profile_workload(workload_named("digits-mlp"), {TRIALS}, {ITERATIONS}, 2, Path(sys.argv[1]), effort=effort)
 """

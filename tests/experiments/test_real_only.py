@@ -6,14 +6,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments import RunSpec, execute, slots
-from experiments.cli import app
-from experiments.comparing import compare, default_policies
-from experiments.running import World
-from experiments.sweep import plan
-from experiments.sweep_spec import SweepSpec
-from policies.registry import ON_REAL_WORKERS
-from sim.model.errors import InputError
+from elastune import RunSpec, execute
+from elastune.experiments.cli.app import app
+from elastune.experiments.comparisons.comparison import compare, default_policies
+from elastune.experiments.real import slots
+from elastune.experiments.runs.simulate import World
+from elastune.experiments.sweeps.grid import SweepSpec
+from elastune.experiments.sweeps.run import plan
+from elastune.policies.registry import ON_REAL_WORKERS
+from elastune.sim.model.errors import InputError
 
 DOCUMENT = {
     "job": {"trials": 6, "max_iterations": 9, "budget_usd": 10.0},

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import RunSpec, compare, figures
-from experiments.bundle_summary import curves_table, describe
-from traces import load_bundle
+from elastune import RunSpec, compare, figures
+from elastune.experiments.plans.bundle_summary import curves_table, describe
+from elastune.traces import load_bundle
 
 NAMES = (
     "deepobs-cifar10-3c3d",

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.result_tables import PAIRED_COLUMNS, paired_table, profile_table
-from experiments.results import summarise, with_origins
-from experiments.significance import holm
-from experiments.sweep_rows import columns, table_of
-from sim.model.errors import InputError
+from elastune.experiments.statistics.paired import PAIRED_COLUMNS, paired_table, profile_table
+from elastune.experiments.statistics.significance import holm
+from elastune.experiments.statistics.summary import summarise, with_origins
+from elastune.experiments.sweeps.rows import columns, table_of
+from elastune.sim.model.errors import InputError
 
 
 def row(policy, seed, regret, bundle="b", **given):

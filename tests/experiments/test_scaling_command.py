@@ -8,12 +8,19 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from experiments.cli import app
-from experiments.figures import save, scaling_fit
-from experiments.scaling_fits import figure_tables, fit_json, gangs_of, with_kind
-from sim.model.errors import InputError
-from sim.model.node_scaling import PlacedTableScaling
-from traces import DecreasingScalingWarning, MeasuredTable, fit_scaling, measured_table, scaling_named, scaling_of
+from elastune.experiments.cli.app import app
+from elastune.experiments.figures import save, scaling_fit
+from elastune.experiments.plans.scaling_fits import figure_tables, fit_json, gangs_of, with_kind
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.node_scaling import PlacedTableScaling
+from elastune.traces import (
+    DecreasingScalingWarning,
+    MeasuredTable,
+    fit_scaling,
+    measured_table,
+    scaling_named,
+    scaling_of,
+)
 
 MODELS = """\
 model,gpus,nodes,kind,samples_per_s

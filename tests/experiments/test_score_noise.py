@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments import RunSpec, execute
-from experiments.regret import scale_of
-from experiments.running import World
-from experiments.score_noise import heard_scores
-from sim.model.errors import InputError
-from traces import synthetic_bundle
+from elastune import RunSpec, execute
+from elastune.experiments.runs.noisy_scores import heard_scores
+from elastune.experiments.runs.regret import scale_of
+from elastune.experiments.runs.simulate import World
+from elastune.sim.model.errors import InputError
+from elastune.traces import synthetic_bundle
 
 BUNDLE = synthetic_bundle(200, 9, seed=2, diverged_share=0.1)
 

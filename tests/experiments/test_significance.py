@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test, ttest_1samp
 
-from experiments.significance import holm, seeds_needed, sign_flip_p, sign_flip_p_each
+from elastune.experiments.statistics.significance import holm, seeds_needed, sign_flip_p, sign_flip_p_each
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 

@@ -7,10 +7,10 @@ import copy
 import pytest
 import yaml
 
-from experiments import RunSpec
-from experiments.spec_file import policy_mapping, read_mapping, with_settings
-from sim.model.errors import InputError
-from sim.model.profile import Delay, Faults
+from elastune import RunSpec
+from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, with_settings
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.profile import Delay, Faults
 
 MINIMAL = {
     "job": {"trials": 64, "max_iterations": 27, "deadline_s": 3600, "budget_usd": 30},

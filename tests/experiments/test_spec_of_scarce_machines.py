@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import RunSpec, execute
-from experiments.running import replay_journal
-from sim.model.capacity import Steps
-from sim.model.errors import InputError, InvalidTraceError
-from sim.model.profile import Delay
-from sim.model.reclaim import Lifetimes
+from elastune import RunSpec, execute
+from elastune.experiments.runs.simulate import replay_journal
+from elastune.sim.model.capacity import Steps
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.profile import Delay
+from elastune.sim.model.reclaim import Lifetimes
 
 BASE = {
     "job": {"trials": 9, "max_iterations": 9, "deadline_s": 3600, "budget_usd": 4},

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import RunSpec
-from experiments.run_result import RunResult
-from experiments.sweep_rows import spec_columns
+from elastune import RunSpec
+from elastune.experiments.runs.result import RunResult
+from elastune.experiments.sweeps.rows import spec_columns
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
 WORDS = {word for code in re.findall(r"`([^`]+)`", PAGE) for word in re.findall(r"[a-z_]+", code)}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import RunSpec, execute
-from experiments.running import replay_journal
-from policies.registry import POLICIES
-from sim.journal import read_entries
-from sim.model.commands import StartSegment
-from sim.model.events import GoneCause, InstanceGone, Outcome, ReclaimNoticed, SegmentEnded
+from elastune import RunSpec, execute
+from elastune.experiments.runs.simulate import replay_journal
+from elastune.policies.registry import POLICIES
+from elastune.sim.control.journal import read_entries
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.events import GoneCause, InstanceGone, Outcome, ReclaimNoticed, SegmentEnded
 
 SHARED = Path(os.environ.get("ELASTUNE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 BAMBOO = SHARED / "cloud" / "spot_events_bamboo.csv"

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import FillBetweenPolyCollection
 from test_sweep_figures import bars, caption, grid_runs, labelled, legend_texts, runs, where
 
-from experiments.figures import (
+from elastune.experiments.figures import (
     cost_over_deadline,
     greedy_gap,
     ledger,
@@ -19,8 +19,8 @@ from experiments.figures import (
     score_over_time_and_cost,
     sensitivity,
 )
-from experiments.ledger import PARTS
-from sim.model.errors import InputError
+from elastune.experiments.runs.ledger import PARTS
+from elastune.sim.model.errors import InputError
 
 
 def profile_table():

@@ -18,13 +18,16 @@ import pytest
 import yaml
 from test_sweep_spec import BASE, sweep_of
 
-from experiments import execute, sweep, sweep_worker
-from experiments.store import Store, StoreError, read_results
-from experiments.sweep import plan, run_sweep
-from policies.registry import POLICIES
-from policies.registry import Entry as PolicyEntry
-from sim.model.actions import RunTrial
-from sim.model.errors import InputError, WorkerError
+from elastune import execute
+from elastune.experiments.files import StoreError
+from elastune.experiments.sweeps import run as sweep
+from elastune.experiments.sweeps import worker as sweep_worker
+from elastune.experiments.sweeps.run import plan, run_sweep
+from elastune.experiments.sweeps.store import Store, read_results
+from elastune.policies.registry import POLICIES
+from elastune.policies.registry import Entry as PolicyEntry
+from elastune.sim.model.actions import RunTrial
+from elastune.sim.model.errors import InputError, WorkerError
 
 AXES = {"policy": ["sha-fixed", "asha-fixed"], "job.deadline_s": [300, 900]}
 
@@ -183,7 +186,7 @@ def test_a_full_disk_is_a_clear_message_and_loses_nothing(tmp_path, monkeypatch)
         pq.write_table(table, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("experiments.store._write_parquet", full)
+        patched.setattr("elastune.experiments.sweeps.store._write_parquet", full)
         with pytest.raises(StoreError, match=r"cannot be written: No space left on device; what was finished is kept"):
             run(sweep_of(axes=AXES, seeds=2), tmp_path)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["part-000000.parquet"]
@@ -277,7 +280,7 @@ SEEDS = 10
 # Whoever runs the tests in the background may have Ctrl-C ignored, and children inherit that.
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = (
-    f"{LISTENING}; import experiments.sweep as sweep; sweep.PART_S = 0.05; from experiments.cli import main; main()",
+    f"{LISTENING}; import experiments.sweeps.run as sweep; sweep.PART_S = 0.05; from experiments.cli.app import main; main()",
     *("sweep", "sweep.yaml", "-o", "out", "--jobs", "2"),
 )
 

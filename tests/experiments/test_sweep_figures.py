@@ -3,16 +3,12 @@ import pandas as pd
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from experiments.figures import (
-    cost_over_deadline,
-    score_grid,
-    sensitivity,
-)
-from experiments.figures.grid_cells import Scale
-from experiments.figures.rows import Series, label_of
-from experiments.figures.series import offsets
-from experiments.figures.style import balanced
-from sim.model.errors import InputError
+from elastune.experiments.figures import cost_over_deadline, score_grid, sensitivity
+from elastune.experiments.figures.grid_cells import Scale
+from elastune.experiments.figures.rows import Series, label_of
+from elastune.experiments.figures.series import offsets
+from elastune.experiments.figures.style import balanced
+from elastune.sim.model.errors import InputError
 
 POLICIES = ("seer", "rubberband", "sha-fixed")
 SEEDS = 6

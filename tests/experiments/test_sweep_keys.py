@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 from test_sweep_spec import sweep_of
 
-from experiments import sweep_keys
+from elastune.experiments.sweeps import keys as sweep_keys
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("sim", "policies", "traces", "experiments")
 # Not in a row: how a run went, which is recorded on request; what reads journals; what policies change on real workers.
-NOT_IN_ROWS = ("experiments.trajectory", "experiments.journals", "experiments.configurations")
+NOT_IN_ROWS = (
+    "elastune.experiments.runs.trajectory",
+    "elastune.experiments.runs.journals",
+    "elastune.experiments.runs.configurations",
+)
 
 
 def imported(node):
@@ -54,7 +58,7 @@ def needed_by(*modules):
 
 def test_the_code_that_counts_is_what_a_run_imports():
     counted = {path.relative_to(ROOT).as_posix() for path in sweep_keys.sources()}
-    needed = needed_by("experiments.running", "experiments.sweep_rows")
+    needed = needed_by("elastune.experiments.runs.simulate", "elastune.experiments.sweeps.rows")
     assert {name for name in counted if name.endswith(".py")} == needed
     tables = {name for name in counted if not name.endswith(".py")}
     assert tables == {
@@ -75,12 +79,14 @@ def test_keys_are_digests_of_spec_policy_data_and_code(policy):
     assert list(sweep_keys.run_keys(cell.spec, seeds, "data", "code")) == expected
 
 
-@pytest.mark.parametrize("name", ["policies/planning/bound.py", "experiments/planning.py", "sim/streams.py"])
+@pytest.mark.parametrize(
+    "name", ["policies/planning/bound.py", "experiments/plans/planning.py", "sim/model/streams.py"]
+)
 def test_plans_are_old_when_any_planner_or_the_bound_changes(digest, name):
     for file in (
-        "sim/streams.py",
+        "sim/model/streams.py",
         "policies/planning/bound.py",
-        "experiments/planning.py",
+        "experiments/plans/planning.py",
         "experiments/claims/plans.py",
     ):
         digest(file, "one")
@@ -109,25 +115,25 @@ def digest(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("sim/controller.py", True),
+        ("sim/control/controller.py", True),
         ("sim/simulated/cloud.py", True),
-        ("policies/seer.py", True),
+        ("policies/seer/seer.py", True),
         ("policies/curve_priors.json", True),
         ("traces/data/scaling.csv", True),
-        ("experiments/spec_cloud.py", True),
-        ("experiments/regret.py", True),
-        ("sim/bridge/nodes.py", False),
+        ("experiments/spec/cloud.py", True),
+        ("experiments/runs/regret.py", True),
+        ("sim/bridge/machines/nodes.py", False),
         ("sim/DESIGN.md", False),
         ("traces/importers/tables.py", False),
         ("traces/workloads/digits.py", False),
         ("traces/data/bundles/mine/configs.csv", False),
         ("policies/planning/sampling.py", False),
-        ("experiments/metrics.py", False),
-        ("experiments/sweep.py", False),
+        ("experiments/statistics/differences.py", False),
+        ("experiments/sweeps/run.py", False),
         ("experiments/figures/headline.py", False),
     ],
 )
 def test_changed_code_makes_results_old_only_if_it_makes_results(digest, name, counts):
-    before = digest("sim/streams.py", "one")
-    assert digest("sim/streams.py", "one") == before
+    before = digest("sim/model/streams.py", "one")
+    assert digest("sim/model/streams.py", "one") == before
     assert (digest(name, "other") != before) == counts

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from test_sweep_spec import BASE, sweep_of
 
-from experiments.store import Store
-from experiments.sweep import plan, run_sweep
+from elastune.experiments.sweeps.run import plan, run_sweep
+from elastune.experiments.sweeps.store import Store
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -30,7 +30,7 @@ AXES = {"policy": ["seer", "sha-fixed", "asha-fixed"], "job.deadline_s": [300, 9
 SEEDS = 100
 PATIENCE_S = 240
 # Batches are short and parts are written often, so that the sweep is caught in the middle.
-ELASTUNE = "from experiments import cli, sweep, sweep_pools; sweep.PART_S = 0.05; sweep_pools.BATCH_S = 0.3; cli.main()"
+ELASTUNE = "from elastune.experiments import cli, sweep, sweep_pools; sweep.PART_S = 0.05; sweep_pools.BATCH_S = 0.3; cli.main()"
 
 
 class Nodes:

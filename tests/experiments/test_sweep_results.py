@@ -16,11 +16,11 @@ import yaml
 from test_sweep_spec import BASE
 from typer.testing import CliRunner
 
-from experiments import cli_results
-from experiments.cli import app
-from experiments.metrics import mean_interval, paired_difference
-from experiments.store import Store, read_results
-from experiments.sweep_keys import code_sha256
+from elastune.experiments.cli import results as cli_results
+from elastune.experiments.cli.app import app
+from elastune.experiments.statistics.differences import mean_interval, paired_difference
+from elastune.experiments.sweeps.keys import code_sha256
+from elastune.experiments.sweeps.store import Store, read_results
 
 SWEEP = {"base": BASE, "axes": {"policy": ["sha-fixed", "asha-fixed"], "job.deadline_s": [300, 900]}, "seeds": 3}
 
@@ -384,6 +384,9 @@ def test_settings_of_a_sweep_are_completed_by_the_shell(monkeypatch):
     ):
         monkeypatch.setenv(name, value)
     shown = subprocess.run(
-        [sys.executable, "-c", "from experiments.cli import main; main()"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", "from elastune.experiments.cli.app import main; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert shown.stdout.split() == ["job.budget_usd="]

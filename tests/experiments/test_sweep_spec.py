@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from experiments import RunSpec
-from experiments.sweep_spec import RangeSpec, SweepSpec
-from sim.model.errors import InputError
+from elastune import RunSpec
+from elastune.experiments.sweeps.grid import RangeSpec, SweepSpec
+from elastune.sim.model.errors import InputError
 
 BASE = {
     "job": {"trials": 6, "max_iterations": 9, "deadline_s": 900, "budget_usd": 5},

@@ -9,19 +9,19 @@ import pytest
 from test_execute import NOISY, noisy_spec
 from test_sweep_spec import sweep_of
 
-from experiments import execute
-from experiments.figures import best_so_far, gantt, save
-from experiments.figures.gantt import LEASE_COLUMNS, SEGMENT_COLUMNS
-from experiments.figures.lanes import Slot, blocks_of, slots_of
-from experiments.running import World
-from experiments.store import Store, read_results
-from experiments.sweep import plan, run_sweep
-from experiments.timeline import timeline_of, trajectories_of
-from sim.journal import Entry, JournalWriter
-from sim.model.actions import FinishRun
-from sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment
-from sim.model.errors import InputError, ReplayError
-from sim.model.events import (
+from elastune import execute
+from elastune.experiments.figures import best_so_far, gantt, save
+from elastune.experiments.figures.gantt import LEASE_COLUMNS, SEGMENT_COLUMNS
+from elastune.experiments.figures.lanes import Slot, blocks_of, slots_of
+from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.timeline import timeline_of, trajectories_of
+from elastune.experiments.sweeps.run import plan, run_sweep
+from elastune.experiments.sweeps.store import Store, read_results
+from elastune.sim.control.journal import Entry, JournalWriter
+from elastune.sim.model.actions import FinishRun
+from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment
+from elastune.sim.model.errors import InputError, ReplayError
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     InstanceLaunched,

@@ -15,20 +15,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from experiments import RunSpec, cli_options
-from experiments.cli import app
-from experiments.cli_profile_tables import print_timing
-from experiments.planning import make_plans, planning_profile
-from experiments.spec_sections import WorkloadSpec
-from experiments.timing import TimingEffort, TimingPlan, _Fleet, is_enough, rows_to_time, series_of, time_workload
-from experiments.timing_bundle import SEGMENTS, write_timing
-from experiments.timing_estimates import ALONE, Estimate, timing_of
-from experiments.timing_profile import TimingProfile, profile_timing, remarks
-from experiments.timing_records import GangShape, NodeStart, SegmentRecord, Surroundings, TimingFolder
-from sim.bridge.measured import TimedSegment
-from sim.model.errors import InputError
-from traces import bundle_folder, load_bundle
-from traces.workloads import workload_named
+from elastune import RunSpec
+from elastune.experiments.cli import options as cli_options
+from elastune.experiments.cli.app import app
+from elastune.experiments.cli.profile_tables import print_timing
+from elastune.experiments.plans.planning import make_plans, planning_profile
+from elastune.experiments.profiling.estimates import ALONE, Estimate, timing_of
+from elastune.experiments.profiling.records import (
+    GangShape,
+    NodeStart,
+    SegmentRecord,
+    Surroundings,
+    TimingFolder,
+)
+from elastune.experiments.profiling.timed_bundle import SEGMENTS, write_timing
+from elastune.experiments.profiling.timing import (
+    TimingEffort,
+    TimingPlan,
+    _Fleet,
+    is_enough,
+    rows_to_time,
+    series_of,
+    time_workload,
+)
+from elastune.experiments.profiling.timing_profile import TimingProfile, profile_timing, remarks
+from elastune.experiments.spec.sections import WorkloadSpec
+from elastune.sim.bridge.workers.measured import TimedSegment
+from elastune.sim.model.errors import InputError
+from elastune.traces import bundle_folder, load_bundle
+from elastune.traces.workloads import workload_named
 
 TWO, TWO_NODES = GangShape(2, 1), GangShape(2, 2)
 QUIET = Surroundings({"cpu": "a processor"}, 0.1, 2, [NodeStart(0.0, 3.0), NodeStart(0.0, 5.0)])
@@ -183,7 +198,7 @@ def test_gangs_that_say_nothing_are_refused(shapes, match):
 
 
 def test_more_slots_than_there_are_are_refused_before_anything_starts(monkeypatch, tmp_path):
-    monkeypatch.setattr("experiments.timing.slots_here", lambda _device: 2)
+    monkeypatch.setattr("elastune.experiments.profiling.timing.slots_here", lambda _device: 2)
     plan = TimingPlan(shapes=(ALONE, GangShape(3, 1)))
     with pytest.raises(InputError, match="a gang of 3 needs 3 slots, but this machine has 2 CPU cores"):
         profile_timing(workload_named("digits-mlp"), plan, tmp_path / "new")
@@ -276,7 +291,7 @@ def test_a_timed_bundle_is_all_that_a_plan_needs(tmp_path):
 
 
 def test_a_bundle_that_is_there_is_timed_again_and_a_bundle_of_another_workload_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.timing.slots_here", lambda _device: 2)
+    monkeypatch.setattr("elastune.experiments.profiling.timing.slots_here", lambda _device: 2)
     written(tmp_path / "mine")
     written(tmp_path / "mine", base=str(tmp_path / "mine"))
     assert load_bundle(tmp_path / "mine").iteration_s == pytest.approx(2.5)
@@ -288,7 +303,7 @@ def test_a_bundle_that_is_there_is_timed_again_and_a_bundle_of_another_workload_
 
 
 def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.timing.slots_here", lambda _device: 2)
+    monkeypatch.setattr("elastune.experiments.profiling.timing.slots_here", lambda _device: 2)
     bundle, effort = load_bundle("digits-mlp"), TimingEffort(configurations=1, rounds=2)
     plan = TimingPlan(shapes=(ALONE, TWO), effort=effort)
     folder = TimingFolder(tmp_path / "mine")
@@ -300,9 +315,12 @@ def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, mon
 
     timed = []
     monkeypatch.setattr(
-        "experiments.timing._Fleet", lambda _plan: SimpleNamespace(nodes_for=lambda _: [], close=lambda: None)
+        "elastune.experiments.profiling.timing._Fleet",
+        lambda _plan: SimpleNamespace(nodes_for=lambda _: [], close=lambda: None),
     )
-    monkeypatch.setattr("experiments.timing._timed", lambda series, *_: timed.append(series.number) or second)
+    monkeypatch.setattr(
+        "elastune.experiments.profiling.timing._timed", lambda series, *_: timed.append(series.number) or second
+    )
     told = []
     found = time_workload(plan, bundle, None, folder, on_progress=lambda *done: told.append(done))
     assert timed == [1]
@@ -339,7 +357,7 @@ def call(*arguments):
 )
 def test_options_of_the_other_profile_are_refused(tmp_path, monkeypatch, arguments, match):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("experiments.slots.find_spec", lambda _name: True)
+    monkeypatch.setattr("elastune.experiments.real.slots.find_spec", lambda _name: True)
     done = call("profile", "digits-mlp", *arguments)
     assert done.exit_code == cli_options.WRONG_INPUT
     assert match in done.stderr
@@ -354,8 +372,8 @@ def test_the_command_hands_over_what_was_asked_for_and_prints_what_was_found(tmp
         told.update(workload=workload.name, plan=plan, out_dir=out_dir, **named)
         return profile
 
-    monkeypatch.setattr("experiments.timing_profile.profile_timing", time_it)
-    monkeypatch.setattr("experiments.slots.find_spec", lambda _name: True)
+    monkeypatch.setattr("elastune.experiments.profiling.timing_profile.profile_timing", time_it)
+    monkeypatch.setattr("elastune.experiments.real.slots.find_spec", lambda _name: True)
     asked = ("profile", "digits-mlp", "--gpus", "1,2,4x2", "--gpus-per-node", 2, "--rounds", 3, "--batch", "per-worker")
     done = call(*asked, "-o", tmp_path / "mine")
     assert done.exit_code == 0
@@ -378,7 +396,7 @@ def test_on_a_cluster_that_ran_already_no_start_of_a_node_is_timed_or_advised(tm
         launched()
         return "a node"
 
-    monkeypatch.setattr("experiments.timing._nodes", lambda _plan: SimpleNamespace(acquire=acquire))
+    monkeypatch.setattr("elastune.experiments.profiling.timing._nodes", lambda _plan: SimpleNamespace(acquire=acquire))
     plans = [TimingPlan(shapes=(ALONE,), gpus_per_node=1, ray_address=address) for address in ("10.0.0.1:6379", None)]
     there, here = map(_Fleet, plans)
     assert there.nodes_for([ALONE]) == here.nodes_for([ALONE]) == ["a node"]

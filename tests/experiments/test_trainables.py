@@ -4,16 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.running import World
-from experiments.spec import RunSpec
-from experiments.trainables import EmulatedTrainables, WorkloadTrainables
-from sim.bridge.worker import Assignment
-from sim.model.errors import InputError
-from sim.model.profile import CloudTruth
-from sim.simulated.truth import Draws
-from sim.streams import Streams
-from traces.bundle import load_bundle
-from traces.workloads import training_seed, workload_named
+from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
+from elastune.experiments.runs.simulate import World
+from elastune.experiments.spec.run import RunSpec
+from elastune.sim.bridge.workers.worker import Assignment
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.profile import CloudTruth
+from elastune.sim.model.streams import Streams
+from elastune.sim.simulated.truth import Draws
+from elastune.traces.bundles.bundle import load_bundle
+from elastune.traces.workloads import training_seed, workload_named
 
 
 def assignment(trial=0, **changes):
@@ -83,7 +83,9 @@ def world():
 
 def test_an_emulated_trial_lasts_and_scores_as_in_the_simulated_world_of_the_same_seed(world, monkeypatch, tmp_path):
     waits = []
-    monkeypatch.setattr("sim.bridge.emulated.EmulatedTrial._wait", lambda _self, seconds: waits.append(seconds))
+    monkeypatch.setattr(
+        "elastune.sim.bridge.workers.emulated.EmulatedTrial._wait", lambda _self, seconds: waits.append(seconds)
+    )
     trial = EmulatedTrainables(world.truth, seed=5, speed=30.0)(assignment(2, size=4, nodes=2), "cpu")
     scores = []
     for _ in range(3):
@@ -102,7 +104,9 @@ def test_an_emulated_trial_lasts_and_scores_as_in_the_simulated_world_of_the_sam
 
 def test_an_emulated_trial_that_goes_on_waits_as_long_as_a_resumed_one(world, monkeypatch):
     waits = []
-    monkeypatch.setattr("sim.bridge.emulated.EmulatedTrial._wait", lambda _self, seconds: waits.append(seconds))
+    monkeypatch.setattr(
+        "elastune.sim.bridge.workers.emulated.EmulatedTrial._wait", lambda _self, seconds: waits.append(seconds)
+    )
     EmulatedTrainables(world.truth, seed=5)(assignment(1, restore_from=1, from_iteration=2), "cpu")
 
     assert waits == [world.truth.timings.resume_s] != [world.truth.timings.launch_s]

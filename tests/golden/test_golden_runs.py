@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.contract import record, worlds
-from policies.registry import POLICIES, factory
-from sim.model.commands import StartSegment
-from sim.model.errors import InfeasibleJobError
+from elastune.experiments.contracts.policies import record, worlds
+from elastune.policies.registry import POLICIES, factory
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InfeasibleJobError
 
 GOLDEN = Path(__file__).with_name("runs.json")
 FIELDS = ("makespan_s", "bill_usd", "winner", "winner_iterations", "segments")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from traces.importers import Description, from_table
+from elastune.traces.importers import Description, from_table
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -87,7 +87,13 @@ def check():
     from syne_tune.blackbox_repository.blackbox_tabular import deserialize
     from syne_tune.blackbox_repository.conversion_scripts.scripts import pd1_import
 
-    from traces.importers import BlackboxChoice, CurveRules, Description, from_blackbox, from_blackbox_folder
+    from elastune.traces.importers import (
+        BlackboxChoice,
+        CurveRules,
+        Description,
+        from_blackbox,
+        from_blackbox_folder,
+    )
 
     described = Description(name="toy", source="formulas", licence="CC0-1.0", direction="minimize")
     rules = CurveRules(incomplete="diverged")

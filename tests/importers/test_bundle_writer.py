@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from tidy_tables import TIDY
 
-import traces
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers import from_table
+from elastune import traces
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.importers import from_table
 
 NAN = math.nan
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tidy_tables import TIDY, rows
 
-import traces
-from sim.model.errors import InputError
-from traces.importers import CurveRules, from_table
+from elastune import traces
+from elastune.sim.model.errors import InputError
+from elastune.traces.importers import CurveRules, from_table
 
 NAN = math.nan
 

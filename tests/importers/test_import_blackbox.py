@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from record_syne_tune import OBJECTIVES, evaluations
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers import (
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.importers import (
     BlackboxChoice,
     BlackboxFolder,
     CurveRules,
@@ -21,7 +21,7 @@ from traces.importers import (
     from_blackbox,
     from_blackbox_folder,
 )
-from traces.importers import blackbox_folder as blackbox_folder_function
+from elastune.traces.importers import blackbox_folder as blackbox_folder_function
 
 NAN = math.nan
 CHOICE = BlackboxChoice(objective="loss", elapsed="elapsed")

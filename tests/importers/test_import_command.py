@@ -8,8 +8,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-import traces
-from experiments.cli import app
+from elastune import traces
+from elastune.experiments.cli.app import app
 
 TIDY = "trial,iteration,score,seconds,lr\n" + "".join(
     f"{trial},{iteration},{1 / (1 + trial + iteration)},{1 + trial},0.{1 + trial}\n"

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers import CurveRules, from_optuna, study_names
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.importers import CurveRules, from_optuna, study_names
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[optuna]'")
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from tidy_tables import TIDY, rows
 
-import traces
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers import CurveRules, TableColumns, from_table, table_columns
+from elastune import traces
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.importers import CurveRules, TableColumns, from_table, table_columns
 
 NAN = math.nan
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers import CurveRules, EventChoice, from_tensorboard
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.importers import CurveRules, EventChoice, from_tensorboard
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
 

@@ -11,17 +11,17 @@ import pytest
 from test_estimates_and_simulation import may_start_early, outcome, random_plan, random_terms, waits_for_a_release
 from test_frontier_exact import assert_same_curve, brute_force, fair_space, limited, random_job, wide_space
 
-from policies.fixed_cluster import naive_instances
-from policies.planning.bound import Bound
-from policies.planning.frontier import frontier
-from policies.planning.plan import Terms
-from policies.planning.sampling import sample
-from policies.planning.spending import spending_usd
-from policies.registry import factory
-from sim.model.job import TuningJob
-from sim.model.price_series import PriceSeries
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import Delay, Stragglers
+from elastune.policies.planning.bound import Bound
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.sampling import sample
+from elastune.policies.planning.spending import spending_usd
+from elastune.policies.registry import factory
+from elastune.policies.tuners.fixed_cluster import naive_instances
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import Delay, Stragglers
 
 PHASES = (
     {"bills_queue": True, "bills_startup": True},

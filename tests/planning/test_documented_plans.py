@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from small_jobs import assert_same_curve, brute_force, fair_space, wide_space
 
-from experiments.planning import load_plan_spec, planning_profile
-from policies.halving import rungs
-from policies.planning.estimate import expected_s
-from policies.planning.frontier import cheapest_by, frontier
-from policies.planning.plan import Terms
-from policies.planning.rubberband_search import rubberband_plan
-from policies.planning.static import static_plan
+from elastune.experiments.plans.planning import load_plan_spec, planning_profile
+from elastune.policies.planning.estimate import expected_s
+from elastune.policies.planning.frontier import cheapest_by, frontier
+from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.rubberband_search import rubberband_plan
+from elastune.policies.planning.static import static_plan
+from elastune.policies.rules.halving import rungs
 
 DOCS = Path(__file__).parents[2] / "docs"
 

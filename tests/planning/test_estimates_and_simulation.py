@@ -7,21 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.halving import explicit_stages
-from policies.planning.bound import Bound
-from policies.planning.estimate import estimate
-from policies.planning.plan import Terms
-from policies.planning.sampling import list_schedule_s, sample
-from policies.planning.spaces import allocations
-from policies.sha import run_plan
-from sim.controller import Controller
-from sim.model.job import TuningJob
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import CloudTruth, Delay, GroundTruth, Profile, Startup, Stragglers, Timings
-from sim.model.scaling import TableScaling
-from sim.runner import run
-from sim.simulated import SimulatedBackend
-from sim.streams import Streams
+from elastune.policies.execution.planned import run_plan
+from elastune.policies.planning.bound import Bound
+from elastune.policies.planning.estimate import estimate
+from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.sampling import list_schedule_s, sample
+from elastune.policies.planning.spaces import allocations
+from elastune.policies.rules.halving import explicit_stages
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.runner import run
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import CloudTruth, Delay, GroundTruth, Profile, Startup, Stragglers, Timings
+from elastune.sim.model.scaling import TableScaling
+from elastune.sim.model.streams import Streams
+from elastune.sim.simulated import SimulatedBackend
 
 RULES = (
     BillingRule(0.0, 0.0),

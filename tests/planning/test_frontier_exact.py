@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from small_jobs import AS_USED, assert_same_curve, brute_force, fair_space, limited, random_job, wide_space
 
-from policies.planning import aged
-from policies.planning.frontier import cheapest_by, earliest_within, frontier
-from sim.model.prices import BillingRule
-from sim.model.scaling import TableScaling
+from elastune.policies.planning import aged
+from elastune.policies.planning.frontier import cheapest_by, earliest_within, frontier
+from elastune.sim.model.prices import BillingRule
+from elastune.sim.model.scaling import TableScaling
 
 
 @pytest.mark.parametrize("block", range(5))

@@ -17,15 +17,22 @@ from small_jobs import (
     wide_space,
 )
 
-from policies.halving import explicit_stages
-from policies.planning.estimate import estimate
-from policies.planning.frontier import cheapest_by, frontier
-from policies.planning.lateness import LEVEL, Latenesses, Moments, growth_class, most_of_class, with_p95
-from policies.planning.plan import Allocation, Terms
-from policies.planning.sampling import sample
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
-from sim.model.scaling import TableScaling
+from elastune.policies.planning.estimate import estimate
+from elastune.policies.planning.frontier import cheapest_by, frontier
+from elastune.policies.planning.lateness import (
+    LEVEL,
+    Latenesses,
+    Moments,
+    growth_class,
+    most_of_class,
+    with_p95,
+)
+from elastune.policies.planning.plan import Allocation, Terms
+from elastune.policies.planning.sampling import sample
+from elastune.policies.rules.halving import explicit_stages
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
+from elastune.sim.model.scaling import TableScaling
 
 SPACES = {"fair": fair_space, "wide": wide_space}
 PER_FUNCTION = BillingRule(granularity_s=10.0, minimum_s=30.0, model="per-function")

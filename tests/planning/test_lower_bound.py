@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.halving import explicit_stages
-from policies.planning.bound import Bound, gap_to_bound
-from policies.planning.estimate import estimate
-from policies.planning.frontier import frontier
-from policies.planning.plan import Allocation, Terms
-from policies.planning.spaces import allocations
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
-from sim.model.scaling import LinearScaling, TableScaling
+from elastune.policies.planning.bound import Bound, gap_to_bound
+from elastune.policies.planning.estimate import estimate
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.plan import Allocation, Terms
+from elastune.policies.planning.spaces import allocations
+from elastune.policies.rules.halving import explicit_stages
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
+from elastune.sim.model.scaling import LinearScaling, TableScaling
 
 RULES = (
     BillingRule(0.0, 0.0),

@@ -8,12 +8,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from experiments.cli import Commands
-from experiments.cli_plan import plan
-from experiments.figures.frontier import frontier as draw_frontier
-from experiments.planning import frontier_table, load_plan_spec, make_plans
-from policies.planning.spending import spending_usd
-from sim.model.errors import InputError
+from elastune.experiments.cli.app import Commands
+from elastune.experiments.cli.plan import plan
+from elastune.experiments.figures.frontier import frontier as draw_frontier
+from elastune.experiments.plans.planning import frontier_table, load_plan_spec, make_plans
+from elastune.policies.planning.spending import spending_usd
+from elastune.sim.model.errors import InputError
 
 SPEC = """
 job: {stages: [[32, 1], [10, 3], [3, 9], [1, 37]], deadline_s: 1800}

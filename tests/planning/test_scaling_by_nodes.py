@@ -7,19 +7,19 @@ import warnings
 import numpy as np
 import pytest
 
-from policies.halving import explicit_stages
-from policies.planning.frontier import frontier
-from policies.planning.plan import Terms
-from policies.sha import run_plan
-from sim.controller import Controller
-from sim.model.job import TuningJob
-from sim.model.node_scaling import AllReduceScaling, Link, OnMachines, PlacedTableScaling
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import CloudTruth, Delay, GroundTruth, Profile, Startup, Stragglers, Timings
-from sim.runner import run
-from sim.simulated import SimulatedBackend
-from sim.streams import Streams
-from traces import DecreasingScalingWarning, scaling_named
+from elastune.policies.execution.planned import run_plan
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.plan import Terms
+from elastune.policies.rules.halving import explicit_stages
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.runner import run
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.node_scaling import AllReduceScaling, Link, OnMachines, PlacedTableScaling
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import CloudTruth, Delay, GroundTruth, Profile, Startup, Stragglers, Timings
+from elastune.sim.model.streams import Streams
+from elastune.sim.simulated import SimulatedBackend
+from elastune.traces import DecreasingScalingWarning, scaling_named
 
 AS_USED = BillingRule(granularity_s=0.0, minimum_s=0.0)
 # 8 GPUs on two machines are slower than 4 on one, 16 on four faster again.

@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from policies.halving import explicit_stages
-from policies.planning.estimate import estimate
-from policies.planning.frontier import cheapest_by, frontier
-from policies.planning.instance_types import cheapest_of, frontier_of, offers
-from policies.planning.naive import naive_plan
-from policies.planning.plan import Allocation, Terms
-from policies.planning.sampling import sample
-from policies.planning.spread import ShiftedLogNormal, iteration_mean, slowest_normals, trial_factor
-from policies.planning.static import static_plan
-from sim.model.errors import InputError
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
-from sim.model.scaling import LinearScaling, TableScaling
+from elastune.policies.planning.estimate import estimate
+from elastune.policies.planning.frontier import cheapest_by, frontier
+from elastune.policies.planning.instance_types import cheapest_of, frontier_of, offers
+from elastune.policies.planning.naive import naive_plan
+from elastune.policies.planning.plan import Allocation, Terms
+from elastune.policies.planning.sampling import sample
+from elastune.policies.planning.spread import ShiftedLogNormal, iteration_mean, slowest_normals, trial_factor
+from elastune.policies.planning.static import static_plan
+from elastune.policies.rules.halving import explicit_stages
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
+from elastune.sim.model.scaling import LinearScaling, TableScaling
 
 AS_USED = BillingRule(granularity_s=0.0, minimum_s=0.0)
 

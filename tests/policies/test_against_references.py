@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from policies.asha import AshaPolicy
-from policies.asha_stopping import StoppingRule
-from policies.asynchronous import AsynchronousPolicy
-from policies.halving import AsynchronousRung, Bracket, rungs
-from policies.hyperband import bracket_sizes, bracket_stages
-from policies.limits import Limits
-from policies.pasha import PashaRule
-from policies.promotion import PromotionRule
-from sim.model.commands import StartSegment
-from sim.model.events import SegmentEnded
-from sim.model.ids import TrialId
-from sim.model.job import TuningJob
+from elastune.policies.execution.asynchronous import AsynchronousPolicy
+from elastune.policies.execution.limits import Limits
+from elastune.policies.rules.halving import AsynchronousRung, Bracket, rungs
+from elastune.policies.tuners.asha import AshaPolicy
+from elastune.policies.tuners.asha_stopping import StoppingRule
+from elastune.policies.tuners.hyperband import bracket_sizes, bracket_stages
+from elastune.policies.tuners.pasha import PashaRule
+from elastune.policies.tuners.promotion import PromotionRule
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.events import SegmentEnded
+from elastune.sim.model.ids import TrialId
+from elastune.sim.model.job import TuningJob
 
 REFERENCES = Path(__file__).parents[1] / "references"
 ETA, LAST = 3, 27

@@ -14,17 +14,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policies.asha_stopping import asha_stopping_fixed
-from policies.elastic_asha import asha_elastic
-from policies.elasticflow import elasticflow
-from policies.hyperband import hyperband_fixed
-from policies.hyperband_elastic import hyperband_elastic
-from policies.hypersched import hypersched_fixed
-from policies.naive_elastic import random_elastic
-from policies.one_cut import one_cut
-from policies.oracle import oracle
-from policies.pasha import pasha_fixed
-from policies.random_search import random_fixed
+from elastune.policies.tuners.asha_stopping import asha_stopping_fixed
+from elastune.policies.tuners.elastic_asha import asha_elastic
+from elastune.policies.tuners.elasticflow import elasticflow
+from elastune.policies.tuners.hyperband import hyperband_fixed
+from elastune.policies.tuners.hyperband_elastic import hyperband_elastic
+from elastune.policies.tuners.hypersched import hypersched_fixed
+from elastune.policies.tuners.naive_elastic import random_elastic
+from elastune.policies.tuners.one_cut import one_cut
+from elastune.policies.tuners.oracle import oracle
+from elastune.policies.tuners.pasha import pasha_fixed
+from elastune.policies.tuners.random_search import random_fixed
 
 SCORES = [
     [0.90, 0.80, 0.70, 0.60],

@@ -9,25 +9,31 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments.contract import check_policy, plain_world, worlds
-from policies.asha_stopping import StoppingRule, asha_stopping_fixed
-from policies.elastic_asha import asha_elastic
-from policies.elasticflow import elasticflow, spread_spare
-from policies.halving import Stage
-from policies.hyperband import bracket_sizes, bracket_stages, hyperband_fixed
-from policies.hypersched import hypersched_fixed
-from policies.list_scheduling import Load, best_cluster, largest_number, promotion_load, stopping_load
-from policies.live_trials import SmoothedLosses, Stopwatch, fair_shares
-from policies.one_cut import one_cut
-from policies.oracle import best_point, oracle
-from policies.pasha import PashaRule, pasha_fixed
-from policies.pausing_rungs import PausingRungs, percentile
-from policies.planning.plan import Terms
-from policies.random_search import random_fixed
-from sim.model.errors import InfeasibleJobError, InputError
-from sim.model.job import TuningJob
-from sim.model.scaling import TableScaling
-from sim.streams import Streams
+from elastune.experiments.contracts.policies import check_policy, plain_world, worlds
+from elastune.policies.planning.plan import Terms
+from elastune.policies.rules.halving import Stage
+from elastune.policies.sizing.list_scheduling import (
+    Load,
+    best_cluster,
+    largest_number,
+    promotion_load,
+    stopping_load,
+)
+from elastune.policies.tuners.asha_stopping import StoppingRule, asha_stopping_fixed
+from elastune.policies.tuners.elastic_asha import asha_elastic
+from elastune.policies.tuners.elasticflow import elasticflow, spread_spare
+from elastune.policies.tuners.hyperband import bracket_sizes, bracket_stages, hyperband_fixed
+from elastune.policies.tuners.hypersched import hypersched_fixed
+from elastune.policies.tuners.live_trials import SmoothedLosses, Stopwatch, fair_shares
+from elastune.policies.tuners.one_cut import one_cut
+from elastune.policies.tuners.oracle import best_point, oracle
+from elastune.policies.tuners.pasha import PashaRule, pasha_fixed
+from elastune.policies.tuners.pausing_rungs import PausingRungs, percentile
+from elastune.policies.tuners.random_search import random_fixed
+from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.scaling import TableScaling
+from elastune.sim.model.streams import Streams
 
 PLAIN = plain_world()
 TERMS = Terms.of(PLAIN.job, PLAIN.profile, PLAIN.price_book)

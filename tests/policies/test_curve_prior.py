@@ -3,9 +3,16 @@ import json
 import numpy as np
 import pytest
 
-from policies.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, CurvePrior, family_key, prior_for
-from policies.halving import Stage, rungs
-from sim.model.job import TuningJob
+from elastune.policies.rules.halving import Stage, rungs
+from elastune.policies.seer.curve_prior import (
+    FAILED_REGRET,
+    PRIORS_FILE,
+    CurveModel,
+    CurvePrior,
+    family_key,
+    prior_for,
+)
+from elastune.sim.model.job import TuningJob
 
 MODEL = CurveModel(churn=0.1, rarity=1.0, failed=0.0, gap=0.1, gap_power=1.0)
 FAMILIES = ("deepobs", "digits-mlp", "mnist5k-cnn", "taskset-imdb-rnn")

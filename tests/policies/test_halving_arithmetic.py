@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.halving import AsynchronousRung, Bracket, Stage, explicit_stages, ranked, rung_levels, rungs
-from sim.model.job import TuningJob, loss_of
+from elastune.policies.rules.halving import (
+    AsynchronousRung,
+    Bracket,
+    Stage,
+    explicit_stages,
+    ranked,
+    rung_levels,
+    rungs,
+)
+from elastune.sim.model.job import TuningJob, loss_of
 
 
 def pairs(stages):

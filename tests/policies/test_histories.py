@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import pytest
 
-from policies.registry import factory
-from sim.model.errors import InfeasibleJobError
+from elastune.policies.registry import factory
+from elastune.sim.model.errors import InfeasibleJobError
 
 SCORES = [
     [0.90, 0.80, 0.70, 0.60],

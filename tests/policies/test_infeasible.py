@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from policies.registry import POLICIES, entry_named, factory
-from sim.model.errors import InfeasibleJobError, InputError
+from elastune.policies.registry import POLICIES, entry_named, factory
+from elastune.sim.model.errors import InfeasibleJobError, InputError
 
 ELASTIC = ("seer", "rubberband", "sha-fixed", "sha-elastic")
 

@@ -7,19 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.contract import record
-from experiments.contract_worlds import worlds
-from policies.halving import rungs
-from policies.planning.bound import Bound
-from policies.planning.frontier import frontier
-from policies.planning.naive import naive_plan
-from policies.planning.plan import Terms
-from policies.planning.rubberband_search import rubberband_plan
-from policies.planning.static import static_plan
-from policies.registry import POLICIES, factory
-from sim.model.commands import StartSegment
-from sim.model.errors import InfeasibleJobError
-from sim.model.scaling import LinearScaling
+from elastune.experiments.contracts.policies import record
+from elastune.experiments.contracts.worlds import worlds
+from elastune.policies.planning.bound import Bound
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.naive import naive_plan
+from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.rubberband_search import rubberband_plan
+from elastune.policies.planning.static import static_plan
+from elastune.policies.registry import POLICIES, factory
+from elastune.policies.rules.halving import rungs
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InfeasibleJobError
+from elastune.sim.model.scaling import LinearScaling
 
 ON_ONE_GPU = {"asha-fixed", "asha-fixed-naive", "asha-stopping-fixed", "pasha-fixed", "hypersched-fixed"}
 

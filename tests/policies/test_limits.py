@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from policies.asha import AshaPolicy
-from policies.limits import Limits
-from policies.registry import factory
-from sim.model.events import SegmentEnded
-from sim.model.prices import BillingRule
-from sim.model.profile import Delay, Startup
+from elastune.policies.execution.limits import Limits
+from elastune.policies.registry import factory
+from elastune.policies.tuners.asha import AshaPolicy
+from elastune.sim.model.events import SegmentEnded
+from elastune.sim.model.prices import BillingRule
+from elastune.sim.model.profile import Delay, Startup
 
 
 class Watched:

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_worlds import Story, check_each_fact
 
-from experiments.contract import check_policy, record, worlds
-from policies.pbt import Population, explored, pbt
-from policies.registry import POLICIES, factory
-from sim.controller import Controller
-from sim.journal import MemorySink, replay
-from sim.model.actions import CloneTrial
-from sim.model.commands import StartSegment
-from sim.model.errors import InfeasibleJobError, InputError
-from sim.model.events import SegmentEnded, TrialSampled
-from sim.model.job import TuningJob
-from sim.runner import run
-from traces.workloads import Categorical, Integer, LogUniform, Uniform
+from elastune.experiments.contracts.policies import check_policy, record, worlds
+from elastune.policies.registry import POLICIES, factory
+from elastune.policies.tuners.pbt import Population, explored, pbt
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.journal import MemorySink, replay
+from elastune.sim.control.runner import run
+from elastune.sim.model.actions import CloneTrial
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.events import SegmentEnded, TrialSampled
+from elastune.sim.model.job import TuningJob
+from elastune.traces.workloads import Categorical, Integer, LogUniform, Uniform
 
 RATE = {"rate": Uniform(0.0, 1.0)}
 

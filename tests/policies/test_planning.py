@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.halving import explicit_stages
-from policies.planning.estimate import estimate, expected_stretch
-from policies.planning.greedy import greedy_plan
-from policies.planning.options import lower_hull, stage_options
-from policies.planning.plan import Allocation, Terms
-from policies.planning.rubberband_search import fair_levels, rubberband_plan
-from policies.planning.static import plan_on_cluster, static_plan
-from policies.sha import run_plan
-from sim.model.job import TuningJob
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
-from sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
+from elastune.policies.execution.planned import run_plan
+from elastune.policies.planning.estimate import estimate, expected_stretch
+from elastune.policies.planning.greedy import greedy_plan
+from elastune.policies.planning.options import lower_hull, stage_options
+from elastune.policies.planning.plan import Allocation, Terms
+from elastune.policies.planning.rubberband_search import fair_levels, rubberband_plan
+from elastune.policies.planning.static import plan_on_cluster, static_plan
+from elastune.policies.rules.halving import explicit_stages
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
+from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
 
 
 @st.composite

@@ -4,18 +4,18 @@ import math
 
 import pytest
 
-from policies.checkpoints import iterations_between, young_daly_s
-from policies.limits import Limits
-from policies.pools import Pools
-from policies.registry import factory
-from sim.model.actions import FinishRun, RunTrial, ScaleTo
-from sim.model.capacity import Steps
-from sim.model.commands import ProvisionInstance, StartSegment
-from sim.model.events import GoneCause, InstanceGone, InstanceReady, RunStarted, SegmentEnded
-from sim.model.prices import InstanceType, PriceBook
-from sim.model.profile import Profile, Spot, Timings
-from sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
-from sim.model.scaling import LinearScaling
+from elastune.policies.execution.checkpoints import iterations_between, young_daly_s
+from elastune.policies.execution.limits import Limits
+from elastune.policies.execution.pools import Pools
+from elastune.policies.registry import factory
+from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo
+from elastune.sim.model.capacity import Steps
+from elastune.sim.model.commands import ProvisionInstance, StartSegment
+from elastune.sim.model.events import GoneCause, InstanceGone, InstanceReady, RunStarted, SegmentEnded
+from elastune.sim.model.prices import InstanceType, PriceBook
+from elastune.sim.model.profile import Profile, Spot, Timings
+from elastune.sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
+from elastune.sim.model.scaling import LinearScaling
 
 NEVER = Spot(Lifetimes(), notice_s=0.0)
 
@@ -141,7 +141,7 @@ def test_on_both_markets_a_rule_without_stages_holds_one_machine_on_demand(world
 
 def test_a_budget_counts_machines_that_may_be_either_at_the_dearer_price(world, play):
     # A minimum of 60 s is 15 USD on spot and 60 USD on demand: 130 USD allow two, as either may be either.
-    from sim.model.prices import BillingRule
+    from elastune.sim.model.prices import BillingRule
 
     tiny = world(market="mixed", spot=NEVER, budget_usd=130.0, deadline_s=600.0, billing=BillingRule(minimum_s=60.0))
     story = play(Holder(tiny, 4), tiny)
@@ -151,7 +151,7 @@ def test_a_budget_counts_machines_that_may_be_either_at_the_dearer_price(world, 
 
 def test_a_machine_that_cannot_be_paid_for_again_is_not_asked_for_and_the_others_go_on(world, play):
     # Two machines; the second goes at 50 s, when less than its minimum charge of 600 USD is left beside the other's.
-    from sim.model.prices import BillingRule
+    from elastune.sim.model.prices import BillingRule
 
     nodes = RecordedNodes(
         "test", (NodeChange(0.0, True, "a"), NodeChange(0.0, True, "b"), NodeChange(50.0, False, "b")), 1e6

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from experiments import RunSpec, execute
-from policies import one_cut, seer, seer_staged
-from policies.remembering import MOST_REMEMBERED, remembered
+from elastune import RunSpec, execute
+from elastune.policies.seer import seer
+from elastune.policies.seer import staged as seer_staged
+from elastune.policies.sizing.memoize import MOST_REMEMBERED, remembered
+from elastune.policies.tuners import one_cut
 
 SPEC = {
     "job": {"trials": 16, "max_iterations": 9, "deadline_s": 1200, "budget_usd": 4},

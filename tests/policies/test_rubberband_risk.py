@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments.contract import plain_world
-from policies.planning.plan import Terms
-from policies.planning.sampling import sample
-from policies.registry import factory
-from sim.model.errors import InputError
-from sim.model.profile import Stragglers
+from elastune.experiments.contracts.policies import plain_world
+from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.sampling import sample
+from elastune.policies.registry import factory
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.profile import Stragglers
 
 
 def planned(makespan, deadline_s=None):

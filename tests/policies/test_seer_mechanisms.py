@@ -11,18 +11,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.halving import Bracket, Stage, rungs
-from policies.planning.frontier import frontier
-from policies.planning.plan import Allocation, Terms
-from policies.registry import factory
-from policies.seer_director import ranked_shares
-from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
-from sim.model.errors import InputError
-from sim.model.events import SegmentEnded
-from sim.model.job import TuningJob
-from sim.model.prices import InstanceType, PriceBook
-from sim.model.profile import Profile, Timings
-from sim.model.scaling import LinearScaling
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.plan import Allocation, Terms
+from elastune.policies.registry import factory
+from elastune.policies.rules.halving import Bracket, Stage, rungs
+from elastune.policies.seer.director import ranked_shares
+from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.events import SegmentEnded
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.prices import InstanceType, PriceBook
+from elastune.sim.model.profile import Profile, Timings
+from elastune.sim.model.scaling import LinearScaling
 
 
 def run(world, play, name="seer", *, iteration_s=None, parameters=None, **keywords):

@@ -18,18 +18,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.contract import check_policy, worlds
-from policies.curve_prior import prior_for
-from policies.halving import Stage
-from policies.planning.frontier import frontier
-from policies.planning.plan import Terms
-from policies.registry import factory
-from policies.seer_parts import Mechanisms
-from policies.seer_staged import first_sizes, is_out_of_reach, longest_plan, most_stages, schedules
-from sim.model.errors import InfeasibleJobError, InputError
-from sim.model.job import TuningJob
-from sim.model.profile import GroundTruth, Stragglers
-from sim.model.scaling import PowerScaling
+from elastune.experiments.contracts.policies import check_policy, worlds
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.plan import Terms
+from elastune.policies.registry import factory
+from elastune.policies.rules.halving import Stage
+from elastune.policies.seer.curve_prior import prior_for
+from elastune.policies.seer.mechanisms import Mechanisms
+from elastune.policies.seer.staged import first_sizes, is_out_of_reach, longest_plan, most_stages, schedules
+from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.profile import GroundTruth, Stragglers
+from elastune.sim.model.scaling import PowerScaling
 
 LOSSES = [0.9, 0.5, 0.7, 0.6]
 

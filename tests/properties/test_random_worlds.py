@@ -12,15 +12,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny_worlds import build_world
 
-from experiments.ledger import PARTS, Ledger
-from policies.registry import POLICIES, factory
-from sim.billing import lease_usd
-from sim.controller import Controller
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
-from sim.model.capacity import Steps
-from sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
-from sim.model.errors import InfeasibleJobError
-from sim.model.events import (
+from elastune.experiments.runs.ledger import PARTS, Ledger
+from elastune.policies.registry import POLICIES, factory
+from elastune.sim.control.controller import Controller
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
+from elastune.sim.model.billing import lease_usd
+from elastune.sim.model.capacity import Steps
+from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
+from elastune.sim.model.errors import InfeasibleJobError
+from elastune.sim.model.events import (
     GoneCause,
     InstanceBooted,
     InstanceGone,
@@ -31,10 +31,10 @@ from sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from sim.model.node_scaling import AllReduceScaling, Link
-from sim.model.price_series import PriceSeries, combined
-from sim.model.prices import BillingRule, InstanceType, PriceBook
-from sim.model.profile import (
+from elastune.sim.model.node_scaling import AllReduceScaling, Link
+from elastune.sim.model.price_series import PriceSeries, combined
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import (
     CloudTruth,
     Contention,
     Delay,
@@ -47,11 +47,11 @@ from sim.model.profile import (
     Stragglers,
     Timings,
 )
-from sim.model.protocols import TrialStatus
-from sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
-from sim.model.scaling import LinearScaling, PowerScaling
-from sim.model.spread import LOG_NORMAL, ParetoTail
-from sim.streams import Streams
+from elastune.sim.model.protocols import TrialStatus
+from elastune.sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
+from elastune.sim.model.scaling import LinearScaling, PowerScaling
+from elastune.sim.model.spread import LOG_NORMAL, ParetoTail
+from elastune.sim.model.streams import Streams
 
 
 class RandomPolicy:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.billing import Bill, metered_usd
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
-from sim.model.errors import InputError
-from sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
+from elastune.sim.model.billing import Bill, metered_usd
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
 
 PER_SECOND = 3600.0  # USD per hour: one dollar a second
 

@@ -7,12 +7,12 @@ import io
 import msgspec
 import pytest
 
-from sim.controller import Controller
-from sim.journal import Entry, JournalWriter, replay
-from sim.model.actions import CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, StopTrial
-from sim.model.commands import StartSegment
-from sim.model.errors import InvalidActionError
-from sim.model.events import (
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.journal import Entry, JournalWriter, replay
+from elastune.sim.model.actions import CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, StopTrial
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InvalidActionError
+from elastune.sim.model.events import (
     InstanceLaunched,
     InstanceReady,
     Outcome,

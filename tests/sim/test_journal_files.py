@@ -6,11 +6,11 @@ import typing
 import msgspec
 import pytest
 
-from sim.controller import Controller
-from sim.journal import Entry, Header, JournalWriter, read_entries, read_header, replay
-from sim.model import actions, commands, events
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
-from sim.model.errors import ReplayError
+from elastune.sim.control.controller import Controller
+from elastune.sim.control.journal import Entry, Header, JournalWriter, read_entries, read_header, replay
+from elastune.sim.model import actions, commands, events
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
+from elastune.sim.model.errors import ReplayError
 
 HEADER = Header(spec={"policy": "script"}, digest="d", versions={"elastune": "0"}, data_sha256={"tiny": "s"})
 FACTS = [

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
-from sim.model.events import (
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
+from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
     InstanceLaunched,
@@ -11,7 +11,7 @@ from sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from sim.model.prices import BillingRule
+from elastune.sim.model.prices import BillingRule
 
 
 def test_shrinking_cancels_requests_then_releases_idle_machines_then_drains(simulate):

@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.model.errors import InputError
-from sim.model.node_scaling import AllReduceScaling, Link, OnMachines, PlacedTableScaling, knows_nodes
-from sim.model.scaling import AmdahlScaling, LinearScaling, TableScaling, kind_phrase
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.node_scaling import (
+    AllReduceScaling,
+    Link,
+    OnMachines,
+    PlacedTableScaling,
+    knows_nodes,
+)
+from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, TableScaling, kind_phrase
 
 TABLE = PlacedTableScaling({(1, 1): 1.0, (2, 1): 1.8, (2, 2): 1.0, (4, 1): 3.0, (4, 2): 2.0, (4, 4): 1.0, (8, 2): 4.0})
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.placement import FreeGpus, QueuedGpus, free_pool
+from elastune.sim.control.placement import FreeGpus, QueuedGpus, free_pool
 
 
 def free(**counts):

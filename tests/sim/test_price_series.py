@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.billing import Bill, lease_usd, use_usd
-from sim.model.actions import FinishRun, RunTrial, ScaleTo
-from sim.model.errors import InputError
-from sim.model.price_series import PriceSeries, combined, highest, price_at
-from sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo
+from elastune.sim.model.billing import Bill, lease_usd, use_usd
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.price_series import PriceSeries, combined, highest, price_at
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
 
 # 1 dollar a second, 3 from 100 s on, nothing from 250 s on.
 STEPS = PriceSeries((0.0, 100.0, 250.0), (3600.0, 10800.0, 0.0))

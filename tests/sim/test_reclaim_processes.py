@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.model.capacity import Steps
-from sim.model.errors import InputError
-from sim.model.profile import Delay
-from sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
-from sim.streams import Streams
+from elastune.sim.model.capacity import Steps
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.profile import Delay
+from elastune.sim.model.reclaim import Lifetimes, NodeChange, RecordedNodes
+from elastune.sim.model.streams import Streams
 
 
 def recording(*events, length_s=100.0, start_s=0.0):

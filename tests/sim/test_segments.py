@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
-from sim.model.errors import InputError
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
+from elastune.sim.model.errors import InputError
 
 
 def test_one_trial_on_one_gpu_takes_queue_init_launch_training_and_checkpoint(simulate):

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
-from sim.model.commands import StartSegment
-from sim.model.errors import InputError
-from sim.model.events import ProgressReported, SegmentEnded
-from sim.model.profile import CloudTruth, Contention, GroundTruth, SlowNodes
-from sim.model.scaling import LinearScaling, TableScaling
-from sim.simulated.truth import Draws
-from sim.streams import Streams
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.events import ProgressReported, SegmentEnded
+from elastune.sim.model.profile import CloudTruth, Contention, GroundTruth, SlowNodes
+from elastune.sim.model.scaling import LinearScaling, TableScaling
+from elastune.sim.model.streams import Streams
+from elastune.sim.simulated.truth import Draws
 
 
 def ends(story):

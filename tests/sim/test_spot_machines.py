@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
-from sim.model.capacity import Steps
-from sim.model.events import ReclaimNoticed, SegmentEnded
-from sim.model.prices import BillingRule
-from sim.model.profile import Contention, Spot
-from sim.model.reclaim import NodeChange, RecordedNodes
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
+from elastune.sim.model.capacity import Steps
+from elastune.sim.model.events import ReclaimNoticed, SegmentEnded
+from elastune.sim.model.prices import BillingRule
+from elastune.sim.model.profile import Contention, Spot
+from elastune.sim.model.reclaim import NodeChange, RecordedNodes
 
 MACHINES = ("m", "spot")
 
@@ -293,7 +293,7 @@ def test_a_machine_that_will_be_free_is_kept_until_it_is_taken(simulate):
 
 
 def test_equal_seeds_give_equal_histories_of_drawn_markets(simulate):
-    from sim.model.reclaim import Lifetimes
+    from elastune.sim.model.reclaim import Lifetimes
 
     def history():
         return simulate(

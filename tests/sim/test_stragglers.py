@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.model.actions import FinishRun, RunTrial, ScaleTo
-from sim.model.errors import InputError
-from sim.model.profile import CloudTruth, GroundTruth, Stragglers
-from sim.model.scaling import LinearScaling
-from sim.model.spread import LOG_NORMAL, EmpiricalTail, ParetoTail, slowest_mean
-from sim.simulated.truth import Draws
-from sim.streams import Streams
+from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.profile import CloudTruth, GroundTruth, Stragglers
+from elastune.sim.model.scaling import LinearScaling
+from elastune.sim.model.spread import LOG_NORMAL, EmpiricalTail, ParetoTail, slowest_mean
+from elastune.sim.model.streams import Streams
+from elastune.sim.simulated.truth import Draws
 
 PARETO = ParetoTail()
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sim.streams import Streams
+from elastune.sim.model.streams import Streams
 
 
 def test_a_stream_starts_anew_each_time_it_is_asked_for():
@@ -32,7 +32,7 @@ def test_the_draws_of_one_entity_do_not_depend_on_those_of_others():
 
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])
 def test_streams_do_not_depend_on_the_hash_seed_of_the_interpreter(hash_seed):
-    code = "from sim.streams import Streams; print(Streams(7).rng('init', 3).random())"
+    code = "from elastune.sim.model.streams import Streams; print(Streams(7).rng('init', 3).random())"
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert float(printed.stdout) == Streams(7).rng("init", 3).random()

@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from sim.model.actions import CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
-from sim.model.errors import InvalidActionError, StalledRunError
-from sim.model.events import InstanceLaunched, InstanceReady, RunStarted, TimerFired
+from elastune.sim.model.actions import (
+    CloneTrial,
+    FinishRun,
+    PauseTrial,
+    RunTrial,
+    ScaleTo,
+    SetTimer,
+    StopTrial,
+)
+from elastune.sim.model.errors import InvalidActionError, StalledRunError
+from elastune.sim.model.events import InstanceLaunched, InstanceReady, RunStarted, TimerFired
 
 
 def test_what_waits_starts_in_the_order_of_the_wishes_and_nothing_overtakes(simulate):

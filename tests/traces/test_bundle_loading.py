@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import traces
-from sim.model.errors import InputError, InvalidTraceError
-from sim.model.profile import Stragglers, Timings
+from elastune import traces
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.profile import Stragglers, Timings
 
 NAN = math.nan
 HEADER = """\

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import traces
-from sim.model.errors import InputError
-from sim.model.job import TuningJob
-from sim.model.profile import Delay, Startup, Stragglers, Timings
-from sim.model.scaling import LinearScaling, TableScaling
-from traces import Overrides, ProfileErrors, WorkloadTerms
+from elastune import traces
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.profile import Delay, Startup, Stragglers, Timings
+from elastune.sim.model.scaling import LinearScaling, TableScaling
+from elastune.traces import Overrides, ProfileErrors, WorkloadTerms
 
 SCALING = TableScaling({1: 1.0, 2: 1.7, 4: 2.5})
 BUNDLE = traces.tiny_bundle(

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-import traces
-from sim.model.errors import InputError, InvalidTraceError
-from sim.model.profile import Delay, Startup
+from elastune import traces
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.profile import Delay, Startup
 
 HEADER = "name,gpus_per_instance,on_demand_usd_per_hour,spot_usd_per_hour"
 

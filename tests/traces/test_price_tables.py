@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import traces
-from sim.model.errors import InputError, InvalidTraceError
-from sim.model.price_series import PriceSeries
-from traces.importers.price_tables import import_prices, write_prices
+from elastune import traces
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.price_series import PriceSeries
+from elastune.traces.importers.price_tables import import_prices, write_prices
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cloud" / "prices.csv"
 FOREIGN = "cloud,instance_type,accelerator,n_gpus,ondemand_usd_per_h,region,zone,spot_usd_per_h"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import traces
+from elastune import traces
 
 PACKAGE = Path(traces.__file__).parent
 README = PACKAGE / "README.md"
@@ -51,7 +51,7 @@ def test_the_readme_says_that_cpu_cores_supply_no_gpu_scaling():
 
 
 def test_every_row_of_the_shipped_tables_names_its_source():
-    from traces.tables import read_rows
+    from elastune.traces.formats.csv_rows import read_rows
 
     for table in ("scaling.csv", "instance_types.csv"):
         for row in read_rows(PACKAGE / "data" / table, ("name", "source")):

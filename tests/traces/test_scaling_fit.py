@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.model.errors import InputError
-from sim.model.node_scaling import AllReduceScaling, Link
-from sim.model.scaling import AmdahlScaling, PowerScaling
-from traces import MeasuredTable, fit_scaling
-from traces.scaling_fit import LEVEL
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.node_scaling import AllReduceScaling, Link
+from elastune.sim.model.scaling import AmdahlScaling, PowerScaling
+from elastune.traces import MeasuredTable, fit_scaling
+from elastune.traces.scaling.fit import LEVEL
 
 
 def table(speedups, kind="strong"):
@@ -160,8 +160,8 @@ def test_fewer_points_than_parameters_are_refused():
 
 
 def _fit_one_point_short():
-    from traces.scaling_fit import _least_squares
-    from traces.scaling_laws import law_of
+    from elastune.traces.scaling.fit import _least_squares
+    from elastune.traces.scaling.laws import law_of
 
     law = law_of("allreduce", ((2, 1), (4, 2)), "strong", 64)
     return _least_squares(law, {(2, 1): 1.8})

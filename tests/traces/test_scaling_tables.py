@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import traces
-from sim.model.errors import InputError, InvalidTraceError
-from sim.model.node_scaling import AllReduceScaling, Link, PlacedTableScaling
-from sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
-from traces import DecreasingScalingWarning
+from elastune import traces
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.node_scaling import AllReduceScaling, Link, PlacedTableScaling
+from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
+from elastune.traces import DecreasingScalingWarning
 
 DECREASING = {"bert-a100": "32, 64", "gpt2-a100": "64", "resnet50-cifar10-a100": "8", "bert-t4": "5"}
 
@@ -253,7 +253,7 @@ def test_what_a_spec_holds_for_a_scaling_means_the_same_scaling(value):
 
 
 def test_a_scaling_of_no_family_cannot_be_written_down():
-    from sim.model.node_scaling import OnMachines
+    from elastune.sim.model.node_scaling import OnMachines
 
     with pytest.raises(InputError, match="OnMachines is of no family that a spec can hold: linear, amdahl, power"):
         traces.inline_of(OnMachines(LinearScaling(), 4))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import traces
-from sim.model.errors import InvalidTraceError
-from sim.model.reclaim import NodeChange
-from sim.streams import Streams
+from elastune import traces
+from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.reclaim import NodeChange
+from elastune.sim.model.streams import Streams
 
 SHARED = Path(os.environ.get("ELASTUNE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 BAMBOO = SHARED / "cloud" / "spot_events_bamboo.csv"

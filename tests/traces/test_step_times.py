@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import traces
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers.step_times import import_step_times, workloads_in
+from elastune import traces
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.importers.step_times import import_step_times, workloads_in
 
 # One GPU: 1 s for 4 samples, 1.8 s for 8. Two GPUs of one node: half a second of synchronisation on top, of two nodes 1 s.
 # Four GPUs over two nodes, in two placements.

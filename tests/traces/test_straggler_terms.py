@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments import RunSpec, execute
-from policies.planning.plan import Terms
-from sim.model.errors import InputError, InvalidTraceError
-from sim.model.job import TuningJob
-from sim.model.prices import ON_DEMAND, InstanceType, PriceBook
-from sim.model.profile import Stragglers, Timings
-from sim.model.scaling import LinearScaling
-from sim.model.spread import LOG_NORMAL, EmpiricalTail, ParetoTail
-from traces import Overrides, ProfileErrors, load_bundle, tail_of, tiny_bundle
+from elastune import RunSpec, execute
+from elastune.policies.planning.plan import Terms
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.prices import ON_DEMAND, InstanceType, PriceBook
+from elastune.sim.model.profile import Stragglers, Timings
+from elastune.sim.model.scaling import LinearScaling
+from elastune.sim.model.spread import LOG_NORMAL, EmpiricalTail, ParetoTail
+from elastune.traces import Overrides, ProfileErrors, load_bundle, tail_of, tiny_bundle
 
 JOB = TuningJob(2, 1, 3)
 BUNDLE = tiny_bundle(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import traces
-from sim.model.errors import InputError
-from sim.model.scaling import LinearScaling
+from elastune import traces
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.scaling import LinearScaling
 
 
 def test_equal_seeds_give_equal_bundles_and_digests():

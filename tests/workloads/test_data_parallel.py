@@ -4,9 +4,9 @@ import math
 import pytest
 from gangs import run_gang
 
-from sim.bridge.process_group import gang_of, listen
-from sim.model.errors import InputError, WorkerError
-from traces.workloads import Seat, workload_named
+from elastune.sim.bridge.workers.process_group import gang_of, listen
+from elastune.sim.model.errors import InputError, WorkerError
+from elastune.traces.workloads import Seat, workload_named
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")

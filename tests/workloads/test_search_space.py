@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sim.model.errors import InputError
-from traces.workloads import (
+from elastune.sim.model.errors import InputError
+from elastune.traces.workloads import (
     WORKLOAD_NAMES,
     Categorical,
     Integer,

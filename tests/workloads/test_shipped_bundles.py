@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from traces.bundle import load_bundle
-from traces.workloads import WORKLOAD_NAMES, training_seed, workload_named
+from elastune.traces.bundles.bundle import load_bundle
+from elastune.traces.workloads import WORKLOAD_NAMES, training_seed, workload_named
 
 
 @pytest.mark.parametrize("name", WORKLOAD_NAMES)

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from sim.model.errors import InputError, WorkerError
-from traces.workloads import WORKLOAD_NAMES, workload_named
+from elastune.sim.model.errors import InputError, WorkerError
+from elastune.traces.workloads import WORKLOAD_NAMES, workload_named
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")
@@ -80,7 +80,7 @@ def test_another_seed_gives_other_scores():
 
 
 def test_the_splits_are_disjoint_fixed_and_cover_the_data():
-    from traces.workloads import datasets
+    from elastune.traces.workloads import datasets
 
     splits = datasets.digits()
     datasets.digits.cache_clear()
@@ -172,9 +172,9 @@ import sys
 heavy = ("torch", "sklearn", "mlxtend", "pandas", "scipy")
 for name in heavy:
     sys.modules[name] = None  # importing it now fails as if it were not installed
-import traces
-from sim.model.errors import InputError
-from traces.workloads import workload_named
+from elastune import traces
+from elastune.sim.model.errors import InputError
+from elastune.traces.workloads import workload_named
 workload = workload_named("digits-mlp")
 configuration = workload.configuration_of(0, 0)
 try:

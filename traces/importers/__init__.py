@@ -4,13 +4,13 @@ One module per source; each turns it into a `Recording`, which `regular` checks 
 core, numpy and their neighbours; pandas, pyarrow, optuna and tensorboard inside the functions that need them.
 """
 
-from traces.importers.blackbox import BlackboxChoice, from_blackbox
-from traces.importers.blackbox_folder import BlackboxFolder, blackbox_folder, from_blackbox_folder
-from traces.importers.optuna_study import from_optuna, study_names
-from traces.importers.read_table import table_columns
-from traces.importers.recording import CurveRules, Description
-from traces.importers.table import TableColumns, from_table
-from traces.importers.tensorboard_runs import EventChoice, from_tensorboard
+from elastune.traces.importers.blackbox import BlackboxChoice, from_blackbox
+from elastune.traces.importers.blackbox_folder import BlackboxFolder, blackbox_folder, from_blackbox_folder
+from elastune.traces.importers.optuna_study import from_optuna, study_names
+from elastune.traces.importers.read_table import table_columns
+from elastune.traces.importers.recording import CurveRules, Description
+from elastune.traces.importers.table import TableColumns, from_table
+from elastune.traces.importers.tensorboard_runs import EventChoice, from_tensorboard
 
 __all__ = [
     "BlackboxChoice",

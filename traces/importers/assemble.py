@@ -1,6 +1,6 @@
 """From a recording to a bundle on disk, with the provenance of every number in it.
 
-Imports the standard library, numpy, sim.model.errors, traces.bundle_writer and its neighbours; pandas when it writes.
+Imports the standard library, numpy, sim.model.errors, traces.bundles.writer and its neighbours; pandas when it writes.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.bundle_writer import require_room, write_bundle
-from traces.importers.regular import regular_curves
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.bundles.writer import require_room, write_bundle
+from elastune.traces.importers.regular import regular_curves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from traces.bundle import Bundle
-    from traces.importers.recording import CurveRules, Description, Points, Recording
-    from traces.importers.regular import RegularCurves
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.importers.recording import CurveRules, Description, Points, Recording
+    from elastune.traces.importers.regular import RegularCurves
 
 _ASSUMED = "assumed: set at import"
 _STATED_TOGETHER = {"launch_s": "timings", "checkpoint_s": "timings", "rescale_s": "timings"}

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers.assemble import write_recording
-from traces.importers.read_table import Table
-from traces.importers.recording import CurveRules, Points, Recording
-from traces.nearest import nearest
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.nearest import nearest
+from elastune.traces.importers.assemble import write_recording
+from elastune.traces.importers.read_table import Table
+from elastune.traces.importers.recording import CurveRules, Points, Recording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from traces.bundle import Bundle
-    from traces.importers.recording import Description
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.importers.recording import Description
 
 _NEEDED = ("hyperparameters", "objectives_evaluations", "fidelity_values", "objectives_names", "fidelity_space")
 

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers.assemble import write_recording
-from traces.importers.blackbox import BlackboxChoice, recording_of
-from traces.importers.read_table import read_parquet
-from traces.importers.recording import CurveRules
-from traces.nearest import unknown
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.nearest import unknown
+from elastune.traces.importers.assemble import write_recording
+from elastune.traces.importers.blackbox import BlackboxChoice, recording_of
+from elastune.traces.importers.read_table import read_parquet
+from elastune.traces.importers.recording import CurveRules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from traces.bundle import Bundle
-    from traces.importers.recording import Description
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.importers.recording import Description
 
 INSTALL = "pip install 'syne-tune[extra]'"
 DOWNLOADS = Path("~/.blackbox-repository")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.errors import InputError, InvalidTraceError
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers.assemble import write_recording
-from traces.importers.recording import CurveRules, Points, Recording
-from traces.nearest import unknown
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.nearest import unknown
+from elastune.traces.importers.assemble import write_recording
+from elastune.traces.importers.recording import CurveRules, Points, Recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from sim.model.job import Direction
-    from traces.bundle import Bundle
-    from traces.importers.recording import Description
+    from elastune.sim.model.job import Direction
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.importers.recording import Description
 
 INSTALL = "pip install -e '.[optuna]'"
 _SQLITE = b"SQLite format 3\0"

@@ -1,4 +1,4 @@
-"""Foreign price tables -> a catalogue of ours. Imports traces.prices, traces.tables and the standard library.
+"""Foreign price tables -> a catalogue of ours. Imports traces.cloud.prices, traces.formats.csv_rows and the standard library.
 
 Columns are found by their names: ours, those of SkyPilot's catalogue, and plain variants of both. Where a table has a row per
 zone, the spot price is the median over the zones of a region.
@@ -10,17 +10,17 @@ import csv
 from statistics import median
 from typing import TYPE_CHECKING
 
-from sim.model.errors import InvalidTraceError
-from sim.model.price_series import PriceSeries
-from sim.model.prices import ON_DEMAND, SPOT, InstanceType
-from traces.prices import COLUMNS, NOTES, START, Offer, load_offers
-from traces.tables import read_rows
+from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
+from elastune.traces.cloud.prices import COLUMNS, NOTES, START, Offer, load_offers
+from elastune.traces.formats.csv_rows import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from traces.tables import Row
+    from elastune.traces.formats.csv_rows import Row
 
 _CALLED = {
     "name": ("name", "instance_type", "InstanceType"),
@@ -67,7 +67,7 @@ def import_prices(path: Path, *, date: str = "", source: str = "") -> tuple[Offe
 
 
 def write_prices(path: Path, offers: Sequence[Offer]) -> None:
-    """Write a catalogue that `traces.prices.load_offers` reads back as the same."""
+    """Write a catalogue that `traces.cloud.prices.load_offers` reads back as the same."""
     has_series = any(isinstance(price, PriceSeries) for o in offers for price in o.instance_type.usd_per_hour.values())
     columns = ("name", "provider", "gpu", *((START,) if has_series else ()), *COLUMNS[1:], "region", "date", "source")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sim.model.errors import InvalidTraceError
+from elastune.sim.model.errors import InvalidTraceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sim.model.job import Direction
+    from elastune.sim.model.job import Direction
 
 Incomplete = Literal["error", "drop", "diverged"]
 IterationZero = Literal["error", "first", "drop"]

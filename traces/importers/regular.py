@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.errors import InputError, InvalidTraceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from traces.importers.recording import CurveRules, Points, Recording
+    from elastune.traces.importers.recording import CurveRules, Points, Recording
 
 _COUNTED_FROM_0 = "if they are counted from 0, --iteration-zero first adds 1"
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-from sim.model.errors import InputError, InvalidTraceError
-from sim.model.node_scaling import PlacedTableScaling
-from traces.nearest import unknown
-from traces.tables import read_rows
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.nearest import unknown
+from elastune.sim.model.node_scaling import PlacedTableScaling
+from elastune.traces.formats.csv_rows import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.model.errors import InputError
-from traces.importers.assemble import write_recording
-from traces.importers.read_table import Table
-from traces.importers.recording import CurveRules, Points, Recording
+from elastune.sim.model.errors import InputError
+from elastune.traces.importers.assemble import write_recording
+from elastune.traces.importers.read_table import Table
+from elastune.traces.importers.recording import CurveRules, Points, Recording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from traces.bundle import Bundle
-    from traces.importers.recording import Description
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.importers.recording import Description
 
 _COST = "relative_cost"
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.model.errors import InputError, InvalidTraceError
-from traces.importers.assemble import write_recording
-from traces.importers.event_files import read_event_file
-from traces.importers.recording import CurveRules, Points, Recording
-from traces.nearest import nearest
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.nearest import nearest
+from elastune.traces.importers.assemble import write_recording
+from elastune.traces.importers.event_files import read_event_file
+from elastune.traces.importers.recording import CurveRules, Points, Recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from traces.bundle import Bundle
-    from traces.importers.event_files import EventFile
-    from traces.importers.recording import Description
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.importers.event_files import EventFile
+    from elastune.traces.importers.recording import Description
 
 HYPERPARAMETER_FILES = ("hparams.yaml", "hparams.json", "params.json")
 """Looked for in a run's folder where its events hold no hyperparameters: what Lightning and Ray Tune write."""

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import difflib
 
-from sim.model.errors import InputError
-from traces.workloads.digits_mlp import DIGITS_MLP
-from traces.workloads.mnist5k_cnn import MNIST5K_CNN
-from traces.workloads.search_space import Categorical, Dimension, Integer, LogUniform, SearchSpace, Uniform
-from traces.workloads.workload import BatchMode, ScoredTrainable, Seat, Workload, training_seed
+from elastune.sim.model.errors import InputError
+from elastune.traces.workloads.digits_mlp import DIGITS_MLP
+from elastune.traces.workloads.mnist5k_cnn import MNIST5K_CNN
+from elastune.traces.workloads.search_space import (
+    Categorical,
+    Dimension,
+    Integer,
+    LogUniform,
+    SearchSpace,
+    Uniform,
+)
+from elastune.traces.workloads.workload import BatchMode, ScoredTrainable, Seat, Workload, training_seed
 
 __all__ = [
     "WORKLOAD_NAMES",

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed, nn
 
-from sim.model.errors import WorkerError
+from elastune.sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
-    from traces.workloads.workload import Seat
+    from elastune.traces.workloads.workload import Seat
 
 
 class OneWorker:

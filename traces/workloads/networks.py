@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from sim.model.protocols import Configuration
+    from elastune.sim.model.protocols import Configuration
 
 
 def _scaled(network: nn.Sequential, init_scale: float) -> nn.Sequential:

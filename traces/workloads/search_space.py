@@ -7,14 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from sim.model.errors import InputError
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
 
-    from sim.model.protocols import Configuration, Value
+    from elastune.sim.model.protocols import Configuration, Value
 
 
 def _number(value: Value) -> float:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from sim.model.errors import InputError, WorkerError
-from traces.workloads.gradients import GangMember, OneWorker
-from traces.workloads.workload import ALONE
+from elastune.sim.model.errors import InputError, WorkerError
+from elastune.traces.workloads.gradients import GangMember, OneWorker
+from elastune.traces.workloads.workload import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sim.model.protocols import Configuration
-    from traces.workloads.datasets import Split, Splits
-    from traces.workloads.workload import Seat
+    from elastune.sim.model.protocols import Configuration
+    from elastune.traces.workloads.datasets import Split, Splits
+    from elastune.traces.workloads.workload import Seat
 
 _EVALUATION_BATCH = 256
 """Examples per evaluation step; one cache-sized piece at a time is faster on a CPU than all at once."""

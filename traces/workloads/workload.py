@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from sim.model.errors import InputError
-from sim.model.protocols import Trainable
-from sim.streams import Streams
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.protocols import Trainable
+from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sim.model.job import Direction
-    from sim.model.protocols import Configuration
-    from traces.workloads.search_space import SearchSpace
+    from elastune.sim.model.job import Direction
+    from elastune.sim.model.protocols import Configuration
+    from elastune.traces.workloads.search_space import SearchSpace
 
 
 class ScoredTrainable(Trainable, Protocol):

@@ -1,0 +1,271 @@
+"""`elastune plan`: what planners make of a spec, before anything is run. Imports typer; the rest when needed."""
+
+from __future__ import annotations
+
+import enum
+import math
+from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elastune.experiments.cli.options import AsJson, console, print_json
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from elastune.experiments.plans.planning import Plans
+    from elastune.policies.planning.plan import Plan
+
+_SHOWN_OF_FRONTIER = 12
+
+
+class PlannerName(enum.StrEnum):
+    """Which planners are asked."""
+
+    STATIC = "static"
+    RUBBERBAND = "rubberband"
+    FRONTIER = "frontier"
+    ALL = "all"
+
+
+class SpaceName(enum.StrEnum):
+    """In which plan space the frontier is exact."""
+
+    FAIR = "fair"
+    WIDE = "wide"
+
+
+class MakespanName(enum.StrEnum):
+    """What is compared with a deadline."""
+
+    MEAN = "mean"
+    P95 = "p95"
+
+
+def plan(  # noqa: PLR0913, PLR0917  the options of a command
+    spec_file: Annotated[
+        Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no bundle and no policy.", show_default=False)
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec, as job.deadline_s=1800."),
+    ] = None,
+    planner: Annotated[PlannerName, typer.Option(help="Which planners are asked.")] = PlannerName.ALL,
+    space: Annotated[
+        SpaceName, typer.Option(help="Plans of the frontier: fair is RubberBand's, wide allows more.")
+    ] = SpaceName.WIDE,
+    makespan: Annotated[
+        MakespanName, typer.Option(help="What is within the deadline: the expected makespan or its 95th percentile.")
+    ] = MakespanName.MEAN,
+    deadlines: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Ask each planner for each of these deadlines, side by side.")
+    ] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE],...",
+            help="Kinds of machines to choose from, instead of the spec's; with their scaling=... and iteration_s=...",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the frontier: a .png or .pdf file.")] = None,
+) -> None:
+    """Plan a job without running it: GPUs and machines per stage, time, cost, and how far from the best possible."""
+    from elastune.experiments.plans.planning import frontier_table, load_plan_spec, make_plans
+
+    given = settings or []
+    offered = [[*given, *settings_of_type(text)] for text in types.split(",")] if types is not None else [given]
+    spec, *others = (load_plan_spec(spec_file, each) for each in offered)
+    plans = make_plans(
+        spec,
+        planner=planner.value,
+        space=space.value,
+        makespan=makespan.value,
+        deadlines_s=[] if deadlines is None else deadlines_of(deadlines),
+        others=others,
+    )
+    if figure is not None:
+        from elastune.experiments.figures.frontier import frontier
+        from elastune.experiments.figures.saving import save
+
+        save(frontier(frontier_table(plans)), figure)
+    if as_json:
+        print_json(plans.to_json())
+        if plans.within.best is None and plans.asked in ("frontier", "all"):
+            typer.echo(f"No plan keeps the limits. {plans.achievable()}", err=True)
+    else:
+        print_plans(plans)
+
+
+def settings_of_type(text: str) -> list[str]:
+    """The settings that make a spec one on another kind of machine, written as `name[:key=value...]`.
+
+    Raises:
+        InputError: there is no name, a key is not one that depends on the machine, or it has no value.
+    """
+    name, *given = (part.strip() for part in text.split(":"))
+    if not name:
+        raise InputError("--types: a name is empty; must be names of machines, as in p3.2xlarge,p3.8xlarge")
+    settings = [f"cloud.instance_type={name}"]
+    for setting in given:
+        key, _, value = setting.partition("=")
+        if key not in ("scaling", "iteration_s") or not value:
+            raise InputError(
+                f"--types {text}: must be a name, with scaling=... and iteration_s=... if they differ, as in"
+                " p3.8xlarge:iteration_s=60"
+            )
+        settings.append(f"workload.{key}={value}")
+    return settings
+
+
+def deadlines_of(text: str) -> list[float]:
+    """Seconds, in the order given.
+
+    Raises:
+        InputError: one of them is not a positive number.
+    """
+    deadlines_s = []
+    for part in text.split(","):
+        try:
+            deadline_s = float(part)
+        except ValueError:
+            deadline_s = math.nan
+        if not (math.isfinite(deadline_s) and deadline_s > 0):
+            raise InputError(
+                f"--deadlines {text}: {part.strip()!r} is no positive number of seconds, as in 900,1200,1800"
+            )
+        deadlines_s.append(deadline_s)
+    return deadlines_s
+
+
+def print_plans(plans: Plans) -> None:
+    """The plans side by side, the frontier, and what can be had where a planner finds nothing."""
+    wide = console()
+    if plans.by_deadline:
+        wide.print(_table_by_deadline(plans))
+        is_missing = any(made is None for one in plans.by_deadline for made in (one.static, one.best))
+    else:
+        _print_tables(wide, plans)
+        is_missing = any(made is None for _, made in plans.rows())
+    if is_missing:
+        wide.print(f"Where no plan is shown, none was found within the limits. {plans.achievable()}", highlight=False)
+
+
+def _print_tables(wide: Console, plans: Plans) -> None:
+    limits = " and ".join(_limits(plans)) or "without limits"
+    table = _table(f"Plans for {_job(plans)}, {limits}, on {_machine_names(plans)}", "planner", plans)
+    for name, made in plans.rows():
+        _add(table, plans, name, made)
+    wide.print(table)
+    if plans.frontier and plans.asked in ("frontier", "all"):
+        shown = _thinned(plans.frontier)
+        count = f"{len(shown)} of {len(plans.frontier)} plans, fastest first"
+        title = f"Frontier, {plans.planning.space} space: {count} (* machines asked for before the barrier)"
+        table = _table(title, "", plans)
+        for made in shown:
+            _add(table, plans, "", made)
+        wide.print(table)
+
+
+def _job(plans: Plans) -> str:
+    return " ".join(f"({stage.trials},{stage.iterations})" for stage in plans.planning.stages)
+
+
+def _machine_names(plans: Plans) -> str:
+    return " or ".join(plans.planning.offers)
+
+
+def _limits(plans: Plans) -> list[str]:
+    job = plans.planning.job
+    surely = " in 95 runs of 100" if plans.planning.makespan == "p95" else ""
+    return [
+        *([] if job.deadline_s is None else [f"within {job.deadline_s:,.0f} s{surely}"]),
+        *([] if job.budget_usd is None else [f"for {job.budget_usd:.2f} USD"]),
+    ]
+
+
+def _table_by_deadline(plans: Plans) -> Table:
+    """Planners by deadlines: cost, and by how much it is above the frontier's."""
+    from rich.table import Table
+
+    surely = ", kept in 95 runs of 100" if plans.planning.makespan == "p95" else ""
+    table = Table(
+        title=f"USD by deadline{surely} (and above the frontier) for {_job(plans)} on {_machine_names(plans)}",
+        title_justify="left",
+    )
+    table.add_column("planner")
+    for one in plans.by_deadline:
+        table.add_column(f"{one.deadline_s:,.0f} s", justify="right")
+    columns = [dict(one.rows(plans.asked, plans.planning.space)) for one in plans.by_deadline]
+    for name in columns[0]:
+        cells = (_beside(column[name], one.best) for column, one in zip(columns, plans.by_deadline, strict=True))
+        table.add_row(name, *cells)
+    return table
+
+
+def _beside(made: Plan | None, best: Plan | None) -> str:
+    if made is None:
+        return "-"
+    if best is None or made is best:
+        return f"{made.cost_usd:.2f}"
+    return f"{made.cost_usd:.2f} ({100 * (made.cost_usd / best.cost_usd - 1):+.1f} %)"
+
+
+def _table(title: str, first: str, plans: Plans) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    if len(plans.planning.offers) > 1:
+        table.add_column("on")
+    headings = ["GPUs per stage", "machines per stage", "makespan, s", "cost, USD", "over bound"]
+    if plans.planning.makespan == "p95":
+        headings.insert(3, "95 % end by, s")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    table.add_column("where the money goes")
+    return table
+
+
+def _add(table: Table, plans: Plans, name: str, made: Plan | None) -> None:
+    if made is None:
+        table.add_row(name, *("-" for _ in table.columns[1:]))
+        return
+    late_s = [] if made.makespan_p95_s is None else [f"{made.makespan_p95_s:,.0f}"]
+    table.add_row(
+        name,
+        *([made.instance_type] if len(plans.planning.offers) > 1 else []),
+        " ".join(map(str, made.gpus_per_stage)),
+        _machines(made),
+        f"{made.makespan_s:,.0f}",
+        *late_s,
+        f"{made.cost_usd:.2f}",
+        f"{100 * plans.planning.gap(made):.0f} %",
+        _money(plans, made),
+    )
+
+
+def _machines(made: Plan) -> str:
+    """Machines by stage, those asked for before the barrier marked."""
+    early = (False, *(after_s is not None for after_s in made.prefetch_after_s[:-1]))
+    return " ".join(
+        f"{count}*" if is_early else str(count) for count, is_early in zip(made.instances_per_stage, early, strict=True)
+    )
+
+
+def _money(plans: Plans, made: Plan) -> str:
+    from elastune.policies.planning.spending import spending_usd
+
+    total = made.cost_usd or 1.0
+    parts = spending_usd(made, plans.planning.terms_of(made)).items()
+    return ", ".join(f"{part} {100 * usd / total:.0f} %" for part, usd in parts if usd / total >= 0.005)
+
+
+def _thinned(frontier: tuple[Plan, ...]) -> list[Plan]:
+    """So many of the plans, the first and the last among them, evenly by rank."""
+    last = len(frontier) - 1
+    steps = min(_SHOWN_OF_FRONTIER, len(frontier)) - 1
+    return [frontier[round(index * last / steps)] for index in range(steps + 1)] if steps else list(frontier)

@@ -1,0 +1,184 @@
+"""`elastune profile`: curves of many trials, or with `--gpus` timings on real workers. Imports typer; the rest when needed."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elastune.experiments.cli.options import (
+    AsJson,
+    Device,
+    checkpoints_option,
+    complete_bundle,
+    complete_workload,
+    device_option,
+    print_json,
+    progress,
+    ray_option,
+    refuse,
+)
+from elastune.experiments.real.slots import require_installed
+from elastune.sim.model.errors import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from elastune.experiments.profiling.timing import TimingPlan
+    from elastune.experiments.profiling.timing_profile import TimingProfile
+    from elastune.traces.workloads import BatchMode, Workload
+
+_TRAINS = "profiling trains for real, and"
+_CURVES, _TIMINGS = "Curves", "Timings on real workers (--gpus)"
+
+
+class Batch(enum.StrEnum):
+    """What the batch size of a configuration is of."""
+
+    GLOBAL = "global"
+    PER_WORKER = "per-worker"
+
+
+_Workload = Annotated[
+    str, typer.Argument(help="What is trained.", autocompletion=complete_workload, show_default=False)
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="Folder of the bundle.", show_default="results/bundles/<workload>"),
+]
+
+
+def _count(told: str, default: str, panel: str, least: int = 1) -> Any:  # noqa: ANN401  as typer's own
+    return typer.Option(min=least, help=told, show_default=default, rich_help_panel=panel)
+
+
+_Trials = Annotated[int | None, _count("Configurations drawn from its search space.", "64", _CURVES)]
+_Iterations = Annotated[int | None, _count("Iterations of each.", "27", _CURVES)]
+_Jobs = Annotated[int | None, _count("Worker processes, one CPU slot each.", "2", _CURVES)]
+_Seed = Annotated[int | None, _count("Of configurations, weights and the order of the data.", "0", _CURVES, least=0)]
+_Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="1,2,4,4x2", help="Time gangs of so many GPUs (x nodes).", rich_help_panel=_TIMINGS),
+]
+_GpusPerNode = Annotated[int | None, _count("Of each node.", "as the gangs need, or the cluster has", _TIMINGS)]
+_Batch = Annotated[
+    Batch | None,
+    typer.Option(
+        help="Shared by the gang (strong scaling), or one each (weak).", show_default="global", rich_help_panel=_TIMINGS
+    ),
+]
+_Configurations = Annotated[int | None, _count("Of the bundle, from cheap to dear.", "3", _TIMINGS)]
+_Rounds = Annotated[int | None, _count("Fresh trials of each.", "2", _TIMINGS)]
+_Seconds = Annotated[
+    float | None, typer.Option(help="Of training per segment, at least.", show_default="2", rich_help_panel=_TIMINGS)
+]
+_Curves = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUNDLE",
+        help="Whose curves a new bundle has.",
+        show_default="the one that ships",
+        autocompletion=complete_bundle,
+        rich_help_panel=_TIMINGS,
+    ),
+]
+
+
+def profile(
+    workload: _Workload,
+    out: _Out = None,
+    trials: _Trials = None,
+    iterations: _Iterations = None,
+    jobs: _Jobs = None,
+    seed: _Seed = None,
+    gpus: _Gpus = None,
+    device: Annotated[Device | None, device_option(_TIMINGS)] = None,
+    ray: Annotated[str | None, ray_option(_TIMINGS)] = None,
+    gpus_per_node: _GpusPerNode = None,
+    checkpoints: Annotated[str | None, checkpoints_option("in the bundle's folder", _TIMINGS)] = None,
+    batch: _Batch = None,
+    configurations: _Configurations = None,
+    rounds: _Rounds = None,
+    seconds: _Seconds = None,
+    curves: _Curves = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train for real and write a bundle: its curves, or with --gpus its timings on workers; goes on where it stopped.
+
+    Both write into the same folder: curves first, where the shipped ones do not serve.
+    """
+    from elastune.traces.workloads import workload_named
+
+    trained, folder = workload_named(workload), out or Path("results/bundles") / workload
+    effort = {"configurations": configurations, "rounds": rounds, "seconds": seconds}
+    of_cluster = {"--device": device, "--ray": ray, "--gpus-per-node": gpus_per_node, "--checkpoints": checkpoints}
+    if gpus is None:
+        of_effort = {f"--{name}": number for name, number in effort.items()}
+        others = of_cluster | {"--batch": batch} | of_effort | {"--curves": curves, "--json": as_json or None}
+        refuse(others, "curves are recorded (--gpus 1,2 times workers)")
+        _record_curves(trained, trials or 64, iterations or 27, jobs or 2, folder, seed or 0)
+        return
+    of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed}
+    refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
+    plan = _plan(gpus, device or Device.CPU, ray, gpus_per_node, effort)
+    _show(_timed(trained, plan, folder, curves, (batch or Batch.GLOBAL).value, checkpoints), as_json)
+
+
+def _plan(
+    gpus: str, device: Device, ray: str | None, gpus_per_node: int | None, effort: Mapping[str, float | None]
+) -> TimingPlan:
+    """What is timed; effort that was not asked for is as usual."""
+    require_installed(_TRAINS, "torch", "sklearn", "mlxtend", "ray", "psutil")
+    from elastune.experiments.profiling.records import GangShape
+    from elastune.experiments.profiling.timing import TimingEffort, TimingPlan
+
+    return TimingPlan(
+        shapes=tuple(GangShape.parse(text, gpus_per_node) for text in gpus.split(",")),
+        device=device.value,
+        ray_address=ray,
+        gpus_per_node=gpus_per_node,
+        effort=TimingEffort(**{name: number for name, number in effort.items() if number is not None}),  # type: ignore[arg-type]
+    )
+
+
+def _record_curves(workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int) -> None:
+    require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
+    from elastune.experiments.profiling.curves import profile_workload
+
+    with progress("Profiling") as on_progress:
+        written = profile_workload(
+            workload,
+            trials,
+            iterations,
+            jobs,
+            folder,
+            seed,
+            on_progress=lambda _phase, done, total: on_progress(done, total),
+        )
+    typer.echo(str(written))
+
+
+def _timed(
+    workload: Workload, plan: TimingPlan, folder: Path, curves: str | None, batch: BatchMode, checkpoints: str | None
+) -> TimingProfile:
+    from elastune.experiments.profiling.timing_profile import profile_timing
+
+    try:
+        with progress("Timing gangs") as on_progress:
+            return profile_timing(
+                workload, plan, folder, curves=curves, batch=batch, checkpoints=checkpoints, on_progress=on_progress
+            )
+    except (WorkerError, KeyboardInterrupt):
+        typer.echo("what was measured is kept: the same command goes on", err=True)
+        raise
+
+
+def _show(found: TimingProfile, as_json: bool) -> None:
+    if as_json:
+        print_json(found.to_json())
+    else:
+        from elastune.experiments.cli.profile_tables import print_timing
+
+        print_timing(found)

@@ -1,0 +1,330 @@
+"""What every backend promises, simulated or real: orders are given to it and its facts are read.
+
+Each promise is a function that returns where it is kept and raises `BrokenPromiseError` where it is not. All of them also ask
+for facts in order of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from elastune.sim.model.commands import (
+    EndSegment,
+    ProvisionInstance,
+    ReleaseInstance,
+    StartSegment,
+    StartTimer,
+)
+from elastune.sim.model.errors import TuningError
+from elastune.sim.model.events import (
+    GoneCause,
+    InstanceGone,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+    Outcome,
+    ProgressReported,
+    RunStarted,
+    SegmentEnded,
+    TimerFired,
+    TrialSampled,
+)
+from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
+from elastune.sim.model.prices import ON_DEMAND
+
+if TYPE_CHECKING:
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.protocols import Backend
+
+MOST_FACTS = 20_000
+"""A run in one of these small worlds that has not ended after so many facts never will."""
+
+
+class BrokenPromiseError(TuningError):
+    """A policy or backend does not do what all of them promise; names promise, world and time."""
+
+    def __init__(self, promise: str, world: str, at_s: float, problem: str) -> None:
+        self.promise, self.world, self.at_s = promise, world, at_s
+        super().__init__(f"{promise}, world {world!r}, at {at_s:.3f} s: {problem}")
+
+
+@dataclass(frozen=True)
+class BackendUnderTest:
+    """A way to build a backend, and what it needs to know of it.
+
+    Attributes:
+        build: a fresh backend each time, whose workload has at least three trials.
+        instance_type: a type it can rent, with at least two GPUs.
+        iterations: a segment of so many takes far longer than `moment_s`.
+        moment_s: a wait that is shorter than an iteration.
+        build_losing: a fresh backend whose machines are lost while the first segment on them runs; None where it cannot.
+    """
+
+    name: str
+    build: Callable[[], Backend]
+    instance_type: str
+    iterations: int
+    moment_s: float
+    market: str = ON_DEMAND
+    build_losing: Callable[[], Backend] | None = None
+
+
+class Dialogue:
+    """Orders to a backend, and all it has told so far."""
+
+    def __init__(self, under_test: BackendUnderTest, promise: str, backend: Backend | None = None) -> None:
+        self.under_test, self._promise = under_test, promise
+        self.backend = backend or under_test.build()
+        self.facts: list[Event] = []
+
+    @property
+    def now_s(self) -> float:
+        """Time of the last fact."""
+        return self.facts[-1].at_s if self.facts else 0.0
+
+    def require(self, holds: bool, problem: str) -> None:
+        """Raise BrokenPromiseError unless it holds."""
+        if not holds:
+            raise BrokenPromiseError(self._promise, self.under_test.name, self.now_s, f"{problem}; told: {self.facts}")
+
+    def hear(self) -> Event | None:
+        """The next fact, which is no earlier than the one before."""
+        fact = self.backend.next_event()
+        if fact is not None:
+            self.require(fact.at_s >= self.now_s, f"{fact} came after a later fact")
+            self.facts.append(fact)
+        return fact
+
+    def hear_until(self, is_it: Callable[[Event], bool]) -> Event:
+        """The next fact that is looked for."""
+        for _ in range(MOST_FACTS):
+            fact = self.hear()
+            if fact is None:
+                break
+            if is_it(fact):
+                return fact
+        raise BrokenPromiseError(
+            self._promise, self.under_test.name, self.now_s, f"a fact is missing; told: {self.facts}"
+        )
+
+    def wait(self, tag: str, seconds: float) -> None:
+        """Hear everything of so many seconds."""
+        self.backend.perform(StartTimer(tag, self.now_s + seconds))
+        self.hear_until(lambda fact: isinstance(fact, TimerFired) and fact.tag == tag)
+
+    def rent(self, number: int) -> None:
+        """One machine, ready."""
+        instance = InstanceId(number)
+        self.backend.perform(ProvisionInstance(instance, self.under_test.instance_type, self.under_test.market))
+        self.hear_until(lambda fact: isinstance(fact, InstanceReady) and fact.instance == instance)
+
+    def start(
+        self, segment: int, trial: int, instance: int = 0, *, iterations: int | None = None, report_every: int = 0
+    ) -> None:
+        """A trial from its beginning, on one GPU."""
+        until = self.under_test.iterations if iterations is None else iterations
+        placement = ((InstanceId(instance), 1),)
+        self.backend.perform(StartSegment(SegmentId(segment), TrialId(trial), placement, 0, until, report_every))
+
+    def end_of(self, segment: int) -> SegmentEnded:
+        """The end of a segment, told already or awaited."""
+        for fact in self.facts:
+            if isinstance(fact, SegmentEnded) and fact.segment == segment:
+                return fact
+        fact = self.hear_until(lambda fact: isinstance(fact, SegmentEnded) and fact.segment == segment)
+        assert isinstance(fact, SegmentEnded)  # hear_until has looked for one
+        return fact
+
+    def ends(self) -> list[SegmentEnded]:
+        """All ends of segments so far."""
+        return [fact for fact in self.facts if isinstance(fact, SegmentEnded)]
+
+
+def starts_with_run_started(talk: Dialogue) -> None:
+    """The first fact is RunStarted, at 0 s."""
+    talk.require(talk.hear() == RunStarted(0.0), "the first fact is not RunStarted at 0 s")
+
+
+def answers_each_order_once(talk: Dialogue) -> None:
+    """A machine is launched, then ready, then gone; a segment ends; a timer fires: each exactly once."""
+    talk.hear()
+    talk.rent(0)
+    for number in range(2):
+        talk.start(number, number, iterations=1)
+    talk.end_of(0)
+    talk.end_of(1)
+    talk.wait("once", talk.under_test.moment_s)
+    talk.backend.perform(ReleaseInstance(InstanceId(0)))
+    talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    talk.wait("guard", talk.under_test.moment_s)
+    told = [type(fact) for fact in talk.facts if not isinstance(fact, TimerFired | TrialSampled)]
+    expected = [RunStarted, InstanceLaunched, InstanceReady, SegmentEnded, SegmentEnded, InstanceGone]
+    talk.require(told == expected, f"expected {[kind.__name__ for kind in expected]}")
+    completed = [(end.outcome, end.iteration, end.checkpoint_iteration) for end in talk.ends()]
+    talk.require(completed == [(Outcome.COMPLETED, 1, 1)] * 2, "a segment of one iteration ends completed and durable")
+    tags = [fact.tag for fact in talk.facts if isinstance(fact, TimerFired)]
+    talk.require(tags == ["once", "guard"], "each timer fires once")
+
+
+def samples_before_it_trains(talk: Dialogue) -> None:
+    """A backend that hands out configurations tells each once, before anything else of its trial; others tell none."""
+    talk.hear()
+    talk.rent(0)
+    talk.start(0, 0, iterations=2, report_every=1)
+    talk.start(1, 1, iterations=1)
+    talk.end_of(0)
+    talk.end_of(1)
+    talk.start(2, 0, iterations=3)
+    talk.end_of(2)
+    sampled = [fact.trial for fact in talk.facts if isinstance(fact, TrialSampled)]
+    talk.require(sampled in ([], [0, 1]), "a configuration was told more than once, or not of every trial")
+    for trial in sampled:
+        of_trial = [fact for fact in talk.facts if getattr(fact, "trial", None) == trial]
+        talk.require(isinstance(of_trial[0], TrialSampled), f"trial {trial} was told of before its configuration")
+
+
+def reports_only_on_request(talk: Dialogue) -> None:
+    """ProgressReported comes at each multiple of report_every, and never for the last iteration."""
+    talk.hear()
+    talk.rent(0)
+    talk.start(0, 0, iterations=5, report_every=2)
+    talk.start(1, 1, iterations=3)
+    talk.end_of(0)
+    talk.end_of(1)
+    told = [(fact.segment, fact.iteration) for fact in talk.facts if isinstance(fact, ProgressReported)]
+    talk.require(told == [(0, 2), (0, 4)], "expected reports of segment 0 after iterations 2 and 4, and no others")
+
+
+def ends_at_a_safe_point(talk: Dialogue) -> None:
+    """EndSegment ends a segment between two iterations, with a checkpoint of all it has done."""
+    talk.hear()
+    talk.rent(0)
+    talk.start(0, 0, report_every=1)
+    talk.hear_until(lambda fact: isinstance(fact, ProgressReported))
+    talk.backend.perform(EndSegment(SegmentId(0)))
+    end = talk.end_of(0)
+    talk.require(end.outcome is Outcome.ENDED, "the outcome is not `ended`")
+    talk.require(1 <= end.iteration < talk.under_test.iterations, "it did not end early")
+    talk.require(end.checkpoint_iteration == end.iteration, "what it has done is not durable")
+
+
+def a_second_end_changes_nothing(talk: Dialogue) -> None:
+    """A segment that is told to end twice ends once, where it was going to."""
+    ends = []
+    for waits in (None, 0.25, 0.5, 1.0, 2.0):
+        again = Dialogue(talk.under_test, "a second EndSegment changes nothing", None)
+        again.hear()
+        again.rent(0)
+        again.start(0, 0, report_every=1)
+        again.hear_until(lambda fact: isinstance(fact, ProgressReported))
+        again.backend.perform(EndSegment(SegmentId(0)))
+        if waits is not None:
+            again.wait("before the second", waits * talk.under_test.moment_s)
+            again.backend.perform(EndSegment(SegmentId(0)))
+        again.end_of(0)
+        again.wait("after the end", 4 * talk.under_test.moment_s)
+        again.require(len(again.ends()) == 1, "the segment ended more than once")
+        ends.append((again.ends()[0].iteration, again.ends()[0].checkpoint_iteration))
+        again.backend.close()
+    talk.require(len(set(ends)) == 1, f"with and without a second EndSegment it ended after {ends}")
+
+
+def release_cuts_gangs(talk: Dialogue) -> None:
+    """ReleaseInstance ends what runs on the machine; the machine is gone after the last of them."""
+    talk.hear()
+    talk.rent(0)
+    talk.start(0, 0)
+    talk.start(1, 1)
+    talk.wait("a moment", talk.under_test.moment_s)
+    talk.backend.perform(ReleaseInstance(InstanceId(0)))
+    talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    talk.require({end.segment for end in talk.ends()} == {0, 1}, "InstanceGone came before the ends of its gangs")
+    gone = talk.facts[-1]
+    talk.require(isinstance(gone, InstanceGone) and gone.cause is GoneCause.RELEASED, "the cause is not `released`")
+
+
+def a_request_can_be_cancelled(talk: Dialogue) -> None:
+    """ReleaseInstance right after ProvisionInstance: gone, and never ready."""
+    talk.hear()
+    instance = InstanceId(0)
+    talk.backend.perform(ProvisionInstance(instance, talk.under_test.instance_type, talk.under_test.market))
+    talk.backend.perform(ReleaseInstance(instance))
+    talk.hear_until(lambda fact: isinstance(fact, InstanceGone | InstanceRefused))
+    talk.rent(1)
+    ready = [fact.instance for fact in talk.facts if isinstance(fact, InstanceReady)]
+    talk.require(ready == [1], "a machine became ready after its request was cancelled")
+
+
+def a_timer_moves(talk: Dialogue) -> None:
+    """A timer that is set again fires at the new time only."""
+    talk.hear()
+    moment_s = talk.under_test.moment_s
+    for at_s in (6 * moment_s, moment_s, 2 * moment_s):
+        talk.backend.perform(StartTimer("moved", at_s))
+    # Real clocks are late by what the host needs, so the upper limit is generous.
+    talk.wait("well before the first time", 5 * moment_s)
+    talk.wait("well after it", 3 * moment_s)
+    fired_s = [fact.at_s for fact in talk.facts if isinstance(fact, TimerFired) and fact.tag == "moved"]
+    talk.require(len(fired_s) == 1, f"it fired at {fired_s}")
+    is_in_time = 2 * moment_s * (1 - 1e-9) <= fired_s[0] <= 5 * moment_s
+    talk.require(is_in_time, f"it fired at {fired_s[0]} s instead of {2 * moment_s} s")
+
+
+def a_start_on_a_dead_machine_ends(talk: Dialogue) -> None:
+    """StartSegment on a machine that is gone is answered by SegmentEnded(instance_gone), with nothing done."""
+    talk.hear()
+    talk.rent(0)
+    talk.backend.perform(ReleaseInstance(InstanceId(0)))
+    talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    talk.start(0, 0)
+    end = talk.end_of(0)
+    talk.require(end.outcome is Outcome.INSTANCE_GONE and end.iteration == 0, "it did not end with `instance_gone`")
+
+
+def a_lost_machine_ends_its_gangs_first(talk: Dialogue) -> None:
+    """A machine that dies ends its segments with `instance_gone`; its own InstanceGone(lost) comes after them."""
+    if talk.under_test.build_losing is None:
+        return
+    talk.backend.close()
+    talk.backend = talk.under_test.build_losing()
+    talk.hear()
+    talk.rent(0)
+    talk.start(0, 0)
+    talk.start(1, 1)
+    gone = talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    talk.require(isinstance(gone, InstanceGone) and gone.cause is not GoneCause.RELEASED, "the cause is `released`")
+    outcomes = {end.segment: end.outcome for end in talk.ends()}
+    talk.require(
+        outcomes == dict.fromkeys((0, 1), Outcome.INSTANCE_GONE), "its gangs did not end first, with `instance_gone`"
+    )
+
+
+BackendPromise: TypeAlias = Callable[[Dialogue], None]
+BACKEND_PROMISES: Mapping[str, BackendPromise] = {
+    "the first fact is RunStarted": starts_with_run_started,
+    "each order is answered once": answers_each_order_once,
+    "configurations are told first": samples_before_it_trains,
+    "progress is reported on request only": reports_only_on_request,
+    "EndSegment ends at a safe point": ends_at_a_safe_point,
+    "a second EndSegment changes nothing": a_second_end_changes_nothing,
+    "ReleaseInstance cuts gangs": release_cuts_gangs,
+    "a request can be cancelled": a_request_can_be_cancelled,
+    "a timer moves when set again": a_timer_moves,
+    "a start on a dead machine ends": a_start_on_a_dead_machine_ends,
+    "a lost machine ends its gangs first": a_lost_machine_ends_its_gangs_first,
+}
+
+
+def check_backend(under_test: BackendUnderTest, promise: str) -> None:
+    """Put one promise to a fresh backend.
+
+    Raises:
+        BrokenPromiseError: it is not kept.
+    """
+    talk = Dialogue(under_test, promise)
+    try:
+        BACKEND_PROMISES[promise](talk)
+    finally:
+        talk.backend.close()

@@ -1,0 +1,361 @@
+"""What planners make of a spec: plans side by side, the frontier, and the table its figure is drawn from.
+
+Imports experiments.spec.run, the planners, `sim.model` and `traces`. A planner needs no curves: a spec without a bundle will do,
+as long as it says how long an iteration takes and how it scales, and it may leave out the policy.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from elastune.experiments.runs.belief import terms_of
+from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.spec.yaml_file import read_mapping, with_settings
+from elastune.policies.planning.bound import Bound
+from elastune.policies.planning.frontier import cheapest_by, earliest_within
+from elastune.policies.planning.instance_types import cheapest_of, frontier_of
+from elastune.policies.planning.naive import naive_plan
+from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.rubberband_search import rubberband_plan
+from elastune.policies.planning.static import static_plan
+from elastune.policies.rules.halving import rungs
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Plan
+    from elastune.policies.planning.spaces import Space
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.profile import Profile
+
+Planner: TypeAlias = Literal["static", "rubberband", "frontier", "all"]
+NAIVE_GPUS = (1, 2, 4, 8)
+"""GPUs per trial of the naive plans."""
+
+_CURVE_POINTS, _BOUND_POINTS = 9, 400
+
+
+def load_plan_spec(path: Path, settings: Sequence[str] = ()) -> RunSpec:
+    """The spec of a YAML file, in which the policy may be missing.
+
+    Raises:
+        InputError: as `RunSpec.load`.
+    """
+    mapping = with_settings(read_mapping(path), settings)
+    return RunSpec.of(**{"policy": "rubberband", **mapping})
+
+
+def planning_profile(spec: RunSpec) -> Profile:
+    """What planners believe about workload and cloud.
+
+    Raises:
+        InputError: neither the spec nor a bundle says how long an iteration takes, or how it scales; or the bundle's curves do
+            not cover the job.
+    """
+    errors, cloud = spec.workload.profile.errors(), spec.cloud
+    if spec.workload.bundle is None:
+        return terms_of(spec, None).profile(cloud.startup_delays(), errors)
+    bundle = spec.bundle()
+    bundle.require_covers(spec.job.tuning_job(bundle.direction))
+    return bundle.profile_of(terms_of(spec, bundle), cloud.startup_delays(bundle.data_bytes), errors)
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What is planned, and for whom.
+
+    Attributes:
+        job: the job.
+        stages: what is to be trained.
+        offers: the terms of each kind of machine, by its name; plans are on one of them.
+        space: the plan space of the frontier.
+        makespan: what is compared with the deadline.
+    """
+
+    job: TuningJob
+    stages: tuple[Stage, ...]
+    offers: dict[str, Terms]
+    space: Space
+    makespan: Makespan
+
+    def cheapest(self, planner: Callable[..., Plan | None], deadline_s: float, **parameters: object) -> Plan | None:
+        """A planner's plan by the deadline on the kind of machine where it is cheapest; None where it breaks a limit."""
+
+        def plan_on(terms: Terms) -> Plan | None:
+            plan = planner(self.stages, terms, **parameters, makespan=self.makespan)
+            return plan if plan is not None and terms.are_kept_by(plan) else None
+
+        return cheapest_of([replace(terms, deadline_s=deadline_s) for terms in self.offers.values()], plan_on)
+
+    def naive(self, gpus_per_trial: int) -> Plan | None:
+        """The naive plan on the kind of machine where it is cheapest, whatever the limits."""
+        return cheapest_of(
+            list(self.offers.values()),
+            lambda terms: naive_plan(self.stages, terms, gpus_per_trial, makespan=self.makespan),
+        )
+
+    def frontier(self) -> list[Plan]:
+        """Every efficient plan, whatever the limits."""
+        unlimited = [terms.without_limits() for terms in self.offers.values()]
+        return frontier_of(self.stages, unlimited, space=self.space, makespan=self.makespan)
+
+    def kept(self, plan: Plan | None, deadline_s: float) -> Plan | None:
+        """The plan where it keeps the limits with this deadline, else None."""
+        if plan is None or not replace(self.terms_of(plan), deadline_s=deadline_s).are_kept_by(plan):
+            return None
+        return plan
+
+    def terms_of(self, plan: Plan) -> Terms:
+        """The terms of the machines of a plan."""
+        return self.offers[plan.instance_type]
+
+    @functools.cached_property
+    def bounds(self) -> list[Bound]:
+        """What no plan can beat, by kind of machine."""
+        return [Bound(self.stages, terms) for terms in self.offers.values()]
+
+    def bound_usd(self, makespan_s: float) -> float:
+        """No plan on any of the machines that ends by then costs less."""
+        return min(bound.usd(makespan_s) for bound in self.bounds)
+
+    def gap(self, plan: Plan) -> float:
+        """By which share a plan costs more than the least that anything which ends as soon might."""
+        return min_gap(plan.cost_usd, self.bound_usd(plan.makespan_s))
+
+
+def min_gap(usd: float, least_usd: float) -> float:
+    """By which share something costs more than the least possible; 0 where both are free."""
+    if least_usd <= 0:
+        return 0.0 if usd <= 0 else math.inf
+    return max(usd / least_usd - 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ByDeadline:
+    """The plans for one deadline; None where a planner finds none within the limits.
+
+    Attributes:
+        deadline_s: infinite for none.
+        static: the cheapest constant cluster.
+        rubberband_next: RubberBand's greedy plan with steps to the next lower level only.
+        rubberband: the same with steps to all lower levels.
+        best: the frontier's cheapest.
+        naive: by GPUs per trial.
+    """
+
+    deadline_s: float
+    static: Plan | None
+    rubberband_next: Plan | None
+    rubberband: Plan | None
+    best: Plan | None
+    naive: dict[int, Plan | None]
+
+    def rows(self, asked: Planner, space: Space) -> Iterator[tuple[str, Plan | None]]:
+        """(name, plan) of each planner that was asked, the naive ones last."""
+        if asked in ("static", "all"):
+            yield "static", self.static
+        if asked in ("rubberband", "all"):
+            yield "rubberband, next", self.rubberband_next
+            yield "rubberband, all", self.rubberband
+        if asked in ("frontier", "all"):
+            yield f"frontier, {space}", self.best
+        for gpus, plan in self.naive.items():
+            yield f"naive, {gpus} GPU{'s' if gpus > 1 else ''} a trial", plan
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The plans of one job.
+
+    Attributes:
+        asked: which planners were asked.
+        planning: what is planned.
+        frontier: every efficient plan, whatever the limits and whoever was asked, fastest first.
+        naive: by GPUs per trial, whatever the limits.
+        within: the plans within the job's own limits.
+        by_deadline: the plans for each further deadline that was named.
+    """
+
+    asked: Planner
+    planning: Planning
+    frontier: tuple[Plan, ...]
+    naive: dict[int, Plan | None]
+    within: ByDeadline
+    by_deadline: tuple[ByDeadline, ...] = ()
+
+    @property
+    def best(self) -> Plan | None:
+        """The frontier's cheapest plan within the job's own limits."""
+        return self.within.best
+
+    def rows(self) -> Iterator[tuple[str, Plan | None]]:
+        """(name, plan) of each planner that was asked; naive plans are shown whatever the limits."""
+        yield from replace(self.within, naive=self.naive).rows(self.asked, self.planning.space)
+
+    def achievable(self) -> str:
+        """What can be had where nothing keeps the limits."""
+        job, fastest, cheapest = self.planning.job, self.frontier[0], self.frontier[-1]
+        told = [f"The fastest of all takes {_told(fastest)}, the cheapest {_told(cheapest)}."]
+        budget_usd = math.inf if job.budget_usd is None else job.budget_usd
+        in_budget = earliest_within(self.frontier, budget_usd)
+        if math.isfinite(budget_usd):
+            asked_s = [one.deadline_s for one in self.by_deadline or (self.within,) if math.isfinite(one.deadline_s)]
+            for deadline_s in asked_s:
+                by_deadline = cheapest_by(self.frontier, deadline_s)
+                if by_deadline is not None and by_deadline.cost_usd > budget_usd:
+                    told.append(f"By {deadline_s:,.0f} s the least is {by_deadline.cost_usd:.2f} USD.")
+            if in_budget is not None and any(in_budget.promised_s > deadline_s for deadline_s in asked_s):
+                told.append(f"For {budget_usd:,.2f} USD the soonest is {in_budget.promised_s:,.0f} s.")
+        return " ".join(told)
+
+    def to_json(self) -> dict[str, object]:
+        """What `elastune plan --json` prints; plans not asked for, and not found, are None."""
+        printed: dict[str, object] = {
+            "static": self._json(self.within.static),
+            "rubberband": self._json(self.within.rubberband),
+            "frontier": [self._json(plan) for plan in self.frontier] if self.asked in ("frontier", "all") else [],
+            "naive": {str(gpus): self._json(plan) for gpus, plan in self.naive.items()},
+        }
+        if self.by_deadline:
+            printed["by_deadline"] = [self._json_of_deadline(plans) for plans in self.by_deadline]
+        return printed
+
+    def _json_of_deadline(self, plans: ByDeadline) -> dict[str, object]:
+        return {
+            "deadline_s": plans.deadline_s,
+            "static": self._json(plans.static),
+            "rubberband_next": self._json(plans.rubberband_next),
+            "rubberband": self._json(plans.rubberband),
+            "frontier": self._json(plans.best),
+            "naive": {str(gpus): self._json(plan) for gpus, plan in plans.naive.items()},
+        }
+
+    def _json(self, plan: Plan | None) -> dict[str, object] | None:
+        if plan is None:
+            return None
+        gap = self.planning.gap(plan)
+        printed: dict[str, object] = {
+            "gpus_per_stage": list(plan.gpus_per_stage),
+            "instances_per_stage": list(plan.instances_per_stage),
+            "makespan_s": plan.makespan_s,
+            "cost_usd": plan.cost_usd,
+            "gap_to_bound": gap if math.isfinite(gap) else None,
+        }
+        if plan.makespan_p95_s is not None:
+            printed["makespan_p95_s"] = plan.makespan_p95_s
+        if len(self.planning.offers) > 1:
+            printed["instance_type"] = plan.instance_type
+        return printed
+
+
+def _told(plan: Plan) -> str:
+    return f"{plan.promised_s:,.0f} s for {plan.cost_usd:.2f} USD"
+
+
+def make_plans(
+    spec: RunSpec,
+    *,
+    planner: Planner = "all",
+    space: Space = "wide",
+    makespan: Makespan = "mean",
+    deadlines_s: Sequence[float] = (),
+    others: Sequence[RunSpec] = (),
+) -> Plans:
+    """The plans of a spec.
+
+    Args:
+        spec: job, workload and cloud; policy and seed do not matter.
+        planner: which planners are asked.
+        space: the plan space of the frontier.
+        makespan: what is compared with deadlines: the expected makespan, or its 95th percentile.
+        deadlines_s: further deadlines that each planner is asked for.
+        others: the same job on other kinds of machines, among which planners may choose, one for a plan.
+
+    Raises:
+        InputError: the spec says too little for planning, no machine can hold a single GPU of the job, or two kinds of machines
+            have the same name.
+    """
+    job = spec.job.tuning_job("minimize")
+    offers: dict[str, Terms] = {}
+    for each in (spec, *others):
+        terms = Terms.of(job, planning_profile(each), each.price_book())
+        if terms.instance_type in offers:
+            raise InputError(f"there are two kinds of machines called {terms.instance_type}: each is offered once")
+        offers[terms.instance_type] = terms
+    planning = Planning(job, rungs(job), offers, space, makespan)
+    found = tuple(planning.frontier())
+    naive = {gpus: planning.naive(gpus) for gpus in NAIVE_GPUS} if planner == "all" else {}
+    by_deadline = functools.partial(_by_deadline, planning, planner, found, naive)
+    return Plans(
+        planner,
+        planning,
+        found,
+        naive,
+        by_deadline(next(iter(offers.values())).deadline_s),
+        tuple(by_deadline(deadline_s) for deadline_s in deadlines_s),
+    )
+
+
+def _by_deadline(
+    planning: Planning, asked: Planner, found: Sequence[Plan], naive: dict[int, Plan | None], deadline_s: float
+) -> ByDeadline:
+    has_static, has_rubberband, has_frontier = (asked in (name, "all") for name in ("static", "rubberband", "frontier"))
+    return ByDeadline(
+        deadline_s,
+        planning.cheapest(static_plan, deadline_s) if has_static else None,
+        planning.cheapest(rubberband_plan, deadline_s, steps="next") if has_rubberband else None,
+        planning.cheapest(rubberband_plan, deadline_s) if has_rubberband else None,
+        planning.kept(cheapest_by(found, deadline_s), deadline_s) if has_frontier else None,
+        {gpus: planning.kept(plan, deadline_s) for gpus, plan in naive.items()},
+    )
+
+
+def frontier_table(plans: Plans) -> pd.DataFrame:
+    """Every plan as a point: planner, makespan_s, cost_usd, deadline_s, budget_usd (NaN for no such limit), makespan.
+
+    Planners that make one plan for a deadline are asked at several, spread evenly over the logarithm of the frontier's times.
+    Where 95th percentiles are compared with deadlines (makespan is p95), they are the times.
+    """
+    import pandas as pd
+
+    planning = plans.planning
+    unlimited = replace(planning, offers={name: terms.without_limits() for name, terms in planning.offers.items()})
+    rows = [("frontier", plan.promised_s, plan.cost_usd) for plan in plans.frontier]
+    rows += [(f"naive p={gpus}", p.promised_s, p.cost_usd) for gpus, p in plans.naive.items() if p is not None]
+    times_s = [plan.promised_s for plan in plans.frontier]
+    within_s = (min(times_s), max(times_s)) if times_s else None
+    rows += [("bound", time_s, planning.bound_usd(time_s)) for time_s in _spread(within_s, _BOUND_POINTS)]
+    for deadline_s in _spread(within_s, _CURVE_POINTS) if plans.asked == "all" else []:
+        for name, (planner, parameters) in _PLANNERS.items():
+            plan = unlimited.cheapest(planner, deadline_s, **parameters)
+            if plan is not None:
+                rows.append((name, plan.promised_s, plan.cost_usd))
+    table = pd.DataFrame(rows, columns=["planner", "makespan_s", "cost_usd"]).drop_duplicates(ignore_index=True)
+    limits = {"deadline_s": planning.job.deadline_s, "budget_usd": planning.job.budget_usd}
+    return table.assign(
+        **{name: math.nan if value is None else value for name, value in limits.items()}, makespan=planning.makespan
+    )
+
+
+_PLANNERS: dict[str, tuple[Callable[..., Plan | None], dict[str, object]]] = {
+    "static": (static_plan, {}),
+    "rubberband-next": (rubberband_plan, {"steps": "next"}),
+    "rubberband": (rubberband_plan, {}),
+}
+
+
+def _spread(within: tuple[float, float] | None, points: int) -> list[float]:
+    """Points between two, their ratios equal; a little more than each, so that a plan which takes it is on time."""
+    if within is None:
+        return []
+    low, high = within
+    return [low * (high / low) ** (index / (points - 1)) * (1 + 1e-6) for index in range(points)]

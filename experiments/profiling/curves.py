@@ -1,0 +1,345 @@
+"""Profiling: train sampled configurations of a workload for real and write what was measured as a bundle.
+
+A composition root: may import `sim.model`, `traces.workloads` and `experiments.profiling.curve_store`. Processes, signals and
+the wall clock are used here on purpose; torch is only imported inside the workers, through the workload.
+
+Each worker process fills one CPU slot and takes the next trial until none is left. `kill -9` loses at most the
+iteration under way in each worker: a record is on disk when its iteration ends, and training goes on from the last
+checkpoint. Iterations between that checkpoint and the last record are trained again, which yields the same scores by
+determinism; this is checked, and costs about `checkpoint_every_s` seconds of work at most. Their first measurement
+stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from elastune.experiments.profiling.curve_store import (
+    CheckpointCost,
+    IterationRecord,
+    Probe,
+    ProfileArguments,
+    WorkFolder,
+    assemble_bundle,
+    is_complete,
+)
+from elastune.sim.model.errors import InputError, WorkerError
+from elastune.traces.workloads import training_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.context import SpawnProcess
+    from multiprocessing.sharedctypes import Synchronized
+    from pathlib import Path
+
+    from elastune.sim.model.protocols import Configuration
+    from elastune.traces.workloads import ScoredTrainable, Workload
+
+_log = logging.getLogger(__name__)
+_SPAWN = multiprocessing.get_context("spawn")
+
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a profile spends beside the training itself; nothing of it changes a score.
+
+    Attributes:
+        checkpoint_every_s: a checkpoint is written when this many seconds of work are not in one yet. So epochs of a
+            second have one each, and epochs of 10 ms, which take no longer than writing one, do not.
+        probes: fresh processes that start-up and the spread between processes are measured in.
+        probe_training_s: how long each of them trains, but at least three iterations.
+    """
+
+    checkpoint_every_s: float = 1.0
+    probes: int = 5
+    probe_training_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.probes < 1:
+            raise InputError(f"profile: probes is {self.probes}, but must be at least 1")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a worker process needs to know."""
+
+    workload: Workload
+    arguments: ProfileArguments
+    out_dir: Path
+    effort: Effort
+
+    def build(self, trial: int) -> ScoredTrainable:
+        """A trial before its first iteration."""
+        return self.workload.build(self.configuration(trial), training_seed(self.arguments.seed, trial))
+
+    def configuration(self, trial: int) -> Configuration:
+        """The configuration of a trial."""
+        return self.workload.configuration_of(self.arguments.seed, trial)
+
+
+def profile_workload(
+    workload: Workload,
+    trials: int,
+    iterations: int,
+    jobs: int,
+    out_dir: Path,
+    seed: int = 0,
+    *,
+    effort: Effort = Effort(),
+    on_progress: Callable[[str, int, int], None] = lambda _phase, _done, _total: None,
+) -> Path:
+    """Train `trials` configurations for `iterations` iterations each and write the bundle; goes on where it stopped.
+
+    Args:
+        workload: what is trained.
+        trials: configurations drawn from its search space.
+        iterations: iterations of each.
+        jobs: worker processes; one CPU slot each.
+        out_dir: folder of the bundle; until it is complete, the work so far lies in `.partial` below it.
+        seed: decides the configurations, the weights and the order of the data.
+        effort: spent beside the training itself.
+        on_progress: called with the phase, and the steps of it that are done and that there are.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        InputError: an argument is out of range, or the folder holds a profile with other arguments.
+        WorkerError: a worker failed; the same call goes on from what is done.
+    """
+    for name, value in (("trials", trials), ("iterations", iterations), ("jobs", jobs)):
+        if value < 1:
+            raise InputError(f"profile: {name} is {value}, but must be at least 1")
+    arguments = ProfileArguments(workload.name, trials, iterations, seed)
+    folder = WorkFolder(out_dir)
+    if is_complete(out_dir, arguments):
+        _log.info("%s is already complete", out_dir)
+        folder.remove()
+        return out_dir
+    folder.open(arguments, workload)
+    job = _Job(workload, arguments, out_dir, effort)
+    _train_all(job, jobs, on_progress)
+    assemble_bundle(
+        workload, arguments, folder, jobs, lambda trial, mean_s: _probe_all(job, trial, mean_s, on_progress)
+    )
+    folder.remove()
+    return out_dir
+
+
+def profile_with_progress(
+    workload: Workload, trials: int, iterations: int, jobs: int, out_dir: Path, seed: int = 0
+) -> Path:
+    """The same as `profile_workload`, with a bar and the remaining time on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:  # starts with what an earlier call did, which must not count as speed
+                tasks[phase] = bar.add_task(f"{workload.name}: {phase}", total=total, completed=done)
+            bar.update(tasks[phase], completed=done)
+
+        return profile_workload(workload, trials, iterations, jobs, out_dir, seed, on_progress=show)
+
+
+def _train_all(job: _Job, jobs: int, on_progress: Callable[[str, int, int], None]) -> None:
+    """Run the workers until every trial is complete; none of them outlives this call."""
+    folder, arguments = WorkFolder(job.out_dir), job.arguments
+    parts = [folder.part(trial) for trial in range(arguments.trials)]
+    total = arguments.trials * arguments.iterations
+    complete: set[int] = set()
+
+    def report() -> None:
+        lines = [arguments.iterations if trial in complete else part.lines() for trial, part in enumerate(parts)]
+        complete.update(trial for trial, count in enumerate(lines) if count > arguments.iterations)
+        on_progress("training", sum(min(count, arguments.iterations) for count in lines), total)
+
+    report()
+    if len(complete) == arguments.trials:
+        return
+    counter = _SPAWN.Value("q", 0)
+    channels = [_SPAWN.Pipe(duplex=False) for _ in range(min(jobs, arguments.trials))]
+    workers = [
+        _SPAWN.Process(target=_work, args=(job, counter, sender), name=f"profile-{number}", daemon=True)
+        for number, (_, sender) in enumerate(channels)
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        while running := [worker.sentinel for worker in workers if worker.is_alive()]:
+            wait(running, timeout=_POLL_S)
+            report()
+            _require_healthy(job, workers, [receiver for receiver, _ in channels])
+        _require_healthy(job, workers, [receiver for receiver, _ in channels])
+    finally:
+        _end(workers)
+        for pair in channels:
+            for end in pair:
+                end.close()
+
+
+def _require_healthy(job: _Job, workers: Sequence[SpawnProcess], receivers: Sequence[Connection]) -> None:
+    for worker, receiver in zip(workers, receivers, strict=True):
+        if worker.exitcode:
+            why = receiver.recv() if receiver.poll() else f"exit code {worker.exitcode}"
+            raise WorkerError(
+                f"{worker.name} of {job.workload.name} failed: {why}; the same command goes on from what is done"
+            )
+
+
+def _end(workers: Sequence[SpawnProcess]) -> None:
+    for worker in workers:
+        if worker.pid is not None:
+            worker.terminate()
+            worker.join()
+
+
+def _work(job: _Job, counter: Synchronized[int], sender: Connection[Any, Any]) -> None:
+    """What a worker process does: take the next trial until there is none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _warm_up(job)
+        while (trial := _claim(counter)) < job.arguments.trials:
+            _train_trial(job, trial)
+    except Exception as error:
+        sender.send(f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from error
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _warm_up(job: _Job) -> None:
+    """Do what a process does only once (lazy imports, memory) outside the measurements."""
+    trainable = job.build(0)
+    trainable.train_iteration()
+    trainable.evaluate()
+
+
+def _claim(counter: Synchronized[int]) -> int:
+    with counter.get_lock():
+        counter.value += 1
+        return counter.value - 1
+
+
+def _train_trial(job: _Job, trial: int) -> None:
+    """Bring one trial to its last iteration, from whatever is on disk of it."""
+    folder = WorkFolder(job.out_dir)
+    part = folder.part(trial)
+    records, cost = part.read()
+    if cost is not None:
+        return
+    trainable, done = _restored(job, trial, len(records))
+    unsaved_s = 0.0
+    for iteration in range(done + 1, job.arguments.iterations + 1):
+        record = _measured_iteration(trainable, iteration)
+        if iteration > len(records):
+            part.append(record)
+        elif not record.same_scores(records[iteration - 1]):
+            raise WorkerError(
+                f"trial {trial}: iteration {iteration} was recorded as {records[iteration - 1]}, but is {record} now:"
+                " this machine does not reproduce what the profile began with"
+            )
+        unsaved_s += record.seconds
+        if unsaved_s >= job.effort.checkpoint_every_s and iteration < job.arguments.iterations:
+            _save(trainable, folder, trial, iteration)
+            unsaved_s = 0.0
+    part.append(_save(trainable, folder, trial, job.arguments.iterations))
+    for _, path in folder.checkpoints(trial):
+        path.unlink()
+
+
+def _restored(job: _Job, trial: int, recorded: int) -> tuple[ScoredTrainable, int]:
+    """The trial at its last readable checkpoint that is not ahead of its records, and the iterations done there."""
+    for iteration, path in WorkFolder(job.out_dir).checkpoints(trial):
+        trainable = job.build(trial)
+        if iteration <= recorded:
+            try:
+                trainable.load(path)
+            except WorkerError as error:
+                _log.warning("trial %d: %s", trial, error)
+            else:
+                return trainable, iteration
+        path.unlink()
+    return job.build(trial), 0
+
+
+def _measured_iteration(trainable: ScoredTrainable, iteration: int) -> IterationRecord:
+    began_s, cpu_began_s = time.perf_counter(), time.process_time()
+    trainable.train_iteration()
+    score = trainable.evaluate()
+    seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - cpu_began_s
+    return IterationRecord(iteration, score, trainable.test_score(), round(seconds, 7), round(cpu_seconds, 7))
+
+
+def _save(trainable: ScoredTrainable, folder: WorkFolder, trial: int, iteration: int) -> CheckpointCost:
+    """Write the checkpoint of an iteration, then delete the ones before it."""
+    path = folder.checkpoint(trial, iteration)
+    began_s = time.perf_counter()
+    trainable.save(path)
+    seconds = time.perf_counter() - began_s
+    for earlier, old in folder.checkpoints(trial):
+        if earlier < iteration:
+            old.unlink()
+    return CheckpointCost(round(seconds, 7), path.stat().st_size)
+
+
+def _probe_all(
+    job: _Job, trial: int, mean_iteration_s: float, on_progress: Callable[[str, int, int], None]
+) -> list[Probe]:
+    """Train one trial's configuration briefly in one fresh process after another."""
+    count, probes = max(3, round(job.effort.probe_training_s / mean_iteration_s)), job.effort.probes
+    found: list[Probe] = []
+    for number in range(probes):
+        on_progress("start-up", number, probes)
+        found.append(_probe(job, trial, count))
+    on_progress("start-up", probes, probes)
+    return found
+
+
+def _probe(job: _Job, trial: int, iterations: int) -> Probe:
+    receiver, sender = _SPAWN.Pipe(duplex=False)
+    worker = _SPAWN.Process(target=_work_as_probe, args=(job, trial, iterations, sender), name="probe", daemon=True)
+    with closing(receiver):
+        began_s = time.perf_counter()
+        worker.start()
+        sender.close()  # the worker has the other copy: if it dies, recv() raises instead of waiting
+        try:
+            receiver.recv()
+            launch_s = time.perf_counter() - began_s
+            return Probe(launch_s, tuple(receiver.recv()))
+        except EOFError as error:
+            raise WorkerError(
+                f"a start-up probe of {job.workload.name} ended early; the same command goes on"
+            ) from error
+        finally:
+            _end([worker])
+
+
+def _work_as_probe(job: _Job, trial: int, iterations: int, sender: Connection[Any, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    trainable = job.build(trial)
+    sender.send("ready")
+    records = [_measured_iteration(trainable, iteration) for iteration in range(iterations + 1)]
+    sender.send([record.seconds for record in records[1:]])

@@ -1,0 +1,61 @@
+"""elastune: decide how to spend a deadline and a cloud budget on hyperparameter tuning, before you pay for it.
+
+This file is what `import elastune` gives. Names are imported when they are first used, so that the import is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elastune.experiments.comparisons.comparison import Comparison, compare
+    from elastune.experiments.plans.planning import make_plans as plan
+    from elastune.experiments.real.ray_tune import tune_scheduler
+    from elastune.experiments.runs.result import RunResult
+    from elastune.experiments.runs.simulate import execute, replay_journal
+    from elastune.experiments.spec.run import RunSpec
+    from elastune.experiments.sweeps.run import sweep
+    from elastune.traces.bundles.bundle import Bundle, load_bundle
+
+__all__ = [
+    "Bundle",
+    "Comparison",
+    "RunResult",
+    "RunSpec",
+    "compare",
+    "execute",
+    "load_bundle",
+    "plan",
+    "replay_journal",
+    "sweep",
+    "tune_scheduler",
+]
+
+_HOMES = {
+    "Bundle": "elastune.traces.bundles.bundle",
+    "Comparison": "elastune.experiments.comparisons.comparison",
+    "RunResult": "elastune.experiments.runs.result",
+    "RunSpec": "elastune.experiments.spec.run",
+    "compare": "elastune.experiments.comparisons.comparison",
+    "execute": "elastune.experiments.runs.simulate",
+    "load_bundle": "elastune.traces.bundles.bundle",
+    "plan": "elastune.experiments.plans.planning:make_plans",
+    "replay_journal": "elastune.experiments.runs.simulate",
+    "sweep": "elastune.experiments.sweeps.run",
+    "tune_scheduler": "elastune.experiments.real.ray_tune",
+}
+_PACKAGES = ("experiments", "policies", "sim", "traces")
+
+
+def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return importlib.import_module(f"elastune.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES})

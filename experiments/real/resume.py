@@ -1,0 +1,131 @@
+"""Where a real run stood when its driver died, read off the controller that its journal was replayed to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypedDict
+
+from elastune.sim.bridge.machines.nodes import Node
+from elastune.sim.bridge.workers.resumption import OpenInstance, OpenSegment, Resumption
+from elastune.sim.control.state import NO_SEGMENT
+from elastune.sim.model.actions import CloneTrial
+from elastune.sim.model.commands import StartSegment, StartTimer
+from elastune.sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSampled
+from elastune.sim.model.ids import InstanceId, TrialId
+
+NOTEBOOK = "nodes.jsonl"
+"""Which nodes are behind the instances."""
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from elastune.sim.control.controller import Controller
+    from elastune.sim.control.journal import Entry
+    from elastune.sim.model.protocols import Configuration
+
+
+def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path) -> Resumption:
+    """What is to be settled and ordered again.
+
+    Args:
+        controller: to which the entries were replayed.
+        entries: of the journal, at least one.
+        folder: of the run.
+    """
+    state = controller.state
+    ordered = {
+        order.segment: (entry.event.at_s, order.until_iteration)
+        for entry in entries
+        for order in entry.commands
+        if isinstance(order, StartSegment)
+    }
+    return Resumption(
+        at_s=entries[-1].event.at_s,
+        segments=[
+            OpenSegment(
+                TrialId(number),
+                trial.segment,
+                trial.placement,
+                ordered[trial.segment][0],
+                trial.from_iteration,
+                ordered[trial.segment][1],
+                trial.iteration,
+                trial.score,
+                is_clone=trial.cloned_from is not None,
+            )
+            for number, trial in enumerate(state.trials)
+            if trial.segment != NO_SEGMENT
+        ],
+        instances=[
+            OpenInstance(number, one.instance_type, one.market, one.status) for number, one in state.instances.items()
+        ],
+        timers=_timers(entries),
+        configurations={
+            TrialId(number): trial.configuration
+            for number, trial in enumerate(state.trials)
+            if trial.configuration is not None
+        },
+        leased=leased_in(folder / NOTEBOOK),
+        **_taught(entries),
+    )
+
+
+class _Taught(TypedDict):
+    sampled: dict[TrialId, Configuration]
+    clones: set[TrialId]
+    results: list[tuple[TrialId, int, float | None]]
+
+
+def _taught(entries: Sequence[Entry]) -> _Taught:
+    """What was told to the source of configurations, and which trials are not its own any more."""
+    taught = _Taught(sampled={}, clones=set(), results=[])
+    for entry in entries:
+        match entry.event:
+            case TrialSampled(trial=trial, configuration=configuration):
+                taught["sampled"][trial] = configuration
+            case (
+                SegmentEnded(trial=trial, iteration=iteration, score=score)
+                | ProgressReported(trial=trial, iteration=iteration, score=score)
+            ) if iteration and trial not in taught["clones"]:
+                taught["results"].append((trial, iteration, score))
+        taught["clones"].update(action.target for action in entry.actions if isinstance(action, CloneTrial))
+    return taught
+
+
+def _timers(entries: Sequence[Entry]) -> Mapping[str, float]:
+    """Those that were set and have not fired."""
+    timers: dict[str, float] = {}
+    for entry in entries:
+        if isinstance(entry.event, TimerFired):
+            timers.pop(entry.event.tag, None)
+        timers |= {order.tag: order.at_s for order in entry.commands if isinstance(order, StartTimer)}
+    return timers
+
+
+def note_lease(notebook: Path, instance: InstanceId, node: Node) -> None:
+    """Write down which node is behind an instance, for a driver that may have to take it over."""
+    with notebook.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"instance": instance, **asdict(node)}) + "\n")
+
+
+def cut_torn_note(path: Path) -> int:
+    """Cut what a driver that died had not written to its end, so that no line is appended to it; bytes that are left."""
+    text = path.read_bytes() if path.is_file() else b""
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.open("rb+") as stream:
+            stream.truncate(whole)
+    return whole
+
+
+def leased_in(notebook: Path) -> Mapping[InstanceId, Node]:
+    """The nodes that were written down, by instance; the last line is whole (see `cut_torn_note`)."""
+    if not notebook.is_file():
+        return {}
+    leased = {}
+    for line in notebook.read_text(encoding="utf-8").splitlines():
+        note = json.loads(line)
+        leased[InstanceId(note["instance"])] = Node(note["node_id"], note["host"], note["gpus"])
+    return leased

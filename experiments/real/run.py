@@ -1,0 +1,356 @@
+"""Running a spec on real workers, and going on with a run whose driver died.
+
+The same controller and policy as in `running`, on the other backend. A run has a folder: spec.yaml, real.json (how it is run),
+journal.jsonl (each entry before its orders are performed), nodes.jsonl (the machines behind the instances), checkpoints/ and,
+at the end, result.json. Ray and torch are imported by the bridge, inside functions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from elastune.experiments.files import locked, write_atomically
+from elastune.experiments.real.result import RealResult, real_answer
+from elastune.experiments.real.resume import NOTEBOOK, cut_torn_note, note_lease, resumption_of
+from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
+from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
+from elastune.experiments.runs.belief import most_gpus
+from elastune.experiments.runs.configurations import configuration_source, workload_of
+from elastune.experiments.runs.journals import entries_of, header_of
+from elastune.experiments.runs.ledger import Ledger
+from elastune.experiments.runs.placements import PlacementAccount
+from elastune.experiments.runs.result import result_of
+from elastune.experiments.runs.simulate import World, data_sha256
+from elastune.experiments.spec.run import RunSpec
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+from elastune.sim.control.journal import JournalWriter, replay
+from elastune.sim.control.runner import run
+from elastune.sim.model.errors import InputError, ReplayError
+from elastune.sim.model.streams import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elastune.sim.bridge.backend import RayBackend
+    from elastune.sim.bridge.machines.nodes import Nodes
+    from elastune.sim.bridge.workers.resumption import Resumption
+    from elastune.sim.bridge.workers.worker import TrainableFactory, Workshop
+    from elastune.sim.control.controller import Controller
+    from elastune.sim.control.journal import Entry, Header, Sink
+    from elastune.traces.workloads import BatchMode
+
+_TAKEN = "another process is running this run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """How a spec is run for real; written to real.json, so that a run can go on as it began.
+
+    Attributes:
+        device: what a slot is: a CPU slot, or a CUDA GPU.
+        ray_address: of a running Ray cluster; None for one of our own on this machine.
+        checkpoints: folder or fsspec URL that every node reaches; None for `checkpoints` in the run's folder.
+        speed: of an emulated run, in seconds of the run per second of the host; None trains for real.
+        injects: whether the spec's start-up delays and losses are added to what really happens.
+        keep: checkpoints kept of each trial.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    ray_address: str | None = None
+    checkpoints: str | None = None
+    speed: float | None = None
+    injects: bool = False
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.speed is not None and not self.speed > 0:
+            raise InputError(f"--emulate {self.speed}: seconds of the run per second here, so above 0")
+        if self.keep < 2:
+            raise InputError(f"keep is {self.keep}, but must be at least 2: the newest checkpoint may be a broken one")
+
+
+def execute_real(
+    spec: RunSpec, folder: Path, means: Means, *, watch: Callable[[Controller], Sink | None] = lambda _: None
+) -> RealResult:
+    """Run a spec on real workers.
+
+    Args:
+        spec: the run.
+        folder: of the run; must not hold one yet.
+        means: how it is run.
+        watch: called with the controller; entries also go to what it returns.
+
+    Raises:
+        InputError: the workload cannot be trained, scores are to be noisier than measured, there are fewer slots than the spec
+            may use, no plan is feasible, or the folder holds a run already.
+        WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
+    """
+    _require_packages(means)
+    if means.checkpoints is not None and "://" not in means.checkpoints:
+        # Workers on other machines, and a driver that goes on, have working directories of their own.
+        means = replace(means, checkpoints=str(Path(means.checkpoints).absolute()))
+    if spec.workload.score_noise is not None:
+        raise InputError(
+            f"workload.score_noise is {spec.workload.score_noise:g}, but workers report what they measure: leave it out"
+        )
+    real = _RealRun(World.of(spec), folder, means)
+    real.require_slots()
+    _require_new(folder)
+    # A workload that cannot be trained, or has no plan, is told before anything is written.
+    workshop = real.workshop()
+    if not CheckpointStore(workshop.checkpoints, workshop.keep).is_empty():
+        raise InputError(
+            f"{workshop.checkpoints} holds checkpoints of another run, whose trials have the same numbers: choose another"
+            " place (--checkpoints)"
+        )
+    sinks = _Sinks()
+    controller = real.world.controller(sinks)
+    with locked(folder, _TAKEN):
+        _require_new(folder)  # another driver may have been as fast
+        spec.save(folder / "spec.yaml")
+        (folder / "real.json").write_text(json.dumps(asdict(means), indent=2) + "\n", encoding="utf-8")
+        return real.drive(controller, sinks, watch)
+
+
+def _require_new(folder: Path) -> None:
+    if (folder / "journal.jsonl").exists():
+        raise InputError(
+            f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)"
+        )
+
+
+def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = lambda _: None) -> RealResult:
+    """Go on with a run whose driver died, from its journal and its checkpoints; a run that has ended is only told of.
+
+    Raises:
+        InputError: the folder holds no real run, another driver is running it, or what it was planned with has changed.
+        ReplayError: the journal does not replay.
+    """
+    journal = folder / "journal.jsonl"
+    if not journal.is_file() or not (folder / "real.json").is_file():
+        raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
+    means = _means_of(folder / "real.json")
+    _require_packages(means)
+    with locked(folder, _TAKEN):
+        cut_torn_line(journal)
+        cut_torn_note(folder / NOTEBOOK)
+        header = header_of(journal)
+        world = World.of(RunSpec.of(**header.spec))
+        _require_same_data(journal, header, world)
+        entries = list(entries_of(journal))
+        sinks = _Sinks()
+        controller = _replayed(world, journal, entries, sinks)
+        left = resumption_of(controller, entries, folder) if entries else None
+        return _RealRun(world, folder, means).drive(controller, sinks, watch, entries, left)
+
+
+def _require_same_data(journal: Path, header: Header, world: World) -> None:
+    """A bundle that was timed again, or another price, would go on as another run."""
+    now = data_sha256(world.spec, world.bundle)
+    changed = sorted(name for name, digest in header.data_sha256.items() if now.get(name) != digest)
+    if changed:
+        raise InputError(f"{journal}: {', '.join(changed)} has changed since the run began: put it back, or start anew")
+
+
+def _require_packages(means: Means) -> None:
+    trains = () if means.speed is not None else ("torch",)
+    require_installed("a run on real workers", "ray", "psutil", "fsspec", *trains)
+
+
+def _means_of(path: Path) -> Means:
+    try:
+        return Means(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} does not say how the run was run: {error}") from error
+
+
+def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: _Sinks) -> Controller:
+    """A controller that stands where the dead driver's stood; nothing listens to it yet."""
+    built: list[Controller] = []
+
+    def fresh(sink: Sink) -> Controller:
+        sinks.sinks.append(sink)
+        built.append(world.controller(sinks))
+        return built[0]
+
+    try:
+        replay(entries, fresh)
+    except ReplayError as error:
+        raise ReplayError(f"{journal}: this version decides otherwise than the one that ran it: {error}") from error
+    sinks.sinks.clear()
+    return built[0]
+
+
+class _Sinks:
+    """Several sinks as one, to which some come later."""
+
+    def __init__(self) -> None:
+        self.sinks: list[Sink] = []
+
+    def write(self, entry: Entry) -> None:
+        for sink in self.sinks:
+            sink.write(entry)
+
+
+class _Decisions:
+    """Seconds from each fact to what the controller made of it; the first sink, so that no writing is in them."""
+
+    def __init__(self, backend: RayBackend) -> None:
+        self.seconds: list[float] = []
+        self._backend = backend
+
+    def write(self, entry: Entry) -> None:  # noqa: ARG002  it is there
+        self.seconds.append(time.perf_counter() - self._backend.handed_over_s)
+
+
+@dataclass(frozen=True, eq=False)
+class _RealRun:
+    """A run and how it is run."""
+
+    world: World
+    folder: Path
+    means: Means
+
+    def drive(
+        self,
+        controller: Controller,
+        sinks: _Sinks,
+        watch: Callable[[Controller], Sink | None],
+        entries: Sequence[Entry] = (),
+        left: Resumption | None = None,
+    ) -> RealResult:
+        """The loop, with everything that listens to it.
+
+        Args:
+            controller: of the run, which writes to `sinks`.
+            sinks: without any listener so far.
+            watch: called with the controller; entries also go to what it returns.
+            entries: that a driver before this one has written.
+            left: what that driver has left behind; None for a run that begins.
+        """
+        world, started_s = self.world, time.monotonic()
+        ledger, placements = (
+            Ledger(world.price_book),
+            PlacementAccount(world.truth.scaling, most_gpus(world.price_book)),
+        )
+        for entry in entries:
+            ledger.write(entry)
+            placements.write(entry)
+        control_s: Sequence[float] = ()
+        decision_s: Sequence[float] = ()
+        if not controller.is_closed:
+            with ExitStack() as stack:
+                # First of all, as a run whose cluster does not answer has not begun: nothing is there to go on with.
+                backend = stack.enter_context(closing(self.backend(left)))
+                journal = self.folder / "journal.jsonl"
+                header = None if journal.exists() else world.header()
+                writer = JournalWriter(stack.enter_context(journal.open("ab")), header, flush_each=True)
+                watcher, decisions = watch(controller), _Decisions(backend)
+                sinks.sinks += [decisions, writer, ledger, placements, *([] if watcher is None else [watcher])]
+                run(controller, backend)
+                control_s, decision_s = backend.control_s, decisions.seconds
+        workshop = self.workshop()
+        answer = real_answer(world, controller, CheckpointStore(workshop.checkpoints, workshop.keep))
+        result = result_of(world, controller, ledger, placements.sums(), answer)
+        return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s)
+
+    def backend(self, left: Resumption | None) -> RayBackend:
+        """Machines and workers; nothing is left of them where this fails."""
+        from elastune.sim.bridge.backend import RayBackend
+        from elastune.sim.bridge.machines.clock import Clock
+        from elastune.sim.bridge.machines.fault_injector import Weather
+
+        world, spec, notebook = self.world, self.world.spec, self.folder / NOTEBOOK
+        source = configuration_source(spec, world.bundle, world.job)
+        cloud = spec.cloud.truth(world.bundle.data_bytes) if self.means.injects else None
+        nodes = self.nodes()
+        try:
+            return RayBackend(
+                nodes,
+                self.workshop(),
+                gpus_of={one.name: one.gpus_per_instance for one in world.price_book.instance_types},
+                configurations=source,
+                clock=Clock(self.means.speed or 1.0, 0.0 if left is None else left.at_s),
+                weather=Weather(cloud, Streams(spec.seed)),
+                on_lease=lambda number, node: note_lease(notebook, number, node),
+                resumption=left,
+            )
+        except BaseException:
+            nodes.close()
+            raise
+
+    def nodes(self) -> Nodes:
+        """Where machines come from; what the embedded cluster of a driver that died has left is ended first."""
+        if self.means.ray_address is not None:
+            from elastune.sim.bridge.machines.attached import AttachedNodes
+
+            return AttachedNodes(self.means.ray_address, self.means.device)
+        from elastune.sim.bridge.machines.embedded import EmbeddedNodes
+        from elastune.sim.bridge.machines.keeper import end_leftovers
+
+        note = self.folder / "cluster.txt"
+        if note.is_file():
+            end_leftovers(Path(note.read_text(encoding="utf-8")))
+        nodes = EmbeddedNodes(self.means.device)
+        try:
+            write_atomically(note, str(nodes.folder).encode())
+        except BaseException:
+            nodes.close()
+            raise
+        return nodes
+
+    def workshop(self) -> Workshop:
+        """What all workers share.
+
+        Raises:
+            InputError: the workload cannot be trained.
+        """
+        from elastune.sim.bridge.workers.worker import Workshop
+
+        checkpoints = self.means.checkpoints or str((self.folder / "checkpoints").resolve())
+        return Workshop(self._trainables(), checkpoints, self.means.device, self.means.keep)
+
+    def _trainables(self) -> TrainableFactory:
+        world, spec, workload = self.world, self.world.spec, self.world.spec.workload
+        if self.means.speed is not None:
+            return EmulatedTrainables(world.truth, spec.seed, self.means.speed)
+        batch: BatchMode = "per-worker" if workload.batch == "per-worker" else "global"
+        if workload.configurations in (None, "bundle"):
+            return WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, batch)
+        known = workload_of(f"workload.configurations is {workload.configurations}", world.bundle)
+        return WorkloadTrainables(known.name, spec.seed, batch=batch)
+
+    def require_slots(self) -> None:
+        """Real training on our own machine takes a core or a GPU for each slot: more would share them, and time nothing real.
+
+        Raises:
+            InputError: the spec may use more than there are.
+        """
+        if self.means.ray_address is not None or self.means.speed is not None:
+            return
+        gpus, quota = most_gpus(self.world.price_book), self.world.price_book.max_instances
+        device, there = self.means.device, slots_here(self.means.device)
+        if gpus * quota <= there:
+            return
+        less = f"an instance type with at most {there} GPUs" if there else "--device cpu"
+        if there >= gpus:
+            less = f"--set cloud.max_instances={there // gpus}"
+        raise InputError(
+            f"cloud.max_instances allows {quota} x {gpus} slots, but this machine has {there} {SLOTS[device]}: use {less}, name"
+            " a cluster (--ray ADDRESS), or emulate the training (--emulate SPEED)"
+        )
+
+
+def cut_torn_line(journal: Path) -> None:
+    """Cut what a driver that died had not written to its end: nothing of it was performed yet.
+
+    Raises:
+        InputError: not even the header was written.
+    """
+    if not cut_torn_note(journal):
+        raise InputError(f"{journal}: the driver died before anything had happened; remove the folder and start anew")

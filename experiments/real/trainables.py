@@ -1,0 +1,105 @@
+"""What the workers of a real run build: trials that train, and trials that wait as long as the simulated world says.
+
+A composition root: may import `sim.bridge`, `sim.simulated.truth` and `traces`. Both factories can be pickled; what is heavy
+is imported in the worker, when it builds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.profile import CloudTruth
+from elastune.sim.model.streams import Streams
+
+if TYPE_CHECKING:
+    from elastune.sim.bridge.workers.emulated import EmulatedTrial
+    from elastune.sim.bridge.workers.worker import Assignment, Device
+    from elastune.sim.model.profile import GroundTruth
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.workloads import BatchMode, ScoredTrainable
+
+
+@dataclass(frozen=True)
+class WorkloadTrainables:
+    """Real training of a workload that ships.
+
+    Attributes:
+        workload: its name.
+        seed: of the weights and of the order of the data, with the number of each trial.
+        numbers: by trial of the run, the number that stands for it there; None for its own.
+        batch: whether the batch size of a configuration is that of the gang or of each worker.
+    """
+
+    needs_process_group: ClassVar[bool] = True
+
+    workload: str
+    seed: int
+    numbers: tuple[int, ...] | None = None
+    batch: BatchMode = "global"
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, trials: int, seed: int, batch: BatchMode = "global") -> WorkloadTrainables:
+        """The trials that a run draws from a profile, each trained as it was when it was profiled.
+
+        Args:
+            bundle: the profile of a workload.
+            trials: of the run.
+            seed: of the run, which decides the draw.
+            batch: what the batch size is of.
+
+        Raises:
+            InputError: the bundle is not a profile of a workload, or has fewer trials.
+        """
+        from elastune.traces.workloads import WORKLOAD_NAMES
+
+        profiled_with = bundle.notes.get("seed")
+        if bundle.name not in WORKLOAD_NAMES or not isinstance(profiled_with, int):
+            raise InputError(
+                f"bundle {bundle.name} cannot be trained for real: it is no profile of one of {', '.join(WORKLOAD_NAMES)}"
+            )
+        return cls(bundle.name, profiled_with, tuple(bundle.draw(trials, seed).tolist()), batch)
+
+    def __call__(self, assignment: Assignment, device: Device) -> ScoredTrainable:
+        """The trial before its first iteration, on this member of its gang."""
+        from elastune.traces.workloads import Seat, training_seed, workload_named
+
+        number = assignment.trial if self.numbers is None else self.numbers[assignment.trial]
+        seat = Seat(assignment.rank, assignment.size, self.batch, device)
+        workload = workload_named(self.workload)
+        return workload.build(assignment.configuration, training_seed(self.seed, number), seat)
+
+
+@dataclass(frozen=True, eq=False)
+class EmulatedTrainables:
+    """Trials that last and score as they do in the simulated world of the same seed, iteration by iteration.
+
+    Attributes:
+        truth: of that world.
+        seed: of that run.
+        speed: seconds of the run that pass in one second of the wall clock.
+    """
+
+    needs_process_group: ClassVar[bool] = False
+
+    truth: GroundTruth
+    seed: int
+    speed: float = 1.0
+
+    def __call__(self, assignment: Assignment, device: Device) -> EmulatedTrial:  # noqa: ARG002  # it trains on none
+        """The trial on its gang, once its start-up has passed."""
+        from elastune.sim.bridge.workers.emulated import EmulatedTrial, Emulation
+        from elastune.sim.simulated.truth import Draws
+
+        draws, timings = Draws(self.truth, CloudTruth(), Streams(self.seed)), self.truth.timings
+        iteration_s = draws.iteration_s(assignment.trial, assignment.size, assignment.nodes)
+        return EmulatedTrial(
+            Emulation(
+                iteration_s=iteration_s * draws.slowness(assignment.trial, assignment.size),
+                scores=self.truth.scores[assignment.trial],
+                start_s=timings.launch_s if assignment.restore_from is None else timings.resume_s,
+                checkpoint_s=timings.checkpoint_s,
+                speed=self.speed,
+            )
+        )

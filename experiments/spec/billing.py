@@ -1,0 +1,103 @@
+"""How use becomes a bill in a run spec: `cloud.billing` and `cloud.data`. Imports sim.model, sim.model.nearest and pydantic."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from elastune.experiments.spec.sections import NotNegative, Number, Section
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.nearest import unknown
+from elastune.sim.model.prices import BillingRule
+
+PROVIDERS: dict[str, dict[str, Any]] = {
+    # Per second, 60 s at least; pending is free, running is billed, set-up included (secondary sources). An instance that EC2
+    # itself interrupts in its first hour is free (EC2 user guide, "Billing for interrupted Spot Instances").
+    "aws": {"granularity_s": 1.0, "minimum_s": 60.0, "bills_startup": True, "free_if_reclaimed_within_s": 3600.0},
+    # Per second after the first minute (secondary source).
+    "gcp": {"granularity_s": 1.0, "minimum_s": 60.0, "bills_startup": True},
+    # Per second, 5 min at least since June 2025 (answer 2259765 of Microsoft's questions and answers).
+    "azure": {"granularity_s": 1.0, "minimum_s": 300.0, "bills_startup": True},
+}
+"""Billing rules by provider, each figure with its source."""
+
+
+class BillingSpec(Section):
+    """How use becomes a bill; see `sim.model.prices.BillingRule`. A provider's name stands for its rule."""
+
+    granularity_s: NotNegative = 1.0
+    minimum_s: NotNegative = 60.0
+    bills_startup: bool = True
+    model: Literal["per-instance", "per-function"] = "per-instance"
+    bills_queue: bool | None = None
+    bills_setup: bool | None = None
+    free_if_reclaimed_within_s: NotNegative | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _provider(cls, value: object) -> object:
+        """`aws`, or `{provider: aws, ...}` with what differs from its rule."""
+        if isinstance(value, str):
+            return _rule_of(value)
+        if isinstance(value, dict) and "provider" in value:
+            own = {key: given for key, given in value.items() if key != "provider"}
+            return {**_rule_of(value["provider"]), **own}
+        return value
+
+    def rule(self) -> BillingRule:
+        """The same in the words of `sim`.
+
+        Raises:
+            InputError: a bill would have gaps.
+        """
+        return BillingRule(
+            self.granularity_s,
+            self.minimum_s,
+            self.bills_startup,
+            self.model,
+            bool(self.bills_queue),
+            self.bills_setup,
+            self.free_if_reclaimed_within_s or 0.0,
+        )
+
+
+def _rule_of(provider: object) -> dict[str, Any]:
+    if not isinstance(provider, str) or provider not in PROVIDERS:
+        raise unknown(
+            "billing rule", str(provider), PROVIDERS, "or give granularity_s, minimum_s, bills_startup, model"
+        )
+    return PROVIDERS[provider]
+
+
+class DataSpec(Section):
+    """What machines load when they are launched, and what it costs to load and to keep.
+
+    Attributes:
+        gb: left out, the size of the bundle's data set.
+        download_gb_per_s: how fast a new machine loads it, in its set-up; left out, in no time.
+    """
+
+    gb: NotNegative | None = None
+    download_gb_per_s: Annotated[Number, Field(gt=0)] | None = None
+    ingress_usd_per_gb: NotNegative = 0.0
+    storage_usd_per_gb_month: NotNegative = 0.0
+
+    def download_s(self, data_bytes: float | None) -> float:
+        """Seconds that a new machine loads the data; see `size_gb`."""
+        return 0.0 if self.download_gb_per_s is None else self.size_gb(data_bytes) / self.download_gb_per_s
+
+    def size_gb(self, data_bytes: float | None) -> float:
+        """Gigabytes (1e9 bytes).
+
+        Args:
+            data_bytes: what the bundle says, None where it does not or there is none.
+
+        Raises:
+            InputError: nobody says how much it is.
+        """
+        if self.gb is not None:
+            return self.gb
+        if data_bytes is None:
+            raise InputError("cloud.data.gb is missing: no bundle says how large its data is")
+        return data_bytes / 1e9

@@ -1,0 +1,191 @@
+"""The run spec: everything that decides a run, checked before anything starts.
+
+Imports the sections of a spec, sim.model, traces, and pydantic. A spec is immutable, can be written back as the YAML it came
+from, and has a digest that is equal for equal runs. Every error is one `InputError` that names the key.
+
+Beyond the documented keys there are `cloud.faults: {instance_loss_per_hour, segment_failure_per_hour}`,
+`cloud.slow_nodes: {share, slowdown, cv}`, `cloud.interference`, `cloud.store_writers`, `workload.evaluate_s`,
+`workload.min_gpus` and `job.checkpoint_every`; for real runs `workload.configurations` and `workload.batch`;
+where no bundle says it, `job.direction`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
+from elastune.experiments.spec.errors import one_message
+from elastune.experiments.spec.sections import Count, JobSpec, PolicySpec, Section, WorkloadSpec
+from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, with_settings
+from elastune.policies.registry import entry_named
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
+from elastune.traces import DecreasingScalingWarning, load_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from elastune.sim.model.prices import PriceBook
+    from elastune.traces import Bundle
+
+
+_ANY_SEED = "\0 any seed"
+
+
+class RunSpec(Section):
+    """One run: a job, a workload, a cloud, a policy and a seed.
+
+    Build it with `RunSpec.load(path)` or `RunSpec.of(job={...}, ...)`; both raise `InputError` only.
+    """
+
+    job: JobSpec
+    workload: WorkloadSpec
+    cloud: CloudSpec
+    policy: PolicySpec
+    seed: Annotated[Count, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_error(cls, value: object, build: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            spec = build(_with_checkpoints(value))
+        except ValidationError as error:
+            raise InputError(one_message(error, cls)) from error
+        _check(spec)
+        return spec
+
+    @classmethod
+    def of(cls, **sections: object) -> Self:
+        """The spec with these sections, each as YAML would hold it.
+
+        Raises:
+            InputError: a key is unknown, missing or out of range.
+        """
+        return cls.model_validate(sections)
+
+    @classmethod
+    def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
+        """The spec of a YAML file.
+
+        Args:
+            path: the file.
+            settings: `dotted.key=value` texts that are put in before anything is checked.
+
+        Raises:
+            InputError: the file cannot be read or is malformed, or a key is unknown, missing or out of range.
+        """
+        return cls.model_validate(with_settings(read_mapping(Path(path)), settings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as YAML and JSON hold it, defaults included; `RunSpec.of(**spec.to_dict())` is the same spec."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def save(self, path: Path) -> None:
+        """Write the YAML file from which the same run can be run."""
+        import yaml
+
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+    def digest(self) -> str:
+        """SHA-256, equal for equal runs: over all keys, defaults of spec and policy, policy and seed included."""
+        return next(self.digests([self.seed]))
+
+    def digests(self, seeds: Iterable[int]) -> Iterator[str]:
+        """The digest on each of the seeds; what it is over takes longer to write than to digest, and is written once."""
+        resolved = {**self.to_dict(), "policy": self.policy.resolved(), "seed": _ANY_SEED}
+        canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        before, after = canonical.split(json.dumps(_ANY_SEED))
+        for seed in seeds:
+            yield hashlib.sha256(f"{before}{seed}{after}".encode()).hexdigest()
+
+    def with_policy(self, name: str, **params: object) -> Self:
+        """The same run under another policy; the name may carry parameters, as in `sha-elastic:gpus_per_trial=4`.
+
+        Raises:
+            InputError: the policy or a parameter is unknown.
+        """
+        return self.model_copy(update={"policy": PolicySpec.model_validate({**policy_mapping(name), **params})})
+
+    def with_seed(self, seed: int) -> Self:
+        """The same run with other luck."""
+        return self.model_copy(update={"seed": seed})
+
+    def bundle(self) -> Bundle:
+        """The workload's recorded curves.
+
+        Raises:
+            InputError: none is named, or there is none of this name.
+            InvalidTraceError: a file of it is malformed.
+        """
+        if self.workload.bundle is None:
+            raise InputError("workload.bundle is missing: a run needs recorded curves")
+        return load_bundle(self.workload.bundle)
+
+    def require_simulable(self) -> None:
+        """Accept a run whose outcome the recorded curves know.
+
+        Raises:
+            InputError: its policy, or where its configurations come from, needs workers that really train.
+        """
+        workload, name = self.workload, self.policy.name
+        needs = "real workers: run it with --on ray"
+        if entry_named(name).needs_real_workers:
+            raise InputError(
+                f"policy {name} changes configurations while they train, of which nothing is recorded; it needs {needs}"
+            )
+        for key, value, instead in (
+            ("configurations", workload.configurations, "curves are recorded of the bundle's own configurations only"),
+            ("batch", workload.batch, "curves are recorded at the batch of one worker only"),
+        ):
+            if value is not None:
+                raise InputError(f"workload.{key} is {value}, but {instead}; it needs {needs}, or leave it out")
+
+    def price_book(self, bundle: Bundle | None = None) -> PriceBook:
+        """What a policy knows of the cloud's terms.
+
+        Args:
+            bundle: used instead of the one that the spec names, for the size of its data.
+
+        Raises:
+            InputError: the size of the data is given by neither spec nor bundle.
+        """
+        data = self.cloud.data
+        if data is None or data.gb is not None:
+            return self.cloud.price_book()
+        known = self.bundle() if bundle is None and self.workload.bundle is not None else bundle
+        return self.cloud.price_book(None if known is None else known.data_bytes)
+
+
+def _with_checkpoints(value: object) -> object:
+    """On machines that may be taken back, the interval of checkpoints follows from how often that is, unless it is given."""
+    if not isinstance(value, dict):
+        return value
+    job, cloud = value.get("job"), value.get("cloud")
+    if not (isinstance(job, dict) and isinstance(cloud, dict)) or "checkpoint_every" in job:
+        return value
+    return value | {"job": job | {"checkpoint_every": "auto"}} if cloud.get("market") in (SPOT, MIXED) else value
+
+
+def _check(spec: RunSpec) -> None:
+    """Everything that can be checked without the bundle's curves."""
+    is_unknown = spec.cloud.market == ON_DEMAND and math.isinf(spec.cloud.believed_mtbf_s())
+    if spec.job.checkpoint_every == "auto" and is_unknown:
+        raise InputError(
+            "job.checkpoint_every is auto, but nothing says how often machines are lost: give a number of iterations,"
+            " cloud.faults.instance_loss_per_hour, or another cloud.market"
+        )
+    spec.job.tuning_job("minimize")
+    spec.cloud.price_book(data_bytes=0.0)
+    spec.cloud.truth(data_bytes=0.0)
+    with warnings.catch_warnings():
+        # The run itself warns, once.
+        warnings.simplefilter("ignore", DecreasingScalingWarning)
+        spec.workload.overrides(spec.cloud.rescale_s)
+        spec.workload.profile.errors()

@@ -1,0 +1,307 @@
+"""The sections of a run spec that say what is searched, what trains and who decides: `job`, `workload`, `policy`.
+
+Imports sim.model, the policy registry, the loaders of traces, and pydantic. What is wrong is said by pydantic, with its place,
+or by an `InputError` of its own; `experiments.spec.run.RunSpec` makes `InputError`s of both.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+
+from elastune.experiments.spec.yaml_file import policy_mapping
+from elastune.policies.registry import entry_named, factory
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.job import TuningJob
+from elastune.sim.model.nearest import nearest
+from elastune.sim.model.profile import Stragglers
+from elastune.sim.model.spread import EmpiricalTail
+from elastune.traces import Overrides, ProfileErrors, scaling_of, tail_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elastune.sim.model.job import Direction
+    from elastune.sim.model.protocols import PolicyFactory
+
+_STAGED_KEYS = ("trials", "min_iterations", "max_iterations", "reduction_factor")
+
+
+def _not_a_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004  pydantic reports ValueErrors with their place
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_not_a_truth_value)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_not_a_truth_value)]
+
+
+class Section(BaseModel):
+    """A part of a spec: unknown keys are errors, and nothing changes once it is checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _checkpoint_form(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("must be a whole number, or auto")
+    return value
+
+
+class JobSpec(Section):
+    """The search; see `sim.model.job.TuningJob`. The direction is the bundle's, where there is one with curves."""
+
+    trials: Count | None = None
+    min_iterations: Count | None = None
+    max_iterations: Count | None = None
+    reduction_factor: Count | None = None
+    exact: bool = False
+    deadline_s: Number | None = None
+    budget_usd: Number | None = None
+    levels: Literal["cumulative", "further"] = "cumulative"
+    stages: tuple[tuple[Count, Count], ...] | None = None
+    direction: Literal["minimize", "maximize"] | None = None
+    checkpoint_every: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], BeforeValidator(_checkpoint_form)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: object) -> object:
+        """Filled in here and not below, where they would contradict `stages`."""
+        if not isinstance(value, dict) or value.get("stages") is not None:
+            return value
+        return {"min_iterations": 1, "reduction_factor": 3} | {key: v for key, v in value.items() if v is not None}
+
+    @model_validator(mode="after")
+    def _stages_or_numbers(self) -> Self:
+        if self.stages is None:
+            for key in ("trials", "max_iterations"):
+                if getattr(self, key) is None:
+                    raise InputError(f"job.{key} is missing")
+            return self
+        given = [f"job.{key}" for key in _STAGED_KEYS if getattr(self, key) is not None]
+        if given:
+            raise InputError(f"job.stages is given, which says the same as {', '.join(given)}: leave one of them out")
+        if not self.stages or any(number < 1 for stage in self.stages for number in stage):
+            raise InputError("job.stages must hold pairs [trials, further iterations], each number at least 1")
+        trials = [count for count, _ in self.stages]
+        if trials != sorted(trials, reverse=True):
+            raise InputError(
+                f"job.stages has {trials} trials by stage, but a stage has at most as many as the one before"
+            )
+        return self
+
+    def tuning_job(self, direction: Direction) -> TuningJob:
+        """The job in the words of `sim`.
+
+        Args:
+            direction: of the scores, where the spec does not say it.
+
+        Raises:
+            InputError: a number is out of range; names the key.
+        """
+        staged = self.stages or ()
+        return TuningJob(
+            trials=staged[0][0] if staged else self.trials or 0,
+            min_iterations=staged[0][1] if staged else self.min_iterations or 0,
+            max_iterations=sum(further for _, further in staged) if staged else self.max_iterations or 0,
+            reduction_factor=3 if self.reduction_factor is None else self.reduction_factor,
+            deadline_s=self.deadline_s,
+            budget_usd=self.budget_usd,
+            levels=self.levels,
+            exact=self.exact,
+            stages=self.stages,
+            direction=self.direction or direction,
+            checkpoint_every=self.checkpoint_every,
+        )
+
+
+def _tail_form(value: object) -> object:
+    """Keys as text, as in JSON, so that a spec read back has the same digest."""
+    if isinstance(value, dict):
+        return {str(key): _tail_form(numbers) for key, numbers in value.items()}
+    return value
+
+
+class StragglerSpec(Section):
+    """Spread of an iteration's duration; a plain number is `per_iteration`.
+
+    `tail` is the shape of the part drawn anew, as `traces.tail_of` takes it; what was measured has a spread of its own, so that
+    `per_iteration` is left out. `per` says what it is drawn for: the gang (where it is left out), or each worker of it.
+    """
+
+    persistent: NotNegative = 0.0
+    per_iteration: NotNegative = 0.0
+    tail: Annotated[str | dict[str, Any], BeforeValidator(_tail_form)] = "lognormal"
+    per: Literal["gang", "worker"] | None = None
+
+    def stragglers(self) -> Stragglers:
+        """The same in the words of `sim`.
+
+        Raises:
+            InputError: the tail is unknown or malformed, or `per_iteration` is given beside a measured one.
+        """
+        try:
+            tail = tail_of(self.tail)
+        except InvalidTraceError:
+            raise
+        except InputError as error:
+            raise InputError(f"workload.straggler_cv: {error}") from error
+        each = self.per_iteration
+        if isinstance(tail, EmpiricalTail):
+            if each:
+                raise InputError(
+                    f"workload.straggler_cv.per_iteration is {each:g}, but the tail was measured, with a spread of"
+                    f" {tail.cv:.3g}: leave one of them out"
+                )
+            each = tail.cv
+        return Stragglers(self.persistent, each, tail, is_per_worker=self.per == "worker")
+
+
+def _straggler_form(value: object) -> object:
+    return {"per_iteration": value} if isinstance(value, int | float | str) else value
+
+
+def _scaling_form(value: object) -> object:
+    """Keys as text, as in JSON, so that a spec read back has the same digest."""
+    if isinstance(value, dict):
+        return {str(key): number for key, number in value.items()}
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError("must be a name, the path of a .csv, a mapping or linear")
+
+
+ScalingForm = Annotated[str | dict[str, Any] | None, BeforeValidator(_scaling_form)]
+
+
+class ProfileSpec(Section):
+    """How wrong the policy's beliefs are; errors are relative, above -1.
+
+    Attributes:
+        scaling: what is believed instead of the true scaling, in the forms of `workload.scaling`.
+    """
+
+    iteration_s_error: Number = 0.0
+    scaling_error: Number = 0.0
+    scaling: ScalingForm = None
+
+    def errors(self) -> ProfileErrors:
+        """The same in the words of `traces`.
+
+        Raises:
+            InputError: an error is not above -1, the scaling is unknown or malformed, or there are both it and an error of it.
+        """
+        believed = None if self.scaling is None else scaling_of(cast("str", self.scaling))
+        return ProfileErrors(self.iteration_s_error, self.scaling_error, believed)
+
+
+CONFIGURATIONS = ("bundle", "search-space", "random", "tpe", "gp")
+"""Where the configurations of a real run come from: the bundle's (the seed's draw), a fresh draw, or Optuna's samplers."""
+BATCHES = ("global", "per-worker")
+"""What a real gang does with its batch: shares the one of a single worker (strong scaling), or has one per worker (weak)."""
+
+
+def _one_of(known: Sequence[str]) -> Callable[[object], object]:
+    """A check for a word; the first is what is meant where nothing is said, and so left out of spec and digest."""
+
+    def checked(value: object) -> object:
+        if value in known:
+            return None if value == known[0] else value
+        near = nearest(value, known) if isinstance(value, str) else None
+        raise ValueError(f"must be one of {', '.join(known)}" + (f"; did you mean {near}?" if near else ""))
+
+    return checked
+
+
+class WorkloadSpec(Section):
+    """What trains, and what a run says about it instead of the bundle.
+
+    Attributes:
+        configurations: one of `CONFIGURATIONS`, None for the first.
+        batch: one of `BATCHES`, None for the first.
+        score_noise: what validation adds to each score that is heard, as a standard deviation in the unit of regret, (median -
+            best) of the bundle's final scores; on top of what the recorded curves hold.
+    """
+
+    bundle: str | None = None
+    configurations: Annotated[str | None, BeforeValidator(_one_of(CONFIGURATIONS))] = None
+    batch: Annotated[str | None, BeforeValidator(_one_of(BATCHES))] = None
+    scaling: ScalingForm = None
+    iteration_s: Annotated[Number, Field(gt=0)] | None = None
+    evaluate_s: NotNegative | None = None
+    min_gpus: Annotated[Count, Field(ge=1)] | None = None
+    straggler_cv: Annotated[StragglerSpec | None, BeforeValidator(_straggler_form)] = None
+    score_noise: NotNegative | None = None
+    profile: ProfileSpec = ProfileSpec()
+
+    def overrides(self, rescale_s: float | None) -> Overrides:
+        """What replaces the bundle's own numbers.
+
+        Raises:
+            InputError: the scaling or the tail of the stragglers is unknown or malformed.
+        """
+        return Overrides(
+            iteration_s=self.iteration_s,
+            scaling=None if self.scaling is None else scaling_of(cast("str", self.scaling)),
+            rescale_s=rescale_s,
+            stragglers=None if self.straggler_cv is None else self.straggler_cv.stragglers(),
+            evaluate_s=self.evaluate_s,
+            min_gpus=self.min_gpus,
+        )
+
+
+class PolicySpec(Section):
+    """A policy by name, with its parameters; written as the name alone, or as `{name: ..., parameter: ...}`."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _forms(cls, value: object) -> object:
+        mapping = policy_mapping(value) if isinstance(value, str) else value
+        if not isinstance(mapping, dict):
+            raise InputError(f"policy is {value!r}, but must be a name, or a mapping with name and parameters")
+        if "name" not in mapping:
+            raise InputError("policy.name is missing")
+        return {"name": mapping["name"], "params": {str(key): mapping[key] for key in mapping if key != "name"}}
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        factory(self.name, self.params)
+        for parameter, default in entry_named(self.name).parameters.items():
+            _require_like(f"policy {self.name}: {parameter}", self.params.get(parameter, default), default)
+        return self
+
+    @model_serializer
+    def _flat(self) -> str | dict[str, Any]:
+        return {"name": self.name, **self.params} if self.params else self.name
+
+    @property
+    def label(self) -> str:
+        """The policy as the command line takes it, such as `sha-elastic:gpus_per_trial=4`."""
+        return ":".join((self.name, *(f"{key}={_as_text(value)}" for key, value in self.params.items())))
+
+    def resolved(self) -> dict[str, object]:
+        """Name and all parameters, defaults included."""
+        return {"name": self.name, **entry_named(self.name).parameters, **self.params}
+
+    def factory(self) -> PolicyFactory:
+        """Builds the policy."""
+        return factory(self.name, self.params)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _require_like(what: str, value: object, default: object) -> None:
+    """A parameter has the type of its default; policies check their ranges themselves."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    kind = type(default)
+    if kind not in words or type(value) is kind or (kind is float and type(value) is int):
+        return
+    raise InputError(f"{what} is {value!r}, but must be {words[kind]}")

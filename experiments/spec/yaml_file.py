@@ -1,0 +1,138 @@
+"""Reading a run spec: YAML files, `--set key=value`, and policies written as `name:param=value`.
+
+Imports the standard library, sim.model.errors and sim.model.nearest; yaml inside the functions that need it. What the keys
+mean is `experiments.spec.run`'s business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, is malformed (names the line), or gives a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not a text file: {error.reason}") from error
+    mapping = parse_yaml(text, str(path))
+    if not isinstance(mapping, dict):
+        kind = "nothing" if mapping is None else f"a {type(mapping).__name__}"
+        raise InputError(f"{path}: holds {kind}, but must hold keys and values")
+    return {str(key): value for key, value in mapping.items()}
+
+
+def parse_yaml(text: str, where: str) -> object:
+    """The value of a YAML text.
+
+    Args:
+        text: one document.
+        where: what the message of an error begins with, such as the file's name.
+
+    Raises:
+        InputError: it is malformed, or gives a key twice; names the line.
+    """
+    import yaml
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _require_unique_keys(node, where)
+        value: object = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{line}: malformed YAML: {error.problem or error.context}") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: malformed YAML: nested without end, as by an alias that contains itself") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: malformed YAML: {' '.join(str(error).split())}") from error
+    return value
+
+
+def _require_unique_keys(node: object, where: str) -> None:
+    """YAML readers keep the last of two equal keys silently; a run must not depend on that."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _require_unique_keys(item, where)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise InputError(f"{where}, line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
+            seen.add(str(key.value))
+            _require_unique_keys(value, where)
+
+
+def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The mapping with each `dotted.key=value` put in; values are read as YAML.
+
+    Raises:
+        InputError: a setting has no `=`, or goes below something that holds no keys.
+    """
+    changed = {key: _copied(value) for key, value in mapping.items()}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not (key and equals):
+            raise InputError(f"--set {setting}: must be key=value, such as job.deadline_s=1800")
+        put(changed, key.strip().split("."), parse_yaml(text, f"--set {setting}"), f"--set {setting}")
+    return changed
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _copied(below) for key, below in value.items()}
+    return value
+
+
+def put(mapping: dict[str, Any], path: Sequence[str], value: object, what: str) -> None:
+    """Set the key at this path of a mapping; sections that are missing are made.
+
+    Args:
+        mapping: changed in place; no section of it may be shared with another.
+        path: the dotted key, split.
+        value: of the key.
+        what: what the message of an error begins with.
+
+    Raises:
+        InputError: the path goes below something that holds no keys.
+    """
+    for depth, key in enumerate(path[:-1], start=1):
+        below = mapping.setdefault(key, {})
+        if path[:depth] == ["policy"] and isinstance(below, str):
+            below = mapping[key] = policy_mapping(below)
+        if not isinstance(below, dict):
+            raise InputError(f"{what}: {'.'.join(path[:depth])} is {below!r}, which holds no keys")
+        mapping = below
+    mapping[path[-1]] = value
+
+
+def policy_mapping(text: str) -> dict[str, Any]:
+    """A policy written as `name[:param=value[:param=value]]`, as `{name, params...}`; values are read as YAML.
+
+    Raises:
+        InputError: a parameter has no `=`, or is given twice.
+    """
+    name, *settings = text.split(":")
+    policy: dict[str, Any] = {"name": name.strip()}
+    for setting in settings:
+        parameter, equals, value = setting.partition("=")
+        if not (parameter.strip() and equals):
+            raise InputError(f"policy {text!r}: {setting!r} must be param=value, as in sha-elastic:gpus_per_trial=4")
+        if parameter.strip() in policy:
+            raise InputError(f"policy {text!r}: {parameter.strip()!r} is given twice")
+        policy[parameter.strip()] = parse_yaml(value, f"policy {text!r}")
+    return policy

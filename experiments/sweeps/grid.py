@@ -1,0 +1,262 @@
+"""The sweep: a base spec, axes, zipped axes and paired seeds, as one YAML file; every cell is checked before anything starts.
+
+Imports the run spec and its files, sim.model.errors, sim.model.nearest and pydantic. A cell is a run spec without its seed; a run
+is a cell on a seed. What a key means is `experiments.spec.run`'s business, and an axis may be any key that `--set` takes.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from elastune.experiments.spec.errors import one_message
+from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.spec.sections import Count, Number, Section
+from elastune.experiments.spec.yaml_file import put, read_mapping, with_settings
+from elastune.experiments.sweeps.rows import spec_columns
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+
+class RangeSpec(Section):
+    """Numbers from one to another, both included: `{from, to, step}`, or `{from, to, num, scale: linear | log}`."""
+
+    start: Annotated[Number, Field(alias="from")]
+    stop: Annotated[Number, Field(alias="to")]
+    step: Number | None = None
+    num: Annotated[Count, Field(ge=1)] | None = None
+    scale: Literal["linear", "log"] = "linear"
+
+    def values(self) -> list[float | int]:
+        """The numbers; whole ones as whole numbers.
+
+        Raises:
+            InputError: neither or both of step and num are given, the step leads away, or a logarithmic end is not above 0.
+        """
+        if (self.step is None) == (self.num is None):
+            raise InputError("a range has either a step or a num")
+        numbers = self._stepped(self.step) if self.step is not None else self._spaced(self.num or 1)
+        return [int(number) if number.is_integer() else number for number in numbers]
+
+    def _stepped(self, step: float) -> list[float]:
+        if self.scale == "log":
+            raise InputError("a range with a step is linear; a logarithmic one has a num")
+        # Decimal arithmetic: 0.1, 0.2, 0.3 and not 0.30000000000000004, which would be another run.
+        start, stop, by = (Decimal(str(number)) for number in (self.start, self.stop, step))
+        if by == 0 or (stop - start) / by < 0:
+            raise InputError(f"a range from {self.start:g} to {self.stop:g} cannot go by steps of {step:g}")
+        return [float(start + by * index) for index in range(int((stop - start) // by) + 1)]
+
+    def _spaced(self, num: int) -> list[float]:
+        if self.scale == "log" and min(self.start, self.stop) <= 0:
+            raise InputError("a logarithmic range has both ends above 0")
+        if num == 1 and self.start != self.stop:
+            raise InputError("a range of one number has equal ends")
+        is_log = self.scale == "log"
+        start, stop = (math.log(end) if is_log else end for end in (self.start, self.stop))
+        between = [start + (stop - start) * index / (num - 1) for index in range(1, num - 1)]
+        # Twelve digits, so that 10 between 1 and 100 is 10, and the same on every machine's logarithm.
+        inner = [float(f"{math.exp(number) if is_log else number:.12g}") for number in between]
+        return [self.start, *inner, *([self.stop] if num > 1 else [])]
+
+
+class SweepSpec(Section):
+    """What is swept, ranges written out. Build it with `SweepSpec.load(path)` or `SweepSpec.of`, which raise `InputError` only.
+
+    Attributes:
+        base: a run spec, as YAML holds it; need not be complete where axes complete it.
+        axes: by dotted key; the product of all of them.
+        zip: groups of dotted keys that move together; each group is one axis of the product.
+        seeds: the same for every cell.
+    """
+
+    base: dict[str, Any]
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    zip: list[dict[str, list[Any]]] = Field(default_factory=list)
+    seeds: list[Annotated[Count, Field(ge=0, lt=2**63)]]
+
+    @classmethod
+    def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
+        """The sweep of a YAML file; a base given by path is looked up beside it.
+
+        Args:
+            path: the file.
+            settings: `dotted.key=value` texts that are put into the base.
+
+        Raises:
+            InputError: a file cannot be read or is malformed, a key is unknown, or a setting is an axis too.
+        """
+        path = Path(path)
+        try:
+            return cls.of(read_mapping(path), settings, folder=path.parent)
+        except InputError as error:
+            text = str(error)
+            raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], settings: Sequence[str] = (), *, folder: Path = Path()) -> Self:
+        """The sweep that a mapping holds; `folder` is where a base given by path is.
+
+        Raises:
+            InputError: see `load`.
+        """
+        base = document.get("base")
+        if isinstance(base, str):
+            base = read_mapping(folder / base)
+        if not isinstance(base, dict):
+            raise InputError("base is missing: give a run spec, by path or inline")
+        base = with_settings(base, settings)
+        try:
+            sweep = cls.model_validate({**_written_out(document, base.get("seed", 0)), "base": base})
+        except ValidationError as error:
+            raise InputError(one_message(error, cls)) from error
+        sweep.check(settings)
+        return sweep
+
+    def check(self, settings: Sequence[str] = ()) -> None:
+        """Accept keys that are swept once, and not set besides, with equally many values where they move together.
+
+        Raises:
+            InputError: they are not.
+        """
+        self._check_values()
+        keys = [*self.axes, *(key for group in self.zip for key in group)]
+        doubles = sorted({key for key in keys if keys.count(key) > 1})
+        if doubles:
+            raise InputError(f"{doubles[0]} is swept twice: a key is in one axis or in one zip")
+        if "seed" in keys:
+            raise InputError("seed is swept: give `seeds`, which are the same for every cell")
+        for setting in settings:
+            key = setting.partition("=")[0].strip()
+            if key in keys:
+                raise InputError(f"--set {setting}: {key} is swept: change its axis instead")
+
+    def _check_values(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds: {len(self.seeds)} are given, but at least one is needed, and none twice")
+        for group in self.zip:
+            if len({len(values) for values in group.values()}) > 1:
+                counted = ", ".join(f"{key} has {len(values)}" for key, values in group.items())
+                raise InputError(f"zip: {counted} values, but keys that move together have equally many")
+        for key, values in [*self.axes.items(), *(item for group in self.zip for item in group.items())]:
+            if not values:
+                raise InputError(f"{key} is swept, but there are no values")
+
+    def swept(self) -> list[list[dict[str, Any]]]:
+        """By axis, then value: the settings that it makes, by dotted key."""
+        axes = [[{key: value} for value in values] for key, values in self.axes.items()]
+        groups = [
+            [dict(zip(group, values, strict=True)) for values in zip(*group.values(), strict=True)]
+            for group in self.zip
+        ]
+        return axes + groups
+
+    def size(self) -> int:
+        """How many runs there are."""
+        return math.prod(len(values) for values in self.swept()) * len(self.seeds)
+
+    def narrowed(self, keys: Collection[str]) -> Self:
+        """The sweep with the first value alone of every axis that has none of these keys."""
+        axes = {key: values if key in keys else values[:1] for key, values in self.axes.items()}
+        groups = [
+            group if any(key in keys for key in group) else {key: values[:1] for key, values in group.items()}
+            for group in self.zip
+        ]
+        return self.model_copy(update={"axes": axes, "zip": groups})
+
+    def cells(self) -> list[Cell]:
+        """Every cell, checked, in the order of the axes, the last one fastest.
+
+        Raises:
+            InputError: a cell is no run spec, or the same as another; names the cell, the key and the nearest known one.
+        """
+        cells: list[Cell] = []
+        seen: dict[str, Cell] = {}
+        for chosen in itertools.product(*self.swept()):
+            settings = {key: value for part in chosen for key, value in part.items()}
+            cell = Cell(settings, _spec(self.base, settings, self.seeds[0]))
+            same = seen.setdefault(cell.spec.digest(), cell)
+            if same is not cell:
+                raise InputError(f"two cells are the same run: {same.label}; and {cell.label}")
+            cells.append(cell)
+        return cells
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sweep as YAML holds it, with its base inline and all ranges written out; `SweepSpec.of` reads it back."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run spec on the first of the seeds, and the settings that make it out of the base."""
+
+    settings: Mapping[str, Any]
+    spec: RunSpec
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other cells, as key=value."""
+        return _label(self.settings)
+
+
+def _spec(base: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> RunSpec:
+    document = with_settings(base, ())
+    # A section before the keys in it, whatever their order in the file.
+    for key in sorted(settings, key=lambda key: key.count(".")):
+        put(document, key.split("."), copy.deepcopy(settings[key]), f"{key}={settings[key]}")
+    try:
+        return RunSpec.of(**document).with_seed(seed)
+    except InputError as error:
+        raise InputError(f"cell {_label(settings)}: {error}") from error
+
+
+def _label(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in settings.items()) or "base"
+
+
+def _written_out(document: Mapping[str, Any], first_seed: object) -> dict[str, Any]:
+    """The document with lists for ranges; what has another form than documented is left to be refused by the model."""
+    written = dict(document)
+    if isinstance(written.get("axes"), dict):
+        written["axes"] = _lists(written["axes"])
+    if "zip" in written:
+        groups = written["zip"] if isinstance(written["zip"], list) else [written["zip"]]
+        written["zip"] = [_lists(group) if isinstance(group, dict) else group for group in groups]
+    seeds = written.get("seeds", 1)
+    is_count = isinstance(seeds, int) and not isinstance(seeds, bool)
+    if is_count and isinstance(first_seed, int):
+        seeds = list(range(first_seed, first_seed + seeds))
+    written["seeds"] = _list("seeds", seeds)
+    return written
+
+
+def _lists(axes: Mapping[object, object]) -> dict[str, list[Any]]:
+    return {str(key): _list(str(key), values) for key, values in axes.items()}
+
+
+def _list(key: str, values: object) -> list[Any]:
+    if isinstance(values, list):
+        return values
+    is_section = any(column.startswith(f"{key}.") for column in spec_columns())
+    if is_section or not isinstance(values, dict):
+        also = "a number, " if key == "seeds" else ""
+        below = next(iter(values), "KEY") if isinstance(values, dict) else "KEY"
+        dotted = f"; keys of a section are dotted, as {key}.{below}" if is_section else ""
+        raise InputError(
+            f"{key} is {values!r}, but must be {also}a list, or a range {{from, to, step}} or {{from, to, num}}{dotted}"
+        )
+    try:
+        return RangeSpec.model_validate(values).values()
+    except ValidationError as error:
+        raise InputError(f"{key}: {one_message(error, RangeSpec)}") from error
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error

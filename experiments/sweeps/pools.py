@@ -1,0 +1,186 @@
+"""Who runs the runs of a sweep: this process, a pool of processes on this machine, or a Ray cluster.
+
+Imports sim.model.errors; joblib inside the functions that need it, ray in `_ray_cluster` only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import time
+import warnings
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from elastune.sim.model.errors import InputError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from elastune.experiments.sweeps.worker import Row, Run, Task
+
+    RowsOf = Callable[[Task, Sequence[Run]], Generator[Row, None, None]]
+
+BATCH_S = 4.0
+"""How long a batch on Ray takes: what an interruption costs at most, against waiting for its last run."""
+CHUNK_S = 0.2
+"""How long a worker on Ray takes for what it is handed at a time: who is early at the end of a batch, against overhead."""
+_ANSWER_S = 5.0
+_FIRST_CHUNKS = 8
+_CHUNKS_PER_SLOT = 4
+
+
+@contextmanager
+def workers(jobs: int | None, ray_address: str | None) -> Iterator[RowsOf]:
+    """Who does the runs, while the block runs: yields what turns runs into their rows, in any order, as they are done.
+
+    Args:
+        jobs: processes; 1 runs everything in this one. Left out, 2, or all CPUs of a Ray cluster.
+        ray_address: of the cluster, or None.
+
+    Raises:
+        InputError: ray or the cluster is not there, or it has fewer CPUs than `jobs`.
+        WorkerError: a worker died, or it has other code or data.
+    """
+    if ray_address is not None:
+        with _ray_cluster(ray_address) as cpus:
+            if jobs is not None and jobs > cpus:
+                raise InputError(f"--jobs {jobs}: the Ray cluster at {ray_address} has {cpus} CPUs")
+            yield partial(_on_ray, jobs or cpus)
+    elif jobs == 1:
+        yield lambda task, runs: (task(run) for run in runs)
+    else:
+        yield partial(_in_processes, jobs or 2)
+
+
+def _in_processes(jobs: int, task: Task, runs: Sequence[Run]) -> Generator[Row, None, None]:
+    import joblib
+
+    parallel = joblib.Parallel(n_jobs=max(min(jobs, len(runs)), 1), return_as="generator_unordered")
+    rows = parallel(joblib.delayed(task)(run) for run in runs)
+    try:
+        for row in rows:  # noqa: UP028  `yield from` would close the other generator before the block below
+            yield row
+    except BrokenProcessPool as error:
+        raise _died("process", error) from error
+    finally:
+        with warnings.catch_warnings():
+            # Joblib warns of runs that it cancels: they are run when the sweep goes on.
+            warnings.simplefilter("ignore")
+            rows.close()
+
+
+def _on_ray(slots: int, task: Task, runs: Sequence[Run]) -> Generator[Row, None, None]:
+    """In batches, because joblib on Ray hands out whole lists only."""
+    import joblib
+
+    pace = _Pace(slots)
+    remaining = iter(runs)
+    with joblib.parallel_config(backend="ray", n_jobs=slots), joblib.Parallel(batch_size=1) as parallel:
+        while batch := list(itertools.islice(remaining, pace.batch)):
+            began_s = time.monotonic()
+            done = parallel(joblib.delayed(task.several)(chunk) for chunk in _chunks(batch, pace.chunk(len(batch))))
+            pace.seen(len(batch), time.monotonic() - began_s)
+            yield from itertools.chain.from_iterable(done)
+
+
+@contextmanager
+def _ray_cluster(address: str) -> Iterator[int]:
+    """Joblib knows the Ray cluster at this address while the block runs; yields its CPUs.
+
+    Raises:
+        InputError: ray is not installed, or there is no cluster.
+        WorkerError: a worker or a node died.
+    """
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise InputError(
+            f"--ray {address}: ray is not installed: pip install 'elastune[bridge]', or leave --ray out"
+        ) from error
+    was_connected = ray.is_initialized()
+    if not was_connected:
+        _require_answer(address, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"--ray {address}: no Ray cluster answers there: {str(error).splitlines()[0]}") from error
+    try:
+        register_ray()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield int(resources.get("CPU", 1))
+    except Exception as error:
+        # With a node fewer, joblib also fails to start anew what it aborts, and raises that.
+        reasons = (one for one in _chain(error) if isinstance(one, ray.exceptions.RayError))
+        if (reason := next(reasons, None)) is None:
+            raise
+        raise _died("worker or node of the Ray cluster", reason) from error
+    finally:
+        if not was_connected:
+            ray.shutdown()
+
+
+def _require_answer(address: str, own_ip: str) -> None:
+    """Refuse host:port where nobody listens: Ray itself would try for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return  # auto, or the client's ray://host:port
+    # Ray takes loopback for the machine's own address, unless it is told that the cluster is there only.
+    is_loopback = host in ("127.0.0.1", "localhost")
+    asked = own_ip if is_loopback else host
+    try:
+        socket.create_connection((asked, int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        hint = (
+            "; a cluster on loopback only takes RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 here, too" if asked != host else ""
+        )
+        raise InputError(f"--ray {address}: no Ray cluster answers at {asked}:{port} ({error}){hint}") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those during whose handling it arose."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+def _died(what: str, error: BaseException) -> WorkerError:
+    return WorkerError(
+        f"a {what} died, as when memory runs out; what was finished is kept: run the same command again, with fewer --jobs if"
+        f" it was memory ({str(error).splitlines()[0]})"
+    )
+
+
+@dataclass
+class _Pace:
+    """How many runs make a batch and a chunk of it, from how long the last batch took.
+
+    Attributes:
+        batch: runs of the next batch.
+    """
+
+    slots: int
+    batch: int = 0
+    _per_chunk: int = 1
+
+    def __post_init__(self) -> None:
+        self.batch = self.slots * _FIRST_CHUNKS
+
+    def seen(self, runs: int, seconds: float) -> None:
+        """Take in that so many runs took so long."""
+        run_s = max(seconds * self.slots / runs, 1e-6)
+        self._per_chunk = max(round(CHUNK_S / run_s), 1)
+        self.batch = self.slots * max(round(BATCH_S / run_s), 1)
+
+    def chunk(self, runs: int) -> int:
+        """Runs of a chunk, where the batch has so many: few enough for every slot to get several."""
+        return max(min(self._per_chunk, runs // (self.slots * _CHUNKS_PER_SLOT)), 1)
+
+
+def _chunks(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
+    return (runs[first : first + size] for first in range(0, len(runs), size))

@@ -1,0 +1,309 @@
+"""Where the rows of a sweep live: a folder of parquet files that only ever grows by whole files.
+
+Imports the row schema and sim.model.errors; pyarrow inside the functions that need it.
+
+    DIR/sweep.yaml                    the sweep, base and ranges written out
+    DIR/runs/part-000000.parquet ...  the rows; pandas, polars and DuckDB read the folder directly
+    DIR/journals/<digest>.jsonl.zst   where journals were asked for
+
+A part is written beside its name, forced to the disk and renamed, so that it is there whole or not at all; what a killed
+process left half-written begins with a dot, is read by nobody and removed by the next sweep.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elastune.experiments.files import locked, next_part, write_whole
+from elastune.experiments.runs.journals import journal_of
+from elastune.experiments.spec.yaml_file import read_mapping
+from elastune.experiments.sweeps.rows import columns, schema, table_of
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of folders that were put together.
+
+    Attributes:
+        rows: of the new folder.
+        doubles: rows that were left out, because another says the same.
+        versions: by digest of the code that computed them, how many rows; those of most rows first.
+        journals_left_out: of runs that several versions computed, since a journal is found by the run alone.
+    """
+
+    rows: int
+    doubles: int
+    versions: Mapping[str, int]
+    journals_left_out: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a folder says of one run."""
+
+    status: str
+    code_sha256: str
+
+
+class Store:
+    """The results folder of a sweep.
+
+    Attributes:
+        folder: need not exist before something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+        self.journals = folder / "journals"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Nobody else writes while the block runs; leftovers of a killed process are gone.
+
+        Raises:
+            InputError: another process writes, or the folder cannot be made.
+        """
+        for folder in (self.folder, self.runs):
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"{folder}: the results go to a folder, but this is a file")
+        with locked(self.folder):
+            self.runs.mkdir(exist_ok=True)
+            for folder in (self.folder, self.runs, self.journals):
+                for torn in folder.glob(".*.partial"):
+                    torn.unlink()
+            yield
+
+    def parts(self) -> list[Path]:
+        """The files of rows, oldest first."""
+        return sorted(self.runs.glob("*.parquet"))
+
+    def known(self) -> dict[str, Known]:
+        """By key: what is there of each run.
+
+        Raises:
+            InputError: a file is malformed or of another version, or a run is there twice.
+        """
+        known: dict[str, Known] = {}
+        found = self.columns("key", "status", "code_sha256")
+        for key, status, code in zip(*(column.to_pylist() for column in found.columns), strict=True):
+            if key in known:
+                raise InputError(
+                    f"{self.folder}: run {key[:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
+                    " leaves out doubles"
+                )
+            known[key] = Known(status, code)
+        return known
+
+    def columns(self, *names: str) -> pa.Table:
+        """These columns of all rows, in the order of the parts.
+
+        Raises:
+            InputError: a file is malformed or of another version.
+        """
+        import pyarrow as pa
+
+        empty = schema().empty_table().select(list(names))
+        return pa.concat_tables([empty, *(_read(part, list(names)) for part in self.parts())])
+
+    def next_part(self) -> Path:
+        """Where the next rows go."""
+        return next_part(self.runs, "part")
+
+    def write_part(self, part: Path, rows: Sequence[Mapping[str, object]]) -> None:
+        """Rows are a part; again into the same one, they are there once.
+
+        Raises:
+            StoreError: the disk is full or cannot be written to; nothing of the rows is there then.
+        """
+        write_whole(part, lambda path: _write_parquet(table_of(rows), path))
+
+    def append_table(self, table: pa.Table) -> None:
+        """Add a table of rows as the first part of an empty folder; see `write_part`."""
+        write_whole(self.runs / "part-000000.parquet", lambda path: _write_parquet(table, path))
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Take these runs out, so that they are run again.
+
+        Raises:
+            StoreError: the disk is full; some of them may still be there.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for part in self.parts():
+            table = _read(part)
+            kept = table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string()))))
+            if not kept.num_rows:
+                part.unlink()
+            elif kept.num_rows < table.num_rows:
+                write_whole(part, lambda path, kept=kept: _write_parquet(kept, path))  # type: ignore[misc]
+
+    def write_journal(self, digest: str, compressed: bytes) -> None:
+        """Keep the journal of a run.
+
+        Raises:
+            StoreError: see `write_part`.
+        """
+        write_whole(journal_of(self.journals, digest), lambda path: path.write_bytes(compressed))
+
+    def write_sweep(self, document: Mapping[str, Any]) -> None:
+        """Say in the folder what was swept.
+
+        Raises:
+            StoreError: see `write_part`.
+        """
+        import yaml
+
+        text = yaml.safe_dump(dict(document), sort_keys=False)
+        write_whole(self.folder / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def read(self, where: pc.Expression | None = None) -> pa.Table:
+        """The rows that meet a condition, sorted by key.
+
+        Raises:
+            InputError: there are none in the folder, or a file is malformed or of another version.
+        """
+        import pyarrow as pa
+
+        parts = self.parts()
+        if not parts:
+            raise InputError(f"{self.folder}: holds no results; `elastune sweep FILE -o {self.folder}` makes some")
+        tables = [_read(part) if where is None else _read(part).filter(where) for part in parts]
+        return pa.concat_tables(tables).sort_by("key")
+
+
+def read_results(folder: str | Path) -> pd.DataFrame:
+    """The rows of a results folder as a pandas table, sorted by key.
+
+    Raises:
+        InputError: see `Store.read`.
+    """
+    results: pd.DataFrame = Store(Path(folder)).read().to_pandas()
+    return results
+
+
+def merge(folders: Sequence[Path], out: Path) -> Merged:
+    """Put the rows of several folders into a new one.
+
+    A run that failed in one folder and not in another counts as the other says. Rows of several versions of the code are all
+    there; no table or figure pools them.
+
+    Raises:
+        InputError: the new folder is not empty, a folder is no results folder, or two say different things of one run.
+        StoreError: the disk is full.
+    """
+    import pyarrow as pa
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already; merge into a new folder")
+    stores = [Store(folder) for folder in folders]
+    together = pa.concat_tables([store.read() for store in stores])
+    merged = _without_doubles(together)
+    target = Store(out)
+    with target.writing():
+        target.append_table(merged)
+        document = _merged_sweep(stores)
+        if document is not None:
+            target.write_sweep(document)
+        left_out = _copy_journals(stores, target, merged)
+    counts = Counter(merged["code_sha256"].to_pylist())
+    versions = dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+    return Merged(merged.num_rows, together.num_rows - merged.num_rows, versions, left_out)
+
+
+def _copy_journals(stores: Sequence[Store], target: Store, merged: pa.Table) -> int:
+    """Copy the journals of runs that one version computed; returns of how many others there were some."""
+    rows = Counter(merged["digest"].to_pylist())
+    left_out = set()
+    for store in stores:
+        for journal in sorted(store.journals.glob("*.zst")):
+            digest = journal.name.partition(".")[0]
+            if rows[digest] > 1:
+                left_out.add(digest)
+            else:
+                target.write_journal(digest, journal.read_bytes())
+    return len(left_out)
+
+
+def _without_doubles(table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    is_double = pa.array(table["key"].to_pandas().duplicated(keep=False))
+    single = table.filter(pa.compute.invert(is_double))
+    kept: dict[str, dict[str, object]] = {}
+    for row in table.filter(is_double).to_pylist():
+        kept[row["key"]] = _agreed(kept[row["key"]], row) if row["key"] in kept else row
+    return pa.concat_tables([single, table_of(list(kept.values()))]).sort_by("key")
+
+
+def _agreed(one: dict[str, object], other: dict[str, object]) -> dict[str, object]:
+    if other["status"] == "failed":
+        return one
+    if one["status"] == "failed":
+        return other
+    # Versions may differ between machines; what came out may not.
+    differing = [name for name in columns() if one[name] != other[name] and name != "versions"]
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"run {str(one['key'])[:12]} ({one['policy']}, seed {one['seed']}) is there twice and differs in"
+            f" {', '.join(differing)}: {name} is {one[name]!r} and {other[name]!r}; versions {one['versions']} and"
+            f" {other['versions']}"
+        )
+    return one
+
+
+def _merged_sweep(stores: Sequence[Store]) -> dict[str, Any] | None:
+    """The sweep of all of them, where they differ in their seeds at most."""
+    files = [store.folder / "sweep.yaml" for store in stores]
+    if not all(file.is_file() for file in files):
+        return None
+    first, *others = documents = [read_mapping(file) for file in files]
+    if any({**document, "seeds": first["seeds"]} != first for document in others):
+        return None
+    return {**first, "seeds": sorted({seed for document in documents for seed in document["seeds"]})}
+
+
+def _read(part: Path, names: list[str] | None = None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Opened once: of small parts, all else is quick.
+        with pq.ParquetFile(part) as file:
+            found = file.schema_arrow
+            table = file.read(names).select(names or found.names) if found.equals(schema()) else None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{part}: cannot be read as parquet: {error}; move it away and sweep again") from error
+    if table is None:
+        raise InputError(f"{part}: holds rows of another version of elastune: {_difference(found)}; use another folder")
+    return table
+
+
+def _difference(found: pa.Schema) -> str:
+    known = schema()
+    missing = [name for name in known.names if name not in found.names]
+    unknown = [name for name in found.names if name not in known.names]
+    told = {"without": missing, "with": unknown}
+    return (
+        "; ".join(f"{word} {', '.join(names[:5])}" for word, names in told.items() if names) or "columns of other types"
+    )
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")

@@ -1,0 +1,215 @@
+"""Running a rule without barriers: whenever a gang's GPUs are free, ask the rule what comes next [ours].
+
+What differs between the tuners on it is the `Rule`: ASHA that stops, PASHA, elastic ASHA.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from elastune.policies.execution.limits import live_instances
+from elastune.sim.model.actions import FinishRun, StopTrial
+from elastune.sim.model.events import (
+    InstanceGone,
+    InstanceReady,
+    InstanceRefused,
+    ProgressReported,
+    RunStarted,
+    SegmentEnded,
+)
+from elastune.sim.model.protocols import InstanceStatus, TrialStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elastune.policies.execution.limits import Limits
+    from elastune.sim.model.actions import Action, CloneTrial
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.ids import TrialId
+    from elastune.sim.model.protocols import RunView
+
+
+class Task(NamedTuple):
+    """What a gang is to do next.
+
+    Attributes:
+        until_iteration: iterations of the trial in all when it is done.
+        report_every: the rule wants to hear of each multiple of it; 0 for the end only.
+        clone: what makes the trial go on from another one's checkpoint; None where it goes on from its own.
+    """
+
+    trial: TrialId
+    until_iteration: int
+    report_every: int = 0
+    clone: CloneTrial | None = None
+
+
+class Rule(Protocol):
+    """Decides who trains, and how far."""
+
+    def next_task(self) -> Task | None:
+        """What a free gang does; None where there is nothing to do now."""
+
+    def last_resort(self) -> Task | None:
+        """What is still worth doing when nothing runs and `next_task` has nothing."""
+
+    def reached(self, trial: TrialId, iteration: int, score: float | None) -> None:
+        """A task is done."""
+
+    def reported(self, trial: TrialId, iteration: int, score: float | None) -> bool:
+        """A task is under way: whether it goes on. May be told of the same iteration again after a failure."""
+
+
+class Admission(NamedTuple):
+    """Which tasks an elastic cluster takes on.
+
+    Attributes:
+        lasts_s: (iterations, whether the trial is new) -> expected seconds.
+    """
+
+    lasts_s: Callable[[int, bool], float]
+
+
+def _stands_at(task: Task, view: RunView) -> int:
+    """Iterations of the checkpoint that the task goes on from."""
+    return view.trial(task.trial if task.clone is None else task.clone.source).checkpoint_iteration
+
+
+class AsynchronousPolicy:
+    """A rule at work on one kind of gang. A task whose segment failed goes on from its checkpoint.
+
+    Args:
+        rule: decides.
+        limits: of the run.
+        instances: machines to begin with.
+        gpus_per_trial: size of the gangs.
+        min_gpus: no gang is smaller, even where the provider has too few machines for one.
+        gpus_per_instance: of the machines.
+        admission: start only what its end still fits before the limit, and give idle machines back; None for a fixed
+            cluster that starts whatever can make one iteration durable.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        limits: Limits,
+        *,
+        instances: int,
+        gpus_per_trial: int = 1,
+        min_gpus: int = 1,
+        gpus_per_instance: int = 1,
+        admission: Admission | None = None,
+    ) -> None:
+        self._rule = rule
+        self._limits = limits
+        self._instances = instances
+        self._gang = gpus_per_trial
+        self._least_gang = min_gpus
+        self._gpus_per_instance = gpus_per_instance
+        self._admission = admission
+        self._tasks: dict[TrialId, Task] = {}
+        self._returned: list[Task] = []
+        self._declined: list[Task] = []
+        self._declined_until_s = 0.0
+
+    def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
+        """See `sim.model.protocols.Policy`."""
+        limiting = self._limits.on_event(event, view)
+        match event:
+            case RunStarted():
+                return self._begin(view)
+            case ProgressReported():
+                return limiting if limiting or self._limits.is_stopping else self._judge(event)
+            case SegmentEnded():
+                self._settle(event, view)
+            case InstanceReady():
+                pass
+            case InstanceGone() | InstanceRefused():
+                # Less is held than was asked for, or the budget lasts longer.
+                pass
+            case _:
+                return limiting
+        if self._limits.is_stopping:
+            return limiting
+        return (*limiting, *self._fill(view))
+
+    def _begin(self, view: RunView) -> Sequence[Action]:
+        instances, scaling = self._limits.scale_to(view, self._instances)
+        return scaling if instances * self._gpus_per_instance >= self._gang else self._limits.stop(view)
+
+    def _judge(self, event: ProgressReported) -> Sequence[Action]:
+        goes_on = self._rule.reported(event.trial, event.iteration, event.score)
+        return () if goes_on else (StopTrial(event.trial),)
+
+    def _settle(self, event: SegmentEnded, view: RunView) -> None:
+        task = self._tasks.pop(event.trial)
+        if event.checkpoint_iteration >= task.until_iteration:
+            self._rule.reached(event.trial, event.iteration, event.score)
+        elif view.trial(event.trial).status is not TrialStatus.STOPPED:
+            self._returned.append(task._replace(clone=None))  # it has become one
+
+    def _fill(self, view: RunView) -> Sequence[Action]:
+        """Work for every free gang; the end of the run where there is none and nothing runs."""
+        self._reconsider()
+        actions: list[Action] = []
+        gang = self._gang_held(view)
+        for _ in range(view.free_gpus // gang):
+            is_idle = not actions and not view.running_trials
+            task = self._next_admitted(view, is_idle=is_idle)
+            if task is None:
+                break
+            wish = self._limits.run(view, task.trial, gang, task.until_iteration, stands_at=_stands_at(task, view))
+            if wish is None:
+                self._returned.append(task)
+                break
+            self._tasks[task.trial] = task
+            if task.clone is not None:
+                actions.append(task.clone)
+            every = wish.report_every or task.report_every
+            actions.append(msgspec.structs.replace(wish, report_every=every))
+        if actions or view.free_gpus < gang:
+            return actions
+        return self._shrink(view) or (() if view.running_trials else (FinishRun(self._limits.best(view)),))
+
+    def _gang_held(self, view: RunView) -> int:
+        """The gang's size, or less where the provider has too few machines for one, and its memory takes no more."""
+        return max(min(self._gang, max(live_instances(view), 1) * self._gpus_per_instance), self._least_gang)
+
+    def _next_admitted(self, view: RunView, *, is_idle: bool) -> Task | None:
+        while True:
+            task = self._returned.pop() if self._returned else self._rule.next_task()
+            if task is None and is_idle and not self._declined:
+                task = self._rule.last_resort()
+            if task is None or self._is_admitted(task, view):
+                return task
+            self._declined.append(task)
+
+    def _is_admitted(self, task: Task, view: RunView) -> bool:
+        if self._admission is None:
+            return True
+        done = _stands_at(task, view)
+        lasts_s = self._admission.lasts_s(task.until_iteration - done, done == 0)
+        return view.now_s + lasts_s <= self._limits.stop_at_s
+
+    def _reconsider(self) -> None:
+        """Fewer machines make the budget last longer: what was declined may be possible now."""
+        if self._declined and self._limits.stop_at_s > self._declined_until_s:
+            self._returned += reversed(self._declined)
+            self._declined.clear()
+        self._declined_until_s = self._limits.stop_at_s
+
+    def _shrink(self, view: RunView) -> Sequence[Action]:
+        """Give idle machines back, all but one gang's where only fewer machines may make the declined tasks possible."""
+        if self._admission is None:
+            return ()
+        # Work on a machine that is about to be taken back needs another one afterwards.
+        held = [i for i in view.instances.values() if i.status is not InstanceStatus.RELEASING]
+        kept = len(held) - sum(i.free_gpus == i.gpus and i.status is not InstanceStatus.DRAINING for i in held)
+        if not view.running_trials:
+            if not self._declined:
+                return ()
+            kept = math.ceil(self._gang / self._gpus_per_instance)
+        return self._limits.scale_to(view, kept)[1] if kept < live_instances(view) else ()

@@ -1,0 +1,105 @@
+"""The budget as a time: until when what is held keeps the committed bill within B, and what may still be asked for [ours].
+
+Imports only `sim.model`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from elastune.policies.planning.plan import MARGIN_S
+from elastune.sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.protocols import TrialStatus
+
+if TYPE_CHECKING:
+    from elastune.sim.model.ids import TrialId
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.protocols import RunView
+
+
+class Budget:
+    """What B allows, by the book's billing rule.
+
+    Per instance, every machine commits its minimum charge and release latency when it is asked for, and grows by time. Per
+    function, every segment commits its minimum when it starts; as what will run is not known, all GPUs count as busy. Under
+    either, a machine commits the data that it will load, and head node and storage grow by time.
+
+    What is only about to be asked for is charged at the highest price of a series, and as the dearest of the machines that it
+    may be; what is held follows its own series.
+    """
+
+    def __init__(self, budget_usd: float, price_book: PriceBook) -> None:
+        self._budget_usd = budget_usd
+        rule = price_book.billing
+        self._per_instance = rule.model == "per-instance"
+        self._machine_usd_per_hour = price_book.at_highest().dearest_usd_per_hour
+        self._gpu_usd_per_s = self._machine_usd_per_hour / price_book.default_type.gpus_per_instance / SECONDS_PER_HOUR
+        self._machine_usd_per_s = self._machine_usd_per_hour / SECONDS_PER_HOUR
+        self._standing_usd_per_s = price_book.standing_usd_per_hour / SECONDS_PER_HOUR
+        # The least that anything costs once it is billed at all; just above 0 s, where a quantum begins.
+        release_s = price_book.release_s if self._per_instance else 0.0
+        least_s = rule.billed_s(max(release_s, 1e-6))
+        self._gpu_charge_usd = self._gpu_usd_per_s * least_s
+        machine_usd = self._gpu_charge_usd * price_book.default_type.gpus_per_instance if self._per_instance else 0.0
+        self._charge_usd = machine_usd + price_book.ingress_usd
+        self._quantum_usd = self._gpu_usd_per_s * max(rule.granularity_s, least_s)
+        self._bills_queue = rule.bills_queue
+        self._step_usd = self._machine_usd_per_s * rule.granularity_s
+        self._pledged: dict[TrialId, float] = {}
+
+    def may_add(self, view: RunView, instances: int) -> int:
+        """How many of so many further machines can be asked for."""
+        if self._charge_usd == 0:
+            return instances
+        left_usd = self._budget_usd - view.committed_usd
+        if left_usd >= instances * self._charge_usd:
+            return instances
+        return max(math.floor(left_usd / self._charge_usd), 0)
+
+    def may_start(self, view: RunView, trial: TrialId, gpus: int) -> bool:
+        """Whether a segment can be wished for; keeps in mind what those charge that have not started yet."""
+        if self._per_instance:
+            return True
+        charge_usd = gpus * self._gpu_charge_usd
+        if view.committed_usd + self._pledged_usd + charge_usd > self._budget_usd:
+            return False
+        self._pledged[trial] = charge_usd
+        return True
+
+    def settle_pledges(self, view: RunView) -> None:
+        """Forget the charges of what has started since; to be called once a fact, before any wish."""
+        waiting = TrialStatus.WAITING
+        self._pledged = {trial: usd for trial, usd in self._pledged.items() if view.trial(trial).status is waiting}
+
+    def ends_at_s(self, view: RunView, pending_instances: int) -> float:
+        """The last time at which the bill is surely within the budget if nothing more is asked for; may be infinite.
+
+        Args:
+            view: the run.
+            pending_instances: machines that are about to be asked for.
+        """
+        pending_usd = pending_instances * self._charge_usd
+        if self._per_instance:
+            if pending_instances and self._bills_queue:
+                # Their bill begins with the request, and nothing is told before they are launched.
+                step_usd = pending_instances * self._step_usd
+                added_usd_per_hour = pending_instances * self._machine_usd_per_hour
+                left_usd = self._budget_usd - pending_usd - step_usd
+                return view.committed_until_s(left_usd, added_usd_per_hour) - MARGIN_S
+            return view.committed_until_s(self._budget_usd - pending_usd) - MARGIN_S
+        gpus = view.ready_gpus
+        left_usd = self._budget_usd - view.committed_usd - self._pledged_usd - gpus * self._quantum_usd - pending_usd
+        rate_usd_per_s = gpus * self._gpu_usd_per_s + self._standing_usd_per_s
+        return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
+
+    def expected_end_s(self, view: RunView, instances: int) -> float:
+        """When the budget is used up if only so many machines are kept from now on, rounding aside; may be infinite."""
+        machines_usd_per_s = instances * self._machine_usd_per_s if self._per_instance else 0.0
+        rate_usd_per_s = machines_usd_per_s + self._standing_usd_per_s
+        left_usd = self._budget_usd - view.committed_usd
+        return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
+
+    @property
+    def _pledged_usd(self) -> float:
+        return math.fsum(self._pledged.values())

@@ -1,0 +1,260 @@
+"""Keeping deadline and budget, shared by every policy: when to stop, what still fits, who is the answer [ours].
+
+The deadline T is absolute. The budget B bounds the committed bill: what everything would cost if it were given back now. As
+the bill of the machines held grows steadily, B is a time as well, the last at which it is kept; the earlier of both ends the
+run. Trials that cannot end before it on their own are paused at the last iteration whose checkpoint still fits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from elastune.policies.execution.budget import Budget
+from elastune.policies.execution.checkpoints import iterations_between
+from elastune.policies.execution.pools import Pools, live_instances
+from elastune.policies.planning.plan import MARGIN_S
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, SetTimer
+from elastune.sim.model.events import (
+    InstanceBooted,
+    InstanceGone,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+    ProgressReported,
+    ReclaimNoticed,
+    SegmentEnded,
+    TimerFired,
+)
+from elastune.sim.model.ids import TrialId
+from elastune.sim.model.job import loss_of
+from elastune.sim.model.protocols import TrialStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elastune.sim.model.actions import Action
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import RunView
+
+__all__ = ["HARD_STOP", "Limits", "live_instances"]
+
+HARD_STOP = "hard-stop"
+_ACTIVE = (TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.ENDING)  # one that ends may wait to go on
+CAUTION = 4.0
+"""How many times slower than believed a trial may be before its limit is noticed too late."""
+
+
+class Limits:
+    """Deadline and budget of one run.
+
+    Attributes:
+        is_stopping: nothing may be started any more.
+        stop_at_s: when the run ends at the latest, as known now.
+    """
+
+    def __init__(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> None:
+        self._job = job
+        self._profile = profile
+        self._pools = Pools(price_book)
+        self._budget = None if job.budget_usd is None else Budget(job.budget_usd, price_book)
+        self._gpus_per_instance = price_book.default_type.gpus_per_instance
+        self._bills_functions = price_book.billing.model == "per-function"
+        self._deadline_s = math.inf if job.deadline_s is None else job.deadline_s - MARGIN_S
+        self._is_limited = job.deadline_s is not None or job.budget_usd is not None
+        # With a budget, the stop is not known before the first machine is launched and its bill runs.
+        self._is_stop_known = self._budget is None
+        self._armed_at_s = math.inf
+        # Until when what starts now may run; later than the stop while machines are being given back.
+        self._starts_until_s = self._deadline_s
+        self._last_report: dict[TrialId, tuple[float, int]] = {}
+        # Seconds per iteration on one GPU of the trials that report.
+        self._seen_s: dict[TrialId, float] = {}
+        self._spread = 1.0 + 2.0 * profile.stragglers.per_iteration_cv
+        self.is_stopping = False
+        self.stop_at_s = self._deadline_s
+
+    def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
+        """What the limits demand on this fact; every policy passes every fact through here first."""
+        if isinstance(event, InstanceRefused):
+            return self._on_refusal(view)
+        if not self._is_limited:
+            return ()
+        if self._budget is not None and self._bills_functions:
+            self._budget.settle_pledges(view)
+        match event:
+            case SegmentEnded():
+                return self._after_segment(view)
+            case ProgressReported():
+                return self._pause_if_late(event, view)
+            case InstanceLaunched() | InstanceBooted() | InstanceReady():
+                self._is_stop_known = True
+                return self._arm(view)
+            case InstanceGone() | ReclaimNoticed():
+                return self._on_loss(view)
+            case TimerFired(tag=tag) if tag == HARD_STOP:
+                return self._on_timer(view)
+            case _:
+                return ()
+
+    def scale_to(self, view: RunView, instances: int, *, rungs_left: int | None = None) -> tuple[int, Sequence[Action]]:
+        """How many of these machines the budget allows to hold, and the wishes that hold them.
+
+        Args:
+            view: the run.
+            instances: how many are wanted.
+            rungs_left: the stage they are for and those after it, which may decide on the market; None where there are none.
+        """
+        self._pools.choose(rungs_left)
+        live = self._pools.held(view)
+        added = max(instances - live, 0)
+        if added and self._budget is not None:
+            added = self._budget.may_add(view, added)
+        granted = min(instances, live + added)
+        timer = self._arm(view, pending_instances=added)
+        if granted < live and self._budget is not None:
+            # The timer stays safe as long as all machines are held; InstanceGone will move it.
+            end_s = self._budget.expected_end_s(view, granted)
+            self._starts_until_s = max(self.stop_at_s, min(self._deadline_s, end_s))
+        return granted, (*timer, *self._pools.hold(view, granted))
+
+    @property
+    def wanted_instances(self) -> int:
+        """Machines that are wanted from now on; fewer than `scale_to` granted where a provider has no more."""
+        return self._pools.instances
+
+    def changes_market(self, rungs_left: int) -> bool:
+        """Whether a stage with so many left, itself included, is to be trained on other machines than those held now."""
+        return self._pools.market_of(rungs_left) != self._pools.market
+
+    def run(
+        self, view: RunView, trial: TrialId, gpus: int, until_iteration: int, *, stands_at: int | None = None
+    ) -> RunTrial | None:
+        """The wish to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs.
+
+        Args:
+            view: the run.
+            trial: who is to train.
+            gpus: size of its gang.
+            until_iteration: iterations in all when it is done.
+            stands_at: iterations of the checkpoint it goes on from; None for the trial's own.
+        """
+        if gpus < self._profile.min_gpus:
+            return None
+        every = self._checkpoint_every(gpus)
+        if not self._is_limited:
+            return RunTrial(trial, gpus, until_iteration, checkpoint_every=every)
+        timings = self._profile.timings
+        done = view.trial(trial).checkpoint_iteration if stands_at is None else stands_at
+        iteration_s = self._iteration_s(trial, gpus)
+        start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
+        if start_s + self._allowed_s(trial, iteration_s) + timings.checkpoint_s > self._starts_until_s:
+            return None
+        if self._budget is not None and not self._budget.may_start(view, trial, gpus):
+            return None
+        # Reports cost events, so they are asked for only where the limit may come first, even if training is much slower
+        # than the profile says.
+        ends_s = start_s + CAUTION * (until_iteration - done) * iteration_s + timings.checkpoint_s
+        is_safe = self._is_stop_known and ends_s < self._starts_until_s
+        return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1, checkpoint_every=every)
+
+    def best(self, view: RunView) -> TrialId | None:
+        """The trial with the best durable score; None where nothing is durable."""
+        direction = self._job.direction
+        durable = (
+            (loss_of(view.trial(trial).checkpoint_score, direction), trial)
+            for trial in view.started_trials()
+            if view.trial(trial).checkpoint_iteration and view.trial(trial).cloned_from is None
+        )
+        return min(durable, default=(0.0, None))[1]
+
+    def stop(self, view: RunView) -> Sequence[Action]:
+        """Start nothing more; end when what runs has ended."""
+        self.is_stopping = True
+        if not view.running_trials:
+            return (FinishRun(self.best(view)),)
+        trials = (TrialId(number) for number in range(self._job.trials))
+        return tuple(PauseTrial(trial) for trial in trials if view.trial(trial).status in _ACTIVE)
+
+    def _arm(self, view: RunView, pending_instances: int = 0) -> Sequence[Action]:
+        """Set the timer of the hard stop anew where the limit has moved."""
+        if not self._is_limited:
+            return ()
+        budget_end_s = math.inf if self._budget is None else self._budget.ends_at_s(view, pending_instances)
+        self.stop_at_s = self._starts_until_s = max(min(self._deadline_s, budget_end_s), view.now_s)
+        if self.stop_at_s == self._armed_at_s or math.isinf(self.stop_at_s):
+            return ()
+        self._armed_at_s = self.stop_at_s
+        return (SetTimer(HARD_STOP, self.stop_at_s),)
+
+    def _after_segment(self, view: RunView) -> Sequence[Action]:
+        if self.is_stopping:
+            return self._finish_if_idle(view)
+        # Per function, what is committed changes with every segment.
+        return self._arm(view) if self._bills_functions and self._budget is not None else ()
+
+    def _on_timer(self, view: RunView) -> Sequence[Action]:
+        moved = self._arm(view)
+        if self.stop_at_s - view.now_s > 1.0:
+            return moved
+        self.is_stopping = True
+        return (FinishRun(self.best(view)),)
+
+    def _on_loss(self, view: RunView) -> Sequence[Action]:
+        """A machine is gone, or will be: what the budget does not allow is not replaced; without any left, the run ends."""
+        live = live_instances(view)
+        missing = max(view.target_instances - live, 0)
+        if self.is_stopping:
+            return (*self._pools.hold(view, min(live, view.target_instances)), *self._finish_if_idle(view))
+        if self._budget is not None and (affordable := self._budget.may_add(view, missing)) < missing:
+            if live + affordable:
+                return (*self._arm(view, pending_instances=affordable), *self._pools.hold(view, live + affordable))
+            stopping = self.stop(view)
+            return (*stopping, *self._pools.hold(view, live)) if view.running_trials else stopping
+        return self._arm(view, pending_instances=missing)
+
+    def _on_refusal(self, view: RunView) -> Sequence[Action]:
+        """The provider has no more: ask for other machines, go on with what there is, or end."""
+        live = live_instances(view)
+        if not self.is_stopping:
+            most = None if self._budget is None else self._budget.may_add(view, view.target_instances)
+            moved, others = self._pools.fail_over(view, most)
+            if moved:
+                return (*self._arm(view, pending_instances=moved), *others)
+        return self._pools.hold(view, live) if live else self.stop(view)
+
+    def _checkpoint_every(self, gpus: int) -> int:
+        """Iterations between checkpoints within a segment, where the job leaves them to the loss rate; else 0."""
+        if self._job.checkpoint_every != "auto" or self._pools.has_left_spot:
+            return 0
+        return iterations_between(self._profile, gpus, math.ceil(gpus / self._gpus_per_instance))
+
+    def _pause_if_late(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
+        """Pause a trial whose next iteration and checkpoint would not fit any more."""
+        trial = view.trial(event.trial)
+        before = self._last_report.get(event.trial)
+        if before is not None and before[1] == event.iteration - 1:
+            self._seen_s[event.trial] = (event.at_s - before[0]) * self._profile.scaling.speedup(trial.gpus)
+        self._last_report[event.trial] = (event.at_s, event.iteration)
+        iteration_s = self._iteration_s(event.trial, trial.gpus)
+        every = self._checkpoint_every(trial.gpus) or self._job.checkpoint_every
+        # The regular checkpoint that is being written now holds the next iteration up.
+        is_saving = isinstance(every, int) and every > 0 and event.iteration % every == 0
+        saving_s = self._profile.timings.checkpoint_s * (2 if is_saving else 1)
+        if event.at_s + self._spread * iteration_s + saving_s <= self.stop_at_s:
+            return ()
+        return (PauseTrial(event.trial),) if trial.status is TrialStatus.RUNNING else ()
+
+    def _iteration_s(self, trial: TrialId, gpus: int) -> float:
+        """Seconds of its next iteration: as last seen of this trial, else as the profile says."""
+        return self._seen_s.get(trial, self._profile.iteration_s) / self._profile.scaling.speedup(gpus)
+
+    def _allowed_s(self, trial: TrialId, iteration_s: float) -> float:
+        """What its next iteration may take; a trial that was paused as too slow must not be started again at once."""
+        return iteration_s * (self._spread if trial in self._seen_s else 1.0)
+
+    def _finish_if_idle(self, view: RunView) -> Sequence[Action]:
+        return () if view.running_trials else (FinishRun(self.best(view)),)

@@ -1,0 +1,120 @@
+"""Running estimates of tau and lambda from what segments took: the profile as learned so far [ours]."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elastune.sim.model.events import ProgressReported, SegmentEnded
+    from elastune.sim.model.ids import TrialId
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import Scaling
+
+
+@dataclass(frozen=True)
+class CorrectedScaling:
+    """A believed scaling whose gain over one GPU turned out to be `gain` times as large; at least 1 everywhere."""
+
+    believed: Scaling
+    gain: float
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang the believed scaling is known for."""
+        return self.believed.max_gpus
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:
+        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        return 1.0 + max(self.believed.speedup(gpus, nodes) - 1.0, 0.0) * self.gain
+
+
+class Observed:
+    """Seconds per iteration of each trial, and how well gangs scale, as far as segments have shown.
+
+    A trial's seconds per iteration on one GPU come from its segments at p = 1, or from larger gangs under the scaling as
+    believed so far. Scaling is learned from trials seen at p = 1 and at p > 1.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._single_s: dict[TrialId, float] = {}
+        self._iteration_s: dict[TrialId, float] = {}
+        self._gains: list[float] = []
+        self._first_report: dict[TrialId, ProgressReported] = {}
+        # When running trials had come how far.
+        self._seen: dict[TrialId, tuple[float, int]] = {}
+
+    def begun(self, trial: TrialId, at_s: float, iteration: int) -> None:
+        """A segment of this trial starts, from its checkpoint at this iteration."""
+        timings = self._profile.timings
+        self._first_report.pop(trial, None)
+        self._seen[trial] = (at_s + (timings.resume_s if iteration else timings.launch_s), iteration)
+
+    def report(self, event: ProgressReported, gpus: int) -> None:
+        """Take in how far a running segment has come: its seconds per iteration since its first report."""
+        first = self._first_report.setdefault(event.trial, event)
+        self._seen[event.trial] = (event.at_s, event.iteration)
+        if event.iteration > first.iteration:
+            seconds = (event.at_s - first.at_s) / (event.iteration - first.iteration)
+            self._iteration_s[event.trial] = seconds * self.scaling().speedup(gpus)
+
+    def reaches_s(self, trial: TrialId, iteration: int, gpus: int, believed_s: float) -> float:
+        """When a running trial will have completed so many iterations; infinite for one that does not run.
+
+        Args:
+            trial: which.
+            iteration: how many, in all.
+            gpus: of its gang.
+            believed_s: seconds per iteration on one GPU where its own pace is not known yet.
+        """
+        at_s, done = self._seen.get(trial, (math.inf, 0))
+        iteration_s = self._iteration_s.get(trial, believed_s)
+        return at_s + (iteration - done) * iteration_s / self.scaling().speedup(gpus)
+
+    def iteration_s(self, trial: TrialId) -> float | None:
+        """Seconds per iteration of this trial on one GPU; None where it has not been seen."""
+        return self._iteration_s.get(trial)
+
+    def segment(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
+        """Take in one segment that ended at a safe point, after so many iterations."""
+        self._seen.pop(event.trial, None)
+        if event.train_s <= 0 or iterations < 1:
+            return
+        seconds = event.train_s / iterations
+        if gpus == 1:
+            self._single_s[event.trial] = self._iteration_s[event.trial] = seconds
+            return
+        believed = self._profile.scaling.speedup(gpus)
+        single_s = self._single_s.get(event.trial)
+        if single_s is None:
+            self._iteration_s[event.trial] = seconds * self.scaling().speedup(gpus)
+        elif believed > 1.0:
+            self._gains.append(max(single_s / seconds - 1.0, 0.0) / (believed - 1.0))
+
+    def profile(self, trials: Sequence[TrialId], *, of_slowest: bool) -> Profile:
+        """The profile as it is for these trials.
+
+        Args:
+            trials: the survivors.
+            of_slowest: seconds of the slowest of them, for which the barrier waits and who may win; else their mean and
+                spread.
+        """
+        seen_s = [self._iteration_s[trial] for trial in trials if trial in self._iteration_s]
+        scaling = self.scaling()
+        if not seen_s:
+            return replace(self._profile, scaling=scaling)
+        iteration_s = max(seen_s) if of_slowest else fmean(seen_s)
+        persistent_cv = 0.0 if of_slowest else pstdev(seen_s) / iteration_s
+        stragglers = replace(self._profile.stragglers, persistent_cv=persistent_cv)
+        return replace(self._profile, iteration_s=iteration_s, scaling=scaling, stragglers=stragglers)
+
+    def scaling(self) -> Scaling:
+        """The speed-up as believed by now."""
+        if not self._gains:
+            return self._profile.scaling
+        return CorrectedScaling(self._profile.scaling, fmean(self._gains))

@@ -1,0 +1,93 @@
+"""Stages with barriers on allocations that a plan made before the run [ours].
+
+May import what `policies.execution` may.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elastune.policies.execution.limits import Limits
+from elastune.policies.execution.staged import Director, Shares, StagedPolicy
+from elastune.policies.rules.halving import Bracket
+from elastune.sim.model.ids import TrialId
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elastune.policies.planning.plan import Plan
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import RunView
+
+
+def prefetch_of(plan: Plan, index: int) -> tuple[float, int] | None:
+    """When, after the begin of this stage, the plan asks for the machines of the next one, and how many it holds then."""
+    after_s = plan.prefetch_after_s[index]
+    return None if after_s is None else (after_s, plan.allocations[index + 1].instances)
+
+
+class PlannedDirector(Director):
+    """One bracket of the first trials, each stage with what a plan made before the run says.
+
+    Args:
+        plan: what is followed.
+        job: says what is better.
+        stages: of the bracket, where it has more than the plan.
+        gives_back: whether machines go when neither this stage nor the next needs them, and not at the barrier only.
+
+    Attributes:
+        plan: what is followed now.
+        first: the stage of the bracket with which that plan begins.
+    """
+
+    def __init__(self, plan: Plan, job: TuningJob, stages: Sequence[Stage] = (), *, gives_back: bool = False) -> None:
+        self.plan = plan
+        self.first = 0
+        self._gives_back = gives_back
+        trials = [TrialId(number) for number in range(plan.stages[0].trials)]
+        self._bracket: Bracket | None = Bracket(stages or plan.stages, trials, job.direction)
+
+    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  there is one only
+        """The bracket, once."""
+        bracket, self._bracket = self._bracket, None
+        return bracket
+
+    def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  the plan has decided
+        """See `policies.execution.staged.Director`."""
+        return Shares.of(self.plan.allocations[bracket.index - self.first])
+
+    def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:
+        """See `policies.execution.staged.Director`."""
+        return prefetch_of(self.plan, bracket.index - self.first)
+
+    def kept_instances(self, bracket: Bracket) -> int | None:
+        """See `policies.execution.staged.Director`."""
+        if not self._gives_back:
+            return None
+        later = self.plan.allocations[bracket.index - self.first + 1 :]
+        return later[0].instances if later else 0
+
+
+def run_plan(
+    plan: Plan,
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    *,
+    gives_back: bool = False,
+    holds: bool = False,
+) -> StagedPolicy:
+    """Successive halving that executes a plan, within the limits of the job; see `PlannedDirector` and `StagedPolicy`."""
+    director = PlannedDirector(plan, job, gives_back=gives_back)
+    return staged(director, Limits(job, profile, price_book), profile, price_book, holds=holds)
+
+
+def staged(
+    director: Director, limits: Limits, profile: Profile, price_book: PriceBook, *, holds: bool = False
+) -> StagedPolicy:
+    """The executor of this director on the book's machines."""
+    gpus = price_book.default_type.gpus_per_instance
+    return StagedPolicy(director, limits, sync_s=profile.sync_s, gpus_per_instance=gpus, holds=holds)

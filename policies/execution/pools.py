@@ -1,0 +1,155 @@
+"""Which machines are asked for: of which type and market, and of which instead where a provider has none [ours].
+
+Imports only `sim.model`. A job has one pool to begin with; others come in by `cloud.fail_over` and by `cloud.market: mixed`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from elastune.sim.model.actions import ScaleTo
+from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
+from elastune.sim.model.protocols import InstanceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from elastune.sim.model.prices import Pool, PriceBook
+    from elastune.sim.model.protocols import InstanceView, RunView
+
+
+class Pools:
+    """How many machines of each pool are wanted.
+
+    New ones are asked for in the first pool each time anew, as capacity may have come back; for those that are refused, as many
+    are asked for in the next pool of the book's list as cost no more, at least one where none is held. Where fewer are wanted,
+    the dearest go first.
+
+    On both markets, rules with stages train the last `on_demand_rungs` of them on demand and those before on spot; rules
+    without stages hold one machine on demand all the time, so that something goes on when all others are taken back.
+
+    Attributes:
+        market: of the machines that are asked for first.
+        instances: machines that are wanted in all.
+    """
+
+    def __init__(self, book: PriceBook) -> None:
+        self._book = book
+        self._is_one = book.market != MIXED and not book.fail_over
+        self._wanted: dict[Pool, int] = {}
+        self._refused_usd_per_hour = 0.0
+        self._has_base = False
+        self.market = book.pool()[1]
+        self.instances = 0
+
+    def choose(self, rungs_left: int | None) -> None:
+        """Ask for machines of the market that the book means for a stage from now on, and forget what was refused before.
+
+        Args:
+            rungs_left: the stage and those after it; None for a rule without stages.
+        """
+        self.market = self.market_of(rungs_left)
+        self._has_base = rungs_left is None and self._book.market == MIXED
+        self._refused_usd_per_hour = 0.0
+
+    def market_of(self, rungs_left: int | None) -> str:
+        """The market that the book means for a stage; see `choose`."""
+        book = self._book
+        if book.market != MIXED or rungs_left is None:
+            return self.market
+        return ON_DEMAND if rungs_left <= book.on_demand_rungs else SPOT
+
+    def held(self, view: RunView) -> int:
+        """Machines that count as held: live ones of the pools that are asked for."""
+        if self._is_one:
+            return live_instances(view)
+        live = self._live(view)
+        return sum(live[pool] for pool in {*self._order, *self._base(1)})
+
+    def hold(self, view: RunView, instances: int) -> Sequence[ScaleTo]:
+        """The wishes that hold so many machines in all; those of a market that is no longer asked for are given back."""
+        self.instances = instances
+        if self._is_one:
+            return (ScaleTo(instances),)
+        live, base = self._live(view), self._base(instances)
+        wanted = {pool: max(live[pool], base.get(pool, 0)) for pool in (*self._order, *base)}
+        more = instances - sum(wanted.values())
+        if more > 0:
+            wanted[self._order[0]] += more
+        for pool in sorted(wanted, key=lambda pool: -self._book.usd_per_hour(*pool)):
+            fewer = min(wanted[pool] - base.get(pool, 0), max(-more, 0))
+            wanted[pool] -= fewer
+            more += fewer
+        return self._wish_for(wanted)
+
+    def fail_over(self, view: RunView, most: int | None) -> tuple[int, Sequence[ScaleTo]]:
+        """How many machines are asked for in the next pool instead of refused ones, and the wishes that do it.
+
+        Args:
+            view: the run, which has taken the refusal in.
+            most: machines that can be paid for; None where money is no matter, and as many are asked for as were refused.
+        """
+        if self._is_one:
+            return 0, ()
+        live, wanted = self._live(view), dict(self._wanted)
+        for pool, following in pairwise(self._order):
+            missing = wanted.get(pool, 0) - live[pool]
+            if missing > 0:
+                count = missing if most is None else min(self._as_dear(missing, pool, following, live), most)
+                wanted[pool] = live[pool]
+                wanted[following] = wanted.get(following, 0) + count
+                return count, self._wish_for(wanted)
+        return 0, ()
+
+    def _as_dear(self, missing: int, pool: Pool, following: Pool, live: Counter[Pool]) -> int:
+        """Machines of the following pool for the money of those that were refused since machines were last wished for."""
+        each_usd_per_hour = self._book.usd_per_hour(*following)
+        self._refused_usd_per_hour += missing * self._book.usd_per_hour(*pool)
+        if each_usd_per_hour == 0:
+            return missing
+        count = min(math.floor(self._refused_usd_per_hour / each_usd_per_hour + 1e-9), missing)
+        self._refused_usd_per_hour -= count * each_usd_per_hour
+        return count if count or live.total() else 1
+
+    @property
+    def has_left_spot(self) -> bool:
+        """Whether the job is rented on both markets, and the stages on demand have begun."""
+        return self._book.market == MIXED and self.market == ON_DEMAND
+
+    @property
+    def _order(self) -> list[Pool]:
+        first = (self._book.default_type.name, self.market)
+        return list(dict.fromkeys((first, *self._book.fail_over)))
+
+    def _base(self, instances: int) -> dict[Pool, int]:
+        """Machines that are held on demand in any case."""
+        return {(self._book.default_type.name, ON_DEMAND): min(instances, 1)} if self._has_base else {}
+
+    def _live(self, view: RunView) -> Counter[Pool]:
+        return Counter((instance.instance_type, instance.market) for instance in live(view))
+
+    def _wish_for(self, wanted: dict[Pool, int]) -> Sequence[ScaleTo]:
+        """Targets that fall come first, so that the quota holds at every moment."""
+        before = self._wanted
+        self._wanted = {**dict.fromkeys(before, 0), **wanted}
+        self.instances = sum(wanted.values())
+        changed = [pool for pool, count in self._wanted.items() if count != before.get(pool, 0)]
+        changed.sort(key=lambda pool: self._wanted[pool] - before.get(pool, 0))
+        return tuple(ScaleTo(self._wanted[pool], *pool) for pool in changed)
+
+
+def live(view: RunView) -> Iterable[InstanceView]:
+    """Machines that are held or asked for, those on their way out not counted."""
+    return (
+        instance
+        for instance in view.instances.values()
+        if instance.status is not InstanceStatus.RELEASING and instance.gone_at_s == math.inf
+    )
+
+
+def live_instances(view: RunView) -> int:
+    """How many machines are held or asked for, those on their way out not counted."""
+    return sum(1 for _ in live(view))

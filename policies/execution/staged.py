@@ -1,0 +1,399 @@
+"""The executor of all tuners with barriers: brackets, stage by stage, each trial on a gang of its own size [ours].
+
+What differs between them is the `Director`: which bracket comes next, what its stages get, and what may change within one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from elastune.policies.execution.limits import live_instances
+from elastune.policies.planning.plan import MARGIN_S
+from elastune.sim.model.actions import FinishRun, PauseTrial, SetTimer, StopTrial
+from elastune.sim.model.events import (
+    InstanceGone,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+    Outcome,
+    ProgressReported,
+    ReclaimNoticed,
+    RunStarted,
+    SegmentEnded,
+    TimerFired,
+)
+from elastune.sim.model.protocols import InstanceStatus, TrialStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from elastune.policies.execution.limits import Limits
+    from elastune.policies.planning.plan import Allocation
+    from elastune.policies.rules.halving import Bracket
+    from elastune.sim.model.actions import Action
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.ids import TrialId
+    from elastune.sim.model.protocols import RunView
+
+BARRIER = "barrier"
+PREFETCH = "prefetch"
+CUT = "cut"
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a stage gets.
+
+    Attributes:
+        instances: machines to hold.
+        gpus: (trials,) size of each trial's gang, best trial first; those without a share are dropped.
+        most_gpus: GPUs that train at a time; None for all that are held.
+    """
+
+    instances: int
+    gpus: tuple[int, ...]
+    most_gpus: int | None = None
+
+    @classmethod
+    def of(cls, allocation: Allocation) -> Shares:
+        """The same gang for each trial, so many at a time."""
+        size = allocation.gpus_per_trial
+        return cls(allocation.instances, (size,) * allocation.trials, allocation.gangs * size)
+
+
+class Director(Protocol):
+    """Decides which bracket comes next, and what each of its stages gets; the rest has a default that changes nothing."""
+
+    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:
+        """A bracket of new trials; None where nothing more is to be started.
+
+        Args:
+            view: the run.
+            stop_at_s: when it ends at the latest, as known now.
+        """
+
+    def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:
+        """What the stage that begins gets; may change what comes after it."""
+
+    def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:  # noqa: ARG002
+        """Machines to be asked for during the stage that begins: (seconds from now, how many to hold then)."""
+        return None
+
+    def report_every(self, bracket: Bracket) -> int:  # noqa: ARG002
+        """The director hears of each multiple of so many iterations; 0 for ends only."""
+        return 0
+
+    def begun(self, trial: TrialId, gpus: int, view: RunView) -> None:  # noqa: ARG002
+        """A segment of this trial starts on so many GPUs."""
+        return
+
+    def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:  # noqa: ARG002
+        """A segment has ended: what it took, for directors that learn.
+
+        Args:
+            event: the fact.
+            gpus: GPUs of its gang.
+            iterations: iterations it has completed.
+        """
+        return
+
+    def observe_report(self, event: ProgressReported, gpus: int) -> None:  # noqa: ARG002
+        """A segment has come so far."""
+        return
+
+    def cut_at_s(self, bracket: Bracket, view: RunView) -> float | None:  # noqa: ARG002
+        """When the stage under way is ended whoever still trains; None for never, as far as is known by now."""
+        return None
+
+    def resized(self, bracket: Bracket, trial: TrialId, most_gpus: int, view: RunView) -> int:  # noqa: ARG002
+        """The gang with which a running trial is to go on, between what it has and `most_gpus`."""
+        return view.trial(trial).gpus
+
+    def kept_instances(self, bracket: Bracket) -> int | None:  # noqa: ARG002
+        """Machines that are kept although nothing is left to start on them in this stage; None for all."""
+        return None
+
+
+class _Gang(NamedTuple):
+    gpus: int
+    from_iteration: int
+
+
+class StagedPolicy:
+    """Successive halving with a barrier after each stage; see `Director`.
+
+    Trials of a stage start in order as GPUs come free; the barrier takes `sync_s`, then the cluster is resized and the
+    survivors go on. A trial whose segment failed goes on from its checkpoint, before others. Gangs wait here and not in the
+    controller, so that they can still become smaller where machines are refused.
+
+    Args:
+        director: decides.
+        limits: of the run.
+        sync_s: seconds a barrier takes.
+        gpus_per_instance: of the machines.
+        holds: keep the machines until the limit although the work is done.
+    """
+
+    def __init__(
+        self, director: Director, limits: Limits, *, sync_s: float, gpus_per_instance: int, holds: bool = False
+    ) -> None:
+        self._director = director
+        self._limits = limits
+        self._sync_s = sync_s
+        self._gpus_per_instance = gpus_per_instance
+        self._holds = holds
+        self._bracket: Bracket
+        self._held = 0
+        self._planned = 0
+        self._most_gpus: int | None = None
+        self._prefetched = 0
+        self._begun_stages = 0
+        self._cut_at_s = math.inf
+        self._queue: deque[TrialId] = deque()
+        self._gpus: dict[TrialId, int] = {}
+        self._training: dict[TrialId, _Gang] = {}
+        self._resizing: dict[TrialId, int] = {}  # GPUs that it will take in addition
+        self._leaving: set[TrialId] = set()  # cut, and on their way to a safe point
+
+    def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
+        """See `sim.model.protocols.Policy`."""
+        limiting = self._limits.on_event(event, view)
+        if isinstance(event, SegmentEnded):
+            self._settle(event)
+        if self._limits.is_stopping:
+            return limiting
+        if isinstance(event, ProgressReported):
+            return limiting or self._after_report(event, view)
+        return (*limiting, *self._answer(event, view))
+
+    def _answer(self, event: Event, view: RunView) -> Sequence[Action]:
+        match event:
+            case RunStarted():
+                return self._next_bracket(view)
+            case SegmentEnded():
+                return self._after_segment(event, view)
+            case InstanceLaunched():
+                return self._cut_in_time(view)
+            case InstanceReady():
+                return self._fill(view)
+            case InstanceGone() | InstanceRefused() | ReclaimNoticed():
+                self._held = self._limits.wanted_instances
+                return self._fill(view)
+            case TimerFired():
+                return self._on_timer(event.tag, view)
+            case _:
+                return ()
+
+    def _on_timer(self, tag: str, view: RunView) -> Sequence[Action]:
+        if tag == BARRIER:
+            return self._next_stage(view)
+        if tag == self._tag(PREFETCH):
+            self._held, scaling = self._limits.scale_to(view, self._prefetched, rungs_left=self._rungs_left)
+            return scaling
+        if tag == self._tag(CUT):
+            return self._cut_in_time(view)
+        return ()
+
+    @property
+    def _rungs_left(self) -> int:
+        """The stage under way and those after it."""
+        return len(self._bracket.remaining) + 1
+
+    def _tag(self, name: str) -> str:
+        """A timer of a stage that ended early must not fire for the next one."""
+        return f"{name}-{self._begun_stages - 1}"
+
+    # Segments.
+
+    def _settle(self, event: SegmentEnded) -> None:
+        trial = event.trial
+        gang = self._training.pop(trial)
+        self._resizing.pop(trial, None)
+        iterations = event.iteration - gang.from_iteration
+        if iterations and event.outcome in (Outcome.COMPLETED, Outcome.ENDED):
+            self._director.observe(event, gang.gpus, iterations)
+        if trial in self._leaving:
+            self._leaving.remove(trial)
+        elif event.checkpoint_iteration >= self._bracket.stage.until_iteration:
+            self._bracket.record(trial, event.score)
+        else:
+            self._queue.appendleft(trial)
+
+    def _after_segment(self, event: SegmentEnded, view: RunView) -> Sequence[Action]:
+        if event.trial not in self._gpus:
+            return self._after_leaving(view)
+        if self._bracket.is_stage_complete:
+            return self._after_stage(view)
+        cut = self._cut_in_time(view) if self._bracket.reports == 1 else ()
+        if self._limits.is_stopping:  # what follows the cut could not start any more
+            return cut
+        started = self._fill(view)
+        if started or self._queue or self._limits.is_stopping:
+            return (*cut, *started)
+        resizing = self._resize([trial for trial in self._training if trial not in self._leaving], view)
+        return (*cut, *resizing, *self._release_idle(view))
+
+    def _after_leaving(self, view: RunView) -> Sequence[Action]:
+        """One that was cut has left its GPUs; what was held beside its machine is enough from now on."""
+        started = self._fill(view)
+        if self._leaving or self._held == self._planned or self._limits.is_stopping:
+            return started
+        self._held, scaling = self._limits.scale_to(view, self._planned, rungs_left=self._rungs_left)
+        return (*started, *scaling)
+
+    def _after_report(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
+        gang = self._training[event.trial]
+        self._director.observe_report(event, gang.gpus)
+        return () if self._queue else self._resize([event.trial], view)
+
+    # Stages.
+
+    def _after_stage(self, view: RunView) -> Sequence[Action]:
+        if self._bracket.is_last:
+            return self._next_bracket(view)
+        if self._sync_s > 0:
+            return (SetTimer(BARRIER, view.now_s + self._sync_s),)
+        return self._next_stage(view)
+
+    def _next_bracket(self, view: RunView) -> Sequence[Action]:
+        bracket = self._director.next_bracket(view, self._limits.stop_at_s)
+        if bracket is None:
+            return () if self._holds else (FinishRun(self._limits.best(view)),)
+        self._bracket = bracket
+        return self._begin_stage(view)
+
+    def _next_stage(self, view: RunView) -> Sequence[Action]:
+        dropped = self._bracket.advance()
+        return (*(StopTrial(trial) for trial in dropped), *self._begin_stage(view))
+
+    def _begin_stage(self, view: RunView) -> Sequence[Action]:
+        bracket = self._bracket
+        self._begun_stages += 1
+        self._cut_at_s = math.inf
+        shares = self._director.shares(bracket, view, self._limits.stop_at_s)
+        late = bracket.drop(len(shares.gpus))
+        stopped = [StopTrial(trial) for trial in late if view.trial(trial).iteration]
+        self._planned = shares.instances
+        instances = self._beside_leaving(shares.instances, view)
+        self._held, scaling = self._limits.scale_to(view, instances, rungs_left=self._rungs_left)
+        if not self._held:
+            return self._limits.stop(view)
+        self._most_gpus = shares.most_gpus
+        # A stage that was cut may leave fewer trials than have shares.
+        self._gpus = dict(zip(bracket.trials, shares.gpus, strict=False))
+        self._queue.extend(bracket.trials)
+        started = self._fill(view)
+        if self._limits.is_stopping:
+            return started
+        return (*stopped, *scaling, *started, *self._plan_prefetch(view), *self._arm_cut(view)[1])
+
+    def _beside_leaving(self, instances: int, view: RunView) -> int:
+        """So many machines, and those on which someone who was cut still is: idle ones would be given back before them."""
+        if not self._leaving:
+            return instances
+        busy = sum(instance.free_gpus < instance.gpus for instance in view.instances.values())
+        return max(instances, min(instances + busy, live_instances(view)))
+
+    def _plan_prefetch(self, view: RunView) -> Sequence[Action]:
+        prefetch = self._director.prefetch(self._bracket)
+        if prefetch is None or self._limits.changes_market(len(self._bracket.remaining)):
+            return ()
+        after_s, self._prefetched = prefetch
+        return (SetTimer(self._tag(PREFETCH), view.now_s + after_s),)
+
+    def _fill(self, view: RunView) -> Sequence[Action]:
+        """Start queued trials on the GPUs that are free; stop where nothing fits before the limit any more."""
+        capacity = self._held * self._gpus_per_instance
+        usable = capacity if self._most_gpus is None else min(capacity, self._most_gpus)
+        busy = sum(gang.gpus for trial, gang in self._training.items() if trial not in self._leaving)
+        free = min(usable - busy, view.free_gpus)
+        actions: list[Action] = []
+        late: list[TrialId] = []
+        while self._queue:
+            trial = self._queue[0]
+            gpus = min(self._gpus[trial], capacity)
+            if not 0 < gpus <= free:
+                break
+            self._queue.popleft()
+            started = self._started(trial, gpus, view)
+            if started is None:
+                late.append(trial)
+                continue
+            free -= gpus
+            actions.append(started)
+        is_over = late and not self._queue and not self._training.keys() - self._leaving
+        self._queue.extendleft(reversed(late))
+        return self._limits.stop(view) if is_over else actions
+
+    def _started(self, trial: TrialId, gpus: int, view: RunView) -> Action | None:
+        """The wish to train it; None where nothing of it would be durable by the limit."""
+        wish = self._limits.run(view, trial, gpus, self._bracket.stage.until_iteration)
+        if wish is None:
+            return None
+        self._training[trial] = _Gang(gpus, view.trial(trial).checkpoint_iteration)
+        self._director.begun(trial, gpus, view)
+        every = self._director.report_every(self._bracket)
+        return wish if wish.report_every or not every else msgspec.structs.replace(wish, report_every=every)
+
+    # Within a stage.
+
+    def _resize(self, trials: Iterable[TrialId], view: RunView) -> list[Action]:
+        """Let trials go on with larger gangs, through a checkpoint, on GPUs that nobody else of this stage will need."""
+        spare = view.free_gpus - sum(self._resizing.values())
+        actions: list[Action] = []
+        for trial in trials:
+            if spare <= 0 or trial in self._resizing or view.trial(trial).status is not TrialStatus.RUNNING:
+                continue
+            now = self._training[trial].gpus
+            wanted = self._director.resized(self._bracket, trial, now + spare, view)
+            if wanted > now:
+                self._gpus[trial] = wanted
+                self._resizing[trial] = wanted - now
+                spare -= wanted - now
+                actions.append(PauseTrial(trial))
+        if actions:
+            self._most_gpus = None
+        return actions
+
+    def _release_idle(self, view: RunView) -> Sequence[Action]:
+        """Give back whole machines that this stage does not need any more, and the next will not."""
+        kept = self._director.kept_instances(self._bracket)
+        if kept is None or self._resizing or self._leaving:
+            return ()
+        held = [i for i in view.instances.values() if i.status is not InstanceStatus.RELEASING]
+        kept = max(kept, sum(instance.free_gpus < instance.gpus for instance in held))
+        if kept >= min(self._held, live_instances(view)):
+            return ()
+        self._held, scaling = self._limits.scale_to(view, kept, rungs_left=self._rungs_left)
+        return scaling
+
+    def _cut_in_time(self, view: RunView) -> Sequence[Action]:
+        is_due, timer = self._arm_cut(view)
+        return self._cut(view) if is_due else timer
+
+    def _arm_cut(self, view: RunView) -> tuple[bool, Sequence[Action]]:
+        """Whether the stage is to be cut now, and the timer for when it will be, where that has moved."""
+        can_be_cut = self._bracket.index > 0 or self._bracket.reports > 0
+        at_s = self._director.cut_at_s(self._bracket, view) if can_be_cut else None
+        if at_s is None or math.isinf(at_s):
+            return False, ()
+        if at_s <= view.now_s + MARGIN_S:
+            return True, ()
+        moved = at_s != self._cut_at_s
+        self._cut_at_s = at_s
+        return False, (SetTimer(self._tag(CUT), at_s),) if moved else ()
+
+    def _cut(self, view: RunView) -> Sequence[Action]:
+        """End the stage with those who have reached its end."""
+        dropped = self._bracket.cut()
+        for trial in dropped:
+            del self._gpus[trial]
+        self._leaving.update(trial for trial in dropped if trial in self._training)
+        self._queue = deque(trial for trial in self._queue if trial in self._gpus)
+        stopped = [StopTrial(trial) for trial in dropped if trial in self._training or view.trial(trial).iteration]
+        return (*stopped, *self._after_stage(view)) if self._bracket.is_stage_complete else stopped

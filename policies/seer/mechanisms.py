@@ -1,0 +1,157 @@
+"""What both readings of SEER share: their mechanisms, finding allocations, choosing by expected score, what is left. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from elastune.policies.execution.limits import Limits
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.greedy import greedy_plan
+from elastune.policies.planning.static import plan_on_cluster
+from elastune.policies.seer.curve_prior import prior_for
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
+
+Solver = Literal["frontier", "greedy"]
+ResizeRule = Literal["gain", "always", "never"]
+Parallelism = Literal["uniform", "ranked"]
+
+_ALLOWED = {
+    "solver": ("frontier", "greedy"),
+    "makespan": ("mean", "p95"),
+    "resize_rule": ("gain", "always", "never"),
+    "parallelism": ("uniform", "ranked"),
+}
+
+
+def require_one_of(policy: str, name: str, value: str, allowed: Sequence[str]) -> None:
+    """Accept a parameter that has one of these values.
+
+    Raises:
+        InputError: it has another.
+    """
+    if value not in allowed:
+        raise InputError(f"{policy}: {name} is {value!r}, but must be one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanisms:
+    """What makes SEER SEER, each to be switched off on its own.
+
+    Attributes:
+        policy: whose they are, for messages.
+        solver: how allocations are found: exactly, on the time-cost frontier, or by the greedy of `policies.planning.greedy`.
+        makespan: what the plan before the run keeps T with: the 95th percentile of the makespan where B pays for that, as far
+            as B pays for it where not; or its mean.
+        replan: the remaining rungs are planned anew at each barrier, with what was learned.
+        reserve: what finishing the best trial by T costs is kept back in time and money: a rung that would use it up is cut.
+        resize_rule: when a trial goes on with a larger gang in the middle of a rung, because it would end too late for the
+            rungs to come: "gain" where that raises its projected progress by a tenth, "always" where it raises it at all,
+            "never".
+        elastic: the cluster fits each rung, and machines that a rung no longer needs are given back before it ends; else it
+            is constant.
+        parallelism: "uniform", the same gang for all trials of a rung, or "ranked", larger ones for the better ranked.
+        hard_stop: everything stops at T and before the committed bill exceeds B. Without it neither is promised.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+
+    policy: str
+    solver: Solver = "frontier"
+    makespan: Makespan = "p95"
+    replan: bool = True
+    reserve: bool = True
+    resize_rule: ResizeRule = "gain"
+    elastic: bool = True
+    parallelism: Parallelism = "uniform"
+    hard_stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in _ALLOWED.items():
+            require_one_of(self.policy, name, getattr(self, name), allowed)
+
+    def limits(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> Limits:
+        """Those of the job, or none."""
+        if not self.hard_stop:
+            job = msgspec.structs.replace(job, deadline_s=None, budget_usd=None)
+        return Limits(job, profile, price_book)
+
+    def plan(
+        self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
+    ) -> Plan | None:
+        """The cheapest plan by the deadline, the fastest where there is no budget; None where none keeps both.
+
+        By expected makespans; see `safer`.
+        """
+        if not self.elastic:
+            return _constant_plan(stages, terms, live_instances, is_resumed=is_resumed)
+        if self.solver == "greedy":
+            plan = greedy_plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
+            return plan if plan is not None and terms.are_kept_by(plan) else None
+        return _best_of(frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed), terms)
+
+    def safer(self, plan: Plan, terms: Terms) -> Plan:
+        """The plan of the same stages that keeps T with 95 % probability for least money, or comes nearest to that within B."""
+        if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
+            return plan
+        found = _best_of(frontier(plan.stages, terms, makespan="p95"), terms)
+        if found is None:
+            late = frontier(plan.stages, replace(terms, deadline_s=math.inf), makespan="p95")
+            # Fastest first; one that is late even on average is no better than the plan that is not.
+            found = next((other for other in late if other.makespan_s <= terms.deadline_s), None)
+        return plan if found is None else found
+
+
+def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:
+    """The cheapest of these, or the fastest where there is a deadline and no budget."""
+    within = [plan for plan in plans if terms.are_kept_by(plan)]
+    if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s):
+        return min(within, key=lambda plan: (plan.promised_s, plan.cost_usd), default=None)
+    return min(within, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
+
+
+def _constant_plan(stages: Sequence[Stage], terms: Terms, live_instances: int, *, is_resumed: bool) -> Plan | None:
+    """On a cluster that does not change: of the size that is there, or of any where none is there."""
+    counts = [live_instances] if live_instances else terms.cluster_sizes
+    plans = [
+        plan_on_cluster(stages, count, terms, live_instances=live_instances, is_resumed=is_resumed)
+        for count in counts
+        if count in terms.cluster_sizes
+    ]
+    return _best_of(plans, terms)
+
+
+def best_expected(plans: Sequence[Plan], family: str, max_iterations: int, before: Sequence[Stage] = ()) -> Plan | None:
+    """The plan whose winner has the best expected score, under a curve model fitted on other families; None of none.
+
+    Args:
+        plans: to choose from.
+        family: of the workload.
+        max_iterations: R.
+        before: stages that all of them continue.
+    """
+    if len(plans) < 2:
+        return plans[0] if plans else None
+    prior = prior_for(family)
+    # Rounded, so that the last bits of a matrix product do not decide; ties go to the longer training.
+    return min(
+        plans,
+        key=lambda plan: (
+            round(prior.expected_regret((*before, *plan.stages), max_iterations), 9),
+            -plan.stages[-1].until_iteration,
+        ),
+    )

@@ -1,0 +1,303 @@
+"""SEER, the reading that needs no R: stages whose training grows as their survivors shrink, as long as T and B allow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from elastune.policies.execution.limits import live_instances
+from elastune.policies.execution.planned import staged
+from elastune.policies.planning.plan import Terms
+from elastune.policies.rules.halving import Stage
+from elastune.policies.seer.director import SeerDirector
+from elastune.policies.seer.mechanisms import Mechanisms, best_expected
+from elastune.policies.seer.seer import run_seer
+from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.replanning import fastest_affordable, terms_left
+from elastune.policies.sizing.sizing import infeasible
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+    from elastune.policies.execution.observed import Observed
+    from elastune.policies.execution.staged import StagedPolicy
+    from elastune.policies.planning.lateness import Makespan
+    from elastune.policies.planning.plan import Plan
+    from elastune.policies.rules.halving import Bracket
+    from elastune.policies.seer.mechanisms import Parallelism, ResizeRule, Solver
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import RunView
+
+STEPS = 50
+"""The training that is tried next is shorter by at most one part in so many, or by an iteration of the last stage."""
+
+
+def seer_staged(  # noqa: PLR0913  one flag per mechanism
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    stages: int = 0,
+    solver: Solver = "frontier",
+    makespan: Makespan = "p95",
+    replan: bool = True,
+    reserve: bool = False,
+    resize_rule: ResizeRule = "gain",
+    elastic: bool = True,
+    parallelism: Parallelism = "uniform",
+    hard_stop: bool = True,
+) -> StagedPolicy:
+    """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021), planned from T and B instead of towards R.
+
+    K stages; from each to the next, one in eta survives and trains eta times as long. The first stage's training is the
+    longest for which the cheapest on-time allocation costs at most B. What the first stage shows about seconds per iteration
+    and scaling decides anew how long the survivors train, and so does every later barrier.
+
+    K stages start the largest number of configurations of which cuts by eta leave one in the last, and of which T and B
+    allow the least training; all of them if the job says `exact`. Where the job gives the stages, nothing is left to choose,
+    and this is `seer`.
+
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        stages: K; 0 takes the K with the best expected score of the winner, under a curve model fitted on other families.
+        solver: see `policies.seer.mechanisms.Mechanisms`, as for all that follow.
+        makespan: what the plan keeps T with.
+        replan: at barriers.
+        reserve: of time and money, for the best trial.
+        resize_rule: within a stage.
+        elastic: machines.
+        parallelism: within a stage.
+        hard_stop: at T and B.
+
+    Raises:
+        InputError: a parameter has none of its values, there are no configurations for so many `stages`, or the job gives the
+            stages and `stages` does as well.
+        InfeasibleJobError: not even one configuration, or as many as must be started, trains `job.min_iterations` by T
+            within B.
+
+    Deviations:
+        The full text of the paper is not at hand; this is our second reading of its abstract, nearer to the authors' earlier
+        papers. Statements about SEER are made where it agrees with `seer`.
+        A stage's seconds of one GPU are those of an average configuration: all survivors of a stage train equally many
+        iterations, so that their scores compare.
+        The first stage is sized with the profile's seconds per iteration, as a guess; the first barrier corrects it.
+        Nothing trains beyond `job.max_iterations`, where recorded curves end: what a stage would train beyond it is left
+        out, and stages that have nothing left to train with it. The rule for K measures winners against that end, too.
+        `job.min_iterations` is the least training of the first stage; `job.levels` has no meaning here.
+        Training is found on a grid of steps of at most 2 %, or of one iteration of the last stage.
+        Within a stage a trial gets a larger gang only on GPUs that others of the stage have left; nothing is rented for it.
+        Nothing is kept back for the winner unless `reserve` says so: there is no R that it must reach, and later stages shrink
+        with what is left.
+    """
+    mechanisms = Mechanisms(
+        policy="seer-staged",
+        solver=solver,
+        makespan=makespan,
+        replan=replan,
+        reserve=reserve,
+        resize_rule=resize_rule,
+        elastic=elastic,
+        parallelism=parallelism,
+        hard_stop=hard_stop,
+    )
+    _check_stages(job, stages)
+    if job.stages is not None:
+        return run_seer(job, profile, price_book, mechanisms, "expected_score")
+    terms = Terms.of(job, profile, price_book)
+    counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
+    found = _best_plan(counts, job, terms, mechanisms)
+    if found is None:
+        raise _infeasible(job, terms, counts[0])
+    plan, count = found
+    director = SeerDirector(plan, terms, job, mechanisms, GrowingReplanner(count, terms, mechanisms))
+    return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
+
+
+@remembered
+def _best_plan(counts: Sequence[int], job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> tuple[Plan, int] | None:
+    """The plan with the best expected score of its winner, made safer, and its K; None where none is on time and paid."""
+    found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)
+    # Plans that curves cut short may be equal; more cuts are then open to later barriers.
+    plans = {plan: count for count, plan in found if plan is not None}
+    best = best_expected(list(plans), terms.profile.family, job.max_iterations)
+    return None if best is None else (mechanisms.safer(best, terms), plans[best])
+
+
+def _check_stages(job: TuningJob, stages: int) -> None:
+    if stages and job.stages is not None:
+        raise InputError(f"seer-staged: stages is {stages}, but the job gives the stages itself (job.stages)")
+    if not 0 <= stages <= most_stages(job):
+        raise InputError(
+            f"seer-staged: stages is {stages}, but must be between 0 and {most_stages(job)}: {job.trials}"
+            f" configurations cannot be cut by {job.reduction_factor} more often"
+        )
+
+
+def most_stages(job: TuningJob) -> int:
+    """Stages after which cuts by eta leave one of all configurations."""
+    return len(_cut(job.trials, job.reduction_factor, job.trials))
+
+
+def first_sizes(job: TuningJob, stages: int) -> Iterator[tuple[int, ...]]:
+    """Trials of each of so many stages, most configurations first: only all of them if the job says `exact`."""
+    if job.exact:
+        yield _cut(job.trials, job.reduction_factor, stages)
+        return
+    for trials in range(min(job.trials, 2 * job.reduction_factor ** (stages - 1) - 1), 0, -1):
+        sizes = _cut(trials, job.reduction_factor, stages)
+        if len(sizes) < stages:
+            return
+        yield sizes
+
+
+def plan_of_stages(stages: int, job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> Plan | None:
+    """The plan of so many stages: the most configurations, then the longest training; None where none is on time and paid."""
+    plans = (longest_plan(schedules(sizes, job), terms, mechanisms) for sizes in first_sizes(job, stages))
+    return next((plan for plan in plans if plan is not None), None)
+
+
+def _cut(trials: int, reduction_factor: int, stages: int) -> tuple[int, ...]:
+    """Trials of each of at most so many stages; none after a stage with only one."""
+    sizes = [trials]
+    while len(sizes) < stages and sizes[-1] > 1:
+        sizes.append(max(1, sizes[-1] // reduction_factor))
+    return tuple(sizes)
+
+
+def schedules(sizes: Sequence[int], job: TuningJob, done: int = 0) -> Iterator[tuple[Stage, ...]]:
+    """Stages with these trials whose training grows by eta, longest training first, all within the curves.
+
+    The last stage trains j further iterations and the k-th before it floor(j / eta^k), for falling j, in steps that shrink
+    with it: finer than a whole iteration of the first stage, which would be eta^(K - 1) of the last.
+
+    Args:
+        sizes: trials of each stage.
+        job: its reduction factor, and where curves end.
+        done: iterations behind all of these trials; where there are none, the first stage trains `job.min_iterations` at least.
+    """
+    unit = job.reduction_factor ** (len(sizes) - 1)
+    least = unit * (1 if done else job.min_iterations)
+    last = unit * (job.max_iterations - done)
+    before: tuple[Stage, ...] = ()
+    while last >= least:
+        stages = _grown(sizes, last, job, done)
+        if stages != before:
+            yield stages
+        before = stages
+        last = max(last - max(last // STEPS, 1), least) if last > least else 0
+
+
+def _grown(sizes: Sequence[int], last: int, job: TuningJob, done: int) -> tuple[Stage, ...]:
+    """The stages whose last one would train `last` iterations, cut off where curves end."""
+    stages, until = [], done
+    for index, trials in enumerate(sizes):
+        further = last // job.reduction_factor ** (len(sizes) - 1 - index)
+        further = min(further, job.max_iterations - until)
+        if further == 0:
+            break
+        until += further
+        stages.append(Stage(trials, further, until))
+    return tuple(stages)
+
+
+def longest_plan(
+    candidates: Iterator[tuple[Stage, ...]],
+    terms: Terms,
+    mechanisms: Mechanisms,
+    *,
+    live_instances: int = 0,
+    is_resumed: bool = False,
+) -> Plan | None:
+    """The plan of the first of these schedules that T and B allow; None where they do not allow the last.
+
+    Args:
+        candidates: longest training first.
+        terms: profile, prices, limits.
+        mechanisms: find the cheapest on-time allocation of a schedule.
+        live_instances: machines held already.
+        is_resumed: whether the first stage continues earlier ones.
+    """
+
+    def plan_of(stages: Sequence[Stage]) -> Plan | None:
+        if is_out_of_reach(stages, terms):
+            return None
+        return mechanisms.plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
+
+    *longer, least = candidates
+    of_least = plan_of(least)
+    if of_least is None:
+        return None
+    plans = (plan for stages in longer if (plan := plan_of(stages)) is not None)
+    return next(plans, of_least)
+
+
+def is_out_of_reach(stages: Sequence[Stage], terms: Terms) -> bool:
+    """Whether the training alone exceeds T or B, however it is spread; saves looking for plans that cannot be."""
+    speedups = {gpus: terms.speedup(gpus) for gpus in terms.gang_sizes}
+    one_gpu_s = terms.profile.iteration_s
+    longest_s = sum(stage.iterations for stage in stages) * one_gpu_s / max(speedups.values())
+    work_s = sum(stage.trials * stage.iterations for stage in stages) * one_gpu_s
+    gpu_s = work_s * min(gpus / speedup for gpus, speedup in speedups.items()) * (1 - 1e-9)
+    least_s = max(longest_s * (1 - 1e-9), gpu_s / terms.max_gpus)
+    return least_s > terms.deadline_s or gpu_s / terms.gpus_per_instance * terms.usd_per_s > terms.budget_usd
+
+
+def _infeasible(job: TuningJob, terms: Terms, stages: int) -> Exception:
+    """The error for a job whose shortest schedule of so many stages is late or too dear."""
+    *_, fewest = first_sizes(job, stages)
+    *_, least = schedules(fewest, job)
+    pairs = tuple((stage.trials, stage.iterations) for stage in least)
+    until = least[-1].until_iteration
+    return infeasible("seer-staged", msgspec.structs.replace(job, stages=pairs, max_iterations=until), terms)
+
+
+class GrowingReplanner:
+    """Finds anew how long the survivors can train; see `policies.seer.director.Replanner`.
+
+    Args:
+        stages: K; the plan has fewer where curves end earlier.
+        terms: what was known before the run.
+        mechanisms: how plans are made.
+    """
+
+    def __init__(self, stages: int, terms: Terms, mechanisms: Mechanisms) -> None:
+        self._stages = stages
+        self._terms = terms
+        self._mechanisms = mechanisms
+
+    def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
+        """The plan for what is left; the bracket goes on with its stages.
+
+        The survivors get the longest training that T and B allow at their mean speed and with their spread. Who wins need
+        not be insured against being slow, as there is no R to reach: the last barrier knows the winner's own speed. Where
+        not even the least training is paid for, the worst survivors are dropped, one by one; where nothing is on time, the
+        best one alone trains one iteration as fast as the budget allows.
+        `Limits` stops it at T in any case.
+        """
+        plan = self._longest(bracket, view, observed)
+        bracket.stages = (*bracket.stages[: bracket.index], *plan.stages)
+        return plan
+
+    def _longest(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
+        live, done = live_instances(view), bracket.stages[bracket.index - 1].until_iteration
+        for trials in range(len(bracket.trials), 0, -1):
+            sizes = _cut(trials, view.job.reduction_factor, self._stages - bracket.index)
+            profile = observed.profile(bracket.trials[:trials], of_slowest=False)
+            terms = terms_left(self._terms, profile, view)
+            plan = longest_plan(
+                schedules(sizes, view.job, done), terms, self._mechanisms, live_instances=live, is_resumed=True
+            )
+            if plan is not None:
+                return plan
+        terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=False), view)
+        return fastest_affordable([Stage(1, 1, done + 1)], terms, live)

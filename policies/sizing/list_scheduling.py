@@ -1,0 +1,192 @@
+"""How many configurations a rule without barriers finishes, on how many machines, by the list-scheduling bound [ours]. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elastune.policies.rules.halving import rung_levels, rungs
+from elastune.sim.model.billing import metered_usd
+from elastune.sim.model.errors import InfeasibleJobError
+from elastune.sim.model.prices import SECONDS_PER_HOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elastune.policies.planning.plan import Terms
+    from elastune.sim.model.job import TuningJob
+
+
+@dataclass(frozen=True)
+class Load:
+    """What configurations are expected to take.
+
+    Attributes:
+        gpus: of each gang.
+        work_s: seconds of a gang that one configuration takes on average.
+        chain_s: seconds of a configuration that is trained to R.
+        segments: (share of the configurations that come so far, seconds) of each segment.
+    """
+
+    gpus: int
+    work_s: float
+    chain_s: float
+    segments: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A number of machines, and of configurations that are finished on them."""
+
+    trials: int
+    instances: int
+
+
+def largest_number(most: int, is_kept: Callable[[int], bool]) -> int:
+    """The largest number from 1 to `most` that is kept, where all smaller ones are kept too; 0 where 1 is not."""
+    low, high = 0, most
+    middle = most
+    while low < high:
+        low, high = (middle, high) if is_kept(middle) else (low, middle - 1)
+        middle = (low + high + 1) // 2
+    return low
+
+
+def promotion_load(job: TuningJob, terms: Terms, gpus: int = 1) -> Load:
+    """Each rung a segment of its own, reached by one in eta of the rung below."""
+    segments = []
+    before = 0
+    for rung, level in enumerate(rung_levels(job)):
+        seconds = terms.segment_s(level - before, gpus, is_first=rung == 0)
+        segments.append((job.reduction_factor**-rung, seconds))
+        before = level
+    work_s = math.fsum(share * seconds for share, seconds in segments)
+    return Load(gpus, work_s, math.fsum(seconds for _, seconds in segments), tuple(segments))
+
+
+def stopping_load(job: TuningJob, terms: Terms) -> Load:
+    """One segment per configuration, cut short at a rung that only one in eta passes."""
+    levels = rung_levels(job)
+    around_s = terms.segment_s(0, 1, is_first=True)
+    shares = (job.reduction_factor**-rung for rung in range(len(levels)))
+    steps = (level - before for level, before in zip(levels, (0, *levels), strict=False))
+    iterations = math.fsum(share * step for share, step in zip(shares, steps, strict=True))
+    return Load(1, around_s + iterations * terms.profile.iteration_s, terms.segment_s(levels[-1], 1, is_first=True))
+
+
+def best_cluster(
+    name: str,
+    job: TuningJob,
+    terms: Terms,
+    load: Load,
+    *,
+    is_elastic: bool = False,
+    grows_gangs: bool = False,
+    is_anytime: bool = False,
+) -> Cluster:
+    """The machines on which the most configurations are finished by T and B, the cheapest of them where several are.
+
+    The bound is start-up + n * work / gangs + (1 - 1 / gangs) * chain. With `job.exact` only the job's own number is tried.
+
+    Args:
+        name: of the policy, for messages.
+        job: the tuning job.
+        terms: profile, prices, limits.
+        load: what configurations take.
+        is_elastic: machines are paid while they are needed; fixed ones are until the end.
+        grows_gangs: spare machines make trials faster, so where several numbers do, the largest is taken.
+        is_anytime: the rule trains in all the time it is given and promotes on the way, so that the configurations' work must
+            fit and one chain, but not one after the other; where several numbers of machines do, one on which they would.
+
+    Raises:
+        InfeasibleJobError: not one configuration is finished on any number of machines.
+    """
+    most = rungs(job)[0].trials if job.stages is not None else job.trials
+    counts = range(1, terms.price_book.max_instances + 1)
+    bounds = [_Bound(count, terms, load, is_elastic=is_elastic, is_anytime=is_anytime) for count in counts]
+    sized = []
+    for bound in bounds:
+        trials = bound.most_trials(most)
+        if trials and (trials == most or not job.exact):
+            preference = bound.instances if grows_gangs else -bound.cost_usd(trials)
+            sized.append((trials, bound.has_time_for_tail(trials), preference, -bound.instances))
+    if not sized:
+        raise _infeasible(name, job, most if job.exact else 1, [bound for bound in bounds if bound.gangs])
+    trials, _, _, negative_count = max(sized)
+    useful = math.ceil(trials * load.gpus / terms.gpus_per_instance)
+    return Cluster(trials, -negative_count if grows_gangs else min(-negative_count, useful))
+
+
+def _infeasible(name: str, job: TuningJob, trials: int, bounds: Sequence[_Bound]) -> InfeasibleJobError:
+    """The error that says what could be achieved instead."""
+    fastest = min(bounds, key=lambda bound: (bound.end_s(trials), bound.cost_usd(trials)))
+    cheapest = min(bounds, key=lambda bound: (bound.cost_usd(trials), bound.end_s(trials)))
+    limits = (
+        "" if job.deadline_s is None else f"a deadline of {job.deadline_s:g} s",
+        "" if job.budget_usd is None else f"a budget of {job.budget_usd:g} USD",
+    )
+    gpus = fastest.load.gpus
+    trained = f"{trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
+    return InfeasibleJobError(
+        f"{name}: with {gpus} GPU{'s' if gpus > 1 else ''} per trial, no number of machines trains {trained}"
+        f" within {' and '.join(filter(None, limits))}; the fastest takes {fastest.end_s(trials):.0f} s"
+        f" (for {fastest.cost_usd(trials):.2f} USD), the cheapest costs {cheapest.cost_usd(trials):.2f} USD"
+        f" (in {cheapest.end_s(trials):.0f} s)"
+    )
+
+
+class _Bound:
+    """Time and bill of n configurations on so many machines."""
+
+    def __init__(self, instances: int, terms: Terms, load: Load, *, is_elastic: bool, is_anytime: bool) -> None:
+        self.instances, self.load = instances, load
+        self._terms, self._is_elastic, self._is_anytime = terms, is_elastic, is_anytime
+        self.gangs = instances * terms.gpus_per_instance // load.gpus
+
+    def most_trials(self, most: int) -> int:
+        """The largest n up to `most` that keeps both limits; 0 where one is too many."""
+        if not self.gangs:
+            return 0
+        return largest_number(most, self._is_kept_by)
+
+    def cost_usd(self, trials: int) -> float:
+        """The expected bill."""
+        terms, load = self._terms, self.load
+        billing = terms.price_book.billing
+        usd_per_gpu_s = terms.usd_per_hour / terms.gpus_per_instance / SECONDS_PER_HOUR
+        around_usd = self.instances * terms.ingress_usd + self.end_s(trials) * terms.standing_usd_per_s
+        if billing.model == "per-function":
+            return trials * load.work_s * load.gpus * usd_per_gpu_s + around_usd
+        boot_s = terms.profile.startup.billed_mean_s(billing)
+        paid_s = boot_s + terms.price_book.release_s + self._busy_s(trials)
+        fixed_usd = self.instances * metered_usd(billing, terms.usd_per_hour, paid_s)
+        if not self._is_elastic:
+            return fixed_usd + around_usd
+        idle_s = math.fsum(self._idle_gpus(max(1.0, trials * share)) * seconds for share, seconds in load.segments)
+        boots_usd = self.instances * metered_usd(billing, terms.usd_per_hour, boot_s + terms.price_book.release_s)
+        elastic_usd = boots_usd + (max(trials * load.work_s, load.chain_s) * load.gpus + idle_s) * usd_per_gpu_s
+        return min(fixed_usd, elastic_usd) + around_usd
+
+    def _idle_gpus(self, trials: float) -> float:
+        """GPUs that idle on whole machines while so many trials are left, each in the worst case on a machine of its own."""
+        held = min(self.instances, math.ceil(trials)) * self._terms.gpus_per_instance
+        return max(held - trials * self.load.gpus, 0.0)
+
+    def has_time_for_tail(self, trials: int) -> bool:
+        """Whether even one chain after all the other work is done by the deadline."""
+        return self._terms.profile.startup.mean_s + self._busy_s(trials, with_tail=True) <= self._terms.deadline_s
+
+    def _busy_s(self, trials: int, *, with_tail: bool | None = None) -> float:
+        load = self.load
+        has_tail = not self._is_anytime if with_tail is None else with_tail
+        tail_s = (1 - 1 / self.gangs) * load.chain_s if has_tail else 0.0
+        return max(trials * load.work_s / self.gangs + tail_s, load.chain_s)
+
+    def end_s(self, trials: int) -> float:
+        """When they are expected to be done."""
+        return self._terms.profile.startup.mean_s + self._busy_s(trials)
+
+    def _is_kept_by(self, trials: int) -> bool:
+        budget_usd = self._terms.budget_usd * (1 + 1e-12)
+        return self.end_s(trials) <= self._terms.deadline_s and self.cost_usd(trials) <= budget_usd

@@ -1,0 +1,38 @@
+"""Planning anew at a barrier: what is left of time and money, and what to do where that is not enough [ours]. Pure."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from elastune.policies.planning.greedy import greedy_plan
+from elastune.policies.planning.plan import MARGIN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import RunView
+
+
+def terms_left(terms: Terms, profile: Profile, view: RunView) -> Terms:
+    """These terms with the time and the money that are left, and the profile as learned so far."""
+    job = view.job
+    deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S - view.now_s
+    budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
+    return replace(terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
+
+
+def fastest_affordable(stages: Sequence[Stage], terms: Terms, live_instances: int) -> Plan:
+    """Late whatever is done: resumed stages as fast as the budget of these terms allows."""
+    # A deadline without a budget asks for the fastest plan, a budget without a deadline for the cheapest.
+    hurried = replace(terms, deadline_s=sys.float_info.max, budget_usd=math.inf)
+    fastest = greedy_plan(stages, hurried, live_instances=live_instances, is_resumed=True)
+    cheapest = greedy_plan(stages, replace(terms, deadline_s=math.inf), live_instances=live_instances, is_resumed=True)
+    assert fastest is not None  # nothing is late for that deadline
+    assert cheapest is not None
+    return fastest if fastest.cost_usd <= terms.budget_usd else cheapest

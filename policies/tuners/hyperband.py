@@ -1,0 +1,195 @@
+"""Hyperband: brackets of successive halving that trade the number of configurations against their training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elastune.policies.execution.limits import Limits
+from elastune.policies.execution.planned import staged
+from elastune.policies.execution.staged import Director, Shares
+from elastune.policies.planning.options import on_cluster
+from elastune.policies.planning.plan import Terms
+from elastune.policies.rules.halving import Bracket, Stage, rung_levels
+from elastune.policies.sizing.list_scheduling import largest_number
+from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.sizing import infeasible
+from elastune.sim.model.billing import metered_usd
+from elastune.sim.model.ids import TrialId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from elastune.policies.execution.staged import StagedPolicy
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import RunView
+
+
+def hyperband_fixed(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+) -> StagedPolicy:
+    """Li et al., "Hyperband" (JMLR 2018), Algorithm 1, on the best fixed cluster, brackets back to back while time is left.
+
+    Survivors share the cluster: gangs of the size that ends the stage first, uneven waves allowed.
+
+    Raises:
+        InfeasibleJobError: no cluster size finishes even one configuration.
+
+    Deviations:
+        The paper counts brackets by floor(log_eta R) + 1 with r = 1; here there is one per rung of the job, whose last level is
+        R even where R / r is no power of eta.
+        A bracket that is too large for what is left of time, budget or configurations starts with fewer [ours].
+        The paper has no machines; how survivors share them, n and m are ours.
+    """
+    terms = Terms.of(job, profile, price_book)
+    best = _best_cluster(job, terms)
+    if best is None:
+        raise infeasible("hyperband-fixed", job, terms)
+    instances, first = best
+    director = HyperbandDirector(Schedule(job, terms, instances), first)
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
+
+
+@remembered
+def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, int] | None:
+    """Machines that finish the most configurations for least, and configurations of the first bracket; None where none do."""
+    sized = []
+    for count in terms.cluster_sizes:
+        schedule = Schedule(job, terms, count)
+        sizes = schedule.sizes()
+        trials = sum(sizes)
+        if trials and (trials == job.trials or not job.exact):
+            total = sum((schedule.load(index, size) for index, size in enumerate(sizes)), Load(0.0, 0.0))
+            sized.append((trials, -schedule.cost_usd(total), -count, sizes))
+    if not sized:
+        return None
+    _, _, negative_count, sizes = max(sized)
+    return -negative_count, sizes[0]
+
+
+def bracket_sizes(job: TuningJob) -> tuple[int, ...]:
+    """Configurations of each bracket, the most explorative one first: n = ceil(K eta^s / (s + 1)), K brackets, s = K-1 .. 0."""
+    count, eta = len(rung_levels(job)), job.reduction_factor
+    return tuple(math.ceil(count * eta**s / (s + 1)) for s in range(count - 1, -1, -1))
+
+
+def bracket_stages(job: TuningJob, bracket: int, trials: int) -> tuple[Stage, ...]:
+    """Stages of a bracket: it skips the first `bracket` rungs, and begins with `trials` configurations."""
+    levels = rung_levels(job)[bracket:]
+    stages, before, size = [], 0, trials
+    for level in levels:
+        # Who is alone has nobody left to compare with, and trains to R.
+        until = levels[-1] if size == 1 else level
+        stages.append(Stage(size, until - before, until))
+        if until == levels[-1]:
+            break
+        before, size = until, max(1, size // job.reduction_factor)
+    return tuple(stages)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Seconds on the cluster, and the price of the function calls where those are billed."""
+
+    seconds: float
+    functions_usd: float
+
+    def __add__(self, other: Load) -> Load:
+        return Load(self.seconds + other.seconds, self.functions_usd + other.functions_usd)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Brackets one after the other on a cluster, and what they are expected to take.
+
+    Attributes:
+        instances: machines of the cluster.
+    """
+
+    job: TuningJob
+    terms: Terms
+    instances: int
+
+    def gang(self, stage: Stage, *, is_first: bool) -> int:
+        """GPUs per trial that end a stage first."""
+        return on_cluster(stage, self.instances, self.terms, is_first=is_first).allocation.gpus_per_trial
+
+    def largest(self, bracket: int, most: int, is_kept: Callable[[Load], bool]) -> int:
+        """The most configurations the bracket can begin with so that its load is kept; 0 where one is too many."""
+        sizes = bracket_sizes(self.job)
+        return largest_number(min(sizes[bracket % len(sizes)], most), lambda n: is_kept(self.load(bracket, n)))
+
+    def sizes(self) -> list[int]:
+        """Configurations of each bracket that is finished by T and B, in order."""
+        sizes: list[int] = []
+        total, left = Load(0.0, 0.0), self.job.trials
+
+        def is_kept(load: Load) -> bool:
+            end_s = self.terms.profile.startup.mean_s + total.seconds + load.seconds
+            return end_s <= self.terms.deadline_s and self.cost_usd(total + load) <= self.terms.budget_usd
+
+        while left and (trials := self.largest(len(sizes), left, is_kept)):
+            total += self.load(len(sizes), trials)
+            left -= trials
+            sizes.append(trials)
+        return sizes
+
+    def load(self, bracket: int, trials: int) -> Load:
+        """What one bracket takes, the barriers in it included."""
+        load = Load(0.0, 0.0)
+        for index, stage in enumerate(bracket_stages(self.job, bracket % len(rung_levels(self.job)), trials)):
+            choice = on_cluster(stage, self.instances, self.terms, is_first=index == 0)
+            load += Load(choice.seconds + (self.terms.profile.sync_s if index else 0.0), choice.usd)
+        return load
+
+    def cost_usd(self, load: Load) -> float:
+        """The bill of so much, quanta and minimum charges included."""
+        terms, billing, startup = self.terms, self.terms.price_book.billing, self.terms.profile.startup
+        end_s = startup.mean_s + load.seconds
+        around_usd = self.instances * terms.ingress_usd + end_s * terms.standing_usd_per_s
+        if billing.model == "per-function":
+            return load.functions_usd + around_usd
+        paid_s = startup.billed_mean_s(billing) + load.seconds + terms.price_book.release_s
+        return self.instances * metered_usd(billing, terms.usd_per_hour, paid_s) + around_usd
+
+
+class HyperbandDirector(Director):
+    """Brackets in order, again and again; see `policies.execution.staged.Director`.
+
+    Args:
+        schedule: on the cluster that was chosen.
+        first: configurations of the first bracket, as planned: its limit is not known before the machines are.
+    """
+
+    def __init__(self, schedule: Schedule, first: int) -> None:
+        self._schedule = schedule
+        self._first = first
+        self._begun = 0
+        self._started = 0
+
+    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:
+        """The next bracket, as large as it can be finished."""
+        job, index = self._schedule.job, self._begun
+        trials = self._first
+        if index:
+            left_s = stop_at_s - view.now_s
+            trials = self._schedule.largest(index, job.trials - self._started, lambda load: load.seconds <= left_s)
+        if not trials:
+            return None
+        numbers = [TrialId(self._started + number) for number in range(trials)]
+        self._started += trials
+        self._begun += 1
+        return Bracket(bracket_stages(job, index % len(bracket_sizes(job)), trials), numbers, job.direction)
+
+    def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  the cluster is fixed
+        """Gangs of the size that ends the stage first."""
+        gpus = self._schedule.gang(bracket.stage, is_first=bracket.index == 0)
+        return Shares(self._schedule.instances, (gpus,) * len(bracket.trials))

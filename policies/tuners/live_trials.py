@@ -1,0 +1,105 @@
+"""What HyperSched knows of its live trials: their shares, smoothed scores, and seconds. Pure."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import deque
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from elastune.policies.tuners.pausing_rungs import percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from elastune.sim.model.ids import TrialId
+
+METRIC_WINDOW = 5
+"""Results that a score is the mean of, in the authors' code."""
+STARTUP_PERCENT = 90.0
+"""Percentile of the start-up times seen that counts as start-up time, in the authors' code."""
+
+
+def fair_shares(ranked: Sequence[TrialId], gpus: int, most: int) -> Mapping[TrialId, int]:
+    """One GPU for every trial; the others round-robin, the best trial first, up to `most` each.
+
+    Args:
+        ranked: live trials, best first.
+        gpus: GPUs in all.
+        most: of one trial.
+    """
+    shares = dict.fromkeys(ranked, 1)
+    spare = gpus - len(shares)
+    while spare > 0:
+        growing = [trial for trial in ranked if shares[trial] < most][:spare]
+        if not growing:
+            break
+        for trial in growing:
+            shares[trial] += 1
+        spare -= len(growing)
+    return shares
+
+
+class SmoothedLosses:
+    """The mean of each trial's last results; iterations that are done again after a failure count once."""
+
+    def __init__(self) -> None:
+        self._last: dict[TrialId, deque[tuple[int, float]]] = {}
+
+    def note(self, trial: TrialId, iteration: int, loss: float) -> float:
+        """Take in a result; returns the mean."""
+        results = self._last.setdefault(trial, deque(maxlen=METRIC_WINDOW))
+        while results and results[-1][0] >= iteration:
+            results.pop()
+        results.append((iteration, loss))
+        return fmean(value for _, value in results)
+
+    def last(self, trial: TrialId) -> float:
+        """The mean as of its last result; infinite where there is none yet."""
+        results = self._last.get(trial)
+        return fmean(value for _, value in results) if results else math.inf
+
+
+class Stopwatch:
+    """Seconds of iterations, trials and starts, as far as they have been seen.
+
+    Args:
+        believed_startup_s: start-up before any has been seen.
+    """
+
+    def __init__(self, believed_startup_s: float) -> None:
+        self._believed_startup_s = believed_startup_s
+        self._startups_s: list[float] = []
+        self._iterations_s: list[float] = []
+        self._total_s: dict[TrialId, float] = {}
+        self._since_s: dict[TrialId, float] = {}
+        self._longest_s = 0.0
+
+    @property
+    def startup_s(self) -> float:
+        """What counts as the start-up of a trial."""
+        return percentile(self._startups_s, STARTUP_PERCENT) if self._startups_s else self._believed_startup_s
+
+    def start(self, trial: TrialId, at_s: float) -> None:
+        """A segment starts."""
+        self._since_s[trial] = at_s + self.startup_s
+
+    def note(self, trial: TrialId, at_s: float, gpus: int) -> None:
+        """An iteration is done."""
+        seconds = max(at_s - self._since_s[trial], 0.0)
+        self._since_s[trial] = at_s
+        self._total_s[trial] = self._total_s.get(trial, 0.0) + seconds
+        self._longest_s = max(self._longest_s, self._total_s[trial])
+        if gpus == 1:
+            insort(self._iterations_s, seconds)
+
+    def end(self, trial: TrialId, launch_s: float) -> None:
+        """A segment has ended."""
+        self._since_s.pop(trial, None)
+        insort(self._startups_s, launch_s)
+
+    def fair_s(self, reduction_factor: int, iterations: int) -> float:
+        """Seconds that a trial must still have for it to be worth starting."""
+        fair_s = (self._longest_s - self.startup_s) * reduction_factor
+        return min(fair_s, iterations * percentile(self._iterations_s, 50.0)) if self._iterations_s else fair_s

@@ -1,0 +1,73 @@
+"""ASHA's promotions as a rule: which trial goes on to which rung [pure]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elastune.policies.execution.asynchronous import Task
+from elastune.policies.rules.halving import AsynchronousRung, rung_levels
+from elastune.sim.model.ids import TrialId
+from elastune.sim.model.job import loss_of
+
+if TYPE_CHECKING:
+    from elastune.sim.model.job import TuningJob
+
+
+class PromotionRule:
+    """Li et al. (MLSys 2020), Algorithm 2: the best promotable trial of the highest rung, else a new configuration.
+
+    Args:
+        trials: configurations that may be started.
+        report_every: see `policies.execution.asynchronous.Task`.
+
+    Attributes:
+        levels: (rungs,) iterations in all at each rung; the last is R.
+        top: the highest rung that is promoted to; PASHA raises it.
+    """
+
+    def __init__(self, job: TuningJob, trials: int, *, top: int | None = None, report_every: int = 0) -> None:
+        self.levels = rung_levels(job)
+        self.top = len(self.levels) - 1 if top is None else top
+        self._direction = job.direction
+        self._report_every = report_every
+        self._rungs = [AsynchronousRung(job.reduction_factor) for _ in self.levels]
+        self._rung_of = [0] * trials
+        self._next = 0
+
+    def next_task(self) -> Task | None:
+        """A promotion, or a new configuration; None where there is neither."""
+        for rung in range(self.top - 1, -1, -1):
+            trial = self._rungs[rung].promote()
+            if trial is not None:
+                return self._task(trial, rung + 1)
+        if self._next == len(self._rung_of):
+            return None
+        self._next += 1
+        return self._task(TrialId(self._next - 1), 0)
+
+    def last_resort(self) -> Task | None:
+        """The best of the highest rung goes on to R, unless one has come so far, so that there is a trained winner."""
+        last = len(self.levels) - 1
+        if last in self._rung_of:
+            return None
+        for rung in range(last - 1, -1, -1):
+            trial = self._rungs[rung].promote_best()
+            if trial is not None:
+                return self._task(trial, last)
+        return None
+
+    def reached(self, trial: TrialId, iteration: int, score: float | None) -> None:  # noqa: ARG002  its rung says it
+        """A trial has come to its rung."""
+        self._rungs[self._rung_of[trial]].record(trial, loss_of(score, self._direction))
+
+    def reported(self, trial: TrialId, iteration: int, score: float | None) -> bool:  # noqa: ARG002  decides at rungs only
+        """Goes on: rungs are decided when they are reached."""
+        return True
+
+    def rung_of(self, trial: TrialId) -> int:
+        """The rung a trial is in, or on its way to."""
+        return self._rung_of[trial]
+
+    def _task(self, trial: TrialId, rung: int) -> Task:
+        self._rung_of[trial] = rung
+        return Task(trial, self.levels[rung], self._report_every)

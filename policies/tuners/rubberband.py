@@ -1,0 +1,126 @@
+"""RubberBand: the cheapest elastic plan for a tuning job under a deadline, made before the run and executed as it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from elastune.policies.execution.limits import Limits, live_instances
+from elastune.policies.execution.observed import Observed
+from elastune.policies.execution.planned import PlannedDirector, staged
+from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.rubberband_search import rubberband_plan
+from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.replanning import fastest_affordable, terms_left
+from elastune.policies.sizing.sizing import infeasible, largest
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from elastune.policies.execution.staged import Shares, StagedPolicy
+    from elastune.policies.planning.plan import Plan
+    from elastune.policies.rules.halving import Bracket, Stage
+    from elastune.sim.model.events import SegmentEnded
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.profile import Profile
+    from elastune.sim.model.protocols import RunView
+
+DEPARTURE = 0.05
+"""Share of a stage's planned seconds by which it may miss them before the rest is planned anew."""
+
+
+def rubberband(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    steps: Literal["next", "all"] = "all",
+    makespan: Literal["mean", "p95"] = "mean",
+    replan: bool = False,
+) -> StagedPolicy:
+    """Misra et al., "RubberBand: Cloud-based Hyperparameter Tuning" (EuroSys 2021).
+
+    The static optimum, the greedy descent from it, and stage-by-stage execution with whole instances given back.
+
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        steps: see `policies.planning.rubberband_search.rubberband_plan`.
+        makespan: what must be within the deadline: the expected makespan, or its 95th percentile; see
+            `policies.planning.lateness`.
+        replan: where a stage took longer or shorter than planned by more than `DEPARTURE`, plan the remaining ones anew for
+            the time that is left, with the seconds per iteration and the scaling that were seen; off is the paper.
+
+    Raises:
+        InputError: `steps` or `makespan` is neither of its values.
+        InfeasibleJobError: no plan ends by the deadline within the budget.
+
+    Deviations:
+        The full text of the paper is not at hand: plan space and greedy are as recalled from talks and notes about it.
+        The paper's job is pre-determined and has no budget; with one, the largest SHA whose plan fits it is run [ours].
+        Makespans are closed forms (with the expected slowest gang of a stage) instead of sampled critical paths.
+        Gangs fill or divide whole machines, so that every plan can be placed as it is priced [ours].
+        Without a deadline the cheapest plan of all is made [ours].
+        Re-planning is ours.
+    """
+    if steps not in ("next", "all"):
+        raise InputError(f"rubberband: steps is {steps!r}, but must be 'next' or 'all'")
+    if makespan not in ("mean", "p95"):
+        raise InputError(f"rubberband: makespan is {makespan!r}, but must be 'mean' or 'p95'")
+    terms = Terms.of(job, profile, price_book)
+    plan = _largest_plan(job, terms, steps, makespan)
+    if plan is None:
+        raise infeasible("rubberband", job, terms)
+    director = RubberbandDirector(plan, job, terms, steps) if replan else PlannedDirector(plan, job)
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
+
+
+@remembered
+def _largest_plan(
+    job: TuningJob, terms: Terms, steps: Literal["next", "all"], makespan: Literal["mean", "p95"]
+) -> Plan | None:
+    """Of the largest SHA whose plan keeps T and B."""
+
+    def within(stages: Sequence[Stage]) -> Plan | None:
+        plan = rubberband_plan(stages, terms, steps=steps, makespan=makespan)
+        return plan if plan is not None and terms.are_kept_by(plan) else None
+
+    found = largest(job, terms, within)
+    return None if found is None else found[1]
+
+
+class RubberbandDirector(PlannedDirector):
+    """Executes a plan as long as reality keeps to it, and a new one for what is left where it does not [ours]."""
+
+    def __init__(self, plan: Plan, job: TuningJob, terms: Terms, steps: Literal["next", "all"]) -> None:
+        super().__init__(plan, job)
+        self._terms = terms
+        self._steps: Literal["next", "all"] = steps
+        self._observed = Observed(terms.profile)
+        self._began_s = 0.0
+
+    def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
+        """See `policies.execution.staged.Director`."""
+        self._observed.segment(event, gpus, iterations)
+
+    def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:
+        """See `policies.execution.staged.Director`."""
+        if bracket.index > 0:
+            planned_s = self.plan.stage_s[bracket.index - 1 - self.first]
+            if abs(view.now_s - self._began_s - planned_s) > DEPARTURE * planned_s:
+                self.plan, self.first = self._replanned(bracket, view), bracket.index
+        self._began_s = view.now_s
+        return super().shares(bracket, view, stop_at_s)
+
+    def _replanned(self, bracket: Bracket, view: RunView) -> Plan:
+        profile = self._observed.profile(bracket.trials, of_slowest=False)
+        terms = terms_left(self._terms, profile, view)
+        stages, live = (bracket.stage, *bracket.remaining), live_instances(view)
+        plan = rubberband_plan(stages, terms, steps=self._steps, live_instances=live, is_resumed=True)
+        return fastest_affordable(stages, terms, live) if plan is None else plan

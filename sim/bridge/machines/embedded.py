@@ -1,0 +1,203 @@
+"""A Ray cluster of our own on this machine, on loopback, whose nodes are added and removed while the job runs.
+
+A node's slots are CPU slots, however many cores there are, or GPUs of this machine, of which each node sees its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elastune.sim.bridge.machines.connection import ENVIRONMENT, connect
+from elastune.sim.bridge.machines.keeper import CUDA_VISIBLE, FOLDER_PREFIX, LOOPBACK, end_leftovers
+from elastune.sim.bridge.machines.nodes import CPU, Node, NoNodeError
+from elastune.sim.model.errors import InputError, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from elastune.sim.model.ids import InstanceId
+
+_CLOSES_WITHIN_S = 20.0
+
+
+class EmbeddedNodes:
+    """Nodes of a local cluster; see `sim.bridge.machines.nodes.Nodes`.
+
+    Attributes:
+        address: of the cluster's head.
+        folder: Ray's files; removed at the end.
+    """
+
+    def __init__(self, device: str = CPU) -> None:
+        self._free_gpus = [] if device == CPU else visible_gpus()
+        self._device = device
+        self._talking = threading.Lock()  # with the keeper, which takes seconds to start a node
+        self._lock = threading.Lock()
+        self._nodes: dict[InstanceId, tuple[str, int]] = {}
+        self._gpus: dict[InstanceId, list[str]] = {}
+        # Ray keeps sockets below it, whose paths must be short.
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        # Kept open: a keeper that fails removes the folder, and what it said is still to be read.
+        self._log = (self.folder / "keeper.log").open("w+b")
+        self._keeper = subprocess.Popen(  # noqa: S603  our own module
+            [sys.executable, "-m", "elastune.sim.bridge.machines.keeper", str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            self.address: str = self._answer()["address"]
+            connect(self.address)
+        except BaseException:  # Ctrl-C among them: starting takes seconds
+            self._end_keeper(0.0)
+            raise
+
+    def _ask(self, order: Mapping[str, object]) -> dict[str, Any]:
+        assert self._keeper.stdin is not None  # a pipe
+        try:
+            self._keeper.stdin.write(json.dumps(order) + "\n")
+            self._keeper.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise WorkerError("the process that keeps the embedded Ray cluster is gone") from error
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._keeper.stdout is not None  # a pipe
+        line = self._keeper.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            said = self._log.read().decode(errors="replace").strip().splitlines()
+            raise WorkerError(f"the embedded Ray cluster broke down: {said[-1] if said else 'it was killed'}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def acquire(
+        self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
+    ) -> Node:
+        """Start a node; see `sim.bridge.machines.nodes.Nodes`. One at a time: starting is bound by the processor anyway."""
+        with self._talking:
+            if is_cancelled():
+                raise NoNodeError("cancelled")
+            visible = self._take_gpus(instance, gpus)
+            launched()
+            node = self._ask({"gpus": gpus, "visible": visible})
+            if "problem" in node:
+                self._give_gpus_back(instance)
+                raise NoNodeError(f"Ray could not start a node: {node['problem']}")
+            with self._lock:
+                self._nodes[instance] = node["node_id"], node["pid"]
+        return Node(node["node_id"], LOOPBACK, gpus)
+
+    def _take_gpus(self, instance: InstanceId, gpus: int) -> list[str]:
+        if self._device == CPU:
+            return []
+        with self._lock:
+            if len(self._free_gpus) < gpus:
+                raise NoNodeError(f"{gpus} GPUs were asked for, {len(self._free_gpus)} of this machine's are free")
+            given, self._free_gpus = self._free_gpus[:gpus], self._free_gpus[gpus:]
+            self._gpus[instance] = given
+            return given
+
+    def _give_gpus_back(self, instance: InstanceId) -> None:
+        with self._lock:
+            self._free_gpus += self._gpus.pop(instance, [])
+
+    def release(self, instance: InstanceId) -> None:
+        """End the node's processes, but do not wait for what a dead one has left; see `sim.bridge.machines.nodes.Nodes`."""
+        with self._lock:
+            node_id, pid = self._nodes.pop(instance, ("", 0))
+        if not node_id:
+            return
+        if _runs(pid):
+            self._remove(node_id)
+        else:
+            # Another node may be starting, and that this one is lost is to be told at once.
+            threading.Thread(target=self._bury, args=(node_id,), name=f"bury-{instance}", daemon=True).start()
+        self._give_gpus_back(instance)
+
+    def _remove(self, node_id: str) -> None:
+        with self._talking:
+            self._ask({"remove": node_id})
+
+    def _bury(self, node_id: str) -> None:
+        with contextlib.suppress(WorkerError):  # without its keeper the whole cluster is gone
+            self._remove(node_id)
+
+    def dead(self) -> list[InstanceId]:
+        """Those whose raylet has ended, which a process of this machine shows at once; see `sim.bridge.machines.nodes.Nodes`."""
+        with self._lock:
+            nodes = list(self._nodes.items())
+        return [number for number, (_, pid) in nodes if not _runs(pid)]
+
+    def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
+        """None: an embedded cluster dies with its driver."""
+        del leased
+        return {}
+
+    def raylet_pid(self, instance: InstanceId) -> int:
+        """The process to kill where a machine is to die."""
+        return self._nodes[instance][1]
+
+    def close(self) -> None:
+        """End all nodes and the head, and whatever of them is left; see `sim.bridge.machines.nodes.Nodes`."""
+        import ray
+
+        try:
+            ray.shutdown()
+        finally:
+            with self._talking:
+                self._nodes.clear()
+                self._end_keeper(_CLOSES_WITHIN_S)
+
+    def _end_keeper(self, within_s: float) -> None:
+        assert self._keeper.stdin is not None  # a pipe
+        assert self._keeper.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # an order that it did not live to read
+                self._keeper.stdin.close()
+            self._keeper.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
+            self._keeper.wait()
+        finally:
+            self._keeper.stdout.close()
+            self._log.close()
+            end_leftovers(self.folder)
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine that we may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        InputError: there are none.
+    """
+    import torch
+
+    there = torch.cuda.device_count()  # as that variable leaves: `-1`, and whatever follows it, is no device
+    named = os.environ.get(CUDA_VISIBLE)
+    names = map(str, range(there)) if named is None else (name.strip() for name in named.split(","))
+    found = list(itertools.islice(names, there))
+    if not found:
+        raise InputError("--device cuda: this machine has no CUDA device; --device cpu trains on CPU slots")
+    return found

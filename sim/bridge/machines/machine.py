@@ -1,0 +1,206 @@
+"""One machine of a real run, followed by a thread from its request to its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elastune.sim.bridge.machines.nodes import NoNodeError
+from elastune.sim.model.events import (
+    GoneCause,
+    InstanceBooted,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from elastune.sim.bridge.machines.clock import Clock
+    from elastune.sim.bridge.machines.fault_injector import Fate
+    from elastune.sim.bridge.machines.nodes import Node, Nodes
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.ids import InstanceId
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who hears of a machine; called in the machine's thread.
+
+    Attributes:
+        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+        ready: called with the node before it is told of.
+        noticed: called when its provider says that it will be taken back.
+        gone: called when its life is over, with the cause, or None where it was refused; tells of its end.
+        broken: called where the thread itself breaks down.
+    """
+
+    tell: Callable[[Callable[[float], Event]], None]
+    ready: Callable[[InstanceId, Node], None]
+    noticed: Callable[[InstanceId, float], None]
+    gone: Callable[[InstanceId, GoneCause | None], None]
+    broken: Callable[[BaseException], None]
+
+
+class Machine:
+    """A machine that was asked for, has come up, or is on its way out.
+
+    Args:
+        instance: its number.
+        gpus: slots it is to have.
+        fate: delays and losses that are injected; None: there is no machine of that kind.
+        nodes: where machines come from.
+        clock: of the run.
+        listener: hears of all that happens to it.
+
+    Attributes:
+        node: the Ray node, once it is ready and until it is not ours any more.
+    """
+
+    def __init__(
+        self,
+        instance: InstanceId,
+        gpus: int,
+        fate: Fate | None,
+        *,
+        nodes: Nodes,
+        clock: Clock,
+        listener: Listener,
+    ) -> None:
+        self.node: Node | None = None
+        self._instance, self._gpus, self._fate = instance, gpus, fate
+        self._nodes, self._clock, self._listener = nodes, clock, listener
+        self._over = threading.Event()
+        self._cause = GoneCause.RELEASED
+        self._is_cancelled = False
+        self._is_launched, self._launched_at_s = False, 0.0
+        self._thread = threading.Thread(target=self._run, name=f"instance-{instance}", daemon=True)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is to happen to it by itself: it serves, and is fated to serve for ever."""
+        fate = self._fate
+        lasts = fate is not None and math.isinf(fate.lost_after_s) and math.isinf(fate.reclaimed_at_s)
+        return lasts and self.node is not None and not self._over.is_set()
+
+    def start(self, node: Node | None = None) -> None:
+        """Bring it up; where it is a node that we have already, only follow it."""
+        self.node = node
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give it back, whatever state it is in."""
+        self._end(GoneCause.RELEASED)
+
+    def die(self) -> None:
+        """It was found dead."""
+        self._end(GoneCause.LOST)
+
+    def cancel(self) -> None:
+        """End its thread without a word: the run is over."""
+        self._is_cancelled = True
+        self._over.set()
+
+    def _end(self, cause: GoneCause) -> None:
+        if not self._over.is_set():
+            self._cause = cause
+            self._over.set()
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            cause = self._live()
+            if not self._is_cancelled:
+                self._listener.gone(self._instance, cause)
+        except Exception as error:
+            if not self._is_cancelled:
+                self._listener.broken(error)
+
+    def _live(self) -> GoneCause | None:
+        """Queue, boot, be set up, serve until the end; the cause of the end, or None where there was no machine."""
+        fate = self._fate
+        if fate is None:
+            if self.node is not None:
+                return GoneCause.RECLAIMED  # one that was taken over had its place, and has none any more
+            self._refuse("no spot capacity now")
+            return None
+        if self.node is None:
+            try:
+                node = self._come_up(fate)
+            except NoNodeError as error:
+                if self._over.is_set():
+                    return self._cause
+                if self._is_launched:
+                    # What was told to be there cannot be refused any more.
+                    _log.warning("instance %d was lost while it started: %s", self._instance, error)
+                    return GoneCause.LOST
+                self._refuse(str(error))
+                return None
+            if node is None:
+                return self._cause
+        else:
+            # Losses come by chance, whatever the age.
+            self._is_launched, self._launched_at_s = True, self._clock.now_s()
+        self._serve(fate)
+        return self._cause
+
+    def _refuse(self, reason: str) -> None:
+        instance = self._instance
+        self._listener.tell(lambda at_s: InstanceRefused(at_s, instance, reason))
+
+    def _come_up(self, fate: Fate) -> Node | None:
+        """The node, ready; None where it is not wanted any more."""
+        instance, over = self._instance, self._over
+        if self._wait_until(self._clock.now_s() + fate.queue_s):
+            return None
+        node = self._nodes.acquire(instance, self._gpus, launched=self._launched, is_cancelled=over.is_set)
+        if self._wait_until(self._launched_at_s + fate.boot_s):
+            return None
+        if fate.setup_s > 0:
+            self._listener.tell(lambda at_s: InstanceBooted(at_s, instance))
+            if self._wait_until(self._launched_at_s + fate.boot_s + fate.setup_s):
+                return None
+        if over.is_set():
+            return None
+        self.node = node
+        self._listener.ready(instance, node)
+        self._listener.tell(lambda at_s: InstanceReady(at_s, instance))
+        return node
+
+    def _launched(self) -> None:
+        def fact_at(at_s: float) -> Event:
+            self._is_launched, self._launched_at_s = True, at_s
+            return InstanceLaunched(at_s, self._instance)
+
+        self._listener.tell(fact_at)
+
+    def _serve(self, fate: Fate) -> None:
+        """Live until it is given back, lost or taken back."""
+        if fate.notice_s > 0 and fate.reclaimed_at_s < math.inf:
+            if self._wait_until(fate.reclaimed_at_s - fate.notice_s):
+                return
+            self._listener.noticed(self._instance, fate.reclaimed_at_s)
+        self._wait_until(math.inf)
+
+    def _wait_until(self, at_s: float) -> bool:
+        """Wait until a time of the run; whether its life has ended before, if only as it was fated to."""
+        ends_at_s, cause = self._fated_end()
+        if not self._wait(min(at_s, ends_at_s)) and ends_at_s <= at_s:
+            self._end(cause)
+        return self._over.is_set()
+
+    def _fated_end(self) -> tuple[float, GoneCause]:
+        assert self._fate is not None  # else it is refused at once
+        lost_at_s = self._launched_at_s + self._fate.lost_after_s if self._is_launched else math.inf
+        reclaimed_at_s = self._fate.reclaimed_at_s
+        return (lost_at_s, GoneCause.LOST) if lost_at_s < reclaimed_at_s else (reclaimed_at_s, GoneCause.RECLAIMED)
+
+    def _wait(self, until_s: float) -> bool:
+        return self._clock.wait(until_s - self._clock.now_s(), self._over)

@@ -1,0 +1,37 @@
+"""What a GPU of a policy stands for in Ray's resources. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def ray_resources(resources: Mapping[str, float]) -> dict[str, float]:
+    """The resources under Ray's own names.
+
+    Raises:
+        InputError: there are none, or one is not positive.
+    """
+    named = {key.upper() if key.lower() in ("cpu", "gpu") else key: float(amount) for key, amount in resources.items()}
+    if not named or any(not amount > 0 for amount in named.values()):
+        raise InputError(
+            f"resources_per_gpu is {dict(resources)}, but must name what one GPU stands for, such as {{'gpu': 1}}"
+        )
+    return named
+
+
+def gpus_on(has: Mapping[str, float], resources: Mapping[str, float]) -> int:
+    """How many "GPUs" a node with these resources has."""
+    # The tolerance lets ten GPUs of 0.1 CPUs each fit on one CPU.
+    return min(int(has.get(key, 0.0) / amount + 1e-9) for key, amount in resources.items())
+
+
+def gang_bundles(gpus: int, gpus_per_node: int, resources: Mapping[str, float]) -> list[dict[str, float]]:
+    """What a gang asks Ray for: all of it for the trainable itself where a node holds it, else bundles of whole nodes."""
+    whole, rest = divmod(gpus, gpus_per_node)
+    sizes = [gpus_per_node] * whole + ([rest] if rest else [])
+    return [{key: amount * size for key, amount in resources.items()} for size in sizes]

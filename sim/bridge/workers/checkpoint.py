@@ -1,0 +1,234 @@
+"""Checkpoints of trials: whole or not there, on a path or any fsspec URL. Imports the pure core and `sim.bridge.workers.blobs`.
+
+A checkpoint is a data file, whose name ends in its own digest, and a record beside it that names it with its size and
+SHA-256. The record is written last, so a save that was cut short at any moment is not there; what was damaged
+afterwards does not fit its record, and the one before is used. Nothing here looks into the data or runs anything of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from elastune.sim.bridge.workers.blobs import blobs_at
+from elastune.sim.model.errors import InputError, WorkerError
+from elastune.sim.model.ids import SegmentId, TrialId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_TRIAL = "trial-"
+_DATA_SUFFIX = ".ckpt"
+_RECORD_SUFFIX = ".json"
+
+NO_SEGMENT = SegmentId(-1)
+"""Of what was saved outside of one."""
+
+
+class LostCheckpointError(WorkerError):
+    """A checkpoint is not whole, or not there any more: use the one before it."""
+
+
+class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the record of a checkpoint says.
+
+    Attributes:
+        trial: whose it is.
+        iteration: iterations of the trial that are in it, at least 1.
+        score: after them; None where it was not finite.
+        data: the file beside the record that holds it.
+        size_bytes: of that file.
+        sha256: of that file.
+        segment: in which it was saved.
+        test_score: after the same iterations, on data that no decision looks at; None where there is none.
+    """
+
+    trial: TrialId
+    iteration: int
+    score: float | None
+    data: str
+    size_bytes: int
+    sha256: str
+    segment: SegmentId
+    test_score: float | None = None
+
+
+class _Fingerprint(NamedTuple):
+    size_bytes: int
+    sha256: str
+
+
+class CheckpointStore:
+    """All checkpoints of a run. One process at a time saves for a trial; any number may read.
+
+    Attributes:
+        url: a folder (of this machine, or a shared one), or a URL that fsspec can open.
+        keep: how many of each trial are kept, the newest ones.
+    """
+
+    def __init__(self, url: str, keep: int = 2) -> None:
+        if keep < 1:
+            raise InputError(f"checkpoints: keep is {keep}, but must be at least 1")
+        self.url, self.keep = url, keep
+        self._blobs = blobs_at(url)
+
+    def save(
+        self,
+        trial: TrialId,
+        iteration: int,
+        score: float | None,
+        write: Callable[[Path], None],
+        *,
+        segment: SegmentId = NO_SEGMENT,
+        test_score: float | None = None,
+        spare: Collection[int] = (),
+    ) -> SavedCheckpoint:
+        """The checkpoint is durable afterwards, or nothing has changed; older ones than the newest `keep` are deleted.
+
+        Args:
+            trial: whose it is.
+            iteration: iterations that are in it.
+            score: after them; NaN counts as none.
+            write: writes it to the path it is given.
+            segment: in which it is saved.
+            test_score: after the same iterations; NaN counts as none.
+            spare: iterations whose checkpoints are kept beside the newest ones.
+
+        Raises:
+            WorkerError: it cannot be written, with what the system said.
+        """
+        folder = _folder_of(trial)
+        try:
+            with self._blobs.scratch(folder) as scratch:
+                prepared = scratch / "data"
+                write(prepared)
+                size_bytes, sha256 = _fingerprint(prepared)
+                # Its digest in its name: saving an iteration again replaces no data before the record does.
+                data = f"iteration-{iteration:06d}-{sha256[:16]}{_DATA_SUFFIX}"
+                known, tested = _finite(score), _finite(test_score)
+                saved = SavedCheckpoint(trial, iteration, known, data, size_bytes, sha256, segment, tested)
+                record = scratch / "record"
+                record.write_bytes(msgspec.json.encode(saved))
+                self._blobs.put(prepared, f"{folder}/{data}")
+                self._blobs.put(record, f"{folder}/{_record_of(iteration)}")
+                self._blobs.settle(folder)
+        except OSError as error:
+            raise WorkerError(
+                f"trial {trial}: checkpoint {iteration} cannot be saved at {self.url}: {error}"
+            ) from error
+        try:
+            self._prune(trial, spare)
+        except OSError as error:  # what was saved is saved; the next save deletes them
+            _log.warning("%s: older checkpoints of trial %d cannot be deleted: %s", self.url, trial, error)
+        return saved
+
+    def latest(self, trial: TrialId, at_most: int | None = None) -> SavedCheckpoint | None:
+        """The newest checkpoint of a trial that is whole, which is checked by reading it; None where there is none.
+
+        Args:
+            trial: whose.
+            at_most: iterations that may be in it.
+        """
+        for saved in self.recorded(trial, at_most):
+            with contextlib.suppress(LostCheckpointError), self.restore(saved):
+                return saved
+        return None
+
+    def recorded(self, trial: TrialId, at_most: int | None = None) -> list[SavedCheckpoint]:
+        """What the records of a trial say, the newest first; only `restore` tells whether the data is whole."""
+        names = self._blobs.names(_folder_of(trial))
+        read = (self._read(trial, name) for name in names if name.endswith(_RECORD_SUFFIX))
+        found = [saved for saved in read if saved is not None and (at_most is None or saved.iteration <= at_most)]
+        return sorted(found, key=lambda saved: -saved.iteration)
+
+    @contextmanager
+    def restore(self, saved: SavedCheckpoint) -> Iterator[Path]:
+        """A local file with the content of a checkpoint, checked against its record; only to be read, and only within.
+
+        Raises:
+            LostCheckpointError: it is not whole, or it was deleted meanwhile.
+        """
+        name = f"{_folder_of(saved.trial)}/{saved.data}"
+        with contextlib.ExitStack() as stack:
+            try:
+                path = stack.enter_context(self._blobs.fetch(name))
+                found = _fingerprint(path)
+            except OSError as error:
+                raise LostCheckpointError(f"{self.url}: {name} cannot be read: {error}") from error
+            if found != _Fingerprint(saved.size_bytes, saved.sha256):
+                what = f"has {found.size_bytes} bytes instead of {saved.size_bytes}"
+                if found.size_bytes == saved.size_bytes:
+                    what = f"has the SHA-256 {found.sha256} instead of {saved.sha256}"
+                raise LostCheckpointError(f"{self.url}: {name} {what}")
+            yield path
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing of any trial.
+
+        Raises:
+            InputError: the place cannot be read.
+        """
+        try:
+            return not any(name.startswith(_TRIAL) for name in self._blobs.folders())
+        except OSError as error:
+            raise InputError(f"checkpoints at {self.url} cannot be read: {error}") from error
+
+    def forget(self, trial: TrialId, above: int = 0) -> None:
+        """No checkpoint of more than `above` iterations counts any more: from there on the trial takes another course."""
+        self._retain(trial, [saved for saved in self.recorded(trial) if saved.iteration <= above])
+
+    def _prune(self, trial: TrialId, spare: Collection[int]) -> None:
+        recorded = self.recorded(trial)
+        self._retain(
+            trial, recorded[: self.keep] + [saved for saved in recorded[self.keep :] if saved.iteration in spare]
+        )
+
+    def _retain(self, trial: TrialId, kept: Sequence[SavedCheckpoint]) -> None:
+        """Delete all else of a trial: records first, so that none is left without its data."""
+        folder = _folder_of(trial)
+        wanted = {name for saved in kept for name in (saved.data, _record_of(saved.iteration))}
+        found = self._blobs.names(folder)
+        for suffix in (_RECORD_SUFFIX, _DATA_SUFFIX):
+            for name in found:
+                if name.endswith(suffix) and name not in wanted:
+                    self._blobs.delete(f"{folder}/{name}")
+        self._blobs.sweep(folder)
+
+    def _read(self, trial: TrialId, name: str) -> SavedCheckpoint | None:
+        """What a record says; None where it was damaged or is gone."""
+        try:
+            with self._blobs.fetch(f"{_folder_of(trial)}/{name}") as path:
+                saved = msgspec.json.decode(path.read_bytes(), type=SavedCheckpoint)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            _log.warning("%s: the record %s of trial %d is damaged: %s", self.url, name, trial, error)
+            return None
+        return saved if (saved.trial, _record_of(saved.iteration)) == (trial, name) else None
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
+
+
+def _folder_of(trial: TrialId) -> str:
+    return f"{_TRIAL}{trial:05d}"
+
+
+def _record_of(iteration: int) -> str:
+    return f"iteration-{iteration:06d}{_RECORD_SUFFIX}"
+
+
+def _fingerprint(path: Path) -> _Fingerprint:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return _Fingerprint(file.tell(), digest.hexdigest())

@@ -1,0 +1,374 @@
+"""One segment on real workers: a gang of actors in a placement group, followed by a thread from its start to its one fact.
+
+Imports ray inside functions. Whatever happens - a worker, a node or the gang as a whole dies, or it is told to end - the
+thread ends every actor of the gang and then tells exactly one `SegmentEnded`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from elastune.sim.bridge.machines.nodes import CPU, bundle
+from elastune.sim.bridge.workers.resumption import durable_of, known_score
+from elastune.sim.bridge.workers.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained
+from elastune.sim.model.events import Outcome, ProgressReported, SegmentEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elastune.sim.bridge.machines.clock import Clock
+    from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+    from elastune.sim.bridge.workers.worker import Message, Workshop
+    from elastune.sim.model.commands import StartSegment
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.ids import SegmentId
+    from elastune.sim.model.protocols import Configuration
+
+_log = logging.getLogger(__name__)
+_POLL_S = 0.02
+_PLACED_WITHIN_S = 60.0
+"""GPUs of actors that were just ended come back to Ray within moments; a group that cannot be placed for so long is broken."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a gang runs.
+
+    Attributes:
+        node_ids: (gang,) Ray's names, one per member.
+        host: address of the first of them.
+        is_whole: whether all of these machines are still there.
+    """
+
+    node_ids: Sequence[str]
+    host: str
+    is_whole: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What all gangs of a run share.
+
+    Attributes:
+        workshop: what their workers share.
+        store: of checkpoints, to see what is durable where a worker could not say.
+        clock: of the run.
+        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+    """
+
+    workshop: Workshop
+    store: CheckpointStore
+    clock: Clock
+    tell: Callable[[Callable[[float], Event]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Who hears of a gang; called in the gang's thread.
+
+    Attributes:
+        ended: called with the segment's last fact told.
+        broken: called where that fact could not be found out, or be told.
+        raised: called before that fact where the training itself raised an error, rather than its process died.
+        heard: called with each message of the first member.
+    """
+
+    ended: Callable[[Gang], None]
+    broken: Callable[[BaseException], None]
+    raised: Callable[[SegmentId], None] = lambda _segment: None
+    heard: Callable[[Gang, Message], None] = lambda _gang, _message: None
+
+
+class _AbortedError(Exception):
+    """The gang was told to stop before its workers were there."""
+
+
+class Gang:
+    """A segment under way.
+
+    Args:
+        order: what is trained.
+        ordered_at_s: time of the fact on which it was ordered; from then on its GPUs are held.
+        configuration: of the trial.
+        site: the machines.
+        shop: what all gangs of the run share.
+        listener: hears of all that happens to it.
+    """
+
+    def __init__(
+        self,
+        order: StartSegment,
+        ordered_at_s: float,
+        configuration: Configuration,
+        site: Site,
+        *,
+        shop: Shop,
+        listener: Listener,
+    ) -> None:
+        self.order = order
+        self._configuration, self._site = configuration, site
+        self._workshop, self._store, self._clock, self._tell = shop.workshop, shop.store, shop.clock, shop.tell
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._actors: list[Any] = []  # ray's handles have no types
+        self._group: Any = None
+        self._cut: Outcome | None = None
+        self._is_ending = False
+        self._saves_each = False
+        self._broken = threading.Event()
+        self._started_s = ordered_at_s
+        self._restored: Started | None = None
+        self._launch_s = 0.0
+        self._trained = Trained(order.from_iteration, None, 0.0, 0.0, is_report=False)
+        self._saved = Saved(order.from_iteration, 0.0, 0.0)
+        self._finished: Finished | None = None
+        self._thread = threading.Thread(target=self._run, name=f"segment-{order.segment}", daemon=True)
+
+    def start(self) -> None:
+        """Bring the gang up, in its own thread."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End at the next safe point, with a checkpoint."""
+        with self._lock:
+            if not self._is_ending:
+                self._is_ending = True
+                self._ask("end")
+
+    def save_each(self) -> None:
+        """From now on, a checkpoint after every iteration."""
+        with self._lock:
+            if not self._saves_each:
+                self._saves_each = True
+                self._ask("save_each")
+
+    def abort(self, outcome: Outcome) -> None:
+        """End at once; only what is durable remains."""
+        with self._lock:
+            if self._cut is None:
+                self._cut = outcome
+            self._broken.set()
+            self._kill()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the last fact; whether it was told."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            self._train()
+        except _AbortedError:
+            pass
+        except Exception as error:
+            self._note(error)
+        try:
+            self._dismiss()
+            self._tell(self._last_fact())
+        except Exception as error:
+            self._listener.broken(error)
+        finally:
+            self._listener.ended(self)
+
+    def _note(self, error: Exception) -> None:
+        level = logging.DEBUG if self._cut is not None else logging.WARNING
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        # Ray goes on for a paragraph about what may be the cause.
+        what = told[-1].partition(" Worker exit type")[0]
+        _log.log(level, "segment %d of trial %d broke: %s", self.order.segment, self.order.trial, what)
+        if self._has_raised(error):
+            self._listener.raised(self.order.segment)
+
+    def _has_raised(self, error: Exception) -> bool:
+        """Whether it is an error of the training; in a gang of several it may only be that another member died."""
+        from ray.exceptions import OutOfMemoryError, RayTaskError
+
+        return isinstance(error, OutOfMemoryError) or (
+            isinstance(error, RayTaskError) and len(self._site.node_ids) == 1
+        )
+
+    def _train(self) -> None:
+        import ray
+
+        self._place()
+        self._hire()
+        first, *others = self._actors
+        rendezvous = None
+        if others and self._workshop.build.needs_process_group:
+            rendezvous = ray.get(first.rendezvous.remote(self._site.host))
+        for member in others:
+            # A survivor would wait for its lost peer for ever, so whoever breaks takes all with it.
+            stream = member.train.options(num_returns="streaming").remote(rendezvous)
+            stream.completed().future().add_done_callback(self._member_done)
+        for reference in first.train.options(num_returns="streaming").remote(rendezvous):
+            message: Message = ray.get(reference)
+            self._hear(message)
+            self._listener.heard(self, message)
+
+    def _place(self) -> None:
+        from ray.util.placement_group import placement_group
+
+        device = self._workshop.device
+        self._group = placement_group(
+            [bundle(device) for _ in self._site.node_ids],
+            bundle_label_selector=[{"ray.io/node-id": node_id} for node_id in self._site.node_ids],
+        )
+        give_up_s = time.monotonic() + _PLACED_WITHIN_S
+        while not self._group.wait(0):
+            if self._broken.wait(_POLL_S):
+                raise _AbortedError
+            if time.monotonic() > give_up_s:
+                raise TimeoutError(f"no room for a gang of {len(self._site.node_ids)} within {_PLACED_WITHIN_S:g} s")
+
+    def _hire(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        actor = ray.remote(SegmentWorker)
+        size = len(self._site.node_ids)
+        with self._lock:
+            if self._broken.is_set():
+                raise _AbortedError
+            for rank in range(size):
+                strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+                options = {"num_cpus": 1, "max_concurrency": 4, "max_restarts": 0, "scheduling_strategy": strategy}
+                if self._workshop.device != CPU:
+                    options["num_gpus"] = 1
+                self._actors.append(actor.options(**options).remote(self._workshop, self._assignment(rank, size)))
+            if self._is_ending:
+                self._ask("end")
+            if self._saves_each:
+                self._ask("save_each")
+
+    def _assignment(self, rank: int, size: int) -> Assignment:
+        order = self.order
+        return Assignment(
+            trial=order.trial,
+            segment=order.segment,
+            from_iteration=order.from_iteration,
+            until_iteration=order.until_iteration,
+            report_every=order.report_every,
+            checkpoint_every=order.checkpoint_every,
+            restore_from=order.restore_from,
+            configuration=self._configuration,
+            rank=rank,
+            size=size,
+            nodes=len(order.placement),
+        )
+
+    def _ask(self, method: str) -> None:
+        """Call a method of the first member, if there is one yet; nobody waits for the answer."""
+        if self._actors:
+            getattr(self._actors[0], method).remote()
+
+    def _member_done(self, future: Any) -> None:  # noqa: ANN401  a future of ray's
+        if future.exception() is not None and self._finished is None and not self._broken.is_set():
+            # Ray calls back in a thread of its own, which must not wait for anything that Ray does.
+            threading.Thread(target=self._break_up, name=f"segment-{self.order.segment}-breaks", daemon=True).start()
+
+    def _break_up(self) -> None:
+        self._broken.set()
+        with self._lock:
+            self._kill()
+
+    def _hear(self, message: Message) -> None:
+        order = self.order
+        match message:
+            case Started():
+                self._restored = message
+                self._launch_s = self._clock.now_s() - self._started_s
+                self._trained = Trained(message.from_iteration, message.score, 0.0, 0.0, is_report=False)
+                self._saved = Saved(message.from_iteration, 0.0, 0.0)
+            case Trained():
+                self._trained = message
+                if message.is_report and message.iteration < order.until_iteration:
+                    iteration, score = message.iteration, message.score
+                    self._tell(lambda at_s: ProgressReported(at_s, order.trial, order.segment, iteration, score))
+            case Saved():
+                self._saved = message
+            case Finished():
+                self._finished = message
+
+    # The end.
+
+    def _kill(self) -> None:
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor, no_restart=True)
+
+    def _dismiss(self) -> None:
+        from ray.util.placement_group import remove_placement_group
+
+        with self._lock:
+            self._broken.set()
+            self._kill()
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+    def _last_fact(self) -> Callable[[float], SegmentEnded]:
+        finished = self._finished
+        if finished is None:
+            return self._broken_fact()
+        order, speed, started_s = self.order, self._clock.speed, self._started_s
+        train_s, checkpoint_s = finished.train_s * speed, finished.checkpoint_s * speed
+        outcome = Outcome.ENDED if finished.was_ended else Outcome.COMPLETED
+
+        def fact_at(at_s: float) -> SegmentEnded:
+            # All that is neither training nor saving is overhead of the gang's launch, its end and messages included.
+            launch_s = max(at_s - started_s - train_s - checkpoint_s, 0.0)
+            end, score = finished.iteration, finished.score
+            return SegmentEnded(
+                at_s, order.trial, order.segment, end, end, score, outcome, launch_s, train_s, checkpoint_s
+            )
+
+        return fact_at
+
+    def _broken_fact(self) -> Callable[[float], SegmentEnded]:
+        """What is whole in the store counts; the time since the launch was training, as far as nothing else is known."""
+        order, trained, saved_last, started_s = self.order, self._trained, self._saved, self._started_s
+        speed = self._clock.speed
+        outcome = self._cut or (Outcome.FAILED if self._site.is_whole() else Outcome.INSTANCE_GONE)
+        launched_s, durable, iteration, score, kept_s = math.inf, order.from_iteration, order.from_iteration, None, 0.0
+        if self._restored is not None:
+            is_clone = order.restore_from not in (None, order.trial)
+            borrowed = order.from_iteration if is_clone else None
+            saved, durable = durable_of(self._store, order.trial, order.segment, borrowed=borrowed)
+            launched_s, iteration, score = self._launch_s, trained.iteration, trained.score
+            kept_s = saved_last.train_s if durable <= saved_last.iteration else trained.train_s
+            if saved is not None and durable > iteration:
+                iteration, score = durable, saved.score  # written, but it could not be told any more
+            if durable >= order.until_iteration:
+                outcome = Outcome.COMPLETED  # policies start again what is not, and this has nothing left to do
+        else:
+            score = known_score(self._store, order)
+
+        def fact_at(at_s: float) -> SegmentEnded:
+            elapsed_s = at_s - started_s
+            launch_s = min(launched_s, elapsed_s)
+            saving_s = max(trained.checkpoint_s, saved_last.checkpoint_s)
+            checkpoint_s = min(saving_s * speed, elapsed_s - launch_s)
+            train_s = elapsed_s - launch_s - checkpoint_s
+            lost_s = max(train_s - kept_s * speed, 0.0)
+            return SegmentEnded(
+                at_s,
+                order.trial,
+                order.segment,
+                iteration,
+                durable,
+                score,
+                outcome,
+                launch_s,
+                train_s,
+                checkpoint_s,
+                lost_s,
+            )
+
+        return fact_at

@@ -1,0 +1,133 @@
+"""What the members of a gang agree on. Imports torch only where a gang of several trains together."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from elastune.sim.model.errors import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FORMING = timedelta(minutes=10)
+"""How long members wait for each other at the start; importing torch on many slots of one machine takes minutes."""
+_TRAINING = timedelta(hours=6)
+"""How long members wait for each other afterwards. Rank 0 evaluates and writes checkpoints alone, which may take as long as
+it likes; whoever started the gang ends the survivors of a broken one, and no timeout has to."""
+
+
+class Members(Protocol):
+    """Those of a gang; each method is called by all of them, at the same point of their course."""
+
+    def agree(self, number: int) -> int:
+        """The number that rank 0 says."""
+
+    def all_of(self, is_true: bool) -> bool:
+        """Whether it is true for every member."""
+
+
+class Alone:
+    """A gang of one."""
+
+    def agree(self, number: int) -> int:
+        """What it says itself."""
+        return number
+
+    def all_of(self, is_true: bool) -> bool:
+        """What it says itself."""
+        return is_true
+
+
+class _Group:
+    """A gang that torch.distributed connects."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def agree(self, number: int) -> int:
+        import torch
+
+        said = torch.tensor([number], device=self._device)
+        torch.distributed.broadcast(said, src=0)
+        return int(said.item())
+
+    def all_of(self, is_true: bool) -> bool:
+        import torch
+
+        told = torch.tensor([int(is_true)], device=self._device)
+        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MIN)
+        return bool(told.item())
+
+
+def listen(host: str) -> socket.socket:
+    """A socket at which the members of a gang will find rank 0: on this address alone, at a port that was free."""
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    listening = socket.socket(family)
+    listening.bind((host, 0))
+    listening.listen(socket.SOMAXCONN)
+    return listening
+
+
+@contextmanager
+def gang_of(rank: int, size: int, device: str, rendezvous: str, listening: socket.socket | None) -> Iterator[Members]:
+    """The gang, once all its members are there; torch.distributed's default group until the end of the context.
+
+    Nothing of it listens on another interface than the one through which the rendezvous is reached, so a gang on loopback
+    stays on loopback.
+
+    Args:
+        rank: of this member, from 0.
+        size: how many there are, more than 1.
+        device: `cpu` connects by gloo, `cuda` by nccl with the first visible device of each member.
+        rendezvous: `host:port` of rank 0's socket.
+        listening: that socket; rank 0's alone.
+
+    Raises:
+        WorkerError: not all members came.
+    """
+    import torch
+
+    host, port = rendezvous.rsplit(":", 1)
+    _use_interface(host, int(port))
+    if device == "cuda":
+        torch.cuda.set_device(0)
+    try:
+        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+            host,
+            int(port),
+            size,
+            is_master=rank == 0,
+            timeout=_FORMING,
+            wait_for_workers=False,
+            master_listen_fd=None if listening is None else listening.detach(),
+        )
+        store.set(f"rank {rank}", "is here")
+        store.wait([f"rank {other}" for other in range(size)], _FORMING)
+        backend = "nccl" if device == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TRAINING)
+    except (RuntimeError, ValueError) as error:
+        raise WorkerError(f"rank {rank} of {size}: the gang at {rendezvous} did not come together: {error}") from error
+    try:
+        yield _Group(device)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _use_interface(host: str, port: int) -> None:
+    """Let gloo and nccl use the interface that leads to the rendezvous, unless the user has named one."""
+    import psutil
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as towards:
+        towards.connect((host, port))  # sends nothing: it only finds the route
+        own = towards.getsockname()[0]
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address == own for address in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+            return

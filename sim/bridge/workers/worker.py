@@ -1,0 +1,339 @@
+"""What one worker of a gang does during a segment: restore, train, save, tell. Knows nothing of Ray, which runs it.
+
+Imports the pure core, threads and the wall clock; torch comes with what is trained, or with a gang of several. All seconds
+are those of the wall clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from elastune.sim.bridge.workers.checkpoint import CheckpointStore, SavedCheckpoint
+from elastune.sim.bridge.workers.process_group import Alone, Members, gang_of, listen
+from elastune.sim.model.errors import WorkerError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from elastune.sim.model.ids import SegmentId, TrialId
+    from elastune.sim.model.protocols import Configuration, Trainable
+
+_log = logging.getLogger(__name__)
+
+_TOLD_EVERY_S = 0.1
+"""Iterations nobody asked for are told at most this often, so that short ones do not flood whoever listens."""
+
+_STOP, _GO_ON = 0, 1
+
+Device: TypeAlias = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one member of a gang is to do.
+
+    Attributes:
+        from_iteration: iterations of the checkpoint to go on from; 0 starts anew.
+        until_iteration: iterations after which the segment is complete.
+        report_every: each multiple of it is told as a report; 0 for none.
+        checkpoint_every: each multiple of it is saved, besides the end; 0 for none.
+        restore_from: whose checkpoint is restored; None starts anew. Another trial than `trial`: a clone.
+        configuration: hyperparameters.
+        rank: of this member, from 0.
+        nodes: machines the gang is on.
+        size: members of the gang.
+    """
+
+    trial: TrialId
+    segment: SegmentId
+    from_iteration: int
+    until_iteration: int
+    report_every: int
+    checkpoint_every: int
+    restore_from: TrialId | None
+    configuration: Configuration
+    rank: int
+    nodes: int
+    size: int
+
+
+@runtime_checkable
+class Tested(Protocol):
+    """A trainable that also knows its score on data that no decision looks at."""
+
+    def test_score(self) -> float:
+        """In the same unit as `evaluate`; NaN where training diverged."""
+
+
+class TrainableFactory(Protocol):
+    """Builds what is trained; can be pickled, and imports torch only when it is called."""
+
+    @property
+    def needs_process_group(self) -> bool:
+        """Whether the members of a gang train together; else rank 0 does all, and the others hold their slots."""
+
+    def __call__(self, assignment: Assignment, device: Device) -> Trainable:
+        """The trial before its first iteration, on this member."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all workers of a run share.
+
+    Attributes:
+        build: makes a trial.
+        checkpoints: folder or fsspec URL that every worker reaches.
+        device: what is trained on. `cuda`: each member has one device, the only one it sees.
+        keep: checkpoints kept per trial.
+    """
+
+    build: TrainableFactory
+    checkpoints: str
+    device: Device = "cpu"
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class Started:
+    """Restored and ready to train; the first message.
+
+    Attributes:
+        launch_s: since the worker was made.
+        from_iteration: what was really restored.
+        score: recorded with it; None where there was none.
+    """
+
+    launch_s: float
+    from_iteration: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An iteration is complete, but not durable. Seconds are those of the segment so far.
+
+    Attributes:
+        score: None where it is not finite.
+        is_report: a report was asked for after this iteration.
+    """
+
+    iteration: int
+    score: float | None
+    train_s: float
+    checkpoint_s: float
+    is_report: bool
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An iteration within the segment is durable. Seconds are those of the segment so far."""
+
+    iteration: int
+    train_s: float
+    checkpoint_s: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last message; its iteration is durable. Seconds are those of the whole segment.
+
+    Attributes:
+        was_ended: it was told to end before it was complete.
+    """
+
+    iteration: int
+    score: float | None
+    launch_s: float
+    train_s: float
+    checkpoint_s: float
+    was_ended: bool
+
+
+Message: TypeAlias = Started | Trained | Saved | Finished
+
+
+@dataclass
+class _Course:
+    """How far the segment has come."""
+
+    iteration: int
+    score: float | None
+    saved_iteration: int
+    launch_s: float
+    told_at_s: float
+    train_s: float = 0.0
+    checkpoint_s: float = 0.0
+
+
+class SegmentWorker:
+    """One member of a gang, for one segment. Made in an instant; `train` does the work.
+
+    `end` and `save_each` are called on rank 0, from another thread than the one in which `train` runs.
+    """
+
+    def __init__(self, workshop: Workshop, assignment: Assignment) -> None:
+        self._made_at_s = time.monotonic()
+        self._workshop, self._assignment = workshop, assignment
+        self._store = CheckpointStore(workshop.checkpoints, workshop.keep)
+        self._is_ending, self._saves_each = threading.Event(), threading.Event()
+        self._listening: socket.socket | None = None
+
+    def rendezvous(self, host: str = "127.0.0.1") -> str:
+        """Where the other members find this one, which is rank 0: `host:port`.
+
+        Args:
+            host: address of this node that the nodes of the others reach.
+        """
+        self._listening = listen(host)
+        return f"{host}:{self._listening.getsockname()[1]}"
+
+    def end(self) -> None:
+        """End the segment after the iteration under way, with a checkpoint."""
+        self._is_ending.set()
+
+    def save_each(self) -> None:
+        """From now on, write a checkpoint after each iteration."""
+        self._saves_each.set()
+
+    def train(self, rendezvous: str | None = None) -> Iterator[Message]:
+        """Train the segment; rank 0 tells what happens, the others nothing.
+
+        Args:
+            rendezvous: what rank 0's `rendezvous` has said; only a gang that trains together needs it.
+
+        Raises:
+            WorkerError: the gang did not come together, a checkpoint could not be written, or training failed.
+        """
+        if self._assignment.rank and not self._workshop.build.needs_process_group:
+            self._is_ending.wait()  # it holds its slot, and its death is noticed, until the gang is dismissed
+            return
+        if self._workshop.build.needs_process_group:
+            import torch
+
+            torch.set_num_threads(1)  # a worker fills one slot; a second thread on a shared core ran 40 times slower
+        with self._gang(rendezvous) as gang:
+            trainable, iteration, score = self._restored(gang)
+            if self._assignment.rank == 0:
+                yield from self._lead(gang, trainable, iteration, score)
+            else:
+                while gang.agree(_STOP) != _STOP:
+                    trainable.train_iteration()
+
+    def _lead(self, gang: Members, trainable: Trainable, iteration: int, score: float | None) -> Iterator[Message]:
+        """Rank 0's part: whether there is another iteration, evaluation, checkpoints and messages are its alone."""
+        assignment = self._assignment
+        is_own = assignment.restore_from == assignment.trial
+        self._store.forget(assignment.trial, above=iteration if is_own else 0)
+        now_s = time.monotonic()
+        # What lies beyond the assignment is not the trial's own before it has saved it (see `_candidates`).
+        saved_iteration = iteration if iteration <= assignment.from_iteration else 0
+        course = _Course(iteration, score, saved_iteration, now_s - self._made_at_s, now_s)
+        yield Started(course.launch_s, iteration, score)
+        while gang.agree(_STOP if self._is_over(course) else _GO_ON) != _STOP:
+            self._train_iteration(trainable, course)
+            if not self._is_over(course):
+                yield from self._tell(course)
+                if self._is_checkpoint_due(course.iteration):
+                    self._save(trainable, course)
+                    yield Saved(course.iteration, course.train_s, course.checkpoint_s)
+        if course.saved_iteration != course.iteration:
+            self._save(trainable, course)
+        was_ended = course.iteration < assignment.until_iteration
+        yield Finished(course.iteration, course.score, course.launch_s, course.train_s, course.checkpoint_s, was_ended)
+
+    def _is_over(self, course: _Course) -> bool:
+        return self._is_ending.is_set() or course.iteration >= self._assignment.until_iteration
+
+    def _is_checkpoint_due(self, iteration: int) -> bool:
+        every = self._assignment.checkpoint_every
+        return self._saves_each.is_set() or (every > 0 and iteration % every == 0)
+
+    def _train_iteration(self, trainable: Trainable, course: _Course) -> None:
+        began_s = time.monotonic()
+        trainable.train_iteration()
+        score = trainable.evaluate()
+        course.train_s += time.monotonic() - began_s
+        course.iteration += 1
+        course.score = score if math.isfinite(score) else None
+
+    def _tell(self, course: _Course) -> Iterator[Message]:
+        every = self._assignment.report_every
+        is_report = every > 0 and course.iteration % every == 0
+        now_s = time.monotonic()
+        if is_report or now_s - course.told_at_s >= _TOLD_EVERY_S:
+            course.told_at_s = now_s
+            yield Trained(course.iteration, course.score, course.train_s, course.checkpoint_s, is_report)
+
+    def _save(self, trainable: Trainable, course: _Course) -> None:
+        assignment, began_s = self._assignment, time.monotonic()
+        # Where the segment began is kept as well: it is what a clone is promised that was wished for meanwhile.
+        spare = (assignment.from_iteration,)
+        # The test score is told to nobody who decides: it is for the report of what was chosen.
+        test_score = trainable.test_score() if isinstance(trainable, Tested) else None
+        self._store.save(
+            assignment.trial,
+            course.iteration,
+            course.score,
+            trainable.save,
+            segment=assignment.segment,
+            test_score=test_score,
+            spare=spare,
+        )
+        course.checkpoint_s += time.monotonic() - began_s
+        course.saved_iteration = course.iteration
+
+    def _gang(self, rendezvous: str | None) -> AbstractContextManager[Members]:
+        assignment, workshop = self._assignment, self._workshop
+        if assignment.size == 1 or not workshop.build.needs_process_group:
+            return nullcontext(Alone())
+        if rendezvous is None or (assignment.rank == 0) != (self._listening is not None):
+            raise WorkerError(f"trial {assignment.trial}: rank {assignment.rank} does not know where its gang meets")
+        listening, self._listening = self._listening, None
+        return gang_of(assignment.rank, assignment.size, workshop.device, rendezvous, listening)
+
+    def _restored(self, gang: Members) -> tuple[Trainable, int, float | None]:
+        """The trial at the best checkpoint that every member could load, or before its first iteration; its score there."""
+        candidates = iter(self._candidates() if self._assignment.rank == 0 else ())
+        while True:
+            offered = next(candidates, None)
+            trainable = self._workshop.build(self._assignment, self._workshop.device)
+            iteration = gang.agree(0 if offered is None else offered.iteration)
+            if iteration == 0:
+                return trainable, 0, None
+            if gang.all_of(self._load(trainable, iteration)):
+                return trainable, iteration, None if offered is None else offered.score
+
+    def _candidates(self) -> list[SavedCheckpoint]:
+        """Checkpoints to go on from, the best one first: that of the assignment, then the ones before it.
+
+        A clone whose source has gone on, so that all of them are deleted, takes the source's next one instead.
+        """
+        assignment = self._assignment
+        if assignment.restore_from is None:
+            return []
+        recorded = self._store.recorded(assignment.restore_from)
+        before = [saved for saved in recorded if saved.iteration <= assignment.from_iteration]
+        if assignment.restore_from == assignment.trial:
+            return before
+        return before + [saved for saved in reversed(recorded) if saved.iteration > assignment.from_iteration]
+
+    def _load(self, trainable: Trainable, iteration: int) -> bool:
+        """Whether this member has loaded this checkpoint of the trial to restore from."""
+        source = self._assignment.restore_from
+        assert source is not None, "rank 0 offers checkpoints only where there is a trial to restore from"
+        try:
+            saved = next(saved for saved in self._store.recorded(source) if saved.iteration == iteration)
+            with self._store.restore(saved) as path:
+                trainable.load(path)
+        except (StopIteration, WorkerError) as error:
+            why = "has no record any more" if isinstance(error, StopIteration) else error
+            _log.warning("trial %d, checkpoint %d: %s; another one is used", source, iteration, why)
+            return False
+        return True

@@ -1,0 +1,164 @@
+"""The journal: what happened, what was wished and what was ordered, as append-only JSON lines. Imports only `sim.model`.
+
+The first line is the header, from which a fresh controller can be built; every other line is an entry. Replaying the facts
+through that controller must reproduce every wish and order, wherever the journal was recorded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
+
+import msgspec
+
+from elastune.sim.model.actions import Action
+from elastune.sim.model.commands import Command
+from elastune.sim.model.errors import ReplayError
+from elastune.sim.model.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+JOURNAL_FORMAT = 1
+
+
+class Header(msgspec.Struct, frozen=True, tag=True):
+    """What is needed to build the controller of the run again. Holds no wall-clock time: equal runs give equal bytes."""
+
+    spec: dict[str, Any]  # the run spec as validated, whose schema belongs to `experiments`
+    digest: str
+    versions: dict[str, str]
+    data_sha256: dict[str, str]
+    format: int = JOURNAL_FORMAT
+
+
+class Entry(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """One fact, and what was decided on it.
+
+    Attributes:
+        status: "stale" for a fact of a superseded segment, "drained" for one that came after the run was finished; the
+            policy heard of neither.
+    """
+
+    event: Event
+    actions: list[Action] = []
+    commands: list[Command] = []
+    status: Literal["handled", "stale", "drained"] = "handled"
+
+
+class Sink(Protocol):
+    """Where entries go."""
+
+    def write(self, entry: Entry) -> None:
+        """Take one entry, in the order of the run."""
+
+
+class JournalWriter:
+    """Streams a journal to a binary file; memory does not grow with it.
+
+    Attributes:
+        flush_each: whether each entry reaches the operating system before its orders are performed, as a real run needs.
+    """
+
+    def __init__(self, stream: BinaryIO, header: Header | None = None, *, flush_each: bool = False) -> None:
+        self.flush_each = flush_each
+        self._stream = stream
+        self._encode = msgspec.json.Encoder().encode
+        if header is not None:
+            stream.write(self._encode(header) + b"\n")
+
+    def write(self, entry: Entry) -> None:
+        """Append one line."""
+        self._stream.write(self._encode(entry) + b"\n")
+        if self.flush_each:
+            self._stream.flush()
+
+
+class MemorySink:
+    """Keeps the entries; for tests and for what is computed after a run."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def write(self, entry: Entry) -> None:
+        """Append one entry."""
+        self.entries.append(entry)
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def read_header(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -> Header:
+    """The header of a journal.
+
+    Args:
+        path: the journal.
+        open_journal: opens it, where it is not plain lines of JSON.
+
+    Raises:
+        ReplayError: the file does not start with a header of this format.
+    """
+    with open_journal(path) as stream:
+        return _decode_header(stream.readline(), path)
+
+
+def read_entries(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -> Iterator[Entry]:
+    """The entries of a journal, one at a time.
+
+    Args:
+        path: the journal.
+        open_journal: see `read_header`.
+
+    Raises:
+        ReplayError: the header or an entry is malformed; names file and line.
+    """
+    decode = msgspec.json.Decoder(Entry).decode
+    with open_journal(path) as stream:
+        _decode_header(stream.readline(), path)
+        for number, line in enumerate(stream, start=2):
+            try:
+                yield decode(line)
+            except msgspec.DecodeError as error:
+                raise ReplayError(f"{path}, line {number}: not an entry of a journal: {error}") from error
+
+
+def _decode_header(line: bytes, path: Path) -> Header:
+    try:
+        header = msgspec.json.decode(line, type=Header)
+    except msgspec.DecodeError as error:
+        raise ReplayError(f"{path}, line 1: not the header of a journal: {error}") from error
+    if header.format != JOURNAL_FORMAT:
+        raise ReplayError(f"{path}: journal format {header.format}; this version reads format {JOURNAL_FORMAT}")
+    return header
+
+
+class Handler(Protocol):
+    """What replay drives: a fresh controller."""
+
+    def handle(self, event: Event) -> list[Command]:
+        """Decide on one fact."""
+
+
+def replay(entries: Iterable[Entry], build_controller: Callable[[Sink], Handler]) -> int:
+    """Feed the recorded facts to a fresh controller; returns how many entries were reproduced.
+
+    Args:
+        entries: the recorded journal.
+        build_controller: builds the controller of the run, writing to the sink it is given.
+
+    Raises:
+        ReplayError: the controller wished for or ordered something else; names the entry, both versions and the time.
+    """
+    sink = MemorySink()
+    controller = build_controller(sink)
+    number = 0
+    for number, recorded in enumerate(entries, start=1):
+        controller.handle(recorded.event)
+        replayed = sink.entries.pop()
+        if replayed != recorded:
+            raise ReplayError(
+                f"entry {number} at {recorded.event.at_s:.3f} s does not replay:\n"
+                f"  recorded {recorded}\n  replayed {replayed}"
+            )
+    return number

@@ -1,0 +1,389 @@
+"""What the controller knows of a run: mutable `RunState`, and the read-only `RunView` that policies get.
+
+Changed only by the controller, through facts and orders. `check_invariants` states what must hold after every fact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from elastune.sim.control.placement import free_pool
+from elastune.sim.model.billing import Bill
+from elastune.sim.model.events import GoneCause, Outcome
+from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
+from elastune.sim.model.price_series import combined
+from elastune.sim.model.protocols import InstanceStatus, TrialStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from elastune.sim.control.placement import PlacementRule
+    from elastune.sim.model.actions import CloneTrial, RunTrial
+    from elastune.sim.model.events import (
+        InstanceBooted,
+        InstanceGone,
+        InstanceLaunched,
+        InstanceReady,
+        InstanceRefused,
+        ProgressReported,
+        ReclaimNoticed,
+        SegmentEnded,
+        TrialSampled,
+    )
+    from elastune.sim.model.ids import Placement
+    from elastune.sim.model.job import TuningJob
+    from elastune.sim.model.price_series import Price
+    from elastune.sim.model.prices import InstanceType, PriceBook
+    from elastune.sim.model.protocols import InstanceView, TrialView
+
+NO_SEGMENT = SegmentId(-1)
+# Members of an enumeration are looked up through a descriptor; these are asked for at every segment.
+_IDLE, _WAITING, _RUNNING, _STOPPED = TrialStatus.IDLE, TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.STOPPED
+_INSTANCE_GONE = Outcome.INSTANCE_GONE
+
+
+class TrialState:
+    """One trial; policies see it as a `TrialView`."""
+
+    __slots__ = (
+        "checkpoint_iteration",
+        "checkpoint_score",
+        "cloned_from",
+        "configuration",
+        "from_iteration",
+        "gpus",
+        "is_waiting",
+        "iteration",
+        "placement",
+        "score",
+        "segment",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.status = TrialStatus.IDLE
+        self.iteration = 0
+        self.score: float | None = None
+        self.checkpoint_iteration = 0
+        self.checkpoint_score: float | None = None
+        self.gpus = 0
+        self.segment = NO_SEGMENT
+        self.placement: Placement = ()
+        self.from_iteration = 0
+        self.is_waiting = False
+        self.configuration: dict[str, float | int | str | bool | None] | None = None
+        self.cloned_from: TrialId | None = None
+
+    def restores_from(self, itself: TrialId) -> TrialId:
+        """Whose checkpoint its next segment goes on from, where there is one; `itself` is its own number."""
+        return itself if self.cloned_from is None else self.cloned_from
+
+
+class InstanceState:
+    """One instance; policies see it as an `InstanceView`."""
+
+    __slots__ = ("free_gpus", "gone_at_s", "gpus", "instance_type", "launched_at_s", "market", "status")
+
+    def __init__(self, instance_type: str, market: str, gpus: int) -> None:
+        self.instance_type = instance_type
+        self.market = market
+        self.gpus = gpus
+        self.free_gpus = gpus
+        self.status = InstanceStatus.REQUESTED
+        self.launched_at_s = math.nan
+        self.gone_at_s = math.inf
+
+
+class Totals:
+    """Sums over the run, for its result.
+
+    Attributes:
+        trained_gpu_s: GPU-seconds spent on training.
+        leased_gpu_s: GPU-seconds between launch and end of all instances.
+        iterations_trained: redone ones included.
+        peak_gpus: the most that were held at once.
+    """
+
+    __slots__ = ("iterations_trained", "leased_gpu_s", "peak_gpus", "trained_gpu_s")
+
+    def __init__(self) -> None:
+        self.trained_gpu_s = 0.0
+        self.leased_gpu_s = 0.0
+        self.iterations_trained = 0
+        self.peak_gpus = 0
+
+
+class RunState:
+    """Everything that is known, by fact or by order."""
+
+    def __init__(self, job: TuningJob, price_book: PriceBook, placement: PlacementRule = "on") -> None:
+        self.job = job
+        self.price_book = price_book
+        self.now_s = 0.0
+        self.trials = [TrialState() for _ in range(job.trials)]
+        self.started: dict[TrialId, None] = {}
+        self.instances: dict[InstanceId, InstanceState] = {}
+        self.gone: set[InstanceId] = set()
+        self.free = free_pool(placement)
+        self.suspended: list[InstanceId] = []
+        self.waiting: deque[RunTrial] = deque()
+        self.waiting_gpus = 0
+        self.draining = 0
+        self.targets: dict[tuple[str, str], int] = {}
+        self.running_trials = 0
+        self.ready_gpus = 0
+        self.bills_instances = price_book.billing.model == "per-instance"
+        self.bill = Bill.of(price_book)
+        self.totals = Totals()
+
+    # Facts about machines.
+
+    def instance_launched(self, event: InstanceLaunched) -> None:
+        instance = self.instances[event.instance]
+        instance.launched_at_s = event.at_s
+        if instance.status is InstanceStatus.REQUESTED:
+            instance.status = InstanceStatus.LAUNCHED
+        self.bill.launched(event.instance, event.at_s)
+
+    def instance_booted(self, event: InstanceBooted) -> None:
+        self.bill.booted(event.instance, event.at_s)
+
+    def instance_ready(self, event: InstanceReady) -> None:
+        instance = self.instances[event.instance]
+        self.bill.ready(event.instance, event.at_s)
+        if instance.status is InstanceStatus.LAUNCHED:
+            instance.status = InstanceStatus.READY
+            self.ready_gpus += instance.gpus
+            self.free.admit(event.instance, instance.gpus)
+
+    def reclaim_noticed(self, event: ReclaimNoticed) -> None:
+        """Nothing new starts on it; what runs on it goes on."""
+        instance = self.instances.get(event.instance)
+        if instance is None or instance.status is InstanceStatus.RELEASING:
+            return
+        instance.gone_at_s = event.gone_at_s
+        self.drain(event.instance, instance)
+
+    def drain(self, number: InstanceId, instance: InstanceState) -> None:
+        """It is to be released when its last gang ends."""
+        if instance.status is not InstanceStatus.DRAINING:
+            self.withdraw(number, instance)
+            instance.status = InstanceStatus.DRAINING
+            self.draining += 1
+
+    def instance_gone(self, event: InstanceGone) -> None:
+        instance = self.instances.pop(event.instance)
+        self.gone.add(event.instance)
+        self.withdraw(event.instance, instance)
+        self.bill.gone(event.instance, event.at_s, is_reclaimed=event.cause is GoneCause.RECLAIMED)
+        if not math.isnan(instance.launched_at_s):
+            self.totals.leased_gpu_s += instance.gpus * (event.at_s - instance.launched_at_s)
+        self._resume_suspended()
+
+    def withdraw(self, number: InstanceId, instance: InstanceState) -> None:
+        """Nothing is placed on this instance any more."""
+        if instance.status is InstanceStatus.READY:
+            self.ready_gpus -= instance.gpus
+        elif instance.status is InstanceStatus.DRAINING:
+            self.draining -= 1
+        self.free.withdraw(number)
+
+    def instance_requested(self, number: InstanceId, instance_type: InstanceType, market: str) -> None:
+        self.instances[number] = InstanceState(instance_type.name, market, instance_type.gpus_per_instance)
+        self.bill.requested(number, self.price_book.price(instance_type.name, market), self.now_s)
+
+    def instance_refused(self, event: InstanceRefused) -> None:
+        del self.instances[event.instance]
+        self.bill.refused(event.instance)
+
+    def instance_released(self, number: InstanceId, instance: InstanceState) -> None:
+        self.withdraw(number, instance)
+        instance.status = InstanceStatus.RELEASING
+        self.bill.released(number, self.now_s)
+
+    # Facts and orders about trials and their segments.
+
+    def trial_sampled(self, event: TrialSampled) -> None:
+        """It is told with every later segment, so that neither a resumed driver nor a replay needs the sampler."""
+        self.trials[event.trial].configuration = event.configuration
+
+    def trial_cloned(self, wish: CloneTrial) -> None:
+        """The target stands at the source's durable checkpoint, or at the one that the source itself has borrowed."""
+        source, target = self.trials[wish.source], self.trials[wish.target]
+        target.iteration = target.checkpoint_iteration = source.checkpoint_iteration
+        target.score = target.checkpoint_score = source.checkpoint_score
+        target.configuration = wish.configuration
+        target.cloned_from = source.restores_from(wish.source)
+
+    def borrower_of(self, lender: TrialId) -> TrialId | None:
+        """A clone that goes on from this trial's checkpoint, as it has none of its own yet; None where there is none."""
+        return next((TrialId(n) for n, trial in enumerate(self.trials) if trial.cloned_from == lender), None)
+
+    def segment_started(
+        self, number: SegmentId, trial_id: TrialId, trial: TrialState, placement: Placement, gpus: int
+    ) -> None:
+        """The GPUs of the placement are taken from `free` already."""
+        if trial_id not in self.started:
+            self.started[trial_id] = None
+        trial.status = _RUNNING
+        trial.segment = number
+        trial.placement = placement
+        trial.gpus = gpus
+        trial.from_iteration = trial.checkpoint_iteration
+        for instance, count in placement:
+            self.instances[instance].free_gpus -= count
+        self.running_trials += 1
+        if not self.bills_instances:
+            self.bill.ask(number, self._gang_price(placement))
+            self.bill.start(number, self.now_s)
+
+    def progress_reported(self, event: ProgressReported) -> bool:
+        """Whether the fact is about the trial's current segment."""
+        trial = self.trials[event.trial]
+        if trial.segment != event.segment:
+            return False
+        trial.iteration, trial.score = event.iteration, event.score
+        return True
+
+    def segment_ended(self, event: SegmentEnded) -> bool:
+        """Whether the fact is about the trial's current segment."""
+        trial = self.trials[event.trial]
+        if trial.segment != event.segment:
+            return False
+        totals = self.totals
+        totals.iterations_trained += event.iteration - trial.from_iteration
+        totals.trained_gpu_s += event.train_s * trial.gpus
+        self._give_gpus_back(trial.placement, is_gone=event.outcome is _INSTANCE_GONE)
+        if not self.bills_instances and event.segment in self.bill:
+            self.bill.stop(event.segment, event.at_s)
+        trial.iteration, trial.score = event.iteration, event.score
+        trial.checkpoint_iteration = event.checkpoint_iteration
+        if event.checkpoint_iteration == event.iteration:
+            trial.checkpoint_score = event.score
+        if trial.cloned_from is not None and event.checkpoint_iteration > trial.from_iteration:
+            trial.cloned_from = None
+        trial.segment = NO_SEGMENT
+        trial.placement = ()
+        trial.gpus = 0
+        if trial.status is not _STOPPED:
+            trial.status = _WAITING if trial.is_waiting else _IDLE
+        self.running_trials -= 1
+        return True
+
+    def _give_gpus_back(self, placement: Placement, *, is_gone: bool) -> None:
+        free = self.free
+        for number, count in placement:
+            instance = self.instances.get(number)
+            if instance is None:
+                continue  # the order to start crossed the machine's end on the way
+            instance.free_gpus += count
+            if number not in free:
+                continue
+            if is_gone:
+                # One of the gang's machines is about to go, and only InstanceGone will tell which.
+                free.withdraw(number)
+                self.suspended.append(number)
+            else:
+                free.give_back(number, count)
+
+    def _resume_suspended(self) -> None:
+        for number in self.suspended:
+            instance = self.instances.get(number)
+            if instance is not None and instance.status is InstanceStatus.READY and number not in self.free:
+                self.free.admit(number, instance.free_gpus)
+        self.suspended.clear()
+
+    def _gang_price(self, placement: Placement) -> Price:
+        book, instances = self.price_book, self.instances
+        placed = ((instances[number], count) for number, count in placement)
+        return combined((book.price(i.instance_type, i.market), count / i.gpus) for i, count in placed)
+
+    def finish(self, at_s: float) -> None:
+        """The run is over: every lease is closed; what comes later neither bills nor counts."""
+        self.bill.stop_all(at_s)
+        for instance in self.instances.values():
+            if not math.isnan(instance.launched_at_s):
+                self.totals.leased_gpu_s += instance.gpus * (at_s - instance.launched_at_s)
+                instance.launched_at_s = math.nan
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where the state contradicts itself; called after every fact in tests."""
+        held: dict[InstanceId, int] = {}
+        for trial in self.trials:
+            assert (trial.segment == NO_SEGMENT) == (not trial.placement), "GPUs are held by segments, and only by them"
+            assert trial.placement or trial.checkpoint_iteration <= trial.iteration
+            assert trial.gpus == sum(count for _, count in trial.placement)
+            if trial.cloned_from is not None:
+                assert trial.checkpoint_iteration, "a clone goes on from a checkpoint"
+                assert self.trials[trial.cloned_from].cloned_from is None, "what is lent is the lender's own"
+            for number, count in trial.placement:
+                held[number] = held.get(number, 0) + count
+        for number, instance in self.instances.items():
+            assert instance.gpus - held.pop(number, 0) == instance.free_gpus >= 0, (
+                f"GPUs of instance {number} do not add up"
+            )
+            assert number not in self.free or instance.status is InstanceStatus.READY
+        assert held.keys() <= self.gone, f"GPUs held on instances that never were: {held}"
+        assert self.free.total == sum(i.free_gpus for n, i in self.instances.items() if n in self.free)
+        assert {wish.trial for wish in self.waiting} == {TrialId(n) for n, t in enumerate(self.trials) if t.is_waiting}
+        assert self.waiting_gpus == sum(wish.gpus for wish in self.waiting)
+        assert self.running_trials == sum(trial.segment != NO_SEGMENT for trial in self.trials)
+        assert len(self.instances) <= self.price_book.max_instances, "more instances than the quota"
+
+
+class RunView:
+    """The read-only face of a `RunState`; see `sim.model.protocols.RunView`."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    @property
+    def now_s(self) -> float:
+        return self._state.now_s
+
+    @property
+    def job(self) -> TuningJob:
+        return self._state.job
+
+    @property
+    def free_gpus(self) -> int:
+        state = self._state
+        return max(state.free.total - state.waiting_gpus, 0) if state.waiting else state.free.total
+
+    @property
+    def ready_gpus(self) -> int:
+        return self._state.ready_gpus
+
+    @property
+    def target_instances(self) -> int:
+        return sum(self._state.targets.values())
+
+    @property
+    def instances(self) -> Mapping[InstanceId, InstanceView]:
+        return MappingProxyType(self._state.instances)
+
+    @property
+    def running_trials(self) -> int:
+        return self._state.running_trials
+
+    @property
+    def spent_usd(self) -> float:
+        return self._state.bill.spent_usd(self._state.now_s)
+
+    @property
+    def committed_usd(self) -> float:
+        return self._state.bill.committed_usd(self._state.now_s)
+
+    def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
+        return self._state.bill.committed_until_s(budget_usd, self._state.now_s, added_usd_per_hour)
+
+    def trial(self, trial: TrialId) -> TrialView:
+        return self._state.trials[trial]
+
+    def started_trials(self) -> Iterable[TrialId]:
+        return self._state.started.keys()

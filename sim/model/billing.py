@@ -1,0 +1,300 @@
+"""Leases x prices x billing rule -> USD, as a fold over facts. Imports only `sim.model`.
+
+The controller, the reading of a journal and the planners use the same arithmetic. What is metered depends on the model: the
+life of each instance (per-instance), or each segment's GPUs (per-function).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from elastune.sim.model.price_series import PriceSeries, highest, last_change_s, price_at
+from elastune.sim.model.prices import SECONDS_PER_HOUR, BillingRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from elastune.sim.model.price_series import Price
+    from elastune.sim.model.prices import PriceBook
+
+_SAME = 1e-9
+"""Quanta that begin this share of a quantum before a change of price are charged the new one: floats do not meet exactly."""
+
+
+def metered_usd(rule: BillingRule, usd_per_hour: float, used_s: float) -> float:
+    """Price of `used_s` seconds of one metered thing, its minimum and rounding included."""
+    return rule.billed_s(used_s) * usd_per_hour / SECONDS_PER_HOUR
+
+
+def lease_usd(rule: BillingRule, price: Price, started_at_s: float, ended_at_s: float) -> float:
+    """Bill of one metered thing.
+
+    Under a price series each quantum is charged at the price that holds when it begins; without granularity the series is
+    integrated. The minimum charge is use that goes on after the end.
+    """
+    if not isinstance(price, PriceSeries):
+        return metered_usd(rule, price, ended_at_s - started_at_s)
+    end_s = started_at_s + rule.billed_s(ended_at_s - started_at_s)
+    quantum_s = rule.granularity_s
+    if quantum_s == 0:
+        return use_usd(price, started_at_s, end_s)
+
+    def quanta_before(at_s: float) -> int:
+        return math.ceil((at_s - started_at_s) / quantum_s - _SAME)
+
+    usd = 0.0
+    for start_s, until_s, usd_per_hour in price.pieces(started_at_s):
+        if start_s >= end_s:
+            break
+        begun = quanta_before(min(until_s, end_s)) - quanta_before(max(start_s, started_at_s))
+        usd += begun * quantum_s * usd_per_hour
+    return usd / SECONDS_PER_HOUR
+
+
+def use_usd(price: Price, from_s: float, until_s: float) -> float:
+    """Price of exactly this time, without minimum and rounding."""
+    if not isinstance(price, PriceSeries):
+        return (until_s - from_s) * price / SECONDS_PER_HOUR
+    usd = 0.0
+    for start_s, end_s, usd_per_hour in price.pieces(from_s):
+        if start_s >= until_s:
+            break
+        usd += (min(end_s, until_s) - max(start_s, from_s)) * usd_per_hour
+    return usd / SECONDS_PER_HOUR
+
+
+@dataclass(slots=True)
+class Meter:
+    """One thing that is billed by time.
+
+    Attributes:
+        started_at_s: when billing began; None while it is only asked for.
+        ends_at_s: when billing ends, known since it was given back; None before.
+    """
+
+    price: Price
+    started_at_s: float | None = None
+    ends_at_s: float | None = None
+
+
+class Bill:
+    """The bill of one run, kept while it runs.
+
+    The facts about machines (`requested` to `gone`), and `ask`, `start` and `stop` of segments where functions are billed, are
+    told in the order in which they happened, so that a fold over the journal gives the same floats.
+    """
+
+    def __init__(
+        self,
+        rule: BillingRule,
+        release_s: float = 0.0,
+        *,
+        ingress_usd: float = 0.0,
+        standing_usd_per_hour: float = 0.0,
+    ) -> None:
+        self._rule = rule
+        self._bills_instances = rule.model == "per-instance"
+        self._release_s = release_s
+        self._ingress_usd = ingress_usd
+        self._standing_usd_per_s = standing_usd_per_hour / SECONDS_PER_HOUR
+        self._live: dict[int, Meter] = {}
+        self._queued: set[int] = set()
+        self._launches = 0
+        self._closed_usd: list[float] = []
+        self._closed_sum_usd = 0.0
+
+    @classmethod
+    def of(cls, book: PriceBook) -> Bill:
+        """An empty bill under these terms; a function call has no machine to release."""
+        release_s = book.release_s if book.billing.model == "per-instance" else 0.0
+        return cls(
+            book.billing,
+            release_s,
+            ingress_usd=book.ingress_usd,
+            standing_usd_per_hour=book.standing_usd_per_hour,
+        )
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._live
+
+    # Facts about machines.
+
+    def requested(self, instance: int, price: Price, at_s: float) -> None:
+        """A machine is asked for; what it will surely cost is committed from now on."""
+        self._queued.add(instance)
+        if self._bills_instances:
+            self.ask(instance, price)
+            if self._rule.bills_queue:
+                self.start(instance, at_s)
+
+    def launched(self, instance: int, at_s: float) -> None:
+        """It boots, and loads its data."""
+        self._queued.discard(instance)
+        self._launches += 1
+        if self._rule.bills_startup:
+            self._begin(instance, at_s)
+
+    def booted(self, instance: int, at_s: float) -> None:
+        """It is being set up."""
+        if self._rule.is_setup_billed:
+            self._begin(instance, at_s)
+
+    def ready(self, instance: int, at_s: float) -> None:
+        """It can train."""
+        self._begin(instance, at_s)
+
+    def released(self, instance: int, at_s: float) -> None:
+        """It is given back."""
+        if self._bills_instances:
+            self.give_back(instance, at_s)
+
+    def refused(self, instance: int) -> None:
+        """There is none; nothing is billed, whatever queueing costs."""
+        self._queued.discard(instance)
+        if self._bills_instances:
+            del self._live[instance]
+
+    def gone(self, instance: int, at_s: float, *, is_reclaimed: bool = False) -> None:
+        """It is no longer ours; free where the provider took it back early enough, but for its data."""
+        self._queued.discard(instance)
+        if self._bills_instances:
+            started_at_s = self._live[instance].started_at_s
+            within_s = self._rule.free_if_reclaimed_within_s
+            if is_reclaimed and started_at_s is not None and at_s - started_at_s < within_s:
+                del self._live[instance]
+            else:
+                self.stop(instance, at_s)
+
+    def _begin(self, instance: int, at_s: float) -> None:
+        if self._bills_instances:
+            meter = self._live[instance]
+            if meter.started_at_s is None:
+                meter.started_at_s = at_s
+
+    # Whatever is metered.
+
+    def ask(self, key: int, price: Price) -> None:
+        """Something is asked for; its minimum charge is committed from now on."""
+        self._live[key] = Meter(price)
+
+    def start(self, key: int, at_s: float) -> None:
+        """Its billing begins."""
+        self._live[key].started_at_s = at_s
+
+    def give_back(self, key: int, at_s: float) -> None:
+        """It is given back; it is billed until the release latency is over."""
+        self._live[key].ends_at_s = at_s + self._release_s
+
+    def stop(self, key: int, at_s: float) -> None:
+        """It is gone; without a start it costs nothing."""
+        meter = self._live.pop(key)
+        if meter.started_at_s is not None:
+            self._closed_usd.append(lease_usd(self._rule, meter.price, meter.started_at_s, at_s))
+            # fsum over all of them, not a running sum: the bill must not depend on the order of the closings.
+            self._closed_sum_usd = -1.0
+
+    def stop_all(self, at_s: float) -> None:
+        """Everything is given back now and gone after the release latency."""
+        self._queued.clear()
+        for key, meter in list(self._live.items()):
+            self.stop(key, at_s + self._release_s if meter.ends_at_s is None else meter.ends_at_s)
+
+    # What it comes to.
+
+    def spent_usd(self, now_s: float) -> float:
+        """The bill if everything that is billed now were gone now."""
+        live = ((m.price, m.started_at_s) for m in self._live.values() if m.started_at_s is not None)
+        return math.fsum(
+            (
+                self._settled_usd(),
+                self._launches * self._ingress_usd,
+                now_s * self._standing_usd_per_s,
+                *(lease_usd(self._rule, price, started_at_s, now_s) for price, started_at_s in live),
+            )
+        )
+
+    def committed_usd(self, now_s: float) -> float:
+        """The bill if everything were given back now.
+
+        Requests, minimum charges, quanta, release latency and the data of what is asked for are included. What is asked for
+        may be launched when it is dearest, so under a price series the highest price from now on counts.
+        """
+        return self._commitment(now_s)(now_s)
+
+    def committed_until_s(self, budget_usd: float, now_s: float, added_usd_per_hour: float = 0.0) -> float:
+        """The last time at which `committed_usd` is within the budget; `now_s` where it already is not.
+
+        Args:
+            budget_usd: the budget.
+            now_s: the time.
+            added_usd_per_hour: of what is about to be asked for and is billed from then on.
+        """
+        # What is only asked for may launch this very moment, and be billed from then on.
+        usd_at = self._commitment(now_s)
+        left_usd = budget_usd - usd_at(now_s)
+        if left_usd < 0:
+            return now_s
+        beyond_s = self._beyond_s(left_usd, now_s, added_usd_per_hour, usd_at)
+        if math.isinf(beyond_s):
+            return math.inf
+        added_usd_per_s = added_usd_per_hour / SECONDS_PER_HOUR
+        within_s = now_s
+        # To a microsecond, or as fine as floats are where the budget lasts for ages.
+        while beyond_s - within_s > max(1e-6, 1e-12 * beyond_s):
+            middle_s = (within_s + beyond_s) / 2
+            if usd_at(middle_s) + added_usd_per_s * (middle_s - now_s) <= budget_usd:
+                within_s = middle_s
+            else:
+                beyond_s = middle_s
+        return within_s
+
+    def paid_until_s(self, key: int, now_s: float) -> float:
+        """Until when the lease is paid for if it were given back now."""
+        started_at_s = self._live[key].started_at_s
+        if started_at_s is None:
+            return now_s
+        return started_at_s + self._rule.billed_s(now_s - started_at_s)
+
+    def _beyond_s(
+        self, left_usd: float, now_s: float, added_usd_per_hour: float, usd_at: Callable[[float], float]
+    ) -> float:
+        """A time by which so much more is surely committed; infinite where it never is."""
+        rising = [meter.price for meter in self._live.values() if meter.ends_at_s is None]
+        settled_s = max((now_s, *map(last_change_s, rising)))
+        rates = (price_at(price, settled_s) for price in rising)
+        rate_usd_per_s = (math.fsum(rates) + added_usd_per_hour) / SECONDS_PER_HOUR + self._standing_usd_per_s
+        if rate_usd_per_s <= 0 or math.isinf(left_usd / rate_usd_per_s):
+            # Nothing rises for ever, but it may still rise before the last change of a price.
+            last_s = settled_s + self._rule.granularity_s
+            return last_s if usd_at(last_s) - usd_at(now_s) > left_usd else math.inf
+        # The bill is a staircase below a line: its steps are at most one quantum (or the minimum) long.
+        return settled_s + left_usd / rate_usd_per_s + self._rule.granularity_s + self._rule.minimum_s + 1.0
+
+    def _settled_usd(self) -> float:
+        if self._closed_sum_usd < 0:
+            self._closed_sum_usd = math.fsum(self._closed_usd)
+        return self._closed_sum_usd
+
+    def _commitment(self, asked_at_s: float) -> Callable[[float], float]:
+        """`committed_usd` by time, for as long as nothing happens; what is only asked for is launched at `asked_at_s`."""
+        fixed_usd = [self._settled_usd(), (self._launches + len(self._queued)) * self._ingress_usd]
+        rising: Counter[tuple[Price, float]] = Counter()
+        for meter in self._live.values():
+            price, started_at_s, ends_at_s = meter.price, meter.started_at_s, meter.ends_at_s
+            if ends_at_s is None:
+                pending = (highest(price, asked_at_s), asked_at_s)
+                rising[pending if started_at_s is None else (price, started_at_s)] += 1
+            elif started_at_s is not None:
+                fixed_usd.append(lease_usd(self._rule, price, started_at_s, ends_at_s))
+
+        def usd_at(now_s: float) -> float:
+            until_s = now_s + self._release_s
+            # Machines that came together cost the same; fsum over each of them, as a product would be rounded otherwise.
+            charged = [[lease_usd(self._rule, price, at_s, until_s)] * count for (price, at_s), count in rising.items()]
+            return math.fsum((*fixed_usd, now_s * self._standing_usd_per_s, *chain.from_iterable(charged)))
+
+        return usd_at

@@ -1,0 +1,381 @@
+"""Bundles: all that was recorded about one workload, and the truth and the belief that follow from it.
+
+Imports sim.model, sim.model.streams, numpy and the loaders of this package.
+
+A bundle is a folder with `bundle.yaml`, `curves.parquet`, `configs.csv` and optionally `scaling.csv`, described in
+`traces/README.md`. Everything is checked when it is loaded and trusted afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.nearest import unknown
+from elastune.sim.model.profile import GroundTruth, Profile, Startup, Stragglers, Timings
+from elastune.sim.model.scaling import kind_phrase
+from elastune.sim.model.streams import Streams
+from elastune.traces.bundles.curves import read_configurations, read_curves
+from elastune.traces.bundles.header import read_header
+from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
+from elastune.traces.scaling.named import load_scaling, scaling_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from elastune.sim.model.job import Direction, TuningJob
+    from elastune.sim.model.protocols import Configuration, Scaling
+    from elastune.traces.bundles.curves import Curves
+    from elastune.traces.bundles.header import Header
+
+_SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
+_SUPPLIED = {
+    "iteration_s": ("seconds per iteration", "workload.iteration_s"),
+    "scaling": ("scaling", "workload.scaling"),
+    "timings": ("launch and checkpoint seconds", "cloud.rescale_s"),
+}
+"""What a run needs that a bundle may lack: in words, and the key of the spec that supplies it."""
+_FILES = ("bundle.yaml", "configs.csv", "curves.parquet", "scaling.csv")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bundle:
+    """All that was recorded about one workload. Arrays are read-only.
+
+    Attributes:
+        name: of the workload.
+        direction: whether scores are minimised or maximised.
+        score: what the score is.
+        iteration: what an iteration is.
+        max_iterations: the length of the curves.
+        scores: (trials, iterations) float; `scores[t, k]` after k + 1 iterations, NaN where the run diverged.
+        configurations: hyperparameters by trial.
+        relative_cost: (trials,) float > 0; cost of an iteration of each.
+        source: who recorded it.
+        licence: of the recording.
+        sha256: digest of its files.
+        test_scores: of the same shape as `scores`, or None where none were recorded.
+        seconds: of the same shape, recorded seconds of each iteration, or None.
+        iteration_s: seconds per iteration on one GPU at relative cost 1, evaluation included; None where nothing was timed.
+        evaluate_s: the part of it that is evaluation, or None.
+        min_gpus: (trials,) int >= 1, the smallest gang that holds each in its memory; None for one GPU everywhere.
+        timings: launch, checkpoint and rescale; None where nothing was timed.
+        stragglers: spread of an iteration's duration, or None.
+        scaling: speed-up by gang, or None.
+        checkpoint_bytes: size of a checkpoint, or None.
+        data_bytes: size of the training data, or None.
+        provenance: by key, `measured`, `published`, `assumed` or `not measured`, then free text.
+        family: bundles of one family are not independent samples; None where it stands alone.
+        schedule: what a curve cut short is worth (a schedule that depends on the length makes it another curve).
+        notes: everything else its bundle.yaml says.
+    """
+
+    name: str
+    direction: Direction
+    score: str
+    iteration: str
+    max_iterations: int
+    scores: np.ndarray
+    configurations: Sequence[Configuration]
+    relative_cost: np.ndarray
+    source: str
+    licence: str
+    sha256: str
+    test_scores: np.ndarray | None = None
+    seconds: np.ndarray | None = None
+    iteration_s: float | None = None
+    evaluate_s: float | None = None
+    min_gpus: np.ndarray | None = None
+    timings: Timings | None = None
+    stragglers: Stragglers | None = None
+    scaling: Scaling | None = None
+    checkpoint_bytes: float | None = None
+    data_bytes: float | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    family: str | None = None
+    schedule: str | None = None
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for array in (self.scores, self.test_scores, self.seconds, self.relative_cost, self.min_gpus):
+            if array is not None:
+                array.setflags(write=False)
+
+    @property
+    def trials(self) -> int:
+        """Configurations it holds."""
+        return len(self.relative_cost)
+
+    def draw(self, trials: int, seed: int) -> np.ndarray:
+        """(trials,) int: rows of the first so many configurations in the seed's order.
+
+        A larger draw extends a smaller one of the same seed.
+
+        Raises:
+            InputError: the bundle has fewer.
+        """
+        if not 1 <= trials <= self.trials:
+            raise InputError(f"job.trials is {trials}, but bundle {self.name} has 1 to {self.trials} configurations")
+        return Streams(seed).rng("draw").permutation(self.trials)[:trials]
+
+    def drawn_configurations(self, trials: int, seed: int) -> list[Configuration]:
+        """The configurations of `draw`, in its order."""
+        return [self.configurations[row] for row in self.draw(trials, seed)]
+
+    def terms(self, overrides: Overrides | None = None, *, sync_s: float = 0.0) -> WorkloadTerms:
+        """The numbers that a run goes by: the overrides, and the bundle's own where there is none.
+
+        Raises:
+            InputError: neither has one; the message names the key of the spec that would supply it.
+        """
+        overrides = overrides or Overrides()
+        timings = overrides.timings(self.timings)
+        iteration_s = self.iteration_s if overrides.iteration_s is None else overrides.iteration_s
+        scaling = overrides.scaling or self.scaling
+        if iteration_s is None:
+            raise self._lacks("iteration_s")
+        if scaling is None:
+            raise self._lacks("scaling")
+        if timings is None:
+            raise self._lacks("timings")
+        provenance = self._provenance(overrides)
+        provenance["scaling"] = "; ".join(filter(None, (provenance["scaling"], kind_phrase(scaling))))
+        return WorkloadTerms(
+            iteration_s,
+            scaling,
+            timings,
+            overrides.stragglers or self.stragglers or Stragglers(),
+            sync_s,
+            provenance,
+            self._evaluate_s(iteration_s) if overrides.evaluate_s is None else overrides.evaluate_s,
+            overrides.min_gpus,
+        )
+
+    def _evaluate_s(self, iteration_s: float) -> float:
+        """Its share of an iteration that takes so long: other hardware changes both alike."""
+        if self.evaluate_s is None or self.iteration_s is None:
+            return 0.0
+        return self.evaluate_s / self.iteration_s * iteration_s
+
+    def lacking(self) -> dict[str, str]:
+        """What a run needs and the bundle does not record, and the key of the spec that supplies each."""
+        return dict(pair for name, pair in _SUPPLIED.items() if getattr(self, name) is None)
+
+    def _lacks(self, name: str) -> InputError:
+        what, key = _SUPPLIED[name]
+        return InputError(f"bundle {self.name} records no {what}: set {key}")
+
+    def _provenance(self, overrides: Overrides) -> dict[str, str]:
+        stated = {
+            "iteration_s": self._stated("iteration_s"),
+            "scaling": self._stated("scaling"),
+            "timings": self._stated("timings", "launch_s"),
+            "stragglers": self._stated("straggler", "straggler.persistent_cv") if self.stragglers else "assumed: none",
+        }
+        if self.evaluate_s is not None:
+            stated["evaluate_s"] = self._stated("evaluate_s")
+        if self.min_gpus is not None:
+            stated["min_gpus"] = self._stated("min_gpus")
+        timed = (overrides.launch_s, overrides.checkpoint_s, overrides.rescale_s)
+        given = {
+            "iteration_s": overrides.iteration_s is not None,
+            "scaling": overrides.scaling is not None,
+            "timings": any(seconds is not None for seconds in timed),
+            "stragglers": overrides.stragglers is not None,
+            "evaluate_s": overrides.evaluate_s is not None,
+            "min_gpus": overrides.min_gpus is not None,
+        }
+        return stated | {key: "assumed: set by the run" for key, is_given in given.items() if is_given}
+
+    def _stated(self, *keys: str) -> str:
+        return next((self.provenance[key] for key in keys if key in self.provenance), "unstated")
+
+    def truth_of(self, terms: WorkloadTerms, job: TuningJob, seed: int) -> GroundTruth:
+        """What really happens when the seed's draw for this job trains.
+
+        Raises:
+            InputError: the job is longer than the curves, wider than the bundle, or ranks scores the other way.
+        """
+        self.require_covers(job)
+        rows = self.draw(job.trials, seed)
+        iteration_s = terms.iteration_s * self.relative_cost[rows]
+        scaling = terms.of_iteration(terms.scaling)
+        min_gpus = self.min_gpus
+        if terms.min_gpus is not None:
+            min_gpus = np.full(self.trials, terms.min_gpus) if terms.min_gpus > 1 else None
+        if min_gpus is not None:
+            min_gpus = min_gpus[rows]
+        return GroundTruth(self.scores[rows], iteration_s, scaling, terms.timings, terms.stragglers, min_gpus)
+
+    def require_covers(self, job: TuningJob) -> None:
+        """Accept a job whose trials can be read from these curves to their ends.
+
+        Raises:
+            InputError: the job is longer than the curves, or ranks scores the other way.
+        """
+        staged = sum(iterations for _, iterations in job.stages or ())
+        longest, key = max((job.max_iterations, "max_iterations"), (staged, "stages"))
+        if longest > self.max_iterations:
+            raise InputError(
+                f"job longer than its curves: job.{key} asks for {longest} iterations, bundle {self.name} has"
+                f" {self.max_iterations}"
+            )
+        if job.direction != self.direction:
+            raise InputError(f"job.direction is {job.direction}, but bundle {self.name} says {self.direction}")
+
+    def profile_of(
+        self, terms: WorkloadTerms, startup: Startup | None = None, errors: ProfileErrors | None = None
+    ) -> Profile:
+        """What an operator measured: the terms, averaged over the bundle's configurations, as wrong as asked for.
+
+        To an operator, configurations that differ in cost look like trials that are persistently slow or fast, so their
+        spread is part of the profile's persistent one. The least gang is that of the largest configuration.
+        """
+        mean_cost = float(self.relative_cost.mean())
+        cost_cv = float(self.relative_cost.std()) / mean_cost
+        persistent_cv = math.sqrt((1 + terms.stragglers.persistent_cv**2) * (1 + cost_cv**2) - 1)
+        believed = terms.profile(startup, errors, mean_cost=mean_cost)
+        if terms.min_gpus is None and self.min_gpus is not None:
+            believed = replace(believed, min_gpus=int(self.min_gpus.max()))
+        return replace(
+            believed,
+            stragglers=replace(terms.stragglers, persistent_cv=persistent_cv),
+            family=self.family or self.name,
+            is_prefix_schedule=self.schedule == "constant",
+        )
+
+
+def bundle_names(search: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Names of the shipped bundles and of those in the folders to search."""
+    folders = [folder for root in (*search, _SHIPPED) if root.is_dir() for folder in root.iterdir()]
+    return tuple(sorted({folder.name for folder in folders if (folder / "bundle.yaml").is_file()}))
+
+
+def bundle_folder(name_or_path: str | Path, search: Sequence[Path] = ()) -> Path:
+    """Where the bundle of this name lies, or the folder that was given.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
+    if isinstance(name_or_path, str):
+        for root in (*search, _SHIPPED):
+            if name_or_path in bundle_names((root,)) and (root / name_or_path).is_dir():
+                return root / name_or_path
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        raise unknown("bundle", str(name_or_path), bundle_names(search), "or give a folder with a bundle.yaml")
+    return folder
+
+
+def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle:
+    """The bundle of this name or in this folder, checked.
+
+    Args:
+        name_or_path: a name, looked up in `search` and then among the shipped ones, or a folder.
+        search: folders that hold bundles.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+        InvalidTraceError: a file of it is missing or malformed.
+    """
+    folder = bundle_folder(name_or_path, search)
+    header, notes = read_header(folder / "bundle.yaml")
+    configured = read_configurations(folder / "configs.csv")
+    if header.trials not in (None, len(configured.labels)):
+        problem = f"is {header.trials}, but configs.csv has {len(configured.labels)}"
+        raise InvalidTraceError(folder / "bundle.yaml", problem, column="trials")
+    curves = read_curves(folder / "curves.parquet", configured.labels, header.max_iterations)
+    return Bundle(
+        name=header.name,
+        direction=header.direction,
+        score=header.score,
+        iteration=header.iteration,
+        max_iterations=header.max_iterations,
+        scores=curves.scores,
+        configurations=configured.configurations,
+        relative_cost=configured.relative_cost,
+        source=header.source,
+        licence=header.licence,
+        sha256=_digest(folder),
+        test_scores=curves.test_scores,
+        seconds=curves.seconds,
+        iteration_s=_iteration_s(header, curves),
+        evaluate_s=_evaluate_s(folder / "bundle.yaml", header, curves),
+        min_gpus=configured.min_gpus if (configured.min_gpus > 1).any() else None,
+        timings=_timings(folder / "bundle.yaml", header),
+        stragglers=_stragglers(header),
+        scaling=_scaling(folder, header),
+        checkpoint_bytes=header.checkpoint_bytes,
+        data_bytes=header.data_bytes,
+        provenance=header.provenance,
+        family=header.family,
+        schedule=header.schedule,
+        notes=notes,
+    )
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in _FILES:
+        path = folder / name
+        if path.is_file():
+            content = path.read_bytes()
+            # Name and length keep bytes from moving unnoticed between two files.
+            digest.update(f"{name} {len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _iteration_s(header: Header, curves: Curves) -> float | None:
+    if header.iteration_s is not None or curves.seconds is None:
+        return header.iteration_s
+    return float(np.nanmean(curves.seconds))
+
+
+def _evaluate_s(file: Path, header: Header, curves: Curves) -> float | None:
+    iteration_s = _iteration_s(header, curves)
+    if header.evaluate_s is not None and (iteration_s is None or header.evaluate_s >= iteration_s):
+        problem = f"is a part of the iteration, and so must be less than iteration_s, which is {iteration_s}"
+        raise InvalidTraceError(file, problem, column="evaluate_s")
+    return header.evaluate_s
+
+
+def _timings(file: Path, header: Header) -> Timings | None:
+    if header.launch_s is None and header.checkpoint_s is None and header.rescale_s is None:
+        return None
+    if header.launch_s is None or header.checkpoint_s is None:
+        missing = "launch_s" if header.launch_s is None else "checkpoint_s"
+        raise InvalidTraceError(file, "launch_s and checkpoint_s are recorded together or not at all", column=missing)
+    own = Overrides(launch_s=header.launch_s, checkpoint_s=header.checkpoint_s, rescale_s=header.rescale_s)
+    try:
+        return own.timings(None)
+    except InputError as error:
+        raise InvalidTraceError(file, str(error), column="rescale_s") from error
+
+
+def _stragglers(header: Header) -> Stragglers | None:
+    if header.straggler is None:
+        return None
+    return Stragglers(header.straggler.persistent_cv or 0.0, header.straggler.per_iteration_cv or 0.0)
+
+
+def _scaling(folder: Path, header: Header) -> Scaling | None:
+    has_table = (folder / "scaling.csv").is_file()
+    if has_table and header.scaling is not None:
+        raise InvalidTraceError(folder / "bundle.yaml", "is given, but there is a scaling.csv too", column="scaling")
+    if has_table:
+        return load_scaling(folder / "scaling.csv")
+    if header.scaling is None:
+        return None
+    try:
+        return scaling_of(header.scaling)
+    except InvalidTraceError:
+        raise
+    except InputError as error:
+        raise InvalidTraceError(folder / "bundle.yaml", str(error), column="scaling") from error

@@ -1,0 +1,248 @@
+"""The curves and configurations of a bundle, read and checked.
+
+Imports the standard library, numpy, sim.model.errors and traces.formats.csv_rows; pyarrow where the file is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from elastune.sim.model.errors import InvalidTraceError
+from elastune.traces.formats.csv_rows import read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from elastune.sim.model.protocols import Configuration
+    from elastune.traces.formats.csv_rows import Row
+
+_COLUMNS = ("trial", "iteration", "score")
+_OPTIONAL_COLUMNS = ("test_score", "seconds")
+_NO_HYPERPARAMETERS = ("trial", "relative_cost", "min_gpus")
+
+
+@dataclass(frozen=True, eq=False)
+class Configurations:
+    """What was tried.
+
+    Attributes:
+        labels: (trials,) int; the `trial` of each row, as the curves name it.
+        configurations: hyperparameters of each row.
+        relative_cost: (trials,) float > 0; cost of an iteration, 1 where the file says nothing.
+        min_gpus: (trials,) int >= 1; the smallest gang that holds it in its memory, 1 where the file says nothing.
+    """
+
+    labels: np.ndarray
+    configurations: Sequence[Configuration]
+    relative_cost: np.ndarray
+    min_gpus: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """What was recorded, in the order of the configurations.
+
+    Attributes:
+        scores: (trials, iterations) float, NaN where the run diverged.
+        test_scores: of the same shape, or None where none were recorded.
+        seconds: of the same shape, seconds of each iteration, or None where none were recorded.
+    """
+
+    scores: np.ndarray
+    test_scores: np.ndarray | None
+    seconds: np.ndarray | None
+
+
+def read_configurations(path: Path) -> Configurations:
+    """The rows of a configs.csv.
+
+    `trial`, `relative_cost` and `min_gpus` are no hyperparameters. A column becomes int, float or bool where every cell that is
+    not empty reads as one, and str otherwise; an empty cell is None.
+
+    Raises:
+        InvalidTraceError: a trial appears twice or is no whole number, a relative cost is not positive, or min_gpus is no whole
+            number of at least 1.
+    """
+    rows = read_rows(path, ("trial",))
+    names = [name for name in rows[0].cells if name not in _NO_HYPERPARAMETERS]
+    columns = {name: _scalars([row.cells[name] for row in rows]) for name in names}
+    return Configurations(
+        labels=_labels(rows),
+        configurations=[{name: columns[name][i] for name in names} for i in range(len(rows))],
+        relative_cost=_relative_cost(rows),
+        min_gpus=_min_gpus(rows),
+    )
+
+
+def _labels(rows: Sequence[Row]) -> np.ndarray:
+    labels: dict[int, int] = {}
+    for row in rows:
+        label = row.whole_number("trial")
+        if label in labels:
+            raise row.wrong("trial", f"trial {label} was already given in row {labels[label]}")
+        labels[label] = row.number
+    return np.fromiter(labels, dtype=np.int64, count=len(labels))
+
+
+def _relative_cost(rows: Sequence[Row]) -> np.ndarray:
+    if "relative_cost" not in rows[0].cells:
+        return np.ones(len(rows))
+    return np.array([row.positive_number("relative_cost") for row in rows])
+
+
+def _min_gpus(rows: Sequence[Row]) -> np.ndarray:
+    if "min_gpus" not in rows[0].cells:
+        return np.ones(len(rows), dtype=np.int64)
+    return np.array([row.whole_number("min_gpus", 1) for row in rows], dtype=np.int64)
+
+
+def _truth_value(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _scalars(cells: Sequence[str]) -> list[int | float | bool | str | None]:
+    kinds: tuple[Callable[[str], int | float | bool], ...] = (int, float, _truth_value)
+    for kind in kinds:
+        try:
+            return [kind(cell) if cell else None for cell in cells]
+        except (ValueError, KeyError):
+            continue
+    return [cell or None for cell in cells]
+
+
+def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> Curves:
+    """The curves of these trials, every iteration from 1 to `max_iterations`.
+
+    The rows of a trial stand in order of their iterations; trials may be interleaved. A curve may end early only where
+    its last score is not finite: the run diverged, and the rest is NaN.
+
+    Args:
+        path: a parquet file with `trial, iteration, score` and optionally `test_score, seconds`.
+        labels: (trials,) int; the trials in the order of the result.
+        max_iterations: the length of a complete curve.
+
+    Raises:
+        InvalidTraceError: with the row, where one is to blame.
+    """
+    columns = _read_columns(path)
+    iteration = _whole_numbers(path, "iteration", columns["iteration"])
+    trial = _positions(path, _whole_numbers(path, "trial", columns["trial"]), labels)
+    _check_order(path, labels, trial, iteration)
+    _check_longest(path, labels, trial, iteration, max_iterations)
+    values = {name: _numbers(path, name, columns[name]) for name in columns if name not in {"trial", "iteration"}}
+    if "seconds" in values:
+        _check_seconds(path, values["seconds"], values["score"])
+    shaped = {name: _shaped(cells, trial, iteration, (len(labels), max_iterations)) for name, cells in values.items()}
+    _check_ends(path, labels, shaped["score"], np.bincount(trial, minlength=len(labels)))
+    return Curves(shaped["score"], shaped.get("test_score"), shaped.get("seconds"))
+
+
+def _read_columns(path: Path) -> Mapping[str, np.ndarray]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except OSError as error:
+        raise InvalidTraceError(path, f"cannot be read: {error}") from error
+    except pa.ArrowInvalid as error:
+        raise InvalidTraceError(path, f"is no parquet file: {error}") from error
+    with file:
+        known = file.schema_arrow.names
+        for column in _COLUMNS:
+            if column not in known:
+                raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(known)}", column=column)
+        wanted = [column for column in (*_COLUMNS, *_OPTIONAL_COLUMNS) if column in known]
+        table = file.read(columns=wanted)
+        return {column: table.column(column).to_numpy() for column in wanted}
+
+
+def _numbers(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
+    if cells.dtype.kind not in "iuf":
+        raise InvalidTraceError(path, f"holds {cells.dtype}, but must hold numbers", column=column)
+    return cells.astype(np.float64, copy=False)
+
+
+def _whole_numbers(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
+    numbers = _numbers(path, column, cells)
+    wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers == np.floor(numbers))))
+    if wrong.size:
+        row = int(wrong[0])
+        raise InvalidTraceError(path, f"is {numbers[row]}, but must be a whole number", row=row + 1, column=column)
+    return cells.astype(np.int64, copy=False)
+
+
+def _positions(path: Path, trial: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(rows,) int: where each row's trial stands in `labels`."""
+    ascending = np.argsort(labels)
+    found = np.searchsorted(labels, trial, sorter=ascending).clip(max=len(labels) - 1)
+    positions: np.ndarray = ascending[found]
+    wrong = np.flatnonzero(labels[positions] != trial)
+    if wrong.size:
+        row = int(wrong[0])
+        raise InvalidTraceError(path, f"trial {trial[row]} is not in configs.csv", row=row + 1, column="trial")
+    return positions
+
+
+def _check_order(path: Path, labels: np.ndarray, trial: np.ndarray, iteration: np.ndarray) -> None:
+    """Within a trial, each row's iteration is the one before plus 1, from 1."""
+    by_trial = np.argsort(trial, kind="stable")
+    its_trial, its_iteration = trial[by_trial], iteration[by_trial]
+    before = np.zeros_like(its_iteration)
+    before[1:] = np.where(its_trial[1:] == its_trial[:-1], its_iteration[:-1], 0)
+    wrong = np.flatnonzero(its_iteration != before + 1)
+    if wrong.size:
+        at = wrong[np.argmin(by_trial[wrong])]
+        problem = _order_problem(int(labels[its_trial[at]]), int(its_iteration[at]), int(before[at]))
+        raise InvalidTraceError(path, problem, row=int(by_trial[at]) + 1, column="iteration")
+
+
+def _order_problem(trial: int, iteration: int, before: int) -> str:
+    if before == 0:
+        return f"trial {trial} starts at iteration {iteration}, but iterations are counted from 1"
+    if iteration == before:
+        return f"iteration {iteration} of trial {trial} appears twice"
+    if iteration < before:
+        return f"iteration {iteration} of trial {trial} comes after its iteration {before}: out of order or twice"
+    return f"trial {trial} jumps from iteration {before} to {iteration}"
+
+
+def _check_longest(path: Path, labels: np.ndarray, trial: np.ndarray, iteration: np.ndarray, longest: int) -> None:
+    wrong = np.flatnonzero(iteration > longest)
+    if wrong.size:
+        row = int(wrong[0])
+        problem = f"iteration {iteration[row]} of trial {labels[trial[row]]} is beyond max_iterations ({longest})"
+        raise InvalidTraceError(path, problem, row=row + 1, column="iteration")
+
+
+def _check_seconds(path: Path, seconds: np.ndarray, score: np.ndarray) -> None:
+    wrong = np.flatnonzero((seconds < 0) | (~np.isfinite(seconds) & np.isfinite(score)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise InvalidTraceError(path, f"is {seconds[row]}, but must be a number >= 0", row=row + 1, column="seconds")
+
+
+def _shaped(cells: np.ndarray, trial: np.ndarray, iteration: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(trials, iterations) float: the cells in their places, NaN where there is none."""
+    shaped = np.full(shape, np.nan)
+    shaped[trial, iteration - 1] = cells
+    return shaped
+
+
+def _check_ends(path: Path, labels: np.ndarray, scores: np.ndarray, lengths: np.ndarray) -> None:
+    absent = np.flatnonzero(lengths == 0)
+    if absent.size:
+        raise InvalidTraceError(path, f"trial {labels[absent[0]]} of configs.csv has no curve")
+    last = scores[np.arange(len(labels)), lengths - 1]
+    early = np.flatnonzero((lengths < scores.shape[1]) & np.isfinite(last))
+    if early.size:
+        trial = early[0]
+        raise InvalidTraceError(
+            path,
+            f"trial {labels[trial]} ends at iteration {lengths[trial]} of {scores.shape[1]}; only a curve whose last"
+            " score is not finite (diverged) may end early",
+        )

@@ -1,0 +1,111 @@
+"""A bundle.yaml, read and checked.
+
+Imports the standard library, msgspec, sim.model.errors and sim.model.nearest; yaml where the file is opened.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.nearest import nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+_REQUIRED = ("name", "direction", "score", "iteration", "max_iterations", "source", "licence")
+_PROVENANCE = re.compile(r"(measured|published|assumed|not measured)\b")
+
+
+class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Spread of an iteration's duration, as in `sim.model.profile.Stragglers`; None where it could not be told."""
+
+    persistent_cv: _NotNegative | None = None
+    per_iteration_cv: _NotNegative | None = None
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What a bundle.yaml says; `Bundle` has the meaning of each."""
+
+    name: str
+    direction: Literal["minimize", "maximize"]
+    score: str
+    iteration: str
+    max_iterations: Annotated[int, msgspec.Meta(ge=1)]
+    source: str
+    licence: str
+    trials: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    family: str | None = None
+    schedule: str | None = None
+    iteration_s: _Positive | None = None
+    evaluate_s: _NotNegative | None = None
+    launch_s: _NotNegative | None = None
+    checkpoint_s: _NotNegative | None = None
+    rescale_s: _NotNegative | None = None
+    checkpoint_bytes: _NotNegative | None = None
+    data_bytes: _NotNegative | None = None
+    straggler: Spread | None = None
+    scaling: Any = None  # whatever `traces.scaling.named.scaling_of` takes
+    provenance: dict[str, str] = {}
+
+
+def read_header(path: Path) -> tuple[Header, dict[str, object]]:
+    """The header, and all other keys of the file, which are free text for readers.
+
+    Raises:
+        InvalidTraceError: naming the key as the column.
+    """
+    mapping = _read_mapping(path)
+    for key in _REQUIRED:
+        if mapping.get(key) is None:
+            raise InvalidTraceError(path, "is required, but missing", column=key)
+    others = {key: value for key, value in mapping.items() if key not in Header.__struct_fields__}
+    for key in others:
+        # A misspelt `lauch_s` must not silently become a remark.
+        match = nearest(key, Header.__struct_fields__, likeness=0.8)
+        if match:
+            raise InvalidTraceError(path, f"is unknown; did you mean {match!r}?", column=key)
+    header = _convert(path, mapping)
+    _check_provenance(path, header)
+    return header, others
+
+
+def _read_mapping(path: Path) -> dict[str, object]:
+    import yaml
+
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidTraceError(path, f"cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidTraceError(path, f"is malformed YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(mapping, dict):
+        raise InvalidTraceError(path, f"holds a {type(mapping).__name__}, but must hold keys and values")
+    return {str(key): value for key, value in mapping.items()}
+
+
+def _convert(path: Path, mapping: dict[str, object]) -> Header:
+    if mapping["direction"] not in ("minimize", "maximize"):
+        problem = f"is {mapping['direction']!r}, but must be 'minimize' or 'maximize'"
+        raise InvalidTraceError(path, problem, column="direction")
+    for key, value in mapping.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidTraceError(path, f"is {value}, but must be finite", column=key)
+    try:
+        return msgspec.convert(mapping, Header)
+    except msgspec.ValidationError as error:
+        problem, _, where = str(error).partition(" - at `$.")
+        raise InvalidTraceError(path, problem, column=where.rstrip("`") or None) from error
+
+
+def _check_provenance(path: Path, header: Header) -> None:
+    for key, text in header.provenance.items():
+        if not _PROVENANCE.match(text):
+            problem = f"is {text!r}, but must begin with measured, published, assumed or not measured"
+            raise InvalidTraceError(path, problem, column=f"provenance.{key}")

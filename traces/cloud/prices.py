@@ -1,0 +1,199 @@
+"""The price catalogue: machines with what they cost, where, since when, and who says so.
+
+Imports sim.model and the standard library. A catalogue is a CSV file; its format is in `traces/README.md`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.nearest import unknown
+from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
+from elastune.traces.formats.csv_rows import read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from elastune.sim.model.price_series import Price
+    from elastune.traces.formats.csv_rows import Row
+
+COLUMNS = ("name", "gpus_per_instance", "on_demand_usd_per_hour", "spot_usd_per_hour")
+"""What a catalogue must have."""
+NOTES = ("provider", "gpu", "region", "date", "source")
+"""What it may say besides, as text."""
+START = "start_s"
+"""Where a catalogue has this column, the rows of a machine are a series: from when, in seconds of the run, each price holds."""
+
+_SHIPPED = Path(__file__).parents[1] / "data" / "instance_types.csv"
+_PRICES = {ON_DEMAND: "on_demand_usd_per_hour", SPOT: "spot_usd_per_hour"}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One machine in one region; texts are empty where the catalogue says nothing.
+
+    Attributes:
+        provider: aws, gcp, azure or any other.
+        gpu: its accelerator.
+        date: of the prices.
+        source: who says so.
+    """
+
+    instance_type: InstanceType
+    provider: str = ""
+    gpu: str = ""
+    region: str = ""
+    date: str = ""
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """As the provider calls it."""
+        return self.instance_type.name
+
+
+@functools.cache
+def shipped_offers() -> tuple[Offer, ...]:
+    """The catalogue that ships with the project: one region per machine."""
+    return load_offers(_SHIPPED)
+
+
+def load_offers(path: Path) -> tuple[Offer, ...]:
+    """The machines of a catalogue, in the order of the file.
+
+    Prices are of the whole machine; an empty spot price means that there is no such market.
+
+    Raises:
+        InvalidTraceError: a price is negative, missing or no number, a series does not go forward in time, or a machine is
+            given twice.
+    """
+    by_place: dict[tuple[str, str], list[Row]] = {}
+    for row in read_rows(path, COLUMNS):
+        by_place.setdefault((row.text("name"), row.cells.get("region", "")), []).append(row)
+    return tuple(_offer_of(rows) for rows in by_place.values())
+
+
+def offer_named(
+    name: str, offers: Sequence[Offer], region: str | None = None, *, where: str = "", hint: str = ""
+) -> Offer:
+    """The machine of this name.
+
+    Args:
+        name: as the provider calls it.
+        offers: the catalogue.
+        region: may be left out where the machine is offered in one only.
+        where: the catalogue's file, for messages.
+        hint: what else could have been given, as a clause.
+
+    Raises:
+        InputError: there is none, none in this region, or one in each of several regions.
+    """
+    found = [offer for offer in offers if offer.name == name]
+    if not found:
+        raise unknown("instance type", name, {offer.name for offer in offers}, hint)
+    regions = ", ".join(offer.region or "(none named)" for offer in found)
+    if region is None:
+        if len(found) > 1:
+            raise InputError(f"{where}{name} has prices in several regions: set cloud.region to one of {regions}")
+        return found[0]
+    for offer in found:
+        if offer.region == region:
+            return offer
+    raise InputError(
+        f"{where}{name} has no price in region {region!r}, only in {regions}: set cloud.region to one that it has, or add a row"
+        f" for it with region {region} and {COLUMNS[2]} (elastune prices import checks the file)"
+    )
+
+
+def instance_type_names() -> tuple[str, ...]:
+    """Names in the shipped catalogue."""
+    return tuple(offer.name for offer in shipped_offers())
+
+
+def instance_type_named(name: str, catalogue: Mapping[str, InstanceType] | None = None) -> InstanceType:
+    """The instance type of this name.
+
+    Args:
+        name: as the provider calls it.
+        catalogue: what `load_instance_types` read; None for the shipped one.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
+    if catalogue is None:
+        hint = "or give gpus_per_instance and price_usd_per_hour inline"
+        return offer_named(name, shipped_offers(), hint=hint).instance_type
+    if name not in catalogue:
+        raise unknown("instance type", name, catalogue)
+    return catalogue[name]
+
+
+def load_instance_types(path: Path, region: str | None = None) -> dict[str, InstanceType]:
+    """The instance types of a catalogue, by name.
+
+    Args:
+        path: the file; see `load_offers`.
+        region: only those offered there; may be left out where no machine is offered in several.
+
+    Raises:
+        InvalidTraceError: the file is malformed.
+        InputError: the region is left out, and a machine has prices in several.
+    """
+    offers = load_offers(path)
+    names = dict.fromkeys(offer.name for offer in offers if region in (None, offer.region))
+    return {name: offer_named(name, offers, region, where=f"{path}: ").instance_type for name in names}
+
+
+def _offer_of(rows: Sequence[Row]) -> Offer:
+    """The machine of all rows that name it in one region."""
+    first = rows[0]
+    name, gpus = first.text("name"), first.whole_number("gpus_per_instance", 1)
+    for row in rows[1:]:
+        if START not in first.cells:
+            raise row.wrong("name", f"{name!r} is given twice{_in(first)}")
+        if row.whole_number("gpus_per_instance", 1) != gpus:
+            raise row.wrong(
+                "gpus_per_instance", f"is {row.cells['gpus_per_instance']}, but {name} has {gpus}{_in(first)}"
+            )
+    times_s = _times_s(rows) if START in first.cells else (0.0,)
+    prices = {ON_DEMAND: _price(rows, times_s, ON_DEMAND)}
+    if any(row.cells[_PRICES[SPOT]] for row in rows):
+        prices[SPOT] = _price(rows, times_s, SPOT)
+    return Offer(InstanceType(name, gpus, prices), **{note: first.cells.get(note, "") for note in NOTES})
+
+
+def _times_s(rows: Sequence[Row]) -> tuple[float, ...]:
+    times_s: list[float] = []
+    for row in rows:
+        at_s = row.number_at_least(START)
+        if not times_s and at_s != 0:
+            raise row.wrong(START, f"is {at_s:g}, but the first price of a series must hold from 0 s on")
+        if times_s and at_s <= times_s[-1]:
+            raise row.wrong(
+                START,
+                f"is {at_s:g}, but the row before of {row.text('name')}{_in(row)} is at {times_s[-1]:g} s already: a series"
+                " must go forward in time",
+            )
+        times_s.append(at_s)
+    return tuple(times_s)
+
+
+def _price(rows: Iterable[Row], times_s: tuple[float, ...], market: str) -> Price:
+    column = _PRICES[market]
+    found: list[float] = []
+    for row in rows:
+        if not row.cells[column]:
+            what = f"{row.text('name')}{_in(row)} has no {market} price"
+            raise row.wrong(column, f"is empty: {what}; give one in USD per hour, or leave the row out")
+        found.append(row.number_at_least(column))
+    return found[0] if len(found) == 1 else PriceSeries(times_s, tuple(found))
+
+
+def _in(row: Row) -> str:
+    region = row.cells.get("region", "")
+    return f" in {region}" if region else ""

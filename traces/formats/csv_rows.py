@@ -1,0 +1,140 @@
+"""Rows of small CSV files, with errors that name file, row and column.
+
+Imports the standard library and sim.model.errors.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO, cast
+
+from elastune.sim.model.errors import InvalidTraceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        file: the file it was read from.
+        number: its position, counted from 1 below the header.
+        cells: stripped text by column.
+    """
+
+    file: Path
+    number: int
+    cells: Mapping[str, str]
+
+    def wrong(self, column: str, problem: str) -> InvalidTraceError:
+        """The error for one of its cells."""
+        return InvalidTraceError(self.file, problem, row=self.number, column=column)
+
+    def text(self, column: str) -> str:
+        """The cell's text.
+
+        Raises:
+            InvalidTraceError: it is empty.
+        """
+        if not self.cells[column]:
+            raise self.wrong(column, "is empty")
+        return self.cells[column]
+
+    def number_at_least(self, column: str, least: float = 0.0) -> float:
+        """The cell as a finite number, `least` or more.
+
+        Raises:
+            InvalidTraceError: it is anything else.
+        """
+        number = self._number(column)
+        if number < least:
+            raise self.wrong(column, f"is {number:g}, but must be at least {least:g}")
+        return number
+
+    def positive_number(self, column: str) -> float:
+        """The cell as a finite number above 0.
+
+        Raises:
+            InvalidTraceError: it is anything else.
+        """
+        number = self._number(column)
+        if number <= 0:
+            raise self.wrong(column, f"is {number:g}, but must be positive")
+        return number
+
+    def whole_number(self, column: str, least: int = 0) -> int:
+        """The cell as a whole number, `least` or more.
+
+        Raises:
+            InvalidTraceError: it is anything else.
+        """
+        number = self.number_at_least(column, least)
+        if number != int(number):
+            raise self.wrong(column, f"is {number:g}, but must be a whole number")
+        return int(number)
+
+    def _number(self, column: str) -> float:
+        text = self.text(column)
+        try:
+            number = float(text)
+        except ValueError:
+            raise self.wrong(column, f"is {text!r}, but must be a number") from None
+        if not math.isfinite(number):
+            raise self.wrong(column, f"is {text}, but must be finite")
+        return number
+
+
+def read_rows(path: Path, required: Sequence[str] = ()) -> list[Row]:
+    """All rows of a CSV file with a header; empty lines are skipped.
+
+    Args:
+        path: the file, UTF-8; compressed where its name ends in .gz.
+        required: columns it must have; it may have more.
+
+    Raises:
+        InvalidTraceError: the file is missing, is no text, lacks a column, or has no rows or a ragged one.
+    """
+    lines = _lines(path)
+    header = [name.strip() for name in next(lines, [])]
+    _check_header(path, header, required)
+    rows = [_row(path, number, header, line) for number, line in enumerate(lines, start=1)]
+    if not rows:
+        raise InvalidTraceError(path, "has no rows")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    try:
+        with _opened(path) as file:
+            return iter([line for line in csv.reader(file, strict=True) if line])
+    except OSError as error:
+        raise InvalidTraceError(path, f"cannot be read: {error.strerror or error}") from error
+    except (csv.Error, UnicodeDecodeError, EOFError) as error:
+        raise InvalidTraceError(path, f"is no CSV text: {error}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return cast("TextIO", gzip.open(path, "rt", newline="", encoding="utf-8-sig"))
+    return path.open(newline="", encoding="utf-8-sig")
+
+
+def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
+    for column in required:
+        if column not in header:
+            raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(header)}", column=column)
+    for column in header:
+        if header.count(column) > 1:
+            raise InvalidTraceError(path, "the header names it twice", column=column)
+
+
+def _row(path: Path, number: int, header: Sequence[str], line: Sequence[str]) -> Row:
+    if len(line) != len(header):
+        raise InvalidTraceError(path, f"has {len(line)} cells, but the header names {len(header)}", row=number)
+    return Row(path, number, {name: cell.strip() for name, cell in zip(header, line, strict=True)})
