@@ -1,4 +1,4 @@
-"""Policies: they see facts and a read-only view, and answer with wishes; they never know where they run.
+"""Policies: they see events and a read-only view, and answer with actions; they never know where they run.
 
 `registry` names them all. `halving` is the promotion arithmetic, `staged` the executor of stages with barriers, `limits` the
 keeping of deadline and budget, `planning` the planners. May import the pure core of `sim` only.

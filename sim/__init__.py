@@ -1,4 +1,4 @@
-"""The engine: a policy sees facts and answers with wishes; a controller turns them into orders; a backend carries them out.
+"""The engine: a policy sees events and answers with actions; a controller turns them into orders; a backend carries them out.
 
 General layout, from the inside out (DESIGN.md defends it; import-linter holds it):
 

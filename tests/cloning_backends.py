@@ -35,24 +35,24 @@ class Sampling:
 
     def __init__(self, backend, configuration_of):
         self.backend, self.configuration_of = backend, configuration_of
-        self.sampled, self.facts, self.now_s = set(), deque(), 0.0
+        self.sampled, self.events, self.now_s = set(), deque(), 0.0
         self.close = backend.close
 
     def perform(self, order):
         if isinstance(order, StartSegment):
             if order.trial not in self.sampled and order.configuration is None:
-                self.facts.append(TrialSampled(self.now_s, order.trial, self.configuration_of(order.trial)))
+                self.events.append(TrialSampled(self.now_s, order.trial, self.configuration_of(order.trial)))
             self.sampled.add(order.trial)
             own = order.trial if order.from_iteration else None
             order = msgspec.structs.replace(order, configuration=None, restore_from=own)
         self.backend.perform(order)
 
     def next_event(self):
-        if self.facts:
-            return self.facts.popleft()
-        fact = self.backend.next_event()
-        self.now_s = self.now_s if fact is None else fact.at_s
-        return fact
+        if self.events:
+            return self.events.popleft()
+        event = self.backend.next_event()
+        self.now_s = self.now_s if event is None else event.at_s
+        return event
 
 
 class SampledWorld(World):
@@ -123,8 +123,8 @@ class Learning:
     def next_event(self):
         if not self._queue:
             return None
-        self._now_s, _, fact = heapq.heappop(self._queue)
-        return fact
+        self._now_s, _, event = heapq.heappop(self._queue)
+        return event
 
     def close(self):
         self._queue.clear()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tiny_worlds import Script, build_world, check_each_fact, play_world
+from tiny_worlds import Script, build_world, check_each_event, play_world
 
 from elastune.sim.control.controller import Controller
 from elastune.sim.control.journal import MemorySink
@@ -53,12 +53,12 @@ def simulate():
 
 @pytest.fixture(scope="session")
 def controlled():
-    """A controller with a scripted policy and no backend: facts are told to it one by one."""
+    """A controller with a scripted policy and no backend: events are told to it one by one."""
 
     def build(answers, **keywords):
         world = build_world(**keywords)
         sink = MemorySink()
-        controller = check_each_fact(Controller(Script(answers), world.job, world.book, name="script", sink=sink))
+        controller = check_each_event(Controller(Script(answers), world.job, world.book, name="script", sink=sink))
         return SimpleNamespace(
             handle=controller.handle, entries=sink.entries, state=controller.state, controller=controller
         )

@@ -13,13 +13,13 @@ HEAVY = ("torch", "ray", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn", 
 
 
 def test_the_core_imports_nothing_heavy():
-    code = f"import sys, sim, policies, traces; print([name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys; from elastune import sim, policies, traces; print([n for n in {HEAVY!r} if n in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert loaded.strip() == "[]"
 
 
 def test_the_core_works_where_torch_is_not_installed():
-    code = "import sys; sys.modules['torch'] = None; import sim, policies, traces; print(traces.bundle_names())"
+    code = "import sys; sys.modules['torch'] = None; from elastune import sim, policies, traces; print(traces.bundle_names())"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert "digits-mlp" in names
 

@@ -1,4 +1,4 @@
-"""Builders of tiny worlds, and histories written down in one line per fact."""
+"""Builders of tiny worlds, and histories written down in one line per event."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from elastune.sim.simulated import SimulatedBackend
 
 
 class Script:
-    """A policy that answers each fact with what was written down for it, once.
+    """A policy that answers each event with what was written down for it, once.
 
     Keys: `start`, `launched 0`, `booted 0`, `ready 0`, `refused 0`, `noticed 0`, `gone 0` (instance), `report 0@2` (trial,
     iteration),
@@ -89,7 +89,7 @@ def key_of(event):
 
 
 def told(event):
-    """`time fact`, everything that varies in it included."""
+    """`time event`, everything that varies in it included."""
     match event:
         case SegmentEnded():
             durable = f"{event.iteration}/{event.checkpoint_iteration}"
@@ -261,8 +261,8 @@ class Story:
         return [line(entry) for entry in self.entries]
 
 
-def check_each_fact(controller):
-    """Let the state be checked after every fact."""
+def check_each_event(controller):
+    """Let the state be checked after every event."""
     handle = controller.handle
 
     def checked(event):
@@ -280,6 +280,6 @@ def play_world(policy, world, streams=None):
         policy = Script(policy)
     sink = MemorySink()
     controller = Controller(policy, world.job, world.book, name="script", sink=sink, placement=world.placement)
-    check_each_fact(controller)
+    check_each_event(controller)
     run(controller, SimulatedBackend(world.truth, world.cloud, streams or world.streams))
     return Story(controller, sink.entries)

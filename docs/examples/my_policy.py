@@ -8,7 +8,7 @@ from elastune.sim.model.job import loss_of
 
 
 class MyPolicy:
-    """Sees facts and a read-only view, and answers with wishes; `Limits` keeps deadline and budget."""
+    """Sees events and a read-only view, and answers with actions; `Limits` keeps deadline and budget."""
 
     def __init__(self, job, profile, price_book, rng):  # noqa: ARG002  draws nothing
         self.job, self.limits = job, Limits(job, profile, price_book)
@@ -22,8 +22,10 @@ class MyPolicy:
         trials = [(number, view.trial(number)) for number in range(self.job.trials)]
         idle = [(n, t) for n, t in trials if t.status == "idle" and t.checkpoint_iteration < self.job.max_iterations]
         idle.sort(key=lambda pair: (pair[1].iteration > 0, loss_of(pair[1].score, self.job.direction)))
-        wishes = [self.limits.run(view, n, 1, t.checkpoint_iteration + 1) for n, t in idle[: view.free_gpus]]
-        started = [wish for wish in wishes if wish is not None]  # None: the iteration would not be durable by the limit
+        actions = [self.limits.run(view, n, 1, t.checkpoint_iteration + 1) for n, t in idle[: view.free_gpus]]
+        started = [
+            each for each in actions if each is not None
+        ]  # None: the iteration would not be durable by the limit
         if not started and not view.running_trials and view.free_gpus:
             return [FinishRun(self.limits.best(view))]
         return [*limiting, *started]

@@ -1,7 +1,8 @@
 """Experiments on plans: every job of a claim by several planners at several deadlines. Nothing is run in any world.
 
-Imports the planners through `experiments.plans.planning`, sim and traces; pandas, pyarrow and joblib inside the functions that need
-them. Rows are kept like those of sweeps: by a key of spec and code, in whole files, so that what is done is not done again.
+Imports the planners through `experiments.plans.planning`, sim and traces; pandas, pyarrow and joblib inside the
+functions that need them. Rows are kept like those of sweeps: by a key of spec and code, in whole files, so that what is
+done is not done again.
 """
 
 from __future__ import annotations

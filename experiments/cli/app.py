@@ -219,7 +219,7 @@ def replay(
     journal: Annotated[Path, typer.Argument(help="The journal of a run.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Feed a journal's facts to a fresh controller, which must wish for and order the same."""
+    """Feed a journal's events to a fresh controller, which must ask for and order the same."""
     from elastune.experiments.runs.simulate import replay_journal
 
     entries, is_complete = replay_journal(journal)

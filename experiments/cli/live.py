@@ -46,7 +46,7 @@ class Board:
 
     def fields(self) -> dict[str, str]:
         """Where the run stood when it was last looked at, by name."""
-        return self._shown | {"last fact": f"{time.monotonic() - self._heard_s:.0f} s ago"}
+        return self._shown | {"last event": f"{time.monotonic() - self._heard_s:.0f} s ago"}
 
     def _fields(self) -> dict[str, str]:
         state, job = self._controller.state, self._controller.state.job
@@ -103,7 +103,7 @@ class _Lines(Board):
         super().write(entry)
         if time.monotonic() - self._said_s >= _LINE_EVERY_S:
             self._said_s = time.monotonic()
-            self._say("; ".join(f"{name} {value}" for name, value in self.fields().items() if name != "last fact"))
+            self._say("; ".join(f"{name} {value}" for name, value in self.fields().items() if name != "last event"))
 
 
 @contextmanager

@@ -83,14 +83,14 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
 def print_control(result: RealResult) -> None:
     """What controlling a real run took."""
     control = result.control()
-    if not control["facts"]:
+    if not control["events"]:
         return
     told = {
         part: f"{1000 * (control[f'{part}_median_s'] or 0):.2f} ms median, {1000 * (control[f'{part}_p99_s'] or 0):.2f} ms p99"
         for part in ("decision", "control")
     }
     console().print(
-        f"{control['facts']} facts: deciding {told['decision']}; with writing and ordering {told['control']};"
+        f"{control['events']} events: deciding {told['decision']}; with writing and ordering {told['control']};"
         f" {result.host_s:.0f} s here"
     )
 

@@ -66,7 +66,8 @@ class Comparison:
             the same of the interquartile mean of regret, the share of runs for `SHARES`, and the first error or an empty text.
         paired: one row per policy but the first and measure: mean difference to the first policy, low, high, better (share
             of the seeds on which it beats the first), ties, pairs.
-        ledger: one row per policy that has runs and part of `experiments.runs.ledger.PARTS`: policy, part, means over the runs of
+        ledger: one row per policy that has runs and part of `experiments.runs.ledger.PARTS`: policy, part, means over
+        the runs of
             usd and gpu_hours, share of the mean bill, and budget_usd.
         trajectories: policy, seed, direction, and the columns of `RunResult.trajectory()`.
     """

@@ -1,7 +1,7 @@
-"""What every backend promises, simulated or real: orders are given to it and its facts are read.
+"""What every backend promises, simulated or real: orders are given to it and its events are read.
 
 Each promise is a function that returns where it is kept and raises `BrokenPromiseError` where it is not. All of them also ask
-for facts in order of time.
+for events in order of time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from elastune.sim.model.events import Event
     from elastune.sim.model.protocols import Backend
 
-MOST_FACTS = 20_000
-"""A run in one of these small worlds that has not ended after so many facts never will."""
+MOST_EVENTS = 20_000
+"""A run in one of these small worlds that has not ended after so many events never will."""
 
 
 class BrokenPromiseError(TuningError):
@@ -77,48 +77,48 @@ class Dialogue:
     def __init__(self, under_test: BackendUnderTest, promise: str, backend: Backend | None = None) -> None:
         self.under_test, self._promise = under_test, promise
         self.backend = backend or under_test.build()
-        self.facts: list[Event] = []
+        self.events: list[Event] = []
 
     @property
     def now_s(self) -> float:
-        """Time of the last fact."""
-        return self.facts[-1].at_s if self.facts else 0.0
+        """Time of the last event."""
+        return self.events[-1].at_s if self.events else 0.0
 
     def require(self, holds: bool, problem: str) -> None:
         """Raise BrokenPromiseError unless it holds."""
         if not holds:
-            raise BrokenPromiseError(self._promise, self.under_test.name, self.now_s, f"{problem}; told: {self.facts}")
+            raise BrokenPromiseError(self._promise, self.under_test.name, self.now_s, f"{problem}; told: {self.events}")
 
     def hear(self) -> Event | None:
-        """The next fact, which is no earlier than the one before."""
-        fact = self.backend.next_event()
-        if fact is not None:
-            self.require(fact.at_s >= self.now_s, f"{fact} came after a later fact")
-            self.facts.append(fact)
-        return fact
+        """The next event, which is no earlier than the one before."""
+        event = self.backend.next_event()
+        if event is not None:
+            self.require(event.at_s >= self.now_s, f"{event} came after a later event")
+            self.events.append(event)
+        return event
 
     def hear_until(self, is_it: Callable[[Event], bool]) -> Event:
-        """The next fact that is looked for."""
-        for _ in range(MOST_FACTS):
-            fact = self.hear()
-            if fact is None:
+        """The next event that is looked for."""
+        for _ in range(MOST_EVENTS):
+            event = self.hear()
+            if event is None:
                 break
-            if is_it(fact):
-                return fact
+            if is_it(event):
+                return event
         raise BrokenPromiseError(
-            self._promise, self.under_test.name, self.now_s, f"a fact is missing; told: {self.facts}"
+            self._promise, self.under_test.name, self.now_s, f"an event is missing; told: {self.events}"
         )
 
     def wait(self, tag: str, seconds: float) -> None:
         """Hear everything of so many seconds."""
         self.backend.perform(StartTimer(tag, self.now_s + seconds))
-        self.hear_until(lambda fact: isinstance(fact, TimerFired) and fact.tag == tag)
+        self.hear_until(lambda event: isinstance(event, TimerFired) and event.tag == tag)
 
     def rent(self, number: int) -> None:
         """One machine, ready."""
         instance = InstanceId(number)
         self.backend.perform(ProvisionInstance(instance, self.under_test.instance_type, self.under_test.market))
-        self.hear_until(lambda fact: isinstance(fact, InstanceReady) and fact.instance == instance)
+        self.hear_until(lambda event: isinstance(event, InstanceReady) and event.instance == instance)
 
     def start(
         self, segment: int, trial: int, instance: int = 0, *, iterations: int | None = None, report_every: int = 0
@@ -130,21 +130,21 @@ class Dialogue:
 
     def end_of(self, segment: int) -> SegmentEnded:
         """The end of a segment, told already or awaited."""
-        for fact in self.facts:
-            if isinstance(fact, SegmentEnded) and fact.segment == segment:
-                return fact
-        fact = self.hear_until(lambda fact: isinstance(fact, SegmentEnded) and fact.segment == segment)
-        assert isinstance(fact, SegmentEnded)  # hear_until has looked for one
-        return fact
+        for event in self.events:
+            if isinstance(event, SegmentEnded) and event.segment == segment:
+                return event
+        event = self.hear_until(lambda event: isinstance(event, SegmentEnded) and event.segment == segment)
+        assert isinstance(event, SegmentEnded)  # hear_until has looked for one
+        return event
 
     def ends(self) -> list[SegmentEnded]:
         """All ends of segments so far."""
-        return [fact for fact in self.facts if isinstance(fact, SegmentEnded)]
+        return [event for event in self.events if isinstance(event, SegmentEnded)]
 
 
 def starts_with_run_started(talk: Dialogue) -> None:
-    """The first fact is RunStarted, at 0 s."""
-    talk.require(talk.hear() == RunStarted(0.0), "the first fact is not RunStarted at 0 s")
+    """The first event is RunStarted, at 0 s."""
+    talk.require(talk.hear() == RunStarted(0.0), "the first event is not RunStarted at 0 s")
 
 
 def answers_each_order_once(talk: Dialogue) -> None:
@@ -157,14 +157,14 @@ def answers_each_order_once(talk: Dialogue) -> None:
     talk.end_of(1)
     talk.wait("once", talk.under_test.moment_s)
     talk.backend.perform(ReleaseInstance(InstanceId(0)))
-    talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    talk.hear_until(lambda event: isinstance(event, InstanceGone))
     talk.wait("guard", talk.under_test.moment_s)
-    told = [type(fact) for fact in talk.facts if not isinstance(fact, TimerFired | TrialSampled)]
+    told = [type(event) for event in talk.events if not isinstance(event, TimerFired | TrialSampled)]
     expected = [RunStarted, InstanceLaunched, InstanceReady, SegmentEnded, SegmentEnded, InstanceGone]
     talk.require(told == expected, f"expected {[kind.__name__ for kind in expected]}")
     completed = [(end.outcome, end.iteration, end.checkpoint_iteration) for end in talk.ends()]
     talk.require(completed == [(Outcome.COMPLETED, 1, 1)] * 2, "a segment of one iteration ends completed and durable")
-    tags = [fact.tag for fact in talk.facts if isinstance(fact, TimerFired)]
+    tags = [event.tag for event in talk.events if isinstance(event, TimerFired)]
     talk.require(tags == ["once", "guard"], "each timer fires once")
 
 
@@ -178,10 +178,10 @@ def samples_before_it_trains(talk: Dialogue) -> None:
     talk.end_of(1)
     talk.start(2, 0, iterations=3)
     talk.end_of(2)
-    sampled = [fact.trial for fact in talk.facts if isinstance(fact, TrialSampled)]
+    sampled = [event.trial for event in talk.events if isinstance(event, TrialSampled)]
     talk.require(sampled in ([], [0, 1]), "a configuration was told more than once, or not of every trial")
     for trial in sampled:
-        of_trial = [fact for fact in talk.facts if getattr(fact, "trial", None) == trial]
+        of_trial = [event for event in talk.events if getattr(event, "trial", None) == trial]
         talk.require(isinstance(of_trial[0], TrialSampled), f"trial {trial} was told of before its configuration")
 
 
@@ -193,7 +193,7 @@ def reports_only_on_request(talk: Dialogue) -> None:
     talk.start(1, 1, iterations=3)
     talk.end_of(0)
     talk.end_of(1)
-    told = [(fact.segment, fact.iteration) for fact in talk.facts if isinstance(fact, ProgressReported)]
+    told = [(event.segment, event.iteration) for event in talk.events if isinstance(event, ProgressReported)]
     talk.require(told == [(0, 2), (0, 4)], "expected reports of segment 0 after iterations 2 and 4, and no others")
 
 
@@ -202,7 +202,7 @@ def ends_at_a_safe_point(talk: Dialogue) -> None:
     talk.hear()
     talk.rent(0)
     talk.start(0, 0, report_every=1)
-    talk.hear_until(lambda fact: isinstance(fact, ProgressReported))
+    talk.hear_until(lambda event: isinstance(event, ProgressReported))
     talk.backend.perform(EndSegment(SegmentId(0)))
     end = talk.end_of(0)
     talk.require(end.outcome is Outcome.ENDED, "the outcome is not `ended`")
@@ -218,7 +218,7 @@ def a_second_end_changes_nothing(talk: Dialogue) -> None:
         again.hear()
         again.rent(0)
         again.start(0, 0, report_every=1)
-        again.hear_until(lambda fact: isinstance(fact, ProgressReported))
+        again.hear_until(lambda event: isinstance(event, ProgressReported))
         again.backend.perform(EndSegment(SegmentId(0)))
         if waits is not None:
             again.wait("before the second", waits * talk.under_test.moment_s)
@@ -239,9 +239,9 @@ def release_cuts_gangs(talk: Dialogue) -> None:
     talk.start(1, 1)
     talk.wait("a moment", talk.under_test.moment_s)
     talk.backend.perform(ReleaseInstance(InstanceId(0)))
-    talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    talk.hear_until(lambda event: isinstance(event, InstanceGone))
     talk.require({end.segment for end in talk.ends()} == {0, 1}, "InstanceGone came before the ends of its gangs")
-    gone = talk.facts[-1]
+    gone = talk.events[-1]
     talk.require(isinstance(gone, InstanceGone) and gone.cause is GoneCause.RELEASED, "the cause is not `released`")
 
 
@@ -251,9 +251,9 @@ def a_request_can_be_cancelled(talk: Dialogue) -> None:
     instance = InstanceId(0)
     talk.backend.perform(ProvisionInstance(instance, talk.under_test.instance_type, talk.under_test.market))
     talk.backend.perform(ReleaseInstance(instance))
-    talk.hear_until(lambda fact: isinstance(fact, InstanceGone | InstanceRefused))
+    talk.hear_until(lambda event: isinstance(event, InstanceGone | InstanceRefused))
     talk.rent(1)
-    ready = [fact.instance for fact in talk.facts if isinstance(fact, InstanceReady)]
+    ready = [event.instance for event in talk.events if isinstance(event, InstanceReady)]
     talk.require(ready == [1], "a machine became ready after its request was cancelled")
 
 
@@ -266,7 +266,7 @@ def a_timer_moves(talk: Dialogue) -> None:
     # Real clocks are late by what the host needs, so the upper limit is generous.
     talk.wait("well before the first time", 5 * moment_s)
     talk.wait("well after it", 3 * moment_s)
-    fired_s = [fact.at_s for fact in talk.facts if isinstance(fact, TimerFired) and fact.tag == "moved"]
+    fired_s = [event.at_s for event in talk.events if isinstance(event, TimerFired) and event.tag == "moved"]
     talk.require(len(fired_s) == 1, f"it fired at {fired_s}")
     is_in_time = 2 * moment_s * (1 - 1e-9) <= fired_s[0] <= 5 * moment_s
     talk.require(is_in_time, f"it fired at {fired_s[0]} s instead of {2 * moment_s} s")
@@ -277,7 +277,7 @@ def a_start_on_a_dead_machine_ends(talk: Dialogue) -> None:
     talk.hear()
     talk.rent(0)
     talk.backend.perform(ReleaseInstance(InstanceId(0)))
-    talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    talk.hear_until(lambda event: isinstance(event, InstanceGone))
     talk.start(0, 0)
     end = talk.end_of(0)
     talk.require(end.outcome is Outcome.INSTANCE_GONE and end.iteration == 0, "it did not end with `instance_gone`")
@@ -293,7 +293,7 @@ def a_lost_machine_ends_its_gangs_first(talk: Dialogue) -> None:
     talk.rent(0)
     talk.start(0, 0)
     talk.start(1, 1)
-    gone = talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    gone = talk.hear_until(lambda event: isinstance(event, InstanceGone))
     talk.require(isinstance(gone, InstanceGone) and gone.cause is not GoneCause.RELEASED, "the cause is `released`")
     outcomes = {end.segment: end.outcome for end in talk.ends()}
     talk.require(
@@ -303,7 +303,7 @@ def a_lost_machine_ends_its_gangs_first(talk: Dialogue) -> None:
 
 BackendPromise: TypeAlias = Callable[[Dialogue], None]
 BACKEND_PROMISES: Mapping[str, BackendPromise] = {
-    "the first fact is RunStarted": starts_with_run_started,
+    "the first event is RunStarted": starts_with_run_started,
     "each order is answered once": answers_each_order_once,
     "configurations are told first": samples_before_it_trains,
     "progress is reported on request only": reports_only_on_request,

@@ -1,7 +1,7 @@
 """What every policy promises, as checks that anybody can run on their own; the entrance to both contract suites.
 
 `check_policy` plays a policy in a handful of worlds; `check_backend` gives orders to a backend, simulated or real, and reads
-its facts. Each promise is a function that returns where it is kept and raises `BrokenPromiseError` where it is not.
+its events. Each promise is a function that returns where it is kept and raises `BrokenPromiseError` where it is not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from elastune.experiments.contracts.backends import (
     BACKEND_PROMISES,
-    MOST_FACTS,
+    MOST_EVENTS,
     BackendUnderTest,
     BrokenPromiseError,
     Dialogue,
@@ -99,7 +99,7 @@ def record(name: str, factory: PolicyFactory, world: World, *, is_watched: bool 
         name: of the policy.
         factory: builds it.
         world: where it is played.
-        is_watched: look at view, bill and invariants around each fact.
+        is_watched: look at view, bill and invariants around each event.
 
     Raises:
         InfeasibleJobError: the policy cannot do the job.
@@ -135,17 +135,17 @@ class _Bounded:
 
     def __init__(self, backend: Backend) -> None:
         self.perform, self.close, self._next_event = backend.perform, backend.close, backend.next_event
-        self._facts = 0
+        self._events = 0
 
     def next_event(self) -> Event | None:
-        self._facts += 1
-        if self._facts > MOST_FACTS:
-            raise StalledRunError(f"the run has not ended after {MOST_FACTS} facts")
+        self._events += 1
+        if self._events > MOST_EVENTS:
+            raise StalledRunError(f"the run has not ended after {MOST_EVENTS} events")
         return self._next_event()
 
 
 class _Checked:
-    """A controller whose state is checked after every fact."""
+    """A controller whose state is checked after every event."""
 
     def __init__(self, controller: Controller, recording: Recording) -> None:
         self._controller, self._recording = controller, recording
@@ -173,12 +173,12 @@ class _Watched:
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         self._recording.note_committed(view.committed_usd, view.now_s)
         before = snapshot(view)
-        wishes = self._policy.on_event(event, view)
+        actions = self._policy.on_event(event, view)
         after = snapshot(view)
         changed = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
         if changed:
             self._recording.mutations.append((view.now_s, ", ".join(sorted(changed))))
-        return wishes
+        return actions
 
 
 def snapshot(view: RunView) -> dict[str, object]:
@@ -234,11 +234,11 @@ class Case:
         return BrokenPromiseError(f"{self.name} {promise}", self.world.name, at_s, problem)
 
 
-def wishes_are_possible(case: Case) -> None:
-    """No wish is an `InvalidActionError`."""
+def actions_are_possible(case: Case) -> None:
+    """No action is an `InvalidActionError`."""
     error = case.watched.error
     if isinstance(error, InvalidActionError):
-        raise case.broken("wishes only for what is possible", case.watched.at_s, str(error)) from error
+        raise case.broken("actions only for what is possible", case.watched.at_s, str(error)) from error
 
 
 def finishes(case: Case) -> None:
@@ -272,7 +272,7 @@ def is_deterministic(case: Case) -> None:
 
 
 def replays(case: Case) -> None:
-    """A fresh policy that is fed the recorded facts wishes for the same, order by order."""
+    """A fresh policy that is fed the recorded events asks for the same, order by order."""
     decode = msgspec.json.Decoder(Entry).decode
     recorded = (decode(line) for line in case.watched.journal.splitlines())
     try:
@@ -291,7 +291,7 @@ def keeps_the_deadline(case: Case) -> None:
 
 
 def keeps_the_budget(case: Case) -> None:
-    """At no fact does the committed bill exceed B, and neither does the final one."""
+    """At no event does the committed bill exceed B, and neither does the final one."""
     budget_usd, recording = case.world.job.budget_usd, case.watched
     if budget_usd is None:
         return
@@ -320,7 +320,7 @@ def answers_durably(case: Case) -> None:
 
 PolicyPromise: TypeAlias = Callable[[Case], None]
 POLICY_PROMISES: tuple[PolicyPromise, ...] = (
-    wishes_are_possible,
+    actions_are_possible,
     finishes,
     leaves_the_view_alone,
     is_deterministic,

@@ -1,7 +1,7 @@
 """What planners make of a spec: plans side by side, the frontier, and the table its figure is drawn from.
 
-Imports experiments.spec.run, the planners, `sim.model` and `traces`. A planner needs no curves: a spec without a bundle will do,
-as long as it says how long an iteration takes and how it scales, and it may leave out the policy.
+Imports experiments.spec.run, the planners, `sim.model` and `traces`. A planner needs no curves: a spec without a bundle
+will do, as long as it says how long an iteration takes and how it scales, and it may leave out the policy.
 """
 
 from __future__ import annotations

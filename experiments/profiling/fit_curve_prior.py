@@ -1,8 +1,9 @@
 """Fits the curve models of SEER's expected score, and measures what they predict of families that they have not seen.
 
-`python -m experiments.profiling.fit_curve_prior FOLDER...` fits the shipped bundles and those in the folders, writes their families, and
-no others, to `policies/curve_priors.json`, and prints for each bundle how well the prior of the other families agrees with
-replaying successive halving on its curves. Imports policies, sim.model, traces and numpy; scipy in the functions that need it.
+`python -m experiments.profiling.fit_curve_prior FOLDER...` fits the shipped bundles and those in the folders, writes
+their families, and no others, to `policies/curve_priors.json`, and prints for each bundle how well the prior of the
+other families agrees with replaying successive halving on its curves. Imports policies, sim.model, traces and numpy;
+scipy in the functions that need it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _SEED = 20211101
 def regret_curves(bundle: Bundle) -> np.ndarray:
     """(trials, iterations) float; (loss - best) / (median - best) of the final losses, at most `FAILED_REGRET`.
 
-    A diverged final loss counts as the worst finite one, as in `experiments.runs.regret.regret_of`; the cap is not there: a mean
-    over losses of up to 1e34 would say nothing about the others.
+    A diverged final loss counts as the worst finite one, as in `experiments.runs.regret.regret_of`; the cap is not
+    there: a mean over losses of up to 1e34 would say nothing about the others.
 
     Raises:
         InputError: the final losses are all alike or all diverged, so that there is no scale.

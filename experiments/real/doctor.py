@@ -341,7 +341,7 @@ def _clocks(there_s: float, asked_s: float, answered_s: float) -> Check:
     """How far the node's clock is outside of the time in which it was asked."""
     apart_s = max(asked_s - there_s, there_s - answered_s, 0.0)
     if apart_s > _CLOCKS_APART_S:
-        advice = "set it by NTP: facts have the driver's time, but logs of the node do not fit them"
+        advice = "set it by NTP: events have the driver's time, but logs of the node do not fit them"
         return Check("clock", "warning", f"the node's is {apart_s:.1f} s off", advice)
     return Check("clock", "ok", "the node's agrees")
 

@@ -104,7 +104,7 @@ class TuneRun:
         return state.bill.spent_usd(self.controller.finished_at_s if self.is_finished else state.now_s)
 
     def handle(self, event: Event) -> Sequence[Command]:
-        """Decide on one fact; it is in the journal before its orders are returned."""
+        """Decide on one event; it is in the journal before its orders are returned."""
         return self.controller.handle(event)
 
     def story(self) -> str:

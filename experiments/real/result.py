@@ -24,9 +24,9 @@ class RealResult:
     Attributes:
         run: what every run has.
         folder: where it lies.
-        control_s: (facts,) seconds of this process per fact, from the fact to the last order: deciding, writing, ordering.
+        control_s: (events,) seconds of this process per event, from the event to the last order: deciding, writing, ordering.
             Those of this driver only, where a run went on.
-        decision_s: (facts,) the first part of it, until the controller had decided.
+        decision_s: (events,) the first part of it, until the controller had decided.
         host_s: seconds this driver took.
     """
 
@@ -41,10 +41,10 @@ class RealResult:
         return self.run.to_json() | {"real": self.control()}
 
     def control(self) -> dict[str, float | int | None]:
-        """Facts and what they took."""
+        """Events and what they took."""
         import numpy as np
 
-        told: dict[str, float | int | None] = {"facts": len(self.control_s)}
+        told: dict[str, float | int | None] = {"events": len(self.control_s)}
         for part, seconds in (("decision", self.decision_s), ("control", self.control_s)):
             median_s, p99_s = np.quantile(seconds, [0.5, 0.99]).tolist() if len(seconds) else (None, None)
             told |= {f"{part}_median_s": median_s, f"{part}_p99_s": p99_s}

@@ -198,7 +198,7 @@ class _Sinks:
 
 
 class _Decisions:
-    """Seconds from each fact to what the controller made of it; the first sink, so that no writing is in them."""
+    """Seconds from each event to what the controller made of it; the first sink, so that no writing is in them."""
 
     def __init__(self, backend: RayBackend) -> None:
         self.seconds: list[float] = []

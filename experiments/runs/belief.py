@@ -1,6 +1,7 @@
 """What a run's policy believes, and the controller that follows from it; for runs whose truth nobody has recorded as well.
 
-Imports experiments.spec.run, the policies through the registry, `sim` but the backends, and `traces`. A planner or policy needs no
+Imports experiments.spec.run, the policies through the registry, `sim` but the backends, and `traces`. A planner or
+policy needs no
 curves: a spec without a bundle will do, as long as it says how long an iteration takes and how it scales.
 """
 

@@ -1,4 +1,4 @@
-"""Reading journals, plain or compressed as sweeps keep them. Imports sim.control.journal and sim.model.errors; pyarrow when needed."""
+"""Reading journals, plain or compressed as sweeps keep them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where a run's dollars and GPU-seconds went, as a fold over its journal. Imports `sim`, and the tag of the policies' limits.
 
-Each part is computed from facts and orders of its own, none as what is left over: that the dollars add up to the bill, and the
+Each part is computed from events and orders of its own, none as what is left over: that the dollars add up to the bill, and the
 GPU-seconds to those between launch and end of all machines, is a check of both.
 """
 

@@ -1,7 +1,7 @@
 """How far the answer of a run is from the best that there was, in three parts that add up.
 
-Imports sim.model.job and numpy. Apart from `experiments.statistics.differences`, because it is a part of every result: statistics may change
-without making results old.
+Imports sim.model.job and numpy. Apart from `experiments.statistics.differences`, because it is a part of every result:
+statistics may change without making results old.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def execute(
     Raises:
         InputError: spec and bundle do not fit each other, the run needs real workers, or the policy finds no plan within
             deadline and budget.
-        InvalidActionError: the policy wished for something impossible.
+        InvalidActionError: the policy asked for something impossible.
         StalledRunError: the policy does not finish the run.
     """
     spec.require_simulable()
@@ -208,7 +208,7 @@ def _opened(journal: str | Path | BinaryIO | None) -> Iterator[BinaryIO | None]:
 
 
 def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[int, bool]:
-    """Feed a journal's facts to a fresh controller; returns how many entries were reproduced, and whether the run had ended.
+    """Feed a journal's events to a fresh controller; returns how many entries were reproduced, and whether the run had ended.
 
     Args:
         path: the journal.
@@ -217,7 +217,7 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     Raises:
         InputError: the file is not a journal, its spec is not the one of its digest, or bundle or price catalogue are not those
             it was recorded with.
-        ReplayError: an entry is malformed, or the controller wished for or ordered something else.
+        ReplayError: an entry is malformed, or the controller asked for or ordered something else.
     """
     path = Path(path)
     header = header_of(path)

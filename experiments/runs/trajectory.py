@@ -106,7 +106,7 @@ def trajectory_table(recording: Recording) -> pd.DataFrame:
 
 
 def _rows(recording: Recording) -> Iterator[tuple[float, ...]]:
-    """The state after each fact, and after each iteration that was the best so far."""
+    """The state after each event, and after each iteration that was the best so far."""
     walk = _Walk(recording.price_book)
     durable = _BestSoFar(recording)
     improvements = deque(_improvements(recording))
@@ -202,7 +202,7 @@ class _Walk:
         return (at_s, self._bill.spent_usd(at_s), self.best_score, self.durable_score, *machines)
 
     def take(self, entry: Entry) -> None:
-        """What the fact and the orders on it change."""
+        """What the event and the orders on it change."""
         at_s = entry.event.at_s
         if entry.status == "handled":
             self._fold(entry.event)

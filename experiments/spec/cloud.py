@@ -1,7 +1,7 @@
 """The `cloud` section of a run spec: what is rented, at which price, how long it takes to come, and what breaks.
 
-Imports sim.model, sim.control.placement, the loaders of traces, and pydantic. Keys that a spec may leave out have no default here
-where there is nothing to say: a spec that does not name them keeps its digest.
+Imports sim.model, sim.control.placement, the loaders of traces, and pydantic. Keys that a spec may leave out have no
+default here where there is nothing to say: a spec that does not name them keeps its digest.
 """
 
 from __future__ import annotations

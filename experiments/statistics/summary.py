@@ -1,7 +1,7 @@
 """Which rows of a results folder are asked for, and what they say by group.
 
-Imports the row schema, the intervals of `experiments.statistics.bootstrap`, sim.model.errors and sim.model.nearest; pyarrow and pandas inside
-the functions that need them.
+Imports the row schema, the intervals of `experiments.statistics.bootstrap`, sim.model.errors and sim.model.nearest;
+pyarrow and pandas inside the functions that need them.
 
 A condition is parsed, never run: comparisons of columns with numbers, texts and lists of them, joined by and, or, not. As in
 SQL, a comparison with an empty cell is neither true nor false, and a row is kept only where the whole is true.
@@ -239,9 +239,9 @@ def summarise(
 ) -> pd.DataFrame:
     """Means with 95 % intervals over the runs of each group that are done.
 
-    Families weigh equally, in a family its bundles, in a bundle its runs; see `experiments.statistics.bootstrap`. Rows with their own and
-    with borrowed scaling are not pooled, nor are those of several versions of the code: where a group would mix them,
-    `scaling_from` or `code` is one of its columns.
+    Families weigh equally, in a family its bundles, in a bundle its runs; see `experiments.statistics.bootstrap`. Rows
+    with their own and with borrowed scaling are not pooled, nor are those of several versions of the code: where a
+    group would mix them, `scaling_from` or `code` is one of its columns.
 
     Args:
         results: rows of a folder.

@@ -1,8 +1,8 @@
 """Running a sweep: what is missing in its folder is run, in parallel, and nothing that was run is lost.
 
 Imports the other modules of `experiments`. Workers compute and return rows (`experiments.sweeps.worker`, `sweep_pools`); this
-process alone writes, whole parts at a time (`experiments.sweeps.store`). So a sweep that is killed loses at most the seconds since the
-last part, and goes on with the runs whose keys are in no part.
+process alone writes, whole parts at a time (`experiments.sweeps.store`). So a sweep that is killed loses at most the
+seconds since the last part, and goes on with the runs whose keys are in no part.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.experiments.runs.simulate import World
+from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.experiments.sweeps.keys import code_sha256, data_sha256, run_keys
 from elastune.experiments.sweeps.pools import workers
 from elastune.experiments.sweeps.store import Store
 from elastune.experiments.sweeps.worker import Run, Task, shared_bundles
 from elastune.sim.model.errors import InputError
 from elastune.traces import DecreasingScalingWarning
-from elastune.experiments.sweeps.grid import SweepSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence

@@ -161,15 +161,15 @@ class AsynchronousPolicy:
             task = self._next_admitted(view, is_idle=is_idle)
             if task is None:
                 break
-            wish = self._limits.run(view, task.trial, gang, task.until_iteration, stands_at=_stands_at(task, view))
-            if wish is None:
+            action = self._limits.run(view, task.trial, gang, task.until_iteration, stands_at=_stands_at(task, view))
+            if action is None:
                 self._returned.append(task)
                 break
             self._tasks[task.trial] = task
             if task.clone is not None:
                 actions.append(task.clone)
-            every = wish.report_every or task.report_every
-            actions.append(msgspec.structs.replace(wish, report_every=every))
+            every = action.report_every or task.report_every
+            actions.append(msgspec.structs.replace(action, report_every=every))
         if actions or view.free_gpus < gang:
             return actions
         return self._shrink(view) or (() if view.running_trials else (FinishRun(self._limits.best(view)),))

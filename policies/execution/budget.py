@@ -58,7 +58,7 @@ class Budget:
         return max(math.floor(left_usd / self._charge_usd), 0)
 
     def may_start(self, view: RunView, trial: TrialId, gpus: int) -> bool:
-        """Whether a segment can be wished for; keeps in mind what those charge that have not started yet."""
+        """Whether a segment can be asked for; keeps in mind what those charge that have not started yet."""
         if self._per_instance:
             return True
         charge_usd = gpus * self._gpu_charge_usd
@@ -68,7 +68,7 @@ class Budget:
         return True
 
     def settle_pledges(self, view: RunView) -> None:
-        """Forget the charges of what has started since; to be called once a fact, before any wish."""
+        """Forget the charges of what has started since; to be called once an event, before any action."""
         waiting = TrialStatus.WAITING
         self._pledged = {trial: usd for trial, usd in self._pledged.items() if view.trial(trial).status is waiting}
 

@@ -78,7 +78,7 @@ class Limits:
         self.stop_at_s = self._deadline_s
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
-        """What the limits demand on this fact; every policy passes every fact through here first."""
+        """What the limits demand on this event; every policy passes every event through here first."""
         if isinstance(event, InstanceRefused):
             return self._on_refusal(view)
         if not self._is_limited:
@@ -101,7 +101,7 @@ class Limits:
                 return ()
 
     def scale_to(self, view: RunView, instances: int, *, rungs_left: int | None = None) -> tuple[int, Sequence[Action]]:
-        """How many of these machines the budget allows to hold, and the wishes that hold them.
+        """How many of these machines the budget allows to hold, and the actions that hold them.
 
         Args:
             view: the run.
@@ -133,7 +133,7 @@ class Limits:
     def run(
         self, view: RunView, trial: TrialId, gpus: int, until_iteration: int, *, stands_at: int | None = None
     ) -> RunTrial | None:
-        """The wish to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs.
+        """The action to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs.
 
         Args:
             view: the run.

@@ -70,7 +70,7 @@ class Pools:
         return sum(live[pool] for pool in {*self._order, *self._base(1)})
 
     def hold(self, view: RunView, instances: int) -> Sequence[ScaleTo]:
-        """The wishes that hold so many machines in all; those of a market that is no longer asked for are given back."""
+        """The actions that hold so many machines in all; those of a market that is no longer asked for are given back."""
         self.instances = instances
         if self._is_one:
             return (ScaleTo(instances),)
@@ -83,10 +83,10 @@ class Pools:
             fewer = min(wanted[pool] - base.get(pool, 0), max(-more, 0))
             wanted[pool] -= fewer
             more += fewer
-        return self._wish_for(wanted)
+        return self._action_for(wanted)
 
     def fail_over(self, view: RunView, most: int | None) -> tuple[int, Sequence[ScaleTo]]:
-        """How many machines are asked for in the next pool instead of refused ones, and the wishes that do it.
+        """How many machines are asked for in the next pool instead of refused ones, and the actions that do it.
 
         Args:
             view: the run, which has taken the refusal in.
@@ -101,11 +101,11 @@ class Pools:
                 count = missing if most is None else min(self._as_dear(missing, pool, following, live), most)
                 wanted[pool] = live[pool]
                 wanted[following] = wanted.get(following, 0) + count
-                return count, self._wish_for(wanted)
+                return count, self._action_for(wanted)
         return 0, ()
 
     def _as_dear(self, missing: int, pool: Pool, following: Pool, live: Counter[Pool]) -> int:
-        """Machines of the following pool for the money of those that were refused since machines were last wished for."""
+        """Machines of the following pool for the money of those that were refused since machines were last asked for."""
         each_usd_per_hour = self._book.usd_per_hour(*following)
         self._refused_usd_per_hour += missing * self._book.usd_per_hour(*pool)
         if each_usd_per_hour == 0:
@@ -131,7 +131,7 @@ class Pools:
     def _live(self, view: RunView) -> Counter[Pool]:
         return Counter((instance.instance_type, instance.market) for instance in live(view))
 
-    def _wish_for(self, wanted: dict[Pool, int]) -> Sequence[ScaleTo]:
+    def _action_for(self, wanted: dict[Pool, int]) -> Sequence[ScaleTo]:
         """Targets that fall come first, so that the quota holds at every moment."""
         before = self._wanted
         self._wanted = {**dict.fromkeys(before, 0), **wanted}

@@ -96,7 +96,7 @@ class Director(Protocol):
         """A segment has ended: what it took, for directors that learn.
 
         Args:
-            event: the fact.
+            event: the event.
             gpus: GPUs of its gang.
             iterations: iterations it has completed.
         """
@@ -331,14 +331,14 @@ class StagedPolicy:
         return self._limits.stop(view) if is_over else actions
 
     def _started(self, trial: TrialId, gpus: int, view: RunView) -> Action | None:
-        """The wish to train it; None where nothing of it would be durable by the limit."""
-        wish = self._limits.run(view, trial, gpus, self._bracket.stage.until_iteration)
-        if wish is None:
+        """The action to train it; None where nothing of it would be durable by the limit."""
+        action = self._limits.run(view, trial, gpus, self._bracket.stage.until_iteration)
+        if action is None:
             return None
         self._training[trial] = _Gang(gpus, view.trial(trial).checkpoint_iteration)
         self._director.begun(trial, gpus, view)
         every = self._director.report_every(self._bracket)
-        return wish if wish.report_every or not every else msgspec.structs.replace(wish, report_every=every)
+        return action if action.report_every or not every else msgspec.structs.replace(action, report_every=every)
 
     # Within a stage.
 

@@ -102,11 +102,11 @@ class AshaPolicy:
                 trial = self._last_resort()
             if trial is None:
                 break
-            wish = self._limits.run(view, trial, 1, self._levels[self._rung_of[trial]])
-            if wish is None:
+            action = self._limits.run(view, trial, 1, self._levels[self._rung_of[trial]])
+            if action is None:
                 self._retries.append(trial)
                 break
-            actions.append(wish)
+            actions.append(action)
         if not actions and running == 0 and view.free_gpus and not self._holds:
             return [FinishRun(self._limits.best(view))]
         return actions

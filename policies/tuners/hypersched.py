@@ -75,11 +75,11 @@ def _load(job: TuningJob, terms: Terms) -> Load:
 class HyperSchedPolicy:
     """Liaw et al., "HyperSched: Dynamic Resource Reallocation for Model Development on a Deadline" (SoCC 2019), sections 4, 5.
 
-    Rules as in the authors' code: trials pause below a moving cutoff (`policies.tuners.pausing_rungs`). New or paused trials start on
-    one GPU only while the time left is at least min((longest trial - start-up) * eta, R * median iteration on one GPU); after
-    that all pending and paused ones are ended. Every live trial gets one GPU, spare ones go round-robin by score. A trial
-    shrinks when its share does, and grows where lambda(new) * (time left - start-up) > 1.1 * lambda(now) * time left, each at
-    most once in five results. Scores are means of the last five results.
+    Rules as in the authors' code: trials pause below a moving cutoff (`policies.tuners.pausing_rungs`). New or paused
+    trials start on one GPU only while the time left is at least min((longest trial - start-up) * eta, R * median
+    iteration on one GPU); after that all pending and paused ones are ended. Every live trial gets one GPU, spare ones
+    go round-robin by score. A trial shrinks when its share does, and grows where lambda(new) * (time left - start-up) >
+    1.1 * lambda(now) * time left, each at most once in five results. Scores are means of the last five results.
 
     Args:
         instances: machines of the fixed cluster.
@@ -195,14 +195,14 @@ class HyperSchedPolicy:
 
     def _start(self, trial: TrialId, gpus: int, view: RunView, actions: list[Action]) -> bool:
         """Start it; where not one iteration fits any more, it is over."""
-        wish = self._limits.run(view, trial, gpus, self._job.max_iterations)
-        if wish is None:
+        action = self._limits.run(view, trial, gpus, self._job.max_iterations)
+        if action is None:
             self._live.pop(trial, None)
             return False
         self._live[trial] = gpus
         self._recharge[trial] = REPORTS_BETWEEN_RESIZES
         self._clock.start(trial, view.now_s)
-        actions.append(msgspec.structs.replace(wish, report_every=1))
+        actions.append(msgspec.structs.replace(action, report_every=1))
         return True
 
     def _next_trial(self, view: RunView) -> TrialId | None:

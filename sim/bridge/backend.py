@@ -1,7 +1,7 @@
-"""The real backend: orders become Ray nodes and gangs of actors, and what happens to them becomes facts.
+"""The real backend: orders become Ray nodes and gangs of actors, and what happens to them becomes events.
 
-Every machine and every gang has a thread of its own that follows it; facts come out of one queue, in order of time. Only the
-caller's thread gives orders. Which facts there are and in what order is the contract that the simulated backend keeps as well
+Every machine and every gang has a thread of its own that follows it; events come out of one queue, in order of time. Only the
+caller's thread gives orders. Which events there are and in what order is the contract that the simulated backend keeps as well
 (`experiments.contracts.backends`).
 """
 
@@ -75,8 +75,8 @@ class RayBackend:
         resumption: what a driver that died has left behind; None for a run that begins.
 
     Attributes:
-        control_s: host seconds from each fact's hand-over to the next request for one: deciding, writing and ordering.
-        handed_over_s: when the last fact was handed over, by `time.perf_counter`.
+        control_s: host seconds from each event's hand-over to the next request for one: deciding, writing and ordering.
+        handed_over_s: when the last event was handed over, by `time.perf_counter`.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RayBackend:
         self._on_lease = on_lease
         store = CheckpointStore(workshop.checkpoints, workshop.keep)
         self._shop = Shop(workshop, store, self._clock, self._tell)
-        self._facts: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ahead: Event | None = None  # the first of them, once it was looked at
         self._telling = threading.Lock()
         self._decided_at_s = self._clock.now_s()
@@ -118,7 +118,7 @@ class RayBackend:
         self._is_closed = threading.Event()
         self._broken: BaseException | None = None
         if resumption is None:
-            self._facts.put(RunStarted(0.0))
+            self._events.put(RunStarted(0.0))
         else:
             self._go_on(resumption)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -140,7 +140,7 @@ class RayBackend:
             case ReleaseInstance():
                 with self._lock:
                     machine = self._machines.get(command.instance)
-                if machine is not None:  # else it has died, and the order crossed that fact on the way
+                if machine is not None:  # else it has died, and the order crossed that event on the way
                     machine.release()
             case StartTimer():
                 self._orders += 1
@@ -148,24 +148,24 @@ class RayBackend:
                 heapq.heappush(self._timers, (command.at_s, self._orders, command.tag))
 
     def next_event(self) -> Event | None:
-        """Wait for the next fact; see `sim.model.protocols.Backend`.
+        """Wait for the next event; see `sim.model.protocols.Backend`.
 
         Raises:
             WorkerError: a part of the backend itself broke down, or nothing but failures comes of a trial.
         """
         self._note_control()
         while True:
-            fact = self._earliest()
+            event = self._earliest()
             if isinstance(self._broken, TuningError):
                 raise self._broken
             if self._broken is not None:
                 broke = f"{type(self._broken).__name__}: {self._broken}"
                 raise WorkerError(f"the run on real workers broke down: {broke}") from self._broken
-            if fact is not None:
-                self._listen(fact)
-                self._decided_at_s = fact.at_s
+            if event is not None:
+                self._listen(event)
+                self._decided_at_s = event.at_s
                 self._is_controlled, self.handed_over_s = True, time.perf_counter()
-                return fact
+                return event
             if self._is_still():
                 return None
             self._look_ahead(self._patience_s())
@@ -187,29 +187,29 @@ class RayBackend:
         finally:
             self._nodes.close()
 
-    # Facts.
+    # Events.
 
-    def _tell(self, fact_at: Callable[[float], Event]) -> None:
-        """Queue a fact that happens now; no later fact has an earlier time."""
+    def _tell(self, event_at: Callable[[float], Event]) -> None:
+        """Queue an event that happens now; no later event has an earlier time."""
         with self._telling:
-            self._facts.put(fact_at(self._clock.now_s()))
+            self._events.put(event_at(self._clock.now_s()))
 
     def _look_ahead(self, host_s: float) -> None:
-        """Wait for the first fact that was told, at most so long."""
+        """Wait for the first event that was told, at most so long."""
         if self._ahead is None:
             with contextlib.suppress(queue.Empty):
-                self._ahead = self._facts.get(timeout=host_s) if host_s > 0 else self._facts.get_nowait()
+                self._ahead = self._events.get(timeout=host_s) if host_s > 0 else self._events.get_nowait()
 
     def _patience_s(self) -> float:
-        """How long to wait for a fact before the next timer is due, or the world is looked at again."""
+        """How long to wait for an event before the next timer is due, or the world is looked at again."""
         if not self._timers:
             return _WATCH_S
         return min(max(self._clock.host_s(self._timers[0][0] - self._clock.now_s()), 0.0), _WATCH_S)
 
     def _earliest(self) -> Event | None:
-        """What is next of the facts that were told and the timers that are due; None where there is neither.
+        """What is next of the events that were told and the timers that are due; None where there is neither.
 
-        A timer fires at its time: that it is noticed milliseconds later is what handling it takes, as with every fact.
+        A timer fires at its time: that it is noticed milliseconds later is what handling it takes, as with every event.
         """
         with self._telling:  # whatever is told from now on is later than any timer that is due now
             now_s = self._clock.now_s()
@@ -219,21 +219,21 @@ class RayBackend:
                 if self._timer_of.get(tag) == order:
                     del self._timer_of[tag]
                     return TimerFired(max(due_s, self._decided_at_s), tag)
-            fact, self._ahead = self._ahead, None
-            return fact
+            event, self._ahead = self._ahead, None
+            return event
 
-    def _listen(self, fact: Event) -> None:
+    def _listen(self, event: Event) -> None:
         """Results are what a sampler learns from; those of clones are not of its configurations."""
-        if isinstance(fact, SegmentEnded):
-            self._setbacks.hear(fact)
-        if isinstance(fact, SegmentEnded | ProgressReported) and fact.iteration and fact.trial not in self._clones:
-            self._source.hear(fact.trial, fact.iteration, fact.score)
+        if isinstance(event, SegmentEnded):
+            self._setbacks.hear(event)
+        if isinstance(event, SegmentEnded | ProgressReported) and event.iteration and event.trial not in self._clones:
+            self._source.hear(event.trial, event.iteration, event.score)
 
     def _is_still(self) -> bool:
         """Whether nothing can happen any more: idle machines serve for ever, unless one dies by itself."""
         with self._lock:
             is_moving = any(not machine.is_settled for machine in self._machines.values())
-            return not (self._gangs or self._timer_of or self._leaving or is_moving or not self._facts.empty())
+            return not (self._gangs or self._timer_of or self._leaving or is_moving or not self._events.empty())
 
     def _note_control(self) -> None:
         if self._is_controlled:
@@ -280,7 +280,7 @@ class RayBackend:
             del self._gangs[gang.order.segment]
 
     def _configuration(self, order: StartSegment) -> Configuration:
-        """What the trial trains with: as ordered, as known, or as the source proposes, which is a fact."""
+        """What the trial trains with: as ordered, as known, or as the source proposes, which is an event."""
         trial, ordered = order.trial, order.configuration
         if ordered is not None:
             if ordered != self._configurations.setdefault(trial, ordered):
@@ -377,8 +377,8 @@ class RayBackend:
         self._clones.update(left.clones)
         left.teach(self._source)
         alive = self._nodes.adopt(left.kept())
-        for fact_at in left.settling(self._shop.store, alive):
-            self._tell(fact_at)
+        for event_at in left.settling(self._shop.store, alive):
+            self._tell(event_at)
         for one in left.instances:
             if one.instance in alive:
                 self._follow(one.instance, one.instance_type, one.market, alive[one.instance])
@@ -395,6 +395,6 @@ def _nothing_done(at_s: float, order: StartSegment, score: float | None, held_s:
 
 
 def _diverged(at_s: float, order: StartSegment, held_s: float) -> SegmentEnded:
-    """The end of a segment of a trial that cannot be trained: the vocabulary has no other fact for it."""
+    """The end of a segment of a trial that cannot be trained: the vocabulary has no other event for it."""
     until = order.until_iteration
     return SegmentEnded(at_s, order.trial, order.segment, until, until, None, Outcome.COMPLETED, held_s, 0.0, 0.0)

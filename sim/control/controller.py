@@ -1,4 +1,4 @@
-"""Turns facts into orders: fold the fact into the state, ask the policy, check its wishes, place them.
+"""Turns events into orders: fold the event into the state, ask the policy, check its actions, place them.
 
 Pure: no clock, no I/O beyond the journal sink it is given. The same object drives simulated and real runs.
 """
@@ -100,10 +100,10 @@ class Controller:
         return self._view
 
     def handle(self, event: Event) -> list[Command]:
-        """Decide on one fact; the orders are to be performed in this order.
+        """Decide on one event; the orders are to be performed in this order.
 
         Raises:
-            InvalidActionError: the policy wished for something impossible.
+            InvalidActionError: the policy asked for something impossible.
         """
         self._last_event = event
         commands: list[Command] = []
@@ -124,7 +124,7 @@ class Controller:
         return commands
 
     def _decide(self, event: Event) -> Sequence[Action]:
-        """Ask the policy and order what it wishes for; what waits comes first, and after."""
+        """Ask the policy and order what it asks for; what waits comes first, and after."""
         state = self.state
         if state.draining:
             self._fleet.release_drained(self._commands)
@@ -150,17 +150,17 @@ class Controller:
         return (
             f"{self.name}: nothing can happen any more at {state.now_s:.1f} s, and the policy has not finished the run:"
             f" {state.running_trials} trials running, {len(state.waiting)} waiting for GPUs, {len(state.instances)} instances,"
-            f" ScaleTo target {sum(state.targets.values())}; the last fact was {self._last_event}"
+            f" ScaleTo target {sum(state.targets.values())}; the last event was {self._last_event}"
         )
 
     def _write(self, entry: Entry) -> None:
         if self._sink is not None:
             self._sink.write(entry)
 
-    # Facts.
+    # Events.
 
     def _fold(self, event: Event) -> bool:
-        """Take a fact other than a segment's end into the state; whether the policy is to hear of it."""
+        """Take an event other than a segment's end into the state; whether the policy is to hear of it."""
         state = self.state
         match event:
             case ProgressReported():
@@ -200,7 +200,7 @@ class Controller:
             case _:
                 pass
 
-    # Wishes.
+    # Actions.
 
     def _apply(self, action: Action) -> None:
         if self.is_finished:
@@ -248,10 +248,10 @@ class Controller:
             state.waiting.append(action)
             state.waiting_gpus += action.gpus
 
-    def _start(self, wish: RunTrial, trial: TrialState) -> bool:
+    def _start(self, action: RunTrial, trial: TrialState) -> bool:
         """Start the segment if its GPUs are free."""
         state = self.state
-        placement = state.free.take(wish.gpus)
+        placement = state.free.take(action.gpus)
         if placement is None:
             return False
         segment = SegmentId(self._segments)
@@ -260,40 +260,40 @@ class Controller:
         self._commands.append(
             StartSegment(
                 segment,
-                wish.trial,
+                action.trial,
                 placement,
                 from_iteration,
-                wish.until_iteration,
-                wish.report_every,
-                wish.checkpoint_every or self._checkpoint_every,
-                trial.restores_from(wish.trial) if from_iteration else None,
+                action.until_iteration,
+                action.report_every,
+                action.checkpoint_every or self._checkpoint_every,
+                trial.restores_from(action.trial) if from_iteration else None,
                 trial.configuration,
             )
         )
-        state.segment_started(segment, wish.trial, trial, placement, wish.gpus)
+        state.segment_started(segment, action.trial, trial, placement, action.gpus)
         return True
 
     def _start_waiting(self) -> None:
-        """Start what waits, first wished first started: a gang that does not fit yet is not overtaken."""
+        """Start what waits, first requested first started: a gang that does not fit yet is not overtaken."""
         state = self.state
         waiting = state.waiting
         while waiting:
-            wish = waiting[0]
-            trial = state.trials[wish.trial]
-            if trial.segment != NO_SEGMENT or not self._start(wish, trial):
+            action = waiting[0]
+            trial = state.trials[action.trial]
+            if trial.segment != NO_SEGMENT or not self._start(action, trial):
                 return
             waiting.popleft()
             trial.is_waiting = False
-            state.waiting_gpus -= wish.gpus
+            state.waiting_gpus -= action.gpus
 
     def _end(self, action: PauseTrial | StopTrial) -> None:
         """Cancel what waits of the trial, and end what runs."""
         state = self.state
         trial = self._trial(action, action.trial)
         if trial.is_waiting:
-            wish = next(wish for wish in state.waiting if wish.trial == action.trial)
-            state.waiting.remove(wish)
-            state.waiting_gpus -= wish.gpus
+            request = next(request for request in state.waiting if request.trial == action.trial)
+            state.waiting.remove(request)
+            state.waiting_gpus -= request.gpus
             trial.is_waiting = False
         if trial.status is TrialStatus.WAITING:
             trial.status = TrialStatus.IDLE
@@ -344,8 +344,8 @@ class Controller:
         self.is_finished = True
         self.finished_at_s = state.now_s
         self.best = action.best
-        for wish in state.waiting:
-            state.trials[wish.trial].is_waiting = False
+        for request in state.waiting:
+            state.trials[request.trial].is_waiting = False
         state.waiting.clear()
         state.waiting_gpus = 0
         for number, instance in state.instances.items():
@@ -372,9 +372,9 @@ class Controller:
         self._holdable_gpus = sum(
             count * book.type_named(name).gpus_per_instance for (name, _), count in state.targets.items()
         )
-        for wish in state.waiting:
-            if wish.gpus > self._holdable_gpus:
-                problem = f"trial {wish.trial} waits for {wish.gpus} GPUs, which that target can never hold"
+        for request in state.waiting:
+            if request.gpus > self._holdable_gpus:
+                problem = f"trial {request.trial} waits for {request.gpus} GPUs, which that target can never hold"
                 raise self._invalid(action, problem)
         self._fleet.reconcile(key, self._commands)
 

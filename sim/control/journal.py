@@ -1,7 +1,7 @@
-"""The journal: what happened, what was wished and what was ordered, as append-only JSON lines. Imports only `sim.model`.
+"""The journal: what happened, what was requested and what was ordered, as append-only JSON lines. Imports only `sim.model`.
 
-The first line is the header, from which a fresh controller can be built; every other line is an entry. Replaying the facts
-through that controller must reproduce every wish and order, wherever the journal was recorded.
+The first line is the header, from which a fresh controller can be built; every other line is an entry. Replaying the events
+through that controller must reproduce every action and order, wherever the journal was recorded.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Header(msgspec.Struct, frozen=True, tag=True):
 
 
 class Entry(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """One fact, and what was decided on it.
+    """One event, and what was decided on it.
 
     Attributes:
-        status: "stale" for a fact of a superseded segment, "drained" for one that came after the run was finished; the
+        status: "stale" for an event of a superseded segment, "drained" for one that came after the run was finished; the
             policy heard of neither.
     """
 
@@ -137,18 +137,18 @@ class Handler(Protocol):
     """What replay drives: a fresh controller."""
 
     def handle(self, event: Event) -> list[Command]:
-        """Decide on one fact."""
+        """Decide on one event."""
 
 
 def replay(entries: Iterable[Entry], build_controller: Callable[[Sink], Handler]) -> int:
-    """Feed the recorded facts to a fresh controller; returns how many entries were reproduced.
+    """Feed the recorded events to a fresh controller; returns how many entries were reproduced.
 
     Args:
         entries: the recorded journal.
         build_controller: builds the controller of the run, writing to the sink it is given.
 
     Raises:
-        ReplayError: the controller wished for or ordered something else; names the entry, both versions and the time.
+        ReplayError: the controller asked for or ordered something else; names the entry, both versions and the time.
     """
     sink = MemorySink()
     controller = build_controller(sink)

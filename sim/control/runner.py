@@ -1,10 +1,10 @@
-"""The only loop: facts to the controller, orders to the backend, in simulation and for real alike."""
+"""The only loop: events to the controller, orders to the backend, in simulation and for real alike."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.errors import InvalidActionError, RefusedOrderError, StalledRunError
+from elastune.sim.model.errors import InvalidActionError, RefusedCommandError, StalledRunError
 
 if TYPE_CHECKING:
     from elastune.sim.control.controller import Controller
@@ -16,7 +16,7 @@ def run(controller: Controller, backend: Backend) -> None:
 
     Raises:
         StalledRunError: nothing can happen any more and the policy has not finished.
-        InvalidActionError: the policy wished for something impossible, or for something that this backend cannot do.
+        InvalidActionError: the policy asked for something impossible, or for something that this backend cannot do.
     """
     handle, perform, next_event = controller.handle, backend.perform, backend.next_event
     try:
@@ -26,7 +26,7 @@ def run(controller: Controller, backend: Backend) -> None:
                 raise StalledRunError(controller.story())
             for command in handle(event):
                 perform(command)
-    except RefusedOrderError as refused:
+    except RefusedCommandError as refused:
         raise InvalidActionError(controller.name, refused.action, refused.at_s, refused.problem) from refused
     finally:
         backend.close()

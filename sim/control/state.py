@@ -1,6 +1,6 @@
 """What the controller knows of a run: mutable `RunState`, and the read-only `RunView` that policies get.
 
-Changed only by the controller, through facts and orders. `check_invariants` states what must hold after every fact.
+Changed only by the controller, through events and orders. `check_invariants` states what must hold after every event.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Totals:
 
 
 class RunState:
-    """Everything that is known, by fact or by order."""
+    """Everything that is known, by event or by order."""
 
     def __init__(self, job: TuningJob, price_book: PriceBook, placement: PlacementRule = "on") -> None:
         self.job = job
@@ -139,7 +139,7 @@ class RunState:
         self.bill = Bill.of(price_book)
         self.totals = Totals()
 
-    # Facts about machines.
+    # Events about machines.
 
     def instance_launched(self, event: InstanceLaunched) -> None:
         instance = self.instances[event.instance]
@@ -204,19 +204,19 @@ class RunState:
         instance.status = InstanceStatus.RELEASING
         self.bill.released(number, self.now_s)
 
-    # Facts and orders about trials and their segments.
+    # Events and orders about trials and their segments.
 
     def trial_sampled(self, event: TrialSampled) -> None:
         """It is told with every later segment, so that neither a resumed driver nor a replay needs the sampler."""
         self.trials[event.trial].configuration = event.configuration
 
-    def trial_cloned(self, wish: CloneTrial) -> None:
+    def trial_cloned(self, action: CloneTrial) -> None:
         """The target stands at the source's durable checkpoint, or at the one that the source itself has borrowed."""
-        source, target = self.trials[wish.source], self.trials[wish.target]
+        source, target = self.trials[action.source], self.trials[action.target]
         target.iteration = target.checkpoint_iteration = source.checkpoint_iteration
         target.score = target.checkpoint_score = source.checkpoint_score
-        target.configuration = wish.configuration
-        target.cloned_from = source.restores_from(wish.source)
+        target.configuration = action.configuration
+        target.cloned_from = source.restores_from(action.source)
 
     def borrower_of(self, lender: TrialId) -> TrialId | None:
         """A clone that goes on from this trial's checkpoint, as it has none of its own yet; None where there is none."""
@@ -241,7 +241,7 @@ class RunState:
             self.bill.start(number, self.now_s)
 
     def progress_reported(self, event: ProgressReported) -> bool:
-        """Whether the fact is about the trial's current segment."""
+        """Whether the event is about the trial's current segment."""
         trial = self.trials[event.trial]
         if trial.segment != event.segment:
             return False
@@ -249,7 +249,7 @@ class RunState:
         return True
 
     def segment_ended(self, event: SegmentEnded) -> bool:
-        """Whether the fact is about the trial's current segment."""
+        """Whether the event is about the trial's current segment."""
         trial = self.trials[event.trial]
         if trial.segment != event.segment:
             return False
@@ -310,7 +310,7 @@ class RunState:
                 instance.launched_at_s = math.nan
 
     def check_invariants(self) -> None:
-        """Raise AssertionError where the state contradicts itself; called after every fact in tests."""
+        """Raise AssertionError where the state contradicts itself; called after every event in tests."""
         held: dict[InstanceId, int] = {}
         for trial in self.trials:
             assert (trial.segment == NO_SEGMENT) == (not trial.placement), "GPUs are held by segments, and only by them"
@@ -328,8 +328,10 @@ class RunState:
             assert number not in self.free or instance.status is InstanceStatus.READY
         assert held.keys() <= self.gone, f"GPUs held on instances that never were: {held}"
         assert self.free.total == sum(i.free_gpus for n, i in self.instances.items() if n in self.free)
-        assert {wish.trial for wish in self.waiting} == {TrialId(n) for n, t in enumerate(self.trials) if t.is_waiting}
-        assert self.waiting_gpus == sum(wish.gpus for wish in self.waiting)
+        assert {action.trial for action in self.waiting} == {
+            TrialId(n) for n, t in enumerate(self.trials) if t.is_waiting
+        }
+        assert self.waiting_gpus == sum(action.gpus for action in self.waiting)
         assert self.running_trials == sum(trial.segment != NO_SEGMENT for trial in self.trials)
         assert len(self.instances) <= self.price_book.max_instances, "more instances than the quota"
 

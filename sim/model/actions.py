@@ -1,4 +1,4 @@
-"""Wishes of a policy, in the imperative. Imports only the standard library and msgspec."""
+"""Actions of a policy, in the imperative. Imports only the standard library and msgspec."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 from elastune.sim.model.ids import TrialId
 
 
-class Wish(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """Base of all wishes."""
+class BaseAction(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
+    """Base of all actions."""
 
 
-class ScaleTo(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+class ScaleTo(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Hold this many instances from now on; lost ones are asked for again.
 
     None means the job's first instance type, and its market (spot, where it is rented on both).
@@ -24,10 +24,10 @@ class ScaleTo(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
     market: str | None = None
 
 
-class RunTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+class RunTrial(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Train the trial on `gpus` GPUs until it has completed `until_iteration` iterations in all.
 
-    It waits in the controller while its trial is still ending or its GPUs are not free, first wished first started.
+    It waits in the controller while its trial is still ending or its GPUs are not free, first requested first started.
     `report_every` > 0 asks for a ProgressReported at each multiple of it. `checkpoint_every` > 0 asks for a checkpoint at each
     multiple of it; 0 means as the job says.
     """
@@ -39,19 +39,19 @@ class RunTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
     checkpoint_every: int = 0
 
 
-class PauseTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+class PauseTrial(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """End the trial's segment at its next safe point, with a checkpoint; it may run again."""
 
     trial: TrialId
 
 
-class StopTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+class StopTrial(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """End the trial's segment; it never runs again."""
 
     trial: TrialId
 
 
-class CloneTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+class CloneTrial(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Let `target` go on from the last durable checkpoint of `source`, with another configuration (real workers only).
 
     The target must be idle (new, paused, or its segment has ended) and not stopped; the source may be in any status, but needs
@@ -66,14 +66,14 @@ class CloneTrial(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
     configuration: dict[str, float | int | str | bool | None]
 
 
-class SetTimer(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+class SetTimer(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Ask for a TimerFired(tag) at `at_s`; setting a tag again moves its timer."""
 
     tag: str
     at_s: float
 
 
-class FinishRun(Wish, frozen=True, tag=True, gc=False, omit_defaults=True):
+class FinishRun(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """The job is over and this trial is its answer; None where nothing was trained."""
 
     best: TrialId | None

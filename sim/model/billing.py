@@ -1,4 +1,4 @@
-"""Leases x prices x billing rule -> USD, as a fold over facts. Imports only `sim.model`.
+"""Leases x prices x billing rule -> USD, as a fold over events. Imports only `sim.model`.
 
 The controller, the reading of a journal and the planners use the same arithmetic. What is metered depends on the model: the
 life of each instance (per-instance), or each segment's GPUs (per-function).
@@ -84,7 +84,7 @@ class Meter:
 class Bill:
     """The bill of one run, kept while it runs.
 
-    The facts about machines (`requested` to `gone`), and `ask`, `start` and `stop` of segments where functions are billed, are
+    The events about machines (`requested` to `gone`), and `ask`, `start` and `stop` of segments where functions are billed, are
     told in the order in which they happened, so that a fold over the journal gives the same floats.
     """
 
@@ -121,7 +121,7 @@ class Bill:
     def __contains__(self, key: int) -> bool:
         return key in self._live
 
-    # Facts about machines.
+    # Events about machines.
 
     def requested(self, instance: int, price: Price, at_s: float) -> None:
         """A machine is asked for; what it will surely cost is committed from now on."""

@@ -9,11 +9,11 @@ import msgspec
 from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
 
 
-class Order(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
+class BaseCommand(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Base of all orders."""
 
 
-class ProvisionInstance(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+class ProvisionInstance(BaseCommand, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Rent a machine. Answered by InstanceLaunched and InstanceReady, or by InstanceRefused."""
 
     instance: InstanceId
@@ -21,13 +21,13 @@ class ProvisionInstance(Order, frozen=True, tag=True, gc=False, omit_defaults=Tr
     market: str
 
 
-class ReleaseInstance(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+class ReleaseInstance(BaseCommand, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Give a machine back, or cancel its request. Gangs still on it are cut at once. Answered by InstanceGone."""
 
     instance: InstanceId
 
 
-class StartSegment(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+class StartSegment(BaseCommand, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Train a trial on these GPUs. Answered by exactly one SegmentEnded.
 
     Attributes:
@@ -51,13 +51,13 @@ class StartSegment(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
     configuration: dict[str, float | int | str | bool | None] | None = None
 
 
-class EndSegment(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+class EndSegment(BaseCommand, frozen=True, tag=True, gc=False, omit_defaults=True):
     """End a segment at its next safe point (the end of the iteration under way), with a checkpoint."""
 
     segment: SegmentId
 
 
-class StartTimer(Order, frozen=True, tag=True, gc=False, omit_defaults=True):
+class StartTimer(BaseCommand, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Answer with TimerFired(tag) at `at_s`; an earlier timer of the same tag is void."""
 
     tag: str

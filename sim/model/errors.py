@@ -32,17 +32,17 @@ class InfeasibleJobError(InputError):
 
 
 class InvalidActionError(TuningError):
-    """A policy wished for something impossible."""
+    """A policy asked for something impossible."""
 
     def __init__(self, policy: str, action: object, at_s: float, problem: str) -> None:
         super().__init__(f"{policy}: {action} at {at_s:.1f} s: {problem}")
 
 
-class RefusedOrderError(TuningError):
-    """A backend cannot carry out what a policy wished for; the loop makes an `InvalidActionError` of it that names the policy.
+class RefusedCommandError(TuningError):
+    """A backend cannot carry out what a policy asked for; the loop makes an `InvalidActionError` of it that names the policy.
 
     Attributes:
-        action: the wish that the order came from.
+        action: the action that the order came from.
         at_s: when it was refused.
         problem: why.
     """
@@ -61,4 +61,4 @@ class ReplayError(TuningError):
 
 
 class WorkerError(TuningError):
-    """A real worker failed in a way that is not a fact of the run."""
+    """A real worker failed in a way that is not an event of the run."""

@@ -1,4 +1,4 @@
-"""Facts: what has happened, in the past tense. Imports only the standard library and msgspec.
+"""Events: what has happened, in the past tense. Imports only the standard library and msgspec.
 
 Scores are None where there is none: nothing was completed yet, or the run diverged (NaN in the recorded curve; JSON knows
 no NaN, and a diverged run ranks last either way).
@@ -35,8 +35,8 @@ class GoneCause(enum.StrEnum):
     LOST = "lost"
 
 
-class Fact(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Base of all facts.
+class BaseEvent(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Base of all events.
 
     Attributes:
         at_s: when it happened, seconds since the run started.
@@ -45,50 +45,50 @@ class Fact(msgspec.Struct, frozen=True, tag=True, gc=False):
     at_s: float
 
 
-class RunStarted(Fact, frozen=True, tag=True, gc=False):
-    """The first fact of every run."""
+class RunStarted(BaseEvent, frozen=True, tag=True, gc=False):
+    """The first event of every run."""
 
 
-class InstanceLaunched(Fact, frozen=True, tag=True, gc=False):
+class InstanceLaunched(BaseEvent, frozen=True, tag=True, gc=False):
     """Queueing is over, the machine boots; the bill may start."""
 
     instance: InstanceId
 
 
-class InstanceBooted(Fact, frozen=True, tag=True, gc=False):
+class InstanceBooted(BaseEvent, frozen=True, tag=True, gc=False):
     """The boot is over, set-up begins; told only where set-up takes time of its own."""
 
     instance: InstanceId
 
 
-class InstanceReady(Fact, frozen=True, tag=True, gc=False):
+class InstanceReady(BaseEvent, frozen=True, tag=True, gc=False):
     """The machine can train."""
 
     instance: InstanceId
 
 
-class InstanceRefused(Fact, frozen=True, tag=True, gc=False):
+class InstanceRefused(BaseEvent, frozen=True, tag=True, gc=False):
     """The provider has no capacity, or the quota is used up; the request is void."""
 
     instance: InstanceId
     reason: str
 
 
-class ReclaimNoticed(Fact, frozen=True, tag=True, gc=False):
+class ReclaimNoticed(BaseEvent, frozen=True, tag=True, gc=False):
     """The provider will take the machine back at `gone_at_s`."""
 
     instance: InstanceId
     gone_at_s: float
 
 
-class InstanceGone(Fact, frozen=True, tag=True, gc=False):
+class InstanceGone(BaseEvent, frozen=True, tag=True, gc=False):
     """The machine is no longer ours; comes after the SegmentEnded of its gangs."""
 
     instance: InstanceId
     cause: GoneCause
 
 
-class ProgressReported(Fact, frozen=True, tag=True, gc=False):
+class ProgressReported(BaseEvent, frozen=True, tag=True, gc=False):
     """A segment passed an iteration its policy asked to hear of; the last iteration comes with SegmentEnded only."""
 
     trial: TrialId
@@ -97,7 +97,7 @@ class ProgressReported(Fact, frozen=True, tag=True, gc=False):
     score: float | None
 
 
-class SegmentEnded(Fact, frozen=True, tag=True, gc=False, omit_defaults=True):
+class SegmentEnded(BaseEvent, frozen=True, tag=True, gc=False, omit_defaults=True):
     """A segment gave its GPUs back.
 
     Attributes:
@@ -122,7 +122,7 @@ class SegmentEnded(Fact, frozen=True, tag=True, gc=False, omit_defaults=True):
     lost_s: float = 0.0
 
 
-class TrialSampled(Fact, frozen=True, tag=True, gc=False):
+class TrialSampled(BaseEvent, frozen=True, tag=True, gc=False):
     """The configuration of a trial; told before anything else of it, once, by backends that train for real.
 
     Part of the journal, and of every later StartSegment of the trial: neither replay nor a resumed run needs the sampler.
@@ -132,7 +132,7 @@ class TrialSampled(Fact, frozen=True, tag=True, gc=False):
     configuration: dict[str, float | int | str | bool | None]
 
 
-class TimerFired(Fact, frozen=True, tag=True, gc=False):
+class TimerFired(BaseEvent, frozen=True, tag=True, gc=False):
     """A timer the policy set has run out."""
 
     tag: str

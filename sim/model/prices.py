@@ -232,6 +232,6 @@ class PriceBook(msgspec.Struct, frozen=True):
         return max((self.usd_per_hour(), *(self.usd_per_hour(*pool) for pool in self.fail_over)))
 
     def pool(self, name: str | None = None, market: str | None = None) -> Pool:
-        """The pool that a wish means; of a job on both markets, where none is named, spot."""
+        """The pool that an action means; of a job on both markets, where none is named, spot."""
         named = market or self.market
         return self.type_named(name).name, SPOT if named == MIXED else named

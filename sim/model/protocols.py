@@ -110,7 +110,7 @@ class TrialView(Protocol):
 
     @property
     def configuration(self) -> Configuration | None:
-        """Its hyperparameters, where they were told (TrialSampled) or wished for (CloneTrial); None in the simulated world."""
+        """Its hyperparameters, where they were told (TrialSampled) or asked for (CloneTrial); None in the simulated world."""
 
     @property
     def cloned_from(self) -> TrialId | None:
@@ -146,11 +146,11 @@ class InstanceView(Protocol):
 
 
 class RunView(Protocol):
-    """What a policy may look at: read-only, and true at the time of the fact it was called for."""
+    """What a policy may look at: read-only, and true at the time of the event it was called for."""
 
     @property
     def now_s(self) -> float:
-        """Time of the fact being handled."""
+        """Time of the event being handled."""
 
     @property
     def job(self) -> TuningJob:
@@ -166,7 +166,7 @@ class RunView(Protocol):
 
     @property
     def target_instances(self) -> int:
-        """Instances that the ScaleTo wishes so far ask for."""
+        """Instances that the ScaleTo actions so far ask for."""
 
     @property
     def instances(self) -> Mapping[InstanceId, InstanceView]:
@@ -200,20 +200,20 @@ class RunView(Protocol):
 
 
 class Policy(Protocol):
-    """Decides. Sees facts, answers with wishes; knows no clock, queue, process or GPU index."""
+    """Decides. Sees events, answers with actions; knows no clock, queue, process or GPU index."""
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
-        """What it wishes for, in order, now that this has happened."""
+        """What it asks for, in order, now that this has happened."""
 
 
 class Backend(Protocol):
     """Carries orders out, in simulation or for real."""
 
     def perform(self, command: Command) -> None:
-        """Take an order; never blocks, its outcome arrives as a fact."""
+        """Take an order; never blocks, its outcome arrives as an event."""
 
     def next_event(self) -> Event | None:
-        """The next fact; waits for it or jumps to it. None: nothing can happen any more."""
+        """The next event; waits for it or jumps to it. None: nothing can happen any more."""
 
     def close(self) -> None:
         """Free everything."""

@@ -1,6 +1,6 @@
-"""The simulated backend: orders become SimPy timeouts, timeouts become facts.
+"""The simulated backend: orders become SimPy timeouts, timeouts become events.
 
-One timeout and one fact per segment, its course computed from arrays when it starts and settled where it is cut short. Where
+One timeout and one event per segment, its course computed from arrays when it starts and settled where it is cut short. Where
 segments slow each other, `sharing` moves their timeouts as they come and go.
 """
 
@@ -21,7 +21,7 @@ from elastune.sim.model.commands import (
     StartSegment,
     StartTimer,
 )
-from elastune.sim.model.errors import InputError, RefusedOrderError
+from elastune.sim.model.errors import InputError, RefusedCommandError
 from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
@@ -52,7 +52,7 @@ _COMPLETED = Outcome.COMPLETED  # a member of an enumeration is looked up throug
 class SimulatedBackend:
     """Replays a workload's ground truth on a simulated cloud; see `sim.model.protocols.Backend`.
 
-    Simultaneous facts come in SimPy's order: time, priority, then the order in which they were scheduled.
+    Simultaneous events come in SimPy's order: time, priority, then the order in which they were scheduled.
     """
 
     def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams) -> None:
@@ -61,12 +61,12 @@ class SimulatedBackend:
         self._last_iteration = truth.scores.shape[1]
         self._env = simpy.Environment()
         self._draws = Draws(truth, cloud, streams)
-        self._facts: deque[Event] = deque((RunStarted(0.0),))
+        self._events: deque[Event] = deque((RunStarted(0.0),))
         self._cloud = Cloud(
             self._env,
             cloud,
             self._draws,
-            tell=self._facts.append,
+            tell=self._events.append,
             on_notice=self._reclaim_noticed,
             on_gone=self._instance_gone,
         )
@@ -97,14 +97,14 @@ class SimulatedBackend:
                 self._start_timer(command)
 
     def next_event(self) -> Event | None:
-        """Jump to the next fact; see `sim.model.protocols.Backend`."""
-        facts, step = self._facts, self._env.step
+        """Jump to the next event; see `sim.model.protocols.Backend`."""
+        events, step = self._events, self._env.step
         try:
-            while not facts:
+            while not events:
                 step()
         except EmptySchedule:
             return None
-        return facts.popleft()
+        return events.popleft()
 
     def close(self) -> None:
         """Drop what is still scheduled."""
@@ -141,8 +141,8 @@ class SimulatedBackend:
     def _refuse(self, order: StartSegment) -> NoReturn:
         """Only recorded trials have a curve: what a clone or a sampled one would have scored is not known."""
         source = order.trial if order.restore_from is None else order.restore_from
-        wish = CloneTrial(source, order.trial, order.configuration or {})
-        raise RefusedOrderError(wish, self._env.now, "cloned trials have no recorded curve; they need real workers")
+        action = CloneTrial(source, order.trial, order.configuration or {})
+        raise RefusedCommandError(action, self._env.now, "cloned trials have no recorded curve; they need real workers")
 
     def _start(self, order: StartSegment) -> None:
         course = self._course_of(order)
@@ -196,7 +196,7 @@ class SimulatedBackend:
         """Let the iteration under way finish, write a checkpoint, and end."""
         course = self._courses.get(order.segment)
         if course is None or course.ends_after < course.iterations:
-            return  # it has ended, and the order crossed its fact on the way; or it is ending already
+            return  # it has ended, and the order crossed its event on the way; or it is ending already
         course.ends_after = course.safe_point(self._elapsed_s(course))
         if course.ends_after == 0 < course.iterations:
             self._settle(course, Outcome.ENDED)
@@ -262,7 +262,7 @@ class SimulatedBackend:
         if self._shared is not None:
             self._shared.end(course)
         score = self._score(trial, iteration)
-        self._facts.append(
+        self._events.append(
             SegmentEnded(
                 self._env.now,
                 trial,
@@ -300,7 +300,7 @@ class SimulatedBackend:
         if course.saves_each_from < iteration and due_s > self._elapsed_s(course) + 1e-6:
             self._report_next(course, iteration - 1)  # checkpoints before the end of a machine have put it off
             return
-        self._facts.append(
+        self._events.append(
             ProgressReported(self._env.now, order.trial, order.segment, iteration, self._score(order.trial, iteration))
         )
         self._report_next(course, iteration)
@@ -320,7 +320,7 @@ class SimulatedBackend:
 
     def _reclaim_noticed(self, instance: InstanceId, gone_at_s: float) -> None:
         """The workers on it hear it as well, and save what they can."""
-        self._facts.append(ReclaimNoticed(self._env.now, instance, gone_at_s))
+        self._events.append(ReclaimNoticed(self._env.now, instance, gone_at_s))
         for course in self._courses_on(instance):
             elapsed_s = self._elapsed_s(course)
             if course.save_each(elapsed_s):
@@ -331,7 +331,7 @@ class SimulatedBackend:
 
     def _instance_gone(self, instance: InstanceId, cause: GoneCause) -> None:
         self._cut_gangs(instance, Outcome.INSTANCE_GONE)
-        self._facts.append(InstanceGone(self._env.now, instance, cause))
+        self._events.append(InstanceGone(self._env.now, instance, cause))
 
     def _start_timer(self, order: StartTimer) -> None:
         timer = self._env.timeout(max(order.at_s - self._env.now, 0.0), order.tag)
@@ -343,4 +343,4 @@ class SimulatedBackend:
         tag = cast("str", timer.value)
         if self._timers.get(tag) is timer:
             del self._timers[tag]
-            self._facts.append(TimerFired(self._env.now, tag))
+            self._events.append(TimerFired(self._env.now, tag))

@@ -170,13 +170,13 @@ class Cloud:
             return
         self._tell(InstanceLaunched(env.now, instance))
         left_s = self._draws.instance_lives_s(instance)
-        for phase_s, fact in self._phases(instance):
+        for phase_s, event in self._phases(instance):
             if phase_s > left_s:
                 break
             yield env.timeout(phase_s)
             if instance not in self.rented:
                 return
-            self._tell(fact(env.now, instance))
+            self._tell(event(env.now, instance))
             left_s -= phase_s
         if left_s < math.inf:
             yield env.timeout(left_s)

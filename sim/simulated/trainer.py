@@ -51,7 +51,7 @@ class Course:
     ) -> None:
         self.order = order
         self.started_at_s = started_at_s
-        # A trial may have come further than the policy wished for when it was told to end; then there is nothing to do.
+        # A trial may have come further than the policy asked for when it was told to end; then there is nothing to do.
         iterations = order.until_iteration - order.from_iteration
         self.iterations = self.ends_after = iterations if iterations > 0 else 0  # noqa: FURB136  max() costs a call
         self.launch_s = launch_s

@@ -1,4 +1,4 @@
-"""The real backend keeps the promises that the simulated one keeps, and turns deaths into facts in time."""
+"""The real backend keeps the promises that the simulated one keeps, and turns deaths into events in time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_gang_that_loses_a_member_fails_at_once_and_goes_on_from_what_was_save
     talk.rent(0)
     ordered_at_s = talk.now_s
     start(talk, 0, gpus=2)
-    talk.hear_until(lambda fact: isinstance(fact, ProgressReported) and fact.iteration == 2)
+    talk.hear_until(lambda event: isinstance(event, ProgressReported) and event.iteration == 2)
     both = members(talk.backend.nodes)
     assert len(both) == 2
     both[victim].send_signal(signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_a_gang_that_loses_a_member_fails_at_once_and_goes_on_from_what_was_save
     again = talk.end_of(1)
     assert (again.outcome, again.iteration) == (Outcome.COMPLETED, end.checkpoint_iteration + 1)
     assert again.score == pytest.approx(1 + 1 / again.iteration)
-    assert [fact.configuration for fact in talk.facts if isinstance(fact, TrialSampled)] == [{"number": 1}]
+    assert [event.configuration for event in talk.events if isinstance(event, TrialSampled)] == [{"number": 1}]
 
 
 def test_a_gang_that_trains_together_is_ended_as_a_whole_when_one_of_it_dies(under_test, real):
@@ -99,7 +99,7 @@ def test_a_gang_that_trains_together_is_ended_as_a_whole_when_one_of_it_dies(und
     talk.hear()
     talk.rent(0)
     start(talk, 0, gpus=2, until=10_000)
-    talk.hear_until(lambda fact: isinstance(fact, ProgressReported) and fact.iteration == 3)
+    talk.hear_until(lambda event: isinstance(event, ProgressReported) and event.iteration == 3)
     both = members(talk.backend.nodes)
     both[1].send_signal(signal.SIGKILL)
     killed_s = time.monotonic()
@@ -115,11 +115,11 @@ def test_a_spot_machine_is_reclaimed_after_a_notice_in_which_everything_is_saved
     talk = Dialogue(under_test, "a reclaim", real(weather=Weather(cloud, Streams(0)), trainables=Emulated(0.2)))
     talk.hear()
     talk.backend.perform(ProvisionInstance(ZERO, "m", SPOT))
-    talk.hear_until(lambda fact: type(fact).__name__ == "InstanceReady")
+    talk.hear_until(lambda event: type(event).__name__ == "InstanceReady")
     talk.backend.perform(StartSegment(SegmentId(0), TrialId(1), ((ZERO, 1),), 0, ITERATIONS))
-    notice = talk.hear_until(lambda fact: isinstance(fact, ReclaimNoticed))
+    notice = talk.hear_until(lambda event: isinstance(event, ReclaimNoticed))
     end = talk.end_of(0)
-    gone = talk.hear_until(lambda fact: isinstance(fact, InstanceGone))
+    gone = talk.hear_until(lambda event: isinstance(event, InstanceGone))
     assert end.outcome is Outcome.INSTANCE_GONE
     assert gone.cause is GoneCause.RECLAIMED
     assert notice.gone_at_s <= gone.at_s < notice.gone_at_s + 6.0  # how late depends on what else the machine does
@@ -137,7 +137,7 @@ def test_a_machine_that_cannot_be_had_is_refused(under_test, real):
     talk = Dialogue(under_test, "a refusal", backend)
     talk.hear()
     talk.backend.perform(ProvisionInstance(ZERO, "m", ON_DEMAND))
-    refused = talk.hear_until(lambda fact: isinstance(fact, InstanceRefused))
+    refused = talk.hear_until(lambda event: isinstance(event, InstanceRefused))
     assert refused.reason == "all are taken"
     assert backend.next_event() is None, "nothing can happen any more"
 

@@ -116,12 +116,12 @@ def world(tmp_path, monkeypatch):
 
 
 def hear(one, kind, within=200):
-    """The next fact of this kind."""
+    """The next event of this kind."""
     for _ in range(within):
-        fact = one.next_event()
-        assert fact is not None, f"nothing can happen any more, without {kind}"
-        if isinstance(fact, kind):
-            return fact
+        event = one.next_event()
+        assert event is not None, f"nothing can happen any more, without {kind}"
+        if isinstance(event, kind):
+            return event
     raise AssertionError(f"no {kind}")
 
 
@@ -165,7 +165,7 @@ def test_what_broke_after_all_was_saved_is_complete(world, monkeypatch):
 class Unreadable(Breaking):
     """The store cannot be read when the gang asks what of it is durable."""
 
-    def _last_fact(self):
+    def _last_event(self):
         raise PermissionError("checkpoints: permission denied")
 
 
@@ -235,12 +235,12 @@ def test_a_machine_that_is_fated_to_end_while_it_comes_up_is_never_ready(world, 
     one = world(fate=fate)
     one.backend.next_event()
     one.backend.perform(ProvisionInstance(ZERO, "m", "spot"))
-    facts = []
-    while not isinstance(facts[-1] if facts else None, InstanceGone):
-        facts.append(one.backend.next_event())
-    assert not [fact for fact in facts if isinstance(fact, InstanceReady)]
-    assert facts[-1].cause is cause
-    assert at_s <= facts[-1].at_s < at_s + 8
+    events = []
+    while not isinstance(events[-1] if events else None, InstanceGone):
+        events.append(one.backend.next_event())
+    assert not [event for event in events if isinstance(event, InstanceReady)]
+    assert events[-1].cause is cause
+    assert at_s <= events[-1].at_s < at_s + 8
 
 
 def test_a_machine_that_is_released_while_it_comes_up_is_given_back(world):
@@ -272,7 +272,7 @@ def test_a_fate_that_is_farther_away_than_the_system_can_wait_is_waited_for(worl
     assert isinstance(one.backend.next_event(), TimerFired), "the machine's thread broke down"
 
 
-def test_timers_and_facts_come_in_order_of_time(world):
+def test_timers_and_events_come_in_order_of_time(world):
     one = world(fate=Fate(queue_s=5, boot_s=10))
     one.backend.next_event()
     one.backend.perform(ProvisionInstance(ZERO, "m", "on-demand"))
@@ -288,10 +288,10 @@ def test_a_timer_is_not_overtaken_by_what_happens_later_while_the_driver_is_busy
     one.backend.next_event()
     one.backend.perform(StartTimer("deadline", 3.0))
     one.backend.perform(ProvisionInstance(ZERO, "m", "on-demand"))
-    while one.backend._facts.qsize() < 2:  # launched and ready, both later than the timer
+    while one.backend._events.qsize() < 2:  # launched and ready, both later than the timer
         threading.Event().wait(0.01)
     told = [one.backend.next_event() for _ in range(3)]
-    assert [type(fact).__name__ for fact in told] == ["TimerFired", "InstanceLaunched", "InstanceReady"]
+    assert [type(event).__name__ for event in told] == ["TimerFired", "InstanceLaunched", "InstanceReady"]
     assert told[0].at_s == 3.0
     assert told[1].at_s >= 5.0
 
@@ -299,9 +299,9 @@ def test_a_timer_is_not_overtaken_by_what_happens_later_while_the_driver_is_busy
 class SlowToEnd(Endless):
     """It takes long to find out what it has saved."""
 
-    def _last_fact(self):
+    def _last_event(self):
         threading.Event().wait(0.3)
-        return super()._last_fact()
+        return super()._last_event()
 
 
 def test_the_end_of_a_gang_is_told_before_that_of_its_machine_however_long_it_takes(world, monkeypatch):
@@ -347,7 +347,7 @@ def test_what_a_gang_that_broke_had_saved_last_is_kept_with_its_seconds(tmp_path
     store, told, broken = CheckpointStore(str(tmp_path)), [], []
     save(store, 1, 2, 0.25)
     clock = SimpleNamespace(now_s=lambda: 90.0, speed=1.0)
-    shop = gang.Shop(Workshop(Emulated(), str(tmp_path)), store, clock, lambda fact_at: told.append(fact_at(100.0)))
+    shop = gang.Shop(Workshop(Emulated(), str(tmp_path)), store, clock, lambda event_at: told.append(event_at(100.0)))
     site = gang.Site(["node-0"], "127.0.0.1", lambda: True)
     listener = gang.Listener(ended=lambda _: None, broken=broken.append)
     one = Breaking(start(), 80.0, {}, site, shop=shop, listener=listener)

@@ -53,16 +53,16 @@ def open_segment(since=3, until=5, iteration=3, score=0.5):
 def test_a_segment_that_had_saved_all_when_the_driver_died_is_complete(tmp_path):
     store = CheckpointStore(str(tmp_path))
     save(store, 1, 5, 0.125, segment=8)
-    fact = settled(store, open_segment(), configurations={ONE: {"x": 1}})
-    assert (fact.outcome, fact.checkpoint_iteration, fact.score, fact.lost_s) == (Outcome.COMPLETED, 5, 0.125, 0.0)
+    event = settled(store, open_segment(), configurations={ONE: {"x": 1}})
+    assert (event.outcome, event.checkpoint_iteration, event.score, event.lost_s) == (Outcome.COMPLETED, 5, 0.125, 0.0)
 
 
 def test_what_was_saved_with_a_configuration_that_was_never_told_is_void(tmp_path):
     store = CheckpointStore(str(tmp_path))
     save(store, 1, 2, 0.125, segment=8)
-    fact = settled(store, open_segment(since=0, iteration=0, score=None))
-    assert (fact.outcome, fact.iteration, fact.checkpoint_iteration) == (Outcome.INSTANCE_GONE, 0, 0)
-    assert math.isclose(fact.lost_s, 20.0)
+    event = settled(store, open_segment(since=0, iteration=0, score=None))
+    assert (event.outcome, event.iteration, event.checkpoint_iteration) == (Outcome.INSTANCE_GONE, 0, 0)
+    assert math.isclose(event.lost_s, 20.0)
 
 
 # Nodes of a cluster with an autoscaler.

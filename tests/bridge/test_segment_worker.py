@@ -331,7 +331,7 @@ def test_a_checkpoint_that_the_trial_cannot_load_is_skipped(worker, store):
 def test_a_trial_never_goes_on_from_beyond_what_the_controller_knows(worker, store):
     list(worker(until=6, checkpoint_every=3).train())
 
-    # The fact of iteration 6 never arrived: it is trained again, and what was saved there counts no more.
+    # The event of iteration 6 never arrived: it is trained again, and what was saved there counts no more.
     segment = worker(from_iteration=3, until=5, restore_from=0)
     segment.end()
     assert plain(segment.train()) == [("started", 3, 0.125), ("finished", 3, 0.125, True)]

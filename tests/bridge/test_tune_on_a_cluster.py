@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def last_line(script, *arguments):
     """What a script prints at last."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / ".links"), str(ROOT)])}
     ended = subprocess.run(  # noqa: PLW1510  looked at below
         [sys.executable, str(script), *map(str, arguments)],
         capture_output=True,

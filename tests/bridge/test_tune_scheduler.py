@@ -41,7 +41,7 @@ def entries(tmp_path):
     return lambda: list(read_entries(tmp_path / "journal.jsonl"))
 
 
-def facts(entries, kind):
+def events(entries, kind):
     return [entry.event for entry in entries if isinstance(entry.event, kind)]
 
 
@@ -102,7 +102,7 @@ def test_a_gang_asks_tune_for_as_many_resources_as_the_policy_gives_it(scheduler
 
 def test_seconds_of_a_segment_are_launch_training_and_checkpoint_and_nothing_else(scheduler, monkeypatch, entries):
     FakeTune(scheduler(), CURVES, monkeypatch=monkeypatch, launch_s=0.5, iteration_s=1.0, save_s=0.25).fit()
-    first = facts(entries(), SegmentEnded)[0]
+    first = events(entries(), SegmentEnded)[0]
     assert first.launch_s == pytest.approx(0.5)
     assert first.train_s == pytest.approx(1.0)
     assert first.checkpoint_s == pytest.approx(0.25, abs=STEP_S)
@@ -111,18 +111,18 @@ def test_seconds_of_a_segment_are_launch_training_and_checkpoint_and_nothing_els
 
 def test_the_configuration_of_a_trial_is_told_once_before_it_starts(scheduler, monkeypatch, entries):
     FakeTune(scheduler(), CURVES, monkeypatch=monkeypatch).fit()
-    sampled = facts(entries(), TrialSampled)
-    assert sorted(fact.trial for fact in sampled) == list(range(9))
-    assert all(fact.configuration == {"lr": fact.trial / 10} for fact in sampled)
+    sampled = events(entries(), TrialSampled)
+    assert sorted(event.trial for event in sampled) == list(range(9))
+    assert all(event.configuration == {"lr": event.trial / 10} for event in sampled)
 
 
 def test_the_deadline_stops_what_runs_and_what_was_saved_is_the_answer(scheduler, monkeypatch, entries):
     tuner = scheduler("random-fixed", job={"max_iterations": 9, "deadline_s": 12.0})
     best = FakeTune(tuner, CURVES, monkeypatch=monkeypatch, iteration_s=2.0).fit()
-    fired = [fact for fact in facts(entries(), TimerFired) if fact.tag == "hard-stop"]
+    fired = [event for event in events(entries(), TimerFired) if event.tag == "hard-stop"]
     assert tuner.run.makespan_s <= 12.0 + STEP_S
     assert best.metrics["epoch"] >= 1
-    assert all(fact.at_s >= 11.999 for fact in fired)
+    assert all(event.at_s >= 11.999 for event in fired)
 
 
 @pytest.mark.parametrize(("policy", "every"), [("asha-fixed", 0), ("asha-stopping-fixed", 1)])
@@ -132,7 +132,7 @@ def test_reports_are_told_where_they_were_asked_for_but_for_the_last_iteration(
     FakeTune(scheduler(policy), CURVES, monkeypatch=monkeypatch).fit()
     assert {order.report_every for order in orders(entries(), StartSegment)} == {every}
     ends = {order.segment: order.until_iteration for order in orders(entries(), StartSegment)}
-    told = [(fact.segment, fact.iteration) for fact in facts(entries(), ProgressReported)]
+    told = [(event.segment, event.iteration) for event in events(entries(), ProgressReported)]
     assert bool(told) == bool(every)
     assert all(iteration < ends[segment] for segment, iteration in told)
 
@@ -141,7 +141,7 @@ def test_a_trial_that_fails_goes_on_from_its_checkpoint_when_the_policy_says_so(
     tuner = scheduler()
     tune = FakeTune(tuner, CURVES, monkeypatch=monkeypatch, retries=1, fails=[(0, 5)])
     assert tune.fit().metrics["epoch"] == 9
-    failed = next(fact for fact in facts(entries(), SegmentEnded) if fact.outcome == "failed")
+    failed = next(event for event in events(entries(), SegmentEnded) if event.outcome == "failed")
     assert (failed.trial, failed.iteration, failed.checkpoint_iteration) == (0, 4, 3)
     # Iteration 4 and the one that died, a second each.
     assert failed.lost_s == pytest.approx(2.0, abs=STEP_S)
@@ -153,8 +153,8 @@ def test_a_trial_that_tune_gives_up_counts_as_diverged_and_the_others_go_on(sche
     tune = FakeTune(scheduler(), CURVES, monkeypatch=monkeypatch, fails=[(0, 2), (5, 1)])
     best = tune.fit()
     assert best.trial_id in {"t1", "t6"}
-    given_up = [fact for fact in facts(entries(), SegmentEnded) if fact.trial == 5]
-    assert [(fact.outcome, fact.score) for fact in given_up] == [("failed", None), ("completed", None)]
+    given_up = [event for event in events(entries(), SegmentEnded) if event.trial == 5]
+    assert [(event.outcome, event.score) for event in given_up] == [("failed", None), ("completed", None)]
     assert replay_journal(tmp_path / "journal.jsonl")[1]
 
 

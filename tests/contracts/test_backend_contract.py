@@ -55,7 +55,7 @@ class Wrapped:
 
     def __init__(self, backend):
         self.backend = backend
-        self.facts = []
+        self.events = []
 
     def perform(self, command):
         self.backend.perform(command)
@@ -71,26 +71,26 @@ class Repeating(Wrapped):
     """Tells each end of a segment twice."""
 
     def next_event(self):
-        if self.facts:
-            return self.facts.pop()
-        fact = super().next_event()
-        if isinstance(fact, SegmentEnded):
-            self.facts.append(fact)
-        return fact
+        if self.events:
+            return self.events.pop()
+        event = super().next_event()
+        if isinstance(event, SegmentEnded):
+            self.events.append(event)
+        return event
 
 
 class Hasty(Wrapped):
     """Tells that a machine is gone before the ends of its gangs."""
 
     def next_event(self):
-        if self.facts:
-            return self.facts.pop(0)
-        fact = super().next_event()
-        if isinstance(fact, SegmentEnded) and fact.checkpoint_iteration == 0:
-            while not isinstance(fact, InstanceGone):
-                self.facts.append(fact)
-                fact = super().next_event()
-        return fact
+        if self.events:
+            return self.events.pop(0)
+        event = super().next_event()
+        if isinstance(event, SegmentEnded) and event.checkpoint_iteration == 0:
+            while not isinstance(event, InstanceGone):
+                self.events.append(event)
+                event = super().next_event()
+        return event
 
 
 class Deaf(Wrapped):
@@ -118,7 +118,11 @@ class Mute(Wrapped):
 @pytest.mark.parametrize(
     ("habit", "promise", "problem"),
     [
-        (Mute, "the first fact is RunStarted", r"world 'plain', at 0\.000 s: the first fact is not RunStarted at 0 s"),
+        (
+            Mute,
+            "the first event is RunStarted",
+            r"world 'plain', at 0\.000 s: the first event is not RunStarted at 0 s",
+        ),
         (Repeating, "each order is answered once", r"expected \['RunStarted', .*'InstanceGone'\]; told: \[RunStarted"),
         (Hasty, "ReleaseInstance cuts gangs", r"InstanceGone came before the ends of its gangs"),
         (Hasty, "a lost machine ends its gangs first", r"its gangs did not end first"),

@@ -71,20 +71,20 @@ def test_the_rough_worlds_are_rough():
     """Otherwise the promises above would be cheap."""
     outcomes, causes = set(), set()
     for name in ("failing segments", "lost instances", "lost machines, slow to be replaced, on a tight budget"):
-        for event in facts_of(name):
+        for event in events_of(name):
             outcomes |= {event.outcome} if isinstance(event, SegmentEnded) else set()
             causes |= {event.cause} if isinstance(event, InstanceGone) else set()
     for name in ("spot machines, two minutes' notice", "spot machines go in waves, without notice"):
-        causes |= {event.cause for event in facts_of(name) if isinstance(event, InstanceGone)}
-    assert "ReclaimNoticed" in {type(event).__name__ for event in facts_of("spot machines, two minutes' notice")}
-    refused = {type(event).__name__ for event in facts_of("no capacity beyond two small machines")}
-    refused &= {type(event).__name__ for event in facts_of("no more spot capacity, on demand instead")}
+        causes |= {event.cause for event in events_of(name) if isinstance(event, InstanceGone)}
+    assert "ReclaimNoticed" in {type(event).__name__ for event in events_of("spot machines, two minutes' notice")}
+    refused = {type(event).__name__ for event in events_of("no capacity beyond two small machines")}
+    refused &= {type(event).__name__ for event in events_of("no more spot capacity, on demand instead")}
     assert {Outcome.FAILED, Outcome.INSTANCE_GONE, Outcome.COMPLETED} <= outcomes
     assert {GoneCause.LOST, GoneCause.RECLAIMED} <= causes
     assert "InstanceRefused" in refused
 
 
-def facts_of(world):
+def events_of(world):
     return [entry.event for entry in Case("sha-fixed", factory("sha-fixed"), WORLDS[world]).watched.entries]
 
 
@@ -133,8 +133,8 @@ class Remembering(OneTrial):
         self.nth = Remembering.runs
 
     def on_event(self, event, view):
-        wishes = super().on_event(event, view)
-        return [*wishes, SetTimer("x", view.now_s + 1e4 + self.nth)] if isinstance(event, RunStarted) else wishes
+        actions = super().on_event(event, view)
+        return [*actions, SetTimer("x", view.now_s + 1e4 + self.nth)] if isinstance(event, RunStarted) else actions
 
 
 class Late(OneTrial):
@@ -146,9 +146,9 @@ class Late(OneTrial):
 
 class Spender(OneTrial):
     def on_event(self, event, view):
-        wishes = super().on_event(event, view)
+        actions = super().on_event(event, view)
         return (
-            [ScaleTo(8), *wishes[1:], SetTimer("until", 3000.0)]
+            [ScaleTo(8), *actions[1:], SetTimer("until", 3000.0)]
             if isinstance(event, RunStarted)
             else ([FinishRun(0)] if isinstance(event, TimerFired) else [])
         )
@@ -173,10 +173,10 @@ def test_a_policy_that_keeps_every_promise_has_no_broken_one():
     [
         (
             Impossible,
-            "wishes_are_possible",
-            r"bad wishes only for what is possible, world 'plain', at 0\.000 s: .*RunTrial",
+            "actions_are_possible",
+            r"bad actions only for what is possible, world 'plain', at 0\.000 s: .*RunTrial",
         ),
-        (Endless, "finishes", r"at 499\.000 s: StalledRunError: the run has not ended after 500 facts"),
+        (Endless, "finishes", r"at 499\.000 s: StalledRunError: the run has not ended after 500 events"),
         (Crashing, "finishes", r"at 0\.000 s: ZeroDivisionError: crashed"),
         (
             Meddling,
@@ -191,7 +191,7 @@ def test_a_policy_that_keeps_every_promise_has_no_broken_one():
     ],
 )
 def test_a_broken_promise_is_found_with_its_world_and_time(monkeypatch, policy, promise, problem):
-    monkeypatch.setattr(contract, "MOST_FACTS", 500)
+    monkeypatch.setattr(contract, "MOST_EVENTS", 500)
     found = broken(policy, promises=[getattr(contract, promise)])
     assert re.search(problem, found[promise]), found
 

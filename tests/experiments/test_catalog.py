@@ -116,7 +116,11 @@ def test_everything_that_can_be_drawn_is_asked_for_and_nothing_else(tmp_path):
 
 
 def test_the_page_of_the_catalogue_names_every_figure():
-    table = [line for line in (CATALOG.parents[1] / "docs" / "catalog.md").read_text().splitlines() if line[:1] == "|"]
+    table = [
+        line
+        for line in (CATALOG.resolve().parents[1] / "docs" / "catalog.md").read_text().splitlines()
+        if line[:1] == "|"
+    ]
     told = {name.strip() for line in table for name in line.split("|")[-2].split(",")}
     assert {name for claim in load_claims().values() for name in claim.figures} <= told
 

@@ -318,16 +318,16 @@ def test_a_log_axis_only_where_positive_values_span_a_factor_of_ten():
 def test_figures_are_made_without_pyplot_and_imported_without_matplotlib():
     code = """
 import sys
-import experiments.figures.panels, experiments.figures.learning
+import elastune.experiments.figures.panels, elastune.experiments.figures.learning
 assert not {"matplotlib", "pandas"} & set(sys.modules) - before
 from matplotlib.figure import Figure
 import pandas as pd
 table = pd.DataFrame({"trial": [1, 1], "iteration": [1, 2], "score": [0.2, 0.1], "direction": "minimize"})
-experiments.figures.learning.curves(table)
+elastune.experiments.figures.learning.curves(table)
 assert "matplotlib.pyplot" not in sys.modules
 """
     # What the experiments package itself imports is tested elsewhere.
-    code = "import sys, experiments\nbefore = set(sys.modules)\n" + code
+    code = "import sys, elastune.experiments\nbefore = set(sys.modules)\n" + code
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -89,7 +89,7 @@ def test_functions_are_billed_by_their_gpus_alone():
     assert found == {"training": 50, "launch": 5, "checkpoint": 5, "rounding": 20}
 
 
-def test_a_stale_fact_costs_nothing():
+def test_a_stale_event_costs_nothing():
     entries = one_gpu_segment_on_one_of_two_machines(finish=False)
     late = Entry(SegmentEnded(105.0, 0, 0, 3, 3, 0.5, Outcome.FAILED, 5.0, 50.0, 5.0), status="stale")
     assert ledger_of([*entries[:5], late, entries[5]], BillingRule(0.0, 0.0)) == ledger_of(

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from elastune import RunSpec, compare, figures
+from elastune import RunSpec, compare
+from elastune.experiments import figures
 from elastune.experiments.plans.bundle_summary import curves_table, describe
 from elastune.traces import load_bundle
 

@@ -54,12 +54,12 @@ def test_a_spot_market_is_drawn_or_recorded(trace):
     assert believed.cloud.believed_mtbf_s() == pytest.approx(777)
 
 
-def test_the_market_of_the_job_is_the_one_that_prices_and_wishes_mean():
+def test_the_market_of_the_job_is_the_one_that_prices_and_actions_mean():
     spot = {"lifetime": {"mean_s": 600}}
     book = of(market="spot", spot=spot).price_book()
     assert (book.usd_per_hour(), book.pool()) == (1.4594, ("p3.8xlarge", "spot"))
     mixed = of(market="mixed", spot=spot, on_demand_rungs=2).price_book()
-    # Plans are made at the dearer price; what is wished for without a market is spot.
+    # Plans are made at the dearer price; what is asked for without a market is spot.
     assert (mixed.usd_per_hour(), mixed.pool(), mixed.on_demand_rungs) == (12.24, ("p3.8xlarge", "spot"), 2)
     assert of().price_book().pool() == ("p3.8xlarge", "on-demand")
     inline = of(

@@ -50,7 +50,7 @@ def spec_of(policy, **spot):
 
 
 def check(spec, journal):
-    """Play it and return its facts; every promise is checked on the way."""
+    """Play it and return its events; every promise is checked on the way."""
     result = execute(spec, journal=journal)
     assert execute(spec) == result
     assert replay_journal(journal)[1]
@@ -70,17 +70,17 @@ def check(spec, journal):
             if isinstance(order, StartSegment):
                 assert order.from_iteration == durable.get(order.trial, 0)
     assert result.iterations_trained == trained
-    facts = [entry.event for entry in entries if entry.status == "handled"]
+    events = [entry.event for entry in entries if entry.status == "handled"]
     # What was trained on machines that went, and is not durable, is done again, and stands in the ledger.
-    lost = [event for event in facts if isinstance(event, SegmentEnded) and event.outcome is Outcome.INSTANCE_GONE]
+    lost = [event for event in events if isinstance(event, SegmentEnded) and event.outcome is Outcome.INSTANCE_GONE]
     assert (result.ledger_usd["redone"] > 0) == any(event.train_s > 0 for event in lost)
-    return facts
+    return events
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_survives_waves_of_reclaims(policy, few_nodes, tmp_path):
-    facts = check(spec_of(policy, trace=str(few_nodes), notice_s=30), tmp_path / "run.jsonl")
-    assert any(isinstance(event, ReclaimNoticed) for event in facts)
+    events = check(spec_of(policy, trace=str(few_nodes), notice_s=30), tmp_path / "run.jsonl")
+    assert any(isinstance(event, ReclaimNoticed) for event in events)
 
 
 @pytest.mark.skipif(not BAMBOO.exists(), reason="the shared data folder is absent; ELASTUNE_SHARED_DATA can name it")
@@ -88,9 +88,9 @@ def test_every_policy_survives_waves_of_reclaims(policy, few_nodes, tmp_path):
 def test_every_policy_survives_the_recorded_p3_market(policy, tmp_path):
     # From 2,800 s on: six of 32 nodes go at 260 s, two more at 380 s.
     spec = spec_of(policy, trace=str(BAMBOO), recording="p3-trace", start_s=2800, notice_s=0)
-    facts = check(spec, tmp_path / "run.jsonl")
-    gone = [event for event in facts if isinstance(event, InstanceGone) and event.cause is GoneCause.RECLAIMED]
-    cut = [event for event in facts if isinstance(event, SegmentEnded) and event.outcome is Outcome.INSTANCE_GONE]
+    events = check(spec, tmp_path / "run.jsonl")
+    gone = [event for event in events if isinstance(event, InstanceGone) and event.cause is GoneCause.RECLAIMED]
+    cut = [event for event in events if isinstance(event, SegmentEnded) and event.outcome is Outcome.INSTANCE_GONE]
     assert gone
     # HyperSched holds all 32 machines, and of its 16 trials none happens to be on those that go.
     assert cut or policy == "hypersched-fixed"

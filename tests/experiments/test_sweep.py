@@ -131,7 +131,7 @@ def test_data_that_a_spec_names_is_part_of_the_key(tmp_path):
 
 
 class _Broken:
-    """Wishes for what is impossible, as a first draft of a policy may."""
+    """Actions for what is impossible, as a first draft of a policy may."""
 
     def __init__(self, *_):
         pass
@@ -280,7 +280,8 @@ SEEDS = 10
 # Whoever runs the tests in the background may have Ctrl-C ignored, and children inherit that.
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = (
-    f"{LISTENING}; import experiments.sweeps.run as sweep; sweep.PART_S = 0.05; from experiments.cli.app import main; main()",
+    f"{LISTENING}; import elastune.experiments.sweeps.run as sweep; sweep.PART_S = 0.05;"
+    " from elastune.experiments.cli.app import main; main()",
     *("sweep", "sweep.yaml", "-o", "out", "--jobs", "2"),
 )
 

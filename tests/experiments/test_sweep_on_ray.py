@@ -22,7 +22,7 @@ from elastune.experiments.sweeps.store import Store
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": str(ROOT),
+    "PYTHONPATH": str(ROOT / ".links"),
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -30,7 +30,10 @@ AXES = {"policy": ["seer", "sha-fixed", "asha-fixed"], "job.deadline_s": [300, 9
 SEEDS = 100
 PATIENCE_S = 240
 # Batches are short and parts are written often, so that the sweep is caught in the middle.
-ELASTUNE = "from elastune.experiments import cli, sweep, sweep_pools; sweep.PART_S = 0.05; sweep_pools.BATCH_S = 0.3; cli.main()"
+ELASTUNE = (
+    "from elastune.experiments.cli import app; from elastune.experiments.sweeps import pools, run;"
+    " run.PART_S = 0.05; pools.BATCH_S = 0.3; app.main()"
+)
 
 
 class Nodes:

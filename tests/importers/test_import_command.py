@@ -55,11 +55,13 @@ def test_a_table_is_imported_and_what_was_made_of_it_is_told(import_table, folde
 
 
 def test_json_is_all_there_is_on_standard_output(import_table):
-    done = import_table("--json", "-o", "out", "--set", "scaling=linear", "--set", "provenance.scaling=assumed: a wish")
+    done = import_table(
+        "--json", "-o", "out", "--set", "scaling=linear", "--set", "provenance.scaling=assumed: an action"
+    )
     told = json.loads(done.stdout)
     assert (told["name"], told["folder"], told["trials"], told["hyperparameters"]) == ("toy", "out", 9, ["lr"])
     assert told["lacking"] == {"launch and checkpoint seconds": "cloud.rescale_s"}
-    assert told["provenance"]["scaling"] == "assumed: a wish"
+    assert told["provenance"]["scaling"] == "assumed: an action"
     assert told["imported"] == {"from": "tidy table tidy.csv", "trials_recorded": 9}
 
 

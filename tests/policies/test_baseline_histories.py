@@ -54,9 +54,9 @@ def history(world, play):
 
 
 def without_stops(text):
-    fact, _, orders = text.partition(" -> ")
+    event, _, orders = text.partition(" -> ")
     kept = ", ".join(order for order in orders.split(", ") if order and not order.startswith("hard-stop at"))
-    return f"{fact} -> {kept}" if kept else fact
+    return f"{event} -> {kept}" if kept else event
 
 
 def outcome(story):

@@ -53,9 +53,9 @@ TIMERS = ("hard-stop at", "cut-")
 
 
 def without_stops(text):
-    fact, _, orders = text.partition(" -> ")
+    event, _, orders = text.partition(" -> ")
     kept = ", ".join(order for order in orders.split(", ") if order and not order.startswith(TIMERS))
-    return f"{fact} -> {kept}" if kept else fact
+    return f"{event} -> {kept}" if kept else event
 
 
 RUNG_1_ON_TWO_GPUS = [

@@ -7,7 +7,7 @@ import pytest
 from cloning_backends import Learning, sampled
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_worlds import Story, check_each_fact
+from tiny_worlds import Story, check_each_event
 
 from elastune.experiments.contracts.policies import check_policy, record, worlds
 from elastune.policies.registry import POLICIES, factory
@@ -50,7 +50,7 @@ def played(world, rates, choices, **parameters):
         return Controller(policy, tiny.job, tiny.book, name="pbt", sink=sink)
 
     sinks.append(MemorySink())
-    controller = check_each_fact(fresh(sinks[0]))
+    controller = check_each_event(fresh(sinks[0]))
     backend = Learning(rates)
     run(controller, backend)
     assert replay(sinks[0].entries, fresh) == len(sinks[0].entries)
@@ -115,7 +115,7 @@ def test_the_journal_says_who_took_over_from_whom(world):
     [clone] = [action for entry in story.entries for action in entry.actions if isinstance(action, CloneTrial)]
     assert (clone.source, clone.target) == (1, 0)
     told = [entry.event for entry in story.entries if isinstance(entry.event, TrialSampled)]
-    assert [(fact.trial, fact.configuration) for fact in told] == [
+    assert [(event.trial, event.configuration) for event in told] == [
         (0, {"rate": 0.1}),
         (1, {"rate": 0.3}),
         (2, {"rate": 0.2}),
@@ -332,5 +332,5 @@ def test_other_policies_decide_the_same_where_configurations_are_told(name):
     assert with_samples.error is None
     silent = [e.actions for e in with_samples.entries if isinstance(e.event, TrialSampled)]
     assert silent == [[]] * len(with_samples.controller.state.started)
-    # The numbers of simultaneous facts do not move either, since told configurations take no time.
+    # The numbers of simultaneous events do not move either, since told configurations take no time.
     assert decided(WORLDS["plain"]) == decided(plain)

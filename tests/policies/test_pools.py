@@ -21,18 +21,18 @@ NEVER = Spot(Lifetimes(), notice_s=0.0)
 
 
 class Holder:
-    """Wishes for so many machines through the limits, and ends at the deadline."""
+    """Actions for so many machines through the limits, and ends at the deadline."""
 
     def __init__(self, world, instances, rungs_left=None):
         self.limits = Limits(world.job, world.profile, world.book)
         self.instances, self.rungs_left = instances, rungs_left
-        self.wishes = []
+        self.actions = []
 
     def on_event(self, event, view):
         limiting = self.limits.on_event(event, view)
         if isinstance(event, RunStarted):
             limiting = self.limits.scale_to(view, self.instances, rungs_left=self.rungs_left)[1]
-        self.wishes += [wish for wish in limiting if isinstance(wish, ScaleTo)]
+        self.actions += [action for action in limiting if isinstance(action, ScaleTo)]
         return limiting
 
 

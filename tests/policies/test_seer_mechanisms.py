@@ -206,7 +206,7 @@ def test_rubberband_keeps_its_plan_or_makes_a_new_one_where_reality_departs_from
     assert same[0] == same[1]
 
 
-def test_no_fact_is_lost_on_a_trial_that_was_cut(world, play):
+def test_no_event_is_lost_on_a_trial_that_was_cut(world, play):
     story = run(world, play, **STUCK)
     ends = [entry.event for entry in story.entries if isinstance(entry.event, SegmentEnded)]
     assert len(ends) == len(orders(story, StartSegment))

@@ -61,9 +61,9 @@ TIMERS = ("hard-stop at", "cut-")
 
 
 def without_stops(text):
-    fact, _, orders = text.partition(" -> ")
+    event, _, orders = text.partition(" -> ")
     kept = ", ".join(order for order in orders.split(", ") if order and not order.startswith(TIMERS))
-    return f"{fact} -> {kept}" if kept else fact
+    return f"{event} -> {kept}" if kept else event
 
 
 STAGE_1 = [

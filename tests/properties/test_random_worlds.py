@@ -55,53 +55,53 @@ from elastune.sim.model.streams import Streams
 
 
 class RandomPolicy:
-    """Wishes at random for what is possible, on every fact, and finishes after a while."""
+    """Actions at random for what is possible, on every event, and finishes after a while."""
 
-    def __init__(self, job, book, seed, facts=60):
+    def __init__(self, job, book, seed, events=60):
         self.rng = np.random.default_rng(seed)
-        self.job, self.book, self.left = job, book, facts
+        self.job, self.book, self.left = job, book, events
         self.target = 0
 
     def on_event(self, event, view):
         self.left -= 1
         if self.left <= 0:
             return [FinishRun(next((t for t in view.started_trials() if view.trial(t).checkpoint_iteration), None))]
-        wishes = (
+        actions = (
             [SetTimer("tick", view.now_s + self.rng.uniform(0.1, 30.0))]
             if isinstance(event, RunStarted | TimerFired)
             else []
         )
-        wished = set()
+        requested = set()
         if isinstance(event, RunStarted) or self.rng.random() < 0.2:
-            wishes.append(self.scale(view))
+            actions.append(self.scale(view))
         for _ in range(self.rng.integers(0, 4)):
             trial = int(self.rng.integers(self.job.trials))
-            if trial not in wished:
-                wished.add(trial)
-                wishes += self.wish(view, trial)
-        return wishes
+            if trial not in requested:
+                requested.add(trial)
+                actions += self.action(view, trial)
+        return actions
 
     def scale(self, view):
         """A target that still holds whatever waits."""
         waiting = [
             view.trial(trial) for trial in range(self.job.trials) if view.trial(trial).status is TrialStatus.WAITING
         ]
-        least = self.largest_wish if waiting or self.has_ending(view) else 0
+        least = self.largest_action if waiting or self.has_ending(view) else 0
         self.target = int(self.rng.integers(least, self.book.max_instances + 1))
         return ScaleTo(self.target)
 
-    largest_wish = 0
+    largest_action = 0
 
     def has_ending(self, view):
         return any(view.trial(trial).status is TrialStatus.ENDING for trial in range(self.job.trials))
 
-    def wish(self, view, trial):
+    def action(self, view, trial):
         state, done = view.trial(trial), view.trial(trial).checkpoint_iteration
         gpus_each = self.book.default_type.gpus_per_instance
         match state.status:
             case TrialStatus.IDLE if self.target and done < self.job.max_iterations:
                 gpus = int(self.rng.integers(1, self.target * gpus_each + 1))
-                self.largest_wish = max(self.largest_wish, math.ceil(gpus / gpus_each))
+                self.largest_action = max(self.largest_action, math.ceil(gpus / gpus_each))
                 until = int(self.rng.integers(done + 1, self.job.max_iterations + 1))
                 return [RunTrial(trial, gpus, until, int(self.rng.integers(0, 3)))]
             case TrialStatus.RUNNING | TrialStatus.WAITING:
@@ -234,8 +234,8 @@ def spot_worlds(draw, all_markets=("spot", "mixed")):
 
 @settings(max_examples=400)
 @given(st.one_of(rough_worlds(), spot_worlds()), st.integers(0, 10**6))
-def test_whatever_a_policy_wishes_the_history_is_consistent(play, tiny, seed):
-    # `play` checks the state after every fact: GPUs add up, none is held twice, the quota is kept.
+def test_whatever_a_policy_actions_the_history_is_consistent(play, tiny, seed):
+    # `play` checks the state after every event: GPUs add up, none is held twice, the quota is kept.
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
     started, ended, stopped = {}, set(), set()
     durable = dict.fromkeys(range(tiny.job.trials), 0)
@@ -261,14 +261,14 @@ def test_whatever_a_policy_wishes_the_history_is_consistent(play, tiny, seed):
             if isinstance(order, EndSegment):
                 assert order.segment not in ended
         # Only now: what waited has started before the policy was asked.
-        stopped |= {wish.trial for wish in entry.actions if isinstance(wish, StopTrial)}
+        stopped |= {action.trial for action in entry.actions if isinstance(action, StopTrial)}
     assert ended == set(started), "a segment never ended"
 
 
 def bill_of(entries, book):
     """The bill from the journal alone, written down a second time: of leases or of segments, lease by lease."""
     spans, loads = (leases_of if book.billing.model == "per-instance" else segments_of)(entries, book)
-    finished_at_s = next(e.event.at_s for e in entries if any(isinstance(wish, FinishRun) for wish in e.actions))
+    finished_at_s = next(e.event.at_s for e in entries if any(isinstance(action, FinishRun) for action in e.actions))
     usd = [lease_usd(book.billing, price, start_s, end_s) for price, start_s, end_s in spans.values()]
     standing_usd = book.standing_usd_per_hour * finished_at_s / 3600
     return math.fsum([*usd, loads * book.ingress_usd, standing_usd])
@@ -299,7 +299,7 @@ def leases_of(entries, book):
 
 def segments_of(entries, book):
     """(price, from, until) of each segment by number, and how many machines were launched."""
-    finished_at_s = next(e.event.at_s for e in entries if any(isinstance(wish, FinishRun) for wish in e.actions))
+    finished_at_s = next(e.event.at_s for e in entries if any(isinstance(action, FinishRun) for action in e.actions))
     ended = {e.event.segment: e.event.at_s for e in entries if isinstance(e.event, SegmentEnded)}
     spans = {}
     for entry in entries:
@@ -462,7 +462,7 @@ def replace_job(job, deadline_s, budget_usd):
 
 
 class Watch:
-    """Notes the highest committed bill at any fact, before and after the policy has answered."""
+    """Notes the highest committed bill at any event, before and after the policy has answered."""
 
     def __init__(self, policy):
         self.policy, self.most_usd = policy, 0.0

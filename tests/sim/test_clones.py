@@ -34,11 +34,11 @@ def started(run, answers, trials=2, **keywords):
     """A run whose trials have each trained for 3 iterations on a GPU of their own; trial t with a score of t + 0.5."""
     first = {"start": [ScaleTo(1), *(RunTrial(trial, 1, 3) for trial in range(trials))]}
     controlled = run(first | answers, trials=trials, **keywords)
-    facts = [RunStarted(0.0), InstanceLaunched(0.0, 0), InstanceReady(0.0, 0)]
-    facts += [TrialSampled(0.0, trial, {"rate": trial / 10}) for trial in range(trials)]
-    facts += [ended(trial, trial, 3, at_s=10.0 + trial, score=trial + 0.5) for trial in range(trials)]
-    for fact in facts:
-        controlled.handle(fact)
+    events = [RunStarted(0.0), InstanceLaunched(0.0, 0), InstanceReady(0.0, 0)]
+    events += [TrialSampled(0.0, trial, {"rate": trial / 10}) for trial in range(trials)]
+    events += [ended(trial, trial, 3, at_s=10.0 + trial, score=trial + 0.5) for trial in range(trials)]
+    for event in events:
+        controlled.handle(event)
     return controlled
 
 
@@ -107,8 +107,8 @@ def test_a_trial_that_never_ran_can_become_a_clone(controlled):
     fresh = controlled(
         {"start": [ScaleTo(1), RunTrial(0, 1, 3)], "ended 0": [CloneTrial(0, 1, MIXED), RunTrial(1, 1, 4)]}
     )
-    for fact in (RunStarted(0.0), InstanceLaunched(0.0, 0), InstanceReady(0.0, 0)):
-        fresh.handle(fact)
+    for event in (RunStarted(0.0), InstanceLaunched(0.0, 0), InstanceReady(0.0, 0)):
+        fresh.handle(event)
     [order] = orders(fresh, ended(0, 0, 3, at_s=10.0))
     assert (order.trial, order.from_iteration, order.until_iteration, order.restore_from) == (1, 3, 4, 0)
     assert list(fresh.state.started) == [0, 1]
@@ -140,7 +140,7 @@ def test_a_clone_of_a_clone_that_has_saved_nothing_borrows_from_who_has(controll
 
 
 @pytest.mark.parametrize(
-    ("wishes", "problem"),
+    ("actions", "problem"),
     [
         ([CloneTrial(0, 9, MIXED)], r"target=9.*the job has trials 0 to 2"),
         ([CloneTrial(9, 0, MIXED)], r"source=9.*the job has trials 0 to 2"),
@@ -161,8 +161,8 @@ def test_a_clone_of_a_clone_that_has_saved_nothing_borrows_from_who_has(controll
         ([CloneTrial(0, 1, MIXED), RunTrial(1, 1, 3)], r"the trial has completed 3 iterations already"),
     ],
 )
-def test_an_impossible_clone_is_refused_with_policy_wish_and_time(controlled, wishes, problem):
-    run = started(controlled, {"timer now": wishes}, trials=3)
+def test_an_impossible_clone_is_refused_with_policy_action_and_time(controlled, actions, problem):
+    run = started(controlled, {"timer now": actions}, trials=3)
     with pytest.raises(InvalidActionError, match=rf"^script: .* at 100\.0 s: .*{problem}|^script: .*{problem}"):
         run.handle(TimerFired(100.0, "now"))
 
@@ -191,8 +191,8 @@ def test_iterations_of_a_clone_count_from_where_its_source_was(controlled):
 def test_a_journal_with_samples_and_clones_replays_without_a_sampler(controlled, world, script):
     answers = {"timer clone": [CloneTrial(1, 0, MIXED), RunTrial(0, 1, 5)], "timer end": [FinishRun(0)]}
     run = started(controlled, answers)
-    for fact in (TimerFired(20.0, "clone"), ended(0, 2, 5, at_s=25.0), TimerFired(26.0, "end")):
-        run.handle(fact)
+    for event in (TimerFired(20.0, "clone"), ended(0, 2, 5, at_s=25.0), TimerFired(26.0, "end")):
+        run.handle(event)
     stream = io.BytesIO()
     writer = JournalWriter(stream)
     for entry in run.entries:
@@ -207,7 +207,7 @@ def test_a_journal_with_samples_and_clones_replays_without_a_sampler(controlled,
     assert reproduced == len(run.entries)
 
 
-def test_the_simulated_world_refuses_a_clone_and_says_whose_wish_it_was(simulate):
+def test_the_simulated_world_refuses_a_clone_and_says_whose_action_it_was(simulate):
     with pytest.raises(
         InvalidActionError,
         match=(

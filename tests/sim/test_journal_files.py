@@ -47,7 +47,7 @@ ORDERS = [
 ]
 
 
-def test_the_lists_above_name_every_fact_wish_and_order():
+def test_the_lists_above_name_every_event_action_and_order():
     for known, union in ((FACTS, events.Event), (WISHES, actions.Action), (ORDERS, commands.Command)):
         assert {type(one) for one in known} == set(typing.get_args(union))
 
@@ -61,8 +61,8 @@ def written(tmp_path, entries, header=HEADER):
     return path
 
 
-def test_every_fact_wish_and_order_comes_back_as_it_was_written(tmp_path):
-    entries = [Entry(fact, WISHES, ORDERS) for fact in FACTS] + [
+def test_every_event_action_and_order_comes_back_as_it_was_written(tmp_path):
+    entries = [Entry(event, WISHES, ORDERS) for event in FACTS] + [
         Entry(FACTS[0], status="stale"),
         Entry(FACTS[1], status="drained"),
     ]
@@ -165,7 +165,7 @@ def test_replay_names_the_first_entry_that_differs_with_both_versions(replayed):
     assert error.match(r"\n  replayed Entry\(event=TimerFired\(at_s=12, tag='p'\), actions=\[PauseTrial\(trial=1\)\]")
 
 
-def test_replay_notices_other_orders_on_equal_wishes(replayed, simulate):
+def test_replay_notices_other_orders_on_equal_actions(replayed, simulate):
     entries = simulate(ANSWERS).entries
     entries[0] = msgspec.structs.replace(entries[0], commands=entries[0].commands[:1])
     with pytest.raises(ReplayError, match=r"^entry 1 at 0\.000 s does not replay"):

@@ -258,14 +258,14 @@ def test_the_end_of_a_gang_may_come_after_the_end_of_its_machine(controlled):
     run.handle(RunStarted(0.0))
     run.handle(InstanceLaunched(1.0, 0))
     assert len(run.handle(InstanceReady(1.0, 0))) == 1
-    handle = type(run.controller).handle  # between these two facts the gang still holds GPUs that are gone
+    handle = type(run.controller).handle  # between these two events the gang still holds GPUs that are gone
     handle(run.controller, InstanceGone(5.0, 0, GoneCause.LOST))
     handle(run.controller, SegmentEnded(5.0, 0, 0, 0, 0, None, Outcome.INSTANCE_GONE, 0.0, 0.0, 0.0))
     assert run.state.running_trials == 0
     run.state.check_invariants()
 
 
-def test_facts_of_a_superseded_segment_are_stale_and_change_nothing(controlled):
+def test_events_of_a_superseded_segment_are_stale_and_change_nothing(controlled):
     run = controlled(
         {"start": [ScaleTo(1), RunTrial(0, 1, 3)], "ended 0": [RunTrial(0, 1, 3)], "timer late": [PauseTrial(0)]}
     )

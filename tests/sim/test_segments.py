@@ -108,7 +108,7 @@ def test_finish_run_cuts_at_once_and_the_last_completed_iteration_counts(simulat
     assert story.state.trials[1].checkpoint_iteration == 0
 
 
-def test_facts_after_the_end_neither_bill_nor_count(simulate):
+def test_events_after_the_end_neither_bill_nor_count(simulate):
     # Machine 1 is still queueing at 10 s; machine 0 is released with a latency of 30 s, which is billed at once.
     story = simulate(
         {"start": [ScaleTo(2), RunTrial(0, 1, 1)], "ended 0": [FinishRun(0)]},

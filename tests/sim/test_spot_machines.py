@@ -193,15 +193,15 @@ def test_on_demand_machines_are_not_taken_back(simulate):
 
 
 def test_what_the_provider_has_not_waits_in_order_or_is_refused(simulate):
-    wishes = {"start": [ScaleTo(3), SetTimer("end", 100)], "timer end": [FinishRun(None)]}
+    actions = {"start": [ScaleTo(3), SetTimer("end", 100)], "timer end": [FinishRun(None)]}
     market = spot("0 +a", "30 +b", "60 +c", "60 -a")
-    waiting = simulate(wishes, spot=market, market="spot", waits=True)
+    waiting = simulate(actions, spot=market, market="spot", waits=True)
     assert [text for text in waiting.log if "launched" in text] == [
         "0 launched 0",
         "30 launched 1",
         "60 launched 2",
     ]
-    refused = simulate(wishes, spot=market, market="spot")
+    refused = simulate(actions, spot=market, market="spot")
     assert refused.log[:4] == [
         "0 start -> +i0, +i1, +i2, end at 100",
         "0 refused i1",

@@ -1,7 +1,7 @@
 """Writing a bundle: the only place that knows how its files are laid out on disk.
 
-Imports the standard library, sim.model.errors and traces.bundles.bundle; pandas, pyarrow and yaml inside the functions that need
-them. What the files mean is told in `traces/README.md`.
+Imports the standard library, sim.model.errors and traces.bundles.bundle; pandas, pyarrow and yaml inside the functions
+that need them. What the files mean is told in `traces/README.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recorded spot markets: what a provider gave and took back. Imports sim.model, the standard library and traces.formats.csv_rows.
+"""Recorded spot markets: what a provider gave and took back.
 
 Two formats, told apart by their columns: events (`t_s, op, node`, as in Bamboo's recordings) and availability (`start_s,
 duration_s, available_nodes`).

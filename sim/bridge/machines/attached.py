@@ -32,7 +32,7 @@ _TAKEN_OVER_WITHIN_S = 15.0
 
 
 class AttachedNodes:
-    """Nodes of a cluster at an address; see `sim.bridge.machines.nodes.Nodes`.
+    """Nodes of a cluster at an address. See `Nodes`.
 
     Args:
         address: of the cluster, as `ray.init` takes it.
@@ -54,7 +54,7 @@ class AttachedNodes:
     def acquire(
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
     ) -> Node:
-        """A node that has exactly so many slots and that nobody has leased; see `sim.bridge.machines.nodes.Nodes`."""
+        """A node that has exactly so many slots and that nobody has leased. See `Nodes`."""
         self._ask(instance, gpus)
         give_up_s = time.monotonic() + self._patience_s
         while not is_cancelled():
@@ -105,7 +105,7 @@ class AttachedNodes:
         request_resources(bundles=[{kind: n * count for kind, n in slot.items()} for count in self._wanted.values()])
 
     def release(self, instance: InstanceId) -> None:
-        """The node is free for others, or for the autoscaler to end; see `sim.bridge.machines.nodes.Nodes`."""
+        """The node is free for others, or for the autoscaler to end. See `Nodes`."""
         with self._lock:
             _, lease = self._leased.pop(instance, (None, None))
         if lease is not None:
@@ -113,14 +113,14 @@ class AttachedNodes:
         self._ask(instance, 0)
 
     def dead(self) -> list[InstanceId]:
-        """As Ray's head knows: one that died silently is noticed by its health checks. See `sim.bridge.machines.nodes.Nodes`."""
+        """As Ray's head knows: one that died silently is noticed by its health checks. See `Nodes`."""
         with self._lock:
             leased = dict(self._leased)
         alive = alive_nodes() if leased else {}
         return [instance for instance, (node, _) in leased.items() if node.node_id not in alive]
 
     def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
-        """Those that are alive, and that no other driver has leased meanwhile, are ours again; see `sim.bridge.machines.nodes.Nodes`."""
+        """Those that are alive, and that no other driver has leased meanwhile, are ours again. See `Nodes`."""
         alive = alive_nodes()
         found = {
             instance: node

@@ -1,4 +1,4 @@
-"""The clock of a real run, and waiting by it. The only place that reads the host's clock for facts."""
+"""The clock of a real run, and waiting by it. The only place that reads the host's clock for events."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _CLOSES_WITHIN_S = 20.0
 
 
 class EmbeddedNodes:
-    """Nodes of a local cluster; see `sim.bridge.machines.nodes.Nodes`.
+    """Nodes of a local cluster. See `Nodes`.
 
     Attributes:
         address: of the cluster's head.
@@ -86,7 +86,7 @@ class EmbeddedNodes:
     def acquire(
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
     ) -> Node:
-        """Start a node; see `sim.bridge.machines.nodes.Nodes`. One at a time: starting is bound by the processor anyway."""
+        """Start a node. See `Nodes`. One at a time: starting is bound by the processor anyway."""
         with self._talking:
             if is_cancelled():
                 raise NoNodeError("cancelled")
@@ -115,7 +115,7 @@ class EmbeddedNodes:
             self._free_gpus += self._gpus.pop(instance, [])
 
     def release(self, instance: InstanceId) -> None:
-        """End the node's processes, but do not wait for what a dead one has left; see `sim.bridge.machines.nodes.Nodes`."""
+        """End the node's processes, but do not wait for what a dead one has left. See `Nodes`."""
         with self._lock:
             node_id, pid = self._nodes.pop(instance, ("", 0))
         if not node_id:
@@ -136,7 +136,7 @@ class EmbeddedNodes:
             self._remove(node_id)
 
     def dead(self) -> list[InstanceId]:
-        """Those whose raylet has ended, which a process of this machine shows at once; see `sim.bridge.machines.nodes.Nodes`."""
+        """Those whose raylet has ended, which a process of this machine shows at once. See `Nodes`."""
         with self._lock:
             nodes = list(self._nodes.items())
         return [number for number, (_, pid) in nodes if not _runs(pid)]
@@ -151,7 +151,7 @@ class EmbeddedNodes:
         return self._nodes[instance][1]
 
     def close(self) -> None:
-        """End all nodes and the head, and whatever of them is left; see `sim.bridge.machines.nodes.Nodes`."""
+        """End all nodes and the head, and whatever of them is left. See `Nodes`."""
         import ray
 
         try:

@@ -1,9 +1,9 @@
 """The process that keeps an embedded Ray cluster: starts and ends its nodes as it is told, and ends all with its parent.
 
-Run as `python -m sim.bridge.machines.keeper FOLDER`. One JSON object a line: `{"gpus": n, "visible": [...]}` on standard input adds a
-node, answered by `{"node_id", "pid"}`, or by `{"problem"}` where it does not come up; `{"remove": node_id}` ends one, answered
-by `{}`. The first line it says holds the cluster's address. The end of its input, which comes even when its parent is killed,
-ends every process of the cluster.
+Run as `python -m sim.bridge.machines.keeper FOLDER`. One JSON object a line: `{"gpus": n, "visible": [...]}` on
+standard input adds a node, answered by `{"node_id", "pid"}`, or by `{"problem"}` where it does not come up; `{"remove":
+node_id}` ends one, answered by `{}`. The first line it says holds the cluster's address. The end of its input, which
+comes even when its parent is killed, ends every process of the cluster.
 
 A process of its own, because Ray wants to start nodes in a main thread, and because whoever is killed cannot clean up.
 """

@@ -34,7 +34,7 @@ class Listener:
     """Who hears of a machine; called in the machine's thread.
 
     Attributes:
-        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+        tell: takes a function from the time to an event; the events of all threads come in order of time.
         ready: called with the node before it is told of.
         noticed: called when its provider says that it will be taken back.
         gone: called when its life is over, with the cause, or None where it was refused; tells of its end.
@@ -175,11 +175,11 @@ class Machine:
         return node
 
     def _launched(self) -> None:
-        def fact_at(at_s: float) -> Event:
+        def event_at(at_s: float) -> Event:
             self._is_launched, self._launched_at_s = True, at_s
             return InstanceLaunched(at_s, self._instance)
 
-        self._listener.tell(fact_at)
+        self._listener.tell(event_at)
 
     def _serve(self, fate: Fate) -> None:
         """Live until it is given back, lost or taken back."""

@@ -1,4 +1,4 @@
-"""What Ray Tune's callbacks mean as facts, and what orders mean for its trials. Stands on the pure core and knows no Ray.
+"""What Ray Tune's callbacks mean as events, and what orders mean for its trials. Stands on the pure core and knows no Ray.
 
 Tune keeps the loop: it calls, and is answered. So there is no waiting here: `next_event` gives what has happened so far, and
 timers fire when somebody looks. Machines are slices of a fixed cluster, ready the moment they are asked for.
@@ -159,7 +159,7 @@ class TuneBackend:
         self._time_attr = time_attr
         self._clock = clock
         self._told_at_s = clock()
-        self._facts: deque[Event] = deque((RunStarted(self._told_at_s),))
+        self._events: deque[Event] = deque((RunStarted(self._told_at_s),))
         self._segments: dict[TrialId, Segment] = {}
         self._timers: dict[str, float] = {}
         self._sampled: set[TrialId] = set()
@@ -167,17 +167,17 @@ class TuneBackend:
     @property
     def is_idle(self) -> bool:
         """Whether nothing can happen any more by itself."""
-        return not (self._facts or self._segments or self._timers)
+        return not (self._events or self._segments or self._timers)
 
     # Orders.
 
     def perform(self, command: Command) -> None:
-        """Take an order; its outcome arrives as a fact.
+        """Take an order; its outcome arrives as an event.
 
         Raises:
             InputError: a trial is to go on from the checkpoint of another.
         """
-        # What is ordered on a fact is ordered at its time, so that the seconds of segments and machines have no gaps.
+        # What is ordered on an event is ordered at its time, so that the seconds of segments and machines have no gaps.
         now_s = self._told_at_s
         match command:
             case StartSegment():
@@ -185,7 +185,7 @@ class TuneBackend:
             case EndSegment():
                 self._end(command.segment)
             case ProvisionInstance():
-                self._facts += (InstanceLaunched(now_s, command.instance), InstanceReady(now_s, command.instance))
+                self._events += (InstanceLaunched(now_s, command.instance), InstanceReady(now_s, command.instance))
             case ReleaseInstance():
                 self._release(command.instance, now_s)
             case StartTimer():
@@ -200,7 +200,7 @@ class TuneBackend:
         trial = self._trials[order.trial]
         if order.trial not in self._sampled:
             self._sampled.add(order.trial)
-            self._facts.append(TrialSampled(now_s, order.trial, plain_configuration(trial.config)))
+            self._events.append(TrialSampled(now_s, order.trial, plain_configuration(trial.config)))
         if trial.status in _OVER:
             self._pass_over(order, trial, now_s)
             return
@@ -213,7 +213,7 @@ class TuneBackend:
         """Tune will never run it again: one that failed counts as diverged, one that ended by itself keeps its score."""
         score = None if trial.status == ERROR else self._last_score(trial)
         until = order.until_iteration
-        self._facts.append(
+        self._events.append(
             SegmentEnded(now_s, order.trial, order.segment, until, until, score, Outcome.COMPLETED, 0.0, 0.0, 0.0)
         )
 
@@ -232,15 +232,15 @@ class TuneBackend:
         for segment in list(self._segments.values()):
             if any(number == instance for number, _ in segment.order.placement):
                 self._break(segment, Outcome.ENDED, now_s)
-        self._facts.append(InstanceGone(now_s, instance, GoneCause.RELEASED))
+        self._events.append(InstanceGone(now_s, instance, GoneCause.RELEASED))
 
     # What Tune says.
 
     def next_event(self) -> Event | None:
-        """The next fact that has happened; None where there is no other yet."""
-        if not self._facts:
+        """The next event that has happened; None where there is no other yet."""
+        if not self._events:
             return None
-        event = self._facts.popleft()
+        event = self._events.popleft()
         self._told_at_s = event.at_s
         return event
 
@@ -260,7 +260,7 @@ class TuneBackend:
                 self._settle(segment, "was paused", now_s)
         for tag in sorted((tag for tag, at_s in self._timers.items() if at_s <= now_s), key=self._timers.__getitem__):
             del self._timers[tag]
-            self._facts.append(TimerFired(now_s, tag))
+            self._events.append(TimerFired(now_s, tag))
 
     def result(self, trial: TuneTrial, result: Mapping[str, Any]) -> None:
         """A trial has completed an iteration; ask `is_to_pause` when the policy has heard of it.
@@ -277,7 +277,7 @@ class TuneBackend:
         order, iteration = segment.order, segment.iteration
         is_last = iteration >= order.until_iteration or segment.is_ending
         if order.report_every and iteration % order.report_every == 0 and not is_last:
-            self._facts.append(ProgressReported(now_s, number, order.segment, iteration, segment.score))
+            self._events.append(ProgressReported(now_s, number, order.segment, iteration, segment.score))
 
     def is_to_pause(self, trial: TuneTrial) -> bool:
         """Whether the trial is to be paused after this result, with a checkpoint."""
@@ -365,7 +365,7 @@ class TuneBackend:
             score = self._last_score(self._trials[order.trial])
         seconds = segment.seconds(now_s, is_saved=not is_broken)
         lost_s = segment.lost_s(now_s, durable) if is_broken else 0.0
-        self._facts.append(
+        self._events.append(
             SegmentEnded(
                 now_s, order.trial, order.segment, segment.iteration, durable, score, outcome, *seconds, lost_s
             )
@@ -373,7 +373,7 @@ class TuneBackend:
 
 
 def finite(score: object) -> float | None:
-    """The score as facts hold it.
+    """The score as events hold it.
 
     Raises:
         InputError: it is no number.

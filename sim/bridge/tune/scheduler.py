@@ -60,7 +60,7 @@ class SteeredRun(Protocol):
         """The trial that it named."""
 
     def handle(self, event: Event) -> Sequence[Command]:
-        """Decide on one fact."""
+        """Decide on one event."""
 
     def story(self) -> str:
         """Where the run stands, for errors: nothing can happen any more."""
@@ -121,7 +121,7 @@ class TuneLoop(Protocol):
 
 
 class TuneScheduler(TrialScheduler):
-    """Hands Tune's callbacks to a controller as facts, and its orders to Tune.
+    """Hands Tune's callbacks to a controller as events, and its orders to Tune.
 
     Attributes:
         run: what `build` has made; None before the first trial is asked for.

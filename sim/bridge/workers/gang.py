@@ -1,4 +1,4 @@
-"""One segment on real workers: a gang of actors in a placement group, followed by a thread from its start to its one fact.
+"""One segment on real workers: a gang of actors in a placement group, followed by a thread from its start to its one event.
 
 Imports ray inside functions. Whatever happens - a worker, a node or the gang as a whole dies, or it is told to end - the
 thread ends every actor of the gang and then tells exactly one `SegmentEnded`.
@@ -58,7 +58,7 @@ class Shop:
         workshop: what their workers share.
         store: of checkpoints, to see what is durable where a worker could not say.
         clock: of the run.
-        tell: takes a function from the time to a fact; the facts of all threads come in order of time.
+        tell: takes a function from the time to an event; the events of all threads come in order of time.
     """
 
     workshop: Workshop
@@ -72,9 +72,9 @@ class Listener:
     """Who hears of a gang; called in the gang's thread.
 
     Attributes:
-        ended: called with the segment's last fact told.
-        broken: called where that fact could not be found out, or be told.
-        raised: called before that fact where the training itself raised an error, rather than its process died.
+        ended: called with the segment's last event told.
+        broken: called where that event could not be found out, or be told.
+        raised: called before that event where the training itself raised an error, rather than its process died.
         heard: called with each message of the first member.
     """
 
@@ -93,7 +93,7 @@ class Gang:
 
     Args:
         order: what is trained.
-        ordered_at_s: time of the fact on which it was ordered; from then on its GPUs are held.
+        ordered_at_s: time of the event on which it was ordered; from then on its GPUs are held.
         configuration: of the trial.
         site: the machines.
         shop: what all gangs of the run share.
@@ -156,7 +156,7 @@ class Gang:
             self._kill()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the last fact; whether it was told."""
+        """Wait for the last event; whether it was told."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -171,7 +171,7 @@ class Gang:
             self._note(error)
         try:
             self._dismiss()
-            self._tell(self._last_fact())
+            self._tell(self._last_event())
         except Exception as error:
             self._listener.broken(error)
         finally:
@@ -313,15 +313,15 @@ class Gang:
         if self._group is not None:
             remove_placement_group(self._group)
 
-    def _last_fact(self) -> Callable[[float], SegmentEnded]:
+    def _last_event(self) -> Callable[[float], SegmentEnded]:
         finished = self._finished
         if finished is None:
-            return self._broken_fact()
+            return self._broken_event()
         order, speed, started_s = self.order, self._clock.speed, self._started_s
         train_s, checkpoint_s = finished.train_s * speed, finished.checkpoint_s * speed
         outcome = Outcome.ENDED if finished.was_ended else Outcome.COMPLETED
 
-        def fact_at(at_s: float) -> SegmentEnded:
+        def event_at(at_s: float) -> SegmentEnded:
             # All that is neither training nor saving is overhead of the gang's launch, its end and messages included.
             launch_s = max(at_s - started_s - train_s - checkpoint_s, 0.0)
             end, score = finished.iteration, finished.score
@@ -329,9 +329,9 @@ class Gang:
                 at_s, order.trial, order.segment, end, end, score, outcome, launch_s, train_s, checkpoint_s
             )
 
-        return fact_at
+        return event_at
 
-    def _broken_fact(self) -> Callable[[float], SegmentEnded]:
+    def _broken_event(self) -> Callable[[float], SegmentEnded]:
         """What is whole in the store counts; the time since the launch was training, as far as nothing else is known."""
         order, trained, saved_last, started_s = self.order, self._trained, self._saved, self._started_s
         speed = self._clock.speed
@@ -350,7 +350,7 @@ class Gang:
         else:
             score = known_score(self._store, order)
 
-        def fact_at(at_s: float) -> SegmentEnded:
+        def event_at(at_s: float) -> SegmentEnded:
             elapsed_s = at_s - started_s
             launch_s = min(launched_s, elapsed_s)
             saving_s = max(trained.checkpoint_s, saved_last.checkpoint_s)
@@ -371,4 +371,4 @@ class Gang:
                 lost_s,
             )
 
-        return fact_at
+        return event_at

@@ -86,7 +86,7 @@ class TimedSegment:
     Attributes:
         from_iteration: what was restored; 0 for a trial that started anew.
         until_iteration: iterations of the trial that are durable at its end.
-        launch_s: as a run accounts for it: all that is neither training nor saving, from the order to the last fact.
+        launch_s: as a run accounts for it: all that is neither training nor saving, from the order to the last event.
         train_s: of each iteration, without its evaluation.
         evaluate_s: of each iteration.
         checkpoint_s: writing its one checkpoint.
@@ -125,10 +125,10 @@ def time_segment(
     clock, told = Clock(), list[SegmentEnded]()
     store = CheckpointStore(workshop.checkpoints, workshop.keep)
 
-    def tell(fact_at: Callable[[float], Event]) -> None:
-        fact = fact_at(clock.now_s())
-        if isinstance(fact, SegmentEnded):
-            told.append(fact)
+    def tell(event_at: Callable[[float], Event]) -> None:
+        event = event_at(clock.now_s())
+        if isinstance(event, SegmentEnded):
+            told.append(event)
 
     shop = Shop(workshop, store, clock, tell)
     broken: list[BaseException] = []

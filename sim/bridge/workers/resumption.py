@@ -1,4 +1,4 @@
-"""What a driver that died has left behind, and how a new one takes it up: facts that settle it, and orders given again."""
+"""What a driver that died has left behind, and how a new one takes it up: events that settle it, and orders given again."""
 
 from __future__ import annotations
 
@@ -102,17 +102,17 @@ class Resumption:
         return [StartTimer(tag, at_s) for tag, at_s in self.timers.items()]
 
     def settling(self, store: CheckpointStore, alive: Mapping[InstanceId, Node]) -> list[Callable[[float], Event]]:
-        """Facts, as functions of their time, that end what died with the driver; segments before their machines.
+        """Events, as functions of their time, that end what died with the driver; segments before their machines.
 
         Args:
             store: says what of each trial is durable.
             alive: the machines that were taken over.
         """
-        facts: list[Callable[[float], Event]] = [
+        events: list[Callable[[float], Event]] = [
             _ended(one, store, alive, is_sampled=one.trial in self.configurations) for one in self.segments
         ]
         lost = (one for one in self.instances if one.instance not in alive)
-        return facts + [_gone(one) for one in lost if one.status is not InstanceStatus.REQUESTED]
+        return events + [_gone(one) for one in lost if one.status is not InstanceStatus.REQUESTED]
 
 
 def durable_of(
@@ -155,12 +155,12 @@ def _ended(
         outcome = Outcome.COMPLETED  # which could not be told any more
     is_in_vain = durable <= one.from_iteration
 
-    def fact_at(at_s: float) -> SegmentEnded:
+    def event_at(at_s: float) -> SegmentEnded:
         train_s = max(at_s - one.ordered_at_s, 0.0)
         lost_s = train_s if is_in_vain else 0.0
         return SegmentEnded(at_s, one.trial, one.segment, iteration, durable, score, outcome, 0.0, train_s, 0.0, lost_s)
 
-    return fact_at
+    return event_at
 
 
 def _gone(one: OpenInstance) -> Callable[[float], InstanceGone]:

@@ -273,7 +273,7 @@ class SegmentWorker:
 
     def _save(self, trainable: Trainable, course: _Course) -> None:
         assignment, began_s = self._assignment, time.monotonic()
-        # Where the segment began is kept as well: it is what a clone is promised that was wished for meanwhile.
+        # Where the segment began is kept as well: it is what a clone is promised that was asked for meanwhile.
         spare = (assignment.from_iteration,)
         # The test score is told to nobody who decides: it is for the report of what was chosen.
         test_score = trainable.test_score() if isinstance(trainable, Tested) else None

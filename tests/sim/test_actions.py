@@ -15,7 +15,7 @@ from elastune.sim.model.errors import InvalidActionError, StalledRunError
 from elastune.sim.model.events import InstanceLaunched, InstanceReady, RunStarted, TimerFired
 
 
-def test_what_waits_starts_in_the_order_of_the_wishes_and_nothing_overtakes(simulate):
+def test_what_waits_starts_in_the_order_of_the_actions_and_nothing_overtakes(simulate):
     # 4 GPUs. Trial 1 needs all of them and waits for trial 0 (until 20 s); trial 2 would fit at once but waits behind it.
     story = simulate(
         {
@@ -32,7 +32,7 @@ def test_what_waits_starts_in_the_order_of_the_wishes_and_nothing_overtakes(simu
     ]
 
 
-def test_a_later_wish_that_would_fit_waits_behind_an_earlier_one_that_does_not(simulate):
+def test_a_later_action_that_would_fit_waits_behind_an_earlier_one_that_does_not(simulate):
     story = simulate(
         {
             "start": [ScaleTo(1), RunTrial(0, 2, 4), RunTrial(1, 4, 4), SetTimer("later", 5)],
@@ -48,7 +48,7 @@ def test_a_later_wish_that_would_fit_waits_behind_an_earlier_one_that_does_not(s
     ]
 
 
-def test_a_wish_cancelled_while_it_waits_lets_the_next_one_start(simulate):
+def test_a_action_cancelled_while_it_waits_lets_the_next_one_start(simulate):
     story = simulate(
         {
             "start": [ScaleTo(1), RunTrial(0, 2, 4), RunTrial(1, 4, 4), RunTrial(2, 1, 1), SetTimer("cancel", 5)],
@@ -60,8 +60,8 @@ def test_a_wish_cancelled_while_it_waits_lets_the_next_one_start(simulate):
     assert story.log[3] == "5 timer cancel -> s1: t2 0..1 on i0x1"
 
 
-def test_a_trial_wished_for_while_it_ends_runs_again_when_it_has_ended(simulate):
-    # Told to end at 12 s, it ends at 20 s, and goes on at once on the larger gang it was wished for in the meantime.
+def test_a_trial_requested_for_while_it_ends_runs_again_when_it_has_ended(simulate):
+    # Told to end at 12 s, it ends at 20 s, and goes on at once on the larger gang it was asked for in the meantime.
     story = simulate(
         {
             "start": [ScaleTo(1), RunTrial(0, 1, 4), SetTimer("resize", 12)],
@@ -77,7 +77,7 @@ def test_a_trial_wished_for_while_it_ends_runs_again_when_it_has_ended(simulate)
     ]
 
 
-def test_free_gpus_count_what_is_free_after_the_wishes_already_made(controlled):
+def test_free_gpus_count_what_is_free_after_the_actions_already_made(controlled):
     seen = []
     run = controlled(
         {
@@ -95,7 +95,7 @@ def test_free_gpus_count_what_is_free_after_the_wishes_already_made(controlled):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "problem"),
+    ("actions", "problem"),
     [
         (
             [RunTrial(0, 1, 3)],
@@ -124,8 +124,8 @@ def test_free_gpus_count_what_is_free_after_the_wishes_already_made(controlled):
         ([CloneTrial(0, 1, {"x": 1})], r"CloneTrial\(source=0, target=1, .*the source has no durable checkpoint"),
     ],
 )
-def test_an_impossible_wish_names_policy_wish_and_time(controlled, wishes, problem):
-    run = controlled({"timer now": wishes})
+def test_an_impossible_action_names_policy_action_and_time(controlled, actions, problem):
+    run = controlled({"timer now": actions})
     run.handle(RunStarted(0.0))
     with pytest.raises(InvalidActionError, match=r"^script: .* at 100\.0 s: ") as error:
         run.handle(TimerFired(100.0, "now"))
@@ -144,7 +144,7 @@ def test_a_policy_that_does_nothing_more_is_told_where_the_run_stalled(simulate)
         StalledRunError,
         match=(
             r"^script: nothing can happen any more at 20\.0 s, and the policy has not finished the run: 0 trials running,"
-            r" 0 waiting for GPUs, 1 instances, ScaleTo target 1; the last fact was SegmentEnded\(at_s=20\.0, trial=0"
+            r" 0 waiting for GPUs, 1 instances, ScaleTo target 1; the last event was SegmentEnded\(at_s=20\.0, trial=0"
         ),
     ):
         simulate({"start": [ScaleTo(1), RunTrial(0, 1, 2)]})
