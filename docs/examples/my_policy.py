@@ -23,9 +23,7 @@ class MyPolicy:
         idle = [(n, t) for n, t in trials if t.status == "idle" and t.checkpoint_iteration < self.job.max_iterations]
         idle.sort(key=lambda pair: (pair[1].iteration > 0, loss_of(pair[1].score, self.job.direction)))
         actions = [self.limits.run(view, n, 1, t.checkpoint_iteration + 1) for n, t in idle[: view.free_gpus]]
-        started = [
-            each for each in actions if each is not None
-        ]  # None: the iteration would not be durable by the limit
+        started = [each for each in actions if each is not None]  # None: it would not be durable by the limit
         if not started and not view.running_trials and view.free_gpus:
             return [FinishRun(self.limits.best(view))]
         return [*limiting, *started]

@@ -280,8 +280,10 @@ SEEDS = 10
 # Whoever runs the tests in the background may have Ctrl-C ignored, and children inherit that.
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = (
-    f"{LISTENING}; import elastune.experiments.sweeps.run as sweep; sweep.PART_S = 0.05;"
-    " from elastune.experiments.cli.app import main; main()",
+    (
+        f"{LISTENING}; import elastune.experiments.sweeps.run as sweep; sweep.PART_S = 0.05;"
+        " from elastune.experiments.cli.app import main; main()"
+    ),
     *("sweep", "sweep.yaml", "-o", "out", "--jobs", "2"),
 )
 
