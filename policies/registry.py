@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from elastune.policies.tuners.pasha import pasha_fixed
 from elastune.policies.tuners.pbt import pbt
 from elastune.policies.tuners.random_search import random_fixed
 from elastune.policies.tuners.rubberband import rubberband
-from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.errors import InfeasibleJobError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -149,9 +148,7 @@ def entry_named(name: str) -> Entry:
     entries = all_entries()
     if name in entries:
         return entries[name]
-    near = difflib.get_close_matches(name, entries, n=1)
-    known = f"did you mean {near[0]!r}? Known" if near else "known"
-    raise InputError(f"there is no policy {name!r}; {known}: {', '.join(entries)}")
+    raise unknown("policy", name, entries)
 
 
 def factory(name: str, parameters: Mapping[str, Any] | None = None) -> PolicyFactory:
@@ -164,10 +161,7 @@ def factory(name: str, parameters: Mapping[str, Any] | None = None) -> PolicyFac
     known = entry.parameters
     for parameter in parameters or {}:
         if parameter not in known:
-            near = difflib.get_close_matches(parameter, known, n=1)
-            hint = f"did you mean {near[0]!r}? Its" if near else "its"
-            allowed = ", ".join(known) or "none"
-            raise InputError(f"policy {name} has no parameter {parameter!r}; {hint} parameters: {allowed}")
+            raise unknown(f"{name} parameter", parameter, known)
     build = partial(entry.build, **(parameters or {}))
     return partial(_on_one_gpu, name, build) if entry.on_one_gpu else build
 

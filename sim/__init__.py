@@ -1,11 +1,10 @@
-"""The engine: a policy sees events and answers with actions; a controller turns them into orders; a backend carries them out.
+"""The engine. A policy sees events and returns actions; a controller turns them into commands; a backend carries them out.
 
-General layout, from the inside out (DESIGN.md defends it; import-linter holds it):
+The rooms, from the inside out (DESIGN.md explains them; import-linter holds the direction of imports):
 
-    model, billing, streams                      the pure core: vocabulary, money, randomness
-    placement, state, journal, controller        pure decisions; no clock, no I/O but the journal's sink
-    runner                                       the only loop
-    simulated | bridge                           the two worlds; each knows the pure core only
+    model                 the pure core: vocabulary, money, random streams
+    control               pure decisions and the only loop; no clock, no I/O but the journal's sink
+    simulated | bridge    the two worlds; each knows the pure core only
 """
 
 from elastune.sim.control.controller import Controller

@@ -109,7 +109,7 @@ def told(event):
 
 
 def ordered(command):
-    """An order in a few letters: +i0, -i0, s0: t0 0..3 on i0x1, end s0, timer."""
+    """A command in a few letters: +i0, -i0, s0: t0 0..3 on i0x1, end s0, timer."""
     match type(command).__name__:
         case "ProvisionInstance":
             return f"+i{command.instance}"
@@ -128,8 +128,8 @@ def ordered(command):
 
 def line(entry):
     status = "" if entry.status == "handled" else f"({entry.status}) "
-    orders = ", ".join(ordered(command) for command in entry.commands)
-    return f"{status}{told(entry.event)}" + (f" -> {orders}" if orders else "")
+    commands = ", ".join(ordered(command) for command in entry.commands)
+    return f"{status}{told(entry.event)}" + (f" -> {commands}" if commands else "")
 
 
 class ScriptedStreams(Streams):

@@ -19,8 +19,7 @@ from elastune.experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps
 from elastune.experiments.sweeps.keys import code_sha256, data_sha256
 from elastune.experiments.sweeps.run import Plan, plan, run_sweep
 from elastune.experiments.sweeps.store import Store
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The files of the catalogue: one per claim, and the workloads that they train on, checked before anything starts.
 
-Imports pydantic, the sections of a run spec, sim.model.errors and sim.model.nearest. A claim's file is named after its id, as
+Imports pydantic, the sections of a run spec, sim.model.errors. A claim's file is named after its id, as
 `S1.yaml`; run specs lie beside them under names in lower case.
 
 Endpoint, grid and sizes are written down here before a run is made, and both sizes have seeds of their own: the full size those
@@ -18,8 +18,7 @@ from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.sections import Count, NotNegative, Number, PolicySpec, Section
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.rows import columns, measures
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

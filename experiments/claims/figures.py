@@ -19,8 +19,7 @@ from elastune.experiments.statistics.paired import paired_table, profile_table
 from elastune.experiments.statistics.summary import condition, known_column
 from elastune.experiments.sweeps.rows import measures
 from elastune.experiments.sweeps.store import Store
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.errors import InvalidTraceError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InvalidTraceError, unknown
 from elastune.traces import load_bundle
 from elastune.traces.bundles.synthetic import hypersched_toy
 from elastune.traces.bundles.writer import write_bundle

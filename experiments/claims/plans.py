@@ -22,8 +22,7 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.statistics.differences import mean_interval
 from elastune.experiments.sweeps.keys import planning_sha256
 from elastune.policies.planning.frontier import cheapest_by
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.streams import Streams
 from elastune.traces import DecreasingScalingWarning
 

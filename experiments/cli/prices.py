@@ -137,7 +137,7 @@ def _offers(prices: Path | None) -> Sequence[Offer]:
 
 
 def _require_known(what: str, name: str | None, known: set[str]) -> None:
-    from elastune.sim.model.nearest import unknown
+    from elastune.sim.model.errors import unknown
 
     if name is not None and name not in known:
         raise unknown(what, name, known - {""})

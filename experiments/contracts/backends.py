@@ -1,7 +1,7 @@
-"""What every backend promises, simulated or real: orders are given to it and its events are read.
+"""Promises of every backend, simulated or real: it is given commands, and its events are read.
 
-Each promise is a function that returns where it is kept and raises `BrokenPromiseError` where it is not. All of them also ask
-for events in order of time.
+Each promise is a function that returns if it is kept and raises `BrokenPromiseError` if it is not. All of them also require
+events in order of time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.protocols import Backend
 
 MOST_EVENTS = 20_000
-"""A run in one of these small worlds that has not ended after so many events never will."""
+"""A run in one of these small worlds that is longer than this will never end."""
 
 
 class BrokenPromiseError(TuningError):
@@ -52,14 +52,14 @@ class BrokenPromiseError(TuningError):
 
 @dataclass(frozen=True)
 class BackendUnderTest:
-    """A way to build a backend, and what it needs to know of it.
+    """A way to build a backend, and what the checks need to know of it.
 
     Attributes:
         build: a fresh backend each time, whose workload has at least three trials.
         instance_type: a type it can rent, with at least two GPUs.
         iterations: a segment of so many takes far longer than `moment_s`.
         moment_s: a wait that is shorter than an iteration.
-        build_losing: a fresh backend whose machines are lost while the first segment on them runs; None where it cannot.
+        build_losing: a fresh backend whose machines are lost while the first segment on them runs; None if there is none.
     """
 
     name: str
@@ -72,7 +72,7 @@ class BackendUnderTest:
 
 
 class Dialogue:
-    """Orders to a backend, and all it has told so far."""
+    """Commands to a backend, and all its events so far."""
 
     def __init__(self, under_test: BackendUnderTest, promise: str, backend: Backend | None = None) -> None:
         self.under_test, self._promise = under_test, promise
@@ -147,7 +147,7 @@ def starts_with_run_started(talk: Dialogue) -> None:
     talk.require(talk.hear() == RunStarted(0.0), "the first event is not RunStarted at 0 s")
 
 
-def answers_each_order_once(talk: Dialogue) -> None:
+def answers_each_command_once(talk: Dialogue) -> None:
     """A machine is launched, then ready, then gone; a segment ends; a timer fires: each exactly once."""
     talk.hear()
     talk.rent(0)
@@ -169,7 +169,7 @@ def answers_each_order_once(talk: Dialogue) -> None:
 
 
 def samples_before_it_trains(talk: Dialogue) -> None:
-    """A backend that hands out configurations tells each once, before anything else of its trial; others tell none."""
+    """A backend that hands out configurations sends each once, before any other event of its trial; others send none."""
     talk.hear()
     talk.rent(0)
     talk.start(0, 0, iterations=2, report_every=1)
@@ -211,7 +211,7 @@ def ends_at_a_safe_point(talk: Dialogue) -> None:
 
 
 def a_second_end_changes_nothing(talk: Dialogue) -> None:
-    """A segment that is told to end twice ends once, where it was going to."""
+    """A segment that is told to end twice ends once, at the same iteration."""
     ends = []
     for waits in (None, 0.25, 0.5, 1.0, 2.0):
         again = Dialogue(talk.under_test, "a second EndSegment changes nothing", None)
@@ -304,7 +304,7 @@ def a_lost_machine_ends_its_gangs_first(talk: Dialogue) -> None:
 BackendPromise: TypeAlias = Callable[[Dialogue], None]
 BACKEND_PROMISES: Mapping[str, BackendPromise] = {
     "the first event is RunStarted": starts_with_run_started,
-    "each order is answered once": answers_each_order_once,
+    "each command is answered once": answers_each_command_once,
     "configurations are told first": samples_before_it_trains,
     "progress is reported on request only": reports_only_on_request,
     "EndSegment ends at a safe point": ends_at_a_safe_point,

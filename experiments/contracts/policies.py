@@ -1,7 +1,7 @@
-"""What every policy promises, as checks that anybody can run on their own; the entrance to both contract suites.
+"""Promises of every policy, as checks that anybody can run on their own code; the entrance to both contract suites.
 
-`check_policy` plays a policy in a handful of worlds; `check_backend` gives orders to a backend, simulated or real, and reads
-its events. Each promise is a function that returns where it is kept and raises `BrokenPromiseError` where it is not.
+`check_policy` plays a policy in a handful of worlds; `check_backend` gives commands to a backend, simulated or real, and reads
+its events. Each promise is a function that returns if it is kept and raises `BrokenPromiseError` if it is not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from elastune.experiments.contracts.backends import (
     Dialogue,
     check_backend,
 )
-from elastune.experiments.contracts.worlds import World, plain_world, worlds
+from elastune.experiments.contracts.worlds import ContractWorld, plain_world, worlds
 from elastune.sim.control.journal import Entry, JournalWriter, replay
 from elastune.sim.control.runner import run
 from elastune.sim.model.errors import InfeasibleJobError, InvalidActionError, ReplayError, StalledRunError
@@ -45,10 +45,10 @@ __all__ = [
     "BackendUnderTest",
     "BrokenPromiseError",
     "Case",
+    "ContractWorld",
     "Dialogue",
     "Finding",
-    "Recording",
-    "World",
+    "PlayedRun",
     "check_backend",
     "check_policy",
     "plain_world",
@@ -64,7 +64,7 @@ _USD_TOLERANCE = 1e-9
 
 
 @dataclass
-class Recording:
+class PlayedRun:
     """One run of a policy in a world.
 
     Attributes:
@@ -83,7 +83,7 @@ class Recording:
     error: Exception | None = None
 
     def note_committed(self, usd: float, at_s: float) -> None:
-        """Remember the highest committed bill."""
+        """Keep the highest committed bill."""
         self.most_committed = max(self.most_committed, (usd, at_s), key=lambda pair: pair[0])
 
     @property
@@ -92,7 +92,7 @@ class Recording:
         return self.controller.state.now_s
 
 
-def record(name: str, factory: PolicyFactory, world: World, *, is_watched: bool = False) -> Recording:
+def record(name: str, factory: PolicyFactory, world: ContractWorld, *, is_watched: bool = False) -> PlayedRun:
     """Play a policy in a world; errors of the run are recorded, not raised.
 
     Args:
@@ -105,7 +105,7 @@ def record(name: str, factory: PolicyFactory, world: World, *, is_watched: bool 
         InfeasibleJobError: the policy cannot do the job.
     """
     stream = io.BytesIO()
-    recording = Recording(world.controller(name, factory))
+    recording = PlayedRun(world.controller(name, factory))
     sink = _Tee(recording.entries, JournalWriter(stream))
 
     def watched(job: TuningJob, profile: Profile, price_book: PriceBook, rng: object) -> Policy:
@@ -131,7 +131,7 @@ class _Tee:
 
 
 class _Bounded:
-    """A backend that ends runs which never end."""
+    """A backend that stops runs which would never end."""
 
     def __init__(self, backend: Backend) -> None:
         self.perform, self.close, self._next_event = backend.perform, backend.close, backend.next_event
@@ -147,7 +147,7 @@ class _Bounded:
 class _Checked:
     """A controller whose state is checked after every event."""
 
-    def __init__(self, controller: Controller, recording: Recording) -> None:
+    def __init__(self, controller: Controller, recording: PlayedRun) -> None:
         self._controller, self._recording = controller, recording
         self.story, self.name = controller.story, controller.name
 
@@ -167,7 +167,7 @@ class _Checked:
 class _Watched:
     """A policy whose view is compared before and after it decides."""
 
-    def __init__(self, policy: Policy, recording: Recording) -> None:
+    def __init__(self, policy: Policy, recording: PlayedRun) -> None:
         self._policy, self._recording = policy, recording
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
@@ -216,16 +216,16 @@ def _public(shown: object) -> dict[str, object]:
 class Case:
     """A policy in a world; runs are made when a promise first asks for them."""
 
-    def __init__(self, name: str, factory: PolicyFactory, world: World) -> None:
+    def __init__(self, name: str, factory: PolicyFactory, world: ContractWorld) -> None:
         self.name, self.factory, self.world = name, factory, world
 
     @cached_property
-    def watched(self) -> Recording:
+    def watched(self) -> PlayedRun:
         """A run under observation."""
         return record(self.name, self.factory, self.world, is_watched=True)
 
     @cached_property
-    def again(self) -> Recording:
+    def again(self) -> PlayedRun:
         """The same run, unobserved."""
         return record(self.name, self.factory, self.world)
 
@@ -272,7 +272,7 @@ def is_deterministic(case: Case) -> None:
 
 
 def replays(case: Case) -> None:
-    """A fresh policy that is fed the recorded events asks for the same, order by order."""
+    """A fresh policy that is given the recorded events decides the same, entry by entry."""
     decode = msgspec.json.Decoder(Entry).decode
     recorded = (decode(line) for line in case.watched.journal.splitlines())
     try:
@@ -329,12 +329,12 @@ POLICY_PROMISES: tuple[PolicyPromise, ...] = (
     keeps_the_budget,
     answers_durably,
 )
-"""Whoever checks a policy that does not promise to keep T and B leaves those two out."""
+"""All of them. A check of a policy that does not promise to keep T and B leaves those two out."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How one promise fared in one world.
+    """What came of one promise in one world.
 
     Attributes:
         status: "infeasible" where the policy said that its rule cannot do the job; `promise` is then "is feasible".
@@ -351,7 +351,7 @@ def check_policy(
     factory: PolicyFactory,
     *,
     promises: Iterable[PolicyPromise] = POLICY_PROMISES,
-    where: Iterable[World] | None = None,
+    where: Iterable[ContractWorld] | None = None,
 ) -> list[Finding]:
     """Every promise in every world; nothing is raised for a broken one.
 

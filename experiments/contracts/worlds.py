@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class World:
+class ContractWorld:
     """Everything around a policy.
 
     Attributes:
@@ -67,13 +67,13 @@ class World:
         return SimulatedBackend(self.truth, self.cloud, Streams(self.seed))
 
 
-def plain_world() -> World:
+def plain_world() -> ContractWorld:
     """Twelve configurations, R = 9, nothing random, all beliefs right, time and money to spare."""
     bundle = synthetic_bundle(12, 9, seed=3, iteration_s=60.0, scaling=PowerScaling(0.8, max_gpus=8))
     job = TuningJob(trials=12, min_iterations=1, max_iterations=9, deadline_s=3600.0, budget_usd=20.0)
     terms = replace(bundle.terms(), timings=Timings(launch_s=10.0, checkpoint_s=5.0, rescale_s=15.0), sync_s=2.0)
     startup = Startup(queue=Delay(20.0), init=Delay(40.0))
-    return World(
+    return ContractWorld(
         "plain",
         job,
         bundle.truth_of(terms, job, seed=0),
@@ -83,14 +83,14 @@ def plain_world() -> World:
     )
 
 
-def worlds() -> tuple[World, ...]:
+def worlds() -> tuple[ContractWorld, ...]:
     """The worlds every policy is played in; the plain one first."""
     plain = plain_world()
     families = (_rough_worlds, _misjudged_worlds, _limited_worlds, _priced_worlds, _harsh_worlds, _spot_worlds)
     return (plain, *(world for family in families for world in family(plain)))
 
 
-def _rough_worlds(plain: World) -> Iterator[World]:
+def _rough_worlds(plain: ContractWorld) -> Iterator[ContractWorld]:
     stragglers = Stragglers(persistent_cv=0.3, per_iteration_cv=0.2)
     yield replace(
         plain,
@@ -124,7 +124,7 @@ def _rough_worlds(plain: World) -> Iterator[World]:
     yield replace(plain, name="accuracy with diverged runs", job=job, truth=replace(plain.truth, scores=1.0 - scores))
 
 
-def _misjudged_worlds(plain: World) -> Iterator[World]:
+def _misjudged_worlds(plain: ContractWorld) -> Iterator[ContractWorld]:
     for error in (-0.5, 0.5):
         errors = ProfileErrors(scaling_error=error)
         scaling = errors.scaling_believed(plain.truth.scaling)
@@ -134,7 +134,7 @@ def _misjudged_worlds(plain: World) -> Iterator[World]:
         yield replace(plain, name=f"seconds per iteration believed {error:+.0%}", profile=profile)
 
 
-def _limited_worlds(plain: World) -> Iterator[World]:
+def _limited_worlds(plain: ContractWorld) -> Iterator[ContractWorld]:
     for name, deadline_s, budget_usd in (
         ("tight deadline", 400.0, 20.0),
         ("tight budget", 3600.0, 1.5),
@@ -146,7 +146,7 @@ def _limited_worlds(plain: World) -> Iterator[World]:
         yield replace(plain, name=name, job=job, may_be_infeasible=True)
 
 
-def _priced_worlds(plain: World) -> Iterator[World]:
+def _priced_worlds(plain: ContractWorld) -> Iterator[ContractWorld]:
     for name, billing in (
         ("per-function billing", BillingRule(model="per-function")),
         ("per-function billing by the minute", BillingRule(granularity_s=60.0, minimum_s=60.0, model="per-function")),
@@ -157,7 +157,7 @@ def _priced_worlds(plain: World) -> Iterator[World]:
         yield replace(plain, name=name, price_book=price_book)
 
 
-def _harsh_worlds(plain: World) -> Iterator[World]:
+def _harsh_worlds(plain: ContractWorld) -> Iterator[ContractWorld]:
     """Several troubles at once, each of them about the budget."""
     tight = replace(
         plain,
@@ -195,7 +195,7 @@ def _harsh_worlds(plain: World) -> Iterator[World]:
     )
 
 
-def _spot_worlds(plain: World) -> Iterator[World]:
+def _spot_worlds(plain: ContractWorld) -> Iterator[ContractWorld]:
     """Machines that are taken back, and such as are not to be had."""
     machine = InstanceType("p3.8xlarge", 4, {ON_DEMAND: 12.0, SPOT: 3.0})
     book = msgspec.structs.replace(plain.price_book, instance_types=(machine,), market="spot")
@@ -238,5 +238,5 @@ def _few_nodes() -> RecordedNodes:
     return RecordedNodes("three nodes", tuple(changes), 3600.0)
 
 
-def _with_cloud(world: World, name: str, **changes: object) -> World:
+def _with_cloud(world: ContractWorld, name: str, **changes: object) -> ContractWorld:
     return replace(world, name=name, cloud=replace(world.cloud, **changes))  # type: ignore[arg-type]  # field names of CloudTruth

@@ -18,7 +18,7 @@ from elastune.traces.bundles.terms import EvaluatedScaling
 if TYPE_CHECKING:
     from elastune.sim.control.journal import Entry
     from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
-    from elastune.sim.model.protocols import Scaling
+    from elastune.sim.model.scaling import Scaling
 
 PARTS = (
     *("segments", "spread_segments", "spread_gpu_s", "spread_lost_gpu_s", "unmeasured_gpu_s"),

@@ -1,4 +1,4 @@
-"""How use becomes a bill in a run spec: `cloud.billing` and `cloud.data`. Imports sim.model, sim.model.nearest and pydantic."""
+"""How use becomes a bill in a run spec: `cloud.billing` and `cloud.data`. Imports sim.model and pydantic."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from elastune.experiments.spec.sections import NotNegative, Number, Section
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.prices import BillingRule
 
 PROVIDERS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""One clear sentence from what pydantic found wrong with a spec. Imports pydantic, sim.model.errors and sim.model.nearest."""
+"""One clear sentence from what pydantic found wrong with a spec. Imports pydantic, sim.model.errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 from pydantic import BaseModel
 
-from elastune.sim.model.nearest import nearest
+from elastune.sim.model.errors import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

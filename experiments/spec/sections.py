@@ -13,9 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serial
 
 from elastune.experiments.spec.yaml_file import policy_mapping
 from elastune.policies.registry import entry_named, factory
-from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.sim.model.job import TuningJob
-from elastune.sim.model.nearest import nearest
 from elastune.sim.model.profile import Stragglers
 from elastune.sim.model.spread import EmpiricalTail
 from elastune.traces import Overrides, ProfileErrors, scaling_of, tail_of

@@ -1,6 +1,6 @@
 """Reading a run spec: YAML files, `--set key=value`, and policies written as `name:param=value`.
 
-Imports the standard library, sim.model.errors and sim.model.nearest; yaml inside the functions that need it. What the keys
+Imports the standard library, sim.model.errors; yaml inside the functions that need it. What the keys
 mean is `experiments.spec.run`'s business.
 """
 

@@ -34,8 +34,7 @@ from elastune.experiments.statistics.summary import (
     with_origins,
 )
 from elastune.experiments.sweeps.rows import measures
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

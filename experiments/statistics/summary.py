@@ -1,6 +1,6 @@
 """Which rows of a results folder are asked for, and what they say by group.
 
-Imports the row schema, the intervals of `experiments.statistics.bootstrap`, sim.model.errors and sim.model.nearest;
+Imports the row schema, the intervals of `experiments.statistics.bootstrap`, sim.model.errors;
 pyarrow and pandas inside the functions that need them.
 
 A condition is parsed, never run: comparisons of columns with numbers, texts and lists of them, joined by and, or, not. As in
@@ -25,8 +25,7 @@ from elastune.experiments.statistics.bootstrap import (
     pooled_means_each,
 )
 from elastune.experiments.sweeps.rows import STATUSES, columns, measures, spec_columns
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The sweep: a base spec, axes, zipped axes and paired seeds, as one YAML file; every cell is checked before anything starts.
 
-Imports the run spec and its files, sim.model.errors, sim.model.nearest and pydantic. A cell is a run spec without its
+Imports the run spec and its files, sim.model.errors and pydantic. A cell is a run spec without its
 seed; a run is a cell on a seed. What a key means is `experiments.spec.run`'s business, and an axis may be any key that
 `--set` takes.
 """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.events import ProgressReported, SegmentEnded
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.profile import Profile
-    from elastune.sim.model.protocols import Scaling
+    from elastune.sim.model.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CorrectedScaling:
         return self.believed.max_gpus
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `sim.model.scaling.Scaling`."""
         return 1.0 + max(self.believed.speedup(gpus, nodes) - 1.0, 0.0) * self.gain
 
 

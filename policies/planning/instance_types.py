@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.planning.spaces import Space
     from elastune.policies.rules.halving import Stage
-    from elastune.sim.model.protocols import Scaling
+    from elastune.sim.model.scaling import Scaling
 
 
 def offers(

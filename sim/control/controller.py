@@ -1,4 +1,4 @@
-"""Turns events into orders: fold the event into the state, ask the policy, check its actions, place them.
+"""Turns events into commands: update the state, ask the policy, check its actions, place them.
 
 Pure: no clock, no I/O beyond the journal sink it is given. The same object drives simulated and real runs.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from elastune.sim.control.fleet import Fleet
 from elastune.sim.control.journal import Entry
-from elastune.sim.control.state import NO_SEGMENT, RunState, RunView
+from elastune.sim.control.state import NO_SEGMENT, RunState, StateView
 from elastune.sim.model.actions import (
     CloneTrial,
     FinishRun,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.protocols import Policy
 
-# Members of an enumeration are looked up through a descriptor; these are asked for at every segment.
+# Looking up a member of an enumeration costs a descriptor call; these are needed at every segment.
 _IDLE, _ENDING = TrialStatus.IDLE, TrialStatus.ENDING
 _LOSSES = (InstanceGone, ReclaimNoticed)
 
@@ -57,10 +57,10 @@ class Controller:
     """Runs one policy over one job.
 
     Attributes:
-        state: what is known; read it after the run for bill and totals.
-        is_finished: the policy has said FinishRun; what comes later only drains.
-        finished_at_s: when it said so: the makespan.
-        best: the trial it named.
+        state: everything known of the run, bill and totals included.
+        is_finished: the policy has returned FinishRun; later events are only recorded.
+        finished_at_s: time of FinishRun, the makespan.
+        best: the trial that FinishRun named.
         name: of the policy, for errors.
     """
 
@@ -81,7 +81,7 @@ class Controller:
         self._policy = policy
         self.name = name
         self._sink = sink
-        self._view = RunView(self.state)
+        self._view = StateView(self.state)
         self._fleet = Fleet(self.state)
         self._commands: list[Command] = []
         self._segments = 0
@@ -95,12 +95,12 @@ class Controller:
         return self.is_finished and not self.state.instances
 
     @property
-    def view(self) -> RunView:
+    def view(self) -> StateView:
         """What policies see."""
         return self._view
 
     def handle(self, event: Event) -> list[Command]:
-        """Decide on one event; the orders are to be performed in this order.
+        """Handle an event; return commands in execution order.
 
         Raises:
             InvalidActionError: the policy asked for something impossible.
@@ -124,7 +124,7 @@ class Controller:
         return commands
 
     def _decide(self, event: Event) -> Sequence[Action]:
-        """Ask the policy and order what it asks for; what waits comes first, and after."""
+        """Ask the policy and apply its actions. Waiting requests are tried before and after."""
         state = self.state
         if state.draining:
             self._fleet.release_drained(self._commands)
@@ -137,7 +137,7 @@ class Controller:
             else:
                 self._apply(action)
         if type(event) in _LOSSES and not self.is_finished:
-            # Only now, so that a policy which cannot pay for a replacement may lower its target first.
+            # After the policy, so that it can lower its target first when it cannot pay for a replacement.
             for key in state.targets:
                 self._fleet.reconcile(key, self._commands)
         if state.waiting:
@@ -145,7 +145,7 @@ class Controller:
         return actions
 
     def story(self) -> str:
-        """Where the run stands, for errors."""
+        """Describe where the run stands, for errors."""
         state = self.state
         return (
             f"{self.name}: nothing can happen any more at {state.now_s:.1f} s, and the policy has not finished the run:"
@@ -160,7 +160,7 @@ class Controller:
     # Events.
 
     def _fold(self, event: Event) -> bool:
-        """Take an event other than a segment's end into the state; whether the policy is to hear of it."""
+        """Update the state by an event other than a segment's end. Returns whether the policy is asked about it."""
         state = self.state
         match event:
             case ProgressReported():
@@ -189,7 +189,7 @@ class Controller:
         totals.peak_gpus = max(totals.peak_gpus, self.state.ready_gpus)
 
     def _drain(self, event: Event) -> None:
-        """The run is over; segments cut by its end still tell how far they came."""
+        """Update the state by an event after the end of the run: segments that it cut still say how far they came."""
         match event:
             case SegmentEnded():
                 self.state.segment_ended(event)
@@ -249,7 +249,7 @@ class Controller:
             state.waiting_gpus += action.gpus
 
     def _start(self, action: RunTrial, trial: TrialState) -> bool:
-        """Start the segment if its GPUs are free."""
+        """Start the segment if its GPUs are free; returns whether they were."""
         state = self.state
         placement = state.free.take(action.gpus)
         if placement is None:
@@ -274,7 +274,7 @@ class Controller:
         return True
 
     def _start_waiting(self) -> None:
-        """Start what waits, first requested first started: a gang that does not fit yet is not overtaken."""
+        """Start waiting requests in the order in which they were made; none overtakes a gang that does not fit yet."""
         state = self.state
         waiting = state.waiting
         while waiting:
@@ -287,7 +287,7 @@ class Controller:
             state.waiting_gpus -= action.gpus
 
     def _end(self, action: PauseTrial | StopTrial) -> None:
-        """Cancel what waits of the trial, and end what runs."""
+        """Cancel the trial's waiting request and end its running segment."""
         state = self.state
         trial = self._trial(action, action.trial)
         if trial.is_waiting:
@@ -304,7 +304,7 @@ class Controller:
             trial.status = TrialStatus.STOPPED
 
     def _clone(self, action: CloneTrial) -> None:
-        """The target stands where the source's last durable checkpoint is, with its own configuration from now on."""
+        """Put the target at the source's last durable checkpoint, with its own configuration from now on."""
         source, target = self._trial(action, action.source), self._trial(action, action.target)
         if source is target:
             raise self._invalid(action, "a trial cannot be its own clone")
@@ -314,7 +314,7 @@ class Controller:
             raise self._invalid(action, "the source has no durable checkpoint")
         borrower = self.state.borrower_of(action.target)
         if borrower is not None:
-            # What it saved so far is void from now on, but somebody still needs it.
+            # Cloning would make its own checkpoints void, but another trial still needs one.
             problem = f"trial {borrower} goes on from the target's checkpoint and has not saved one of its own yet"
             raise self._invalid(action, problem)
         if not action.configuration:

@@ -1,4 +1,4 @@
-"""Which machines are asked for and given back, so that the fleet meets ScaleTo's targets. Pure, as the controller it serves."""
+"""Decides which machines are requested and given back, so that the fleet meets ScaleTo's targets. Pure, like the controller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Fleet:
-    """Orders machines; what is known of them is in the state. Orders are appended to the list that is handed in."""
+    """Requests and releases machines, as known to the state. Commands are appended to the given list."""
 
     def __init__(self, state: RunState) -> None:
         self._state = state
@@ -59,12 +59,12 @@ class Fleet:
         return (1 if is_booting else 2, instance.gpus - instance.free_gpus, paid_until_s, number)
 
     def release_drained(self, commands: list[Command]) -> None:
-        """Give back what drains and has nothing left to do."""
+        """Give back idle machines that drain."""
         state = self._state
         free_s = state.price_book.billing.free_if_reclaimed_within_s
         for number, instance in state.instances.items():
             is_idle = instance.status is InstanceStatus.DRAINING and instance.free_gpus == instance.gpus
-            # One that its provider takes at this very moment needs no release; one that will be free if it waits gets none.
+            # No release for a machine that its provider takes at this moment, or that costs nothing if the provider takes it.
             is_taken = instance.gone_at_s <= state.now_s or instance.gone_at_s - instance.launched_at_s < free_s
             if is_idle and not is_taken:
                 self.release(number, instance, commands)

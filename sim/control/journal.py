@@ -1,7 +1,7 @@
-"""The journal: what happened, what was requested and what was ordered, as append-only JSON lines. Imports only `sim.model`.
+"""The journal: events, actions and commands as append-only JSON lines. Imports only `sim.model`.
 
 The first line is the header, from which a fresh controller can be built; every other line is an entry. Replaying the events
-through that controller must reproduce every action and order, wherever the journal was recorded.
+through that controller must reproduce every action and command, wherever the journal was recorded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JOURNAL_FORMAT = 1
 
 
 class Header(msgspec.Struct, frozen=True, tag=True):
-    """What is needed to build the controller of the run again. Holds no wall-clock time: equal runs give equal bytes."""
+    """What is needed to rebuild the controller of the run. It holds no wall-clock time, so equal runs give equal bytes."""
 
     spec: dict[str, Any]  # the run spec as validated, whose schema belongs to `experiments`
     digest: str
@@ -33,11 +33,11 @@ class Header(msgspec.Struct, frozen=True, tag=True):
 
 
 class Entry(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """One event, and what was decided on it.
+    """One event, and the decision on it.
 
     Attributes:
-        status: "stale" for an event of a superseded segment, "drained" for one that came after the run was finished; the
-            policy heard of neither.
+        status: "stale" for an event of a superseded segment, "drained" for an event after the end of the run. The policy is
+            asked about neither.
     """
 
     event: Event
@@ -54,10 +54,10 @@ class Sink(Protocol):
 
 
 class JournalWriter:
-    """Streams a journal to a binary file; memory does not grow with it.
+    """Writes a journal to a binary file entry by entry; memory does not grow with it.
 
     Attributes:
-        flush_each: whether each entry reaches the operating system before its orders are performed, as a real run needs.
+        flush_each: whether each entry reaches the operating system before its commands are performed, as a real run needs.
     """
 
     def __init__(self, stream: BinaryIO, header: Header | None = None, *, flush_each: bool = False) -> None:
@@ -75,7 +75,7 @@ class JournalWriter:
 
 
 class MemorySink:
-    """Keeps the entries; for tests and for what is computed after a run."""
+    """Keeps the entries, for tests and for what is computed after a run."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -134,7 +134,7 @@ def _decode_header(line: bytes, path: Path) -> Header:
 
 
 class Handler(Protocol):
-    """What replay drives: a fresh controller."""
+    """A fresh controller, as replay drives it."""
 
     def handle(self, event: Event) -> list[Command]:
         """Decide on one event."""
@@ -148,7 +148,7 @@ def replay(entries: Iterable[Entry], build_controller: Callable[[Sink], Handler]
         build_controller: builds the controller of the run, writing to the sink it is given.
 
     Raises:
-        ReplayError: the controller asked for or ordered something else; names the entry, both versions and the time.
+        ReplayError: the policy or the controller decided something else; names the entry, both versions and the time.
     """
     sink = MemorySink()
     controller = build_controller(sink)

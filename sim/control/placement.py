@@ -1,7 +1,7 @@
-"""Which instances give the GPUs of a gang. Pure; imports only `sim.model`.
+"""Chooses the instances whose GPUs a gang gets. Pure; imports only `sim.model`.
 
 Placement on: fewest nodes first; on one node the best fit, so that other nodes stay whole and can be released; ties by the
-lowest number. Off and spread exist so that its worth can be measured.
+lowest number. The rules off and spread exist to measure what placement is worth.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from elastune.sim.model.ids import InstanceId, Placement
 
 PlacementRule: TypeAlias = Literal["on", "off", "spread"]
-"""on: see above. off: a gang takes the GPUs that have been free for longest, whatever machines they are on, as a pool of slots
-would. spread: worker by worker, each on the machine with the most free GPUs, as cluster schedulers that balance load place
-pods one at a time (Kubernetes' NodeResourcesFit scores LeastAllocated by default)."""
+"""on: see above.
+off: a gang takes the GPUs that have been free for longest on any machine, as in a pool of slots.
+spread: worker by worker, each on the machine with the most free GPUs, as cluster schedulers that balance load place pods one
+at a time (Kubernetes' NodeResourcesFit scores LeastAllocated by default)."""
 
 
 class FreePool(Protocol):
@@ -27,16 +28,16 @@ class FreePool(Protocol):
     def __contains__(self, instance: InstanceId) -> bool: ...
 
     def admit(self, instance: InstanceId, free_gpus: int) -> None:
-        """From now on gangs may be placed on this instance."""
+        """Allow gangs on this instance from now on."""
 
     def withdraw(self, instance: InstanceId) -> None:
-        """Nothing is placed on this instance any more; unknown ones are ignored."""
+        """Place nothing on this instance any more; unknown ones are ignored."""
 
     def give_back(self, instance: InstanceId, gpus: int) -> None:
-        """GPUs of an admitted instance are free again."""
+        """Free GPUs of an admitted instance."""
 
     def take(self, gpus: int) -> Placement | None:
-        """GPUs for a gang, now held; None where there are not enough."""
+        """Take the GPUs of a gang; None where too few are free."""
 
 
 def free_pool(rule: PlacementRule) -> FreePool:
@@ -64,7 +65,7 @@ class FreeGpus:
         return instance in self._free
 
     def admit(self, instance: InstanceId, free_gpus: int) -> None:
-        """From now on gangs may be placed on this instance."""
+        """Allow gangs on this instance from now on."""
         while len(self._by_count) <= free_gpus:
             self._by_count.append([])
         self._free[instance] = free_gpus
@@ -73,14 +74,14 @@ class FreeGpus:
             insort(self._by_count[free_gpus], instance)
 
     def withdraw(self, instance: InstanceId) -> None:
-        """Nothing is placed on this instance any more; unknown ones are ignored."""
+        """Place nothing on this instance any more; unknown ones are ignored."""
         free_gpus = self._free.pop(instance, None)
         if free_gpus:
             self.total -= free_gpus
             self._remove(instance, free_gpus)
 
     def give_back(self, instance: InstanceId, gpus: int) -> None:
-        """GPUs of an admitted instance are free again."""
+        """Free GPUs of an admitted instance."""
         before = self._free[instance]
         if before:
             self._remove(instance, before)
@@ -91,7 +92,7 @@ class FreeGpus:
         insort(self._by_count[before + gpus], instance)
 
     def take(self, gpus: int) -> Placement | None:
-        """GPUs for a gang, now held; None where there are not enough."""
+        """Take the GPUs of a gang; None where too few are free."""
         if gpus > self.total:
             return None
         if self._is_spreading:
@@ -113,7 +114,7 @@ class FreeGpus:
         return tuple(placement)
 
     def _take_one_by_one(self, gpus: int) -> Placement:
-        """Each worker where most GPUs are free."""
+        """Put each worker where most GPUs are free."""
         taken: dict[InstanceId, int] = {}
         for _ in range(gpus):
             count = max(c for c, instances in enumerate(self._by_count) if instances)
@@ -154,24 +155,24 @@ class QueuedGpus:
         return instance in self._admitted
 
     def admit(self, instance: InstanceId, free_gpus: int) -> None:
-        """From now on gangs may be placed on this instance."""
+        """Allow gangs on this instance from now on."""
         self._admitted.add(instance)
         if free_gpus:
             self.give_back(instance, free_gpus)
 
     def withdraw(self, instance: InstanceId) -> None:
-        """Nothing is placed on this instance any more; unknown ones are ignored."""
+        """Place nothing on this instance any more; unknown ones are ignored."""
         self._admitted.discard(instance)
         self._queue = deque(entry for entry in self._queue if entry[0] != instance)
         self.total = sum(gpus for _, gpus in self._queue)
 
     def give_back(self, instance: InstanceId, gpus: int) -> None:
-        """GPUs of an admitted instance are free again."""
+        """Free GPUs of an admitted instance."""
         self._queue.append((instance, gpus))
         self.total += gpus
 
     def take(self, gpus: int) -> Placement | None:
-        """GPUs for a gang, now held; None where there are not enough."""
+        """Take the GPUs of a gang; None where too few are free."""
         if gpus > self.total:
             return None
         self.total -= gpus

@@ -1,4 +1,4 @@
-"""The only loop: events to the controller, orders to the backend, in simulation and for real alike."""
+"""The only loop: events to the controller, commands to the backend, in simulation and for real alike."""
 
 from __future__ import annotations
 

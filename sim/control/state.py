@@ -1,6 +1,6 @@
-"""What the controller knows of a run: mutable `RunState`, and the read-only `RunView` that policies get.
+"""What the controller knows of a run: mutable `RunState`, and the read-only `StateView` that policies get.
 
-Changed only by the controller, through events and orders. `check_invariants` states what must hold after every event.
+Only the controller changes it, by events and commands. `check_invariants` states what must hold after every event.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.protocols import InstanceView, TrialView
 
 NO_SEGMENT = SegmentId(-1)
-# Members of an enumeration are looked up through a descriptor; these are asked for at every segment.
+# Looking up a member of an enumeration costs a descriptor call; these are needed at every segment.
 _IDLE, _WAITING, _RUNNING, _STOPPED = TrialStatus.IDLE, TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.STOPPED
 _INSTANCE_GONE = Outcome.INSTANCE_GONE
 
@@ -78,7 +78,7 @@ class TrialState:
         self.cloned_from: TrialId | None = None
 
     def restores_from(self, itself: TrialId) -> TrialId:
-        """Whose checkpoint its next segment goes on from, where there is one; `itself` is its own number."""
+        """The trial whose checkpoint its next segment restores; `itself` is its own number."""
         return itself if self.cloned_from is None else self.cloned_from
 
 
@@ -103,8 +103,8 @@ class Totals:
     Attributes:
         trained_gpu_s: GPU-seconds spent on training.
         leased_gpu_s: GPU-seconds between launch and end of all instances.
-        iterations_trained: redone ones included.
-        peak_gpus: the most that were held at once.
+        iterations_trained: includes work that was done again.
+        peak_gpus: the most GPUs that were ready at once.
     """
 
     __slots__ = ("iterations_trained", "leased_gpu_s", "peak_gpus", "trained_gpu_s")
@@ -117,7 +117,7 @@ class Totals:
 
 
 class RunState:
-    """Everything that is known, by event or by order."""
+    """Everything known of a run from its events and commands."""
 
     def __init__(self, job: TuningJob, price_book: PriceBook, placement: PlacementRule = "on") -> None:
         self.job = job
@@ -160,7 +160,7 @@ class RunState:
             self.free.admit(event.instance, instance.gpus)
 
     def reclaim_noticed(self, event: ReclaimNoticed) -> None:
-        """Nothing new starts on it; what runs on it goes on."""
+        """Start nothing new on it; what runs there continues."""
         instance = self.instances.get(event.instance)
         if instance is None or instance.status is InstanceStatus.RELEASING:
             return
@@ -168,7 +168,7 @@ class RunState:
         self.drain(event.instance, instance)
 
     def drain(self, number: InstanceId, instance: InstanceState) -> None:
-        """It is to be released when its last gang ends."""
+        """Release it when its last gang ends."""
         if instance.status is not InstanceStatus.DRAINING:
             self.withdraw(number, instance)
             instance.status = InstanceStatus.DRAINING
@@ -184,7 +184,7 @@ class RunState:
         self._resume_suspended()
 
     def withdraw(self, number: InstanceId, instance: InstanceState) -> None:
-        """Nothing is placed on this instance any more."""
+        """Place nothing on this instance any more."""
         if instance.status is InstanceStatus.READY:
             self.ready_gpus -= instance.gpus
         elif instance.status is InstanceStatus.DRAINING:
@@ -204,14 +204,14 @@ class RunState:
         instance.status = InstanceStatus.RELEASING
         self.bill.released(number, self.now_s)
 
-    # Events and orders about trials and their segments.
+    # Events and commands about trials and their segments.
 
     def trial_sampled(self, event: TrialSampled) -> None:
-        """It is told with every later segment, so that neither a resumed driver nor a replay needs the sampler."""
+        """Keep the configuration for every later segment, so that neither a resumed driver nor a replay needs the sampler."""
         self.trials[event.trial].configuration = event.configuration
 
     def trial_cloned(self, action: CloneTrial) -> None:
-        """The target stands at the source's durable checkpoint, or at the one that the source itself has borrowed."""
+        """Put the target at the source's durable checkpoint, or at the one that the source itself borrows."""
         source, target = self.trials[action.source], self.trials[action.target]
         target.iteration = target.checkpoint_iteration = source.checkpoint_iteration
         target.score = target.checkpoint_score = source.checkpoint_score
@@ -219,13 +219,13 @@ class RunState:
         target.cloned_from = source.restores_from(action.source)
 
     def borrower_of(self, lender: TrialId) -> TrialId | None:
-        """A clone that goes on from this trial's checkpoint, as it has none of its own yet; None where there is none."""
+        """A clone that still borrows this trial's checkpoint; None where there is none."""
         return next((TrialId(n) for n, trial in enumerate(self.trials) if trial.cloned_from == lender), None)
 
     def segment_started(
         self, number: SegmentId, trial_id: TrialId, trial: TrialState, placement: Placement, gpus: int
     ) -> None:
-        """The GPUs of the placement are taken from `free` already."""
+        """Note that a segment runs; its GPUs have already been taken from `free`."""
         if trial_id not in self.started:
             self.started[trial_id] = None
         trial.status = _RUNNING
@@ -241,7 +241,7 @@ class RunState:
             self.bill.start(number, self.now_s)
 
     def progress_reported(self, event: ProgressReported) -> bool:
-        """Whether the event is about the trial's current segment."""
+        """Update the trial; returns whether the event is about its current segment."""
         trial = self.trials[event.trial]
         if trial.segment != event.segment:
             return False
@@ -249,7 +249,7 @@ class RunState:
         return True
 
     def segment_ended(self, event: SegmentEnded) -> bool:
-        """Whether the event is about the trial's current segment."""
+        """Update the trial; returns whether the event is about its current segment."""
         trial = self.trials[event.trial]
         if trial.segment != event.segment:
             return False
@@ -278,12 +278,12 @@ class RunState:
         for number, count in placement:
             instance = self.instances.get(number)
             if instance is None:
-                continue  # the order to start crossed the machine's end on the way
+                continue  # the command to start crossed the machine's end on the way
             instance.free_gpus += count
             if number not in free:
                 continue
             if is_gone:
-                # One of the gang's machines is about to go, and only InstanceGone will tell which.
+                # One of the gang's machines is about to go, and only InstanceGone will say which.
                 free.withdraw(number)
                 self.suspended.append(number)
             else:
@@ -302,7 +302,7 @@ class RunState:
         return combined((book.price(i.instance_type, i.market), count / i.gpus) for i, count in placed)
 
     def finish(self, at_s: float) -> None:
-        """The run is over: every lease is closed; what comes later neither bills nor counts."""
+        """Close every lease at the end of the run; later events are neither billed nor counted."""
         self.bill.stop_all(at_s)
         for instance in self.instances.values():
             if not math.isnan(instance.launched_at_s):
@@ -310,7 +310,7 @@ class RunState:
                 instance.launched_at_s = math.nan
 
     def check_invariants(self) -> None:
-        """Raise AssertionError where the state contradicts itself; called after every event in tests."""
+        """Raise AssertionError where the state contradicts itself; tests call it after every event."""
         held: dict[InstanceId, int] = {}
         for trial in self.trials:
             assert (trial.segment == NO_SEGMENT) == (not trial.placement), "GPUs are held by segments, and only by them"
@@ -336,7 +336,7 @@ class RunState:
         assert len(self.instances) <= self.price_book.max_instances, "more instances than the quota"
 
 
-class RunView:
+class StateView:
     """The read-only face of a `RunState`; see `sim.model.protocols.RunView`."""
 
     __slots__ = ("_state",)

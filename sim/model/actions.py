@@ -14,7 +14,7 @@ class BaseAction(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=
 
 
 class ScaleTo(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """Hold this many instances from now on; lost ones are asked for again.
+    """Hold this many instances from now on; lost ones are requested again.
 
     None means the job's first instance type, and its market (spot, where it is rented on both).
     """
@@ -27,7 +27,8 @@ class ScaleTo(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
 class RunTrial(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
     """Train the trial on `gpus` GPUs until it has completed `until_iteration` iterations in all.
 
-    It waits in the controller while its trial is still ending or its GPUs are not free, first requested first started.
+    The request waits in the controller while the trial is still ending or too few GPUs are free. Requests start in the order
+    in which they were made.
     `report_every` > 0 asks for a ProgressReported at each multiple of it. `checkpoint_every` > 0 asks for a checkpoint at each
     multiple of it; 0 means as the job says.
     """
@@ -52,13 +53,13 @@ class StopTrial(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True)
 
 
 class CloneTrial(BaseAction, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """Let `target` go on from the last durable checkpoint of `source`, with another configuration (real workers only).
+    """Let `target` continue from the last durable checkpoint of `source`, with another configuration (real workers only).
 
-    The target must be idle (new, paused, or its segment has ended) and not stopped; the source may be in any status, but needs
-    a durable checkpoint. At once the view shows the source's durable iteration and score as the target's, and what the target
-    has trained before is given up. It borrows the checkpoint until a segment of its own has made a further iteration durable;
-    until then it cannot be the answer of the run, and its lender cannot become a clone. Of a clone that still borrows, the
-    checkpoint it borrows is cloned.
+    The target must be idle (new, paused, or its segment has ended) and not stopped. The source may be in any status, but needs
+    a durable checkpoint. The view shows the source's durable iteration and score as the target's at once; the target's earlier
+    training is given up. The target borrows the checkpoint until a segment of its own has made a further iteration durable.
+    Until then it cannot be the answer of the run, and its lender cannot become a clone. If the source itself still borrows a
+    checkpoint, the target borrows the same one.
     """
 
     source: TrialId

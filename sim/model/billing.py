@@ -34,7 +34,7 @@ def lease_usd(rule: BillingRule, price: Price, started_at_s: float, ended_at_s: 
     """Bill of one metered thing.
 
     Under a price series each quantum is charged at the price that holds when it begins; without granularity the series is
-    integrated. The minimum charge is use that goes on after the end.
+    integrated. The minimum charge counts as use that continues after the end.
     """
     if not isinstance(price, PriceSeries):
         return metered_usd(rule, price, ended_at_s - started_at_s)
@@ -56,7 +56,7 @@ def lease_usd(rule: BillingRule, price: Price, started_at_s: float, ended_at_s: 
 
 
 def use_usd(price: Price, from_s: float, until_s: float) -> float:
-    """Price of exactly this time, without minimum and rounding."""
+    """Price of exactly this interval, without minimum and rounding."""
     if not isinstance(price, PriceSeries):
         return (until_s - from_s) * price / SECONDS_PER_HOUR
     usd = 0.0
@@ -72,8 +72,8 @@ class Meter:
     """One thing that is billed by time.
 
     Attributes:
-        started_at_s: when billing began; None while it is only asked for.
-        ends_at_s: when billing ends, known since it was given back; None before.
+        started_at_s: when billing began; None while it is only requested.
+        ends_at_s: when billing ends; None until it is given back.
     """
 
     price: Price
@@ -84,8 +84,8 @@ class Meter:
 class Bill:
     """The bill of one run, kept while it runs.
 
-    The events about machines (`requested` to `gone`), and `ask`, `start` and `stop` of segments where functions are billed, are
-    told in the order in which they happened, so that a fold over the journal gives the same floats.
+    Call `requested` to `gone` for machines, and `ask`, `start` and `stop` for segments under per-function billing, in the order
+    in which things happened. A fold over the journal then gives the same floats.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Bill:
     # Events about machines.
 
     def requested(self, instance: int, price: Price, at_s: float) -> None:
-        """A machine is asked for; what it will surely cost is committed from now on."""
+        """A machine is requested; its minimum cost is committed from now on."""
         self._queued.add(instance)
         if self._bills_instances:
             self.ask(instance, price)
@@ -132,34 +132,34 @@ class Bill:
                 self.start(instance, at_s)
 
     def launched(self, instance: int, at_s: float) -> None:
-        """It boots, and loads its data."""
+        """The machine boots and loads its data."""
         self._queued.discard(instance)
         self._launches += 1
         if self._rule.bills_startup:
             self._begin(instance, at_s)
 
     def booted(self, instance: int, at_s: float) -> None:
-        """It is being set up."""
+        """The machine is being set up."""
         if self._rule.is_setup_billed:
             self._begin(instance, at_s)
 
     def ready(self, instance: int, at_s: float) -> None:
-        """It can train."""
+        """The machine can train."""
         self._begin(instance, at_s)
 
     def released(self, instance: int, at_s: float) -> None:
-        """It is given back."""
+        """The machine is given back."""
         if self._bills_instances:
             self.give_back(instance, at_s)
 
     def refused(self, instance: int) -> None:
-        """There is none; nothing is billed, whatever queueing costs."""
+        """The request is void and nothing is billed, even where queueing has a price."""
         self._queued.discard(instance)
         if self._bills_instances:
             del self._live[instance]
 
     def gone(self, instance: int, at_s: float, *, is_reclaimed: bool = False) -> None:
-        """It is no longer ours; free where the provider took it back early enough, but for its data."""
+        """The lease is over. It is free, except for its data, where the provider took the machine back early enough."""
         self._queued.discard(instance)
         if self._bills_instances:
             started_at_s = self._live[instance].started_at_s
@@ -175,22 +175,22 @@ class Bill:
             if meter.started_at_s is None:
                 meter.started_at_s = at_s
 
-    # Whatever is metered.
+    # Anything that is metered: a machine or a segment.
 
     def ask(self, key: int, price: Price) -> None:
-        """Something is asked for; its minimum charge is committed from now on."""
+        """Request it; its minimum charge is committed from now on."""
         self._live[key] = Meter(price)
 
     def start(self, key: int, at_s: float) -> None:
-        """Its billing begins."""
+        """Begin to bill it."""
         self._live[key].started_at_s = at_s
 
     def give_back(self, key: int, at_s: float) -> None:
-        """It is given back; it is billed until the release latency is over."""
+        """Give it back; it is billed until the release latency is over."""
         self._live[key].ends_at_s = at_s + self._release_s
 
     def stop(self, key: int, at_s: float) -> None:
-        """It is gone; without a start it costs nothing."""
+        """Close its lease; it costs nothing if its billing never began."""
         meter = self._live.pop(key)
         if meter.started_at_s is not None:
             self._closed_usd.append(lease_usd(self._rule, meter.price, meter.started_at_s, at_s))
@@ -198,15 +198,15 @@ class Bill:
             self._closed_sum_usd = -1.0
 
     def stop_all(self, at_s: float) -> None:
-        """Everything is given back now and gone after the release latency."""
+        """Give back everything now; leases close after the release latency."""
         self._queued.clear()
         for key, meter in list(self._live.items()):
             self.stop(key, at_s + self._release_s if meter.ends_at_s is None else meter.ends_at_s)
 
-    # What it comes to.
+    # Sums.
 
     def spent_usd(self, now_s: float) -> float:
-        """The bill if everything that is billed now were gone now."""
+        """The bill if every lease closed now."""
         live = ((m.price, m.started_at_s) for m in self._live.values() if m.started_at_s is not None)
         return math.fsum(
             (
@@ -220,20 +220,20 @@ class Bill:
     def committed_usd(self, now_s: float) -> float:
         """The bill if everything were given back now.
 
-        Requests, minimum charges, quanta, release latency and the data of what is asked for are included. What is asked for
-        may be launched when it is dearest, so under a price series the highest price from now on counts.
+        It includes requests, minimum charges, quanta, release latency and the data that requested machines will load. A
+        requested instance reserves budget at the highest future price, because its launch time is unknown.
         """
         return self._commitment(now_s)(now_s)
 
     def committed_until_s(self, budget_usd: float, now_s: float, added_usd_per_hour: float = 0.0) -> float:
-        """The last time at which `committed_usd` is within the budget; `now_s` where it already is not.
+        """Latest time at which `committed_usd` is within the budget; `now_s` where it already is above it.
 
         Args:
             budget_usd: the budget.
             now_s: the time.
-            added_usd_per_hour: of what is about to be asked for and is billed from then on.
+            added_usd_per_hour: price of machines that are about to be requested and are billed from now on.
         """
-        # What is only asked for may launch this very moment, and be billed from then on.
+        # A requested machine may launch at this moment, and is billed from then on.
         usd_at = self._commitment(now_s)
         left_usd = budget_usd - usd_at(now_s)
         if left_usd < 0:
@@ -243,7 +243,7 @@ class Bill:
             return math.inf
         added_usd_per_s = added_usd_per_hour / SECONDS_PER_HOUR
         within_s = now_s
-        # To a microsecond, or as fine as floats are where the budget lasts for ages.
+        # To a microsecond, or to the resolution of floats where the budget lasts very long.
         while beyond_s - within_s > max(1e-6, 1e-12 * beyond_s):
             middle_s = (within_s + beyond_s) / 2
             if usd_at(middle_s) + added_usd_per_s * (middle_s - now_s) <= budget_usd:
@@ -253,7 +253,7 @@ class Bill:
         return within_s
 
     def paid_until_s(self, key: int, now_s: float) -> float:
-        """Until when the lease is paid for if it were given back now."""
+        """Until when the lease would be paid if it were given back now."""
         started_at_s = self._live[key].started_at_s
         if started_at_s is None:
             return now_s
@@ -262,13 +262,13 @@ class Bill:
     def _beyond_s(
         self, left_usd: float, now_s: float, added_usd_per_hour: float, usd_at: Callable[[float], float]
     ) -> float:
-        """A time by which so much more is surely committed; infinite where it never is."""
+        """A time by which at least `left_usd` more is committed; infinite where that never happens."""
         rising = [meter.price for meter in self._live.values() if meter.ends_at_s is None]
         settled_s = max((now_s, *map(last_change_s, rising)))
         rates = (price_at(price, settled_s) for price in rising)
         rate_usd_per_s = (math.fsum(rates) + added_usd_per_hour) / SECONDS_PER_HOUR + self._standing_usd_per_s
         if rate_usd_per_s <= 0 or math.isinf(left_usd / rate_usd_per_s):
-            # Nothing rises for ever, but it may still rise before the last change of a price.
+            # The bill does not rise for ever, but it may still rise before the last change of a price.
             last_s = settled_s + self._rule.granularity_s
             return last_s if usd_at(last_s) - usd_at(now_s) > left_usd else math.inf
         # The bill is a staircase below a line: its steps are at most one quantum (or the minimum) long.
@@ -280,7 +280,7 @@ class Bill:
         return self._closed_sum_usd
 
     def _commitment(self, asked_at_s: float) -> Callable[[float], float]:
-        """`committed_usd` by time, for as long as nothing happens; what is only asked for is launched at `asked_at_s`."""
+        """`committed_usd` as a function of time while nothing happens; requested machines count as launched at `asked_at_s`."""
         fixed_usd = [self._settled_usd(), (self._launches + len(self._queued)) * self._ingress_usd]
         rising: Counter[tuple[Price, float]] = Counter()
         for meter in self._live.values():
@@ -293,7 +293,7 @@ class Bill:
 
         def usd_at(now_s: float) -> float:
             until_s = now_s + self._release_s
-            # Machines that came together cost the same; fsum over each of them, as a product would be rounded otherwise.
+            # Machines that came together cost the same. fsum takes each of them, because a product is rounded differently.
             charged = [[lease_usd(self._rule, price, at_s, until_s)] * count for (price, at_s), count in rising.items()]
             return math.fsum((*fixed_usd, now_s * self._standing_usd_per_s, *chain.from_iterable(charged)))
 

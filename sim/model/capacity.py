@@ -1,4 +1,4 @@
-"""How many machines there are to be had over time. Imports only the standard library and sim.model.errors."""
+"""How many machines are available over time. Imports only the standard library and sim.model.errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Steps:
         if not self.at_s or len(self.at_s) != len(self.counts):
             raise InputError("must hold at least one pair [seconds, instances]")
         if self.at_s[0] != 0:
-            raise InputError(f"begins at {self.at_s[0]:g} s, but must say how many there are at 0 s")
+            raise InputError(f"begins at {self.at_s[0]:g} s, but must say how many instances there are at 0 s")
         for before_s, at_s in pairwise(self.at_s):
             if not (math.isfinite(at_s) and at_s > before_s):
                 raise InputError(f"goes from {before_s:g} s to {at_s:g} s, but its times must rise")
@@ -40,11 +40,11 @@ class Steps:
         return cls((0.0,), (count,))
 
     def at(self, now_s: float) -> int:
-        """How many there are at this time."""
+        """The number at this time."""
         return self.counts[bisect_right(self.at_s, now_s) - 1]
 
     def rises_at_s(self, now_s: float) -> float:
-        """When there are next more than now; infinite for never."""
+        """When the number next rises above the present one; infinite for never."""
         now = bisect_right(self.at_s, now_s) - 1
         later = zip(self.at_s[now + 1 :], self.counts[now + 1 :], strict=True)
         return next((at_s for at_s, count in later if count > self.counts[now]), math.inf)

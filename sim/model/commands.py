@@ -1,4 +1,4 @@
-"""Orders of the controller to a backend, in the imperative. Imports only the standard library and msgspec."""
+"""Commands of the controller to a backend, in the imperative. Imports only the standard library and msgspec."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
 
 
 class BaseCommand(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """Base of all orders."""
+    """Base of all commands."""
 
 
 class ProvisionInstance(BaseCommand, frozen=True, tag=True, gc=False, omit_defaults=True):
@@ -35,9 +35,9 @@ class StartSegment(BaseCommand, frozen=True, tag=True, gc=False, omit_defaults=T
         report_every: a ProgressReported at each multiple of it; 0 for none.
         checkpoint_every: a checkpoint at each multiple of it, besides the one at the segment's end; 0 for none.
         restore_from: the trial whose checkpoint is loaded; None for a new trial. Where it is another than `trial`, this one was
-            cloned: what it has saved by itself before is void, and does not count as a checkpoint of it any more.
-        configuration: of the trial, as its TrialSampled or its CloneTrial said; None where neither has come yet, so that its
-            number says it or the backend has to ask.
+            cloned, and what it saved by itself before no longer counts as a checkpoint.
+        configuration: of the trial, from its TrialSampled or CloneTrial event; None before the first of them. The backend then
+            finds the configuration by the trial's number, or asks its source.
     """
 
     segment: SegmentId

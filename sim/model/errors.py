@@ -1,6 +1,15 @@
-"""Everything the project raises on purpose. Message: who, what was asked, what was allowed, when."""
+"""The errors that the project raises on purpose. A message says who asked for what, what was allowed, and when.
+
+Imports only the standard library.
+"""
 
 from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class TuningError(Exception):
@@ -39,10 +48,10 @@ class InvalidActionError(TuningError):
 
 
 class RefusedCommandError(TuningError):
-    """A backend cannot carry out what a policy asked for; the loop makes an `InvalidActionError` of it that names the policy.
+    """A backend cannot carry out a command. The loop raises it again as an `InvalidActionError` that names the policy.
 
     Attributes:
-        action: the action that the order came from.
+        action: the action that the command came from.
         at_s: when it was refused.
         problem: why.
     """
@@ -62,3 +71,24 @@ class ReplayError(TuningError):
 
 class WorkerError(TuningError):
     """A real worker failed in a way that is not an event of the run."""
+
+
+def nearest(word: str, known: Collection[str], *, likeness: float = 0.6) -> str | None:
+    """The known word most like this one, or None where none is at least that similar (0 to 1)."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=likeness)
+    return found[0] if found else None
+
+
+def unknown(kind: str, word: str, known: Collection[str], hint: str = "") -> InputError:
+    """The error for an unknown word; it names the nearest known one.
+
+    Args:
+        kind: what the word should have named, such as "bundle".
+        word: the word that was given.
+        known: the words that were possible.
+        hint: another thing that could have been given, as a clause.
+    """
+    match = nearest(word, known)
+    meant = f"did you mean {match!r}? " if match else ""
+    listed = f"known: {', '.join(sorted(known))}" if known else "none is known here"
+    return InputError(f"there is no {kind} {word!r}; {meant}{listed}{'; ' + hint if hint else ''}")

@@ -1,7 +1,7 @@
 """Events: what has happened, in the past tense. Imports only the standard library and msgspec.
 
-Scores are None where there is none: nothing was completed yet, or the run diverged (NaN in the recorded curve; JSON knows
-no NaN, and a diverged run ranks last either way).
+A score is None before the first completed iteration and where the run diverged (NaN in the recorded curve). JSON has no NaN,
+and a diverged run ranks last either way.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class InstanceLaunched(BaseEvent, frozen=True, tag=True, gc=False):
 
 
 class InstanceBooted(BaseEvent, frozen=True, tag=True, gc=False):
-    """The boot is over, set-up begins; told only where set-up takes time of its own."""
+    """The boot is over and set-up begins; sent only where set-up takes time of its own."""
 
     instance: InstanceId
 
@@ -89,7 +89,7 @@ class InstanceGone(BaseEvent, frozen=True, tag=True, gc=False):
 
 
 class ProgressReported(BaseEvent, frozen=True, tag=True, gc=False):
-    """A segment passed an iteration its policy asked to hear of; the last iteration comes with SegmentEnded only."""
+    """A segment passed an iteration that its policy asked to hear of. Its last iteration comes with SegmentEnded only."""
 
     trial: TrialId
     segment: SegmentId
@@ -102,12 +102,12 @@ class SegmentEnded(BaseEvent, frozen=True, tag=True, gc=False, omit_defaults=Tru
 
     Attributes:
         iteration: iterations of the trial completed, over all its segments.
-        checkpoint_iteration: the last of them that is durable; a later segment goes on from there.
+        checkpoint_iteration: the last durable one of them; a later segment continues from there.
         score: the score at `iteration`.
         launch_s: seconds spent on starting workers and restoring.
         train_s: seconds spent on training, an iteration cut short included.
         checkpoint_s: seconds spent on writing checkpoints.
-        lost_s: of `train_s`, those after the last durable iteration: whoever goes on does them again.
+        lost_s: the part of `train_s` after the last durable iteration; a later segment does that work again.
     """
 
     trial: TrialId
@@ -123,9 +123,9 @@ class SegmentEnded(BaseEvent, frozen=True, tag=True, gc=False, omit_defaults=Tru
 
 
 class TrialSampled(BaseEvent, frozen=True, tag=True, gc=False):
-    """The configuration of a trial; told before anything else of it, once, by backends that train for real.
+    """The configuration of a trial. Backends that train for real send it once, before any other event of the trial.
 
-    Part of the journal, and of every later StartSegment of the trial: neither replay nor a resumed run needs the sampler.
+    It is in the journal and in every later StartSegment of the trial, so neither replay nor a resumed run needs the sampler.
     """
 
     trial: TrialId
@@ -133,7 +133,7 @@ class TrialSampled(BaseEvent, frozen=True, tag=True, gc=False):
 
 
 class TimerFired(BaseEvent, frozen=True, tag=True, gc=False):
-    """A timer the policy set has run out."""
+    """A timer of the policy has run out."""
 
     tag: str
 

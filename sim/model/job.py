@@ -13,9 +13,9 @@ Direction = Literal["minimize", "maximize"]
 
 
 def loss_of(score: float | None, direction: Direction) -> float:
-    """The score as a number to minimise; diverged or absent scores (None, NaN, infinite) come last.
+    """The score as a number to minimise; infinite for diverged or absent scores (None, NaN, infinite), which rank last.
 
-    Everything that compares scores goes through here; ties are broken by the lower trial number.
+    Every comparison of scores uses this function; ties are broken by the lower trial number.
     """
     if score is None or not math.isfinite(score):
         return math.inf
@@ -26,18 +26,19 @@ class TuningJob(msgspec.Struct, frozen=True):
     """A search over configurations with a deadline, a budget, or both.
 
     Attributes:
-        trials: configurations that may be tried; each policy starts the largest number its rule can finish.
+        trials: configurations that may be tried; each policy starts as many as its rule can finish.
         min_iterations: iterations of the first rung (r in the papers).
         max_iterations: iterations that count as trained (R).
         reduction_factor: one in this many survives a rung (eta).
         deadline_s: T; None for no deadline.
         budget_usd: B; None for no budget.
-        levels: whether rungs are counted in all (1, 3, 9: Hyperband) or further (1, then 3 more, then 9 more: RubberBand).
-        exact: all `trials` are started, neither more nor fewer.
+        levels: whether a rung's iterations count from the start (1, 3, 9: Hyperband) or are added (1, then 3 more, then 9 more:
+            RubberBand).
+        exact: exactly `trials` configurations are started.
         stages: (trials, further iterations) of each stage, instead of the rungs that follow from the numbers above.
         direction: whether scores are minimised or maximised.
-        checkpoint_every: a checkpoint each so many iterations within a segment; 0 for segment ends only; "auto": as often as
-            the losses of machines make worth while (`policies.execution.checkpoints`).
+        checkpoint_every: iterations between two checkpoints within a segment; 0 for segment ends only; "auto" for the best
+            interval at the known rate of losses (`policies.execution.checkpoints`).
     """
 
     trials: int

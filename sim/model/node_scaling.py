@@ -1,4 +1,4 @@
-"""Scalings that know on how many nodes a gang is. Imports only the standard library and numpy."""
+"""Scalings that depend on the number of nodes a gang is on. Imports only the standard library and numpy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from elastune.sim.model.scaling import check_gang
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from elastune.sim.model.protocols import Scaling
-    from elastune.sim.model.scaling import ScalingKind
+    from elastune.sim.model.scaling import Scaling, ScalingKind
 
 
 def _check_nodes(scaling: object, gpus: int, nodes: int) -> None:
@@ -30,10 +29,10 @@ def _check_nodes(scaling: object, gpus: int, nodes: int) -> None:
 class PlacedTableScaling:
     """Measured speed-ups by GPUs and nodes.
 
-    What was not measured is read off the nearest that was. A gang of a size that was measured: linear in the nodes between
-    two measured numbers of nodes, and as on the fewest or the most measured ones beyond them. A gang of another size: linear
-    in the GPUs between the next smaller and the next larger measured gang, each on as many nodes. `is_measured` tells which
-    is which, and a run counts the GPU-seconds for which the table did not know (`unmeasured_gpu_s`).
+    Gangs that were not measured are interpolated. For a measured number of GPUs the speed-up is linear between two measured
+    numbers of nodes, and constant beyond the fewest and the most. For other numbers of GPUs it is linear between the next
+    smaller and the next larger measured gang, each on the same number of nodes. `is_measured` tells whether a gang was
+    measured, and a run counts the GPU-seconds on gangs that were not (`unmeasured_gpu_s`).
 
     Attributes:
         points: speed-up over one GPU by (GPUs, nodes); (1, 1): 1.0 is required.
@@ -63,11 +62,11 @@ class PlacedTableScaling:
         return self._gpus[-1]
 
     def is_measured(self, gpus: int, nodes: int) -> bool:
-        """Whether the table holds this very gang."""
+        """Whether exactly this gang was measured."""
         return (gpus, nodes) in self.points
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`.
+        """Speed-up over one GPU; see `sim.model.scaling.Scaling`.
 
         Raises:
             InputError: the table does not cover so many GPUs, or there are more nodes than GPUs.
@@ -128,7 +127,7 @@ class AllReduceScaling:
     Deviations: computing and synchronisation do not overlap; how many nodes there are beyond two does not matter.
 
     Attributes:
-        compute_s: what one GPU computes in a step, the part that is divided.
+        compute_s: computing in a step on one GPU, the part that is divided.
         intra: link within a node.
         inter: link between nodes.
         kind: whether the gang's batch (strong) or that of each GPU (weak) is fixed.
@@ -159,7 +158,7 @@ class AllReduceScaling:
         return divided_s + self.serial_s + link.allreduce_s(gpus)
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU, of the same number of samples; see `sim.model.protocols.Scaling`.
+        """Speed-up over one GPU, of the same number of samples; see `sim.model.scaling.Scaling`.
 
         Raises:
             InputError: `gpus` is not between 1 and `max_gpus`, or there are more nodes than GPUs.
@@ -172,9 +171,9 @@ class AllReduceScaling:
 
 @dataclass(frozen=True)
 class OnMachines:
-    """A scaling as it is on machines of a known size: no gang is on fewer nodes than it needs, whatever was asked for.
+    """A scaling on machines of a known size: every gang is on at least as many nodes as it needs.
 
-    Policies ask for `speedup(gpus)` without saying on how many nodes; on these machines that means packed.
+    Policies ask for `speedup(gpus)` without a number of nodes; on these machines that means the fewest possible.
     """
 
     scaling: Scaling
@@ -186,7 +185,7 @@ class OnMachines:
         return self.scaling.max_gpus
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `sim.model.scaling.Scaling`."""
         return self.scaling.speedup(gpus, max(nodes, -(-gpus // self.gpus_per_machine)))
 
 

@@ -1,4 +1,4 @@
-"""Prices that change over time: piecewise constant series, and what is asked of a price whether it changes or not.
+"""Prices that change over time: piecewise constant series, and functions for constant and changing prices alike.
 
 Imports only the standard library and msgspec. Times are seconds since the start of the run.
 """

@@ -98,7 +98,7 @@ class BillingRule(msgspec.Struct, frozen=True):
 
 
 class PriceBook(msgspec.Struct, frozen=True):
-    """What a policy knows of the cloud's terms; the changes of a price are known in advance.
+    """What a policy knows of the cloud's terms. Price changes are known in advance.
 
     Attributes:
         instance_types: what may be rented; the first is the default.
@@ -107,11 +107,11 @@ class PriceBook(msgspec.Struct, frozen=True):
         data_gb: what every machine loads when it is launched.
         ingress_usd_per_gb: price of loading it.
         storage_usd_per_gb_month: price of keeping it, from the start of the run to its end.
-        head_node_usd_per_hour: price of the machine that runs the tuner, from the start of the run to its end; billed as
-            used, as no run is short enough for its minimum to matter.
-        market: what is meant where no market is named: "on-demand", "spot", or "mixed".
+        head_node_usd_per_hour: price of the machine that runs the tuner, from the start of the run to its end. It is billed as
+            used, because no run is short enough for its minimum to matter.
+        market: the default where an action names no market: "on-demand", "spot", or "mixed".
         on_demand_rungs: on "mixed", how many of the last rungs are trained on demand.
-        fail_over: what is asked for instead, in this order, where a request is refused.
+        fail_over: pools that are tried in this order when a request is refused.
     """
 
     instance_types: tuple[InstanceType, ...]
@@ -152,7 +152,7 @@ class PriceBook(msgspec.Struct, frozen=True):
 
     @property
     def default_type(self) -> InstanceType:
-        """The instance type that is meant where none is named."""
+        """The instance type for actions that name none."""
         return self.instance_types[0]
 
     @property
@@ -185,7 +185,7 @@ class PriceBook(msgspec.Struct, frozen=True):
         raise InputError(f"there is no instance type {name!r}; known: {known}")
 
     def price(self, name: str | None = None, market: str | None = None) -> Price:
-        """Price of one instance, constant or as a series; where no market is named and the job is rented on both, the dearer.
+        """Price of one instance, constant or as a series. A job on both markets gets the dearer price where none is named.
 
         Raises:
             InputError: the type is unknown, or has no price on this market.
@@ -208,10 +208,10 @@ class PriceBook(msgspec.Struct, frozen=True):
         return price_at(self.price(name, market), at_s)
 
     def at_highest(self, until_s: float | None = None) -> PriceBook:
-        """The same with each price constant, at the highest that it reaches by then: what nobody pays more than.
+        """A copy in which each price is constant: the highest that it reaches by `until_s`, an upper bound on what is paid.
 
         Args:
-            until_s: for None, at any time.
+            until_s: end of the time that counts; None for all time.
         """
         end_s = math.inf if until_s is None else until_s
         prices = [price for kind in self.instance_types for price in kind.usd_per_hour.values()]
@@ -228,10 +228,10 @@ class PriceBook(msgspec.Struct, frozen=True):
 
     @property
     def dearest_usd_per_hour(self) -> float:
-        """Price of the dearest machine that the job may come to hold."""
+        """Price of the dearest machine that the job may hold."""
         return max((self.usd_per_hour(), *(self.usd_per_hour(*pool) for pool in self.fail_over)))
 
     def pool(self, name: str | None = None, market: str | None = None) -> Pool:
-        """The pool that an action means; of a job on both markets, where none is named, spot."""
+        """The pool that an action means. Where it names no market, a job on both markets means spot."""
         named = market or self.market
         return self.type_named(name).name, SPOT if named == MIXED else named

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from elastune.sim.model.capacity import Steps
     from elastune.sim.model.prices import BillingRule, Pool
-    from elastune.sim.model.protocols import Scaling
     from elastune.sim.model.reclaim import ReclaimProcess
+    from elastune.sim.model.scaling import Scaling
 
 
 def _require_seconds(**named_s: float) -> None:
@@ -59,11 +59,11 @@ class Timings:
 
 @dataclass(frozen=True)
 class Delay:
-    """A waiting time: log-normal with this mean and coefficient of variation, constant where that is 0; or as recorded.
+    """A waiting time: log-normal with this mean and coefficient of variation (constant where that is 0), or as recorded.
 
     Attributes:
         quantiles_s: of a recorded distribution at evenly spaced probabilities from 0 to 1, linear in between; empty for a
-            log-normal one. Mean and cv are those of the recorded one then, and planners take them for a log-normal one's.
+            log-normal one. `mean_s` and `cv` then describe the recording, and planners treat it as log-normal.
     """
 
     mean_s: float
@@ -93,7 +93,7 @@ class Delay:
         return cls(mean_s, cv, tuple(steps))
 
     def plus(self, seconds: float) -> Delay:
-        """The same that much later: mean and standard deviation are exact, a log-normal one stays log-normal."""
+        """The same delay that many seconds later; its mean and standard deviation are exact, its kind stays the same."""
         mean_s = self.mean_s + seconds
         cv = self.cv * self.mean_s / mean_s if mean_s else 0.0
         return Delay(mean_s, cv, tuple(quantile_s + seconds for quantile_s in self.quantiles_s))
@@ -116,7 +116,7 @@ class Startup:
 
     Attributes:
         queue: from request to launch, at the provider.
-        init: from launch on, the boot; set-up as well where that is not told apart.
+        init: the boot, from launch on; includes the set-up where that is not given separately.
         setup: from the end of the boot to readiness.
     """
 
@@ -150,10 +150,10 @@ class Stragglers:
 
     Attributes:
         persistent_cv: of a log-normal factor that stays with a trial.
-        per_iteration_cv: of a factor drawn anew for each iteration; that of an empirical tail follows from it.
-        tail: shape of the factor drawn anew.
-        is_per_worker: it is drawn for each GPU of a gang, and the iteration ends with the slowest; else for the gang as a
-            whole, as a scaling that was measured on gangs has waited for the slowest already.
+        per_iteration_cv: of a factor drawn for each iteration. An empirical tail brings its own.
+        tail: shape of the factor drawn for each iteration.
+        is_per_worker: the factor is drawn for each GPU of a gang, and the slowest GPU ends the iteration. Otherwise it is
+            drawn for the gang as a whole, because a scaling measured on gangs already contains the wait for the slowest.
     """
 
     persistent_cv: float = 0.0
@@ -198,12 +198,12 @@ class Faults:
 
 @dataclass(frozen=True)
 class SlowNodes:
-    """Machines that train slower than others, for as long as they live. A gang runs at the pace of its slowest node [ours].
+    """Machines that train slower than others all their life. A gang runs at the pace of its slowest node [ours].
 
     Attributes:
-        share: of all machines that are slow.
-        slowdown: factor on the duration of an iteration on such a machine, at least 1.
-        cv: coefficient of variation of a log-normal factor with mean 1 that every machine has besides.
+        share: share of slow machines among all.
+        slowdown: factor on the duration of an iteration on a slow machine, at least 1.
+        cv: coefficient of variation of a further log-normal factor with mean 1, drawn for every machine.
     """
 
     share: float = 0.0
@@ -225,13 +225,13 @@ class SlowNodes:
 
 @dataclass(frozen=True)
 class Contention:
-    """How what runs side by side slows each other; linear, which is our own model and no measurement [ours].
+    """How gangs on one node, and checkpoints on one store, slow each other. Linear; a model of ours, not measured [ours].
 
     Attributes:
-        per_gang: each other gang on a node lengthens launch and training by this share (processor, loader, disk); a gang on
-            several nodes goes at the pace of the fullest.
-        store_writers: checkpoints that the store takes at full speed at a time; more share its bandwidth equally. None for
-            any number.
+        per_gang: each other gang on a node lengthens launch and training by this share (processor, loader, disk). A gang on
+            several nodes runs at the pace of the fullest node.
+        store_writers: checkpoints that the store can take at full speed at the same time. More of them share its bandwidth
+            equally. None for any number.
     """
 
     per_gang: float = 0.0
@@ -250,16 +250,17 @@ class Contention:
 
 @dataclass(frozen=True)
 class Profile:
-    """What an operator could have measured: all that policies and planners know of workload and cloud.
+    """What an operator could have measured. Policies and planners know nothing else of workload and cloud.
 
     Attributes:
         iteration_s: mean seconds per iteration on one GPU (tau in the papers), evaluation included.
         scaling: believed speed-up of a whole iteration (lambda), evaluation and waiting for the slowest worker included.
         sync_s: seconds a barrier between stages takes (collecting and ranking).
-        mtbf_s: mean seconds for which a spot machine is held until it is taken back; infinite where none is, or none is known.
-        family: what the workload is known as; a curve model fitted on it is not used. Empty for none.
+        mtbf_s: mean seconds from the grant of a spot machine until it is taken back; infinite where that never happens or is
+            unknown.
+        family: name of the workload's family; a curve model that was fitted on the same family is not used. Empty for none.
         is_prefix_schedule: whether a shorter run follows the same curve (a constant learning rate), so that R may be lowered.
-        min_gpus: no configuration needs a larger gang for its memory.
+        min_gpus: the smallest gang whose memory holds every configuration.
     """
 
     iteration_s: float
@@ -291,7 +292,7 @@ class GroundTruth:
         scores: (trials, iterations) float; `scores[t, k]` after k + 1 iterations, not finite where the run diverged.
         iteration_s: (trials,) float; mean seconds per iteration on one GPU, evaluation included.
         scaling: true speed-up of a whole iteration, evaluation included.
-        min_gpus: (trials,) int; the smallest gang that holds each in its memory. None where one GPU holds all.
+        min_gpus: (trials,) int; the smallest gang whose memory holds each trial. None where one GPU holds any.
     """
 
     scores: np.ndarray
@@ -324,9 +325,9 @@ class CloudTruth:
     Attributes:
         capacity: how many machines of a pool the provider can give at once, over time; no limit for the others.
         release_s: seconds from giving an instance back to the end of its bill.
-        quota: how many machines the account may hold at once, over time, all pools together; what is beyond it waits. None for
+        quota: how many machines the account may hold at once over time, all pools together. Requests beyond it wait. None for
             no limit below the price book's.
-        waits: whether a request for which there is no capacity now waits for it; else it is refused at once.
+        waits: whether a request waits while there is no capacity; otherwise it is refused at once.
         spot: how spot machines are taken back; None where they never are.
         slow_nodes: how machines differ in speed.
         contention: how gangs and checkpoints slow each other.

@@ -1,10 +1,10 @@
-"""The seams: policy, backend, and what each is given. Imports only the standard library and numpy."""
+"""The seams: protocols of policy and backend, and of what each is given. Imports only the standard library and numpy."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,13 +27,13 @@ Configuration: TypeAlias = Mapping[str, Value]
 
 
 class Hyperparameter(Protocol):
-    """One that may change while its trial trains; whoever knows the search space hands it to policies that explore."""
+    """A hyperparameter that may change while its trial trains. Policies that explore are given them with the job."""
 
     def sample(self, rng: np.random.Generator) -> float | int | str:
         """A value drawn as for a new trial."""
 
     def scaled(self, value: Value, factor: float) -> float | int | str:
-        """The value about `factor` times as large, or the nearest that is allowed; a value without size stays as it is.
+        """The allowed value nearest to `factor` times this one; a value that is not a number stays as it is.
 
         Raises:
             InputError: the value cannot be one of this hyperparameter.
@@ -61,24 +61,8 @@ class InstanceStatus(enum.StrEnum):
     LAUNCHED = "launched"
     READY = "ready"
     DRAINING = "draining"
-    """Nothing new starts on it, as fewer are wanted or its provider takes it back; released when its last gang ends."""
+    """Nothing new starts on it: fewer machines are wanted, or its provider takes it back. Released when its last gang ends."""
     RELEASING = "releasing"
-
-
-@runtime_checkable
-class Scaling(Protocol):
-    """Speed-up of one trial by its gang of GPUs (lambda in the papers)."""
-
-    @property
-    def max_gpus(self) -> int:
-        """The largest gang it is known for."""
-
-    def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; `speedup(1)` is 1.
-
-        Raises:
-            InputError: `gpus` is not between 1 and `max_gpus`.
-        """
 
 
 class TrialView(Protocol):
@@ -90,19 +74,19 @@ class TrialView(Protocol):
 
     @property
     def iteration(self) -> int:
-        """Iterations known to be completed on the current path (redone work does not count twice)."""
+        """Completed iterations on the current path; work done again counts once."""
 
     @property
     def score(self) -> float | None:
-        """Score at `iteration`; None where nothing was completed or it diverged."""
+        """Score at `iteration`; None before the first iteration and where the trial diverged."""
 
     @property
     def checkpoint_iteration(self) -> int:
-        """Iterations that are durable; the trial goes on from there."""
+        """Durable iterations; the next segment continues from there."""
 
     @property
     def checkpoint_score(self) -> float | None:
-        """The last known score that is durable: at `checkpoint_iteration`, or below it where that one was never told."""
+        """The last known durable score: at `checkpoint_iteration`, or at an earlier one where that score is unknown."""
 
     @property
     def gpus(self) -> int:
@@ -110,11 +94,11 @@ class TrialView(Protocol):
 
     @property
     def configuration(self) -> Configuration | None:
-        """Its hyperparameters, where they were told (TrialSampled) or asked for (CloneTrial); None in the simulated world."""
+        """Its hyperparameters, from TrialSampled or CloneTrial; None in the simulated world."""
 
     @property
     def cloned_from(self) -> TrialId | None:
-        """The trial whose checkpoint it goes on from until it has saved one of its own; None for all others."""
+        """The trial whose checkpoint it still borrows, for a clone that has saved none of its own; None for all others."""
 
 
 class InstanceView(Protocol):
@@ -134,7 +118,7 @@ class InstanceView(Protocol):
 
     @property
     def gone_at_s(self) -> float:
-        """When its provider takes it back, as far as it has said so; infinite before. Nothing new starts on it."""
+        """When its provider takes it back; infinite before the notice. Nothing new starts on it after the notice."""
 
     @property
     def gpus(self) -> int:
@@ -146,7 +130,7 @@ class InstanceView(Protocol):
 
 
 class RunView(Protocol):
-    """What a policy may look at: read-only, and true at the time of the event it was called for."""
+    """What a policy may look at: read-only, as of the event that it is handling."""
 
     @property
     def now_s(self) -> float:
@@ -185,11 +169,11 @@ class RunView(Protocol):
         """The bill if every live lease were given back now, its minimum charge, quantum and release latency included."""
 
     def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
-        """The last time the leases held now can be given back with a bill within the budget; may be infinite.
+        """Latest time at which giving back all current leases keeps the bill within the budget; may be infinite.
 
         Args:
             budget_usd: the budget.
-            added_usd_per_hour: of what is about to be asked for and is billed from then on.
+            added_usd_per_hour: price of machines that are about to be requested and are billed from now on.
         """
 
     def trial(self, trial: TrialId) -> TrialView:
@@ -200,43 +184,43 @@ class RunView(Protocol):
 
 
 class Policy(Protocol):
-    """Decides. Sees events, answers with actions; knows no clock, queue, process or GPU index."""
+    """Decides. It sees events and returns actions; it knows no clock, queue, process or GPU index."""
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
-        """What it asks for, in order, now that this has happened."""
+        """Handle an event; return the actions in the order in which they are to be applied."""
 
 
 class Backend(Protocol):
-    """Carries orders out, in simulation or for real."""
+    """Carries out commands, in simulation or for real."""
 
     def perform(self, command: Command) -> None:
-        """Take an order; never blocks, its outcome arrives as an event."""
+        """Take a command. Never blocks; the outcome arrives as an event."""
 
     def next_event(self) -> Event | None:
-        """The next event; waits for it or jumps to it. None: nothing can happen any more."""
+        """Wait for the next event, or jump to it. None when nothing can happen any more."""
 
     def close(self) -> None:
         """Free everything."""
 
 
 class ConfigurationSource(Protocol):
-    """Says what the trials of a real run train with: from a table, or from a sampler that learns from what it hears."""
+    """Gives the configurations of a real run: from a table, or from a sampler that learns from results."""
 
     def configuration_of(self, trial: TrialId) -> Configuration:
-        """The configuration of a trial that starts for the first time; asked once for each."""
+        """The configuration of a trial that starts for the first time; called once per trial."""
 
     def remember(self, trial: TrialId, configuration: Configuration) -> None:
-        """A resumed run: the trial has got this configuration before."""
+        """In a resumed run: the trial already has this configuration."""
 
     def hear(self, trial: TrialId, iteration: int, score: float | None) -> None:
-        """A result of a trial that trains with what this source has said; those of clones are not told.
+        """Take a result of a trial that trains with a configuration of this source; results of clones are left out.
 
-        The same iteration may come again, when it was done again.
+        The same iteration may come again when it was done again.
         """
 
 
 PolicyFactory: TypeAlias = "Callable[[TuningJob, Profile, PriceBook, np.random.Generator], Policy]"
-"""Builds a policy for a job; parameters of the policy are bound before."""
+"""Builds a policy for a job; the policy's own parameters are already bound."""
 
 
 class Trainable(Protocol):
@@ -249,7 +233,7 @@ class Trainable(Protocol):
         """Validation score after the iterations done so far; may be NaN where training diverged."""
 
     def save(self, path: Path) -> None:
-        """Write everything needed to go on, atomically."""
+        """Write everything that is needed to continue, atomically."""
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote; never runs code from the file."""
+        """Continue from what `save` wrote; never runs code from the file."""

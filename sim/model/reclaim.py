@@ -1,7 +1,7 @@
 """How a provider takes spot machines back: by chance, or as it was recorded. Imports the pure core and numpy.
 
-A `ReclaimProcess` is what is true of a market; `begin` makes of it the `SpotPool` of one run. What is drawn is keyed by
-instance, zone and event, and what is recorded happens at its own time, so two policies see the same luck.
+A `ReclaimProcess` describes a market; `begin` returns the `SpotPool` of one run. Random times are keyed by instance, zone and
+event, and recorded ones happen at their own time, so two policies see the same luck.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class SpotPool(Protocol):
     """The spot machines of one provider during one run. Times do not go back from call to call."""
 
     def place(self, instance: int, at_s: float) -> float | None:
-        """Give a machine; returns when it will be taken back (infinite for never), None where none is to be had now."""
+        """Grant a machine; returns when it will be taken back (infinite for never), or None where none is available now."""
 
     def vacate(self, instance: int) -> None:
-        """The machine is no longer ours."""
+        """Note that the machine has been given back or taken."""
 
     def frees_at_s(self, at_s: float) -> float:
-        """When the provider next has more than now; infinite for never."""
+        """When the provider next has more machines than now; infinite for never."""
 
 
 class ReclaimProcess(Protocol):
-    """What is true of a spot market."""
+    """The true behaviour of a spot market."""
 
     @property
     def mtbf_s(self) -> float:
-        """Mean seconds for which one machine is held until it is taken back: what an operator could have measured."""
+        """Mean seconds from the grant of a machine until it is taken back, as an operator could have measured it."""
 
     def begin(self, streams: Streams, notice_s: float) -> SpotPool:
         """The market of one run.
@@ -48,13 +48,13 @@ class ReclaimProcess(Protocol):
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """Machines are wanted back by chance: each on its own, and many of a zone at once.
+    """Machines are taken back at random: each on its own, and many of a zone at once.
 
     Attributes:
-        mean_s: mean seconds from the grant of a machine to the notice that it alone is wanted back; infinite for never.
+        mean_s: mean seconds from the grant of a machine to the notice that it alone is taken back; infinite for never.
         shape: of the Weibull distribution of these seconds; 1 is exponential, below 1 young machines go sooner.
-        bulk_per_hour: how often each zone wants many machines back at once (exponential waiting times).
-        bulk_share: of the machines of that zone, the share that goes, each drawn on its own.
+        bulk_per_hour: how often each zone takes many machines back at once (exponential waiting times).
+        bulk_share: share of that zone's machines that is taken, each machine drawn on its own.
         zones: instance i is in zone i modulo this.
     """
 
@@ -78,7 +78,7 @@ class Lifetimes:
 
     @property
     def mtbf_s(self) -> float:
-        """See `ReclaimProcess.mtbf_s`; notices aside."""
+        """See `ReclaimProcess.mtbf_s`; the notice is left out."""
         rate_per_s = 1.0 / self.mean_s + self.bulk_per_hour * self.bulk_share / SECONDS_PER_HOUR
         return 1.0 / rate_per_s if rate_per_s > 0 else math.inf
 
@@ -88,7 +88,7 @@ class Lifetimes:
 
 
 class _DrawnPool:
-    """There is always a machine; each goes when its own lifetime or a bulk reclaim of its zone says so."""
+    """There is always a machine; each is taken at the end of its lifetime or at a bulk reclaim of its zone."""
 
     def __init__(self, process: Lifetimes, streams: Streams, notice_s: float) -> None:
         self._process = process
@@ -135,7 +135,7 @@ class _DrawnPool:
 
 
 class NodeChange(NamedTuple):
-    """A node comes or goes."""
+    """A node that appears or disappears."""
 
     at_s: float
     is_added: bool
@@ -144,17 +144,17 @@ class NodeChange(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedNodes:
-    """Nodes that a provider gave and took back, as recorded: our machines live on them, and go with them.
+    """Nodes that a provider gave and took back, as recorded. Our machines live on them and end with them.
 
-    A machine is put on the node that has been there longest; one that is within its notice takes none. The recording is played
-    in a circle: at the seam as many nodes go on as it begins with, the oldest first; the surplus is taken back, what is missing
-    is new.
+    A machine is put on the node that has been there longest, but never on one within its notice. The recording is played in a
+    circle. At the seam as many nodes stay as it begins with, the oldest first: surplus nodes are taken back, missing ones are
+    new.
 
     Attributes:
         name: of the recording, for messages.
         changes: in order of time, all nodes there at the beginning at 0 s.
         length_s: of the recording.
-        start_s: where in it a run begins; None where the seed says.
+        start_s: where in the recording a run begins; None to draw it from the seed.
     """
 
     name: str
@@ -170,7 +170,7 @@ class RecordedNodes:
 
     @property
     def initial_nodes(self) -> list[str]:
-        """Nodes that are there at the beginning."""
+        """Nodes that exist at the beginning."""
         there: dict[str, None] = {}
         for change in self.changes:
             if change.at_s == 0 and change.is_added:
@@ -250,13 +250,13 @@ class _RecordedPool:
             self._read_lap()
 
     def _is_still(self) -> bool:
-        """Whether no lap brings a new node: all that go through the seam stay."""
+        """Whether no lap brings a new node, because all nodes stay at the seam."""
         return all(change.at_s == 0 for change in self._recording.changes)
 
     def _until_s(self, spell: _Spell) -> float:
-        """When the node goes, read on as far as is needed to know.
+        """When the node goes; reads as many laps as are needed to know.
 
-        All laps are alike: a node that has the same rank at two seams in a row has it at all of them, and stays.
+        All laps are alike, so a node with the same rank at two seams in a row keeps it at all later ones, and stays.
         """
         while math.isinf(spell.until_s):
             rank = spell.rank
@@ -275,7 +275,7 @@ class _RecordedPool:
         self._read(start_s, -start_s)
 
     def _read_lap(self) -> None:
-        """Go through the seam, then on to the next one."""
+        """Pass the seam, then read on to the next one."""
         seam_s = self._known_until_s
         oldest = sorted(self._alive.values(), key=lambda spell: spell.from_s)
         for spell in oldest[len(self._initial) :]:

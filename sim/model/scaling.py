@@ -1,6 +1,6 @@
-"""How much faster a gang of GPUs trains one trial, whatever nodes it is on. Imports only the standard library and numpy.
+"""How much faster a gang of GPUs trains one trial: the protocol, and the scalings that do not depend on nodes.
 
-Scalings that know of nodes are in `sim.model.node_scaling`.
+Imports only the standard library and sim.model.errors. Scalings that depend on nodes are in `sim.model.node_scaling`.
 """
 
 from __future__ import annotations
@@ -8,22 +8,36 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from elastune.sim.model.protocols import Scaling
-
 ScalingKind: TypeAlias = Literal["weak", "strong", "unstated"]
-"""strong: the batch of the whole gang is fixed, so that it trains as one GPU does. weak: the batch of each GPU is fixed, so
-that the gang's grows with it; beside curves recorded at one batch that assumes nothing is lost by the larger one."""
+"""strong: the batch of the whole gang is fixed, so the gang trains as one GPU does. weak: the batch of each GPU is fixed, so
+the gang's batch grows with the gang; curves recorded with one batch are then assumed to hold for the larger one."""
+
+
+@runtime_checkable
+class Scaling(Protocol):
+    """Speed-up of one trial by its gang of GPUs (lambda in the papers)."""
+
+    @property
+    def max_gpus(self) -> int:
+        """The largest gang it is known for."""
+
+    def speedup(self, gpus: int, nodes: int = 1) -> float:
+        """Speed-up over one GPU; `speedup(1)` is 1.
+
+        Raises:
+            InputError: `gpus` is not between 1 and `max_gpus`.
+        """
 
 
 def check_gang(scaling: object, gpus: int, max_gpus: int) -> None:
-    """Raise an InputError for a gang that a scaling does not know."""
+    """Raise an InputError for a gang outside the range of a scaling."""
     if not 1 <= gpus <= max_gpus:
         raise InputError(
             f"{type(scaling).__name__}: speed-up of {gpus} GPUs asked for; it is known for 1 to {max_gpus}"
@@ -69,7 +83,7 @@ class TableScaling:
         return self._gpus[-1]
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  a table by GPUs alone says nothing of nodes
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `Scaling`."""
         if not 1 <= gpus <= len(self._by_gpus):
             check_gang(self, gpus, len(self._by_gpus))
         return self._by_gpus[gpus - 1]
@@ -82,7 +96,7 @@ class LinearScaling:
     max_gpus: int = 64
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  linear on any number of nodes
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `Scaling`."""
         check_gang(self, gpus, self.max_gpus)
         return float(gpus)
 
@@ -100,7 +114,7 @@ class AmdahlScaling:
             raise InputError(f"scaling: the serial share is {self.serial}, but must be between 0 and 1")
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  the law knows no nodes
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `Scaling`."""
         check_gang(self, gpus, self.max_gpus)
         return 1.0 / (self.serial + (1.0 - self.serial) / gpus)
 
@@ -118,7 +132,7 @@ class PowerScaling:
             raise InputError(f"scaling: the exponent is {self.exponent}, but must be between 0 and 1")
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:  # noqa: ARG002  the law knows no nodes
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `Scaling`."""
         check_gang(self, gpus, self.max_gpus)
         return float(gpus**self.exponent)
 

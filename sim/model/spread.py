@@ -1,7 +1,7 @@
 """The shapes in which a factor of mean 1 varies from iteration to iteration. Imports only the standard library; numpy inside.
 
-Each shape can be drawn as a whole array, and says which value a share of its draws exceeds, so that the slowest of several
-workers needs no draw per worker.
+Each shape can be drawn as a whole array. `exceeded_by` gives the value that a share of all draws exceeds, so the slowest of
+several workers needs no draw per worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _CELLS = 2048
-"""Of the sum that stands for an expectation: within 0.1 % up to 64 workers and a coefficient of variation of 1.5."""
+"""Terms of the sum that approximates an expectation: within 0.1 % up to 64 workers and a coefficient of variation of 1.5."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ LOG_NORMAL = LogNormalTail()
 
 @dataclass(frozen=True)
 class ParetoTail:
-    """Pareto with mean 1: nearly always a little fast, rarely very slow.
+    """Pareto with mean 1: usually a little faster than the mean, rarely very slow.
 
     The exponent follows from the coefficient of variation, 1 + sqrt(1 + 1 / cv^2), and is above 2, so that both moments exist.
     """
@@ -74,12 +74,12 @@ class ParetoTail:
 
 @dataclass(frozen=True)
 class EmpiricalTail:
-    """What was measured, divided by its mean; `of_samples` and `of_quantiles` build it.
+    """A measured distribution divided by its mean; built by `of_samples` and `of_quantiles`.
 
     Attributes:
         values: ascending factors, mean 1.
         shares: of all draws below each value, from 0 to 1, linear in between; empty where each value is equally frequent.
-        mean: what was divided by, in the unit of the measurement.
+        mean: the measured mean, in the unit of the measurement.
         cv: coefficient of variation.
     """
 
@@ -126,7 +126,7 @@ class EmpiricalTail:
         return cls(tuple(value / mean for value in quantiles), shares, mean, _cv(second / mean**2))
 
     def draw(self, rng: np.random.Generator, cv: float, shape: tuple[int, int]) -> Floats:
-        """Factors of this shape; `cv` is its own."""
+        """Factors of this shape; `cv` is ignored, because the measurement has its own."""
         return self.exceeded_by(1.0 - rng.random(shape), cv)
 
     def exceeded_by(self, shares: Floats, cv: float) -> Floats:  # noqa: ARG002  the measurement has a spread of its own
@@ -163,8 +163,8 @@ def slowest_mean(tail: Tail, cv: float, workers: int) -> float:
 
     if workers == 1 or cv == 0:
         return 1.0
-    # The expectation is the integral of the value that the largest exceeds with probability v^2, times 2 v: bounded, and fine
-    # where the tail is.
+    # The expectation is the integral over v of 2 v times the value that the largest exceeds with probability v^2. The integrand
+    # is bounded, and the steps are finest in the tail.
     v = (np.arange(_CELLS) + 0.5) / _CELLS
     of_one = -np.expm1(np.log1p(-(v**2)) / workers)
     return float((tail.exceeded_by(of_one, cv) * 2 * v).mean())

@@ -1,4 +1,7 @@
-"""The simulated world: SimPy plays provider and workers. The only place that imports simpy."""
+"""The simulated world: SimPy stands in for provider and workers.
+
+May import `sim.model`; the only room that imports simpy.
+"""
 
 from elastune.sim.simulated.backend import SimulatedBackend
 

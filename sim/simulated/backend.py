@@ -1,7 +1,7 @@
-"""The simulated backend: orders become SimPy timeouts, timeouts become events.
+"""The simulated backend: commands become SimPy timeouts, timeouts become events.
 
-One timeout and one event per segment, its course computed from arrays when it starts and settled where it is cut short. Where
-segments slow each other, `sharing` moves their timeouts as they come and go.
+Each segment costs one timeout and one event. Its course is computed from arrays when it starts, and settled early when it is
+cut short. Where segments slow each other, `sharing` moves their timeouts as they come and go.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import CloudTruth, GroundTruth
     from elastune.sim.model.streams import Streams
 
-_COMPLETED = Outcome.COMPLETED  # a member of an enumeration is looked up through a descriptor
+_COMPLETED = Outcome.COMPLETED  # looking up a member of an enumeration costs a descriptor call
 
 
 class SimulatedBackend:
     """Replays a workload's ground truth on a simulated cloud; see `sim.model.protocols.Backend`.
 
-    Simultaneous events come in SimPy's order: time, priority, then the order in which they were scheduled.
+    Simultaneous events come in SimPy's order: time, priority, then the order of scheduling.
     """
 
     def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams) -> None:
@@ -81,7 +81,7 @@ class SimulatedBackend:
         self._shared = SharedCourses(self._env, cloud.contention) if cloud.contention.any else None
 
     def perform(self, command: Command) -> None:
-        """Take an order; see `sim.model.protocols.Backend`."""
+        """Take a command; see `sim.model.protocols.Backend`."""
         if type(command) is StartSegment:
             self._start(command)
             return
@@ -112,61 +112,61 @@ class SimulatedBackend:
 
     # Segments.
 
-    def _course_of(self, order: StartSegment) -> Course:
-        """What the segment will do, if nothing interferes."""
-        placement = order.placement
-        if order.configuration is not None:
-            self._refuse(order)
-        if order.until_iteration > self._last_iteration:
+    def _course_of(self, command: StartSegment) -> Course:
+        """What the segment will do if nothing interferes."""
+        placement = command.placement
+        if command.configuration is not None:
+            self._refuse(command)
+        if command.until_iteration > self._last_iteration:
             raise InputError(
-                f"trial {order.trial} is to train for {order.until_iteration} iterations, but its curve ends at"
+                f"trial {command.trial} is to train for {command.until_iteration} iterations, but its curve ends at"
                 f" {self._last_iteration}"
             )
         nodes = len(placement)
         gpus = placement[0][1] if nodes == 1 else sum(count for _, count in placement)
-        if self._min_gpus is not None and gpus < self._min_gpus[order.trial]:
+        if self._min_gpus is not None and gpus < self._min_gpus[command.trial]:
             raise InputError(
-                f"trial {order.trial} is to train on {gpus} GPU{'s' if gpus > 1 else ''}, but its memory takes at least"
-                f" {self._min_gpus[order.trial]}: the policy's gangs must be no smaller"
+                f"trial {command.trial} is to train on {gpus} GPU{'s' if gpus > 1 else ''}, but its memory takes at least"
+                f" {self._min_gpus[command.trial]}: the policy's gangs must be no smaller"
             )
-        iteration_s = self._draws.iteration_s(order.trial, gpus, nodes)
+        iteration_s = self._draws.iteration_s(command.trial, gpus, nodes)
         if self._nodes_differ:
             iteration_s *= max(self._draws.node_slowness(instance) for instance, _ in placement)
-        launch_s = self._launch_s if order.restore_from is None else self._resume_s
-        course = Course(order, self._env.now, launch_s, iteration_s, self._checkpoint_s)
-        if self._varies or order.checkpoint_every:
-            course.vary(self._draws.slowness(order.trial, gpus) if self._varies else None)
+        launch_s = self._launch_s if command.restore_from is None else self._resume_s
+        course = Course(command, self._env.now, launch_s, iteration_s, self._checkpoint_s)
+        if self._varies or command.checkpoint_every:
+            course.vary(self._draws.slowness(command.trial, gpus) if self._varies else None)
         return course
 
-    def _refuse(self, order: StartSegment) -> NoReturn:
-        """Only recorded trials have a curve: what a clone or a sampled one would have scored is not known."""
-        source = order.trial if order.restore_from is None else order.restore_from
-        action = CloneTrial(source, order.trial, order.configuration or {})
+    def _refuse(self, command: StartSegment) -> NoReturn:
+        """Refuse a clone or a sampled trial: only recorded trials have a curve."""
+        source = command.trial if command.restore_from is None else command.restore_from
+        action = CloneTrial(source, command.trial, command.configuration or {})
         raise RefusedCommandError(action, self._env.now, "cloned trials have no recorded curve; they need real workers")
 
-    def _start(self, order: StartSegment) -> None:
-        course = self._course_of(order)
-        self._courses[order.segment] = course
+    def _start(self, command: StartSegment) -> None:
+        course = self._course_of(command)
+        self._courses[command.segment] = course
         if self._shared is not None:
             self._shared.start(course)
-        for instance, _ in order.placement:
+        for instance, _ in command.placement:
             if instance not in self._rented:
                 self._settle(course, Outcome.INSTANCE_GONE)
                 return
         self._when(course.end_s, course, self._completed)
-        if order.report_every:
-            self._report_next(course, order.from_iteration)
+        if command.report_every:
+            self._report_next(course, command.from_iteration)
         if self._fails:
-            fails_after_s = self._draws.segment_fails_after_s(order.trial)
+            fails_after_s = self._draws.segment_fails_after_s(command.trial)
             if fails_after_s < course.end_s or self._shared is not None:
                 self._at(fails_after_s, course, self._failed)
 
     def _elapsed_s(self, course: Course) -> float:
-        """How far the course has come, in seconds as it would have taken alone."""
+        """Progress of the course, in the seconds that it would have taken alone."""
         return self._env.now - course.started_at_s if self._shared is None else self._shared.own_s(course)
 
     def _when(self, own_s: float, course: Course, callback: Callable[[simpy.Event], None]) -> None:
-        """Call back once the course has come so far."""
+        """Call back when the course reaches this point."""
         if self._shared is None:
             self._at(max(own_s - (self._env.now - course.started_at_s), 0.0), course, callback)
         else:
@@ -178,25 +178,25 @@ class SimulatedBackend:
         callbacks.append(callback)
 
     def _completed(self, timeout: simpy.Event) -> None:
-        """The segment has trained to its end, or to where it was told to end, and written its checkpoint."""
+        """End a segment that has trained as far as it was to, and written its checkpoint."""
         course = cast("Course", timeout.value)
         if course.is_over or course.ends_after < course.iterations:
             return
         if course.is_put_off:
-            course.is_put_off = False  # by checkpoints before the end of a machine; this is when it would have ended
+            course.is_put_off = False  # this was the planned end; checkpoints before the end of a machine have moved it
             return
-        order = course.order
-        iteration = order.from_iteration + course.iterations
+        command = course.command
+        iteration = command.from_iteration + course.iterations
         if self._shared is None:
             self._tell(course, iteration, iteration, _COMPLETED, course.launch_s, course.train_s, course.saving_s)
         else:
             self._tell(course, iteration, iteration, _COMPLETED, *self._shared.spent_s(course))
 
-    def _end(self, order: EndSegment) -> None:
-        """Let the iteration under way finish, write a checkpoint, and end."""
-        course = self._courses.get(order.segment)
+    def _end(self, command: EndSegment) -> None:
+        """Finish the current iteration, write a checkpoint and end."""
+        course = self._courses.get(command.segment)
         if course is None or course.ends_after < course.iterations:
-            return  # it has ended, and the order crossed its event on the way; or it is ending already
+            return  # it has ended, and the command crossed its event on the way; or it is ending already
         course.ends_after = course.safe_point(self._elapsed_s(course))
         if course.ends_after == 0 < course.iterations:
             self._settle(course, Outcome.ENDED)
@@ -208,7 +208,7 @@ class SimulatedBackend:
     def _ended(self, timeout: simpy.Event) -> None:
         course = cast("Course", timeout.value)
         if not course.is_over:
-            self._tell_cut(course, course.ends_after, course.order.from_iteration + course.ends_after, Outcome.ENDED)
+            self._tell_cut(course, course.ends_after, course.command.from_iteration + course.ends_after, Outcome.ENDED)
 
     def _failed(self, timeout: simpy.Event) -> None:
         course = cast("Course", timeout.value)
@@ -216,7 +216,7 @@ class SimulatedBackend:
             self._settle(course, Outcome.FAILED)
 
     def _settle(self, course: Course, outcome: Outcome) -> None:
-        """The segment breaks now; only checkpoints written before are durable."""
+        """End a segment that breaks now; only checkpoints written before are durable."""
         elapsed_s = self._elapsed_s(course)
         completed = min(course.completed(elapsed_s), course.ends_after)
         durable = course.durable(completed, elapsed_s)
@@ -231,7 +231,7 @@ class SimulatedBackend:
         *,
         kept_s: float = math.inf,
     ) -> None:
-        """The segment has not run its full course: say what it spent its time on, and what of its training was in vain."""
+        """End a segment early: work out how it spent its time, and how much of its training is lost."""
         elapsed_s = self._elapsed_s(course)
         launch_s = min(elapsed_s, course.launch_s)
         checkpoint_s = course.checkpoints_s(completed, elapsed_s)
@@ -239,9 +239,9 @@ class SimulatedBackend:
         if self._shared is not None:
             alone_s = train_s
             launch_s, train_s, checkpoint_s = self._shared.spent_s(course)
-            # What was in vain slowed down like the rest: when within the segment others came and went is not kept.
+            # Lost training is assumed to have slowed down like the rest: when neighbours came and went is not recorded.
             kept_s = min(kept_s, alone_s) * train_s / alone_s if alone_s > 0 else train_s
-        iteration = course.order.from_iteration + completed
+        iteration = course.command.from_iteration + completed
         lost_s = max(train_s - kept_s, 0.0)
         self._tell(course, iteration, checkpoint_iteration, outcome, launch_s, train_s, checkpoint_s, lost_s)
 
@@ -256,7 +256,7 @@ class SimulatedBackend:
         checkpoint_s: float,
         lost_s: float = 0.0,
     ) -> None:
-        trial, segment = course.order.trial, course.order.segment
+        trial, segment = course.command.trial, course.command.segment
         course.is_over = True
         del self._courses[segment]
         if self._shared is not None:
@@ -285,23 +285,25 @@ class SimulatedBackend:
         return score if math.isfinite(score) else None
 
     def _report_next(self, course: Course, after_iteration: int) -> None:
-        """Schedule the next report only: a queue prefilled with whole curves is slow."""
-        order = course.order
-        iteration = after_iteration - after_iteration % order.report_every + order.report_every
-        if iteration < order.until_iteration:
-            due_s = course.boundary_s(iteration - order.from_iteration)
+        """Schedule the next report only; a queue filled with whole curves is slow."""
+        command = course.command
+        iteration = after_iteration - after_iteration % command.report_every + command.report_every
+        if iteration < command.until_iteration:
+            due_s = course.boundary_s(iteration - command.from_iteration)
             self._when(due_s, course, lambda _: self._report(course, iteration))
 
     def _report(self, course: Course, iteration: int) -> None:
-        order = course.order
-        if course.is_over or iteration - order.from_iteration >= course.ends_after:
+        command = course.command
+        if course.is_over or iteration - command.from_iteration >= course.ends_after:
             return
-        due_s = course.boundary_s(iteration - order.from_iteration)
+        due_s = course.boundary_s(iteration - command.from_iteration)
         if course.saves_each_from < iteration and due_s > self._elapsed_s(course) + 1e-6:
             self._report_next(course, iteration - 1)  # checkpoints before the end of a machine have put it off
             return
         self._events.append(
-            ProgressReported(self._env.now, order.trial, order.segment, iteration, self._score(order.trial, iteration))
+            ProgressReported(
+                self._env.now, command.trial, command.segment, iteration, self._score(command.trial, iteration)
+            )
         )
         self._report_next(course, iteration)
 
@@ -311,7 +313,7 @@ class SimulatedBackend:
         return [
             course
             for course in self._courses.values()
-            if any(number == instance for number, _ in course.order.placement)
+            if any(number == instance for number, _ in course.command.placement)
         ]
 
     def _cut_gangs(self, instance: InstanceId, outcome: Outcome) -> None:
@@ -319,13 +321,13 @@ class SimulatedBackend:
             self._settle(course, outcome)
 
     def _reclaim_noticed(self, instance: InstanceId, gone_at_s: float) -> None:
-        """The workers on it hear it as well, and save what they can."""
+        """Send the event, and let the workers on the machine save what they can."""
         self._events.append(ReclaimNoticed(self._env.now, instance, gone_at_s))
         for course in self._courses_on(instance):
             elapsed_s = self._elapsed_s(course)
             if course.save_each(elapsed_s):
                 if self._shared is not None:
-                    first = course.saves_each_from - course.order.from_iteration
+                    first = course.saves_each_from - course.command.from_iteration
                     self._shared.reschedule_checkpoint(course, first - 1)
                 self._when(course.end_s, course, self._completed)
 
@@ -333,9 +335,9 @@ class SimulatedBackend:
         self._cut_gangs(instance, Outcome.INSTANCE_GONE)
         self._events.append(InstanceGone(self._env.now, instance, cause))
 
-    def _start_timer(self, order: StartTimer) -> None:
-        timer = self._env.timeout(max(order.at_s - self._env.now, 0.0), order.tag)
-        self._timers[order.tag] = timer
+    def _start_timer(self, command: StartTimer) -> None:
+        timer = self._env.timeout(max(command.at_s - self._env.now, 0.0), command.tag)
+        self._timers[command.tag] = timer
         assert timer.callbacks is not None  # a fresh timeout has not been processed
         timer.callbacks.append(self._timer_fired)
 

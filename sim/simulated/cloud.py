@@ -31,8 +31,8 @@ class _Obstacle(NamedTuple):
     """Why a request cannot be granted now.
 
     Attributes:
-        ends_at_s: when it may be granted although nobody gives anything back; infinite for never.
-        is_ours: whether it ends when one of our machines goes.
+        ends_at_s: when it may be granted even if we give back no machine; infinite for never.
+        is_ours: whether it can end when one of our machines goes.
         waits: whether the request may wait for that.
     """
 
@@ -45,12 +45,12 @@ class _Obstacle(NamedTuple):
 class Cloud:
     """Machines on request.
 
-    A request waits where the account's quota does not allow it yet, and where the provider has no capacity and `truth.waits`
-    says so; else it is refused. What waits is granted in order, each pool for itself, when something comes free; what nothing
-    that is known can make free is refused.
+    A request waits while it exceeds the account's quota, and while the provider has no capacity if `truth.waits` says so.
+    Otherwise it is refused, as is a request that nothing known can ever satisfy. Waiting requests of a pool are granted in
+    order when machines become available.
 
     Attributes:
-        rented: those that are rented and not on their way out.
+        rented: machines that are rented and not being given back.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Cloud:
         self._on_notice = on_notice
         self._on_gone = on_gone
         self._waiting: dict[InstanceId, Pool] = {}
-        self._pools: dict[InstanceId, Pool] = {}  # until they are gone
+        self._pools: dict[InstanceId, Pool] = {}  # of all machines that are not gone yet
         self._wakes_at_s = math.inf
         self._spot: SpotPool | None = None
         self._notice_s = 0.0
@@ -80,14 +80,14 @@ class Cloud:
         self.rented: set[InstanceId] = set()
 
     def provision(self, instance: InstanceId, pool: Pool) -> None:
-        """Ask for a machine: it is granted, waits, or is refused."""
+        """Request a machine: it is granted, waits, or is refused."""
         if pool in self._waiting.values():
             self._waiting[instance] = pool
         else:
             self._decide(instance, pool)
 
     def release(self, instance: InstanceId) -> None:
-        """Take a machine back, whatever state it is in."""
+        """Take a machine back, in whatever state it is."""
         if instance in self._waiting:
             del self._waiting[instance]
             self._on_gone(instance, GoneCause.RELEASED)
@@ -103,7 +103,7 @@ class Cloud:
     # Capacity.
 
     def _decide(self, instance: InstanceId, pool: Pool) -> bool:
-        """Grant a request, let it wait, or refuse it; whether it waits."""
+        """Grant a request, let it wait, or refuse it; returns whether it waits."""
         obstacle = self._obstacle(instance, pool)
         if obstacle is None:
             self._waiting.pop(instance, None)
@@ -120,7 +120,7 @@ class Cloud:
         return False
 
     def _obstacle(self, instance: InstanceId, pool: Pool) -> _Obstacle | None:
-        """What stands against one more machine of this pool; None: it is granted, and a spot machine has its place."""
+        """What prevents one more machine of this pool; None where nothing does, and a spot machine then has its place."""
         now_s, truth = self._env.now, self._truth
         if truth.quota is not None and len(self._pools) >= (quota := truth.quota.at(now_s)):
             reason = f"the quota is {quota} instances"
@@ -163,7 +163,7 @@ class Cloud:
     # The lives of machines.
 
     def _life(self, instance: InstanceId) -> Generator[simpy.Event, None, None]:
-        """Queue, boot, be set up, serve, and perhaps be lost; ends early where it is released."""
+        """Queue, boot, be set up, serve, and perhaps be lost; ends early when it is released."""
         env = self._env
         yield env.timeout(self._draws.queue_s(instance))
         if instance not in self.rented:
@@ -183,14 +183,14 @@ class Cloud:
             self._take(instance, GoneCause.LOST)
 
     def _phases(self, instance: InstanceId) -> list[tuple[float, type[InstanceBooted | InstanceReady]]]:
-        """Seconds of each phase from launch to readiness, and what is told at its end."""
+        """Seconds of each phase from launch to readiness, and the event at its end."""
         init_s = self._draws.init_s(instance)
         if self._truth.startup.setup.mean_s == 0:
             return [(init_s, InstanceReady)]
         return [(init_s, InstanceBooted), (self._draws.setup_s(instance), InstanceReady)]
 
     def _end(self, instance: InstanceId, gone_at_s: float) -> Generator[simpy.Event, None, None]:
-        """Give notice that a spot machine is taken back, and take it."""
+        """Give notice for a spot machine, and take it back."""
         env = self._env
         if self._notice_s > 0:
             yield env.timeout(max(gone_at_s - self._notice_s - env.now, 0.0))
@@ -201,7 +201,7 @@ class Cloud:
         self._take(instance, GoneCause.RECLAIMED)
 
     def _take(self, instance: InstanceId, cause: GoneCause) -> None:
-        """The machine is gone, unless it was on its way out already."""
+        """Take the machine, unless it is already being given back."""
         if instance in self.rented:
             self.rented.discard(instance)
             self._leave(instance, cause)

@@ -1,7 +1,7 @@
-"""What runs side by side slows each other: gangs that share a node, checkpoints that share a store.
+"""Segments slow each other: gangs on a shared node, checkpoints on a shared store.
 
-A course is known in seconds as it would take alone, its own clock. Here are the clocks of the segments that run, how fast each
-goes at the moment, and the timeouts that are moved whenever that changes. Only used where something is shared at all.
+A course is known in the seconds it would take alone; these are the time of its own clock. This module keeps the clocks of the
+running segments and the pace of each, and moves their timeouts when a pace changes. Used only where something is shared.
 
 Imports simpy and the pure core.
 """
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class _Clock:
-    """How far one segment has come.
+    """Progress of one segment.
 
     Attributes:
-        alarms: what happens when it has come so far: (own seconds, callback).
-        own_s: on its own clock, at `at_s`.
+        alarms: callbacks by the time on its own clock: (own seconds, callback).
+        own_s: time on its own clock at `at_s`.
         slowdown: seconds of the run per second of the clock.
         is_saving: it is writing a checkpoint.
         launch_s: seconds of the run it has spent on its launch.
-        saving_s: and on checkpoints.
-        version: timeouts of older ones are void.
+        saving_s: seconds of the run it has spent on checkpoints.
+        version: timeouts of earlier versions are void.
     """
 
     __slots__ = ("alarms", "at_s", "course", "is_saving", "launch_s", "own_s", "saving_s", "slowdown", "version")
@@ -47,7 +47,7 @@ class _Clock:
         self.version = 0
 
     def advance(self, now_s: float) -> None:
-        """Settle what was done until now, at the pace so far."""
+        """Add the time since `at_s`, at the pace so far."""
         elapsed_s = now_s - self.at_s
         if elapsed_s <= 0:
             return
@@ -61,7 +61,7 @@ class _Clock:
 
 
 class SharedCourses:
-    """The segments that run, and how they slow each other; see `sim.model.profile.Contention`."""
+    """The running segments and how they slow each other; see `sim.model.profile.Contention`."""
 
     def __init__(self, env: simpy.Environment, terms: Contention) -> None:
         self._env = env
@@ -72,44 +72,44 @@ class SharedCourses:
 
     def start(self, course: Course) -> None:
         """A gang begins on its nodes."""
-        clock = self._clocks[course.order.segment] = _Clock(course)
-        for instance, _ in course.order.placement:
-            self._on_node.setdefault(instance, {})[course.order.segment] = clock
+        clock = self._clocks[course.command.segment] = _Clock(course)
+        for instance, _ in course.command.placement:
+            self._on_node.setdefault(instance, {})[course.command.segment] = clock
         self._adjust(self._neighbours(course))
         self._save_after(clock, course.saves_after(0))
 
     def end(self, course: Course) -> None:
         """A gang has left its nodes."""
         neighbours = self._neighbours(course)
-        for instance, _ in course.order.placement:
-            del self._on_node[instance][course.order.segment]
-        del self._clocks[course.order.segment]
-        if self._writers.pop(course.order.segment, None) is not None:
+        for instance, _ in course.command.placement:
+            del self._on_node[instance][course.command.segment]
+        del self._clocks[course.command.segment]
+        if self._writers.pop(course.command.segment, None) is not None:
             neighbours |= self._writers
-        neighbours.pop(course.order.segment)
+        neighbours.pop(course.command.segment)
         self._adjust(neighbours)
 
     def reschedule_checkpoint(self, course: Course, completed: int) -> None:
-        """The course was changed: the next checkpoint after so many iterations comes at another time than it would have."""
-        self._save_after(self._clocks[course.order.segment], course.saves_after(completed))
+        """Schedule the next checkpoint after so many iterations anew, because the course has changed."""
+        self._save_after(self._clocks[course.command.segment], course.saves_after(completed))
 
     def own_s(self, course: Course) -> float:
-        """How far the course has come, in seconds as it would have taken alone."""
-        clock = self._clocks[course.order.segment]
+        """Progress of the course, in the seconds that it would have taken alone."""
+        clock = self._clocks[course.command.segment]
         clock.advance(self._env.now)
         return clock.own_s
 
     def spent_s(self, course: Course) -> tuple[float, float, float]:
         """Seconds of the run that were spent on launch, training and checkpoints."""
-        clock = self._clocks[course.order.segment]
+        clock = self._clocks[course.command.segment]
         clock.advance(self._env.now)
         elapsed_s = self._env.now - course.started_at_s
         train_s = max(elapsed_s - clock.launch_s - clock.saving_s, 0.0)
         return clock.launch_s, train_s, clock.saving_s
 
     def when(self, course: Course, own_s: float, callback: Callback) -> None:
-        """Call back once the course has come so far on its own clock, unless it is over before."""
-        clock = self._clocks[course.order.segment]
+        """Call back when the course reaches this time on its own clock, unless it is over before."""
+        clock = self._clocks[course.command.segment]
         clock.alarms.append((own_s, callback))
         clock.advance(self._env.now)
         self._set(clock, own_s, callback)
@@ -122,7 +122,7 @@ class SharedCourses:
                 return
             clock.alarms.remove((own_s, callback))
             clock.advance(self._env.now)
-            clock.own_s = own_s  # up to rounding it is there already
+            clock.own_s = own_s  # the sum of intervals may differ by rounding
             callback(timeout)
 
         delay_s = max((own_s - clock.own_s) * clock.slowdown, 0.0)
@@ -131,7 +131,7 @@ class SharedCourses:
         callbacks.append(ring)
 
     def _adjust(self, clocks: dict[SegmentId, _Clock]) -> None:
-        """Let each go at its present pace, and move its timeouts where that is another one."""
+        """Set the present pace of each clock, and move its timeouts where the pace has changed."""
         for clock in clocks.values():
             slowdown = self._slowdown(clock)
             if slowdown != clock.slowdown:
@@ -145,16 +145,16 @@ class SharedCourses:
         if clock.is_saving:
             at_full_speed = self._terms.store_writers
             return 1.0 if at_full_speed is None else max(len(self._writers) / at_full_speed, 1.0)
-        others = max(len(self._on_node[instance]) for instance, _ in clock.course.order.placement) - 1
+        others = max(len(self._on_node[instance]) for instance, _ in clock.course.command.placement) - 1
         return 1.0 + self._terms.per_gang * others
 
     def _neighbours(self, course: Course) -> dict[SegmentId, _Clock]:
-        """All that share a node with it, itself included."""
-        together: Iterable[dict[SegmentId, _Clock]] = (self._on_node[node] for node, _ in course.order.placement)
+        """The clocks of all segments that share a node with it, its own included."""
+        together: Iterable[dict[SegmentId, _Clock]] = (self._on_node[node] for node, _ in course.command.placement)
         return {segment: clock for on_node in together for segment, clock in on_node.items()}
 
     def _save_after(self, clock: _Clock, iterations: int) -> None:
-        """A checkpoint is written when so many iterations of the segment are complete."""
+        """Schedule the checkpoint after so many iterations of the segment."""
         begins_s, ends_s = clock.course.checkpoint_span_s(iterations)
         if ends_s > begins_s:
             self.when(clock.course, begins_s, lambda _: self._begin_saving(clock, iterations))
@@ -162,17 +162,17 @@ class SharedCourses:
     def _begin_saving(self, clock: _Clock, iterations: int) -> None:
         begins_s, ends_s = clock.course.checkpoint_span_s(iterations)
         if clock.is_saving or begins_s > clock.own_s:
-            # A checkpoint was due here anyway, or this is one of the course as it was before it changed.
+            # A checkpoint was due here anyway, or this one belongs to the course before it changed.
             return
         clock.is_saving = True
-        self._writers[clock.course.order.segment] = clock
+        self._writers[clock.course.command.segment] = clock
         self._adjust(self._writers)
         self.when(clock.course, ends_s, lambda _: self._end_saving(clock, iterations))
 
     def _end_saving(self, clock: _Clock, iterations: int) -> None:
         course = clock.course
         clock.is_saving = False
-        del self._writers[course.order.segment]
-        self._adjust(self._writers | {course.order.segment: clock})
+        del self._writers[course.command.segment]
+        self._adjust(self._writers | {course.command.segment: clock})
         if iterations < course.ends_after:
             self._save_after(clock, course.saves_after(iterations))

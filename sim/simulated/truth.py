@@ -1,4 +1,4 @@
-"""What the world draws: how long iterations, failures and machines last. Imports the pure core and numpy."""
+"""Random quantities of the world: durations of iterations, failures and machines. Imports the pure core and numpy."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import CloudTruth, GroundTruth
     from elastune.sim.model.streams import Streams
 
-_TRIALS_PER_BLOCK = 256  # one generator per block: building one takes 20 us, drawing a row of 81 takes 2
+_TRIALS_PER_BLOCK = 256  # one generator per block: building it takes 20 us, drawing a row of 81 takes 2 us
 
 
 class Draws:
-    """Random quantities of one run, each from the stream of its own entity, whatever the policy does and when.
+    """Random quantities of one run. Each comes from the stream of its own entity, so no policy changes another's luck.
 
     Attributes:
         streams: of the run.
@@ -51,7 +51,7 @@ class Draws:
         return np.asarray(factors[row])
 
     def _draw_block(self, block: int, workers: int) -> np.ndarray:
-        """(trials, iterations) what stays with each trial, times the slowest of its workers in each iteration."""
+        """(trials, iterations) the lasting factor of each trial times that of its slowest worker in each iteration."""
         stragglers, streams = self._truth.stragglers, self.streams
         shape = (_TRIALS_PER_BLOCK, self._truth.scores.shape[1])
         factors = stragglers.tail.draw(streams.rng("iteration-slowness", block), stragglers.per_iteration_cv, shape)

@@ -123,7 +123,11 @@ class Mute(Wrapped):
             "the first event is RunStarted",
             r"world 'plain', at 0\.000 s: the first event is not RunStarted at 0 s",
         ),
-        (Repeating, "each order is answered once", r"expected \['RunStarted', .*'InstanceGone'\]; told: \[RunStarted"),
+        (
+            Repeating,
+            "each command is answered once",
+            r"expected \['RunStarted', .*'InstanceGone'\]; told: \[RunStarted",
+        ),
         (Hasty, "ReleaseInstance cuts gangs", r"InstanceGone came before the ends of its gangs"),
         (Hasty, "a lost machine ends its gangs first", r"its gangs did not end first"),
         (Deaf, "EndSegment ends at a safe point", r"the outcome is not `ended`"),

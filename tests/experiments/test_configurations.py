@@ -184,7 +184,7 @@ def test_a_resumed_sampler_proposes_what_it_would_have_proposed():
     [
         ({"x": 0.0, "rate": 0.1, "depth": 9, "kind": "a"}, r"trial 2 has a configuration outside the search space"),
         ({"x": 0.0, "rate": 0.1, "depth": 1}, r"the configuration lacks kind"),
-        ({"x": 0.0, "rate": 0.1, "depht": 1, "kind": "a"}, r"there is no hyperparameter depht; did you mean depth"),
+        ({"x": 0.0, "rate": 0.1, "depht": 1, "kind": "a"}, r"there is no hyperparameter 'depht'; did you mean 'depth'"),
     ],
 )
 def test_a_configuration_of_another_search_space_is_not_remembered(configuration, problem):

@@ -82,11 +82,11 @@ def test_a_constant_gang_must_fit_quota_and_scaling(build, gpus):
 
 
 def test_the_registry_names_the_nearest_policy_and_parameter():
-    with pytest.raises(InputError, match=r"there is no policy 'sher'; did you mean 'seer'\? Known: .*sha-elastic"):
+    with pytest.raises(InputError, match=r"there is no policy 'sher'; did you mean 'seer'\? known: .*sha-elastic"):
         entry_named("sher")
-    with pytest.raises(InputError, match=r"policy seer has no parameter 'replann'; did you mean 'replan'\?"):
+    with pytest.raises(InputError, match=r"there is no seer parameter 'replann'; did you mean 'replan'\?"):
         factory("seer", {"replann": True})
-    with pytest.raises(InputError, match=r"policy sha-fixed has no parameter 'x'"):
+    with pytest.raises(InputError, match=r"there is no sha-fixed parameter 'x'"):
         factory("sha-fixed", {"x": 1})
 
 

@@ -253,13 +253,13 @@ def test_whatever_a_policy_actions_the_history_is_consistent(play, tiny, seed):
             assert 0 <= event.lost_s <= event.train_s
             assert event.lost_s == 0 or event.outcome != "completed"
             durable[event.trial] = event.checkpoint_iteration
-        for order in entry.commands:
-            if isinstance(order, StartSegment):
-                assert order.trial not in stopped, "a stopped trial runs"
-                assert order.from_iteration == durable[order.trial]
-                started[order.segment] = order
-            if isinstance(order, EndSegment):
-                assert order.segment not in ended
+        for command in entry.commands:
+            if isinstance(command, StartSegment):
+                assert command.trial not in stopped, "a stopped trial runs"
+                assert command.from_iteration == durable[command.trial]
+                started[command.segment] = command
+            if isinstance(command, EndSegment):
+                assert command.segment not in ended
         # Only now: what waited has started before the policy was asked.
         stopped |= {action.trial for action in entry.actions if isinstance(action, StopTrial)}
     assert ended == set(started), "a segment never ended"
@@ -281,9 +281,11 @@ def handled(entries, kind):
 def leases_of(entries, book):
     """(price, from, until) of each lease by instance, and how many machines were launched."""
     rule = book.billing
-    orders = [(order, e.event.at_s) for e in entries for order in e.commands]
-    asked = {order.instance: at_s for order, at_s in orders if isinstance(order, ProvisionInstance)}
-    released = {order.instance: at_s + book.release_s for order, at_s in orders if isinstance(order, ReleaseInstance)}
+    commands = [(command, e.event.at_s) for e in entries for command in e.commands]
+    asked = {command.instance: at_s for command, at_s in commands if isinstance(command, ProvisionInstance)}
+    released = {
+        command.instance: at_s + book.release_s for command, at_s in commands if isinstance(command, ReleaseInstance)
+    }
     refused, gone = handled(entries, InstanceRefused), handled(entries, InstanceGone)
     phases = [handled(entries, kind) for kind in (InstanceLaunched, InstanceBooted, InstanceReady)]
     billed = [(rule.bills_queue, asked), (rule.bills_startup, phases[0]), (rule.is_setup_billed, phases[1])]
@@ -303,11 +305,11 @@ def segments_of(entries, book):
     ended = {e.event.segment: e.event.at_s for e in entries if isinstance(e.event, SegmentEnded)}
     spans = {}
     for entry in entries:
-        for order in entry.commands:
-            if isinstance(order, StartSegment):
-                share = sum(gpus for _, gpus in order.placement) / book.default_type.gpus_per_instance
-                until_s = min(ended[order.segment], finished_at_s)
-                spans[order.segment] = (combined([(book.price(), share)]), entry.event.at_s, until_s)
+        for command in entry.commands:
+            if isinstance(command, StartSegment):
+                share = sum(gpus for _, gpus in command.placement) / book.default_type.gpus_per_instance
+                until_s = min(ended[command.segment], finished_at_s)
+                spans[command.segment] = (combined([(book.price(), share)]), entry.event.at_s, until_s)
     return spans, len(handled(entries, InstanceLaunched))
 
 

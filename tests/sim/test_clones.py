@@ -42,8 +42,8 @@ def started(run, answers, trials=2, **keywords):
     return controlled
 
 
-def orders(run, event):
-    return [order for order in run.handle(event) if isinstance(order, StartSegment)]
+def commands(run, event):
+    return [command for command in run.handle(event) if isinstance(command, StartSegment)]
 
 
 def test_a_sampled_configuration_is_known_to_the_policy_and_goes_with_every_later_segment(controlled):
@@ -57,9 +57,9 @@ def test_a_sampled_configuration_is_known_to_the_policy_and_goes_with_every_late
     )
     run.handle(RunStarted(0.0))
     run.handle(InstanceLaunched(0.0, 0))
-    [first] = orders(run, InstanceReady(0.0, 0))
+    [first] = commands(run, InstanceReady(0.0, 0))
     run.handle(TrialSampled(0.0, 0, FIRST))
-    [second] = orders(run, ended(0, 0, 3, at_s=10.0))
+    [second] = commands(run, ended(0, 0, 3, at_s=10.0))
     assert (first.configuration, first.restore_from) == (None, None)
     assert (second.configuration, second.restore_from, second.from_iteration) == (FIRST, 0, 3)
     assert seen == [FIRST]
@@ -74,14 +74,14 @@ def test_a_clone_goes_on_from_its_source_until_it_has_a_checkpoint_of_its_own(co
             "timer further": [RunTrial(0, 2, 9)],
         },
     )
-    [first] = orders(run, TimerFired(20.0, "clone"))
+    [first] = commands(run, TimerFired(20.0, "clone"))
     assert (first.trial, first.from_iteration, first.restore_from, first.configuration) == (0, 3, 1, MIXED)
     # It fails at iteration 4, of which nothing is durable: it borrows once more.
     run.handle(ended(0, 2, 4, durable=3, at_s=25.0, outcome=Outcome.FAILED))
-    [again] = orders(run, TimerFired(26.0, "again"))
+    [again] = commands(run, TimerFired(26.0, "again"))
     assert (again.from_iteration, again.restore_from, again.configuration) == (3, 1, MIXED)
     run.handle(ended(0, 3, 5, at_s=30.0))
-    [further] = orders(run, TimerFired(31.0, "further"))
+    [further] = commands(run, TimerFired(31.0, "further"))
     assert (further.from_iteration, further.restore_from, further.configuration) == (5, 0, MIXED)
 
 
@@ -109,8 +109,8 @@ def test_a_trial_that_never_ran_can_become_a_clone(controlled):
     )
     for event in (RunStarted(0.0), InstanceLaunched(0.0, 0), InstanceReady(0.0, 0)):
         fresh.handle(event)
-    [order] = orders(fresh, ended(0, 0, 3, at_s=10.0))
-    assert (order.trial, order.from_iteration, order.until_iteration, order.restore_from) == (1, 3, 4, 0)
+    [command] = commands(fresh, ended(0, 0, 3, at_s=10.0))
+    assert (command.trial, command.from_iteration, command.until_iteration, command.restore_from) == (1, 3, 4, 0)
     assert list(fresh.state.started) == [0, 1]
     assert list(run.state.started) == [0, 1, 2]
 
@@ -125,8 +125,8 @@ def test_the_source_may_run_or_be_stopped(controlled):
         trials=3,
     )
     run.handle(TimerFired(20.0, "run"))
-    [order] = orders(run, TimerFired(21.0, "stop"))
-    assert (order.trial, order.restore_from) == (2, 1)
+    [command] = commands(run, TimerFired(21.0, "stop"))
+    assert (command.trial, command.restore_from) == (2, 1)
 
 
 def test_a_clone_of_a_clone_that_has_saved_nothing_borrows_from_who_has(controlled):
@@ -135,8 +135,8 @@ def test_a_clone_of_a_clone_that_has_saved_nothing_borrows_from_who_has(controll
         {"timer clone": [CloneTrial(2, 1, MIXED), CloneTrial(1, 0, SECOND), RunTrial(0, 1, 4)]},
         trials=3,
     )
-    [order] = orders(run, TimerFired(20.0, "clone"))
-    assert (order.trial, order.restore_from, order.configuration) == (0, 2, SECOND)
+    [command] = commands(run, TimerFired(20.0, "clone"))
+    assert (command.trial, command.restore_from, command.configuration) == (0, 2, SECOND)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_lender_can_become_a_clone_when_its_borrower_has_saved(controlled):
     )
     run.handle(TimerFired(20.0, "clone"))
     run.handle(ended(1, 2, 4, at_s=25.0))
-    [order] = orders(run, TimerFired(26.0, "back"))
-    assert (order.trial, order.from_iteration, order.restore_from) == (0, 4, 1)
+    [command] = commands(run, TimerFired(26.0, "back"))
+    assert (command.trial, command.from_iteration, command.restore_from) == (0, 4, 1)
 
 
 def test_iterations_of_a_clone_count_from_where_its_source_was(controlled):

@@ -13,7 +13,7 @@ from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo,
 from elastune.sim.model.errors import ReplayError
 
 HEADER = Header(spec={"policy": "script"}, digest="d", versions={"elastune": "0"}, data_sha256={"tiny": "s"})
-FACTS = [
+EVENTS = [
     events.RunStarted(0.0),
     events.InstanceLaunched(1.0, 0),
     events.InstanceBooted(1.5, 0),
@@ -26,7 +26,7 @@ FACTS = [
     events.TrialSampled(8.0, 4, {"lr": 1e-3, "layers": 3, "optimizer": "sgd", "nesterov": True, "decay": None}),
     events.TimerFired(9.0, "barrier"),
 ]
-WISHES = [
+ACTIONS = [
     actions.ScaleTo(3),
     actions.ScaleTo(3, "m", "spot"),
     actions.RunTrial(1, 4, 27, 3),
@@ -37,7 +37,7 @@ WISHES = [
     actions.FinishRun(None),
     actions.FinishRun(4),
 ]
-ORDERS = [
+COMMANDS = [
     commands.ProvisionInstance(0, "m", "on-demand"),
     commands.ReleaseInstance(0),
     commands.StartSegment(5, 1, ((0, 4), (2, 1)), 3, 27, 1, 9, 1, {"lr": 0.1}),
@@ -48,7 +48,7 @@ ORDERS = [
 
 
 def test_the_lists_above_name_every_event_action_and_order():
-    for known, union in ((FACTS, events.Event), (WISHES, actions.Action), (ORDERS, commands.Command)):
+    for known, union in ((EVENTS, events.Event), (ACTIONS, actions.Action), (COMMANDS, commands.Command)):
         assert {type(one) for one in known} == set(typing.get_args(union))
 
 
@@ -62,9 +62,9 @@ def written(tmp_path, entries, header=HEADER):
 
 
 def test_every_event_action_and_order_comes_back_as_it_was_written(tmp_path):
-    entries = [Entry(event, WISHES, ORDERS) for event in FACTS] + [
-        Entry(FACTS[0], status="stale"),
-        Entry(FACTS[1], status="drained"),
+    entries = [Entry(event, ACTIONS, COMMANDS) for event in EVENTS] + [
+        Entry(EVENTS[0], status="stale"),
+        Entry(EVENTS[1], status="drained"),
     ]
     path = written(tmp_path, entries)
     assert read_header(path) == HEADER
@@ -87,8 +87,8 @@ def test_a_real_run_flushes_each_line():
     for flush_each, expected in ((True, 2), (False, 0)):
         stream = Counting()
         writer = JournalWriter(stream, flush_each=flush_each)
-        writer.write(Entry(FACTS[0]))
-        writer.write(Entry(FACTS[1]))
+        writer.write(Entry(EVENTS[0]))
+        writer.write(Entry(EVENTS[1]))
         assert stream.flushes == expected
 
 
@@ -119,7 +119,7 @@ def test_a_journal_of_another_format_is_refused(tmp_path):
     ],
 )
 def test_a_malformed_line_is_named_by_its_number(tmp_path, line):
-    path = written(tmp_path, [Entry(FACTS[0])])
+    path = written(tmp_path, [Entry(EVENTS[0])])
     with path.open("ab") as stream:
         stream.write(line)
     with pytest.raises(ReplayError, match=r"journal\.jsonl, line 3: not an entry of a journal"):

@@ -213,7 +213,7 @@ def test_machines_of_two_markets_have_targets_and_prices_of_their_own(simulate):
         "(drained) 10 released i1",
     ]
     assert story.bill_usd == 10 + 6 / 4
-    assert [order.market for entry in story.entries for order in entry.commands if hasattr(order, "market")] == [
+    assert [command.market for entry in story.entries for command in entry.commands if hasattr(command, "market")] == [
         "on-demand",
         "spot",
     ]
@@ -253,7 +253,7 @@ def test_a_machine_given_back_earlier_is_billed_to_its_own_end(simulate):
 
 
 def test_the_end_of_a_gang_may_come_after_the_end_of_its_machine(controlled):
-    """An order that crosses a loss on its way is answered late; nothing may break."""
+    """A command that crosses a loss on its way is answered late; nothing may break."""
     run = controlled({"start": [ScaleTo(1), RunTrial(0, 2, 3)], "timer end": [FinishRun(None)]})
     run.handle(RunStarted(0.0))
     run.handle(InstanceLaunched(1.0, 0))

@@ -152,9 +152,9 @@ def test_the_work_that_is_done_is_the_time_over_the_slowdown(simulate, gangs, pe
         last_s = now_s
         if isinstance(entry.event, SegmentEnded):
             running.pop(entry.event.segment)
-        for order in entry.commands:
-            if isinstance(order, StartSegment):
-                running[order.segment], work_s[order.segment] = order.placement, 0.0
+        for command in entry.commands:
+            if isinstance(command, StartSegment):
+                running[command.segment], work_s[command.segment] = command.placement, 0.0
     done = {entry.event.segment: entry.event for entry in story.entries if isinstance(entry.event, SegmentEnded)}
     assert len(done) == len(gangs)
     for segment, event in done.items():

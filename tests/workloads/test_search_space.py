@@ -54,14 +54,14 @@ def test_an_empty_range_is_refused():
 
 def test_a_misspelt_hyperparameter_is_named_with_the_nearest_known_one():
     space = SearchSpace({"learning_rate": LogUniform(1e-4, 1.0)})
-    with pytest.raises(InputError, match=r"no hyperparameter learning_rte; did you mean learning_rate\?"):
+    with pytest.raises(InputError, match=r"no hyperparameter 'learning_rte'; did you mean 'learning_rate'\?"):
         space.require({"learning_rte": 0.1})
     with pytest.raises(InputError, match="lacks learning_rate"):
         space.require({})
 
 
 def test_an_unknown_workload_is_named_with_the_nearest_known_one():
-    with pytest.raises(InputError, match=r"no workload digits-mpl; did you mean digits-mlp\?"):
+    with pytest.raises(InputError, match=r"no workload 'digits-mpl'; did you mean 'digits-mlp'\?"):
         workload_named("digits-mpl")
 
 

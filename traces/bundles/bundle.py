@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.sim.model.profile import GroundTruth, Profile, Startup, Stragglers, Timings
 from elastune.sim.model.scaling import kind_phrase
 from elastune.sim.model.streams import Streams
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from elastune.sim.model.job import Direction, TuningJob
-    from elastune.sim.model.protocols import Configuration, Scaling
+    from elastune.sim.model.protocols import Configuration
+    from elastune.sim.model.scaling import Scaling
     from elastune.traces.bundles.curves import Curves
     from elastune.traces.bundles.header import Header
 

@@ -1,6 +1,6 @@
 """A bundle.yaml, read and checked.
 
-Imports the standard library, msgspec, sim.model.errors and sim.model.nearest; yaml where the file is opened.
+Imports the standard library, msgspec, sim.model.errors; yaml where the file is opened.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from elastune.sim.model.errors import InvalidTraceError
-from elastune.sim.model.nearest import nearest
+from elastune.sim.model.errors import InvalidTraceError, nearest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from elastune.sim.model.job import Direction
-    from elastune.sim.model.protocols import Configuration, Scaling
+    from elastune.sim.model.protocols import Configuration
+    from elastune.sim.model.scaling import Scaling
 
 _BLOCK_TRIALS = 65_536
 """Curves computed at a time, so that a million trials need no second array of their size."""

@@ -17,7 +17,7 @@ from elastune.sim.model.scaling import check_gang
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from elastune.sim.model.protocols import Scaling
+    from elastune.sim.model.scaling import Scaling
 
 LEAST_SPEEDUP = 0.01
 """A belief about a speed-up is no lower, however wrong: durations stay finite."""
@@ -160,7 +160,7 @@ class MisjudgedScaling:
         return self.true.max_gpus
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `sim.model.scaling.Scaling`."""
         return max(1.0 + (self.true.speedup(gpus, nodes) - 1.0) * (1.0 + self.error), LEAST_SPEEDUP)
 
 
@@ -177,7 +177,7 @@ class AssumedScaling:
         return min(self.assumed.max_gpus, self.true.max_gpus)
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`.
+        """Speed-up over one GPU; see `sim.model.scaling.Scaling`.
 
         Raises:
             InputError: the gang is larger than `max_gpus`.
@@ -199,7 +199,7 @@ class EvaluatedScaling:
         return self.training.max_gpus
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `sim.model.scaling.Scaling`."""
         share = self.evaluated_share
         return 1.0 / ((1.0 - share) / self.training.speedup(gpus, nodes) + share)
 
@@ -217,5 +217,5 @@ class WaitingScaling:
         return self.scaling.max_gpus
 
     def speedup(self, gpus: int, nodes: int = 1) -> float:
-        """Speed-up over one GPU; see `sim.model.protocols.Scaling`."""
+        """Speed-up over one GPU; see `sim.model.scaling.Scaling`."""
         return self.scaling.speedup(gpus, nodes) / self.stragglers.gang_factor(gpus)

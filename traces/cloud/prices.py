@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
 from elastune.traces.formats.csv_rows import read_rows

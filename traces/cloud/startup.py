@@ -1,6 +1,6 @@
 """How machines come up: presets from published figures, or a user's numbers.
 
-Imports sim.model, the standard library and sim.model.nearest.
+Imports sim.model and the standard library.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import nearest, unknown
+from elastune.sim.model.errors import InputError, nearest, unknown
 from elastune.sim.model.profile import Delay, Startup
 
 DelayInput: TypeAlias = "float | Mapping[str, float | Sequence[float]]"

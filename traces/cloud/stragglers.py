@@ -1,6 +1,6 @@
 """How iterations vary: a name, numbers in a spec, or a table of measured durations.
 
-Imports sim.model, the standard library, sim.model.nearest and traces.formats.csv_rows.
+Imports sim.model, the standard library and traces.formats.csv_rows.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.sim.model.spread import LOG_NORMAL, EmpiricalTail, ParetoTail, Tail
 from elastune.traces.formats.csv_rows import read_rows
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.sim.model.nearest import nearest
+from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.read_table import Table
 from elastune.traces.importers.recording import CurveRules, Points, Recording

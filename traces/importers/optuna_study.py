@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.recording import CurveRules, Points, Recording
 

@@ -1,6 +1,6 @@
 """CSV and parquet files of any size as tables whose cells can be blamed.
 
-Imports the standard library, numpy, sim.model.errors and sim.model.nearest; pandas and pyarrow when a table is read. Small
+Imports the standard library, numpy, sim.model.errors; pandas and pyarrow when a table is read. Small
 tables of the project's own format are read by `traces.formats.csv_rows`, which needs neither.
 """
 
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.sim.model.errors import InvalidTraceError
-from elastune.sim.model.nearest import nearest
+from elastune.sim.model.errors import InvalidTraceError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

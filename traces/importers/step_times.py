@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.traces.formats.csv_rows import read_rows
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.sim.model.nearest import nearest
+from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.event_files import read_event_file
 from elastune.traces.importers.recording import CurveRules, Points, Recording

@@ -20,7 +20,7 @@ from elastune.traces.scaling.tables import packed, slower_than_smaller
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from elastune.sim.model.protocols import Scaling
+    from elastune.sim.model.scaling import Scaling
     from elastune.traces.scaling.laws import Law
     from elastune.traces.scaling.tables import MeasuredTable
 

@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import nearest, unknown
+from elastune.sim.model.errors import InputError, nearest, unknown
 from elastune.sim.model.node_scaling import AllReduceScaling, Link, PlacedTableScaling
 from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
 from elastune.traces.scaling.tables import KINDS
@@ -19,8 +18,7 @@ from elastune.traces.scaling.tables import KINDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from elastune.sim.model.protocols import Scaling
-    from elastune.sim.model.scaling import ScalingKind
+    from elastune.sim.model.scaling import Scaling, ScalingKind
 
     Keys = Mapping[str, object]
 

@@ -15,8 +15,7 @@ from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScalin
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from elastune.sim.model.protocols import Scaling
-    from elastune.sim.model.scaling import ScalingKind
+    from elastune.sim.model.scaling import Scaling, ScalingKind
 
     Gang = tuple[int, int]
 

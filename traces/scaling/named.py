@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from elastune.sim.model.errors import InputError
-from elastune.sim.model.nearest import unknown
+from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.node_scaling import PlacedTableScaling
-from elastune.sim.model.protocols import Scaling
-from elastune.sim.model.scaling import LinearScaling, TableScaling
+from elastune.sim.model.scaling import LinearScaling, Scaling, TableScaling
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.scaling.inline import scaling_inline
 from elastune.traces.scaling.tables import filtered_path, measured_of, read_measured, warn_where_decreasing

@@ -5,9 +5,7 @@ May import the pure core; torch, scikit-learn and mlxtend are imported when a tr
 
 from __future__ import annotations
 
-import difflib
-
-from elastune.sim.model.errors import InputError
+from elastune.sim.model.errors import unknown
 from elastune.traces.workloads.digits_mlp import DIGITS_MLP
 from elastune.traces.workloads.mnist5k_cnn import MNIST5K_CNN
 from elastune.traces.workloads.search_space import (
@@ -49,7 +47,5 @@ def workload_named(name: str) -> Workload:
         InputError: there is none; the message names the nearest known one.
     """
     if name not in _WORKLOADS:
-        nearest = difflib.get_close_matches(name, WORKLOAD_NAMES, n=1, cutoff=0.3)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise InputError(f"there is no workload {name}{hint} (known are {', '.join(WORKLOAD_NAMES)})")
+        raise unknown("workload", name, WORKLOAD_NAMES)
     return _WORKLOADS[name]

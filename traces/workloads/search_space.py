@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from elastune.sim.model.errors import InputError
+from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,9 +141,7 @@ class SearchSpace:
         """
         for name in configuration:
             if name not in self.dimensions:
-                nearest = difflib.get_close_matches(name, self.dimensions, n=1)
-                hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(self.dimensions)}"
-                raise InputError(f"there is no hyperparameter {name}{hint}")
+                raise unknown("hyperparameter", name, self.dimensions)
         missing = [name for name in self.dimensions if name not in configuration]
         if missing:
             raise InputError(f"the configuration lacks {', '.join(missing)}")
