@@ -15,12 +15,10 @@ from elastune.experiments.runs.belief import terms_of
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import read_mapping, with_settings
 from elastune.policies.planning.bound import Bound
-from elastune.policies.planning.frontier import cheapest_by, earliest_within
-from elastune.policies.planning.instance_types import cheapest_of, frontier_of
-from elastune.policies.planning.naive import naive_plan
+from elastune.policies.planning.frontier import cheapest_by, cheapest_of, earliest_within, frontier_of
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
-from elastune.policies.planning.static import static_plan
+from elastune.policies.planning.static import naive_plan, static_plan
 from elastune.policies.rules.halving import rungs
 from elastune.sim.model.errors import InputError
 

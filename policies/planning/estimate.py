@@ -40,7 +40,7 @@ def estimate(
 
     Where a later stage waits for new machines, its trials may start on those that are there: if it trains in waves, or its
     trials end before the new ones come, or it holds them as spare ones. There, and only there, a run without randomness may
-    end before its estimate; `policies.planning.sampling` follows it.
+    end before its estimate.
 
     Args:
         stages: what is to be trained.

@@ -11,8 +11,10 @@ rounding of leases to a quantum of at most `FINE_QUANTUM_S`. Coarser quanta, and
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from elastune.policies.planning.aged import aged_allocations
@@ -21,9 +23,10 @@ from elastune.policies.planning.lateness import Latenesses, estimator
 from elastune.policies.planning.plan import FINE_QUANTUM_S
 from elastune.policies.planning.program import Program
 from elastune.policies.planning.spaces import choices, holding
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.planning.spaces import Choice, Space
     from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.scaling import Scaling
 
 
 def frontier(
@@ -102,6 +106,55 @@ def earliest_within(plans: Sequence[Plan], budget_usd: float) -> Plan | None:
     """The plan of a frontier that ends first and costs at most the budget; None where none does."""
     paid_for = (plan for plan in plans if plan.cost_usd <= budget_usd)
     return min(paid_for, key=lambda plan: (plan.promised_s, plan.cost_usd), default=None)
+
+
+def offers(
+    terms: Terms,
+    scalings: Mapping[str, Scaling] | None = None,
+    iteration_s: Mapping[str, float] | None = None,
+) -> list[Terms]:
+    """The terms of each instance type in the price book, as if it were the only one.
+
+    Args:
+        terms: those of the first type; what is not given for another is taken from here.
+        scalings: believed speed-up by type.
+        iteration_s: mean seconds per iteration on one GPU by type.
+
+    Raises:
+        InputError: a type is named that the price book does not have.
+    """
+    book, profile = terms.price_book, terms.profile
+    known = [instance_type.name for instance_type in book.instance_types]
+    for name in (*(scalings or {}), *(iteration_s or {})):
+        if name not in known:
+            raise InputError(f"there is no instance type {name!r}; known: {', '.join(known)}")
+    return [
+        replace(
+            terms,
+            price_book=msgspec.structs.replace(book, instance_types=(instance_type,)),
+            profile=replace(
+                profile,
+                scaling=(scalings or {}).get(instance_type.name, profile.scaling),
+                iteration_s=(iteration_s or {}).get(instance_type.name, profile.iteration_s),
+            ),
+        )
+        for instance_type in book.instance_types
+    ]
+
+
+def cheapest_of(offered: Sequence[Terms], planner: Callable[[Terms], Plan | None]) -> Plan | None:
+    """The cheapest plan that the planner makes for any of the types, the soonest of equally cheap ones; None for none."""
+    plans = [plan for terms in offered if (plan := planner(terms)) is not None]
+    return min(plans, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
+
+
+def frontier_of(
+    stages: Sequence[Stage], offered: Sequence[Terms], *, space: Space = "wide", makespan: Makespan = "mean"
+) -> list[Plan]:
+    """The efficient plans of all types together, fastest first; `Plan.instance_type` says which."""
+    return efficient_plans(
+        plan for terms in offered for plan in frontier(stages, terms, space=space, makespan=makespan)
+    )
 
 
 def _ages_matter(per_stage: Sequence[Sequence[Choice]], terms: Terms) -> bool:

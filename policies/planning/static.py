@@ -1,4 +1,8 @@
-"""The best constant cluster: RubberBand's baseline, and the fair form of every fixed-cluster tuner. Pure."""
+"""Plans that do not search: the best constant cluster, and the same gang for every trial on whatever machines that takes. Pure.
+
+The constant cluster is RubberBand's baseline and the fair form of every fixed-cluster tuner; the constant gang is the naive
+extension of a tuner to the cloud [ours].
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.lateness import estimator
-from elastune.policies.planning.options import on_cluster
+from elastune.policies.planning.plan import Allocation
+from elastune.policies.planning.spaces import on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elastune.policies.planning.lateness import Makespan
-    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
 
 
@@ -44,6 +49,24 @@ def static_plan(stages: Sequence[Stage], terms: Terms, *, makespan: Makespan = "
     plans = (planned(_on_cluster(stages, count, terms)) for count in terms.cluster_sizes)
     on_time = [plan for plan in plans if plan.promised_s <= terms.deadline_s]
     return min(on_time, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
+
+
+def naive_plan(
+    stages: Sequence[Stage], terms: Terms, gpus_per_trial: int, *, makespan: Makespan = "mean"
+) -> Plan | None:
+    """The plan, whatever deadline and budget are; None where such a gang cannot be had.
+
+    Machines follow the need of each stage; where the quota is smaller than a stage, its trials take turns.
+    """
+    if not terms.profile.min_gpus <= gpus_per_trial <= terms.largest_gang:
+        return None
+    most = terms.max_gpus // gpus_per_trial
+    gangs = (min(stage.trials, most) for stage in stages)
+    allocations = [
+        Allocation(stage.trials, count * gpus_per_trial, gpus_per_trial, terms.gpus_per_instance)
+        for stage, count in zip(stages, gangs, strict=True)
+    ]
+    return estimator(stages, terms, makespan)(allocations)
 
 
 def _on_cluster(stages: Sequence[Stage], instances: int, terms: Terms, *, is_resumed: bool = False) -> list[Allocation]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.limits import Limits
 from elastune.policies.execution.planned import staged
 from elastune.policies.execution.staged import Director, Shares
-from elastune.policies.planning.options import on_cluster
 from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.spaces import on_cluster
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import remembered

@@ -6,13 +6,10 @@ import statistics
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.frontier import frontier
-from elastune.policies.planning.plan import Allocation, Terms
-from elastune.policies.planning.sampling import sample
+from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
 from elastune.sim.model.profile import Delay, Profile, Startup, Stragglers, Timings
@@ -71,17 +68,3 @@ def test_frontier_of_percentiles(space, startup_cv, scaling, capsys):
 def with_spread_starts(known, cv):
     startup = known.profile.startup
     return replace(known, profile=replace(known.profile, startup=replace(startup, init=replace(startup.init, cv=cv))))
-
-
-@pytest.mark.parametrize("gpus", [512, 128], ids=["no waves", "waves"])
-@pytest.mark.parametrize("stragglers", [EVEN, Stragglers(0.1, 0.3)], ids=["even", "stragglers"])
-@pytest.mark.parametrize("startup_cv", [0.0, 0.1], ids=["even starts", "spread starts"])
-def test_a_thousand_samples_of_ten_stages(gpus, stragglers, startup_cv, capsys):
-    sizes = [min(8, max(1, gpus // stage.trials)) for stage in HALVED]
-    gangs = [min(stage.trials, gpus // size) for stage, size in zip(HALVED, sizes, strict=True)]
-    allocations = [Allocation(s.trials, g * p, p, 4) for s, g, p in zip(HALVED, gangs, sizes, strict=True)]
-    known, rng = with_spread_starts(terms(stragglers=stragglers), startup_cv), np.random.default_rng(0)
-    plan = estimate(HALVED, allocations, known)
-    took_ms = median_ms(lambda: sample(plan, known, 1000, rng))
-    with capsys.disabled():
-        print(f"\n1000 samples on {gpus} GPUs, stragglers {stragglers.any}, starts {startup_cv}: {took_ms:.1f} ms")  # noqa: T201

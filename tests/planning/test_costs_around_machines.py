@@ -8,13 +8,13 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
+from monte_carlo import sample
 from test_estimates_and_simulation import may_start_early, outcome, random_plan, random_terms, waits_for_a_release
 from test_frontier_exact import assert_same_curve, brute_force, fair_space, limited, random_job, wide_space
 
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.plan import Terms
-from elastune.policies.planning.sampling import sample
 from elastune.policies.planning.spending import spending_usd
 from elastune.policies.registry import factory
 from elastune.policies.tuners.fixed_cluster import naive_instances

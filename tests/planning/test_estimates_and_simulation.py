@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from monte_carlo import list_schedule_s, sample
 
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
-from elastune.policies.planning.sampling import list_schedule_s, sample
 from elastune.policies.planning.spaces import allocations
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.control.controller import Controller

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from monte_carlo import sample
 from small_jobs import (
     AS_USED,
     assert_same_curve,
@@ -28,7 +29,6 @@ from elastune.policies.planning.lateness import (
     with_p95,
 )
 from elastune.policies.planning.plan import Allocation, Terms
-from elastune.policies.planning.sampling import sample
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
 from elastune.sim.model.profile import Delay, Profile, Startup, Stragglers, Timings

@@ -4,15 +4,14 @@ import math
 from dataclasses import replace
 
 import pytest
+from monte_carlo import sample
+from slowest import slowest_normals
 
 from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.frontier import cheapest_by, frontier
-from elastune.policies.planning.instance_types import cheapest_of, frontier_of, offers
-from elastune.policies.planning.naive import naive_plan
+from elastune.policies.planning.frontier import cheapest_by, cheapest_of, frontier, frontier_of, offers
 from elastune.policies.planning.plan import Allocation, Terms
-from elastune.policies.planning.sampling import sample
-from elastune.policies.planning.spread import ShiftedLogNormal, iteration_mean, slowest_normals, trial_factor
-from elastune.policies.planning.static import static_plan
+from elastune.policies.planning.spread import ShiftedLogNormal, iteration_mean, trial_factor
+from elastune.policies.planning.static import naive_plan, static_plan
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook

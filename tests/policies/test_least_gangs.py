@@ -11,10 +11,9 @@ from elastune.experiments.contracts.policies import record
 from elastune.experiments.contracts.worlds import worlds
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.frontier import frontier
-from elastune.policies.planning.naive import naive_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
-from elastune.policies.planning.static import static_plan
+from elastune.policies.planning.static import naive_plan, static_plan
 from elastune.policies.registry import POLICIES, factory
 from elastune.policies.rules.halving import rungs
 from elastune.sim.model.commands import StartSegment

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.estimate import estimate, expected_stretch
 from elastune.policies.planning.greedy import greedy_plan
-from elastune.policies.planning.options import lower_hull, stage_options
 from elastune.policies.planning.plan import Allocation, Terms
 from elastune.policies.planning.rubberband_search import fair_levels, rubberband_plan
+from elastune.policies.planning.spaces import lower_hull, stage_options
 from elastune.policies.planning.static import plan_on_cluster, static_plan
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.job import TuningJob

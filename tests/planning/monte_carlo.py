@@ -16,16 +16,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from sampled_machines import Machines, billed_s
+from slowest import slowest_normals, slowest_of_first, slowest_of_groups
 
-from elastune.policies.planning.machines import Machines, billed_s
-from elastune.policies.planning.spread import (
-    iteration_mean,
-    persistent_share,
-    slowest_normals,
-    slowest_of_first,
-    slowest_of_groups,
-    trial_factor,
-)
+from elastune.policies.planning.spread import iteration_mean, persistent_share, trial_factor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

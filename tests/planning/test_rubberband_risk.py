@@ -5,10 +5,10 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
+from monte_carlo import sample
 
 from elastune.experiments.contracts.policies import plain_world
 from elastune.policies.planning.plan import Terms
-from elastune.policies.planning.sampling import sample
 from elastune.policies.registry import factory
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.profile import Stragglers
