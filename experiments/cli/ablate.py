@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, complete_policy, print_json, progress
 
 
@@ -22,12 +23,12 @@ def ablate(
         list[str] | None,
         typer.Option("--switch", metavar="PARAM=VALUE", help="A parameter to change; all known switches if left out."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many, counted from the spec's.")] = 100,
+    seeds: Annotated[int, count_option(help="How many, counted from the spec's.")] = 100,
     is_rough: Annotated[
         bool,
         typer.Option("--rough", help="Each seed in a world of its own, with wrong beliefs, stragglers and faults."),
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    jobs: Annotated[int, count_option(help="Processes.")] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Run a policy as it is and with one mechanism switched at a time, on the same seeds."""

@@ -49,6 +49,7 @@ from elastune.experiments.cli import (
 from elastune.experiments.cli import (
     sweep as cli_sweep,
 )
+from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -159,8 +160,8 @@ def compare(
             autocompletion=complete_policies,
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many, counted from the spec's.")] = 20,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    seeds: Annotated[int, count_option(help="How many, counted from the spec's.")] = 20,
+    jobs: Annotated[int, count_option(help="Processes.")] = 2,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for tables and figures.")] = None,
 ) -> None:

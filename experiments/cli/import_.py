@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, print_json, progress
 
 if TYPE_CHECKING:
@@ -110,9 +111,7 @@ IterationZero = Annotated[
         " before training."
     ),
 ]
-Iterations = Annotated[
-    int | None, typer.Option(min=1, help="Keep only so many iterations of each curve.", show_default="all")
-]
+Iterations = Annotated[int | None, count_option(help="Keep only so many iterations of each curve.", show_default="all")]
 Untimed = Annotated[bool, typer.Option("--untimed", help="Leave out the seconds.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")]
 
@@ -222,7 +221,7 @@ def import_syne_tune(
     test_score: Annotated[
         str | None, typer.Option(help="Reported, never selected by.", autocompletion=_complete_objective)
     ] = None,
-    training_seed: Annotated[int, typer.Option(min=0, help="Which of the recorded ones; a bundle holds one.")] = 0,
+    training_seed: Annotated[int, count_option(least=0, help="Which of the recorded ones; a bundle holds one.")] = 0,
     score: Score = None,
     iteration: Iteration = None,
     settings: Settings = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
 PoolJobs: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Processes.", show_default="2, or all CPUs of a Ray cluster")
+    int | None, count_option(help="Processes.", show_default="2, or all CPUs of a Ray cluster")
 ]
 PoolAddress: TypeAlias = Annotated[
     str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).")

@@ -11,6 +11,7 @@ import typer
 
 from elastune.experiments.cli.options import AsJson, console, print_json
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.numbers import number_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,10 +131,10 @@ def deadlines_of(text: str) -> list[float]:
     deadlines_s = []
     for part in text.split(","):
         try:
-            deadline_s = float(part)
+            deadline_s = number_of(part)
         except ValueError:
             deadline_s = math.nan
-        if not (math.isfinite(deadline_s) and deadline_s > 0):
+        if not deadline_s > 0:
             raise InputError(
                 f"--deadlines {text}: {part.strip()!r} is no positive number of seconds, as in 900,1200,1800"
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option, number_option
 from elastune.experiments.cli.options import (
     AsJson,
     Device,
@@ -51,7 +52,7 @@ _Out = Annotated[
 
 
 def _count(told: str, default: str, panel: str, least: int = 1) -> Any:  # noqa: ANN401  as typer's own
-    return typer.Option(min=least, help=told, show_default=default, rich_help_panel=panel)
+    return count_option(least=least, help=told, show_default=default, rich_help_panel=panel)
 
 
 _Trials = Annotated[int | None, _count("Configurations drawn from its search space.", "64", _CURVES)]
@@ -72,7 +73,7 @@ _Batch = Annotated[
 _Configurations = Annotated[int | None, _count("Of the bundle, from cheap to dear.", "3", _TIMINGS)]
 _Rounds = Annotated[int | None, _count("Fresh trials of each.", "2", _TIMINGS)]
 _Seconds = Annotated[
-    float | None, typer.Option(help="Of training per segment, at least.", show_default="2", rich_help_panel=_TIMINGS)
+    float | None, number_option(help="Of training per segment, at least.", show_default="2", rich_help_panel=_TIMINGS)
 ]
 _Curves = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option, number_option
 from elastune.experiments.cli.options import (
     FAILED,
     AsJson,
@@ -54,7 +55,7 @@ _Settings = Annotated[
 _Policy = Annotated[
     str | None, typer.Option(help="name[:param=value...], instead of the spec's.", autocompletion=complete_policy)
 ]
-_Seed = Annotated[int | None, typer.Option(help="Instead of the spec's.")]
+_Seed = Annotated[int | None, count_option(least=0, help="Instead of the spec's.")]
 _Out = Annotated[
     Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/runs/<digest>")
 ]
@@ -62,7 +63,7 @@ _Journal = Annotated[Path | None, typer.Option(help="Put the journal elsewhere (
 _On = Annotated[World, typer.Option("--on", help="Where it runs.")]
 _Emulate = Annotated[
     float | None,
-    typer.Option(
+    number_option(
         metavar="SPEED", help="Do not train: wait out the recorded seconds, so many per second.", rich_help_panel=_REAL
     ),
 ]

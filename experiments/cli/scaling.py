@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, print_json
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.numbers import whole_number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,10 +153,13 @@ def _print_hold_out(name: str, found: Sequence[HeldOut], as_json: bool) -> None:
 
 
 def _counts(text: str) -> list[int]:
-    counts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in counts):
+    try:
+        counts = [whole_number_of(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
         raise InputError(f"--on {text!r}: give numbers of GPUs with commas between, as 1,2,4")
-    return [int(part) for part in counts]
+    return counts
 
 
 def _columns(text: str) -> list[str]:
@@ -171,7 +176,7 @@ def import_table(
     ],
     workload: Annotated[str, typer.Option(help="The text of its column workload.")],
     kind: Annotated[Kind, typer.Option(help="weak: the batch of each GPU is fixed; strong: that of the gang.")],
-    batch: Annotated[int, typer.Option(min=1, help="Samples per GPU (weak) or of the gang (strong).")],
+    batch: Annotated[int, count_option(help="Samples per GPU (weak) or of the gang (strong).")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The table to write, a .csv.")],
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=TEXT", help="Only rows with this text, as kind=placements.")

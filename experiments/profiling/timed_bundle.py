@@ -12,6 +12,7 @@ import msgspec
 
 from elastune.experiments.files import write_atomically
 from elastune.traces.bundles.writer import FILES
+from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def write_timing(profile: TimingProfile, folder: TimingFolder, series: Sequence[
         write_atomically(out_dir / name, table.to_csv(index=False, lineterminator="\n").encode())
     before = yaml.safe_load((folder.base / "bundle.yaml").read_text(encoding="utf-8"))
     header = _header(before, profile)
-    text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=100)
+    text = dump_yaml(header)
     write_atomically(out_dir / "bundle.yaml", text.encode())
 
 

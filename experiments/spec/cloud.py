@@ -18,6 +18,7 @@ from elastune.experiments.spec.sections import Count, NotNegative, Number, Secti
 from elastune.experiments.spec.spot import SpotSpec, StepPairs, pair_form, pool_named, steps_of
 from elastune.sim.control.placement import PlacementRule  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.numbers import number_of
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SECONDS_PER_HOUR, SPOT, InstanceType, PriceBook
 from elastune.sim.model.profile import CloudTruth, Contention, Delay, Faults, SlowNodes, Startup
@@ -45,9 +46,9 @@ def _price_form(value: object) -> float | tuple[tuple[float, float], ...] | None
 
 
 def _plain_number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):  # YAML reads 1e3 as text
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(value)
-    return float(value)
+    return float(number_of(value) if isinstance(value, str) else value)
 
 
 def _series_of(key: str, pairs: tuple[tuple[float, float], ...]) -> PriceSeries:

@@ -28,6 +28,7 @@ from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
 from elastune.traces import DecreasingScalingWarning, load_bundle
+from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -89,9 +90,7 @@ class RunSpec(Section):
 
     def save(self, path: Path) -> None:
         """Write the YAML file from which the same run can be run."""
-        import yaml
-
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+        path.write_text(dump_yaml(self.to_dict()), encoding="utf-8")
 
     def digest(self) -> str:
         """SHA-256, equal for equal runs: over all keys, defaults of spec and policy, policy and seed included."""

@@ -15,6 +15,7 @@ from elastune.experiments.spec.yaml_file import policy_mapping
 from elastune.policies.registry import entry_named, factory
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.sim.model.job import TuningJob
+from elastune.sim.model.numbers import number_of, whole_number_of
 from elastune.sim.model.profile import Stragglers
 from elastune.sim.model.spread import EmpiricalTail
 from elastune.traces import Overrides, ProfileErrors, scaling_of, tail_of
@@ -28,15 +29,21 @@ if TYPE_CHECKING:
 _STAGED_KEYS = ("trials", "min_iterations", "max_iterations", "reduction_factor")
 
 
-def _not_a_truth_value(value: object) -> object:
+def _number_form(value: object) -> object:
+    """Numbers that are written as text are read as everywhere; true is none."""
     if isinstance(value, bool):
         raise ValueError("must be a number")  # noqa: TRY004  pydantic reports ValueErrors with their place
-    return value
+    return number_of(value) if isinstance(value, str) else value
 
 
-Number = Annotated[float, BeforeValidator(_not_a_truth_value)]
+def _count_form(value: object) -> object:
+    """The same for whole numbers."""
+    return whole_number_of(value) if isinstance(value, str) else _number_form(value)
+
+
+Number = Annotated[float, BeforeValidator(_number_form)]
 NotNegative = Annotated[Number, Field(ge=0)]
-Count = Annotated[int, BeforeValidator(_not_a_truth_value)]
+Count = Annotated[int, BeforeValidator(_count_form)]
 
 
 class Section(BaseModel):

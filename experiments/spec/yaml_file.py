@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from elastune.sim.model.errors import InputError
+from elastune.traces.formats.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,49 +33,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
         kind = "nothing" if mapping is None else f"a {type(mapping).__name__}"
         raise InputError(f"{path}: holds {kind}, but must hold keys and values")
     return {str(key): value for key, value in mapping.items()}
-
-
-def parse_yaml(text: str, where: str) -> object:
-    """The value of a YAML text.
-
-    Args:
-        text: one document.
-        where: what the message of an error begins with, such as the file's name.
-
-    Raises:
-        InputError: it is malformed, or gives a key twice; names the line.
-    """
-    import yaml
-
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _require_unique_keys(node, where)
-        value: object = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{line}: malformed YAML: {error.problem or error.context}") from error
-    except RecursionError as error:
-        raise InputError(f"{where}: malformed YAML: nested without end, as by an alias that contains itself") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: malformed YAML: {' '.join(str(error).split())}") from error
-    return value
-
-
-def _require_unique_keys(node: object, where: str) -> None:
-    """YAML readers keep the last of two equal keys silently; a run must not depend on that."""
-    import yaml
-
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _require_unique_keys(item, where)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise InputError(f"{where}, line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
-            seen.add(str(key.value))
-            _require_unique_keys(value, where)
 
 
 def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:

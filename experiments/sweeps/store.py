@@ -23,6 +23,7 @@ from elastune.experiments.runs.journals import journal_of
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.rows import columns, schema, table_of
 from elastune.sim.model.errors import InputError
+from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -165,9 +166,7 @@ class Store:
         Raises:
             StoreError: see `write_part`.
         """
-        import yaml
-
-        text = yaml.safe_dump(dict(document), sort_keys=False)
+        text = dump_yaml(document)
         write_whole(self.folder / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def read(self, where: pc.Expression | None = None) -> pa.Table:

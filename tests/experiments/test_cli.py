@@ -330,3 +330,11 @@ def test_asking_for_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("seed", ["010", "1_0", "-1", "0x1"])
+def test_a_seed_is_read_as_in_a_spec(elastune, folder, seed):
+    done = elastune("run", "spec.yaml", "-o", "out", "--seed", seed)
+    assert done.exit_code == 2
+    assert seed in done.stderr
+    assert not (folder / "out").exists()

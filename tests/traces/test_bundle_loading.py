@@ -112,7 +112,7 @@ def test_the_arrays_of_a_bundle_cannot_be_written(write_bundle):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("name: [toy\n", r"bundle.yaml: is malformed YAML: .*line"),
+        ("name: [toy\n", r"bundle.yaml, line 2: malformed YAML: "),
         ("- toy\n", r"bundle.yaml: holds a list, but must hold keys and values"),
         ("", r"bundle.yaml: holds a NoneType"),
         (HEADER.replace("licence: CC0-1.0\n", ""), r"bundle.yaml, column licence: is required, but missing"),
@@ -206,7 +206,7 @@ def test_a_missing_column_of_the_curves_is_named(write_bundle, column):
         ("trial,trial\n0,0\n", r"column trial: the header names it twice"),
         ("trial,relative_cost\n0,1\n1,-2\n", r"row 2, column relative_cost: is -2, but must be positive"),
         ("trial,relative_cost\n0,1\n1,\n", r"row 2, column relative_cost: is empty"),
-        ("trial,relative_cost\n0,1\n1,inf\n", r"row 2, column relative_cost: is inf, but must be finite"),
+        ("trial,relative_cost\n0,1\n1,inf\n", r"row 2, column relative_cost: is 'inf', but must be a finite number"),
     ],
 )
 def test_a_bad_table_of_configurations_is_an_error_that_names_the_row(write_bundle, configs, message):

@@ -61,7 +61,7 @@ def test_a_catalogue_of_ones_own_is_read(write_catalogue):
     [
         ("box,2,-1.5,", r"types.csv, row 2, column on_demand_usd_per_hour: is -1.5, but must be at least 0"),
         ("box,2,,", r"row 2, column on_demand_usd_per_hour: is empty"),
-        ("box,2,nan,", r"row 2, column on_demand_usd_per_hour: is nan, but must be finite"),
+        ("box,2,nan,", r"row 2, column on_demand_usd_per_hour: is 'nan', but must be a finite number"),
         ("box,2,cheap,", r"row 2, column on_demand_usd_per_hour: is 'cheap', but must be a number"),
         ("box,2,1,-3", r"row 2, column spot_usd_per_hour: is -3, but must be at least 0"),
         ("box,0,1,", r"row 2, column gpus_per_instance: is 0, but must be at least 1"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.traces.bundles.bundle import load_bundle
+from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,12 +36,10 @@ def write_files(
         curves: the columns of `curves.parquet`.
         others: tables by file name: `configs.csv`, and whichever else there are.
     """
-    import yaml
-
     curves.to_parquet(folder / "curves.parquet", index=False, compression="zstd")
     for name, table in others.items():
         table.to_csv(folder / name, index=False, lineterminator="\n")
-    text = yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True, width=100)
+    text = dump_yaml(header)
     (folder / "bundle.yaml").write_text(text, encoding="utf-8")
 
 

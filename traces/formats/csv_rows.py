@@ -1,17 +1,17 @@
 """Rows of small CSV files, with errors that name file, row and column.
 
-Imports the standard library and sim.model.errors.
+Imports the standard library and sim.model.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO, cast
 
 from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.numbers import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,12 +82,9 @@ class Row:
     def _number(self, column: str) -> float:
         text = self.text(column)
         try:
-            number = float(text)
-        except ValueError:
-            raise self.wrong(column, f"is {text!r}, but must be a number") from None
-        if not math.isfinite(number):
-            raise self.wrong(column, f"is {text}, but must be finite")
-        return number
+            return number_of(text)
+        except ValueError as error:
+            raise self.wrong(column, f"is {text!r}, but {error}") from None
 
 
 def read_rows(path: Path, required: Sequence[str] = ()) -> list[Row]:

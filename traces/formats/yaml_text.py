@@ -1,0 +1,120 @@
+"""YAML texts, without the forms in which YAML 1.1 reads another number than a person does. Imports yaml, sim.model.
+
+Numbers are those of `sim.model.numbers`. `1e3` is one. `010` (8 in YAML 1.1), `1_0` (10) and `1:30` (90) stay text, which
+whoever needs a number refuses. Dates stay text as well.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.numbers import NUMBER, WHOLE, number_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from yaml import SafeDumper, SafeLoader
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_DATE = "tag:yaml.org,2002:timestamp"
+_NOT_FINITE = r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+_FIRST = list("-+.0123456789")  # how a number begins
+
+
+def parse_yaml(text: str, where: str) -> object:
+    """The value of a YAML text.
+
+    Args:
+        text: one document.
+        where: what the message of an error begins with, such as the file's name.
+
+    Raises:
+        InvalidTraceError: it is malformed, or gives a key twice; names the line.
+    """
+    import yaml
+
+    try:
+        loader = _loader()(text)
+        node = loader.get_single_node()
+        _require_unique_keys(node, where)
+        value: object = None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InvalidTraceError(f"{where}{line}", f"malformed YAML: {error.problem or error.context}") from error
+    except RecursionError as error:
+        problem = "malformed YAML: nested without end, as by an alias that contains itself"
+        raise InvalidTraceError(where, problem) from error
+    except yaml.YAMLError as error:
+        raise InvalidTraceError(where, f"malformed YAML: {' '.join(str(error).split())}") from error
+    return value
+
+
+def dump_yaml(mapping: Mapping[str, Any]) -> str:
+    """The YAML text that `parse_yaml` reads as this mapping; texts that look like numbers are quoted."""
+    import yaml
+
+    return yaml.dump(dict(mapping), Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=100)
+
+
+@cache
+def _dumper() -> type[SafeDumper]:
+    """PyYAML's safe dumper, which knows that `1e3` is a number here."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Holds resolvers of its own."""
+
+    Dumper.add_implicit_resolver(_NUMBERS[1], re.compile(f"(?:{NUMBER.pattern})$"), _FIRST)
+    return Dumper
+
+
+@cache
+def _loader() -> type[SafeLoader]:
+    """PyYAML's safe loader with our numbers."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Holds resolvers of its own."""
+
+        yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML declares it
+            first: [(tag, pattern) for tag, pattern in resolvers if tag not in (*_NUMBERS, _DATE)]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def construct_number(self, node: Any) -> int | float:  # noqa: ANN401  PyYAML has no types
+            """What is tagged as a number by hand is read by the same reader."""
+            text = str(self.construct_scalar(node))
+            if re.fullmatch(_NOT_FINITE, text):
+                return float(text.lower().replace(".", ""))
+            try:
+                return number_of(text)
+            except ValueError as error:
+                problem = f"is {text!r}, but {error}"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+    Loader.add_implicit_resolver(_NUMBERS[0], re.compile(f"(?:{WHOLE.pattern})$"), _FIRST)
+    Loader.add_implicit_resolver(_NUMBERS[1], re.compile(f"(?:{NUMBER.pattern}|{_NOT_FINITE})$"), _FIRST)
+    for tag in _NUMBERS:
+        Loader.add_constructor(tag, Loader.construct_number)
+    return Loader
+
+
+def _require_unique_keys(node: object, where: str) -> None:
+    """YAML readers keep the last of two equal keys silently; a run must not depend on that."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _require_unique_keys(item, where)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = f"{where}, line {key.start_mark.line + 1}"
+                raise InvalidTraceError(line, f"the key {key.value!r} is given twice")
+            seen.add(str(key.value))
+            _require_unique_keys(value, where)
