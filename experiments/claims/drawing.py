@@ -1,7 +1,7 @@
 """From names of figures and claims to what they take, and running of it what is missing.
 
-Imports the other modules of `experiments.claims`, and sweeps. Results lie in a folder of their own for each version of the code
-that computes them, so that a figure never mixes two.
+Imports the other modules of `experiments.claims`, and sweeps. Each version of
+results has a folder of its own, so that a figure never mixes two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from elastune.experiments.claims.figures import Source, check
 from elastune.experiments.claims.made import make_bundle
 from elastune.experiments.claims.plans import ClaimPlans, plans_of
 from elastune.experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps_of
-from elastune.experiments.sweeps.keys import code_sha256, data_sha256
+from elastune.experiments.results_version import RESULTS_VERSION
+from elastune.experiments.sweeps.keys import data_sha256
 from elastune.experiments.sweeps.run import Plan, plan, run_sweep
 from elastune.experiments.sweeps.store import Store
 from elastune.sim.model.errors import InputError, unknown
@@ -98,7 +99,7 @@ def prepare(
     tables = [claim for claim in claims.values() if not names or claim.id in names]
     needed = {(claim.id, name): claim for claim in tables for name in (*claim.experiments, *claim.plans)}
     needed |= {(figure.claim.id, figure.drawn.experiment): figure.claim for figure in asked}
-    at = results / code_sha256()[:12]
+    at = results / f"v{RESULTS_VERSION}"
     sweeps: list[ClaimSweep] = []
     plans: list[ClaimPlans] = []
     left_out: list[LeftOut] = []
@@ -211,7 +212,7 @@ def _lacking(sweep: ClaimSweep, bundles: dict[str, Bundle], *, is_retrying: bool
     """How many runs the folder lacks; None where it holds what only `plan` can judge.
 
     A folder is of one grid, whose digest is in its name. So its rows are runs of the sweep if each is there once, on a seed of
-    the sweep, and of this code and the data that the first cell reads.
+    the sweep, and of this version of results and the data that the first cell reads.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -219,12 +220,12 @@ def _lacking(sweep: ClaimSweep, bundles: dict[str, Bundle], *, is_retrying: bool
     store, total = Store(sweep.folder), sweep.sweep.size()
     if not store.parts():
         return total
-    rows = store.columns("key", "seed", "status", "code_sha256", "data_sha256")
+    rows = store.columns("key", "seed", "status", "results_version", "data_sha256")
     spec = sweep.sweep.narrowed(()).cells()[0].spec
     name = str(spec.workload.bundle)
     bundle = bundles[name] = bundles.get(name) or spec.bundle()
     is_of_sweep = (
-        rows["code_sha256"].unique().to_pylist() == [code_sha256()]
+        rows["results_version"].unique().to_pylist() == [str(RESULTS_VERSION)]
         and rows["data_sha256"].unique().to_pylist() == [data_sha256(spec, bundle)]
         and pc.all(pc.is_in(rows["seed"], pa.array(sweep.sweep.seeds))).as_py()
         and len(rows["key"].unique()) == len(rows) <= total

@@ -1,8 +1,8 @@
 """Experiments on plans: every job of a claim by several planners at several deadlines. Nothing is run in any world.
 
 Imports the planners through `experiments.plans.planning`, sim and traces; pandas, pyarrow and joblib inside the
-functions that need them. Rows are kept like those of sweeps: by a key of spec and code, in whole files, so that what is
-done is not done again.
+functions that need them. Rows are kept like those of sweeps: by a key of spec and results version, in whole files, so that
+what is done is not done again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments.claims.sweeps import plan_sweep, r_tau_s
 from elastune.experiments.files import locked, next_part, write_whole
 from elastune.experiments.plans.planning import Plans, frontier_table, make_plans
+from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.statistics.differences import mean_interval
-from elastune.experiments.sweeps.keys import planning_sha256
 from elastune.policies.planning.frontier import cheapest_by
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.streams import Streams
@@ -44,7 +44,7 @@ class PlannedJob:
     """A job that is planned.
 
     Attributes:
-        key: of spec, deadlines and the code that plans.
+        key: of spec, deadlines and the version of results.
         settings: what tells it from the others of its experiment, as rows have it.
         points: how many deadlines there are, where they are not told.
         deadlines_s: what they are; none where they follow from the frontier.
@@ -148,7 +148,7 @@ def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path) -> Claim
 def _planned_job(experiment: PlanExperiment, cell: Cell, seed: int) -> PlannedJob:
     spec = _with_random_job(cell.spec, seed) if experiment.random_jobs else cell.spec.with_seed(seed)
     deadlines_s = tuple(float(f"{multiple * r_tau_s(spec):.6g}") for multiple in experiment.deadlines)
-    told = f"{spec.digest()} {deadlines_s or experiment.points} {planning_sha256()}"
+    told = f"{spec.digest()} {deadlines_s or experiment.points} {RESULTS_VERSION}"
     settings = {"seed": seed, "job": _job_name(spec), **_as_columns(cell.settings)}
     return PlannedJob(hashlib.sha256(told.encode()).hexdigest(), spec, settings, experiment.points, deadlines_s)
 

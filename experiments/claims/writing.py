@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from elastune.experiments import figures
@@ -15,7 +16,7 @@ from elastune.experiments.claims.figures import draw
 from elastune.experiments.claims.plans import gap_table, planner_table
 from elastune.experiments.claims.rows import rows_of
 from elastune.experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
-from elastune.experiments.sweeps.keys import code_sha256
+from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _conditions(drawing: Drawing, claim: Claim, experiment: str | None = None) -
     ]
     if drawing.size == "smoke":
         lines.append(f"smoke size, seeds from {FIRST_SEED['smoke']}: it shows that everything works, and nothing else")
-    lines.append(f"code {code_sha256()[:12]}")
+    lines.append(f"results version {RESULTS_VERSION}, elastune {version('elastune')}")
     return [f"- {line}" for line in lines]
 
 

@@ -87,6 +87,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Means with 95 % intervals by group; or policies against one of them, or their profiles."""
+    from elastune.experiments.results_version import RESULTS_VERSION
     from elastune.experiments.statistics.summary import condition, json_records
     from elastune.experiments.sweeps.rows import STATUSES
     from elastune.experiments.sweeps.store import Store
@@ -96,6 +97,9 @@ def show(
     rows = Store(folder).read(None if where is None else condition(where)).to_pandas()
     if not len(rows):
         raise InputError(f"{folder}: no row meets --where {where!r}")
+    others = sorted(set(rows["results_version"]) - {str(RESULTS_VERSION)})
+    if others:
+        typer.echo(f"note: rows of another version of results: {', '.join(others)}; now is {RESULTS_VERSION}", err=True)
     counts = {status: int((rows["status"] == status).sum()) for status in STATUSES}
     errors = rows.loc[rows["status"] != "done", ["status", "error"]].value_counts().reset_index().to_dict("records")
     name, table = _table(rows, group, measure, against, over, is_profile=is_profile, is_iqm=is_iqm)
@@ -150,15 +154,14 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Put the rows of several folders into a new one, each run once."""
-    from elastune.experiments.statistics.summary import CODE_DIGITS
     from elastune.experiments.sweeps.store import merge as merge_folders
 
     merged = merge_folders(folders, out)
     if len(merged.versions) > 1:
-        counts = ", ".join(f"{code[:CODE_DIGITS]} ({count} rows)" for code, count in merged.versions.items())
+        counts = ", ".join(f"{version} ({count} rows)" for version, count in merged.versions.items())
         journals = f"; {merged.journals_left_out} journals left out" if merged.journals_left_out else ""
         typer.echo(
-            f"warning: rows of {len(merged.versions)} versions of the code, which no table pools: {counts}{journals}",
+            f"warning: rows of {len(merged.versions)} versions of results, which no table pools: {counts}{journals}",
             err=True,
         )
     if as_json:

@@ -73,10 +73,10 @@ def infeasible_runs(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_one_run_each(results: pd.DataFrame, figure: str, keys: Sequence[str]) -> None:
-    """Raise an InputError where a mean would pool unseen two runs of a policy, setting and seed, or versions of the code."""
-    if "code_sha256" in results and len(codes := results["code_sha256"].value_counts()) > 1:
-        told = ", ".join(f"{str(code)[:12]} ({count})" for code, count in codes.items())
-        raise InputError(f"{figure}: the rows are of several versions of the code: {told}; draw those of one")
+    """Raise an InputError where a mean would pool unseen two runs of a policy, setting and seed, or versions of results."""
+    if "results_version" in results and len(versions := results["results_version"].value_counts()) > 1:
+        told = ", ".join(f"{version} ({count} rows)" for version, count in versions.items())
+        raise InputError(f"{figure}: the rows are of several versions of results: {told}; draw those of one")
     by = ["policy", *keys, *(column for column in WHO if column in results)]
     doubled = results.duplicated(by)
     if doubled.any():

@@ -2,7 +2,7 @@
 
 Imports the row schema, the statistics of `experiments`, and sim.model.errors; pandas inside the functions that need it. Rows
 whose scaling was measured for their workload and rows that borrow another's are never pooled, nor are rows of several versions
-of the code: where there are both, the column `scaling_from` or `code` is one of the groups, and pairs are of one of them.
+of results: where there are both, the column `scaling_from` or `results_version` is one of the groups, and pairs are of one.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ class _Runs:
     def of(cls, results: pd.DataFrame, measure: str) -> _Runs:
         known_column(measure, measures())
         results = with_origins(results)
-        keys = [*(name for name in varying(results) if name != "policy"), "code"]
+        keys = [*(name for name in varying(results) if name != "policy"), "results_version"]
         cell_of_run = codes_of(results, keys)
         seeds, seed_of_run = np.unique(results["seed"].to_numpy(), return_inverse=True)
         _, first, place_of_run = np.unique(

@@ -200,32 +200,29 @@ def varying(results: pd.DataFrame) -> list[str]:
     return found or ["policy"]
 
 
-CODE_DIGITS = 12
-"""How much of its digest tells a version of the code from others."""
-KEPT_APART = ("scaling_from", "code")
+KEPT_APART = ("scaling_from", "results_version")
 """Columns of `with_origins`: rows that differ in them are never pooled."""
 
 
 def with_origins(results: pd.DataFrame) -> pd.DataFrame:
-    """With the columns `KEPT_APART`, that say what the rows rest on.
+    """With the column `scaling_from`, which says what speed-ups the rows rest on.
 
-    `scaling_from`: whether a run's speed-up is `own` to its workload (measured or published) or `borrowed`. A run without a
-    result is as others of its bundle and scaling, or borrows where its spec sets a scaling. `code`: the version that computed
-    the row, as the first digits of `code_sha256`.
+    It says whether a run's speed-up is `own` to its workload (measured or published) or `borrowed`. A run without a
+    result is as others of its bundle and scaling, or borrows where its spec sets a scaling.
     """
     alike = results.groupby(["bundle_sha256", "workload.scaling"], dropna=False)
     stated = results["provenance.scaling"].fillna(alike["provenance.scaling"].transform("first"))
     is_own = stated.str.startswith(("measured", "published"), na=False) | (
         stated.isna() & results["workload.scaling"].isna()
     )
-    code = results["code_sha256"].str[:CODE_DIGITS]
-    return results.assign(scaling_from=is_own.map({True: "own", False: "borrowed"}), code=code)
+    return results.assign(scaling_from=is_own.map({True: "own", False: "borrowed"}))
 
 
 def kept_apart(results: pd.DataFrame, group: Sequence[str]) -> list[str]:
     """Those of `KEPT_APART` in which rows of one group differ."""
     groups = len(np.unique(codes_of(results, group)))
-    return [name for name in KEPT_APART if len(np.unique(codes_of(results, [*group, name]))) > groups]
+    others = [name for name in KEPT_APART if name not in group]
+    return [name for name in others if len(np.unique(codes_of(results, [*group, name]))) > groups]
 
 
 def summarise(
@@ -239,8 +236,8 @@ def summarise(
     """Means with 95 % intervals over the runs of each group that are done.
 
     Families weigh equally, in a family its bundles, in a bundle its runs; see `experiments.statistics.bootstrap`. Rows
-    with their own and with borrowed scaling are not pooled, nor are those of several versions of the code: where a
-    group would mix them, `scaling_from` or `code` is one of its columns.
+    with their own and with borrowed scaling are not pooled, nor are those of several versions of results: where a
+    group would mix them, `scaling_from` or `results_version` is one of its columns.
 
     Args:
         results: rows of a folder.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from elastune.experiments.runs.result import RunResult
     from elastune.traces import Bundle
 
-ROWS_FORMAT = "1"
+ROWS_FORMAT = "2"
 """Written into each file of rows."""
 STATUSES = ("done", "infeasible", "failed")
 
@@ -64,7 +64,16 @@ _RESULT = {
     ),
 }
 _ORIGIN = dict.fromkeys(
-    ("direction", "bundle_name", "bundle_family", "bundle_sha256", "data_sha256", "code_sha256", "versions", "digest"),
+    (
+        "direction",
+        "bundle_name",
+        "bundle_family",
+        "bundle_sha256",
+        "data_sha256",
+        "results_version",
+        "versions",
+        "digest",
+    ),
     _TEXT,
 )
 

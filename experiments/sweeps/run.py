@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.runs.simulate import World
 from elastune.experiments.sweeps.grid import SweepSpec
-from elastune.experiments.sweeps.keys import code_sha256, data_sha256, run_keys
+from elastune.experiments.sweeps.keys import data_sha256, run_keys
 from elastune.experiments.sweeps.pools import workers
 from elastune.experiments.sweeps.store import Store
 from elastune.experiments.sweeps.worker import Run, Task, shared_bundles
@@ -91,7 +92,7 @@ def plan(sweep: SweepSpec, folder: str | Path) -> Plan:
     Raises:
         InputError: a cell is no run or does not fit its bundle, or the folder holds results of another sweep or version.
     """
-    code, store = code_sha256(), Store(Path(folder))
+    store = Store(Path(folder))
     known = store.known()
     bundles: dict[str, Bundle] = {}
     runs: list[Run] = []
@@ -102,11 +103,11 @@ def plan(sweep: SweepSpec, folder: str | Path) -> Plan:
             world = _world(cell, bundles)
             versions = versions or json.dumps(world.header().versions, sort_keys=True)
             data = data_sha256(cell.spec, world.bundle)
-            keys = run_keys(cell.spec, sweep.seeds, data, code)
+            keys = run_keys(cell.spec, sweep.seeds, data, RESULTS_VERSION)
             for seed, key in zip(sweep.seeds, keys, strict=True):
                 runs.append(Run(cell, cell.spec.with_seed(seed), key, data, world.bundle.sha256))
     planned = Plan(sweep, runs, known, bundles, versions)
-    _require_same_sweep(store.folder, planned, code)
+    _require_same_sweep(store.folder, planned)
     return planned
 
 
@@ -122,15 +123,19 @@ def _world(cell: Cell, bundles: dict[str, Bundle]) -> World:
         raise InputError(f"cell {cell.label}: {error}") from error
 
 
-def _require_same_sweep(folder: Path, planned: Plan, code: str) -> None:
+def _require_same_sweep(folder: Path, planned: Plan) -> None:
     """Every row of the folder is a run of the sweep; the sweep may be larger, as one with more seeds."""
     keys = {run.key for run in planned.runs}
     foreign = [known for key, known in planned.known.items() if key not in keys]
     if not foreign:
         return
     told = f"{folder}: {len(foreign)} of its {len(planned.known)} rows are"
-    if any(known.code_sha256 != code for known in foreign):
-        raise InputError(f"{told} from another version of the code; they are kept: sweep into another folder (-o)")
+    older = sorted({known.results_version for known in foreign} - {str(RESULTS_VERSION)})
+    if older:
+        raise InputError(
+            f"{told} of another version of results ({', '.join(older)}), and this elastune makes version {RESULTS_VERSION};"
+            " they are kept and can be shown: sweep into another folder (-o)"
+        )
     raise InputError(
         f"{told} of another sweep or of data that changed; they are kept: sweep into another folder (-o). A sweep may"
         f" grow by values and seeds, but not lose any: {folder / 'sweep.yaml'} says what was swept"
@@ -178,7 +183,7 @@ def run_sweep(
         start_s, collected = time.monotonic(), _Collected(store, known, {run.key: run for run in planned.runs})
         with shared_bundles(store.folder, planned.bundles, is_needed=jobs != 1 and bool(todo)) as shared:
             parent_pid = os.getpid() if ray_address is None else None
-            task = Task(shared, planned.versions, code_sha256(), with_journals, parent_pid)
+            task = Task(shared, planned.versions, RESULTS_VERSION, with_journals, parent_pid)
             collected.collect(rows_of(task, todo), len(todo), on_progress)
         seconds = time.monotonic() - start_s
     counts = {status: list(collected.statuses.values()).count(status) for status in ("done", "infeasible", "failed")}

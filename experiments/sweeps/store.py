@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.files import locked, next_part, write_whole
+from elastune.experiments.results_version import before_versions
 from elastune.experiments.runs.journals import journal_of
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.rows import columns, schema, table_of
@@ -40,7 +41,7 @@ class Merged:
     Attributes:
         rows: of the new folder.
         doubles: rows that were left out, because another says the same.
-        versions: by digest of the code that computed them, how many rows; those of most rows first.
+        versions: by version of results, how many rows; those of most rows first.
         journals_left_out: of runs that several versions computed, since a journal is found by the run alone.
     """
 
@@ -55,7 +56,7 @@ class Known:
     """What a folder says of one run."""
 
     status: str
-    code_sha256: str
+    results_version: str
 
 
 class Store:
@@ -98,14 +99,14 @@ class Store:
             InputError: a file is malformed or of another version, or a run is there twice.
         """
         known: dict[str, Known] = {}
-        found = self.columns("key", "status", "code_sha256")
-        for key, status, code in zip(*(column.to_pylist() for column in found.columns), strict=True):
+        found = self.columns("key", "status", "results_version")
+        for key, status, version in zip(*(column.to_pylist() for column in found.columns), strict=True):
             if key in known:
                 raise InputError(
                     f"{self.folder}: run {key[:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
                     " leaves out doubles"
                 )
-            known[key] = Known(status, code)
+            known[key] = Known(status, version)
         return known
 
     def columns(self, *names: str) -> pa.Table:
@@ -197,8 +198,8 @@ def read_results(folder: str | Path) -> pd.DataFrame:
 def merge(folders: Sequence[Path], out: Path) -> Merged:
     """Put the rows of several folders into a new one.
 
-    A run that failed in one folder and not in another counts as the other says. Rows of several versions of the code are all
-    there; no table or figure pools them.
+    A run that failed in one folder and not in another counts as the other says. Rows of several versions of results are
+    all there; no table or figure pools them.
 
     Raises:
         InputError: the new folder is not empty, a folder is no results folder, or two say different things of one run.
@@ -218,7 +219,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         if document is not None:
             target.write_sweep(document)
         left_out = _copy_journals(stores, target, merged)
-    counts = Counter(merged["code_sha256"].to_pylist())
+    counts = Counter(merged["results_version"].to_pylist())
     versions = dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
     return Merged(merged.num_rows, together.num_rows - merged.num_rows, versions, left_out)
 
@@ -283,13 +284,36 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
     try:
         # Opened once: of small parts, all else is quick.
         with pq.ParquetFile(part) as file:
-            found = file.schema_arrow
-            table = file.read(names).select(names or found.names) if found.equals(schema()) else None
+            found, is_before = file.schema_arrow, file.schema_arrow.equals(_schema_before_versions())
+            if not (is_before or found.equals(schema())):
+                raise InputError(
+                    f"{part}: holds rows of another version of elastune: {_difference(found)}; use another folder"
+                )
+            wanted = schema().names if names is None else names
+            table = file.read([_CODE if is_before and name == _VERSION else name for name in wanted])
+            return _with_version(table).select(wanted)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{part}: cannot be read as parquet: {error}; move it away and sweep again") from error
-    if table is None:
-        raise InputError(f"{part}: holds rows of another version of elastune: {_difference(found)}; use another folder")
-    return table
+
+
+_VERSION, _CODE = "results_version", "code_sha256"
+
+
+def _schema_before_versions() -> pa.Schema:
+    """Rows had a digest of the source code where they have a version now."""
+    at = schema().get_field_index(_VERSION)
+    return schema().set(at, schema().field(at).with_name(_CODE))
+
+
+def _with_version(table: pa.Table) -> pa.Table:
+    """Rows from before results had versions say so in the column of the version."""
+    import pyarrow as pa
+
+    at = table.schema.get_field_index(_CODE)
+    if at < 0:
+        return table
+    told = [before_versions(code) for code in table[_CODE].to_pylist()]
+    return table.set_column(at, pa.field(_VERSION, pa.string()), [told])
 
 
 def _difference(found: pa.Schema) -> str:

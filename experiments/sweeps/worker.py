@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from elastune.experiments.files import RETRY, StoreError
+from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.runs.simulate import execute
-from elastune.experiments.sweeps.keys import code_sha256
 from elastune.experiments.sweeps.rows import bundle_row, result_row, spec_row
 from elastune.sim.model.errors import InfeasibleJobError, TuningError, WorkerError
 from elastune.traces import DecreasingScalingWarning, load_bundle
@@ -64,7 +64,7 @@ class Task:
 
     shared: Mapping[str, str]
     versions: str
-    code_sha256: str
+    results_version: int
     with_journal: bool
     parent_pid: int | None
 
@@ -72,14 +72,17 @@ class Task:
         """The row, and the journal, compressed."""
         if self.parent_pid not in (None, os.getpid()):
             _live_and_die_with(self.parent_pid)
-        if code_sha256() != self.code_sha256:
-            raise WorkerError("a worker has other code than this process: install one version on all machines")
+        if self.results_version != RESULTS_VERSION:
+            raise WorkerError(
+                f"a worker makes results of version {RESULTS_VERSION}, this process of {self.results_version}: install one"
+                " elastune on all machines"
+            )
         name = run.spec.workload.bundle or ""
         bundle = bundle_of(name, self.shared.get(name), run.bundle_sha256)
         identity = {
             "key": run.key,
             "data_sha256": run.data_sha256,
-            "code_sha256": self.code_sha256,
+            "results_version": str(RESULTS_VERSION),
             "versions": self.versions,
         }
         stream = io.BytesIO() if self.with_journal else None

@@ -149,9 +149,9 @@ def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
     Store(copied.folder).forget(pq.read_table(copied.folder / "runs")["key"].to_pylist()[:2])
     again = dataclasses.replace(again, sweeps=[copied], plans=[])
     assert [counted(again)[0].missing, counted(again, is_retrying=True)[0].missing] == [2, 12]
-    monkeypatch.setattr(claims_drawing, "code_sha256", lambda: "other")
-    monkeypatch.setattr(sweep_module, "code_sha256", lambda: "other")
-    with pytest.raises(InputError, match=r"R1 small, mnist5k-cnn: .* rows are from another version of the code"):
+    monkeypatch.setattr(claims_drawing, "RESULTS_VERSION", 7)
+    monkeypatch.setattr(sweep_module, "RESULTS_VERSION", 7)
+    with pytest.raises(InputError, match=r"R1 small, mnist5k-cnn: .* rows are of another version of results"):
         counted(again)
 
 

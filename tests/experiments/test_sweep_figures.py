@@ -153,13 +153,11 @@ def test_runs_that_would_be_pooled_unseen_are_refused():
         cost_over_deadline(runs(), reference="static")
 
 
-def test_what_versions_of_the_code_and_cells_would_mix_is_refused():
+def test_what_versions_of_results_and_cells_would_mix_is_refused():
     table = runs(deadlines=(600.0,), scalings=("linear",))
-    versions = table.assign(code_sha256=np.where(table["seed"] < 2, "a" * 64, "b" * 64))
+    versions = table.assign(results_version=np.where(table["seed"] < 2, "1", "2"))
     for draw in (cost_over_deadline, score_grid, lambda rows: sensitivity(rows, "workload.scaling")):
-        with pytest.raises(
-            InputError, match=r"rows are of several versions of the code: bbbbbbbbbbbb \(12\), aaaaaaaaaaaa \(6\)"
-        ):
+        with pytest.raises(InputError, match=r"rows are of several versions of results: 2 \(12 rows\), 1 \(6 rows\)"):
             draw(versions)
     with pytest.raises(InputError, match="cost_over_deadline: no row has a deadline"):
         cost_over_deadline(table.assign(**{"job.deadline_s": np.nan}))

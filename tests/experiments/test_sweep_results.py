@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from elastune.experiments.cli import results as cli_results
 from elastune.experiments.cli.app import app
 from elastune.experiments.statistics.differences import mean_interval, paired_difference
-from elastune.experiments.sweeps.keys import code_sha256
 from elastune.experiments.sweeps.store import Store, read_results
 
 SWEEP = {"base": BASE, "axes": {"policy": ["sha-fixed", "asha-fixed"], "job.deadline_s": [300, 900]}, "seeds": 3}
@@ -276,7 +275,7 @@ def test_folders_of_two_machines_merge_into_the_whole(elastune, tmp_path):
         "folder": "c",
         "rows": 12,
         "doubles": 4,
-        "versions": {code_sha256(): 12},
+        "versions": {"1": 12},
         "journals_left_out": 0,
     }
     assert Store(tmp_path / "c").read().equals(Store(tmp_path / "out").read())
@@ -299,56 +298,75 @@ def test_rows_that_contradict_each_other_do_not_merge(elastune, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def of_other_code(folder):
-    """The rows of a folder as another version of the code would have made them, a dollar dearer each."""
+def before_versions(folder):
+    """The rows of a folder as an elastune from before results had versions would have made them, a dollar dearer each."""
     (part,) = Store(folder).parts()
     table = pq.read_table(part)
-    for name, change in (("code_sha256", lambda _: "f" * 64), ("key", lambda key: key[::-1]), ("cost_usd", dearer)):
+    for name, change in (("results_version", lambda _: "f" * 64), ("key", lambda key: key[::-1]), ("cost_usd", dearer)):
         at = table.schema.get_field_index(name)
         changed = [change(value) for value in table[name].to_pylist()]
         table = table.set_column(at, table.schema.field(at), [changed])
-    pq.write_table(table, part)
+    old = [{"results_version": "code_sha256"}.get(name, name) for name in table.column_names]
+    pq.write_table(table.rename_columns(old), part)
+
+
+BEFORE = "before results versions (code ffffffffffff)"
 
 
 def dearer(cost_usd):
     return None if cost_usd is None else cost_usd + 1
 
 
-def test_rows_of_two_versions_of_the_code_merge_with_a_warning_and_are_never_pooled(elastune, tmp_path):
+def test_rows_of_two_versions_of_results_merge_with_a_warning_and_are_never_pooled(elastune, tmp_path):
     elastune("sweep", "sweep.yaml", "-o", "out", "--journals")
     shutil.copytree(tmp_path / "out", tmp_path / "other")
-    of_other_code(tmp_path / "other")
+    before_versions(tmp_path / "other")
     merged = elastune("results", "merge", "out", "other", "-o", "both")
-    code = code_sha256()[:12]
     assert merged.stderr == (
-        f"warning: rows of 2 versions of the code, which no table pools: {code} (12 rows), ffffffffffff (12 rows);"
+        f"warning: rows of 2 versions of results, which no table pools: 1 (12 rows), {BEFORE} (12 rows);"
         " 9 journals left out\n"
     )
     assert "24 rows, 0 doubles left out" in merged.stdout
     assert not (tmp_path / "both" / "journals").exists()
     alone = told(elastune("results", "out", "--group", "policy", "--measure", "cost_usd", "--json"))["groups"]
     groups = told(elastune("results", "both", "--group", "policy", "--measure", "cost_usd", "--json"))["groups"]
-    assert [(row["policy"], row["code"], row["runs"]) for row in groups] == [
-        (policy, version, runs)
-        for policy, runs in (("asha-fixed", 3), ("sha-fixed", 6))
-        for version in sorted((code, "f" * 12))
+    assert [(row["policy"], row["results_version"], row["runs"]) for row in groups] == [
+        (policy, version, runs) for policy, runs in (("asha-fixed", 3), ("sha-fixed", 6)) for version in ("1", BEFORE)
     ]
-    old, new = ([row["cost_usd"] for row in groups if row["code"] == version] for version in (code, "f" * 12))
+    old, new = ([row["cost_usd"] for row in groups if row["results_version"] == version] for version in ("1", BEFORE))
     assert old == [row["cost_usd"] for row in alone]
     assert new == pytest.approx([cost_usd + 1 for cost_usd in old])
-    assert "code" not in told(elastune("results", "both", "--group", "policy,code_sha256", "--json"))["groups"][0]
+    by_hand = told(elastune("results", "both", "--group", "policy,results_version", "--json"))["groups"]
+    assert [row["runs"] for row in by_hand] == [3, 3, 6, 6]
     # Pairs are of one version: what both are dearer by does not show.
     paired = told(elastune("results", "both", "--against", "sha-fixed", "--measure", "cost_usd", "--json"))["paired"]
-    by_code = {(row["scope"], row["job.deadline_s"], row["code"]): row for row in paired}
+    by_code = {(row["scope"], row["job.deadline_s"], row["results_version"]): row for row in paired}
     for scope, deadline_s in (("group", 900), ("all", None)):
-        ours, theirs = (by_code[scope, deadline_s, version] for version in (code, "f" * 12))
+        ours, theirs = (by_code[scope, deadline_s, version] for version in ("1", BEFORE))
         assert (ours["pairs"], theirs["pairs"]) == (3, 3)
         assert ours["mean"] == pytest.approx(theirs["mean"])
     profile = told(elastune("results", "both", "--profile", "--json"))["profile"]
-    assert {row["code"] for row in profile} == {code, "f" * 12}
+    assert {row["results_version"] for row in profile} == {"1", BEFORE}
     failed = elastune("sweep", "sweep.yaml", "-o", "both")
     assert failed.exit_code == 2
-    assert "12 of its 24 rows are from another version of the code" in failed.stderr
+    assert "12 of its 24 rows are of another version of results (before results versions (code" in failed.stderr
+
+
+def test_a_folder_from_before_results_had_versions_is_shown_and_not_continued(elastune, tmp_path):
+    before_versions(tmp_path / "out")
+    shown = elastune("results", "out", "--where", f"results_version == '{BEFORE}'")
+    assert shown.exit_code == 0
+    assert shown.stderr == f"note: rows of another version of results: {BEFORE}; now is 1\n"
+    assert "9 done, 3 infeasible" in shown.stdout
+    failed = elastune("sweep", "sweep.yaml", "-o", "out")
+    assert failed.exit_code == 2
+    assert failed.stderr == (
+        f"error: out: 12 of its 12 rows are of another version of results ({BEFORE}), and this elastune makes version 1; they"
+        " are kept and can be shown: sweep into another folder (-o)\n"
+    )
+    again = elastune("sweep", "sweep.yaml", "-o", "new", "--jobs", 1)
+    assert again.exit_code == 0
+    assert set(read_results(tmp_path / "new")["results_version"]) == {"1"}
 
 
 def test_a_run_that_is_in_a_folder_twice_is_told(elastune, tmp_path):
@@ -361,7 +379,7 @@ def test_a_run_that_is_in_a_folder_twice_is_told(elastune, tmp_path):
         "folder": "new",
         "rows": 12,
         "doubles": 12,
-        "versions": {code_sha256(): 12},
+        "versions": {"1": 12},
         "journals_left_out": 0,
     }
 

@@ -1,0 +1,20 @@
+"""The version of results: raised when the same spec on the same data gives other numbers. Imports nothing.
+
+Every row of a sweep, every plan of a claim and every caption of a figure carries it. Rows of two versions are never pooled, and
+a sweep never goes on in a folder of another version. Moving a file or rewording a comment leaves the version as it is.
+
+`tests/golden` holds recorded journals, results and plans. It fails where they change and the version does not, and says what to
+do.
+"""
+
+from __future__ import annotations
+
+RESULTS_VERSION = 1
+
+HISTORY = {1: "The first numbered version. Rows from before carry a digest of the source code instead."}
+"""By version, what it changed."""
+
+
+def before_versions(code_sha256: str) -> str:
+    """What a row says that was made before results had versions, given the digest of the code that made it."""
+    return f"before results versions (code {code_sha256[:12]})"
