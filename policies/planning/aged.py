@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.policies.planning.estimate import Leases, lead_s
+from elastune.policies.planning.bill import Leases
+from elastune.policies.planning.estimate import lead_s
 from elastune.policies.planning.hulls import Hull
 from elastune.policies.planning.labels import TIME_GRAIN_S
 from elastune.policies.planning.lateness import ON_TIME, Lateness, growth_class

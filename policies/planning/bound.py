@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.policies.planning.estimate import function_usd
+from elastune.policies.planning.bill import function_usd, least_usd
 from elastune.policies.planning.hulls import Hull
 
 if TYPE_CHECKING:
@@ -58,16 +58,10 @@ class Bound:
         terms = self._terms
         gpu_s = self._work.at(max(training_s, self._work.points[0][0]))
         machines = self._machines(gpu_s, training_s)
-        # Of a plan that ends as soon as any: one that ends by then may end sooner.
-        standing_usd = self.least_s * terms.standing_usd_per_s
-        if not terms.is_per_instance:
-            functions_usd = self._functions.at(max(training_s, self._functions.points[0][0]))
-            return (functions_usd + machines * terms.ingress_usd + standing_usd) * (1 - SLACK)
-        used_s = gpu_s / terms.gpus_per_instance + self._barriers_s
-        rule, release_s = terms.price_book.billing, terms.price_book.release_s
-        boot_s = terms.profile.startup.billed_mean_s(rule)
-        billed_s = max(used_s + machines * (boot_s + release_s), machines * rule.minimum_s)
-        return (billed_s * terms.usd_per_s + machines * terms.ingress_usd + standing_usd) * (1 - SLACK)
+        functions_usd = self._functions.at(max(training_s, self._functions.points[0][0]))
+        used_machine_s = gpu_s / terms.gpus_per_instance + self._barriers_s
+        # A plan that ends by then may end sooner: at the soonest, when any can.
+        return least_usd(terms, machines, used_machine_s, functions_usd, self.least_s) * (1 - SLACK)
 
     def gap(self, plan: Plan) -> float:
         """By which share of the bound a plan costs more than anything that ends as soon might; 0 where both are free."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from elastune.policies.planning.bill import Leases, around_usd, function_usd
 from elastune.policies.planning.plan import Plan
-from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def estimate(
         tuple(allocations),
         tuple(stage_s),
         now_s,
-        cost_usd + leases.started * terms.ingress_usd + now_s * terms.standing_usd_per_s,
+        cost_usd + around_usd(terms, leases.started, now_s),
         tuple(prefetch_after_s),
         terms.instance_type,
     )
@@ -120,113 +119,3 @@ def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Alloca
 def _normal_of_slowest(count: int) -> float:
     """Blom's expected maximum of so many standard normals."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
-
-
-def function_usd(terms: Terms, gpus: int, seconds: float) -> float:
-    """Price of a segment where functions are billed, its minimum and rounding included."""
-    return metered_usd(terms.price_book.billing, terms.usd_per_hour * gpus / terms.gpus_per_instance, seconds)
-
-
-@dataclass
-class _Group:
-    """Machines that were asked for together.
-
-    Attributes:
-        billed_from_s: when their bill began, or where they were held before, when what is charged here began.
-        is_from_before: their minimum has been charged, and their age is not known.
-    """
-
-    count: int
-    billed_from_s: float
-    is_from_before: bool = False
-
-
-class Leases:
-    """The machines of a plan, oldest first.
-
-    Attributes:
-        started: machines asked for so far.
-    """
-
-    def __init__(self, terms: Terms, live_instances: int) -> None:
-        self.started = 0
-        self._terms = terms
-        self._rule = terms.price_book.billing
-        self._groups = [_Group(live_instances, 0.0, is_from_before=True)] if live_instances else []
-        self._held = live_instances
-        self._usd: list[float] = []
-
-    def resize(self, instances: int, now_s: float, ahead_s: float) -> float:
-        """Hold this many from `now_s` on, asked for `ahead_s` before; returns the seconds that all must wait."""
-        startup = self._terms.profile.startup
-        if instances > self._held:
-            unbilled_s = sum(delay.mean_s for delay in startup.unbilled(self._rule))
-            self._groups.append(_Group(instances - self._held, now_s - ahead_s + unbilled_s))
-            self.started += instances - self._held
-            self._held = instances
-            return startup.mean_s - ahead_s
-        self._give_back(self._held - instances, now_s)
-        return 0.0
-
-    def copy(self) -> Leases:
-        """The same machines, to go on with in another way."""
-        twin = Leases(self._terms, 0)
-        twin.started, twin._held, twin._usd = self.started, self._held, list(self._usd)
-        twin._groups = [replace(group) for group in self._groups]
-        return twin
-
-    def ages(self, now_s: float) -> list[tuple[float, bool, int]]:
-        """(age in seconds, whether held from before, count) of the machines held, up to rounding of sums."""
-        ages: dict[tuple[float, bool], int] = {}
-        for group in self._groups:
-            key = (round(now_s - group.billed_from_s, 6), group.is_from_before)
-            ages[key] = ages.get(key, 0) + group.count
-        return sorted((age, is_from_before, count) for (age, is_from_before), count in ages.items())
-
-    def accrued_usd(self, now_s: float) -> float:
-        """What was billed, and for the machines held their time so far and the release that will follow: the least bill."""
-        used_s = (g.count * (now_s - g.billed_from_s + self._terms.price_book.release_s) for g in self._groups)
-        return math.fsum(
-            (*self._usd, math.fsum(used_s) * self._terms.usd_per_s, self.started * self._terms.ingress_usd)
-        )
-
-    def paid_usd(self, now_s: float) -> float:
-        """The bill if all were given back now; it never falls."""
-        usd = (group.count * self._lease_usd(group, now_s) for group in self._groups)
-        return math.fsum((*self._usd, *usd, self.started * self._terms.ingress_usd))
-
-    def margin_usd(self, now_s: float) -> float:
-        """The most that minimum charge and rounding can add to that, whenever the machines are given back."""
-        least_s = self._rule.billed_s(0.0) - self._terms.price_book.release_s
-        margins_s = (
-            group.count * max(least_s - (now_s - group.billed_from_s), self._rule.granularity_s)
-            for group in self._groups
-            if not group.is_from_before
-        )
-        return math.fsum(margins_s) * self._terms.usd_per_s
-
-    def close(self, now_s: float) -> float:
-        """The bill when all are given back."""
-        self._give_back(self._held, now_s)
-        return math.fsum(self._usd)
-
-    def _give_back(self, instances: int, now_s: float) -> None:
-        self._held -= instances
-        # Sorting keeps the order of equals: the oldest first.
-        for group in sorted(self._groups, key=lambda group: self._paid_until_s(group, now_s)):
-            taken = min(group.count, instances)
-            instances -= taken
-            group.count -= taken
-            self._usd.append(taken * self._lease_usd(group, now_s))
-        self._groups = [group for group in self._groups if group.count]
-
-    def _paid_until_s(self, group: _Group, now_s: float) -> float:
-        if group.is_from_before:
-            return now_s
-        return group.billed_from_s + self._rule.billed_s(now_s - group.billed_from_s)
-
-    def _lease_usd(self, group: _Group, now_s: float) -> float:
-        used_s = max(now_s - group.billed_from_s, 0.0) + self._terms.price_book.release_s
-        if group.is_from_before:
-            return used_s * self._terms.usd_per_s
-        return metered_usd(self._rule, self._terms.usd_per_hour, used_s)

@@ -74,16 +74,12 @@ class Terms:
     Attributes:
         deadline_s: plans end by it; infinite for none.
         budget_usd: infinite for none.
-        data_gb: what every new machine loads before it can train.
-        ingress_usd_per_gb: price of loading it.
     """
 
     profile: Profile
     price_book: PriceBook
     deadline_s: float = math.inf
     budget_usd: float = math.inf
-    data_gb: float = 0.0
-    ingress_usd_per_gb: float = 0.0
 
     def __post_init__(self) -> None:
         if self.profile.min_gpus > 1 and not self.gang_sizes:
@@ -106,8 +102,6 @@ class Terms:
             price_book.at_highest(job.deadline_s),
             deadline_s,
             job.budget_usd or math.inf,
-            price_book.data_gb,
-            price_book.ingress_usd_per_gb,
         )
 
     def are_kept_by(self, plan: Plan) -> bool:
@@ -150,7 +144,7 @@ class Terms:
     @property
     def ingress_usd(self) -> float:
         """Price of the data that one new machine loads."""
-        return self.data_gb * self.ingress_usd_per_gb
+        return self.price_book.ingress_usd
 
     @property
     def standing_usd_per_s(self) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from elastune.policies.planning.bill import held_usd, start_usd
 from elastune.policies.planning.estimate import lead_s
 from elastune.policies.planning.labels import NONE, Labels, efficient, joined, order_of
 from elastune.policies.planning.lateness import growth_class
@@ -79,12 +80,9 @@ class Program:
         self._is_spread = is_spread
         # With one entry, it does not matter how many machines are new.
         self._starts_vary = any(len(choice.lateness) > 1 for choice in per_stage[0])
-        profile, book = terms.profile, terms.price_book
-        self._startup_s = profile.startup.mean_s
-        self._sync_s = profile.sync_s
-        self._usd_per_s = terms.usd_per_s if terms.is_per_instance else 0.0
-        boot_s = profile.startup.billed_mean_s(book.billing)
-        self._start_usd = (boot_s + book.release_s) * self._usd_per_s + terms.ingress_usd
+        self._startup_s = terms.profile.startup.mean_s
+        self._sync_s = terms.profile.sync_s
+        self._start_usd = start_usd(terms)
         soonest_s = [min(c.train_s + late.shift_s for c in stage for late in c.lateness) for stage in per_stage]
         last = len(per_stage) - 1
         self._later_s = [
@@ -101,7 +99,7 @@ class Program:
 
     def _most_useful(self) -> Sequence[float]:
         """By stage, the machines beyond which none is worth its price: neither it nor any later stage trains on more."""
-        if self._space == "fair" or self._usd_per_s == 0:
+        if self._space == "fair" or held_usd(self._terms, 1.0) == 0:
             return [math.inf] * len(self._per_stage)
         needed = (max(choice.instances for choice in stage) for stage in reversed(self._per_stage))
         return list(accumulate(needed, max))[::-1]
@@ -114,7 +112,7 @@ class Program:
         ]
         least = [min(of_stage.values()) for of_stage in usd]
         self._later_usd = [math.fsum(least[index + 1 :]) for index in range(len(least))]
-        limit_usd = self._limit_usd() - self._live * self._terms.price_book.release_s * self._usd_per_s
+        limit_usd = self._limit_usd() - self._release_usd
         for index, by_held in enumerate(self._options):
             left_usd = limit_usd - math.fsum(least[:index]) - self._later_usd[index]
             self._options[index] = {
@@ -125,10 +123,9 @@ class Program:
 
     def solve(self) -> list[list[Allocation]]:
         """The allocations of every efficient plan."""
-        release_usd = self._terms.price_book.release_s * self._usd_per_s
         start = Labels(
             np.zeros(1),
-            np.full(1, self._live * release_usd),
+            np.full(1, self._release_usd),
             np.zeros(1, np.int64),
             np.zeros(1) if self._is_spread else None,
         )
@@ -184,7 +181,7 @@ class Program:
         for (before, ahead_s), labels in known.items():
             wait_s = self._startup_s - ahead_s
             # The price of as many starts as are held then is added once that is known.
-            waited = labels.plus(wait_s, before * (wait_s * self._usd_per_s - self._start_usd))
+            waited = labels.plus(wait_s, before * (held_usd(self._terms, wait_s) - self._start_usd))
             waiting.setdefault(before, []).append(waited)
         merged = {before: efficient(parts, later) for before, parts in waiting.items()}
         if not self._starts_vary:
@@ -227,7 +224,7 @@ class Program:
 
     def _usd(self, index: int, held: int, choice: Choice) -> float:
         """What a stage costs on so many machines, beside the waiting for them."""
-        return choice.usd + held * (choice.train_s + self._barrier_s(index)) * self._usd_per_s
+        return choice.usd + held_usd(self._terms, held * (choice.train_s + self._barrier_s(index)))
 
     def _extended(
         self, index: int, starts: Sequence[tuple[int, Labels]], held: int, of_stage: Sequence[tuple[int, Choice]]
@@ -259,6 +256,11 @@ class Program:
             return labels
         time_s = terms.deadline_s - self._later_s[index] + 1e-6
         return labels.within(time_s, self._limit_usd() - self._later_usd[index], least_tail_s2)
+
+    @property
+    def _release_usd(self) -> float:
+        """What giving back the machines that are held already costs."""
+        return held_usd(self._terms, self._live * self._terms.price_book.release_s)
 
     def _limit_usd(self) -> float:
         return self._terms.budget_usd * (1 + 1e-9) + 1e-9

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from elastune.policies.planning.estimate import expected_s, function_usd, lead_s
+from elastune.policies.planning.bill import function_usd, held_usd
+from elastune.policies.planning.estimate import expected_s, lead_s
 from elastune.policies.planning.lateness import ON_TIME
 from elastune.policies.planning.plan import Allocation
 from elastune.policies.planning.rubberband_search import fair_levels
-from elastune.sim.model.billing import metered_usd
-from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -124,10 +123,8 @@ def _gang_counts(trials: int, most: int) -> Iterator[int]:
 
 
 def _choice(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: bool) -> Choice:
-    usd = 0.0
-    if not terms.is_per_instance:
-        segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
-        usd = stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
+    segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
+    usd = stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
     return Choice(allocation, expected_s(stage, allocation, terms, is_first=is_first), usd)
 
 
@@ -261,18 +258,12 @@ def option(
         live_instances: machines held already, if the start of further ones is to be priced in; None where it is not.
     """
     allocation = Allocation(stage.trials, gpus, gpus_per_trial, terms.gpus_per_instance)
-    segment_s = terms.segment_s(stage.iterations, gpus_per_trial, is_first=is_first)
-    seconds = expected_s(stage, allocation, terms, is_first=is_first)
-    if terms.price_book.billing.model == "per-function":
-        usd_per_hour = terms.usd_per_hour * gpus_per_trial / terms.gpus_per_instance
-        usd = stage.trials * metered_usd(terms.price_book.billing, usd_per_hour, segment_s)
-    else:
-        usd = allocation.instances * seconds * terms.usd_per_hour / SECONDS_PER_HOUR
+    choice = _choice(stage, allocation, terms, is_first=is_first)
+    usd = choice.usd + held_usd(terms, allocation.instances * choice.train_s)
+    if live_instances is not None:
         boot_s = terms.profile.startup.billed_mean_s(terms.price_book.billing)
-        if live_instances is not None and boot_s:
-            started = max(allocation.instances - live_instances, 0)
-            usd += started * boot_s * terms.usd_per_hour / SECONDS_PER_HOUR
-    return Option(allocation, seconds, usd)
+        usd += held_usd(terms, max(allocation.instances - live_instances, 0) * boot_s)
+    return Option(allocation, choice.train_s, usd)
 
 
 def on_cluster(stage: Stage, instances: int, terms: Terms, *, is_first: bool) -> Option:

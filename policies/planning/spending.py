@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from elastune.policies.planning.bill import around_usd, held_usd
 from elastune.policies.planning.estimate import estimate
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ def spending_usd(plan: Plan, terms: Terms) -> dict[str, float]:
         parts["checkpoint"] += usd_per_s * timings.checkpoint_s
     held = plan.instances_per_stage
     started = sum(max(now - before, 0) for before, now in zip((0, *held[:-1]), held, strict=True))
-    parts["data"] = started * terms.ingress_usd
-    parts["standing"] = plan.makespan_s * terms.standing_usd_per_s
+    parts["data"] = around_usd(terms, started, 0.0)
+    parts["standing"] = around_usd(terms, 0, plan.makespan_s)
     as_used = _by_the_second(terms)
     exact_usd = estimate(plan.stages, plan.allocations, as_used).cost_usd
     parts["rounding"] = plan.cost_usd - exact_usd
     if terms.is_per_instance:
         boot_s = terms.profile.startup.billed_mean_s(terms.price_book.billing)
-        parts["startup"] = started * boot_s * terms.usd_per_s
+        parts["startup"] = held_usd(terms, started * boot_s)
         parts["idle"] = exact_usd - sum(parts[name] for name in PARTS if name != "rounding")
     return parts
 

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from elastune.policies.planning.bill import around_usd, cluster_usd, lease_usd
 from elastune.policies.rules.halving import rung_levels, rungs
-from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.errors import InfeasibleJobError
-from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,20 +152,15 @@ class _Bound:
     def cost_usd(self, trials: int) -> float:
         """The expected bill."""
         terms, load = self._terms, self.load
-        billing = terms.price_book.billing
-        usd_per_gpu_s = terms.usd_per_hour / terms.gpus_per_instance / SECONDS_PER_HOUR
-        around_usd = self.instances * terms.ingress_usd + self.end_s(trials) * terms.standing_usd_per_s
-        if billing.model == "per-function":
-            return trials * load.work_s * load.gpus * usd_per_gpu_s + around_usd
-        boot_s = terms.profile.startup.billed_mean_s(billing)
-        paid_s = boot_s + terms.price_book.release_s + self._busy_s(trials)
-        fixed_usd = self.instances * metered_usd(billing, terms.usd_per_hour, paid_s)
-        if not self._is_elastic:
-            return fixed_usd + around_usd
+        usd_per_gpu_s = terms.usd_per_s / terms.gpus_per_instance
+        functions_usd = trials * load.work_s * load.gpus * usd_per_gpu_s
+        fixed_usd = cluster_usd(terms, self.instances, self._busy_s(trials), functions_usd)
+        if not (self._is_elastic and terms.is_per_instance):
+            return fixed_usd
         idle_s = math.fsum(self._idle_gpus(max(1.0, trials * share)) * seconds for share, seconds in load.segments)
-        boots_usd = self.instances * metered_usd(billing, terms.usd_per_hour, boot_s + terms.price_book.release_s)
-        elastic_usd = boots_usd + (max(trials * load.work_s, load.chain_s) * load.gpus + idle_s) * usd_per_gpu_s
-        return min(fixed_usd, elastic_usd) + around_usd
+        used_usd = (max(trials * load.work_s, load.chain_s) * load.gpus + idle_s) * usd_per_gpu_s
+        beside_usd = around_usd(terms, self.instances, self.end_s(trials))
+        return min(fixed_usd, self.instances * lease_usd(terms, 0.0) + used_usd + beside_usd)
 
     def _idle_gpus(self, trials: float) -> float:
         """GPUs that idle on whole machines while so many trials are left, each in the worst case on a machine of its own."""

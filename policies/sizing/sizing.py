@@ -9,7 +9,6 @@ from elastune.policies.planning.greedy import cheapest_plan, fastest_plan
 from elastune.policies.rules.halving import rungs
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.sim.model.errors import InfeasibleJobError
-from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +56,7 @@ def largest_within(job: TuningJob, plan_for: Callable[[int], PlanT | None]) -> P
 
 def _most_affordable(job: TuningJob, terms: Terms) -> int:
     """No more configurations than this fit the budget even if every GPU-second that is paid for trains at p = 1."""
-    gpu_usd_per_s = terms.usd_per_hour / terms.gpus_per_instance / SECONDS_PER_HOUR
+    gpu_usd_per_s = terms.usd_per_s / terms.gpus_per_instance
     gpu_s = math.inf if gpu_usd_per_s == 0 else terms.budget_usd / gpu_usd_per_s
     gpu_s = min(gpu_s, terms.deadline_s * terms.max_gpus)
     low, high = 1, job.trials

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.limits import Limits
 from elastune.policies.execution.planned import staged
 from elastune.policies.execution.staged import Director, Shares
+from elastune.policies.planning.bill import cluster_usd
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.spaces import on_cluster
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import remembered
 from elastune.policies.sizing.sizing import infeasible
-from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:
@@ -152,13 +152,7 @@ class Schedule:
 
     def cost_usd(self, load: Load) -> float:
         """The bill of so much, quanta and minimum charges included."""
-        terms, billing, startup = self.terms, self.terms.price_book.billing, self.terms.profile.startup
-        end_s = startup.mean_s + load.seconds
-        around_usd = self.instances * terms.ingress_usd + end_s * terms.standing_usd_per_s
-        if billing.model == "per-function":
-            return load.functions_usd + around_usd
-        paid_s = startup.billed_mean_s(billing) + load.seconds + terms.price_book.release_s
-        return self.instances * metered_usd(billing, terms.usd_per_hour, paid_s) + around_usd
+        return cluster_usd(self.terms, self.instances, load.seconds, load.functions_usd)
 
 
 class HyperbandDirector(Director):

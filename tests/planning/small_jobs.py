@@ -39,10 +39,11 @@ def random_job(rng, *, billing=AS_USED, most_trials=5, stages=(1, 2, 3), quota=(
         replaced(billing, bills_startup=bool(rng.integers(2))),
         int(rng.choice(quota)),
         float(rng.choice([0.0, 7.0])),
+        data_gb=2.0,
+        ingress_usd_per_gb=float(rng.choice([0.0, 3.0])),
     )
-    ingress = {"data_gb": 2.0, "ingress_usd_per_gb": float(rng.choice([0.0, 3.0]))}
     pairs = [(int(n), int(w)) for n, w in zip(trials, rng.integers(1, 6, len(trials)), strict=True)]
-    return explicit_stages(pairs), Terms(profile, book, **ingress)
+    return explicit_stages(pairs), Terms(profile, book)
 
 
 def replaced(rule, **changes):

@@ -37,8 +37,13 @@ def random_terms(rng):
     )
     rule = RULES[rng.integers(len(RULES))]
     machine = InstanceType("m", int(rng.choice([1, 2, 4, 8])), {"on-demand": 36.0})
-    book = PriceBook((machine,), rule, int(rng.choice([1, 2, 5, 20])), float(rng.choice([0.0, 7.0])))
-    return Terms(profile, book, data_gb=1.0, ingress_usd_per_gb=float(rng.choice([0.0, 0.1])))
+    quota, release_s, ingress_usd = (
+        int(rng.choice([1, 2, 5, 20])),
+        float(rng.choice([0.0, 7.0])),
+        rng.choice([0.0, 0.1]),
+    )
+    book = PriceBook((machine,), rule, quota, release_s, data_gb=1.0, ingress_usd_per_gb=float(ingress_usd))
+    return Terms(profile, book)
 
 
 def random_stages(rng):

@@ -23,9 +23,9 @@ AS_USED = BillingRule(granularity_s=0.0, minimum_s=0.0)
 
 def terms_of(*, gpus=1, quota=8, startup=(0.0, 0.0), billing=AS_USED, scaling=None, sync_s=0.0, **more):
     """1 USD per machine and second, iterations of 10 s."""
-    book = PriceBook((InstanceType("m", gpus, {"on-demand": 3600.0}),), billing, quota)
+    book = PriceBook((InstanceType("m", gpus, {"on-demand": 3600.0}),), billing, quota, **more)
     profile = Profile(10.0, scaling or LinearScaling(1), startup=Startup(*map(Delay, startup)), sync_s=sync_s)
-    return Terms(profile, book, **more)
+    return Terms(profile, book)
 
 
 def test_uneven_waves_are_cheaper_than_a_fair_share():

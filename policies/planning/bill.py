@@ -1,0 +1,177 @@
+"""What anything costs: the one place where planners turn machines, time, function calls, data and head node into USD. Pure.
+
+A new part of the cost is written here: in `start_usd` if each new machine pays it, in `held_usd` if each second of a machine
+does, in `function_usd` if each segment does, in `around_usd` if the run does. `Leases` follows the machines of a plan singly.
+Planners add these up and know no price themselves; `policies.planning.spending` names the parts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from elastune.sim.model.billing import metered_usd
+
+if TYPE_CHECKING:
+    from elastune.policies.planning.plan import Terms
+
+
+def held_usd(terms: Terms, machine_s: float) -> float:
+    """Price of so many machine-seconds, without minimum and rounding; nothing where functions are billed."""
+    return machine_s * terms.usd_per_s if terms.is_per_instance else 0.0
+
+
+def start_usd(terms: Terms) -> float:
+    """Price of one more machine beside the time for which it is held: billed start-up, release and data."""
+    book = terms.price_book
+    boot_s = terms.profile.startup.billed_mean_s(book.billing)
+    return held_usd(terms, boot_s + book.release_s) + terms.ingress_usd
+
+
+def function_usd(terms: Terms, gpus: int, seconds: float) -> float:
+    """Price of a segment where functions are billed, its minimum and rounding included; nothing where machines are."""
+    if terms.is_per_instance:
+        return 0.0
+    return metered_usd(terms.price_book.billing, terms.usd_per_hour * gpus / terms.gpus_per_instance, seconds)
+
+
+def around_usd(terms: Terms, started: float, makespan_s: float) -> float:
+    """Price of what is paid besides machines and functions: the data of so many machines, head node and storage."""
+    return started * terms.ingress_usd + makespan_s * terms.standing_usd_per_s
+
+
+def cluster_usd(terms: Terms, instances: int, busy_s: float, functions_usd: float) -> float:
+    """Bill of a constant cluster that is held until its work is done, minimum and rounding included.
+
+    Args:
+        terms: profile and prices.
+        instances: machines of the cluster.
+        busy_s: seconds from when all of them are there.
+        functions_usd: price of the segments, where functions are billed.
+    """
+    machines_usd = instances * lease_usd(terms, busy_s) if terms.is_per_instance else functions_usd
+    return machines_usd + around_usd(terms, instances, terms.profile.startup.mean_s + busy_s)
+
+
+def lease_usd(terms: Terms, busy_s: float) -> float:
+    """Bill of one machine that is given back after so many seconds of use, minimum and rounding included."""
+    rule = terms.price_book.billing
+    paid_s = terms.profile.startup.billed_mean_s(rule) + terms.price_book.release_s + busy_s
+    return metered_usd(rule, terms.usd_per_hour, paid_s)
+
+
+def least_usd(terms: Terms, machines: int, used_machine_s: float, functions_usd: float, least_s: float) -> float:
+    """Below the bill of anything that starts so many machines, uses so many machine-seconds and takes so long."""
+    rule = terms.price_book.billing
+    beside_usd = around_usd(terms, machines, least_s)
+    if not terms.is_per_instance:
+        return functions_usd + beside_usd
+    boot_s = terms.profile.startup.billed_mean_s(rule)
+    billed_s = max(used_machine_s + machines * (boot_s + terms.price_book.release_s), machines * rule.minimum_s)
+    return held_usd(terms, billed_s) + beside_usd
+
+
+@dataclass
+class _Group:
+    """Machines that were asked for together.
+
+    Attributes:
+        billed_from_s: when their bill began, or where they were held before, when what is charged here began.
+        is_from_before: their minimum has been charged, and their age is not known.
+    """
+
+    count: int
+    billed_from_s: float
+    is_from_before: bool = False
+
+
+class Leases:
+    """The machines of a plan, oldest first.
+
+    Attributes:
+        started: machines asked for so far.
+    """
+
+    def __init__(self, terms: Terms, live_instances: int) -> None:
+        self.started = 0
+        self._terms = terms
+        self._rule = terms.price_book.billing
+        self._groups = [_Group(live_instances, 0.0, is_from_before=True)] if live_instances else []
+        self._held = live_instances
+        self._usd: list[float] = []
+
+    def resize(self, instances: int, now_s: float, ahead_s: float) -> float:
+        """Hold this many from `now_s` on, asked for `ahead_s` before; returns the seconds that all must wait."""
+        startup = self._terms.profile.startup
+        if instances > self._held:
+            unbilled_s = sum(delay.mean_s for delay in startup.unbilled(self._rule))
+            self._groups.append(_Group(instances - self._held, now_s - ahead_s + unbilled_s))
+            self.started += instances - self._held
+            self._held = instances
+            return startup.mean_s - ahead_s
+        self._give_back(self._held - instances, now_s)
+        return 0.0
+
+    def copy(self) -> Leases:
+        """The same machines, to go on with in another way."""
+        twin = Leases(self._terms, 0)
+        twin.started, twin._held, twin._usd = self.started, self._held, list(self._usd)
+        twin._groups = [replace(group) for group in self._groups]
+        return twin
+
+    def ages(self, now_s: float) -> list[tuple[float, bool, int]]:
+        """(age in seconds, whether held from before, count) of the machines held, up to rounding of sums."""
+        ages: dict[tuple[float, bool], int] = {}
+        for group in self._groups:
+            key = (round(now_s - group.billed_from_s, 6), group.is_from_before)
+            ages[key] = ages.get(key, 0) + group.count
+        return sorted((age, is_from_before, count) for (age, is_from_before), count in ages.items())
+
+    def accrued_usd(self, now_s: float) -> float:
+        """What was billed, and for the machines held their time so far and the release that will follow: the least bill."""
+        used_s = (g.count * (now_s - g.billed_from_s + self._terms.price_book.release_s) for g in self._groups)
+        return math.fsum(
+            (*self._usd, math.fsum(used_s) * self._terms.usd_per_s, self.started * self._terms.ingress_usd)
+        )
+
+    def paid_usd(self, now_s: float) -> float:
+        """The bill if all were given back now; it never falls."""
+        usd = (group.count * self._lease_usd(group, now_s) for group in self._groups)
+        return math.fsum((*self._usd, *usd, self.started * self._terms.ingress_usd))
+
+    def margin_usd(self, now_s: float) -> float:
+        """The most that minimum charge and rounding can add to that, whenever the machines are given back."""
+        least_s = self._rule.billed_s(0.0) - self._terms.price_book.release_s
+        margins_s = (
+            group.count * max(least_s - (now_s - group.billed_from_s), self._rule.granularity_s)
+            for group in self._groups
+            if not group.is_from_before
+        )
+        return math.fsum(margins_s) * self._terms.usd_per_s
+
+    def close(self, now_s: float) -> float:
+        """The bill when all are given back."""
+        self._give_back(self._held, now_s)
+        return math.fsum(self._usd)
+
+    def _give_back(self, instances: int, now_s: float) -> None:
+        self._held -= instances
+        # Sorting keeps the order of equals: the oldest first.
+        for group in sorted(self._groups, key=lambda group: self._paid_until_s(group, now_s)):
+            taken = min(group.count, instances)
+            instances -= taken
+            group.count -= taken
+            self._usd.append(taken * self._lease_usd(group, now_s))
+        self._groups = [group for group in self._groups if group.count]
+
+    def _paid_until_s(self, group: _Group, now_s: float) -> float:
+        if group.is_from_before:
+            return now_s
+        return group.billed_from_s + self._rule.billed_s(now_s - group.billed_from_s)
+
+    def _lease_usd(self, group: _Group, now_s: float) -> float:
+        used_s = max(now_s - group.billed_from_s, 0.0) + self._terms.price_book.release_s
+        if group.is_from_before:
+            return used_s * self._terms.usd_per_s
+        return metered_usd(self._rule, self._terms.usd_per_hour, used_s)
