@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.policies.seer.seer import seer
 from elastune.policies.seer.staged import seer_staged
+from elastune.policies.tuners.asha import asha_elastic, asha_fixed, asha_fixed_naive
 from elastune.policies.tuners.asha_stopping import asha_stopping_fixed
-from elastune.policies.tuners.elastic_asha import asha_elastic
 from elastune.policies.tuners.elasticflow import elasticflow
-from elastune.policies.tuners.fixed_cluster import asha_fixed, asha_fixed_naive, sha_fixed, sha_fixed_naive
-from elastune.policies.tuners.hyperband import hyperband_fixed
-from elastune.policies.tuners.hyperband_elastic import hyperband_elastic
+from elastune.policies.tuners.hyperband import hyperband_elastic, hyperband_fixed
 from elastune.policies.tuners.hypersched import hypersched_fixed
-from elastune.policies.tuners.naive_elastic import random_elastic, sha_elastic
 from elastune.policies.tuners.one_cut import one_cut
 from elastune.policies.tuners.oracle import oracle
 from elastune.policies.tuners.pasha import pasha_fixed
 from elastune.policies.tuners.pbt import pbt
-from elastune.policies.tuners.random_search import random_fixed
+from elastune.policies.tuners.random_search import random_elastic, random_fixed
 from elastune.policies.tuners.rubberband import rubberband
+from elastune.policies.tuners.sha import sha_elastic, sha_fixed, sha_fixed_naive
 from elastune.sim.model.errors import InfeasibleJobError, unknown
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Running a rule without barriers: whenever a gang's GPUs are free, ask the rule what comes next [ours].
 
-What differs between the tuners on it is the `Rule`: ASHA that stops, PASHA, elastic ASHA.
+What differs between the tuners on it is the `Rule`: ASHA that promotes, ASHA that stops, PASHA, PBT.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class AsynchronousPolicy:
         gpus_per_instance: of the machines.
         admission: start only what its end still fits before the limit, and give idle machines back; None for a fixed
             cluster that starts whatever can make one iteration durable.
+        holds: keep the machines until the limit although the work is done.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class AsynchronousPolicy:
         min_gpus: int = 1,
         gpus_per_instance: int = 1,
         admission: Admission | None = None,
+        holds: bool = False,
     ) -> None:
         self._rule = rule
         self._limits = limits
@@ -110,6 +112,7 @@ class AsynchronousPolicy:
         self._least_gang = min_gpus
         self._gpus_per_instance = gpus_per_instance
         self._admission = admission
+        self._holds = holds
         self._tasks: dict[TrialId, Task] = {}
         self._returned: list[Task] = []
         self._declined: list[Task] = []
@@ -172,7 +175,10 @@ class AsynchronousPolicy:
             actions.append(msgspec.structs.replace(action, report_every=every))
         if actions or view.free_gpus < gang:
             return actions
-        return self._shrink(view) or (() if view.running_trials else (FinishRun(self._limits.best(view)),))
+        shrinking = self._shrink(view)
+        if shrinking or view.running_trials or self._holds:
+            return shrinking
+        return (FinishRun(self._limits.best(view)),)
 
     def _gang_held(self, view: RunView) -> int:
         """The gang's size, or less where the provider has too few machines for one, and its memory takes no more."""

@@ -6,6 +6,7 @@ Imports only `sim.model`.
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -203,3 +204,17 @@ class AsynchronousRung:
 
 def _negated(key: tuple[float, int]) -> tuple[float, int]:
     return (-key[0], -key[1])
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The percentile of ascending values, linear between two of them.
+
+    Args:
+        ordered: at least one; the last ones may be infinite.
+        percent: 0 to 100.
+    """
+    at = (len(ordered) - 1) * percent / 100
+    low = math.floor(at)
+    if low == at or ordered[low] == ordered[low + 1]:
+        return ordered[low]
+    return ordered[low] + (ordered[low + 1] - ordered[low]) * (at - low)

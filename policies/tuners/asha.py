@@ -1,139 +1,133 @@
-"""ASHA: asynchronous successive halving, one GPU per trial, on whatever machines it is given."""
+"""ASHA, asynchronous successive halving: on the best fixed cluster, on the naive one, and elastic.
+
+plan   machines on which the most configurations fit T and B     list_scheduling.best_cluster
+run    whenever the GPUs of a gang are free:                     asynchronous.AsynchronousPolicy
+the best trial in the top 1/eta of the highest rung
+that has one goes on to the next rung,                halving.AsynchronousRung.promote
+else a new configuration starts                       promotion.PromotionRule.next_task
+when a trial reaches its rung, its score is recorded      promotion.PromotionRule.reached
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from elastune.policies.execution.asynchronous import Admission, AsynchronousPolicy
 from elastune.policies.execution.limits import Limits
-from elastune.policies.rules.halving import AsynchronousRung, rung_levels
-from elastune.sim.model.actions import FinishRun
-from elastune.sim.model.events import InstanceReady, Outcome, RunStarted, SegmentEnded
-from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
+from elastune.policies.planning.plan import Terms
+from elastune.policies.sizing.constant import check_gang, naive_instances
+from elastune.policies.sizing.list_scheduling import best_cluster, promotion_load
+from elastune.policies.tuners.promotion import PromotionRule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import numpy as np
 
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.events import Event
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
-    from elastune.sim.model.protocols import RunView
 
 
-class AshaPolicy:
-    """Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), Algorithm 2, promotion variant.
+def asha_fixed(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+) -> AsynchronousPolicy:
+    """ASHA (Li et al., MLSys 2020, Algorithm 2), one GPU per trial, on the best fixed cluster.
 
-    A free GPU takes the best promotable trial of the highest rung that has one (top 1/eta of its rung so far), else a new
-    configuration.
-
-    Args:
-        instances: machines of the fixed cluster.
-        trials: configurations that may be started.
-        holds: keep the machines until the limit although the work is done.
+    Raises:
+        InfeasibleJobError: no cluster size trains even one configuration to R on one GPU.
 
     Deviations:
-        The paper assumes an endless stream of configurations. Here it ends: when all are started, none is promotable and
-        nothing runs, the best unpromoted trial of the highest rung trains on, so that a winner reaches R [ours].
-        Trials at R are not compared further; deadline and budget are kept by `Limits` [ours].
+        The paper has neither machines nor limits: the cluster is the one on which the work of the most configurations fits
+        T and B, and one trial can reach R; of several, one that also has time for the last promotions, then the cheapest.
+        The paper assumes an endless stream of configurations; ours ends, see
+        `policies.tuners.promotion.PromotionRule.last_resort`.
     """
+    terms = Terms.of(job, profile, price_book)
+    cluster = best_cluster("asha-fixed", job, terms, promotion_load(job, terms), is_anytime=True)
+    return asha_on(cluster.instances, job, profile, price_book, trials=cluster.trials)
 
-    def __init__(
-        self,
-        job: TuningJob,
-        profile: Profile,
-        price_book: PriceBook,
-        *,
-        instances: int,
-        trials: int,
-        holds: bool = False,
-    ) -> None:
-        self._instances = instances
-        self._trials = trials
-        self._levels = rung_levels(job)
-        self._rungs = [AsynchronousRung(job.reduction_factor) for _ in self._levels]
-        self._last_rung = len(self._levels) - 1
-        self._descending = range(self._last_rung - 1, -1, -1)
-        self._may_promote = [False] * len(self._levels)
-        self._rung_of: list[int] = [0] * trials
-        self._retries: list[TrialId] = []
-        self._next = 0
-        self._holds = holds
-        self._limits = Limits(job, profile, price_book)
-        self._direction = job.direction
 
-    def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
-        """See `sim.model.protocols.Policy`."""
-        limiting = self._limits.on_event(event, view)
-        match event:
-            case SegmentEnded():
-                self._settle(event)
-            case RunStarted():
-                return self._begin(view)
-            case InstanceReady():
-                pass
-            case _:
-                return limiting
-        if self._limits.is_stopping:
-            return limiting
-        return (*limiting, *self._fill(view)) if limiting else self._fill(view)
+def asha_fixed_naive(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+) -> AsynchronousPolicy:
+    """ASHA on floor(B / (c T)) machines, held for all of T; new configurations are started as long as there are any.
 
-    def _begin(self, view: RunView) -> Sequence[Action]:
-        instances, scaling = self._limits.scale_to(view, self._instances)
-        return scaling if instances else self._limits.stop(view)
+    Raises:
+        InfeasibleJobError: T or B is missing, or B does not pay one machine for all of T.
 
-    def _settle(self, event: SegmentEnded) -> None:
-        if event.outcome is not Outcome.COMPLETED:
-            self._retries.append(event.trial)
-            return
-        rung = self._rung_of[event.trial]
-        if rung < self._last_rung:
-            self._rungs[rung].record(event.trial, loss_of(event.score, self._direction))
-            self._may_promote[rung] = True
+    Deviations:
+        Those of `asha_fixed`, but the cluster is the naive one.
+    """
+    instances = naive_instances("asha-fixed-naive", job, price_book)
+    return asha_on(instances, job, profile, price_book, trials=job.trials, holds=True)
 
-    def _fill(self, view: RunView) -> list[Action]:
-        """Work for every free GPU; the end of the run where there is none and nothing runs."""
-        actions: list[Action] = []
-        running = view.running_trials
-        for _ in range(view.free_gpus):
-            trial = self._next_trial()
-            if trial is None and running == 0 and not actions:
-                trial = self._last_resort()
-            if trial is None:
-                break
-            action = self._limits.run(view, trial, 1, self._levels[self._rung_of[trial]])
-            if action is None:
-                self._retries.append(trial)
-                break
-            actions.append(action)
-        if not actions and running == 0 and view.free_gpus and not self._holds:
-            return [FinishRun(self._limits.best(view))]
-        return actions
 
-    def _next_trial(self) -> TrialId | None:
-        if self._retries:
-            return self._retries.pop()
-        for rung in self._descending:
-            # Only a new record makes somebody promotable, so most rungs need not be asked.
-            if self._may_promote[rung]:
-                trial = self._rungs[rung].promote()
-                if trial is not None:
-                    self._rung_of[trial] = rung + 1
-                    return trial
-                self._may_promote[rung] = False
-        if self._next < self._trials:
-            self._next += 1
-            return TrialId(self._next - 1)
-        return None
+def asha_on(
+    instances: int, job: TuningJob, profile: Profile, price_book: PriceBook, *, trials: int, holds: bool = False
+) -> AsynchronousPolicy:
+    """ASHA with one GPU per trial on so many machines.
 
-    def _last_resort(self) -> TrialId | None:
-        """Nothing is promotable and nothing runs: let the best of the highest rung train on, unless one has reached R."""
-        if self._last_rung in self._rung_of:
-            return None
-        for rung in self._descending:
-            trial = self._rungs[rung].promote_best()
-            if trial is not None:
-                self._rung_of[trial] = rung + 1
-                return trial
-        return None
+    Args:
+        instances: machines of the cluster.
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        trials: configurations that may be started.
+        holds: keep the machines until the limit although the work is done.
+    """
+    rule = PromotionRule(job, trials, climbs=True)
+    return AsynchronousPolicy(rule, Limits(job, profile, price_book), instances=instances, holds=holds)
+
+
+def asha_elastic(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    gpus_per_trial: int = 1,
+) -> AsynchronousPolicy:
+    """ASHA (Li et al., MLSys 2020, Algorithm 2) on machines that come and go, a constant number of GPUs per trial.
+
+    A trial starts only if it still reaches the next rung before deadline and budget end the run. Machines with nothing to do
+    are given back; where the budget then lasts longer, what was declined is tried again on fewer machines.
+
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        gpus_per_trial: size of every gang.
+
+    Raises:
+        InputError: the gang is larger than the scaling is known for, or than the quota.
+        InfeasibleJobError: not one configuration is finished by T and B at this size.
+
+    Deviations:
+        The paper has a fixed cluster and neither deadline nor budget. This is the naive cloud extension, and ours: it starts
+        with the machines on which the most configurations are finished when idle machines are not paid.
+        The stream of configurations ends, see `policies.tuners.promotion.PromotionRule.last_resort`.
+    """
+    terms = Terms.of(job, profile, price_book)
+    check_gang("asha-elastic", gpus_per_trial, terms)
+    load = promotion_load(job, terms, gpus_per_trial)
+    cluster = best_cluster("asha-elastic", job, terms, load, is_elastic=True, is_anytime=True)
+    return AsynchronousPolicy(
+        PromotionRule(job, cluster.trials),
+        Limits(job, profile, price_book),
+        instances=cluster.instances,
+        gpus_per_trial=gpus_per_trial,
+        min_gpus=profile.min_gpus,
+        gpus_per_instance=terms.gpus_per_instance,
+        admission=Admission(partial(_lasts_s, terms, gpus_per_trial)),
+    )
+
+
+def _lasts_s(terms: Terms, gpus: int, iterations: int, is_new: bool) -> float:
+    return terms.segment_s(iterations, gpus, is_first=is_new)

@@ -13,9 +13,9 @@ from elastune.policies.execution.staged import Director, Shares
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Bracket
+from elastune.policies.sizing.constant import constant_allocation
 from elastune.policies.sizing.memoize import remembered
 from elastune.policies.sizing.sizing import infeasible, largest
-from elastune.policies.tuners.naive_elastic import constant_allocation
 from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from elastune.policies.execution.limits import Limits
+from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.execution.staged import Director, Shares
 from elastune.policies.planning.bill import cluster_usd
+from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.spaces import on_cluster
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
+from elastune.policies.sizing.constant import check_gang, constant_allocation
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import remembered
 from elastune.policies.sizing.sizing import infeasible
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
+    from elastune.policies.planning.plan import Allocation, Plan
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -67,7 +70,7 @@ def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, int] | None:
         sizes = schedule.sizes()
         trials = sum(sizes)
         if trials and (trials == job.trials or not job.exact):
-            total = sum((schedule.load(index, size) for index, size in enumerate(sizes)), Load(0.0, 0.0))
+            total = sum((schedule.load(index, size) for index, size in enumerate(sizes)), BracketLoad(0.0, 0.0))
             sized.append((trials, -schedule.cost_usd(total), -count, sizes))
     if not sized:
         return None
@@ -96,14 +99,14 @@ def bracket_stages(job: TuningJob, bracket: int, trials: int) -> tuple[Stage, ..
 
 
 @dataclass(frozen=True)
-class Load:
+class BracketLoad:
     """Seconds on the cluster, and the price of the function calls where those are billed."""
 
     seconds: float
     functions_usd: float
 
-    def __add__(self, other: Load) -> Load:
-        return Load(self.seconds + other.seconds, self.functions_usd + other.functions_usd)
+    def __add__(self, other: BracketLoad) -> BracketLoad:
+        return BracketLoad(self.seconds + other.seconds, self.functions_usd + other.functions_usd)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Schedule:
         """GPUs per trial that end a stage first."""
         return on_cluster(stage, self.instances, self.terms, is_first=is_first).allocation.gpus_per_trial
 
-    def largest(self, bracket: int, most: int, is_kept: Callable[[Load], bool]) -> int:
+    def largest(self, bracket: int, most: int, is_kept: Callable[[BracketLoad], bool]) -> int:
         """The most configurations the bracket can begin with so that its load is kept; 0 where one is too many."""
         sizes = bracket_sizes(self.job)
         return largest_number(min(sizes[bracket % len(sizes)], most), lambda n: is_kept(self.load(bracket, n)))
@@ -130,9 +133,9 @@ class Schedule:
     def sizes(self) -> list[int]:
         """Configurations of each bracket that is finished by T and B, in order."""
         sizes: list[int] = []
-        total, left = Load(0.0, 0.0), self.job.trials
+        total, left = BracketLoad(0.0, 0.0), self.job.trials
 
-        def is_kept(load: Load) -> bool:
+        def is_kept(load: BracketLoad) -> bool:
             end_s = self.terms.profile.startup.mean_s + total.seconds + load.seconds
             return end_s <= self.terms.deadline_s and self.cost_usd(total + load) <= self.terms.budget_usd
 
@@ -142,15 +145,15 @@ class Schedule:
             sizes.append(trials)
         return sizes
 
-    def load(self, bracket: int, trials: int) -> Load:
+    def load(self, bracket: int, trials: int) -> BracketLoad:
         """What one bracket takes, the barriers in it included."""
-        load = Load(0.0, 0.0)
+        load = BracketLoad(0.0, 0.0)
         for index, stage in enumerate(bracket_stages(self.job, bracket % len(rung_levels(self.job)), trials)):
             choice = on_cluster(stage, self.instances, self.terms, is_first=index == 0)
-            load += Load(choice.seconds + (self.terms.profile.sync_s if index else 0.0), choice.usd)
+            load += BracketLoad(choice.seconds + (self.terms.profile.sync_s if index else 0.0), choice.usd)
         return load
 
-    def cost_usd(self, load: Load) -> float:
+    def cost_usd(self, load: BracketLoad) -> float:
         """The bill of so much, quanta and minimum charges included."""
         return cluster_usd(self.terms, self.instances, load.seconds, load.functions_usd)
 
@@ -187,3 +190,116 @@ class HyperbandDirector(Director):
         """Gangs of the size that ends the stage first."""
         gpus = self._schedule.gang(bracket.stage, is_first=bracket.index == 0)
         return Shares(self._schedule.instances, (gpus,) * len(bracket.trials))
+
+
+def hyperband_elastic(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    gpus_per_trial: int = 1,
+) -> StagedPolicy:
+    """Hyperband (Li et al., JMLR 2018, Algorithm 1), all trials of a rung at once, each on `gpus_per_trial` GPUs.
+
+    Brackets run one after the other while time, money and configurations are left; idle machines are given back, and each
+    bracket asks for new ones.
+
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        gpus_per_trial: size of every gang.
+
+    Raises:
+        InputError: the gang is larger than the scaling is known for, or than the quota.
+        InfeasibleJobError: not one configuration, or with `exact` not all of them, is finished by T and B at this size.
+
+    Deviations:
+        Those of `hyperband_fixed` about brackets; machines that come and go are ours.
+    """
+    terms = Terms.of(job, profile, price_book)
+    check_gang("hyperband-elastic", gpus_per_trial, terms)
+    rounds = _Rounds(job, terms, gpus_per_trial)
+    planned = rounds.planned()
+    if not planned or (job.exact and sum(planned) < job.trials):
+        raise infeasible(f"hyperband-elastic with {gpus_per_trial} GPUs per trial", job, terms)
+    director = ElasticHyperbandDirector(rounds, planned[0])
+    return staged(director, Limits(job, profile, price_book), profile, price_book)
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """Brackets one after the other, each on machines of its own."""
+
+    job: TuningJob
+    terms: Terms
+    gpus_per_trial: int
+
+    def plan(self, bracket: int, trials: int, live_instances: int = 0) -> Plan:
+        """What a bracket takes that begins with so many configurations."""
+        stages = bracket_stages(self.job, bracket % len(bracket_sizes(self.job)), trials)
+        allocations = [constant_allocation(stage, self.gpus_per_trial, self.terms) for stage in stages]
+        return estimate(stages, allocations, self.terms, live_instances=live_instances)
+
+    def largest(self, bracket: int, most: int, left: Terms, live_instances: int = 0) -> int:
+        """The most configurations the bracket can begin with so that it keeps what is left; 0 where one is too many."""
+        sizes = bracket_sizes(self.job)
+        most = min(sizes[bracket % len(sizes)], most)
+        return largest_number(most, lambda n: left.are_kept_by(self.plan(bracket, n, live_instances)))
+
+    def planned(self) -> list[int]:
+        """Configurations of each bracket that is finished by T and B, in order."""
+        sizes: list[int] = []
+        left, trials = self.terms, self.job.trials
+        while trials and (size := self.largest(len(sizes), trials, left)):
+            plan = self.plan(len(sizes), size)
+            left = replace(
+                left, deadline_s=left.deadline_s - plan.makespan_s, budget_usd=left.budget_usd - plan.cost_usd
+            )
+            trials -= size
+            sizes.append(size)
+        return sizes
+
+
+class ElasticHyperbandDirector(Director):
+    """Brackets in order, again and again; see `policies.execution.staged.Director`.
+
+    Args:
+        rounds: the brackets.
+        first: configurations of the first one, as planned.
+    """
+
+    def __init__(self, rounds: _Rounds, first: int) -> None:
+        self._rounds = rounds
+        self._first = first
+        self._begun = 0
+        self._started = 0
+
+    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  of fewer machines than held now
+        """The next bracket, as large as it can be finished."""
+        job, terms = self._rounds.job, self._rounds.terms
+        trials = self._first
+        if self._begun:
+            budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
+            left = replace(terms, deadline_s=terms.deadline_s - view.now_s, budget_usd=budget_usd)
+            trials = self._rounds.largest(self._begun, job.trials - self._started, left, live_instances(view))
+        if not trials:
+            return None
+        numbers = [TrialId(self._started + number) for number in range(trials)]
+        stages = bracket_stages(job, self._begun % len(bracket_sizes(job)), trials)
+        self._started += trials
+        self._begun += 1
+        return Bracket(stages, numbers, job.direction)
+
+    def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  the size is constant
+        """See `policies.execution.staged.Director`."""
+        return Shares.of(self._allocation(bracket, bracket.index))
+
+    def kept_instances(self, bracket: Bracket) -> int | None:
+        """See `policies.execution.staged.Director`."""
+        return 0 if bracket.is_last else self._allocation(bracket, bracket.index + 1).instances
+
+    def _allocation(self, bracket: Bracket, index: int) -> Allocation:
+        return constant_allocation(bracket.stages[index], self._rounds.gpus_per_trial, self._rounds.terms)

@@ -13,8 +13,7 @@ from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import rung_levels
 from elastune.policies.sizing.list_scheduling import Load, best_cluster, stopping_load
-from elastune.policies.tuners.live_trials import SmoothedLosses, Stopwatch, fair_shares
-from elastune.policies.tuners.pausing_rungs import PausingRungs
+from elastune.policies.tuners.hypersched_rungs import PausingRungs, SmoothedLosses, Stopwatch, fair_shares
 from elastune.sim.model.actions import FinishRun, PauseTrial, StopTrial
 from elastune.sim.model.events import (
     InstanceReady,
@@ -75,7 +74,7 @@ def _load(job: TuningJob, terms: Terms) -> Load:
 class HyperSchedPolicy:
     """Liaw et al., "HyperSched: Dynamic Resource Reallocation for Model Development on a Deadline" (SoCC 2019), sections 4, 5.
 
-    Rules as in the authors' code: trials pause below a moving cutoff (`policies.tuners.pausing_rungs`). New or paused
+    Rules as in the authors' code: trials pause below a moving cutoff (`policies.tuners.hypersched_rungs`). New or paused
     trials start on one GPU only while the time left is at least min((longest trial - start-up) * eta, R * median
     iteration on one GPU); after that all pending and paused ones are ended. Every live trial gets one GPU, spare ones
     go round-robin by score. A trial shrinks when its share does, and grows where lambda(new) * (time left - start-up) >

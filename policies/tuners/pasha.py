@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.asynchronous import AsynchronousPolicy
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
+from elastune.policies.rules.halving import percentile
 from elastune.policies.sizing.list_scheduling import best_cluster, promotion_load
-from elastune.policies.tuners.pausing_rungs import percentile
 from elastune.policies.tuners.promotion import PromotionRule
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.job import loss_of

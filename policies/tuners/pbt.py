@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.asynchronous import AsynchronousPolicy, Task
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
+from elastune.policies.sizing.constant import check_gang
 from elastune.policies.sizing.list_scheduling import Load, best_cluster
-from elastune.policies.tuners.naive_elastic import check_gang
 from elastune.sim.model.actions import CloneTrial
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import TrialSampled

@@ -18,18 +18,23 @@ class PromotionRule:
 
     Args:
         trials: configurations that may be started.
+        top: the highest rung that is promoted to; None for the last.
         report_every: see `policies.execution.asynchronous.Task`.
+        climbs: as a last resort a trial trains to the next rung, as after any promotion; else to R at once.
 
     Attributes:
         levels: (rungs,) iterations in all at each rung; the last is R.
         top: the highest rung that is promoted to; PASHA raises it.
     """
 
-    def __init__(self, job: TuningJob, trials: int, *, top: int | None = None, report_every: int = 0) -> None:
+    def __init__(
+        self, job: TuningJob, trials: int, *, top: int | None = None, report_every: int = 0, climbs: bool = False
+    ) -> None:
         self.levels = rung_levels(job)
         self.top = len(self.levels) - 1 if top is None else top
         self._direction = job.direction
         self._report_every = report_every
+        self._climbs = climbs
         self._rungs = [AsynchronousRung(job.reduction_factor) for _ in self.levels]
         self._rung_of = [0] * trials
         self._next = 0
@@ -53,7 +58,7 @@ class PromotionRule:
         for rung in range(last - 1, -1, -1):
             trial = self._rungs[rung].promote_best()
             if trial is not None:
-                return self._task(trial, last)
+                return self._task(trial, rung + 1 if self._climbs else last)
         return None
 
     def reached(self, trial: TrialId, iteration: int, score: float | None) -> None:  # noqa: ARG002  its rung says it

@@ -1,4 +1,4 @@
-"""Random search: every configuration to R, nothing stopped."""
+"""Random search, on the best fixed cluster and elastic: every configuration trains to R, nothing is stopped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.plan import Terms
-from elastune.policies.planning.static import plan_on_cluster
 from elastune.policies.rules.halving import Stage
+from elastune.policies.sizing.constant import cheapest_fixed_plan, check_gang, constant_plan
 from elastune.policies.sizing.memoize import remembered
 from elastune.policies.sizing.sizing import infeasible, largest_within
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
@@ -24,29 +26,54 @@ if TYPE_CHECKING:
 def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.random.Generator) -> StagedPolicy:  # noqa: ARG001
     """Random search (Bergstra and Bengio, JMLR 2012) on the best fixed cluster.
 
-    The configurations are the first of the job, in the order in which they were drawn; each trains to R in one segment, on a
+    The configurations are the first of the job, in the order in which they were drawn. Each trains to R in one segment, on a
     gang of the size that ends them all first.
 
     Raises:
         InfeasibleJobError: no cluster size finishes even one configuration.
 
     Deviations:
-        The paper has neither machines nor limits; n, m and the gangs are ours.
+        The paper has neither machines nor limits: the number of configurations, the cluster and the gangs are ours.
     """
     terms = Terms.of(job, profile, price_book)
-    plan = _largest_plan(job, terms)
+    plan = _largest_fixed_plan(job, terms)
     if plan is None:
         raise infeasible("random-fixed", job, terms)
     return run_plan(plan, job, profile, price_book)
 
 
 @remembered
-def _largest_plan(job: TuningJob, terms: Terms) -> Plan | None:
+def _largest_fixed_plan(job: TuningJob, terms: Terms) -> Plan | None:
     """Of the most configurations that any fixed cluster trains to R, on the cheapest."""
+    return largest_within(job, lambda trials: cheapest_fixed_plan(_all_to_the_end(job, trials), terms))
 
-    def cheapest(trials: int) -> Plan | None:
-        stages = (Stage(trials, job.max_iterations, job.max_iterations),)
-        plans = (plan_on_cluster(stages, count, terms) for count in terms.cluster_sizes)
-        return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
 
-    return largest_within(job, cheapest)
+def random_elastic(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    gpus_per_trial: int = 1,
+) -> StagedPolicy:
+    """Random search with all configurations at once, each on `gpus_per_trial` GPUs; idle machines are given back.
+
+    Where the quota is smaller, they take turns.
+
+    Raises:
+        InputError: the gang is larger than the scaling is known for, or than the quota.
+        InfeasibleJobError: not one configuration is finished by T and B at this size.
+
+    Deviations:
+        The paper has no machines; this is the obvious extension to machines that come and go, and ours.
+    """
+    terms = Terms.of(job, profile, price_book)
+    check_gang("random-elastic", gpus_per_trial, terms)
+    plan = largest_within(job, lambda trials: constant_plan(_all_to_the_end(job, trials), gpus_per_trial, terms))
+    if plan is None:
+        raise infeasible(f"random-elastic with {gpus_per_trial} GPUs per trial", job, terms)
+    return run_plan(plan, job, profile, price_book, gives_back=True)
+
+
+def _all_to_the_end(job: TuningJob, trials: int) -> Sequence[Stage]:
+    return (Stage(trials, job.max_iterations, job.max_iterations),)

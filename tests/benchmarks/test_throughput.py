@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import simpy
 
-from elastune.policies.tuners.asha import AshaPolicy
+from elastune.policies.tuners.asha import asha_on
 from elastune.sim.control.controller import Controller
 from elastune.sim.control.journal import JournalWriter
 from elastune.sim.control.runner import run
@@ -58,7 +58,7 @@ def elastune(job, truth, profile):
     book = PriceBook((InstanceType("m", WORKERS, {"on-demand": 1.0}),))
     sink = Discard()
     started = time.perf_counter()
-    policy = AshaPolicy(job, profile, book, instances=1, trials=job.trials)
+    policy = asha_on(1, job, profile, book, trials=job.trials)
     controller = Controller(policy, job, book, name="asha", sink=JournalWriter(sink))
     run(controller, SimulatedBackend(truth, CloudTruth(), Streams(0)))
     seconds = time.perf_counter() - started

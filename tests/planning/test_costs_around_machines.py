@@ -17,7 +17,7 @@ from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.spending import spending_usd
 from elastune.policies.registry import factory
-from elastune.policies.tuners.fixed_cluster import naive_instances
+from elastune.policies.sizing.constant import naive_instances
 from elastune.sim.model.job import TuningJob
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook

@@ -12,7 +12,6 @@ import pytest
 from elastune.policies.execution.asynchronous import AsynchronousPolicy
 from elastune.policies.execution.limits import Limits
 from elastune.policies.rules.halving import AsynchronousRung, Bracket, rungs
-from elastune.policies.tuners.asha import AshaPolicy
 from elastune.policies.tuners.asha_stopping import StoppingRule
 from elastune.policies.tuners.hyperband import bracket_sizes, bracket_stages
 from elastune.policies.tuners.pasha import PashaRule
@@ -106,13 +105,6 @@ def assert_same(ours, recorded):
 def test_asha_promotes_as_syne_tune_does_under_the_papers_cutoff(worker, scores, syne_tune):
     """Algorithm 2 promotes the top floor(n / eta); Syne Tune was given that cutoff, everything else of it is as shipped."""
 
-    def asha(tiny):
-        return AshaPolicy(tiny.job, tiny.profile, tiny.book, instances=1, trials=200)
-
-    assert_same(worker(asha, scores), syne_tune["promotion, the paper's cutoff"])
-
-
-def test_the_promotion_rule_decides_as_asha_does(worker, scores, syne_tune):
     assert_same(worker(under(PromotionRule(the_job(), 200)), scores), syne_tune["promotion, the paper's cutoff"])
 
 

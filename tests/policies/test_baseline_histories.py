@@ -14,17 +14,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from elastune.policies.tuners.asha import asha_elastic, asha_fixed
 from elastune.policies.tuners.asha_stopping import asha_stopping_fixed
-from elastune.policies.tuners.elastic_asha import asha_elastic
 from elastune.policies.tuners.elasticflow import elasticflow
-from elastune.policies.tuners.hyperband import hyperband_fixed
-from elastune.policies.tuners.hyperband_elastic import hyperband_elastic
+from elastune.policies.tuners.hyperband import hyperband_elastic, hyperband_fixed
 from elastune.policies.tuners.hypersched import hypersched_fixed
-from elastune.policies.tuners.naive_elastic import random_elastic
 from elastune.policies.tuners.one_cut import one_cut
 from elastune.policies.tuners.oracle import oracle
 from elastune.policies.tuners.pasha import pasha_fixed
-from elastune.policies.tuners.random_search import random_fixed
+from elastune.policies.tuners.random_search import random_elastic, random_fixed
 
 SCORES = [
     [0.90, 0.80, 0.70, 0.60],
@@ -272,6 +270,18 @@ def test_elastic_hyperband_goes_on_with_a_second_bracket(history):
 
 # Elastic ASHA on two GPUs: by T = 80 the four configurations, 13 + 14/2 + 24/4 = 26 s each and 51 s for the longest, are done
 # by 4 x 26/2 + 51/2 = 77.5 s. At 27 s nobody is promotable and none is new, so the idle machine goes.
+@pytest.mark.parametrize(
+    ("build", "segments", "makespan_s"),
+    [(asha_fixed, ["0..1", "1..2", "2..4"], 13.0 + 14 + 24), (asha_elastic, ["0..1", "1..4"], 13.0 + 34)],
+)
+def test_a_configuration_that_is_alone_reaches_the_end(history, build, segments, makespan_s):
+    # One is never in the top half of its rung. On a fixed cluster it goes on rung by rung, on an elastic one in one segment.
+    story, lines = history(build, scores=SCORES[:1], quota=1, deadline_s=99.0)
+    assert [text.split(": t0 ")[1].split()[0] for text in lines if ": t0" in text] == segments
+    assert story.makespan_s == makespan_s
+    assert story.state.trials[0].checkpoint_iteration == 4
+
+
 def test_elastic_asha_gives_idle_machines_back(history):
     story, lines = history(asha_elastic, quota=2, deadline_s=80.0, budget_usd=120.0)
     assert lines == [

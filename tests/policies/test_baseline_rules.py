@@ -11,7 +11,7 @@ import pytest
 
 from elastune.experiments.contracts.policies import check_policy, plain_world, worlds
 from elastune.policies.planning.plan import Terms
-from elastune.policies.rules.halving import Stage
+from elastune.policies.rules.halving import Stage, percentile
 from elastune.policies.sizing.list_scheduling import (
     Load,
     best_cluster,
@@ -19,16 +19,15 @@ from elastune.policies.sizing.list_scheduling import (
     promotion_load,
     stopping_load,
 )
+from elastune.policies.tuners.asha import asha_elastic
 from elastune.policies.tuners.asha_stopping import StoppingRule, asha_stopping_fixed
-from elastune.policies.tuners.elastic_asha import asha_elastic
 from elastune.policies.tuners.elasticflow import elasticflow, spread_spare
 from elastune.policies.tuners.hyperband import bracket_sizes, bracket_stages, hyperband_fixed
 from elastune.policies.tuners.hypersched import hypersched_fixed
-from elastune.policies.tuners.live_trials import SmoothedLosses, Stopwatch, fair_shares
+from elastune.policies.tuners.hypersched_rungs import PausingRungs, SmoothedLosses, Stopwatch, fair_shares
 from elastune.policies.tuners.one_cut import one_cut
 from elastune.policies.tuners.oracle import best_point, oracle
 from elastune.policies.tuners.pasha import PashaRule, pasha_fixed
-from elastune.policies.tuners.pausing_rungs import PausingRungs, percentile
 from elastune.policies.tuners.random_search import random_fixed
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.job import TuningJob

@@ -7,7 +7,7 @@ import pytest
 
 from elastune.policies.execution.limits import Limits
 from elastune.policies.registry import factory
-from elastune.policies.tuners.asha import AshaPolicy
+from elastune.policies.tuners.asha import asha_on
 from elastune.sim.model.events import SegmentEnded
 from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.profile import Delay, Startup
@@ -30,7 +30,7 @@ def asha(world, play):
 
     def run(instances, **keywords):
         tiny = world(gpus=1, **keywords)
-        policy = Watched(AshaPolicy(tiny.job, tiny.profile, tiny.book, instances=instances, trials=tiny.job.trials))
+        policy = Watched(asha_on(instances, tiny.job, tiny.profile, tiny.book, trials=tiny.job.trials))
         story = play(policy, tiny)
         return story, policy.most_usd
 

@@ -1,4 +1,4 @@
-"""What HyperSched knows of its live trials: their shares, smoothed scores, and seconds. Pure."""
+"""What HyperSched knows of its trials: rungs with a cutoff that moves, shares of the GPUs, mean scores and seconds. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import deque
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from elastune.policies.tuners.pausing_rungs import percentile
+from elastune.policies.rules.halving import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from elastune.sim.model.ids import TrialId
 
@@ -19,6 +19,75 @@ METRIC_WINDOW = 5
 """Results that a score is the mean of, in the authors' code."""
 STARTUP_PERCENT = 90.0
 """Percentile of the start-up times seen that counts as start-up time, in the authors' code."""
+
+
+class PausingRungs:
+    """Who goes on, who pauses, who comes back (Liaw et al., SoCC 2019, section 4, and the authors' code).
+
+    The cutoff of a rung is the 1/eta percentile of the losses recorded in it, once there are two. A trial is held against the
+    cutoffs of all rungs it has passed, at each of its results: it may pause long after a rung, when others have passed it.
+
+    Args:
+        levels: iterations of each rung, ascending.
+        reduction_factor: eta.
+    """
+
+    def __init__(self, levels: Iterable[int], reduction_factor: int) -> None:
+        self._rungs = [_Rung(level, reduction_factor) for level in sorted(levels, reverse=True)]
+
+    def pauses(self, trial: TrialId, iteration: int, loss: float) -> bool:
+        """Whether the trial is to pause now; records it in each rung it comes to."""
+        for rung in self._rungs:
+            if iteration >= rung.level and rung.is_below_cutoff(trial, loss):
+                rung.paused[trial] = None
+                return True
+        return False
+
+    def promote(self, is_ready: Callable[[TrialId], bool], *, whatever_the_cutoff: bool = False) -> TrialId | None:
+        """The best paused trial of the highest rung whose cutoff it meets now; it is not paused any more.
+
+        Args:
+            is_ready: whether it can be run; a trial that has just been told to pause is still ending.
+            whatever_the_cutoff: also one that misses it.
+        """
+        for rung in self._rungs:
+            for trial in sorted(rung.paused, key=lambda paused: (rung.recorded[paused], paused)):
+                if (whatever_the_cutoff or rung.meets_cutoff(trial)) and is_ready(trial):
+                    del rung.paused[trial]
+                    return trial
+        return None
+
+    def clear(self) -> list[TrialId]:
+        """Those who are paused; none is any more."""
+        paused = [trial for rung in self._rungs for trial in rung.paused]
+        for rung in self._rungs:
+            rung.paused.clear()
+        return paused
+
+
+class _Rung:
+    def __init__(self, level: int, reduction_factor: int) -> None:
+        self.level = level
+        self.recorded: dict[TrialId, float] = {}
+        self.paused: dict[TrialId, None] = {}
+        self._percent = 100.0 / reduction_factor
+        self._losses: list[float] = []
+
+    def is_below_cutoff(self, trial: TrialId, loss: float) -> bool:
+        """Whether what is recorded of the trial misses the cutoff that was there before it came."""
+        cutoff = self._cutoff()
+        if trial not in self.recorded:
+            self.recorded[trial] = loss
+            insort(self._losses, loss)
+        recorded = self.recorded[trial]
+        return math.isinf(recorded) or (cutoff is not None and recorded > cutoff)
+
+    def meets_cutoff(self, trial: TrialId) -> bool:
+        cutoff, recorded = self._cutoff(), self.recorded[trial]
+        return cutoff is not None and math.isfinite(recorded) and recorded <= cutoff
+
+    def _cutoff(self) -> float | None:
+        return percentile(self._losses, self._percent) if len(self._losses) > 1 else None
 
 
 def fair_shares(ranked: Sequence[TrialId], gpus: int, most: int) -> Mapping[TrialId, int]:
