@@ -13,7 +13,7 @@ from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.seer.director import SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, best_expected, require_one_of
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.replanning import fastest_affordable, terms_left
 from elastune.policies.sizing.sizing import infeasible, largest
 
@@ -118,7 +118,7 @@ def run_seer(
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
-@remembered
+@memoized
 def _best_plan(job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> Plan | None:
     """The plan with the best objective, made safer; for each target the largest number of configurations, the best for it."""
     plans = []

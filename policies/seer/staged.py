@@ -13,7 +13,7 @@ from elastune.policies.rules.halving import Stage
 from elastune.policies.seer.director import SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, best_expected
 from elastune.policies.seer.seer import run_seer
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.replanning import fastest_affordable, terms_left
 from elastune.policies.sizing.sizing import infeasible
 from elastune.sim.model.errors import InputError
@@ -123,7 +123,7 @@ def seer_staged(  # noqa: PLR0913  one flag per mechanism
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
-@remembered
+@memoized
 def _best_plan(counts: Sequence[int], job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> tuple[Plan, int] | None:
     """The plan with the best expected score of its winner, made safer, and its K; None where none is on time and paid."""
     found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)

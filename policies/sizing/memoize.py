@@ -1,4 +1,4 @@
-"""Plans made before a run, found once for all runs of a process that differ in their seed only. Pure [ours]."""
+"""A cache for planners: runs that differ in their seed only are planned once per process. Pure [ours]."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
-MOST_REMEMBERED = 32
-"""Results that a planner keeps: sweeps go through the seeds of one cell after the other, so few are needed at a time."""
+MAX_CACHED = 32
+"""Results that the cache keeps per planner. Sweeps run all seeds of a cell one after the other, so a few are enough."""
 
 
-def remembered(planner: Callable[P, ResultT]) -> Callable[P, ResultT]:
-    """The planner, which keeps its last results: no difference but in the time it takes.
+def memoized(planner: Callable[P, ResultT]) -> Callable[P, ResultT]:
+    """The same planner with a cache of its last results.
 
-    Only for pure functions whose results nobody changes. Calls are the same where all their arguments pickle to the same bytes:
-    profiles and price books hold tables, and so have no hash. What cannot be pickled is planned anew each time. Errors are not
-    kept.
+    Use it only for pure functions whose results nobody changes. Two calls are the same if all their arguments pickle to the
+    same bytes; profiles and price books hold tables and have no hash. Arguments that cannot be pickled are planned each time.
+    Errors are not cached.
     """
 
-    @functools.lru_cache(MOST_REMEMBERED)
+    @functools.lru_cache(MAX_CACHED)
     def found(call: _Call[ResultT]) -> ResultT:
         return call.result()
 
@@ -40,7 +40,7 @@ def remembered(planner: Callable[P, ResultT]) -> Callable[P, ResultT]:
 
 
 class _Call(Generic[ResultT]):
-    """A call, told from others by its key."""
+    """A call; two are equal if their keys are."""
 
     def __init__(self, key: bytes, result: Callable[[], ResultT]) -> None:
         self.key = key

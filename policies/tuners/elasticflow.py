@@ -14,7 +14,7 @@ from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Bracket
 from elastune.policies.sizing.constant import constant_allocation
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.sizing import infeasible, largest
 from elastune.sim.model.ids import TrialId
 
@@ -63,7 +63,7 @@ def elasticflow(
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 
-@remembered
+@memoized
 def _most_stages(job: TuningJob, terms: Terms) -> tuple[Stage, ...] | None:
     """Of the most configurations whose minimum shares keep T and B."""
     found = largest(job, terms, lambda stages: least_plan(stages, terms))

@@ -16,7 +16,7 @@ from elastune.policies.planning.spaces import on_cluster
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
 from elastune.policies.sizing.constant import check_gang, constant_allocation
 from elastune.policies.sizing.list_scheduling import largest_number
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.sizing import infeasible
 from elastune.sim.model.ids import TrialId
 
@@ -61,7 +61,7 @@ def hyperband_fixed(
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 
-@remembered
+@memoized
 def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, int] | None:
     """Machines that finish the most configurations for least, and configurations of the first bracket; None where none do."""
     sized = []

@@ -8,7 +8,7 @@ from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.sizing import infeasible, largest_within
 from elastune.sim.model.errors import InputError
 
@@ -64,7 +64,7 @@ def one_cut(
     return run_plan(plan, job, profile, price_book, gives_back=True)
 
 
-@remembered
+@memoized
 def _best_plan(cuts: Sequence[int], job: TuningJob, terms: Terms) -> Plan | None:
     """The plan with the most configurations, of the longest cut where several have."""
     found = [(plan.stages[0].trials, cut, plan) for cut in cuts if (plan := _largest(cut, job, terms))]

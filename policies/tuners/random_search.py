@@ -8,7 +8,7 @@ from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.sizing.constant import cheapest_fixed_plan, check_gang, constant_plan
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.sizing import infeasible, largest_within
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: n
     return run_plan(plan, job, profile, price_book)
 
 
-@remembered
+@memoized
 def _largest_fixed_plan(job: TuningJob, terms: Terms) -> Plan | None:
     """Of the most configurations that any fixed cluster trains to R, on the cheapest."""
     return largest_within(job, lambda trials: cheapest_fixed_plan(_all_to_the_end(job, trials), terms))

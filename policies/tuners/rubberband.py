@@ -9,7 +9,7 @@ from elastune.policies.execution.observed import Observed
 from elastune.policies.execution.planned import PlannedDirector, staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.replanning import fastest_affordable, terms_left
 from elastune.policies.sizing.sizing import infeasible, largest
 from elastune.sim.model.errors import InputError
@@ -81,7 +81,7 @@ def rubberband(
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 
-@remembered
+@memoized
 def _largest_plan(
     job: TuningJob, terms: Terms, steps: Literal["next", "all"], makespan: Literal["mean", "p95"]
 ) -> Plan | None:

@@ -18,7 +18,7 @@ from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.static import plan_on_cluster
 from elastune.policies.sizing.constant import cheapest_fixed_plan, check_gang, constant_plan, naive_instances
-from elastune.policies.sizing.memoize import remembered
+from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.sizing import infeasible, largest
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def sha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.r
     return run_plan(plan, job, profile, price_book)
 
 
-@remembered
+@memoized
 def _largest_fixed_plan(job: TuningJob, terms: Terms) -> Plan | None:
     """Of the most configurations that successive halving finishes on any fixed cluster, on the cheapest."""
     found = largest(job, terms, lambda stages: cheapest_fixed_plan(stages, terms))

@@ -1,4 +1,4 @@
-"""Plans that are remembered between the runs of a process: the same as if they were not."""
+"""Plans that are cached between the runs of a process: the same as if they were not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from elastune import RunSpec, execute
 from elastune.policies.seer import seer
 from elastune.policies.seer import staged as seer_staged
-from elastune.policies.sizing.memoize import MOST_REMEMBERED, remembered
+from elastune.policies.sizing.memoize import MAX_CACHED, memoized
 from elastune.policies.tuners import one_cut
 
 SPEC = {
@@ -23,7 +23,7 @@ SPEC = {
 def counting(function):
     calls = []
 
-    @remembered
+    @memoized
     def planner(*args, **kwargs):
         calls.append((args, kwargs))
         return function(*args, **kwargs)
@@ -49,12 +49,12 @@ def test_equal_arguments_are_planned_once_and_others_anew():
 
 def test_only_so_many_results_are_kept():
     planner, calls = counting(lambda number: number)
-    for number in (*range(MOST_REMEMBERED + 1), 0, MOST_REMEMBERED):
+    for number in (*range(MAX_CACHED + 1), 0, MAX_CACHED):
         assert planner(number) == number
-    assert len(calls) == MOST_REMEMBERED + 2  # 0 had been dropped for the last one
+    assert len(calls) == MAX_CACHED + 2  # 0 had been dropped for the last one
 
 
-def test_that_there_is_no_plan_is_remembered_too_but_no_error():
+def test_that_there_is_no_plan_is_cached_too_but_no_error():
     none, found = counting(lambda: None)
     assert none() is none() is None
     assert len(found) == 1
