@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from elastune.experiments.contracts.policies import World
+from elastune.experiments.contracts.worlds import ContractWorld
 from elastune.sim.model.commands import (
     EndSegment,
     ProvisionInstance,
@@ -55,7 +55,7 @@ class Sampling:
         return event
 
 
-class SampledWorld(World):
+class SampledWorld(ContractWorld):
     """A world of the contract, in which configurations are told and trials can be cloned."""
 
     def backend(self):
