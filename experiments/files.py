@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import stat
+import tempfile
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from elastune.sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 RETRY = "what was finished is kept; make room and run the same command again"
 
@@ -49,16 +53,55 @@ def next_part(folder: Path, prefix: str) -> Path:
     return folder / f"{prefix}-{max(numbers, default=-1) + 1:06d}.parquet"
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """The file is there whole, or as it was before.
+@contextmanager
+def kept_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream for a file that gets its name when the block ends; what was written is kept even if the block fails.
+
+    Nothing is kept where the block raises an InputError: then it has not begun. A pipe or a device is written in place.
 
     Raises:
+        InputError: see `is_stream`; or nobody reads the pipe.
+    """
+    if is_stream(path):
+        with _stream_to(path) as stream:
+            yield stream
+        return
+    path = path.resolve() if path.is_symlink() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_of(path)
+    try:
+        with partial.open("xb") as stream:
+            yield stream
+    except InputError:
+        partial.unlink()
+        raise
+    except BaseException:
+        partial.replace(path)
+        raise
+    partial.replace(path)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """The file is there whole, or as it was before. A pipe or a device gets what would be in the file.
+
+    Args:
+        path: of the file; its folder is made.
+        write: writes a file at the path that it is given.
+
+    Raises:
+        InputError: see `is_stream`; or nobody reads the pipe.
         StoreError: the disk is full or cannot be written to.
     """
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder, _stream_to(path) as stream:
+            write(Path(folder) / path.name)
+            stream.write((Path(folder) / path.name).read_bytes())
+        return
+    path = path.resolve() if path.is_symlink() else path
     partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(exist_ok=True)
-        write(partial)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(_partial_of(path))
         _force(partial)
         partial.replace(path)
         _force(path.parent)
@@ -69,10 +112,67 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there either as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    """The file holds these bytes, or is as it was before; see `write_whole`."""
+    write_whole(path, lambda partial: partial.write_bytes(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for text, in UTF-8."""
+    write_atomically(path, text.encode())
+
+
+def check_outputs(*paths: Path) -> None:
+    """Refuse outputs that cannot be written, before any work is done.
+
+    Raises:
+        InputError: see `is_stream`.
+    """
+    for path in paths:
+        is_stream(path)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether an output is a pipe or a device, which is written in place; any other output is replaced as a whole.
+
+    Raises:
+        InputError: it is a folder, a disk or a socket, or a symbolic link that leads out of its folder.
+    """
+    if _DESCRIPTOR.fullmatch(str(path.absolute())):
+        return True
+    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+        raise InputError(
+            f"{path}: a symbolic link to {path.resolve()}, which is not in its folder: remove the link, or name another file"
+        )
+    mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        return True
+    if not stat.S_ISREG(mode):
+        what = "folder" if stat.S_ISDIR(mode) else "disk" if stat.S_ISBLK(mode) else "socket"
+        raise InputError(f"{path}: must be a file, a pipe or a character device, but is a {what}: name another file")
+    return False
+
+
+_DESCRIPTOR = re.compile(r"/dev/(stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
+
+
+@contextmanager
+def _stream_to(path: Path) -> Iterator[BinaryIO]:
+    try:
+        # Not blocking: a pipe that nobody reads is an error, and not a wait without end.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+    except OSError as error:
+        why = "nobody reads this pipe; start its reader first" if error.errno == errno.ENXIO else error.strerror
+        raise InputError(f"{path}: cannot be written: {why}") from error
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as stream:
+        yield stream
+
+
+def _partial_of(path: Path) -> Path:
+    """Where a file is written until it is whole; nothing is there, neither a link that leads elsewhere."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    return partial
 
 
 def _force(path: Path) -> None:

@@ -16,6 +16,7 @@ from elastune.experiments.claims.figures import draw
 from elastune.experiments.claims.plans import gap_table, planner_table
 from elastune.experiments.claims.rows import rows_of
 from elastune.experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
+from elastune.experiments.files import write_text
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.sim.model.errors import InputError
 
@@ -82,7 +83,7 @@ def _figure(drawing: Drawing, asked: Asked, out: Path, command: str) -> Written:
         return Written(asked.name, asked.claim.id, 0, reason=str(error))
     files = [figures.save(figure, out / f"{asked.name}{kind}") for kind in KINDS]
     caption = out / f"{asked.name}.md"
-    caption.write_text(_caption(drawing, asked, rows, command), encoding="utf-8")
+    write_text(caption, _caption(drawing, asked, rows, command))
     return Written(asked.name, asked.claim.id, rows, (*files, caption))
 
 
@@ -128,8 +129,8 @@ def _table(drawing: Drawing, claim: Claim, out: Path, command: str) -> Written:
         return Written(name, claim.id, 0, reason="there are no runs of it")
     table, runs = claim_table(claim, rows), runs_table(rows)
     csv, text = out / f"{claim.id}.csv", out / f"{claim.id}.md"
-    table.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
-    text.write_text(_table_text(drawing, claim, table, runs, command), encoding="utf-8")
+    write_text(csv, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(text, _table_text(drawing, claim, table, runs, command))
     return Written(name, claim.id, len(rows), (csv, text))
 
 
@@ -140,7 +141,7 @@ def _plan_table(drawing: Drawing, plans: ClaimPlans, out: Path, command: str) ->
         return Written(f"{name} table", plans.claim.id, 0, reason="nothing is planned")
     planners, gaps = planner_table(rows), gap_table(rows)
     csv, text = out / f"{name}.csv", out / f"{name}.md"
-    gaps.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
+    write_text(csv, gaps.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     parts = [
         f"# {plans.claim.id}, {plans.experiment}: {plans.claim.claim}",
         f"`{command}`; {csv.name} has the gaps.",
@@ -150,7 +151,7 @@ def _plan_table(drawing: Drawing, plans: ClaimPlans, out: Path, command: str) ->
         "## How much dearer than what it is compared with, as a share\n\nThe interval of the mean is over jobs.",
         markdown(gaps),
     ]
-    text.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(text, "\n\n".join(parts) + "\n")
     return Written(f"{name} table", plans.claim.id, len(rows), (csv, text))
 
 
@@ -181,4 +182,4 @@ def _write_index(out: Path) -> None:
     parts += [f"Tables: {tables}.\n"] if tables else []
     parts += [re.sub(r"^#", "##", path.read_text(encoding="utf-8")) for path in captions]
     if captions or tables:
-        (out / INDEX).write_text("\n".join(parts), encoding="utf-8")
+        write_text(out / INDEX, "\n".join(parts))

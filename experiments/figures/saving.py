@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elastune.experiments.files import write_whole
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in _METADATA:
         raise InputError(f"save: cannot write {path.name}; the suffix must be one of {', '.join(_METADATA)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Type 42 fonts stay text that can be searched and are what publishers ask for. Only rcParams can say so.
     with _RC_LOCK, mpl.rc_context({"pdf.fonttype": 42}):
-        figure.savefig(path, dpi=PRINT_DPI, metadata=_METADATA[path.suffix])
+        kind = path.suffix
+        write_whole(path, lambda file: figure.savefig(file, format=kind[1:], dpi=PRINT_DPI, metadata=_METADATA[kind]))
     return path

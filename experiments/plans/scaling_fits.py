@@ -6,11 +6,13 @@ Imports sim.model and traces; pandas inside the functions that need it.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from elastune.experiments.files import write_text
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.scaling.fit import LEVEL, fit_scaling
@@ -301,9 +303,9 @@ def write_imported(imported: ImportedScaling, path: Path, source: str) -> None:
     """
     if path.suffix != ".csv":
         raise InputError(f"{path}: a scaling is written to a .csv file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("gpus", "nodes", "kind", "speedup", "source"))
-        for (gpus, nodes), speedup in imported.scaling.points.items():
-            writer.writerow((gpus, nodes, imported.scaling.kind, f"{speedup:.6g}", source))
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(("gpus", "nodes", "kind", "speedup", "source"))
+    for (gpus, nodes), speedup in imported.scaling.points.items():
+        writer.writerow((gpus, nodes, imported.scaling.kind, f"{speedup:.6g}", source))
+    write_text(path, lines.getvalue())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from elastune.experiments.files import write_text
 from elastune.policies.rules.halving import Stage, rungs
 from elastune.policies.seer.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, CurvePrior, family_key
 from elastune.sim.model.errors import InputError
@@ -326,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"{folder} is not a folder of bundles")
     bundles = [load_bundle(name, options.folders) for name in bundle_names(options.folders)]
     document = document_of(bundles)
-    options.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_text(options.output, json.dumps(document, indent=2) + "\n")
     for name, family in document["families"].items():
         sys.stdout.write(f"{name}: {family['model']}\n")
         for bundle, summary in family["held_out"].items():

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from elastune.experiments.files import write_text
 from elastune.experiments.runs.result import Answer, RunResult
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class RealResult:
         path = self.folder / "result.json"
         if path.is_file() and not self.control_s:
             return path
-        path.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
         return path
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from elastune.experiments.files import locked, write_atomically
+from elastune.experiments.files import locked, write_atomically, write_text
 from elastune.experiments.real.result import RealResult, real_answer
 from elastune.experiments.real.resume import NOTEBOOK, cut_torn_note, note_lease, resumption_of
 from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
@@ -113,7 +113,7 @@ def execute_real(
     with locked(folder, _TAKEN):
         _require_new(folder)  # another driver may have been as fast
         spec.save(folder / "spec.yaml")
-        (folder / "real.json").write_text(json.dumps(asdict(means), indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "real.json", json.dumps(asdict(means), indent=2) + "\n")
         return real.drive(controller, sinks, watch)
 
 

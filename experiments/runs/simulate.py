@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from elastune.experiments.files import kept_file
 from elastune.experiments.runs.belief import Belief, most_gpus, profile_of, terms_of
 from elastune.experiments.runs.journals import entries_of, header_of
 from elastune.experiments.runs.ledger import Ledger
@@ -185,26 +186,12 @@ def execute(
 
 @contextmanager
 def _opened(journal: str | Path | BinaryIO | None) -> Iterator[BinaryIO | None]:
-    """The stream to write to. A file appears under its name when it is complete, or as far as the run came when it failed."""
+    """The stream to write to; see `kept_file`."""
     if not isinstance(journal, str | Path):
         yield journal
         return
-    journal = Path(journal)
-    if journal.is_dir():
-        raise InputError(f"{journal}: the journal is to be a file, but this is a folder")
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    partial = journal.with_name(f".{journal.name}.partial")
-    try:
-        with partial.open("wb") as stream:
-            yield stream
-    except InputError:
-        partial.unlink()
-        raise
-    except BaseException:
-        # What was done is kept: it is what shows why a run failed.
-        partial.replace(journal)
-        raise
-    partial.replace(journal)
+    with kept_file(Path(journal)) as stream:
+        yield stream
 
 
 def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[int, bool]:

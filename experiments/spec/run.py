@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
+from elastune.experiments.files import write_text
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.sections import Count, JobSpec, PolicySpec, Section, WorkloadSpec
@@ -90,7 +91,7 @@ class RunSpec(Section):
 
     def save(self, path: Path) -> None:
         """Write the YAML file from which the same run can be run."""
-        path.write_text(dump_yaml(self.to_dict()), encoding="utf-8")
+        write_text(path, dump_yaml(self.to_dict()))
 
     def digest(self) -> str:
         """SHA-256, equal for equal runs: over all keys, defaults of spec and policy, policy and seed included."""

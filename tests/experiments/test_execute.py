@@ -393,7 +393,7 @@ def test_a_cut_journal_is_told_from_a_complete_one_and_a_changed_header_is_refus
 
 
 def test_a_folder_is_no_journal(tmp_path):
-    with pytest.raises(InputError, match=r"the journal is to be a file, but this is a folder"):
+    with pytest.raises(InputError, match=r"must be a file, a pipe or a character device, but is a folder"):
         execute(RunSpec.load(HEADLINE), journal=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,142 @@
+"""What commands write: files that are whole, pipes and devices in place, and nothing through links that lead elsewhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from elastune.experiments.cli.app import app
+from elastune.experiments.files import check_outputs, kept_file, write_text
+from elastune.sim.model.errors import InputError
+
+SPEC = """
+job: {trials: 4, max_iterations: 9, deadline_s: 3600, budget_usd: 20}
+workload: {bundle: digits-mlp, scaling: resnet50-v100, iteration_s: 60}
+cloud: {instance_type: p3.8xlarge, startup: fast, rescale_s: 5}
+policy: sha-fixed
+"""
+
+
+@pytest.fixture
+def elastune(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def read_in_background(pipe):
+    """What arrives in a pipe, once it has been closed."""
+    found = []
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # open before anybody writes
+    os.set_blocking(descriptor, True)
+
+    def read():
+        with os.fdopen(descriptor, "rb") as stream:
+            found.append(stream.read())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return lambda: thread.join(20) or found[0]
+
+
+def test_a_journal_into_a_pipe_is_the_journal_of_a_file(elastune, tmp_path):
+    assert elastune("run", "spec.yaml", "-o", "file").exit_code == 0
+    os.mkfifo("pipe")
+    # Opened for writing here, so that the reader waits for the run.
+    keep = os.open("pipe", os.O_RDWR)
+    arrived = read_in_background("pipe")
+    done = elastune("run", "spec.yaml", "-o", "out", "--journal", "pipe")
+    os.close(keep)
+    assert done.exit_code == 0, done.output
+    assert arrived() == (tmp_path / "file" / "journal.jsonl").read_bytes()
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_stays(elastune, tmp_path):
+    os.mkfifo("pipe")
+    failed = elastune("run", "spec.yaml", "-o", "out", "--journal", "pipe")
+    assert failed.exit_code == 2
+    assert failed.stderr == "error: pipe: cannot be written: nobody reads this pipe; start its reader first\n"
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_is_written_to_and_stays(elastune):
+    before = Path("/dev/null").stat()
+    assert elastune("run", "spec.yaml", "-o", "out", "--journal", "/dev/null").exit_code == 0
+    after = Path("/dev/null").stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "result.json", "spec.yaml"])
+def test_a_link_out_of_the_folder_of_a_run_is_refused_before_the_run(elastune, tmp_path, name):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(tmp_path / "mine")
+    failed = elastune("run", "spec.yaml", "-o", "out")
+    assert failed.exit_code == 2
+    assert f"out/{name}: a symbolic link to " in failed.stderr
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "result.json", "spec.yaml"])
+def test_a_link_where_a_file_is_written_first_is_not_followed(elastune, tmp_path, name):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f".{name}.partial").symlink_to(tmp_path / "mine")
+    assert elastune("run", "spec.yaml", "-o", "out").exit_code == 0
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["journal.jsonl", "result.json", "spec.yaml"]
+
+
+@pytest.mark.parametrize("written", ["comparison.png", "results.parquet", "summary.csv", "spec.yaml"])
+def test_a_link_out_of_the_folder_of_a_comparison_is_refused(elastune, tmp_path, written):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / written).symlink_to(tmp_path / "mine")
+    failed = elastune("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, "--jobs", 1, "-o", "out")
+    assert failed.exit_code == 2
+    assert f"out/{written}: a symbolic link to " in failed.stderr
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_link_within_its_folder_is_followed(tmp_path):
+    (tmp_path / "latest").symlink_to("first")
+    write_text(tmp_path / "latest", "new")
+    assert (tmp_path / "latest").is_symlink()
+    assert (tmp_path / "first").read_text() == "new"
+
+
+def test_a_folder_or_a_socket_is_no_output(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="but is a folder"):
+        check_outputs(tmp_path / "folder")
+    with pytest.raises(InputError, match="but is a folder"), kept_file(tmp_path / "folder"):
+        pass
+
+
+@pytest.mark.parametrize(("error", "kept"), [(RuntimeError, ["out"]), (KeyboardInterrupt, ["out"]), (InputError, [])])
+def test_what_was_written_is_kept_when_a_run_fails_and_not_when_it_never_began(tmp_path, error, kept):
+    def fail():
+        with kept_file(tmp_path / "out") as stream:
+            stream.write(b"some")
+            raise error("stop")
+
+    with pytest.raises(error):
+        fail()
+    assert [path.name for path in tmp_path.iterdir()] == kept
+    assert all(path.read_bytes() == b"some" for path in tmp_path.iterdir())
+
+
+def test_a_redirected_standard_output_is_written_in_place(tmp_path):
+    """Others write to it as well: it is not replaced."""
+    (tmp_path / "all").write_text("before\n")
+    with (tmp_path / "all").open("a") as stream, kept_file(Path(f"/dev/fd/{stream.fileno()}")) as out:
+        out.write(b"after\n")
+    assert (tmp_path / "all").read_text() == "before\nafter\n"
