@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  typer reads annotations at run time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from elastune.experiments.cli import import_ as cli_import
-from elastune.experiments.cli.options import AsJson, complete_bundle, print_json
+from elastune.experiments.cli.options import AsJson, Figure, complete_bundle, print_json
+from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, print_pairs, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 app = typer.Typer(help="Recorded workloads.", no_args_is_help=True)
 app.add_typer(cli_import.app, name="import")
@@ -20,14 +23,18 @@ def list_bundles(as_json: AsJson = False) -> None:
     from elastune.experiments.plans.bundle_summary import describe
     from elastune.traces import bundle_names, load_bundle
 
-    described = [describe(load_bundle(name)) for name in bundle_names()]
+    described: list[dict[str, Any]] = [describe(load_bundle(name)) for name in bundle_names()]
     if as_json:
         shown = ("name", "direction", "score", "iteration", "trials", "max_iterations", "iteration_s", "sha256")
         print_json([{key: one[key] for key in shown} for one in described])
         return
-    from elastune.experiments.cli.tables import print_bundles
-
-    print_bundles(described)
+    table = Table(
+        "", [*key("bundle"), *numbers("configurations", "iterations", "s per iteration"), *text("score", "iteration")]
+    )
+    for one in described:
+        counts = (one["trials"], one["max_iterations"], number(one["iteration_s"]))
+        table.add(one["name"], *counts, f"{one['score']} ({one['direction']})", one["iteration"])
+    table.print()
 
 
 @app.command()
@@ -35,7 +42,7 @@ def show(
     name: Annotated[
         str, typer.Argument(help="A name, or a bundle's folder.", autocompletion=complete_bundle, show_default=False)
     ],
-    figure: Annotated[Path | None, typer.Option(help="Draw the curves: a .png or .pdf file.")] = None,
+    figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """How good a bundle's configurations are, how early that shows, and what each number comes from."""
@@ -51,6 +58,33 @@ def show(
     if as_json:
         print_json(described)
         return
-    from elastune.experiments.cli.tables import print_bundle
+    _print_bundle(described)
 
-    print_bundle(described)
+
+def _print_bundle(described: Mapping[str, Any]) -> None:
+    """Everything `describe` says of one bundle."""
+    quantiles = described["final_quantiles"] or {}
+    correlations = (f"{number(row['spearman'], 3)} after {row['iteration']}" for row in described["rank_correlation"])
+    low, high = described["relative_cost_range"]
+    rows = {
+        "score": f"{described['score']}, to {described['direction']}",
+        "iteration": described["iteration"],
+        "size": f"{described['trials']} configurations x {described['max_iterations']} iterations",
+        "final scores, worst to best": ", ".join(f"{level}: {number(score)}" for level, score in quantiles.items()),
+        "diverged": percent(described["diverged_share"]),
+        "Spearman of early with final ranks": ", ".join(correlations),
+        "cost of an iteration": f"{number(described['iteration_s'])} s on 1 GPU, times {number(low)} to {number(high)}",
+        "evaluation, of that": f"{number(described['evaluate_s'])} s on 1 GPU, whatever the gang",
+        "GPUs for its memory": f"at least {described['min_gpus']}",
+        "launch, checkpoint": f"{number(described['launch_s'])} s, {number(described['checkpoint_s'])} s",
+        "stragglers (cv)": f"{number(described['straggler_persistent_cv'])} persistent, "
+        f"{number(described['straggler_per_iteration_cv'])} per iteration",
+        "scaling": "none: set workload.scaling"
+        if described["max_gpus"] is None
+        else f"to {described['max_gpus']} GPUs",
+        "schedule": described["schedule"] or NONE,
+        "source": f"{described['source']} ({described['licence']})",
+        **{f"provenance of {key}": text for key, text in described["provenance"].items()},
+        "sha256": described["sha256"],
+    }
+    print_pairs(described["name"], rows)

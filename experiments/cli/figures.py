@@ -16,12 +16,15 @@ from elastune.experiments.cli.options import (
     PoolJobs,
     RetryFailed,
     kept_when_interrupted,
+    out_option,
+    pool_jobs,
     print_json,
     progress,
 )
+from elastune.experiments.cli.tables import Column, Table, key, numbers, say, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from elastune.experiments.claims.drawing import Failures, Needed
     from elastune.experiments.claims.writing import Written
@@ -57,7 +60,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
             show_default="../shared/data",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of figures and tables.")] = _OUT,
+    out: Annotated[Path, out_option("Folder of figures and tables.", str(_OUT))] = _OUT,
     results: Annotated[Path, typer.Option(help="Folder of the runs, which a later call goes on with.")] = _RESULTS,
     jobs: PoolJobs = None,
     ray_address: PoolAddress = None,
@@ -81,7 +84,11 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     with kept_when_interrupted(results), _progress("Running") as on_progress:
         parts = needed(drawing, is_retrying=is_retrying, on_progress=on_progress)
         failures = run_missing(
-            parts, jobs=jobs, ray_address=ray_address, is_retrying=is_retrying, on_progress=on_progress
+            parts,
+            jobs=pool_jobs(jobs, ray_address),
+            ray_address=ray_address,
+            is_retrying=is_retrying,
+            on_progress=on_progress,
         )
     written = write_all(drawing, out, lambda name: _command(name, data, is_smoke=is_smoke))
     _show(drawing, parts, written, failures, out, as_json=as_json)
@@ -117,9 +124,8 @@ def _show_list(drawing: Any, parts: Sequence[Needed], *, as_json: bool) -> None:
     if as_json:
         print_json({"size": drawing.size, "figures": listed, "parts": runs, "left_out": _left_out(drawing)})
         return
-    from elastune.experiments.cli.figures_tables import print_list
-
-    print_list(listed, runs, _left_out(drawing))
+    _print_list(listed, runs)
+    _say_left_out(drawing)
 
 
 def _left_out(drawing: Any) -> list[dict[str, str]]:  # noqa: ANN401  see _show_list
@@ -154,6 +160,34 @@ def _show(
             }
         )
         return
-    from elastune.experiments.cli.figures_tables import print_written
+    _written_table(told, out).print()
+    _say_left_out(drawing)
+    for row in failed:
+        say(f"failed, {row['failed']} runs of {row['part']}: {row['error']}; `--retry-failed` runs them again")
 
-    print_written(told, _left_out(drawing), failed, str(out))
+
+def _print_list(listed: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:
+    """Figures with their claims, and how much of what they take is there."""
+    table = Table("Figures", [*key("figure"), *text("claim", "drawn from", "what it shows")])
+    for row in listed:
+        table.add(row["name"], row["claim"], row["experiment"], row["caption"])
+    table.print()
+    sums = (Column(name, footer=f"{sum(row[name] for row in runs):,}") for name in ("total", "missing"))
+    total = Table("Runs and plans", [Column("part", "key", "sum"), *sums])
+    for row in runs:
+        total.add(row["part"], f"{row['total']:,}", f"{row['missing']:,}")
+    total.print()
+
+
+def _written_table(written: Sequence[Mapping[str, Any]], folder: Path) -> Table:
+    table = Table(f"Written to {folder}", [*key("name", "claim"), *numbers("rows"), *text("drawn")])
+    for row in written:
+        reason = row["left_out"]
+        kinds = " ".join(path.rpartition(".")[2] for path in row["files"])
+        table.add(row["name"], row["claim"], f"{row['rows']:,}", kinds if reason is None else f"left out: {reason}")
+    return table
+
+
+def _say_left_out(drawing: Any) -> None:  # noqa: ANN401  see _show_list
+    for row in _left_out(drawing):
+        say(f"left out: {row['part']}: {row['reason']}")

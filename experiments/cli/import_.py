@@ -9,9 +9,10 @@ import typer
 
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, print_json, progress
+from elastune.experiments.cli.tables import number, percent, print_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from elastune.traces import Bundle
     from elastune.traces.importers import CurveRules, Description
@@ -394,6 +395,35 @@ def _report(bundle: Bundle, folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(described)
         return
-    from elastune.experiments.cli.tables import print_import
+    _print_import(described)
 
-    print_import(described)
+
+def _print_import(described: Mapping[str, Any]) -> None:
+    """What was made of a recording: its size, what was done to it, and what a run must add."""
+    low, high = described["relative_cost_range"]
+    seconds = described["iteration_s"]
+    cost = f"{number(seconds)} s on 1 GPU, times {number(low)} to {number(high)}" if seconds else "not recorded"
+    rows = {
+        "score": f"{described['score']}, to {described['direction']}",
+        "iteration": described["iteration"],
+        "size": f"{described['trials']} trials x {described['max_iterations']} iterations",
+        "points without a score": percent(described["without_score_share"]),
+        "test scores": "recorded" if described["has_test_scores"] else "not recorded",
+        "cost of an iteration": cost,
+        "seconds of each iteration": "recorded" if described["has_seconds"] else "not recorded",
+        "hyperparameters": ", ".join(described["hyperparameters"]) or "NONE",
+        **{key.replace("_", " "): _listed(value) for key, value in described["imported"].items()},
+        **{f"lacking: {what}": f"set {key} in a run" for what, key in described["lacking"].items()},
+        "written to": described["folder"],
+    }
+    print_pairs(f"{described['name']}, imported", rows)
+
+
+def _listed(value: object) -> str:
+    """A note of an import: a number, a text, some names, or counts by name."""
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:10]))
+        return f"{len(value)}: {shown}" + (", ..." if value[10:] else "")
+    return str(value)

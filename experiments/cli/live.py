@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from elastune.experiments.cli.tables import plain, say
 from elastune.sim.model.job import loss_of
 from elastune.sim.model.protocols import InstanceStatus, TrialStatus
 
@@ -85,10 +86,11 @@ class Board:
     def __rich__(self) -> Table:
         """The table."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
         for name, value in self.fields().items():
-            table.add_row(f"[bold]{name}", value)
+            table.add_row(Text(name, style="bold"), Text(plain(value)))
         return table
 
 
@@ -114,7 +116,7 @@ def live() -> Iterator[Callable[[Controller], Sink]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda controller: _Lines(controller, lambda line: console.print(line, soft_wrap=True, highlight=False))
+        yield lambda controller: _Lines(controller, lambda line: say(line, err=True))
         return
     with Live(console=console, refresh_per_second=_REFRESH_PER_S, transient=True) as shown:
 

@@ -1,36 +1,113 @@
-"""What the commands share: options, completion of names, progress. Imports typer; rich when it is drawn."""
+"""What the commands share: their options, completion of names, progress. Imports typer; rich when a bar is drawn."""
 
 from __future__ import annotations
 
 import enum
 import json
+import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 import typer
 
 from elastune.experiments.cli.numbers import count_option
+from elastune.experiments.cli.tables import plain, say
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from rich.console import Console
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from elastune.experiments.spec.run import RunSpec
 
-_PIPED_WIDTH = 200
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
+OUTPUT, COMPUTE = "Output", "Compute"
+"""Panels of the help pages."""
+
+
+def begins(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What completes one of these names."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def listed(complete: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
+    """What completes the last of several names with commas between."""
+
+    def completed(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in complete(last)]
+
+    return completed
+
+
+def _policies() -> Iterable[str]:
+    from elastune.policies.registry import all_entries
+
+    return all_entries()
+
+
+def _bundles() -> Iterable[str]:
+    from elastune.traces.bundles.bundle import bundle_names
+
+    return bundle_names()
+
+
+def _workloads() -> Iterable[str]:
+    from elastune.traces.workloads import WORKLOAD_NAMES
+
+    return WORKLOAD_NAMES
+
+
+def _settings() -> Iterable[str]:
+    from elastune.experiments.sweeps.rows import spec_columns
+
+    return (f"{key}=" for key in ("seed", *spec_columns()))
+
+
+complete_policy, complete_bundle, complete_workload = map(begins, (_policies, _bundles, _workloads))
+complete_policies = listed(complete_policy)
+complete_setting = begins(_settings)
+
+SpecFile: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="A YAML file that describes the run.", show_default=False)
+]
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any key of the spec, as job.deadline_s=1800.",
+        autocompletion=complete_setting,
+    ),
+]
+Policy: TypeAlias = Annotated[
+    str | None, typer.Option(help="name[:param=value...], instead of the spec's.", autocompletion=complete_policy)
+]
+Seeds: TypeAlias = Annotated[int, count_option(help="How many, counted from the spec's.")]
+Journal: TypeAlias = Annotated[Path, typer.Argument(help="The journal of a run.", show_default=False)]
+AsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.", rich_help_panel=OUTPUT)
+]
+Jobs: TypeAlias = Annotated[
+    int | None, count_option(help="Processes.", show_default="the cores", rich_help_panel=COMPUTE)
+]
 PoolJobs: TypeAlias = Annotated[
-    int | None, count_option(help="Processes.", show_default="2, or all CPUs of a Ray cluster")
+    int | None,
+    count_option(help="Processes.", show_default="the cores, or all CPUs of a Ray cluster", rich_help_panel=COMPUTE),
 ]
 PoolAddress: TypeAlias = Annotated[
-    str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).")
+    str | None,
+    typer.Option(
+        "--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto: the one around).", rich_help_panel=COMPUTE
+    ),
 ]
-RetryFailed: TypeAlias = Annotated[bool, typer.Option("--retry-failed", help="Run those that failed again.")]
+RetryFailed: TypeAlias = Annotated[
+    bool, typer.Option("--retry-failed", help="Run those that failed again.", rich_help_panel=COMPUTE)
+]
+Figure: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Draw a figure: a .png or .pdf file.", rich_help_panel=OUTPUT)
+]
 
 
 class Device(enum.StrEnum):
@@ -40,7 +117,12 @@ class Device(enum.StrEnum):
     CUDA = "cuda"
 
 
-def device_option(panel: str | None = None) -> Any:  # noqa: ANN401  as typer's own
+def out_option(told: str, default: str | None = None) -> Any:  # noqa: ANN401  as typer's own
+    """`-o`; `default` says in words where it is not given."""
+    return typer.Option("-o", "--out", help=told, show_default=default or False, rich_help_panel=OUTPUT)
+
+
+def device_option(panel: str | None = None) -> Any:  # noqa: ANN401
     """`--device`; the command says what is meant where it is not given."""
     return typer.Option("--device", help="What a GPU is.", show_default="cpu", rich_help_panel=panel)
 
@@ -57,6 +139,21 @@ def checkpoints_option(default: str, panel: str | None = None) -> Any:  # noqa: 
     return typer.Option("--checkpoints", metavar="URL", help=told, show_default=default, rich_help_panel=panel)
 
 
+def cores(jobs: int | None) -> int:
+    """So many processes, or one for each core that this process may use."""
+    return jobs or len(os.sched_getaffinity(0))
+
+
+def pool_jobs(jobs: int | None, ray_address: str | None) -> int | None:
+    """So many processes; of a Ray cluster, all CPUs where no number is given."""
+    return jobs if ray_address is not None else cores(jobs)
+
+
+def names_in(text: str | None) -> list[str]:
+    """Names with commas between."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def refuse(options: Mapping[str, object], reason: str) -> None:
     """Options that say nothing here; None is one that was not given.
 
@@ -70,15 +167,15 @@ def refuse(options: Mapping[str, object], reason: str) -> None:
 
 def failure(message: str, code: int) -> typer.Exit:
     """Say what is wrong on standard error; returns what ends the command with this code."""
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     return typer.Exit(code)
 
 
-def load_spec(spec_file: Path, settings: list[str]) -> RunSpec:
+def load_spec(spec_file: Path, settings: list[str] | None) -> RunSpec:
     """The spec of a file, with what the command line sets."""
     from elastune.experiments.spec.run import RunSpec
 
-    return RunSpec.load(spec_file, settings)
+    return RunSpec.load(spec_file, settings or [])
 
 
 def print_json(value: object) -> None:
@@ -92,16 +189,8 @@ def kept_when_interrupted(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"what was finished is in {folder}; the same command goes on from there", err=True)
+        say(f"what was finished is in {folder}; the same command goes on from there", err=True)
         raise
-
-
-def console() -> Console:
-    """Standard output; wide where it is not a terminal, whose width rich would guess too small."""
-    from rich.console import Console
-
-    found = Console()
-    return found if found.is_terminal else Console(width=_PIPED_WIDTH)
 
 
 class Tell(Protocol):
@@ -129,42 +218,18 @@ def progress(title: str, *, speed_of: str | None = None) -> Iterator[Tell]:
         TimeRemainingColumn,
     )
 
-    err = Console(stderr=True)
-    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+    def told(name: str) -> TextColumn:
+        return TextColumn(f"{{task.{name}}}", markup=False)
+
+    err = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    counts = (told("description"), BarColumn(), MofNCompleteColumn(), told("fields[speed]"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*counts, *times, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(title, total=None, speed="")
+        task = bar.add_task(plain(title), total=None, speed="")
 
         def tell(done: int, total: int, label: str | None = None) -> None:
             elapsed_s = bar.tasks[0].elapsed
             speed = f"{done / elapsed_s:.1f} {speed_of}/s" if speed_of and elapsed_s else ""
-            bar.update(task, description=label or title, completed=done, total=total, speed=speed)
+            bar.update(task, description=plain(label or title), completed=done, total=total, speed=speed)
 
         yield tell
-
-
-def complete_policy(incomplete: str) -> list[str]:
-    """Policies whose names begin so."""
-    from elastune.policies.registry import all_entries
-
-    return [name for name in all_entries() if name.startswith(incomplete)]
-
-
-def complete_policies(incomplete: str) -> list[str]:
-    """The same for the last of several names with commas between."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in complete_policy(last)]
-
-
-def complete_bundle(incomplete: str) -> list[str]:
-    """Bundles whose names begin so."""
-    from elastune.traces.bundles.bundle import bundle_names
-
-    return [name for name in bundle_names() if name.startswith(incomplete)]
-
-
-def complete_workload(incomplete: str) -> list[str]:
-    """Workloads whose names begin so."""
-    from elastune.traces.workloads import WORKLOAD_NAMES
-
-    return [name for name in WORKLOAD_NAMES if name.startswith(incomplete)]

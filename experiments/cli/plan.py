@@ -1,4 +1,4 @@
-"""`elastune plan`: what planners make of a spec, before anything is run. Imports typer; the rest when needed."""
+"""`elastune plan`: what planners make of a spec, before anything is run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastune.experiments.cli.options import AsJson, console, print_json
+from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json
+from elastune.experiments.cli.tables import NONE, Table, key, numbers, say, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import number_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from elastune.experiments.plans.planning import Plans
     from elastune.policies.planning.plan import Plan
 
@@ -50,10 +48,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     spec_file: Annotated[
         Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no bundle and no policy.", show_default=False)
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec, as job.deadline_s=1800."),
-    ] = None,
+    settings: Settings = None,
     planner: Annotated[PlannerName, typer.Option(help="Which planners are asked.")] = PlannerName.ALL,
     space: Annotated[
         SpaceName, typer.Option(help="Plans of the frontier: fair is RubberBand's, wide allows more.")
@@ -72,7 +67,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         ),
     ] = None,
     as_json: AsJson = False,
-    figure: Annotated[Path | None, typer.Option(help="Draw the frontier: a .png or .pdf file.")] = None,
+    figure: Figure = None,
 ) -> None:
     """Plan a job without running it: GPUs and machines per stage, time, cost, and how far from the best possible."""
     from elastune.experiments.plans.planning import frontier_table, load_plan_spec, make_plans
@@ -96,9 +91,9 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     if as_json:
         print_json(plans.to_json())
         if plans.within.best is None and plans.asked in ("frontier", "all"):
-            typer.echo(f"No plan keeps the limits. {plans.achievable()}", err=True)
+            say(f"No plan keeps the limits. {plans.achievable()}", err=True)
     else:
-        print_plans(plans)
+        _print_plans(plans)
 
 
 def settings_of_type(text: str) -> list[str]:
@@ -142,33 +137,32 @@ def deadlines_of(text: str) -> list[float]:
     return deadlines_s
 
 
-def print_plans(plans: Plans) -> None:
+def _print_plans(plans: Plans) -> None:
     """The plans side by side, the frontier, and what can be had where a planner finds nothing."""
-    wide = console()
     if plans.by_deadline:
-        wide.print(_table_by_deadline(plans))
+        _table_by_deadline(plans).print()
         is_missing = any(made is None for one in plans.by_deadline for made in (one.static, one.best))
     else:
-        _print_tables(wide, plans)
+        _print_tables(plans)
         is_missing = any(made is None for _, made in plans.rows())
     if is_missing:
-        wide.print(f"Where no plan is shown, none was found within the limits. {plans.achievable()}", highlight=False)
+        say(f"Where no plan is shown, none was found within the limits. {plans.achievable()}")
 
 
-def _print_tables(wide: Console, plans: Plans) -> None:
+def _print_tables(plans: Plans) -> None:
     limits = " and ".join(_limits(plans)) or "without limits"
     table = _table(f"Plans for {_job(plans)}, {limits}, on {_machine_names(plans)}", "planner", plans)
     for name, made in plans.rows():
         _add(table, plans, name, made)
-    wide.print(table)
+    table.print()
     if plans.frontier and plans.asked in ("frontier", "all"):
         shown = _thinned(plans.frontier)
         count = f"{len(shown)} of {len(plans.frontier)} plans, fastest first"
         title = f"Frontier, {plans.planning.space} space: {count} (* machines asked for before the barrier)"
-        table = _table(title, "", plans)
-        for made in shown:
-            _add(table, plans, "", made)
-        wide.print(table)
+        table = _table(title, "plan", plans)
+        for rank, made in enumerate(shown, start=1):
+            _add(table, plans, str(rank), made)
+        table.print()
 
 
 def _job(plans: Plans) -> str:
@@ -190,61 +184,52 @@ def _limits(plans: Plans) -> list[str]:
 
 def _table_by_deadline(plans: Plans) -> Table:
     """Planners by deadlines: cost, and by how much it is above the frontier's."""
-    from rich.table import Table
-
     surely = ", kept in 95 runs of 100" if plans.planning.makespan == "p95" else ""
     table = Table(
-        title=f"USD by deadline{surely} (and above the frontier) for {_job(plans)} on {_machine_names(plans)}",
-        title_justify="left",
+        f"USD by deadline{surely} (and above the frontier) for {_job(plans)} on {_machine_names(plans)}",
+        [*key("planner"), *numbers(*(f"{one.deadline_s:,.0f} s" for one in plans.by_deadline))],
     )
-    table.add_column("planner")
-    for one in plans.by_deadline:
-        table.add_column(f"{one.deadline_s:,.0f} s", justify="right")
     columns = [dict(one.rows(plans.asked, plans.planning.space)) for one in plans.by_deadline]
     for name in columns[0]:
         cells = (_beside(column[name], one.best) for column, one in zip(columns, plans.by_deadline, strict=True))
-        table.add_row(name, *cells)
+        table.add(name, *cells)
     return table
 
 
 def _beside(made: Plan | None, best: Plan | None) -> str:
     if made is None:
-        return "-"
+        return NONE
     if best is None or made is best:
         return f"{made.cost_usd:.2f}"
     return f"{made.cost_usd:.2f} ({100 * (made.cost_usd / best.cost_usd - 1):+.1f} %)"
 
 
 def _table(title: str, first: str, plans: Plans) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    if len(plans.planning.offers) > 1:
-        table.add_column("on")
-    headings = ["GPUs per stage", "machines per stage", "makespan, s", "cost, USD", "over bound"]
-    if plans.planning.makespan == "p95":
-        headings.insert(3, "95 % end by, s")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    table.add_column("where the money goes")
-    return table
+    has_types, has_p95 = len(plans.planning.offers) > 1, plans.planning.makespan == "p95"
+    return Table(
+        title,
+        [
+            *key(first, *(["on"] if has_types else [])),
+            *numbers("makespan, s", *(["95 % end by, s"] if has_p95 else []), "cost, USD", "over bound"),
+            *text("GPUs per stage", "machines per stage", "where the money goes"),
+        ],
+    )
 
 
 def _add(table: Table, plans: Plans, name: str, made: Plan | None) -> None:
     if made is None:
-        table.add_row(name, *("-" for _ in table.columns[1:]))
+        table.add(name, *(NONE for _ in table.columns[1:]))
         return
     late_s = [] if made.makespan_p95_s is None else [f"{made.makespan_p95_s:,.0f}"]
-    table.add_row(
+    table.add(
         name,
         *([made.instance_type] if len(plans.planning.offers) > 1 else []),
-        " ".join(map(str, made.gpus_per_stage)),
-        _machines(made),
         f"{made.makespan_s:,.0f}",
         *late_s,
         f"{made.cost_usd:.2f}",
         f"{100 * plans.planning.gap(made):.0f} %",
+        " ".join(map(str, made.gpus_per_stage)),
+        _machines(made),
         _money(plans, made),
     )
 

@@ -1,13 +1,15 @@
-"""`elastune prices`, `elastune ledger`: what machines cost, where a run's money went. Imports typer; the rest when needed."""
+"""`elastune prices`: what machines cost."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastune.experiments.cli.options import AsJson, print_json
+from elastune.experiments.cli.options import AsJson, out_option, print_json
+from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, print_pairs, say, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +65,7 @@ def list_prices(
     if as_json:
         print_json([_told(offer) for offer in found])
         return
-    from elastune.experiments.cli.tables import print_prices
-
-    print_prices(found)
+    _table(found).print()
 
 
 @app.command()
@@ -84,50 +84,30 @@ def show(
     if as_json:
         print_json(_told(offer))
         return
-    from elastune.experiments.cli.tables import print_offer
-
-    print_offer(offer)
+    _print_offer(offer)
 
 
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="A CSV file of prices, ours or a foreign one.", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="The catalogue to write.", show_default="results/prices/<name of FILE>"),
-    ] = None,
+    out: Annotated[Path | None, out_option("The catalogue to write.", "results/prices/<name of FILE>")] = None,
     date: Annotated[str, typer.Option(help="Of the prices, where the file has none.")] = "",
     source: Annotated[str, typer.Option(help="Of the prices, where the file has none.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Check a table of prices and write it as a catalogue that `cloud.prices` of a run spec takes."""
+    from elastune.experiments.files import write_whole
     from elastune.traces.importers.price_tables import import_prices, write_prices
 
     offers = import_prices(file, date=date, source=source or file.name)
     out = out or Path("results/prices") / file.name
-    write_prices(out, offers)
+    write_whole(out, lambda path: write_prices(path, offers))
     if as_json:
         print_json({"prices": str(out), "machines": [_told(offer) for offer in offers]})
         return
     regions = {offer.region for offer in offers if offer.region}
     where = f" in {len(regions)} region{'s' if len(regions) > 1 else ''}" if regions else ""
-    typer.echo(f"{len({offer.name for offer in offers})} machines{where} written; use them with cloud.prices: {out}")
-
-
-def ledger(
-    journal: Annotated[Path, typer.Argument(help="The journal of a run.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Where the dollars and GPU-hours of a recorded run went."""
-    from elastune.experiments.runs.simulate import ledger_of
-
-    found = ledger_of(journal)
-    if as_json:
-        print_json({"journal": str(journal), "ledger_usd": found.usd(), "ledger_gpu_s": found.gpu_s()})
-        return
-    from elastune.experiments.cli.tables import print_ledger
-
-    print_ledger(found.usd(), found.gpu_s())
+    say(f"{len({offer.name for offer in offers})} machines{where} written; use them with cloud.prices: {out}")
 
 
 def _offers(prices: Path | None) -> Sequence[Offer]:
@@ -164,3 +144,51 @@ def _plain(price: Price) -> object:
     if not isinstance(price, PriceSeries):
         return price
     return [list(pair) for pair in zip(price.start_s, price.usd_per_hour, strict=True)]
+
+
+def _table(offers: Sequence[Offer]) -> Table:
+    """One line per machine and region."""
+    from elastune.sim.model.price_series import price_at
+    from elastune.sim.model.prices import ON_DEMAND, SPOT
+
+    spot = ("on demand, USD/h", "spot", "spot over on demand")
+    table = Table("", [*key("machine"), *text("GPUs", "provider", "region"), *numbers(*spot), *text("date")])
+    for offer in offers:
+        prices = offer.instance_type.usd_per_hour
+        on_demand = price_at(prices[ON_DEMAND], 0) or math.nan
+        ratio = NONE if SPOT not in prices else number(price_at(prices[SPOT], 0) / on_demand, 2)
+        shown = (_price(prices.get(market)) for market in (ON_DEMAND, SPOT))
+        table.add(offer.name, _gpus(offer), offer.provider, offer.region, *shown, ratio, offer.date)
+    return table
+
+
+def _print_offer(offer: Offer) -> None:
+    """Everything a catalogue says of one machine in one region."""
+    from elastune.sim.model.price_series import price_at
+    from elastune.sim.model.prices import ON_DEMAND
+
+    kind = offer.instance_type
+    rows = {
+        "provider": offer.provider,
+        "GPUs": _gpus(offer),
+        "region": offer.region,
+        **{market: f"{_price(price)} USD/h" for market, price in kind.usd_per_hour.items()},
+        "on demand, per GPU": f"{number(price_at(kind.usd_per_hour[ON_DEMAND], 0) / kind.gpus_per_instance)} USD/h",
+        "date": offer.date,
+        "source": offer.source,
+    }
+    print_pairs(kind.name, {what: value or NONE for what, value in rows.items()})
+
+
+def _gpus(offer: Offer) -> str:
+    return f"{offer.instance_type.gpus_per_instance} x {offer.gpu or 'GPU'}"
+
+
+def _price(price: Price | None) -> str:
+    """A constant price, or a series as `3 (0 s), 2.5 (3600 s)`."""
+    if price is None:
+        return NONE
+    told = _plain(price)
+    if not isinstance(told, list):
+        return f"{told:g}"
+    return ", ".join(f"{usd_per_hour:g} ({start_s:g} s)" for start_s, usd_per_hour in told)

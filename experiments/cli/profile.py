@@ -1,4 +1,4 @@
-"""`elastune profile`: curves of many trials, or with `--gpus` timings on real workers. Imports typer; the rest when needed."""
+"""`elastune profile`: curves of many trials, or with `--gpus` timings on real workers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from elastune.experiments.cli.options import (
     checkpoints_option,
     complete_bundle,
     complete_workload,
+    cores,
     device_option,
+    out_option,
     print_json,
     progress,
     ray_option,
     refuse,
 )
+from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
 from elastune.experiments.real.slots import require_installed
 from elastune.sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from elastune.experiments.profiling.estimates import Estimate
     from elastune.experiments.profiling.timing import TimingPlan
     from elastune.experiments.profiling.timing_profile import TimingProfile
     from elastune.traces.workloads import BatchMode, Workload
@@ -45,10 +49,7 @@ class Batch(enum.StrEnum):
 _Workload = Annotated[
     str, typer.Argument(help="What is trained.", autocompletion=complete_workload, show_default=False)
 ]
-_Out = Annotated[
-    Path | None,
-    typer.Option("-o", "--out", help="Folder of the bundle.", show_default="results/bundles/<workload>"),
-]
+_Out = Annotated[Path | None, out_option("Folder of the bundle.", "results/bundles/<workload>")]
 
 
 def _count(told: str, default: str, panel: str, least: int = 1) -> Any:  # noqa: ANN401  as typer's own
@@ -57,7 +58,7 @@ def _count(told: str, default: str, panel: str, least: int = 1) -> Any:  # noqa:
 
 _Trials = Annotated[int | None, _count("Configurations drawn from its search space.", "64", _CURVES)]
 _Iterations = Annotated[int | None, _count("Iterations of each.", "27", _CURVES)]
-_Jobs = Annotated[int | None, _count("Worker processes, one CPU slot each.", "2", _CURVES)]
+_Jobs = Annotated[int | None, _count("Worker processes, one CPU slot each.", "the cores", _CURVES)]
 _Seed = Annotated[int | None, _count("Of configurations, weights and the order of the data.", "0", _CURVES, least=0)]
 _Gpus = Annotated[
     str | None,
@@ -119,7 +120,7 @@ def profile(
         of_effort = {f"--{name}": number for name, number in effort.items()}
         others = of_cluster | {"--batch": batch} | of_effort | {"--curves": curves, "--json": as_json or None}
         refuse(others, "curves are recorded (--gpus 1,2 times workers)")
-        _record_curves(trained, trials or 64, iterations or 27, jobs or 2, folder, seed or 0)
+        _record_curves(trained, trials or 64, iterations or 27, cores(jobs), folder, seed or 0)
         return
     of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed}
     refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
@@ -158,7 +159,7 @@ def _record_curves(workload: Workload, trials: int, iterations: int, jobs: int, 
             seed,
             on_progress=lambda _phase, done, total: on_progress(done, total),
         )
-    typer.echo(str(written))
+    say(str(written))
 
 
 def _timed(
@@ -172,7 +173,7 @@ def _timed(
                 workload, plan, folder, curves=curves, batch=batch, checkpoints=checkpoints, on_progress=on_progress
             )
     except (WorkerError, KeyboardInterrupt):
-        typer.echo("what was measured is kept: the same command goes on", err=True)
+        say("what was measured is kept: the same command goes on", err=True)
         raise
 
 
@@ -180,6 +181,68 @@ def _show(found: TimingProfile, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json())
     else:
-        from elastune.experiments.cli.profile_tables import print_timing
-
         print_timing(found)
+
+
+_TOLD_FROM = 0.5
+"""An interval that holds the median less surely than this is none."""
+
+
+def print_timing(profile: TimingProfile) -> None:
+    """Gangs, the seconds around training, spread, and how a spec takes them."""
+    _gangs_table(profile).print()
+    _around_table(profile).print()
+    within, workers, configurations = map(_cv, profile.timing.spread)
+    say(
+        f"spread of an iteration: {within} within a segment, {workers} between fresh workers, {configurations} between"
+        " configurations beyond their relative costs"
+    )
+    for remark in profile.remarks:
+        say(f"note: {remark}")
+    init_s = profile.startup.get("init_s")
+    startup = (
+        ".startup: what machines of your provider take; none was started for this"
+        if init_s is None
+        else f": {{startup: {{queue_s: 0, init_s: {init_s.value:.3g}}}}}"
+    )
+    say(f"In a spec:\n  workload: {{bundle: {profile.folder}}}\n  cloud{startup}\n{profile.folder}")
+
+
+def _gangs_table(profile: TimingProfile) -> Table:
+    found, timing = profile.surroundings.measured_on, profile.timing
+    slots = f"{found.get('gpu')}" if profile.plan.device == "cuda" else f"CPU slots of {found.get('cpu')}"
+    title = f"{profile.workload} on {slots}: an iteration at relative cost 1, without evaluation"
+    table = Table(title, numbers("GPUs", "nodes", "seconds", "speed-up", "samples"))
+    for shape, speedup in timing.speedups.items():
+        train_s = timing.train_s[shape]
+        table.add(shape.gpus, shape.nodes, _with_interval(train_s), _with_interval(speedup), speedup.samples)
+    return table
+
+
+def _around_table(profile: TimingProfile) -> Table:
+    timing, init_s = profile.timing, profile.startup.get("init_s")
+    named = {
+        "iteration with its evaluation, on one GPU": timing.iteration_s,
+        "evaluation": timing.evaluate_s,
+        "launch of a new trial": timing.launch_s,
+        "launch from a checkpoint": timing.resume_s,
+        f"checkpoint of {timing.checkpoint_bytes / 1e6:.3g} MB": timing.checkpoint_s,
+        "rescale: the checkpoint, and a launch from it": timing.rescale_s,
+        **({} if init_s is None else {"node, from its launch to readiness": init_s}),
+    }
+    title = "Around it: medians, and an interval that holds the true one so surely"
+    table = Table(title, [*key("what"), *numbers("seconds", "surely", "samples")])
+    for what, estimate in named.items():
+        surely = f"{estimate.coverage:.0%}" if estimate.coverage >= _TOLD_FROM else NONE
+        table.add(what, _with_interval(estimate), surely, estimate.samples)
+    return table
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if estimate.coverage < _TOLD_FROM or estimate.low == estimate.high:
+        return f"{estimate.value:.3g}"
+    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
+
+
+def _cv(cv: float | None) -> str:
+    return "unknown" if cv is None else f"{cv:.0%}"

@@ -1,52 +1,61 @@
-"""`elastune results`: what came out of sweeps. Imports typer; the rest when needed."""
+"""`elastune results`: what came out of sweeps."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003  typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
-from elastune.experiments.cli.options import AsJson, print_json
+from elastune.experiments.cli.compare import runs_told
+from elastune.experiments.cli.options import OUTPUT, AsJson, begins, listed, names_in, out_option, print_json
+from elastune.experiments.cli.sweep import value_told
+from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     import pandas as pd
 
 
-def complete_column(incomplete: str) -> list[str]:
-    """The columns of results whose names begin so, for the last of several with commas between."""
+def _columns() -> Iterable[str]:
     from elastune.experiments.sweeps.rows import columns
 
-    return _completed(incomplete, columns())
+    return columns()
 
 
-def complete_measure(incomplete: str) -> list[str]:
-    """The same for measures."""
+def _measures() -> Iterable[str]:
     from elastune.experiments.sweeps.rows import measures
 
-    return _completed(incomplete, measures())
+    return measures()
 
 
-def _completed(incomplete: str, names: Any) -> list[str]:  # noqa: ANN401  any iterable of names
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+complete_column, complete_measure = listed(begins(_columns)), listed(begins(_measures))
 
 
 class _ShowByDefault(TyperGroup):
-    """`elastune results DIR` is `elastune results show DIR`."""
+    """`elastune results DIR` is `elastune results show DIR`, and so is its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  typer's own types, which moved between versions
         """Put in the command that was left out."""
-        if args and args[0] not in (*self.commands, "--help"):
+        if args and args[0] not in self.commands:
             args = ["show", *args]
         return super().parse_args(ctx, args)
 
 
 results = typer.Typer(cls=_ShowByDefault, help="What came out of sweeps: `elastune results DIR`.", no_args_is_help=True)
+
+
+_ERRORS_SHOWN = 5
+_FEW_FAMILIES = 6
+_TAUS_SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_OVER_FAMILIES = "over families, their bundles and seeds"
+_OVER_SEEDS = "over seeds: nothing is said of other workloads"
 
 
 class Over(StrEnum):
@@ -83,10 +92,16 @@ def show(
     over: Annotated[
         Over, typer.Option(help="Intervals for workloads like these, or for these with other seeds.")
     ] = Over.FAMILIES,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there too.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the table there too.", rich_help_panel=OUTPUT)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Means with 95 % intervals by group; or policies against one of them, or their profiles."""
+    """Means with 95 % intervals by group; or policies against one of them, or their profiles.
+
+    `elastune results merge` puts folders together.
+    """
+    from elastune.experiments.files import check_outputs, write_text
     from elastune.experiments.results_version import RESULTS_VERSION
     from elastune.experiments.statistics.summary import condition, json_records
     from elastune.experiments.sweeps.rows import STATUSES
@@ -94,25 +109,25 @@ def show(
 
     if sum((against is not None, is_profile, is_iqm)) > 1:
         raise InputError("--against, --profile and --iqm are three different tables: give one of them")
+    if csv is not None:
+        check_outputs(csv)
     rows = Store(folder).read(None if where is None else condition(where)).to_pandas()
     if not len(rows):
         raise InputError(f"{folder}: no row meets --where {where!r}")
     others = sorted(set(rows["results_version"]) - {str(RESULTS_VERSION)})
     if others:
-        typer.echo(f"note: rows of another version of results: {', '.join(others)}; now is {RESULTS_VERSION}", err=True)
+        say(f"note: rows of another version of results: {', '.join(others)}; now is {RESULTS_VERSION}", err=True)
     counts = {status: int((rows["status"] == status).sum()) for status in STATUSES}
     errors = rows.loc[rows["status"] != "done", ["status", "error"]].value_counts().reset_index().to_dict("records")
     name, table = _table(rows, group, measure, against, over, is_profile=is_profile, is_iqm=is_iqm)
     if csv is not None:
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(csv, index=False)
+        write_text(csv, table.to_csv(index=False))
     if as_json:
         print_json({"folder": str(folder), "where": where, **counts, name: json_records(table), "errors": errors})
         return
-    from elastune.experiments.cli import results_tables as tables
-
-    {"groups": tables.print_results, "paired": tables.print_paired, "profile": tables.print_profile}[name](table)
-    tables.print_counts(counts, errors)
+    {"groups": _groups_table, "paired": _paired_table, "profile": _profile_table}[name](table).print()
+    _say_rests(table)
+    _say_counts(counts, errors)
 
 
 def _table(
@@ -131,7 +146,7 @@ def _table(
     from elastune.experiments.statistics.paired import paired_table, profile_table
     from elastune.experiments.statistics.summary import summarise
 
-    columns, names = _names(group), _names(measure)
+    columns, names = names_in(group), names_in(measure)
     if against is not None:
         by = None if group is None else columns
         found = [paired_table(rows, against, measure=name, group=by, over=over.value) for name in names or ["regret"]]
@@ -143,14 +158,102 @@ def _table(
     return "groups", summarise(rows, columns, names, over=over.value, statistic="iqm" if is_iqm else "mean")
 
 
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+def _groups_table(summary: pd.DataFrame) -> Table:
+    """One line per group: its columns, runs, and each measure with its interval."""
+    names = list(summary.columns)
+    group, measured = names[: names.index("runs")], names[names.index("over") + 1 :: 3]
+    table = Table("Over the runs that are done, with 95 % intervals", [*key(*group), *numbers("runs", *measured)])
+    for row in _rows(summary):
+        intervals = [_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in measured]
+        table.add(*(value_told(row[name]) for name in group), runs_told(row), *intervals)
+    return table
+
+
+def _paired_table(paired: pd.DataFrame) -> Table:
+    """One line per policy and group: how it differs from the one that all are compared with."""
+    from elastune.experiments.statistics.paired import PAIRED_COLUMNS, POOLED
+
+    group = [name for name in paired.columns if name not in ("against", "measure", "scope", *PAIRED_COLUMNS)]
+    group = [*group, *(["measure"] if len(paired["measure"].unique()) > 1 else [])]
+    shown = ("difference", "P(better)", "ties", "pairs", "cells better, worse", "p (Holm)", "seeds for 80 %")
+    title = f"{', '.join(paired['measure'].unique())}: differences to {paired['against'].iloc[0]}, with 95 % intervals"
+    table = Table(title, [*key(*group), *numbers(*shown)])
+    for row in _rows(paired):
+        is_pooled = row["scope"] == POOLED
+        unpaired = [
+            f"{row[kind]} {words}" for kind, words in (("only", "alone"), ("only_against", "lacking")) if row[kind]
+        ]
+        table.add(
+            *(POOLED if is_pooled and told == NONE else told for told in (value_told(row[name]) for name in group)),
+            _interval(row["mean"], row["low"], row["high"]),
+            _share(row["better"]),
+            _share(row["ties"]),
+            ", ".join([str(row["pairs"]), *unpaired]),
+            f"{row['cells_better']}, {row['cells_worse']} of {row['cells']}",
+            value_told(float(f"{row['p_holm']:.2g}")),
+            NONE if math.isnan(row["seeds_needed"]) else f"{row['seeds_needed']:.0f}",
+            is_strong=is_pooled,
+        )
+    return table
+
+
+def _profile_table(profile: pd.DataFrame) -> Table:
+    """One line per group and policy: the share of runs at least as good as some of the taus."""
+    names = list(profile.columns)
+    group = names[: names.index("tau")]
+    taus = sorted(profile["tau"].unique())
+    shown = [tau for tau in taus if tau in _TAUS_SHOWN] or taus[:: -(-len(taus) // len(_TAUS_SHOWN))]
+    title = "Share of runs at least as good as tau, with 95 % bands"
+    table = Table(title, [*key(*group), *numbers(*(f"{tau:.3g}" for tau in shown))])
+    for labels, part in profile.groupby(group, dropna=False, sort=False):
+        points = {row["tau"]: f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in _rows(part)}
+        table.add(*map(value_told, labels), *(points[tau] for tau in shown))
+    return table
+
+
+def _say_counts(counts: Mapping[str, int], errors: Sequence[Mapping[Any, Any]]) -> None:
+    """How many runs are done, and why others are not."""
+    say(", ".join(f"{count} {status}" for status, count in counts.items()))
+    for error in errors[:_ERRORS_SHOWN]:
+        say(f"{error['status']}, {error['count']} times: {error['error']}")
+
+
+def _say_rests(table: pd.DataFrame) -> None:
+    """What the intervals are over, and a word where they rest on few families."""
+    told: list[str] = []
+    for over, words in (("families", _OVER_FAMILIES), ("seeds", _OVER_SEEDS)):
+        part = table[(table["over"] == over) & (table["seeds"] > 0)]
+        if len(part):
+            told.append(f"{'intervals' if not told else 'others'} {words}")
+    few = table.loc[table["over"] == "families", "families"]
+    if len(few) and few.min() < _FEW_FAMILIES:
+        told.append(
+            f"{few.min()} families say little of others: --over seeds is about these, --group bundle_family shows each"
+        )
+    if told:
+        say("; ".join(told))
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", table.astype(object).to_dict("records"))
+
+
+def _share(value: float) -> str:
+    return NONE if math.isnan(value) else f"{value:.2f}"
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return NONE if math.isnan(value) else f"{_short(value, 4)} [{_short(low, 3)}, {_short(high, 3)}]"
+
+
+def _short(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 @results.command()
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps.", show_default=False)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.", show_default=False)],
+    out: Annotated[Path, out_option("A new folder.")],
     as_json: AsJson = False,
 ) -> None:
     """Put the rows of several folders into a new one, each run once."""
@@ -160,11 +263,11 @@ def merge(
     if len(merged.versions) > 1:
         counts = ", ".join(f"{version} ({count} rows)" for version, count in merged.versions.items())
         journals = f"; {merged.journals_left_out} journals left out" if merged.journals_left_out else ""
-        typer.echo(
+        say(
             f"warning: rows of {len(merged.versions)} versions of results, which no table pools: {counts}{journals}",
             err=True,
         )
     if as_json:
         print_json({"folder": str(out), **asdict(merged)})
     else:
-        typer.echo(f"{merged.rows} rows, {merged.doubles} doubles left out; written to {out}")
+        say(f"{merged.rows} rows, {merged.doubles} doubles left out; written to {out}")

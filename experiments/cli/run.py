@@ -1,11 +1,13 @@
-"""`elastune run`: one policy once, in simulation or on real workers."""
+"""`elastune run`, `replay`, `ledger`, `doctor`: one run, in simulation or on real workers, and what it left."""
 
 from __future__ import annotations
 
 import enum
 import json
+import math
 import signal
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,22 +16,40 @@ import typer
 from elastune.experiments.cli.numbers import count_option, number_option
 from elastune.experiments.cli.options import (
     FAILED,
+    OUTPUT,
     AsJson,
     Device,
+    Journal,
+    Policy,
+    Settings,
     checkpoints_option,
-    complete_policy,
     device_option,
     failure,
     load_spec,
+    out_option,
     print_json,
     ray_option,
     refuse,
 )
+from elastune.experiments.cli.tables import (
+    NONE,
+    Column,
+    Table,
+    number,
+    numbers,
+    percent,
+    plain,
+    print_pairs,
+    say,
+    seconds,
+    usd,
+)
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from elastune.experiments.real.doctor import Check
     from elastune.experiments.real.result import RealResult
     from elastune.experiments.real.run import Means
     from elastune.experiments.runs.result import RunResult
@@ -48,19 +68,6 @@ _SpecFile = Annotated[
     Path | None,
     typer.Argument(metavar="SPEC", help="A YAML file that describes the run; not with --resume.", show_default=False),
 ]
-_Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec, as job.deadline_s=1800."),
-]
-_Policy = Annotated[
-    str | None, typer.Option(help="name[:param=value...], instead of the spec's.", autocompletion=complete_policy)
-]
-_Seed = Annotated[int | None, count_option(least=0, help="Instead of the spec's.")]
-_Out = Annotated[
-    Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/runs/<digest>")
-]
-_Journal = Annotated[Path | None, typer.Option(help="Put the journal elsewhere (simulation only).")]
-_On = Annotated[World, typer.Option("--on", help="Where it runs.")]
 _Emulate = Annotated[
     float | None,
     number_option(
@@ -78,13 +85,15 @@ _Resume = Annotated[
 
 def run(
     spec_file: _SpecFile = None,
-    settings: _Settings = None,
-    policy: _Policy = None,
-    seed: _Seed = None,
+    settings: Settings = None,
+    policy: Policy = None,
+    seed: Annotated[int | None, count_option(least=0, help="Instead of the spec's.")] = None,
     as_json: AsJson = False,
-    out: _Out = None,
-    journal: _Journal = None,
-    world: _On = World.SIMULATION,
+    out: Annotated[Path | None, out_option("Folder of the results.", "results/runs/<digest>")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Put the journal elsewhere (simulation only).", rich_help_panel=OUTPUT)
+    ] = None,
+    world: Annotated[World, typer.Option("--on", help="Where it runs.")] = World.SIMULATION,
     device: Annotated[Device | None, device_option(_REAL)] = None,
     ray: Annotated[str | None, ray_option(_REAL)] = None,
     checkpoints: Annotated[str | None, checkpoints_option("in the results", _REAL)] = None,
@@ -136,20 +145,35 @@ def _overriding(policy: str | None, seed: int | None) -> list[str]:
 
 
 def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None:
+    from elastune.experiments.files import check_outputs, write_text
     from elastune.experiments.runs.simulate import execute
 
-    result = execute(spec, journal=journal)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_outputs(journal, folder / "spec.yaml", folder / "result.json")
+    with _journal_told(journal):
+        result = execute(spec, journal=journal)
     spec.save(folder / "spec.yaml")
-    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "result.json", json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
     if as_json:
         print_json(result.to_json())
     else:
-        from elastune.experiments.cli.tables import print_run
-
-        print_run(spec, result, folder, journal)
+        _print_run(spec, result, folder, journal)
     _require_answer(result, journal)
+
+
+@contextmanager
+def _journal_told(journal: Path) -> Iterator[None]:
+    """Say where the journal of a run is that was interrupted, if it left one."""
+    before = _stamp(journal)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _stamp(journal) not in (None, before):
+            say(f"what was done is kept in {journal}", err=True)
+        raise
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
 
 
 def _executed(spec: RunSpec, folder: Path, means: Means) -> RealResult:
@@ -178,7 +202,7 @@ def _may_be_gone_on_with(folder: Path) -> Iterator[None]:
         raise
     except (Exception, KeyboardInterrupt):  # a full disk among them
         if (folder / "journal.jsonl").is_file():
-            typer.echo(f"what was done is kept: elastune run --resume {folder}", err=True)
+            say(f"what was done is kept: elastune run --resume {folder}", err=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -194,14 +218,125 @@ def _show_real(result: RealResult, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        from elastune.experiments.cli.tables import print_control, print_run
-        from elastune.experiments.spec.run import RunSpec
-
-        print_run(RunSpec.load(result.folder / "spec.yaml"), result.run, result.folder, journal)
-        print_control(result)
+        _print_run(load_spec(result.folder / "spec.yaml", None), result.run, result.folder, journal)
+        _print_control(result)
     _require_answer(result.run, journal)
 
 
 def _require_answer(result: RunResult, journal: Path) -> None:
     if result.best_trial is None:
         raise failure(f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED)
+
+
+def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> None:
+    job, sums = spec.job, result.placement
+    parts = (result.regret_sampling, result.regret_selection, result.regret_truncation)
+    sampling, selection, truncation = map(number, parts)
+    deadline, budget = f"{seconds(job.deadline_s)} s", f"{usd(job.budget_usd)} USD"
+    rows = {
+        "best trial": NONE if result.best_trial is None else f"{result.best_trial}: {_configuration(result)}",
+        "score": number(result.score),
+        "test score": number(result.test_score),
+        "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
+        "cost": f"{usd(result.cost_usd)} USD, {_kept(result.budget_met, budget)}",
+        "makespan": f"{seconds(result.makespan_s)} s, {_kept(result.deadline_met, deadline)}",
+        "trials started": result.trials_started,
+        "iterations": result.iterations_trained,
+        "GPU utilisation": percent(result.gpu_utilisation),
+        "placement": f"{sums['spread_segments']:.0f} of {sums['segments']:.0f} segments on more machines than needed,"
+        f" {sums['spread_lost_gpu_s']:,.0f} GPU-seconds lost by it; {sums['migrations']:.0f} of {sums['resumed']:.0f}"
+        " resumed elsewhere",
+    }
+    print_pairs(f"{result.policy}, seed {result.seed}", rows)
+    _print_ledger(result.ledger_usd, result.ledger_gpu_s)
+    say(f"results: {folder}\njournal: {journal}")
+
+
+def _kept(is_met: bool | None, limit: str) -> str:
+    return "no limit" if is_met is None else f"{'within' if is_met else 'BEYOND'} {limit}"
+
+
+def _configuration(result: RunResult) -> str:
+    config = result.best_config or {}
+    return ", ".join(f"{name}={number(v) if isinstance(v, float) else v}" for name, v in config.items())
+
+
+def _print_control(result: RealResult) -> None:
+    """What controlling a real run took."""
+    control = result.control()
+    if not control["events"]:
+        return
+    deciding, controlling = (
+        f"{1000 * (control[f'{part}_median_s'] or 0):.2f} ms median, {1000 * (control[f'{part}_p99_s'] or 0):.2f} ms p99"
+        for part in ("decision", "control")
+    )
+    say(
+        f"{control['events']} events: deciding {deciding}; with writing and giving commands {controlling};"
+        f" {result.host_s:.0f} s here"
+    )
+
+
+def replay(journal: Journal, as_json: AsJson = False) -> None:
+    """Feed a journal's events to a fresh controller, which must decide the same."""
+    from elastune.experiments.runs.simulate import replay_journal
+
+    entries, is_complete = replay_journal(journal)
+    if as_json:
+        print_json({"journal": str(journal), "entries": entries, "is_complete": is_complete, "replay_equal": True})
+    else:
+        say(f"{entries} entries reproduced" + ("" if is_complete else "; the journal ends before its run did"))
+
+
+def ledger(journal: Journal, as_json: AsJson = False) -> None:
+    """Where the dollars and GPU-hours of a recorded run went."""
+    from elastune.experiments.runs.simulate import ledger_of
+
+    found = ledger_of(journal)
+    if as_json:
+        print_json({"journal": str(journal), "ledger_usd": found.usd(), "ledger_gpu_s": found.gpu_s()})
+    else:
+        _print_ledger(found.usd(), found.gpu_s())
+
+
+def _print_ledger(cost_usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:
+    """Where dollars and GPU-hours went; parts that are zero in both are left out."""
+    total_usd, total_gpu_s = math.fsum(cost_usd.values()), math.fsum(gpu_s.values())
+    sums = (Column("USD", footer=usd(total_usd)), *numbers("share"), Column("GPU-hours", footer=_hours(total_gpu_s)))
+    table = Table("Where it went", [Column("part", "key", "sum"), *sums])
+    for part in cost_usd:
+        if cost_usd[part] or gpu_s[part]:
+            share = percent(cost_usd[part] / total_usd) if total_usd else NONE
+            table.add(part, usd(cost_usd[part]), share, _hours(gpu_s[part]))
+    table.print()
+
+
+def _hours(duration_s: float) -> str:
+    return number(duration_s / 3600)
+
+
+def doctor(
+    device: Annotated[Device | None, device_option()] = None,
+    ray: Annotated[str | None, ray_option()] = None,
+    checkpoints: Annotated[str | None, checkpoints_option("results/runs")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what real runs need, and say what to do where it is missing. Exit code 1: they will fail."""
+    from elastune.experiments.real.doctor import Patient, examine
+
+    checks: list[Check] = []
+    for check in examine(Patient((device or Device.CPU).value, ray, checkpoints)):
+        checks.append(check)
+        if not as_json:
+            _say_check(check)
+    has_failed = any(check.status == "failed" for check in checks)
+    if as_json:
+        print_json({"is_ready": not has_failed, "checks": [asdict(check) for check in checks]})
+    if has_failed:
+        raise typer.Exit(FAILED)
+
+
+def _say_check(check: Check) -> None:
+    colours = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failed": typer.colors.RED}
+    status = typer.style(f"{check.status:8}", fg=colours[check.status])
+    advice = f": {check.advice}" if check.advice else ""
+    typer.echo(f"{status} {plain(f'{check.name:14} {check.found}{advice}')}")

@@ -1,22 +1,28 @@
-"""`elastune scaling`: measured speed-ups, laws fitted to them, tables of step times. Imports typer; the rest when needed."""
+"""`elastune scaling`: measured speed-ups, laws fitted to them, tables of step times."""
 
 from __future__ import annotations
 
 import enum
+import json
+import math
 from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from elastune.experiments.cli.numbers import count_option
-from elastune.experiments.cli.options import AsJson, print_json
+from elastune.experiments.cli.options import AsJson, Figure, begins, names_in, out_option, print_json
+from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, say, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import whole_number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from elastune.experiments.plans.scaling_fits import HeldOut
+    from elastune.experiments.plans.scaling_fits import GangFit, HeldOut
+    from elastune.traces.scaling.fit import Estimate, ScalingFit
+
+    Gang = tuple[int, int]
 
 app = typer.Typer(help="How speed grows with GPUs: tables, fits, predictions.", no_args_is_help=True)
 
@@ -38,11 +44,10 @@ class FamilyName(enum.StrEnum):
     ALLREDUCE = "allreduce"
 
 
-def complete_scaling(incomplete: str) -> list[str]:
-    """Shipped tables whose names begin so."""
+def _names() -> Iterable[str]:
     from elastune.traces import scaling_names
 
-    return [name for name in scaling_names() if name.startswith(incomplete)]
+    return scaling_names()
 
 
 TableName = Annotated[
@@ -50,7 +55,7 @@ TableName = Annotated[
     typer.Argument(
         metavar="TABLE",
         help="A shipped name, or a .csv; filters behind a #, as in t.csv#workload=bert,global_batch=128.",
-        autocompletion=complete_scaling,
+        autocompletion=begins(_names),
         show_default=False,
     ),
 ]
@@ -71,9 +76,11 @@ def list_scalings(as_json: AsJson = False) -> None:
     if as_json:
         print_json(listed)
         return
-    from elastune.experiments.cli.scaling_tables import print_scalings
-
-    print_scalings(listed)
+    shown = Table("", [*key("scaling"), *text("kind"), *numbers("to GPUs"), *text("by", "source")])
+    for one in listed:
+        by = "GPUs and nodes" if one["knows_nodes"] else "GPUs, packed"
+        shown.add(one["name"], one["kind"], one["max_gpus"], by, one["source"])
+    shown.print()
 
 
 @app.command()
@@ -86,9 +93,19 @@ def show(name: TableName, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"name": name, **described})
         return
-    from elastune.experiments.cli.scaling_tables import print_measured
+    _measured_table(name, described).print()
 
-    print_measured(name, described)
+
+def _measured_table(name: str, described: Mapping[str, Any]) -> Table:
+    """One line per gang."""
+    by = "by GPUs and nodes" if described["knows_nodes"] else "by GPUs, packed"
+    columns = [*numbers("GPUs", "nodes", "speed-up", "per GPU"), *text("")]
+    table = Table(f"{name}: {described['kind']} scaling, {by}", columns)
+    for one in described["gangs"]:
+        remark = "slower than fewer GPUs" if one["is_slower_than_fewer"] else ""
+        nodes = str(one["nodes"]) if described["knows_nodes"] else NONE
+        table.add(one["gpus"], nodes, number(one["speedup"], 3), f"{100 * one['efficiency']:.0f} %", remark)
+    return table
 
 
 @app.command()
@@ -109,7 +126,7 @@ def fit(
         typer.Option(metavar="COLUMNS", help="One fit for each table of a file; with --on and --predict: a hold-out."),
     ] = None,
     as_json: AsJson = False,
-    figure: Annotated[Path | None, typer.Option(help="Draw points, curves and interval: a .png or .pdf file.")] = None,
+    figure: Figure = None,
 ) -> None:
     """Fit scaling laws to a few measured gangs, with intervals, and predict larger ones."""
     from elastune.experiments.plans.scaling_fits import figure_tables, fit_json, gangs_of, hold_out, with_kind
@@ -134,9 +151,7 @@ def fit(
     if as_json:
         print_json(fit_json(name, fitted, gangs))
         return
-    from elastune.experiments.cli.scaling_tables import print_fit
-
-    print_fit(name, fitted, gangs)
+    _print_fit(name, fitted, gangs)
 
 
 def _print_hold_out(name: str, found: Sequence[HeldOut], as_json: bool) -> None:
@@ -147,25 +162,23 @@ def _print_hold_out(name: str, found: Sequence[HeldOut], as_json: bool) -> None:
         summary = {"mean_absolute_error": mean_errors(found), "covered": covered, "intervals": intervals}
         print_json({"gangs": [one.to_json() for one in found], **summary})
         return
-    from elastune.experiments.cli.scaling_tables import print_held_out
-
-    print_held_out(name, found)
+    _print_held_out(name, found)
 
 
-def _counts(text: str) -> list[int]:
+def _counts(given: str) -> list[int]:
     try:
-        counts = [whole_number_of(part) for part in text.split(",")]
+        counts = [whole_number_of(part) for part in given.split(",")]
     except ValueError:
         counts = [0]
     if min(counts) < 1:
-        raise InputError(f"--on {text!r}: give numbers of GPUs with commas between, as 1,2,4")
+        raise InputError(f"--on {given!r}: give numbers of GPUs with commas between, as 1,2,4")
     return counts
 
 
-def _columns(text: str) -> list[str]:
-    columns = [part.strip() for part in text.split(",") if part.strip()]
+def _columns(given: str) -> list[str]:
+    columns = names_in(given)
     if not columns:
-        raise InputError(f"--by {text!r} names no column")
+        raise InputError(f"--by {given!r} names no column")
     return columns
 
 
@@ -177,7 +190,7 @@ def import_table(
     workload: Annotated[str, typer.Option(help="The text of its column workload.")],
     kind: Annotated[Kind, typer.Option(help="weak: the batch of each GPU is fixed; strong: that of the gang.")],
     batch: Annotated[int, count_option(help="Samples per GPU (weak) or of the gang (strong).")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The table to write, a .csv.")],
+    out: Annotated[Path, out_option("The table to write, a .csv.")],
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=TEXT", help="Only rows with this text, as kind=placements.")
     ] = None,
@@ -191,5 +204,87 @@ def import_table(
     source = f"{file.name}: workload {workload}, {kind.value} scaling, batch {batch}"
     write_imported(imported, out, source)
     for note in imported.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(str(out))
+        say(f"note: {note}", err=True)
+    say(str(out))
+
+
+def _error(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:+.0f} %"
+
+
+def _with_interval(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return number(found.value, 3)
+    return interval(found.value, found.low, found.high, 3)
+
+
+def _print_fit(name: str, fit: ScalingFit, predicted: Sequence[Gang]) -> None:
+    """The families, then every gang, then what should be known, then what a spec holds."""
+    from elastune.traces.scaling.inline import inline_of
+
+    _families_table(name, fit).print()
+    _gangs_table(fit, predicted).print()
+    for note in fit.notes:
+        say(f"note: {note}")
+    say("note: intervals hold if the chosen family is right; the other columns show what another would say")
+    say(f"workload.scaling: {json.dumps(inline_of(fit.chosen.scaling))}")
+
+
+def _families_table(name: str, fit: ScalingFit) -> Table:
+    from elastune.experiments.plans.scaling_fits import as_text
+    from elastune.traces.scaling.fit import LEVEL
+
+    title = f"{name}: {fit.table.kind} scaling, fitted on {', '.join(map(as_text, fit.fitted_on))} GPUs over 1"
+    parameters = text(f"parameters, {100 * LEVEL:.0f} % intervals")
+    table = Table(title, [*key("family"), *parameters, *numbers("points over parameters", "left-out error")])
+    for family, one in fit.families.items():
+        found = ", ".join(f"{key} {_with_interval(found)}" for key, found in one.parameters.items()) or NONE
+        error = NONE if one.left_out_error is None else f"{100 * math.expm1(one.left_out_error):.1f} %"
+        table.add(f"{family} *" if one is fit.chosen else family, found, one.degrees_of_freedom, error)
+    return table
+
+
+def _gangs_table(fit: ScalingFit, predicted: Sequence[Gang]) -> Table:
+    from elastune.experiments.plans.scaling_fits import as_text, gang_fits
+    from elastune.traces.scaling.fit import LEVEL
+
+    others = [family for family in fit.families if family != fit.chosen.family]
+    headings = ("measured", f"{fit.chosen.family} *", "error", *others)
+    title = f"Speed-ups; predictions with {100 * LEVEL:.0f} % intervals"
+    table = Table(title, [*key("GPUs (x nodes)"), *numbers(*headings)])
+    for gang in gang_fits(fit, predicted):
+        estimate = number(gang.chosen.value, 3) if gang.is_used else _with_interval(gang.chosen)
+        values = [number(gang.by_family[family], 3) for family in others]
+        role = "" if gang.is_used else " predicted"
+        table.add(f"{as_text(gang.gang)}{role}", number(gang.measured, 3), estimate, _error(gang.error), *values)
+    return table
+
+
+def _print_held_out(name: str, found: Sequence[HeldOut]) -> None:
+    """One line per gang of each table, and the means."""
+    from elastune.experiments.plans.scaling_fits import coverage, mean_errors
+    from elastune.traces.scaling.fit import LEVEL
+
+    _held_out_table(name, found).print()
+    means = ", ".join(f"{family} {100 * error:.0f} %" for family, error in mean_errors(found).items())
+    covered, intervals = coverage(found)
+    say(f"mean absolute error over {len(found)} gangs: {means}")
+    say(f"{covered} of {intervals} intervals of {100 * LEVEL:.0f} % hold what was measured")
+
+
+def _held_out_table(name: str, found: Sequence[HeldOut]) -> Table:
+    from elastune.experiments.plans.scaling_fits import as_text
+    from elastune.traces.scaling.laws import FITTED_FAMILIES
+
+    families = [family for family in FITTED_FAMILIES if any(family in one.errors for one in found)]
+    columns = [*numbers("measured"), *text("chosen"), *numbers("predicted", "error", *families)]
+    table = Table(f"{name}: predicted less measured, relative", [*key(*found[0].group, "GPUs"), *columns])
+    for one in found:
+        errors = [_error(one.errors.get(family)) for family in families]
+        told = (as_text(one.one.gang), number(one.one.measured, 3), one.family, _interval_of(one.one))
+        table.add(*one.group.values(), *told, _error(one.one.error), *errors)
+    return table
+
+
+def _interval_of(one: GangFit) -> str:
+    return _with_interval(one.chosen) + (" !" if one.is_covered is False else "")

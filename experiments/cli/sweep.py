@@ -1,7 +1,9 @@
-"""`elastune sweep`: many runs from one file. Imports typer; the rest when needed."""
+"""`elastune sweep`: many runs from one file."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,35 +16,29 @@ from elastune.experiments.cli.options import (
     PoolAddress,
     PoolJobs,
     RetryFailed,
+    Settings,
     kept_when_interrupted,
+    out_option,
+    pool_jobs,
     print_json,
     progress,
 )
+from elastune.experiments.cli.tables import NONE, Column, Table, key, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from elastune.experiments.sweeps.run import Outcome, Plan
-
-
-def complete_setting(incomplete: str) -> list[str]:
-    """The keys of a run spec that begin so, as `--set` takes them."""
-    from elastune.experiments.sweeps.rows import spec_columns
-
-    return [f"{key}=" for key in ("seed", *spec_columns()) if key.startswith(incomplete)]
 
 
 def sweep(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A YAML file: base, axes, zip, seeds.", show_default=False)
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the base.", autocompletion=complete_setting),
-    ] = None,
+    settings: Settings = None,
     jobs: PoolJobs = None,
     ray_address: PoolAddress = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the results.", show_default="results/sweeps/<file>")
-    ] = None,
+    out: Annotated[Path | None, out_option("Folder of the results.", "results/sweeps/<file>")] = None,
     is_retrying: RetryFailed = False,
     with_journals: Annotated[
         bool, typer.Option("--journals", help="Keep the journal of each run, compressed.")
@@ -65,7 +61,7 @@ def sweep(
         outcome = run_sweep(
             planned,
             folder,
-            jobs=jobs,
+            jobs=pool_jobs(jobs, ray_address),
             ray_address=ray_address,
             is_retrying=is_retrying,
             with_journals=with_journals,
@@ -96,9 +92,35 @@ def _show_plan(planned: Plan, folder: Path, *, is_retrying: bool, as_json: bool)
         seeds = planned.sweep.seeds
         print_json({"folder": str(folder), "runs": len(planned.runs), "seeds": seeds, "cells": list(cells.values())})
         return
-    from elastune.experiments.cli.sweep_tables import print_plan
+    _cells_table(list(cells.values()), len(planned.sweep.seeds)).print()
 
-    print_plan(list(cells.values()), len(planned.sweep.seeds))
+
+def _cells_table(cells: Sequence[Mapping[str, Any]], seeds: int) -> Table:
+    """One line per cell: its settings, and what is there of its seeds."""
+    counts = ("done", "infeasible", "failed", "to_run")
+    settings = list(cells[0]["settings"])
+    first, *others = settings or ["cell"]
+    table = Table(
+        f"{len(cells)} cells on {seeds} seeds each",
+        [
+            Column(first, "key", footer="sum"),
+            *key(*others),
+            *(Column(name.replace("_", " "), footer=str(sum(cell[name] for cell in cells))) for name in counts),
+        ],
+    )
+    for cell in cells:
+        values = [value_told(cell["settings"][name]) for name in settings] or ["base"]
+        table.add(*values, *(cell[name] for name in counts))
+    return table
+
+
+def value_told(value: object) -> str:
+    """A value of a column as people read it; empty ones are a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NONE
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _show_outcome(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
@@ -108,9 +130,9 @@ def _show_outcome(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
         return
     speed = f", {outcome.ran / outcome.seconds:.1f} runs/s" if outcome.ran and outcome.seconds else ""
     counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items())
-    typer.echo(f"{outcome.ran} run now, {outcome.skipped} were there{speed}; in all {counts}; written to {folder}")
+    say(f"{outcome.ran} run now, {outcome.skipped} were there{speed}; in all {counts}; written to {folder}")
     for error, count in Counter(str(failure["error"]) for failure in outcome.failures).most_common(5):
         first = next(failure for failure in outcome.failures if failure["error"] == error)
-        typer.echo(f"failed, {count} times: {error} (as {first['policy']}, seed {first['seed']})", err=True)
+        say(f"failed, {count} times: {error} (as {first['policy']}, seed {first['seed']})", err=True)
     if outcome.counts["failed"]:
-        typer.echo("`--retry-failed` runs those again", err=True)
+        say("`--retry-failed` runs those again", err=True)

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from elastune.experiments.cli.check import check_policy
+from elastune.experiments.cli.policies import check_policy
 from elastune.experiments.contracts.user_policy import check_target, policy_factory
 from elastune.sim.model.errors import InputError
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from elastune import RunSpec
 from elastune.experiments.cli import options as cli_options
 from elastune.experiments.cli.app import app
-from elastune.experiments.cli.profile_tables import print_timing
+from elastune.experiments.cli.profile import print_timing
 from elastune.experiments.plans.planning import make_plans, planning_profile
 from elastune.experiments.profiling.estimates import ALONE, Estimate, timing_of
 from elastune.experiments.profiling.records import (

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 
 import pytest
 import typer
@@ -121,14 +122,14 @@ def test_a_job_longer_than_the_curves_is_refused_as_a_run_is(spec_file, setting)
 def test_several_deadlines_stand_side_by_side(spec_file):
     asked = (spec_file, "--deadlines", "1100,1500,60", "--space", "fair")
     shown = elastune(*asked).stdout
-    rows = {
-        line.split("\u2502")[1].strip(): line.split("\u2502")[2:5] for line in shown.splitlines() if "\u2502" in line
-    }
+    planner, *others = (re.split(r"  +", line.strip()) for line in shown.splitlines()[1:] if "  " in line)
+    assert planner == ["planner", "1,100 s", "1,500 s", "60 s"]
+    rows = {name: cells for name, *cells in others}
     assert set(rows) == {
         "static", "rubberband, next", "rubberband, all", "frontier, fair",
         *(f"naive, {gpus} GPU{'s' * (gpus > 1)} a trial" for gpus in (1, 2, 4, 8)),
     }  # fmt: skip
-    assert [cell.strip() for cell in rows["frontier, fair"]][2] == "-"
+    assert rows["frontier, fair"][2] == "-"
     assert "%)" in rows["static"][1]
     assert "The fastest of all takes" in shown
     printed = json.loads(elastune(*asked, "--json").stdout)

@@ -1,0 +1,205 @@
+"""`elastune compare`, `elastune ablate`: policies, or the mechanisms of one, on the same seeds."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from elastune.experiments.cli.options import (
+    FAILED,
+    AsJson,
+    Jobs,
+    Policy,
+    Seeds,
+    Settings,
+    SpecFile,
+    complete_policies,
+    cores,
+    load_spec,
+    names_in,
+    out_option,
+    print_json,
+    progress,
+)
+from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, seconds
+from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from elastune.experiments.comparisons.ablation import Ablation
+    from elastune.experiments.comparisons.comparison import Comparison
+    from elastune.experiments.spec.run import RunSpec
+
+_PARQUET, _CSV = ("results", "trajectories"), ("results", "summary", "paired", "ledger")
+_FILES = (
+    "spec.yaml",
+    *(f"{name}.parquet" for name in _PARQUET),
+    *(f"{name}.csv" for name in _CSV),
+    "comparison.png",
+    "ledger.png",
+)
+_MEASURES_SHOWN = ("regret", "cost_usd")
+
+
+def compare(
+    spec_file: SpecFile,
+    settings: Settings = None,
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="As for run; every tuner where left out (the oracle only if named).",
+            autocompletion=complete_policies,
+        ),
+    ] = None,
+    seeds: Seeds = 20,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, out_option("Folder for tables and figures.")] = None,
+) -> None:
+    """Run several policies on the same seeds and compare them; differences are to the first."""
+    from elastune.experiments.comparisons.comparison import compare as compare_policies
+    from elastune.experiments.files import check_outputs
+
+    spec, names = load_spec(spec_file, settings), names_in(policies)
+    if policies is not None and not names:
+        raise InputError(f"--policies {policies!r} names no policy; leave it out for all")
+    if out is not None:
+        check_outputs(*(out / name for name in _FILES))
+    with progress("Running") as on_progress:
+        comparison = compare_policies(spec, names, seeds, jobs=cores(jobs), on_progress=on_progress)
+    if out is not None:
+        _write(out, spec, comparison)
+    if as_json:
+        print_json(comparison.to_json())
+    else:
+        _print(comparison, out)
+    if comparison.failed:
+        raise typer.Exit(FAILED)
+
+
+def _write(folder: Path, spec: RunSpec, comparison: Comparison) -> None:
+    from elastune.experiments.files import write_text, write_whole
+
+    spec.save(folder / "spec.yaml")
+    for name in _PARQUET:
+        table = getattr(comparison, name)
+        write_whole(folder / f"{name}.parquet", functools.partial(table.to_parquet, index=False))
+    for name in _CSV:
+        write_text(folder / f"{name}.csv", getattr(comparison, name).to_csv(index=False))
+    done = comparison.results[comparison.results["status"] == "done"]
+    if len(done):
+        from elastune.experiments import figures
+
+        figures.save(figures.comparison(done, comparison.trajectories), folder / "comparison.png")
+        figures.save(figures.ledger(comparison.ledger), folder / "ledger.png")
+
+
+def _print(comparison: Comparison, folder: Path | None) -> None:
+    """The summary of all policies, and the differences to the first."""
+    _summary_table(comparison.summary).print()
+    if len(comparison.paired):
+        _paired_table(comparison.paired).print()
+    for row in comparison.summary.to_dict("records"):
+        if row["error"]:
+            say(f"{row['policy']}: {row['error']}")
+    if folder is not None:
+        say(f"written to {folder}")
+
+
+def _summary_table(summary: pd.DataFrame) -> Table:
+    headings = ("T met", "B met", "runs", "score", "regret", "cost, USD", "makespan, s", "trials", "GPU use")
+    table = Table("Means over the seeds, with 95 % intervals", [*key("policy"), *numbers(*headings)])
+    for row in _rows(summary):
+        table.add(
+            row["policy"],
+            percent(row["deadline_met"]),
+            percent(row["budget_met"]),
+            runs_told(row),
+            _with_interval(row, "score", 4),
+            _with_interval(row, "regret", 3),
+            _with_interval(row, "cost_usd", 3),
+            seconds(row["makespan_s"]),
+            number(row["trials_started"], 3),
+            percent(row["gpu_utilisation"]),
+        )
+    return table
+
+
+def runs_told(row: Mapping[str, Any]) -> str:
+    """How many runs are done, and how many are not."""
+    return ", ".join([str(row["runs"]), *(f"{row[kind]} {kind}" for kind in ("infeasible", "failed") if row[kind])])
+
+
+def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
+    return interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits)
+
+
+def _paired_table(paired: pd.DataFrame) -> Table:
+    title = f"Differences to {paired['against'].iloc[0]} on the same seeds"
+    table = Table(title, [*key("policy", "measure"), *numbers("difference", "better", "equal", "pairs")])
+    for row in _rows(paired[paired["measure"].isin(_MEASURES_SHOWN)]):
+        difference = interval(row["mean"], row["low"], row["high"]) if row["pairs"] else NONE
+        table.add(row["policy"], row["measure"], difference, percent(row["better"]), percent(row["ties"]), row["pairs"])
+    return table
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", table.to_dict("records"))
+
+
+def ablate(
+    spec_file: SpecFile,
+    settings: Settings = None,
+    policy: Policy = None,
+    switches: Annotated[
+        list[str] | None,
+        typer.Option("--switch", metavar="PARAM=VALUE", help="A parameter to change; all known switches if left out."),
+    ] = None,
+    seeds: Seeds = 100,
+    is_rough: Annotated[
+        bool,
+        typer.Option("--rough", help="Each seed in a world of its own, with wrong beliefs, stragglers and faults."),
+    ] = False,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a policy as it is and with one mechanism switched at a time, on the same seeds."""
+    from elastune.experiments.comparisons.ablation import ablate as ablate_policy
+
+    spec = load_spec(spec_file, [*(settings or []), *([f"policy={policy}"] if policy is not None else [])])
+    with progress("Running") as on_progress:
+        ablation = ablate_policy(
+            spec, switches or (), seeds, is_rough=is_rough, jobs=cores(jobs), on_progress=on_progress
+        )
+    if as_json:
+        print_json(ablation.to_json())
+    else:
+        _ablation_table(ablation).print()
+
+
+def _ablation_table(ablation: Ablation) -> Table:
+    """The policy as it is, and with one mechanism switched at a time."""
+    headings = ("beyond T", "beyond B", "no answer", "runs", "no plan", "other actions", "regret", "better")
+    title = f"{ablation.policy}, one mechanism switched at a time"
+    table = Table(title, [*key("switch"), *numbers(*headings)])
+    for row in _rows(ablation.table):
+        is_base = row["switch"] == "-"
+        sign = "" if is_base else "+"
+        regret, low, high = (f"{row[name]:{sign}.4f}" for name in ("regret", "regret_low", "regret_high"))
+        table.add(
+            "as it is" if is_base else row["switch"],
+            *(percent(row[name]) for name in ("deadline_missed", "budget_missed", "unanswered")),
+            row["runs"],
+            row["infeasible"],
+            "" if is_base else percent(row["changed"]),
+            f"{regret} [{low}, {high}]",
+            percent(row["better"]),
+        )
+    return table

@@ -1,0 +1,86 @@
+"""`elastune policies`, `elastune check-policy`: which policies there are, and which promises one keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elastune.experiments.cli.options import FAILED, AsJson, complete_policy, print_json
+from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
+
+if TYPE_CHECKING:
+    from elastune.experiments.contracts.user_policy import Report
+    from elastune.policies.registry import Entry
+
+app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_policies(as_json: AsJson = False) -> None:
+    """What each policy is, and its parameters."""
+    from elastune.policies.registry import all_entries
+
+    if as_json:
+        print_json([_told(name, entry) for name, entry in all_entries().items()])
+        return
+    table = Table("", [*key("policy"), *text("parameters", "what it does")])
+    for name, entry in all_entries().items():
+        table.add(name, _parameters(entry), entry.summary)
+    table.print()
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Of a policy.", autocompletion=complete_policy, show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """One policy: what it does, and its parameters with the values that stand where none is given."""
+    from elastune.policies.registry import entry_named
+
+    entry = entry_named(name)
+    if as_json:
+        print_json(_told(name, entry))
+        return
+    given = {f"parameter {parameter}": f"{value} where left out" for parameter, value in entry.parameters.items()}
+    first = next(iter(entry.parameters.items()), None)
+    example = name if first is None else f"{name}:{first[0]}={first[1]}"
+    print_pairs(name, {"what it does": entry.summary, **given, "in a command": f"--policy {example}"})
+
+
+def _told(name: str, entry: Entry) -> dict[str, object]:
+    return {"name": name, "summary": entry.summary, "parameters": entry.parameters}
+
+
+def _parameters(entry: Entry) -> str:
+    return ", ".join(f"{parameter}={value}" for parameter, value in entry.parameters.items())
+
+
+def check_policy(
+    target: Annotated[
+        str, typer.Argument(help="module:Class, file.py:Class, or a name of the registry.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Play a policy in small worlds that fail, lose machines and cost money; name each promise it breaks, and how.
+
+    Exit code 1 where a promise is broken.
+    """
+    from elastune.experiments.contracts.user_policy import check_target
+
+    report = check_target(target)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print_report(report)
+    if report.broken:
+        raise typer.Exit(FAILED)
+
+
+def _print_report(report: Report) -> None:
+    for finding in report.broken:
+        say(f"BROKEN {finding.promise}: {finding.problem}")
+    for world in report.infeasible:
+        say(f"infeasible, as it may be: {world}")
+    kept = sum(finding.status == "kept" for finding in report.findings)
+    say(f"{report.target}: {kept} promises kept, {len(report.broken)} broken, in {report.worlds} worlds")
