@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from elastune.experiments.comparisons.comparison import Comparison, compare
     from elastune.experiments.plans.planning import make_plans as plan
     from elastune.experiments.real.ray_tune import tune_scheduler
+    from elastune.experiments.runs.replay import replay_journal
     from elastune.experiments.runs.result import RunResult
-    from elastune.experiments.runs.simulate import execute, replay_journal
+    from elastune.experiments.runs.simulate import execute
     from elastune.experiments.spec.run import RunSpec
     from elastune.experiments.sweeps.run import sweep
     from elastune.traces.bundles.bundle import Bundle, load_bundle
@@ -41,7 +42,7 @@ _HOMES = {
     "execute": "elastune.experiments.runs.simulate",
     "load_bundle": "elastune.traces.bundles.bundle",
     "plan": "elastune.experiments.plans.planning:make_plans",
-    "replay_journal": "elastune.experiments.runs.simulate",
+    "replay_journal": "elastune.experiments.runs.replay",
     "sweep": "elastune.experiments.sweeps.run",
     "tune_scheduler": "elastune.experiments.real.ray_tune",
 }

@@ -278,7 +278,7 @@ def _print_control(result: RealResult) -> None:
 
 def replay(journal: Journal, as_json: AsJson = False) -> None:
     """Feed a journal's events to a fresh controller, which must decide the same."""
-    from elastune.experiments.runs.simulate import replay_journal
+    from elastune.experiments.runs.replay import replay_journal
 
     entries, is_complete = replay_journal(journal)
     if as_json:
@@ -289,7 +289,7 @@ def replay(journal: Journal, as_json: AsJson = False) -> None:
 
 def ledger(journal: Journal, as_json: AsJson = False) -> None:
     """Where the dollars and GPU-hours of a recorded run went."""
-    from elastune.experiments.runs.simulate import ledger_of
+    from elastune.experiments.runs.replay import ledger_of
 
     found = ledger_of(journal)
     if as_json:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.placements import PARTS as PLACEMENT_PARTS
-from elastune.experiments.runs.simulate import World, execute
+from elastune.experiments.runs.simulate import execute
+from elastune.experiments.runs.world import World
 from elastune.experiments.statistics.differences import (
     interquartile_mean_interval,
     mean_interval,

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from elastune.experiments.runs.belief import terms_of
+from elastune.experiments.runs.world import terms_of
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import read_mapping, with_settings
 from elastune.policies.planning.bound import Bound

@@ -1,6 +1,6 @@
 """A policy of the registry for `ray.tune.Tuner`: the composition of spec, policy, controller and journal around Tune.
 
-Imports experiments.spec.run, experiments.runs.belief and `sim`; the scheduler itself, and ray with it, inside the function.
+Imports experiments.spec.run, experiments.runs.world and `sim`; the scheduler itself, and ray with it, inside the function.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elastune.experiments.runs.belief import Belief
-from elastune.experiments.runs.simulate import new_header
+from elastune.experiments.runs.world import Belief, new_header
 from elastune.experiments.spec.run import RunSpec
 from elastune.policies.registry import entry_named
 from elastune.sim.control.journal import JournalWriter

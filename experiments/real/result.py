@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from elastune.experiments.runs.simulate import World
+    from elastune.experiments.runs.world import World
     from elastune.sim.bridge.workers.checkpoint import CheckpointStore
     from elastune.sim.control.controller import Controller
 

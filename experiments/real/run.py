@@ -19,13 +19,12 @@ from elastune.experiments.real.result import RealResult, real_answer
 from elastune.experiments.real.resume import NOTEBOOK, cut_torn_note, note_lease, resumption_of
 from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
-from elastune.experiments.runs.belief import most_gpus
 from elastune.experiments.runs.configurations import configuration_source, workload_of
 from elastune.experiments.runs.journals import entries_of, header_of
 from elastune.experiments.runs.ledger import Ledger
 from elastune.experiments.runs.placements import PlacementAccount
 from elastune.experiments.runs.result import result_of
-from elastune.experiments.runs.simulate import World, data_sha256
+from elastune.experiments.runs.world import World, data_sha256, most_gpus
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 from elastune.sim.control.journal import JournalWriter, replay

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.experiments.runs.ledger import Ledger
-    from elastune.experiments.runs.simulate import World
+    from elastune.experiments.runs.world import World
     from elastune.sim.control.controller import Controller
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import Direction

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.experiments.runs.journals import entries_of, header_of, journal_of
-from elastune.experiments.runs.simulate import World
 from elastune.experiments.runs.trajectory import Recording, trajectory_table
+from elastune.experiments.runs.world import World
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.actions import FinishRun
 from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment

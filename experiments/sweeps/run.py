@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.experiments.results_version import RESULTS_VERSION
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.experiments.sweeps.keys import data_sha256, run_keys
 from elastune.experiments.sweeps.pools import workers

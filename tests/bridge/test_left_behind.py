@@ -19,7 +19,7 @@ import psutil
 from elastune.experiments.cli.live import Board
 from elastune.experiments.real.resume import cut_torn_note, leased_in, note_lease
 from elastune.experiments.real.run import Means, execute_real, resume_real
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World
 from elastune.sim.bridge.machines import attached
 from elastune.sim.bridge.machines.keeper import FOLDER_PREFIX, end_leftovers
 from elastune.sim.bridge.machines.nodes import Node, NoNodeError

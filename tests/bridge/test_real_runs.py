@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from elastune.experiments.real.run import Means, cut_torn_line, execute_real, resume_real
-from elastune.experiments.runs.simulate import replay_journal
+from elastune.experiments.runs.replay import replay_journal
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.control.journal import read_entries
 from elastune.sim.model.commands import StartSegment

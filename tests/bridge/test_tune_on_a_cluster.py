@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from elastune.experiments.runs.simulate import ledger_of, replay_journal
+from elastune.experiments.runs.replay import ledger_of, replay_journal
 from elastune.sim.control.journal import read_entries
 from elastune.sim.model.events import SegmentEnded
 

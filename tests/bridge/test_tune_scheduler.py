@@ -12,7 +12,7 @@ pytest.importorskip("ray", reason="Ray Tune needs the tune extra")
 from fake_tune import STEP_S, FakeTune
 
 from elastune.experiments.real.ray_tune import tune_scheduler
-from elastune.experiments.runs.simulate import ledger_of, replay_journal
+from elastune.experiments.runs.replay import ledger_of, replay_journal
 from elastune.policies.registry import POLICIES
 from elastune.sim.control.journal import read_entries, read_header
 from elastune.sim.model.commands import StartSegment

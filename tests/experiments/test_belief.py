@@ -3,8 +3,7 @@
 import pytest
 
 from elastune import RunSpec, execute, replay_journal
-from elastune.experiments.runs.belief import Belief
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import Belief, World
 from elastune.sim.model.errors import InputError
 from elastune.traces import tiny_bundle
 

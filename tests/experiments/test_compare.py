@@ -11,7 +11,7 @@ import pytest
 from elastune import RunSpec, compare, execute
 from elastune.experiments.comparisons.comparison import default_policies
 from elastune.experiments.runs.ledger import PARTS
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World
 from elastune.policies.registry import POLICIES
 from elastune.policies.registry import Entry as PolicyEntry
 from elastune.sim.model.actions import RunTrial

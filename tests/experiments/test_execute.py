@@ -16,7 +16,7 @@ import pytest
 
 from elastune import RunSpec, execute, replay_journal
 from elastune.experiments.runs.ledger import PARTS
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World
 from elastune.policies.registry import POLICIES
 from elastune.policies.registry import Entry as PolicyEntry
 from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer

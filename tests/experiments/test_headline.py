@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from elastune import RunSpec, execute
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World
 from elastune.sim.control.journal import MemorySink
 from elastune.sim.model.events import SegmentEnded
 

@@ -9,7 +9,7 @@ import pytest
 
 from elastune import RunSpec, execute
 from elastune.experiments.runs.ledger import PARTS, Ledger
-from elastune.experiments.runs.simulate import ledger_of as ledger_of_journal
+from elastune.experiments.runs.replay import ledger_of as ledger_of_journal
 from elastune.policies.execution.limits import HARD_STOP
 from elastune.policies.registry import POLICIES
 from elastune.sim.control.journal import Entry

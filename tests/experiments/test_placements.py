@@ -8,7 +8,8 @@ import pytest
 
 from elastune import RunSpec, execute
 from elastune.experiments.runs.placements import PARTS, PlacementAccount
-from elastune.experiments.runs.simulate import World, replay_journal
+from elastune.experiments.runs.replay import replay_journal
+from elastune.experiments.runs.world import World
 from elastune.sim.control.journal import Entry
 from elastune.sim.model.commands import StartSegment
 from elastune.sim.model.errors import InputError

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from elastune import RunSpec, execute
 from elastune.experiments.cli.app import app
-from elastune.experiments.runs.simulate import ledger_of
+from elastune.experiments.runs.replay import ledger_of
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import BillingRule

@@ -10,7 +10,7 @@ from elastune import RunSpec, execute
 from elastune.experiments.cli.app import app
 from elastune.experiments.comparisons.comparison import compare, default_policies
 from elastune.experiments.real import slots
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.experiments.sweeps.run import plan
 from elastune.policies.registry import ON_REAL_WORKERS

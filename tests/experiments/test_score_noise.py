@@ -1,12 +1,11 @@
-"""Noise on top of the recorded scores: policies hear it, and answers are judged without it."""
+"""Noise on top of the recorded scores: policies are told noisy scores, and answers are judged without the noise."""
 
 import numpy as np
 import pytest
 
 from elastune import RunSpec, execute
-from elastune.experiments.runs.noisy_scores import heard_scores
 from elastune.experiments.runs.regret import scale_of
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World, noisy_scores
 from elastune.sim.model.errors import InputError
 from elastune.traces import synthetic_bundle
 
@@ -25,10 +24,10 @@ def spec(noise=None, *, policy="sha-fixed", seed=0, trials=40):
 
 def test_noise_has_the_spread_that_was_asked_for_and_leaves_diverged_scores_alone():
     scores = BUNDLE.scores
-    heard = heard_scores(scores, 0.25, BUNDLE, seed=3)
+    noisy = noisy_scores(scores, 0.25, BUNDLE, seed=3)
     finite = np.isfinite(scores)
-    assert np.array_equal(np.isfinite(heard), finite)
-    added = (heard - scores)[finite] / scale_of(scores[:, -1], BUNDLE.direction)
+    assert np.array_equal(np.isfinite(noisy), finite)
+    added = (noisy - scores)[finite] / scale_of(scores[:, -1], BUNDLE.direction)
     assert added.std() == pytest.approx(0.25, rel=0.05)
     assert added.mean() == pytest.approx(0.0, abs=0.02)
 
@@ -73,6 +72,8 @@ def test_a_bundle_whose_scores_are_all_alike_has_no_unit_for_noise():
     object.__setattr__(alike, "scores", np.ones_like(alike.scores))
     with pytest.raises(InputError, match=r"^workload\.score_noise is 0\.1 times .* all alike or all diverged"):
         World.of(spec(0.1, trials=4), alike)
+    silent = World.of(spec(0, trials=4), alike)
+    assert np.array_equal(silent.truth.scores, silent.recorded_scores)
 
 
 def test_noise_below_zero_is_refused():

@@ -187,7 +187,10 @@ def test_another_run_has_another_digest(setting):
         ("policy=seeer", r"there is no policy 'seeer'; did you mean 'seer'"),
         ("policy=[1]", r"^policy is \[1\], but must be a name, or a mapping with name and parameters$"),
         ("policy={replan: true}", r"^policy\.name is missing$"),
-        ("policy=sha-elastic:gpu_per_trial=4", r"there is no sha-elastic parameter 'gpu_per_trial'; did you mean 'gpus_per_trial'\?"),
+        (
+            "policy=sha-elastic:gpu_per_trial=4",
+            r"sha-elastic parameter 'gpu_per_trial'; did you mean 'gpus_per_trial'\?",
+        ),
         ("policy=sha-elastic:gpus_per_trial=four", r"gpus_per_trial is 'four', but must be a whole number$"),
         ("policy.replan=1", r"^policy seer: replan is 1, but must be true or false$"),
         ("policy=seer:replan", r"'replan' must be param=value"),

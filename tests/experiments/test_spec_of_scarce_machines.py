@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from elastune import RunSpec, execute
-from elastune.experiments.runs.simulate import replay_journal
+from elastune.experiments.runs.replay import replay_journal
 from elastune.sim.model.capacity import Steps
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.profile import Delay

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from elastune import RunSpec, execute
-from elastune.experiments.runs.simulate import replay_journal
+from elastune.experiments.runs.replay import replay_journal
 from elastune.policies.registry import POLICIES
 from elastune.sim.control.journal import read_entries
 from elastune.sim.model.commands import StartSegment

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
-from elastune.experiments.runs.simulate import World
+from elastune.experiments.runs.world import World
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.workers.worker import Assignment
 from elastune.sim.model.errors import InputError

@@ -1,0 +1,118 @@
+"""Recorded runs: whether a journal replays, and its ledger. Imports experiments.runs, experiments.spec and sim.control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elastune.experiments.runs.journals import entries_of, header_of
+from elastune.experiments.runs.ledger import Ledger
+from elastune.experiments.runs.world import Belief, World, data_sha256, file_sha256, new_header
+from elastune.experiments.spec.run import RunSpec
+from elastune.policies.registry import entry_named
+from elastune.sim.control.journal import replay
+from elastune.sim.model.errors import InputError, ReplayError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from elastune.sim.control.controller import Controller
+    from elastune.sim.control.journal import Header, Sink
+    from elastune.traces import Bundle
+
+
+def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[int, bool]:
+    """Feed a journal's events to a fresh controller; returns how many entries were reproduced, and whether the run had ended.
+
+    Args:
+        path: the journal.
+        bundle: used instead of the one that the journal's spec names.
+
+    Raises:
+        InputError: the file is not a journal, its spec is not the one of its digest, or bundle or price catalogue are not those
+            it was recorded with.
+        ReplayError: an entry is malformed, or the controller asked for or ordered something else.
+    """
+    path = Path(path)
+    header = header_of(path)
+    _require_same_prices(path, header)
+    spec = RunSpec.of(**header.spec)
+    if header.digest != spec.digest():
+        raise InputError(f"{path}: its header was changed: the spec in it does not have the digest {header.digest}")
+    built: list[Controller] = []
+    # A real run has no recorded truth, and only an upper bound is told it.
+    is_told_truth = entry_named(spec.policy.name).needs_truth
+    source: World | Belief = World.of(spec, bundle) if is_told_truth else Belief.of(spec, bundle)
+    _require_same_data(path, header, source)
+
+    def fresh(sink: Sink) -> Controller:
+        built.append(source.controller(sink))
+        return built[0]
+
+    try:
+        entries = replay(entries_of(path), fresh)
+    except ReplayError as error:
+        now = new_header(spec, source.bundle).versions
+        moved = [
+            f"{name} {was} then, {now.get(name)} now" for name, was in header.versions.items() if now.get(name) != was
+        ]
+        if not moved:
+            raise
+        raise ReplayError(f"{error}\n  recorded with other versions: {'; '.join(moved)}") from error
+    return entries, built[0].is_closed
+
+
+def _require_same_data(journal: Path, header: Header, source: World | Belief) -> None:
+    """What the journal was recorded with must be what is here now."""
+    spec, bundle = source.spec, source.bundle
+    _require_same(journal, header, "bundle", {} if bundle is None else {bundle.name: bundle.sha256})
+    _require_same(journal, header, "spot trace", {} if spec.cloud.spot is None else spec.cloud.spot.data_sha256())
+    if missing := sorted(set(header.data_sha256) - set(data_sha256(spec, bundle))):
+        raise InputError(
+            f"{journal}: it was recorded with {', '.join(missing)}, which its spec does not name: hand it over"
+        )
+
+
+def ledger_of(path: str | Path) -> Ledger:
+    """The ledger of a journal; it needs no bundle, but for the size of its data where the spec leaves that to it.
+
+    Raises:
+        InputError: the file is not a journal, its price catalogue has changed, or it ends before its run did.
+        ReplayError: an entry is malformed.
+    """
+    path = Path(path)
+    header = header_of(path)
+    _require_same_prices(path, header)
+    spec = RunSpec.of(**header.spec)
+    ledger = Ledger(spec.price_book())
+    for entry in entries_of(path):
+        ledger.write(entry)
+    if not ledger.is_complete:
+        raise InputError(f"{path}: the journal ends before its run did: its leases have no end, and so no bill")
+    return ledger
+
+
+def _require_same_prices(journal: Path, header: Header) -> None:
+    """Before its spec is read, which looks machines up in the catalogue."""
+    prices = header.spec.get("cloud", {}).get("prices")
+    if prices is None:
+        return
+    try:
+        now = file_sha256(prices)
+    except OSError as error:
+        raise InputError(
+            f"{journal}: the price catalogue {prices} that it was recorded with cannot be read: {error.strerror}; bring it back"
+            f" there (sha256 {header.data_sha256.get(prices)}); a relative path starts from where the command is called"
+        ) from error
+    _require_same(journal, header, "price catalogue", {prices: now})
+
+
+def _require_same(journal: Path, header: Header, what: str, sha256: Mapping[str, str]) -> None:
+    """Accept what was read if it is what the journal was recorded with."""
+    for name, now in sha256.items():
+        recorded = header.data_sha256.get(name)
+        if recorded != now:
+            raise InputError(
+                f"{journal}: {what} {name} is not the one that the journal was recorded with: its sha256 was {recorded} and is"
+                f" {now}; bring the old one back, or run the spec of the journal again for a journal of the new one"
+            )
