@@ -1,0 +1,94 @@
+"""The main tables as they look at 80 and 100 columns. `python tests/experiments/test_screens.py` records them anew."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from elastune.experiments.cli.app import app
+
+SCREENS = Path(__file__).parent / "screens"
+WIDTHS = (80, 100)
+SPEC = {
+    "job": {"trials": 16, "max_iterations": 9, "deadline_s": 1800, "budget_usd": 20},
+    "workload": {"bundle": "digits-mlp", "scaling": "resnet50-v100", "iteration_s": 60},
+    "cloud": {"instance_type": "p3.8xlarge", "startup": "fast", "rescale_s": 5},
+    "policy": "sha-elastic",
+    "seed": 1,
+}
+BASE = {key: value for key, value in SPEC.items() if key != "policy"}
+SWEEP = {"base": BASE, "axes": {"policy": ["sha-fixed", "asha-fixed"], "job.deadline_s": [900, 1800]}, "seeds": 3}
+COMMANDS = {
+    "run": ["run", "spec.yaml", "-o", "run"],
+    "ledger": ["ledger", "run/journal.jsonl"],
+    "compare": ["compare", "spec.yaml", "--policies", "sha-elastic,sha-fixed,asha-fixed-naive", "--seeds", "3", "--jobs", "1"],
+    "plan": ["plan", "spec.yaml"],
+    "plan-deadlines": ["plan", "spec.yaml", "--deadlines", "900,1200,1800"],
+    "policies": ["policies", "list"],
+    "prices": ["prices", "list", "--provider", "aws"],
+    "results": ["results", "sweep", "--measure", "regret,cost_usd,makespan_s,ledger_usd.idle"],
+    "results-against": ["results", "sweep", "--against", "sha-fixed"],
+    "dry-run": ["sweep", "sweep.yaml", "-o", "sweep", "--dry-run"],
+}  # fmt: skip
+
+
+def prepare(folder):
+    (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP, sort_keys=False))
+    os.chdir(folder)
+    shown(["run", "spec.yaml", "-o", "run"], 80)
+    shown(["sweep", "sweep.yaml", "-o", "sweep", "--jobs", "1"], 80)
+
+
+def shown(command, width):
+    done = CliRunner().invoke(app, command, env={"COLUMNS": str(width)})
+    assert done.exit_code == 0, done.stderr
+    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("screens")
+    prepare(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_screen_is_as_it_was_recorded(name, width):
+    recorded = (SCREENS / f"{name}-{width}.txt").read_text(encoding="utf-8")
+    assert shown(COMMANDS[name], width) == recorded
+
+
+@pytest.mark.parametrize("path", sorted(SCREENS.glob("*.txt")), ids=lambda path: path.stem)
+def test_no_line_of_a_table_is_wider_than_the_screen_and_no_key_is_cut(path):
+    width = int(path.stem.rpartition("-")[2])
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rules = [number for number, line in enumerate(lines) if line and set(line) == {"\u2500"}]
+    assert rules
+    for number in rules:
+        table = lines[number - 1 : lines.index("", number)] if "" in lines[number:] else lines[number - 1 :]
+        assert max(map(len, table)) <= width
+        assert all("\u2026" not in line for line in table)
+
+
+def record():
+    """Write every screen anew."""
+    SCREENS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        for name, command in COMMANDS.items():
+            for width in WIDTHS:
+                (SCREENS / f"{name}-{width}.txt").write_text(shown(command, width), encoding="utf-8")
+    os.chdir(SCREENS)
+
+
+if __name__ == "__main__":
+    record()
