@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,8 +79,11 @@ def check_policy(
 
 
 def _print_report(report: Report) -> None:
-    for finding in report.broken:
-        say(f"BROKEN {finding.promise}: {finding.problem}")
+    worlds = Counter((finding.promise, finding.cause) for finding in report.broken)
+    for (promise, cause), count in worlds.items():
+        first = next(one for one in report.broken if (one.promise, one.cause) == (promise, cause))
+        others = f" (and the same in {count - 1} more worlds)" if count > 1 else ""
+        say(f"BROKEN {promise}: {first.problem}{others}")
     for world in report.infeasible:
         say(f"infeasible, as it may be: {world}")
     kept = sum(finding.status == "kept" for finding in report.findings)

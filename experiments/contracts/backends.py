@@ -46,7 +46,7 @@ class BrokenPromiseError(TuningError):
     """A policy or backend does not do what all of them promise; names promise, world and time."""
 
     def __init__(self, promise: str, world: str, at_s: float, problem: str) -> None:
-        self.promise, self.world, self.at_s = promise, world, at_s
+        self.promise, self.world, self.at_s, self.problem = promise, world, at_s, problem
         super().__init__(f"{promise}, world {world!r}, at {at_s:.3f} s: {problem}")
 
 

@@ -7,9 +7,11 @@ its events. Each promise is a function that returns if it is kept and raises `Br
 from __future__ import annotations
 
 import io
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
@@ -57,6 +59,7 @@ __all__ = [
     "worlds",
 ]
 
+_PACKAGE = Path(__file__).parents[2]
 _USD_TOLERANCE = 1e-9
 
 
@@ -246,9 +249,22 @@ def finishes(case: Case) -> None:
     recording = case.watched
     if recording.error is not None and not isinstance(recording.error, InvalidActionError):
         error = recording.error
-        raise case.broken("finishes", recording.at_s, f"{type(error).__name__}: {error}") from error
+        raise case.broken("finishes", recording.at_s, f"{type(error).__name__}: {error}{raised_at(error)}") from error
     if recording.error is None and not recording.controller.is_finished:
         raise case.broken("finishes", recording.at_s, "the backend has nothing more to tell")
+
+
+def raised_at(error: BaseException) -> str:
+    """` (FILE, line N, in NAME)`: the last line of a policy's own file before an error; nothing for our own policies."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    if not frames:
+        return ""
+    last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
+    return f" ({last.filename}, line {last.lineno}, in {last.name})"
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith("<") or Path(file).is_relative_to(_PACKAGE)
 
 
 def leaves_the_view_alone(case: Case) -> None:
@@ -338,12 +354,15 @@ class Finding:
 
     Attributes:
         status: "infeasible" where the policy said that its rule cannot do the job; `promise` is then "is feasible".
+        problem: what happened, in which world and when.
+        cause: what happened, which may be the same in many worlds.
     """
 
     promise: str
     world: str
     status: Literal["kept", "broken", "infeasible"]
     problem: str = ""
+    cause: str = ""
 
 
 def check_policy(
@@ -368,7 +387,7 @@ def check_policy(
             _ = case.watched
         except InfeasibleJobError as error:
             status: Literal["broken", "infeasible"] = "infeasible" if world.may_be_infeasible else "broken"
-            findings.append(Finding("is feasible", world.name, status, str(error)))
+            findings.append(Finding("is feasible", world.name, status, str(error), str(error)))
             continue
         findings += [_judged(promise, case) for promise in promises]
     return findings
@@ -378,5 +397,5 @@ def _judged(promise: PolicyPromise, case: Case) -> Finding:
     try:
         promise(case)
     except BrokenPromiseError as error:
-        return Finding(promise.__name__, case.world.name, "broken", str(error))
+        return Finding(promise.__name__, case.world.name, "broken", str(error), error.problem)
     return Finding(promise.__name__, case.world.name, "kept")

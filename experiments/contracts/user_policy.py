@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from elastune.experiments.contracts.policies import check_policy
+from elastune.experiments.contracts.policies import check_policy, raised_at
 from elastune.sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ def policy_factory(target: str, parameters: Mapping[str, Any] | None = None) -> 
         except TuningError:
             raise
         except Exception as error:
-            raise InputError(f"policy {target} cannot be built: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"policy {target} cannot be built: {type(error).__name__}: {error}{raised_at(error)}"
+            ) from error
         if not callable(getattr(policy, "on_event", None)):
             raise InputError(f"policy {target}: a {type(policy).__name__} has no on_event(event, view)")
         return cast("Policy", policy)
@@ -143,4 +145,4 @@ def _imported(name: str, load: Callable[[], object]) -> object:
     try:
         return load()
     except Exception as error:
-        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}{raised_at(error)}") from error

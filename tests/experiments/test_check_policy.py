@@ -31,6 +31,17 @@ class NoPolicy:
     def __init__(self, job, profile, price_book, rng):
         pass
 
+class Stumbling:
+    def __init__(self, job, profile, price_book, rng):
+        pass
+
+    def on_event(self, event, view):
+        return self.decide()
+
+    def decide(self):
+        return [][1]
+
+
 def few(job):
     return None
 
@@ -75,11 +86,11 @@ def test_broken_promises_are_named_with_world_and_time(bad):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("Missing", r"has no 'Missing'; it has Forgetful, Raising, NoPolicy, few, number"),
+        ("Missing", r"has no 'Missing'; it has Forgetful, Raising, NoPolicy, Stumbling, few, number"),
         ("number", r"number is a int; it must be a class or function of \(job, profile, price_book, rng\)"),
         ("few", r"cannot be built: too many positional arguments"),
         ("NoPolicy", r"a NoPolicy has no on_event"),
-        ("Raising", r"Raising cannot be built: KeyError: 'rung'"),
+        ("Raising", r"Raising cannot be built: KeyError: 'rung' \(.*bad_policies.py, line 12, in __init__\)"),
     ],
 )
 def test_what_is_no_policy_is_refused(bad, name, problem):
@@ -96,6 +107,15 @@ def test_what_cannot_be_imported_is_refused(tmp_path):
         check_target("sha-fixt")
     with pytest.raises(InputError, match=r"module:Class"):
         check_target(":Policy")
+
+
+def test_an_exception_of_the_policy_is_told_once_with_file_and_line(command, bad):
+    broken = command(f"{bad}:Stumbling")
+    assert broken.exit_code == 1
+    told = [line for line in broken.output.splitlines() if "IndexError" in line]
+    assert len(told) == 1
+    assert f"IndexError: list index out of range ({bad}, line 27, in decide) (and the same in" in told[0]
+    assert "Traceback" not in broken.output
 
 
 def test_the_command_prints_what_broke_and_exits_with_1(command, bad):
