@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from elastune.policies.seer.mechanisms import Mechanisms
 from elastune.policies.seer.seer import seer
-from elastune.policies.seer.staged import seer_staged
+from elastune.policies.seer.staged import StagedMechanisms, seer_staged
 from elastune.policies.tuners.asha import asha_elastic, asha_fixed, asha_fixed_naive
 from elastune.policies.tuners.asha_stopping import asha_stopping_fixed
 from elastune.policies.tuners.elasticflow import elasticflow
@@ -43,6 +44,7 @@ class Entry:
         summary: one line for listings.
         needs_truth: it is handed the true curves as `scores`, and so is an upper bound and not a tuner.
         switches: parameters, as `name=value`, that switch one of its mechanisms the other way.
+        mechanisms: the list of further parameters that `build` takes.
         on_one_gpu: it trains configurations on one GPU each, all or at first.
         needs_real_workers: it changes configurations while they train, so that nothing recorded can stand for them. It is
             handed those hyperparameters that may change as `hyperparameters`.
@@ -52,6 +54,7 @@ class Entry:
     summary: str
     needs_truth: bool = False
     switches: tuple[str, ...] = ()
+    mechanisms: type[Mechanisms] | None = None
     on_one_gpu: bool = False
     needs_real_workers: bool = False
 
@@ -61,30 +64,22 @@ class Entry:
         signature = inspect.signature(self.build)
         named = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         handed = {"scores"} if self.needs_truth else {"hyperparameters"} if self.needs_real_workers else set()
-        return {p.name: p.default for p in named if p.name not in handed}
+        further = self.mechanisms.parameters() if self.mechanisms else {}
+        return {p.name: p.default for p in named if p.name not in handed} | further
 
-
-_SEER_SWITCHES = (
-    "solver=greedy",
-    "makespan=mean",
-    "replan=false",
-    "resize_rule=never",
-    "resize_rule=always",
-    "elastic=false",
-    "parallelism=ranked",
-    "hard_stop=false",
-)
 
 POLICIES: Mapping[str, Entry] = {
     "seer": Entry(
         seer,
         "SEER: best expected score within T and B, elastic, planned and re-planned at each rung",
-        switches=("objective=largest_n", "reserve=false", *_SEER_SWITCHES),
+        switches=("objective=largest_n", *Mechanisms.switches()),
+        mechanisms=Mechanisms,
     ),
     "seer-staged": Entry(
         seer_staged,
         "SEER that needs no R: stages grow by eta, trained as long as T and B allow, re-planned",
-        switches=("reserve=true", *_SEER_SWITCHES),
+        switches=StagedMechanisms.switches(),
+        mechanisms=StagedMechanisms,
     ),
     "rubberband": Entry(
         rubberband,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.policies.planning.plan import MARGIN_S
+from elastune.policies.rules.margin import MARGIN_S
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 from elastune.sim.model.protocols import TrialStatus
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.budget import Budget
 from elastune.policies.execution.checkpoints import iterations_between
 from elastune.policies.execution.pools import Pools, live_instances
-from elastune.policies.planning.plan import MARGIN_S
+from elastune.policies.rules.margin import run_ends_by_s
 from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, SetTimer
 from elastune.sim.model.events import (
     InstanceBooted,
@@ -63,7 +63,7 @@ class Limits:
         self._budget = None if job.budget_usd is None else Budget(job.budget_usd, price_book)
         self._gpus_per_instance = price_book.default_type.gpus_per_instance
         self._bills_functions = price_book.billing.model == "per-function"
-        self._deadline_s = math.inf if job.deadline_s is None else job.deadline_s - MARGIN_S
+        self._deadline_s = run_ends_by_s(job)
         self._is_limited = job.deadline_s is not None or job.budget_usd is not None
         # With a budget, the stop is not known before the first machine is launched and its bill runs.
         self._is_stop_known = self._budget is None

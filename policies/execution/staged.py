@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from elastune.policies.execution.limits import live_instances
-from elastune.policies.planning.plan import MARGIN_S
+from elastune.policies.rules.margin import MARGIN_S
 from elastune.sim.model.actions import FinishRun, PauseTrial, SetTimer, StopTrial
 from elastune.sim.model.events import (
     InstanceGone,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from elastune.policies.rules.margin import PLAN_MARGIN_S, plan_ends_by_s
 from elastune.sim.model.errors import InfeasibleJobError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
-
-MARGIN_S = 1e-3
-"""Runs end this long before their limit: what is scheduled for the same instant must not depend on who came first."""
 
 FINE_QUANTUM_S = 1.0
 """Rounding each lease up to a multiple of this is not worth knowing the ages of machines."""
@@ -96,20 +94,23 @@ class Terms:
         A price that changes is planned with at the highest that it reaches by the deadline, so that a plan keeps the budget
         whenever it holds its machines.
         """
-        deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S
         return cls(
             profile,
             price_book.at_highest(job.deadline_s),
-            deadline_s,
+            plan_ends_by_s(job),
             job.budget_usd or math.inf,
         )
 
     def are_kept_by(self, plan: Plan) -> bool:
         """Whether a plan keeps deadline and budget."""
         most = max(allocation.instances for allocation in plan.allocations)
-        # The run ends a moment before the money does, as well.
-        margin_usd = 2 * MARGIN_S * most * self.usd_per_hour / SECONDS_PER_HOUR + 2 * MARGIN_S * self.standing_usd_per_s
-        return plan.promised_s <= self.deadline_s and plan.cost_usd + margin_usd <= self.budget_usd
+        return plan.promised_s <= self.deadline_s and plan.cost_usd + self.margin_usd(most) <= self.budget_usd
+
+    def margin_usd(self, instances: int) -> float:
+        """What so many machines cost in the margin before the budget ends: the run ends before the money does."""
+        return (
+            PLAN_MARGIN_S * instances * self.usd_per_hour / SECONDS_PER_HOUR + PLAN_MARGIN_S * self.standing_usd_per_s
+        )
 
     @cached_property
     def gpus_per_instance(self) -> int:

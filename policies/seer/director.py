@@ -14,7 +14,7 @@ from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.observed import Observed
 from elastune.policies.execution.planned import PlannedDirector
 from elastune.policies.execution.staged import Shares
-from elastune.policies.planning.plan import MARGIN_S
+from elastune.policies.rules.margin import MARGIN_S, PLAN_MARGIN_S, plan_ends_by_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class SeerDirector(PlannedDirector):
         self._mechanisms = mechanisms
         self._replanner = replanner
         self._observed = Observed(terms.profile)
-        self._deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S
+        self._deadline_s = plan_ends_by_s(job)
         self._stage_ends_s = math.inf
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  T and B are in the terms
@@ -123,7 +123,7 @@ class SeerDirector(PlannedDirector):
         if view.now_s < cut_s - MARGIN_S or ends_s > max(last_s, view.now_s + ending_s):
             return cut_s
         # They end in time, or as soon as if they were cut.
-        return max(last_s, ends_s) + 2 * MARGIN_S
+        return max(last_s, ends_s) + PLAN_MARGIN_S
 
     def _ends_s(self, trial: TrialId, until: int, believed_s: float, view: RunView) -> float:
         """When a trial of the rung will have ended and be saved; infinite for one that waits or is overdue."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
 
 import msgspec
 
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.greedy import greedy_plan
+from elastune.policies.planning.lateness import Makespan  # noqa: TC001  read by get_type_hints
 from elastune.policies.planning.static import plan_on_cluster
 from elastune.policies.seer.curve_prior import prior_for
 from elastune.sim.model.errors import InputError
@@ -18,7 +19,6 @@ from elastune.sim.model.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
@@ -26,51 +26,34 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import Profile
 
 Solver = Literal["frontier", "greedy"]
-ResizeRule = Literal["gain", "always", "never"]
+ResizeRule = Literal["gain", "never", "always"]
 Parallelism = Literal["uniform", "ranked"]
-
-_ALLOWED = {
-    "solver": ("frontier", "greedy"),
-    "makespan": ("mean", "p95"),
-    "resize_rule": ("gain", "always", "never"),
-    "parallelism": ("uniform", "ranked"),
-}
-
-
-def require_one_of(policy: str, name: str, value: str, allowed: Sequence[str]) -> None:
-    """Accept a parameter that has one of these values.
-
-    Raises:
-        InputError: it has another.
-    """
-    if value not in allowed:
-        raise InputError(f"{policy}: {name} is {value!r}, but must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanisms:
-    """What makes SEER SEER, each to be switched off on its own.
+    """What makes SEER SEER. Each mechanism can be switched off on its own; this is the only list of them.
 
     Attributes:
-        policy: whose they are, for messages.
-        solver: how allocations are found: exactly, on the time-cost frontier, or by the greedy of `policies.planning.greedy`.
-        makespan: what the plan before the run keeps T with: the 95th percentile of the makespan where B pays for that, as far
-            as B pays for it where not; or its mean.
+        policy: name in messages.
+        solver: how allocations are found: "frontier", exactly, on the time-cost frontier, or "greedy", see
+            `policies.planning.greedy`.
+        makespan: what the plan before the run keeps T with: "p95", the 95th percentile of its makespan as far as B pays for
+            that, or "mean".
         replan: the remaining rungs are planned anew at each barrier, with what was learned.
-        reserve: what finishing the best trial by T costs is kept back in time and money: a rung that would use it up is cut.
-        resize_rule: when a trial goes on with a larger gang in the middle of a rung, because it would end too late for the
-            rungs to come: "gain" where that raises its projected progress by a tenth, "always" where it raises it at all,
-            "never".
+        reserve: the time and money to finish the best trial by T are kept back: a rung that would use them up is cut.
+        resize_rule: when a trial gets a larger gang in the middle of a rung because it would end too late for the rungs to
+            come: "gain", where its projected progress rises by a tenth, "always", where it rises at all, or "never".
         elastic: the cluster fits each rung, and machines that a rung no longer needs are given back before it ends; else it
             is constant.
-        parallelism: "uniform", the same gang for all trials of a rung, or "ranked", larger ones for the better ranked.
-        hard_stop: everything stops at T and before the committed bill exceeds B. Without it neither is promised.
+        parallelism: "uniform", the same gang for all trials of a rung, or "ranked", larger gangs for better trials.
+        hard_stop: everything stops at T and before the committed bill exceeds B; without it neither is promised.
 
     Raises:
         InputError: a value is not allowed.
     """
 
-    policy: str
+    policy: str = "seer"
     solver: Solver = "frontier"
     makespan: Makespan = "p95"
     replan: bool = True
@@ -81,8 +64,26 @@ class Mechanisms:
     hard_stop: bool = True
 
     def __post_init__(self) -> None:
-        for name, allowed in _ALLOWED.items():
+        for name, allowed in self._values().items():
             require_one_of(self.policy, name, getattr(self, name), allowed)
+
+    @classmethod
+    def parameters(cls) -> dict[str, object]:
+        """The mechanisms, with their defaults."""
+        return {name: getattr(cls, name) for name in cls._values()}
+
+    @classmethod
+    def switches(cls) -> tuple[str, ...]:
+        """Each mechanism switched to each of its other values, as `name=value`."""
+        default = cls.parameters()
+        others = ((name, value) for name, values in cls._values().items() for value in values if value != default[name])
+        return tuple(f"{name}={str(value).lower()}" for name, value in others)
+
+    @classmethod
+    def _values(cls) -> dict[str, tuple[object, ...]]:
+        """What each mechanism may be set to, by its type."""
+        types = get_type_hints(cls)
+        return {one.name: get_args(types[one.name]) or (True, False) for one in fields(cls) if one.name != "policy"}
 
     def limits(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> Limits:
         """Those of the job, or none."""
@@ -114,6 +115,16 @@ class Mechanisms:
             # Fastest first; one that is late even on average is no better than the plan that is not.
             found = next((other for other in late if other.makespan_s <= terms.deadline_s), None)
         return plan if found is None else found
+
+
+def require_one_of(policy: str, name: str, value: object, allowed: Sequence[object]) -> None:
+    """Accept a parameter that has one of these values.
+
+    Raises:
+        InputError: it has another value.
+    """
+    if value not in allowed:
+        raise InputError(f"{policy}: {name} is {value!r}, but must be one of {', '.join(map(str, allowed))}")
 
 
 def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.observed import Observed
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Bracket
-    from elastune.policies.seer.mechanisms import Parallelism, ResizeRule, Solver
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -37,21 +35,14 @@ TARGETS = (1.0, 2 / 3, 1 / 2, 1 / 3)
 """Shares of R to which a plan may train the winner, where a shorter run is a prefix of a longer one."""
 
 
-def seer(  # noqa: PLR0913  one flag per mechanism
+def seer(
     job: TuningJob,
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     objective: Objective = "expected_score",
-    solver: Solver = "frontier",
-    makespan: Makespan = "p95",
-    replan: bool = True,
-    reserve: bool = True,
-    resize_rule: ResizeRule = "gain",
-    elastic: bool = True,
-    parallelism: Parallelism = "uniform",
-    hard_stop: bool = True,
+    **mechanisms: Any,  # noqa: ANN401  `Mechanisms` checks them
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021): Sequential Elimination with Elastic Resources.
 
@@ -68,14 +59,7 @@ def seer(  # noqa: PLR0913  one flag per mechanism
         objective: "expected_score" weighs the number of configurations against training the winner to fewer iterations than R,
             under a curve model fitted on other families, and lets it go on to R if time and money are left; "largest_n" trains
             to R and starts as many as it can.
-        solver: see `policies.seer.mechanisms.Mechanisms`, as for all that follow.
-        makespan: what the plan keeps T with.
-        replan: at barriers.
-        reserve: of time and money, for the best trial.
-        resize_rule: within a rung.
-        elastic: machines.
-        parallelism: within a rung.
-        hard_stop: at T and B.
+        mechanisms: see `policies.seer.mechanisms.Mechanisms`.
 
     Raises:
         InputError: a parameter has none of its values.
@@ -91,18 +75,7 @@ def seer(  # noqa: PLR0913  one flag per mechanism
         Where B pays for it, the plan keeps T with the 95th percentile of its makespan, as money that is left is worth nothing.
     """
     require_one_of("seer", "objective", objective, ("expected_score", "largest_n"))
-    mechanisms = Mechanisms(
-        policy="seer",
-        solver=solver,
-        makespan=makespan,
-        replan=replan,
-        reserve=reserve,
-        resize_rule=resize_rule,
-        elastic=elastic,
-        parallelism=parallelism,
-        hard_stop=hard_stop,
-    )
-    return run_seer(job, profile, price_book, mechanisms, objective)
+    return run_seer(job, profile, price_book, Mechanisms(**mechanisms), objective)
 
 
 def run_seer(

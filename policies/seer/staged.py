@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.observed import Observed
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Bracket
-    from elastune.policies.seer.mechanisms import Parallelism, ResizeRule, Solver
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -38,21 +37,22 @@ STEPS = 50
 """The training that is tried next is shorter by at most one part in so many, or by an iteration of the last stage."""
 
 
-def seer_staged(  # noqa: PLR0913  one flag per mechanism
+@dataclass(frozen=True, kw_only=True)
+class StagedMechanisms(Mechanisms):
+    """Those of `seer`, but without a reserve: there is no R that the winner must reach."""
+
+    policy: str = "seer-staged"
+    reserve: bool = False
+
+
+def seer_staged(
     job: TuningJob,
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     stages: int = 0,
-    solver: Solver = "frontier",
-    makespan: Makespan = "p95",
-    replan: bool = True,
-    reserve: bool = False,
-    resize_rule: ResizeRule = "gain",
-    elastic: bool = True,
-    parallelism: Parallelism = "uniform",
-    hard_stop: bool = True,
+    **mechanisms: Any,  # noqa: ANN401  `Mechanisms` checks them
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021), planned from T and B instead of towards R.
 
@@ -70,14 +70,7 @@ def seer_staged(  # noqa: PLR0913  one flag per mechanism
         price_book: the cloud's terms.
         rng: not used.
         stages: K; 0 takes the K with the best expected score of the winner, under a curve model fitted on other families.
-        solver: see `policies.seer.mechanisms.Mechanisms`, as for all that follow.
-        makespan: what the plan keeps T with.
-        replan: at barriers.
-        reserve: of time and money, for the best trial.
-        resize_rule: within a stage.
-        elastic: machines.
-        parallelism: within a stage.
-        hard_stop: at T and B.
+        mechanisms: see `policies.seer.mechanisms.Mechanisms`.
 
     Raises:
         InputError: a parameter has none of its values, there are no configurations for so many `stages`, or the job gives the
@@ -99,28 +92,18 @@ def seer_staged(  # noqa: PLR0913  one flag per mechanism
         Nothing is kept back for the winner unless `reserve` says so: there is no R that it must reach, and later stages shrink
         with what is left.
     """
-    mechanisms = Mechanisms(
-        policy="seer-staged",
-        solver=solver,
-        makespan=makespan,
-        replan=replan,
-        reserve=reserve,
-        resize_rule=resize_rule,
-        elastic=elastic,
-        parallelism=parallelism,
-        hard_stop=hard_stop,
-    )
+    chosen = StagedMechanisms(**mechanisms)
     _check_stages(job, stages)
     if job.stages is not None:
-        return run_seer(job, profile, price_book, mechanisms, "expected_score")
+        return run_seer(job, profile, price_book, chosen, "expected_score")
     terms = Terms.of(job, profile, price_book)
     counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
-    found = _best_plan(counts, job, terms, mechanisms)
+    found = _best_plan(counts, job, terms, chosen)
     if found is None:
         raise _infeasible(job, terms, counts[0])
     plan, count = found
-    director = SeerDirector(plan, terms, job, mechanisms, GrowingReplanner(count, terms, mechanisms))
-    return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
+    director = SeerDirector(plan, terms, job, chosen, GrowingReplanner(count, terms, chosen))
+    return staged(director, chosen.limits(job, profile, price_book), profile, price_book)
 
 
 @memoized

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.greedy import greedy_plan
-from elastune.policies.planning.plan import MARGIN_S
+from elastune.policies.rules.margin import plan_ends_by_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def terms_left(terms: Terms, profile: Profile, view: RunView) -> Terms:
     """These terms with the time and the money that are left, and the profile as learned so far."""
     job = view.job
-    deadline_s = math.inf if job.deadline_s is None else job.deadline_s - 2 * MARGIN_S - view.now_s
+    deadline_s = plan_ends_by_s(job) - view.now_s
     budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
     return replace(terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
 

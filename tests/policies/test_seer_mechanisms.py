@@ -16,6 +16,8 @@ from elastune.policies.planning.plan import Allocation, Terms
 from elastune.policies.registry import factory
 from elastune.policies.rules.halving import Bracket, Stage, rungs
 from elastune.policies.seer.director import ranked_shares
+from elastune.policies.seer.mechanisms import Mechanisms
+from elastune.policies.seer.staged import StagedMechanisms
 from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import SegmentEnded
@@ -165,15 +167,23 @@ def test_ranked_gangs_take_from_the_worse_half_where_it_is_still_in_time():
 @pytest.mark.parametrize(
     ("parameters", "problem"),
     [
-        ({"resize_rule": "often"}, r"seer: resize_rule is 'often', but must be one of gain, always, never"),
+        ({"resize_rule": "often"}, r"seer: resize_rule is 'often', but must be one of gain, never, always"),
         ({"parallelism": "equal"}, r"seer: parallelism is 'equal', but must be one of uniform, ranked"),
         ({"makespan": "p99"}, r"seer: makespan is 'p99', but must be one of mean, p95"),
+        ({"replan": "maybe"}, r"seer: replan is 'maybe', but must be one of True, False"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused(world, parameters, problem):
     tiny = world(deadline_s=100.0)
     with pytest.raises(InputError, match=problem):
         factory("seer", parameters)(tiny.job, tiny.profile, tiny.book, None)
+
+
+def test_the_switches_that_an_ablation_tries_follow_from_the_list_of_mechanisms():
+    common = ["solver=greedy", "makespan=mean", "replan=false"]
+    rest = ["resize_rule=never", "resize_rule=always", "elastic=false", "parallelism=ranked", "hard_stop=false"]
+    assert list(Mechanisms.switches()) == [*common, "reserve=false", *rest]
+    assert list(StagedMechanisms.switches()) == [*common, "reserve=true", *rest]
 
 
 def test_a_cut_keeps_those_who_have_reported_or_the_best_of_the_stage_before():

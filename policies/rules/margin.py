@@ -1,0 +1,37 @@
+"""The margin before a limit: the one place that subtracts it [ours].
+
+Two things that are scheduled for the same instant must not depend on which of them came first. So a run ends one margin before
+T, and the plan that it follows ends one margin before the run: its last event is handled before the run is stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elastune.sim.model.job import TuningJob
+
+MARGIN_S = 1e-3
+"""Seconds; far below what matters in a run, far above the rounding of times."""
+PLAN_MARGIN_S = 2 * MARGIN_S
+"""A plan ends this long before T: one margin before its run, which ends one margin before T."""
+
+
+def run_ends_by_s(job: TuningJob) -> float:
+    """When the run is stopped at the latest; infinite without a deadline."""
+    return _before_deadline(job, MARGIN_S)
+
+
+def plan_ends_by_s(job: TuningJob) -> float:
+    """When everything that is planned must have ended; infinite without a deadline."""
+    return _before_deadline(job, PLAN_MARGIN_S)
+
+
+def deadline_for_s(plan_s: float) -> float:
+    """The least deadline that a plan of so many seconds keeps; the inverse of `plan_ends_by_s`."""
+    return plan_s + PLAN_MARGIN_S
+
+
+def _before_deadline(job: TuningJob, margin_s: float) -> float:
+    return math.inf if job.deadline_s is None else job.deadline_s - margin_s
