@@ -1,6 +1,7 @@
-"""How SEER runs its plan: re-planning at barriers, the reserve for the best trial, larger gangs within a rung [ours].
+"""How SEER runs its plan: planning anew at barriers, the reserve for the best trial, more GPUs within a rung [ours].
 
-Both readings of SEER direct their runs through it; what differs between them is the `Replanner`.
+Both readings of SEER run their plans with it. They differ in the `Replanner`. `policies.execution.staged` calls the methods
+of `SeerDirector` at the moments that they are named for.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from elastune.sim.model.protocols import RunView
 
 REPORTS_PER_RUNG = 8
-"""Reports that a segment gives of itself; each costs an event."""
+"""How often a segment reports; each report is an event."""
 LEAST_GAIN = 1.1
-"""A larger gang must raise projected progress by so much (HyperSched's rule, SoCC 2019, section 4)."""
+"""A larger gang must raise projected progress by this factor (HyperSched's rule, SoCC 2019, section 4)."""
 
 
 class Replanner(Protocol):
@@ -41,15 +42,15 @@ class Replanner(Protocol):
 
 
 class SeerDirector(PlannedDirector):
-    """Follows a plan, and makes a new one for what is left at each barrier; see `policies.seer.mechanisms.Mechanisms`.
+    """Follows a plan, and replaces it by a new one at each barrier; see `policies.seer.mechanisms.Mechanisms`.
 
     Args:
         plan: made before the run.
-        terms: what was known then.
+        terms: what was known before the run.
         job: the tuning job.
-        mechanisms: which of them are at work.
+        mechanisms: which of them are switched on.
         replanner: makes the new plans.
-        stages: of the bracket: those of the plan, and what the winner may go on for.
+        stages: those of the plan, and one more if the winner may go on beyond it; the plan's alone if empty.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class SeerDirector(PlannedDirector):
         self._stage_ends_s = math.inf
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  T and B are in the terms
-        """See `policies.execution.staged.Director`; the bracket goes on with the stages of the new plan."""
+        """What the rung that begins gets; at a barrier, by a new plan for what is left."""
         is_beyond_plan = bracket.index - self.first >= len(self.plan.stages)
         if (self._mechanisms.replan and bracket.index > 0) or is_beyond_plan:
             self.plan, self.first = self._replanner.replanned(bracket, view, self._observed), bracket.index
@@ -85,7 +86,7 @@ class SeerDirector(PlannedDirector):
         return ranked_shares(allocation, bracket.stage.iterations, slowest_s, left_s, self._terms)
 
     def report_every(self, bracket: Bracket) -> int:
-        """See `policies.execution.staged.Director`."""
+        """How often trials report: only if a report may lead to a larger gang or move the cut."""
         watches = self._reserves or (self._mechanisms.resize_rule != "never" and math.isfinite(self._deadline_s))
         return max(bracket.stage.iterations // REPORTS_PER_RUNG, 1) if watches else 0
 
@@ -102,9 +103,9 @@ class SeerDirector(PlannedDirector):
         self._observed.report(event, gpus)
 
     def cut_at_s(self, bracket: Bracket, view: RunView) -> float | None:
-        """In time for the rung to have ended when the best trial, alone, can just be trained to its end by T within B.
+        """When the rung is cut: the latest time to end it so that the best trial can still finish by T within B.
 
-        As late as that where all who still train will have ended by then, at the pace they have reported.
+        If every trial that still trains will have ended by then, at the pace it has reported, nothing has to be cut.
         """
         leader = bracket.leader()
         if not self._reserves or bracket.is_last or len(bracket.trials) == 1 or leader is None:
@@ -116,17 +117,17 @@ class SeerDirector(PlannedDirector):
         last_s -= terms.profile.sync_s
         profile = self._observed.profile(bracket.trials, of_slowest=True)
         ends_s = max((self._ends_s(t, until, profile.iteration_s, view) for t in bracket.pending), default=0.0)
-        # Those who are cut end the iteration under way, and save it.
+        # A trial that is cut first ends the iteration under way and saves it.
         gpus = self.plan.allocations[bracket.index - self.first].gpus_per_trial
         ending_s = profile.iteration_s / terms.speedup(gpus) + profile.timings.checkpoint_s
         cut_s = last_s - ending_s
         if view.now_s < cut_s - MARGIN_S or ends_s > max(last_s, view.now_s + ending_s):
             return cut_s
-        # They end in time, or as soon as if they were cut.
+        # All end in time, or as soon as if they were cut.
         return max(last_s, ends_s) + PLAN_MARGIN_S
 
     def _ends_s(self, trial: TrialId, until: int, believed_s: float, view: RunView) -> float:
-        """When a trial of the rung will have ended and be saved; infinite for one that waits or is overdue."""
+        """When a trial will have reached the end of the rung and saved it; infinite if it waits or is overdue."""
         gpus = view.trial(trial).gpus
         if not gpus:
             return math.inf
@@ -138,7 +139,7 @@ class SeerDirector(PlannedDirector):
         return self._mechanisms.reserve and (self._job.deadline_s is not None or self._job.budget_usd is not None)
 
     def _finishes_until_s(self, gpus: int, iterations: int, live: int, terms: Terms, view: RunView) -> float:
-        """The last moment at which one trial can go on to its end on this gang, all machines being paid until then."""
+        """The latest time at which one trial can start on this gang and still finish by T, with the money left at that time."""
         machines = -(-gpus // terms.gpus_per_instance)
         added = max(machines - live, 0)
         train_s = terms.segment_s(iterations, gpus, is_first=False) + (terms.profile.startup.mean_s if added else 0.0)
@@ -151,7 +152,10 @@ class SeerDirector(PlannedDirector):
         return min(until_s, Budget(left_usd, terms.price_book).ends_at_s(view, added))
 
     def resized(self, bracket: Bracket, trial: TrialId, most_gpus: int, view: RunView) -> int:
-        """The least gang with which the trial ends in time for the rungs to come, else the fastest that is worth it."""
+        """The gang of a trial that would end too late for the rungs to come; its own gang if it is in time.
+
+        The smallest larger gang with which it ends in time, else the largest that is worth a rescale.
+        """
         now = view.trial(trial).gpus
         iteration_s = self._observed.iteration_s(trial)
         if self._mechanisms.resize_rule == "never" or math.isinf(self._deadline_s) or iteration_s is None:
@@ -161,7 +165,7 @@ class SeerDirector(PlannedDirector):
         if ends_s <= self._stage_ends_s or math.isinf(ends_s):
             return now
         scaling, timings = self._observed.scaling(), self._terms.profile.timings
-        # It first ends the iteration under way.
+        # The trial first ends the iteration under way.
         later = until - view.trial(trial).iteration - 1
         paused_s = ends_s - timings.checkpoint_s - later * iteration_s / scaling.speedup(now)
 
@@ -182,10 +186,10 @@ class SeerDirector(PlannedDirector):
 
 
 def ranked_shares(allocation: Allocation, iterations: int, iteration_s: float, left_s: float, terms: Terms) -> Shares:
-    """Larger gangs for better ranked trials, on the machines of this allocation.
+    """Larger gangs for better trials, on the machines of this allocation.
 
-    The worse half of the trials get the next smaller gang where they still end in time on it; what that and whole machines
-    leave over raises gangs from the best trial downwards, a size at a time.
+    The worse half of the trials get the next smaller gang if they still end in time on it. The GPUs that this frees, and those
+    that whole machines leave over, raise gangs by one size each, the best trial's first.
 
     Args:
         allocation: uniform, all trials at once.

@@ -1,4 +1,8 @@
-"""SEER: the best model under a deadline and a budget, with elastic resources (the reading that plans to R iterations)."""
+"""SEER, the reading that plans towards R iterations. README.md in this folder is its pseudo-code.
+
+`run_seer` plans before the run (`best_plan`) and hands the plan to `policies.seer.director`, which follows it; at each barrier
+`SeerReplanner` plans the rungs that are left.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 Objective = Literal["expected_score", "largest_n"]
 
 TARGETS = (1.0, 2 / 3, 1 / 2, 1 / 3)
-"""Shares of R to which a plan may train the winner, where a shorter run is a prefix of a longer one."""
+"""Shares of R to which a plan may train the winner if a shorter run is a prefix of a longer one."""
 
 
 def seer(
@@ -46,19 +50,18 @@ def seer(
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021): Sequential Elimination with Elastic Resources.
 
-    Plans rungs whose cheapest on-time allocation costs at most B, for the best expected score of the winner; runs them on a
-    cluster that fits each rung; learns seconds per iteration and scaling while it runs, and plans the remaining rungs anew at
-    each barrier. With no deadline it is the cheapest plan for the largest number of configurations, with no budget the
-    fastest.
+    Of all plans that end by T and cost at most B, SEER runs the one whose winner has the best expected score. The cluster fits
+    each rung. While it runs, SEER learns how fast trials train and how well they scale, and plans the remaining rungs anew at
+    each barrier. Without a deadline it takes the cheapest plan for the most configurations, without a budget the fastest.
 
     Args:
         job: the tuning job.
         profile: what was measured.
         price_book: the cloud's terms.
         rng: not used.
-        objective: "expected_score" weighs the number of configurations against training the winner to fewer iterations than R,
-            under a curve model fitted on other families, and lets it go on to R if time and money are left; "largest_n" trains
-            to R and starts as many as it can.
+        objective: "expected_score" weighs more configurations against longer training of the winner, under a curve model that
+            was fitted on other families; a winner trained to fewer iterations than R goes on if time and money are left.
+            "largest_n" trains to R and starts as many configurations as it can.
         mechanisms: see `policies.seer.mechanisms.Mechanisms`.
 
     Raises:
@@ -66,13 +69,13 @@ def seer(
         InfeasibleJobError: not even one configuration reaches R by T within B.
 
     Deviations:
-        The full text of the paper is not at hand; everything beyond its abstract (test many at the beginning, keep varying
-        parallelism among the promising so that they are trained sufficiently by the deadline, avoid sublinear scaling) is
-        our reading of it, the expected score and its curve model included.
-        Where not all survivors of a rung can be trained as planned, the worst are dropped or, where a shorter run is a prefix
-        of a longer one, all train less, by the same expected score.
-        Within a rung a trial gets a larger gang only on GPUs that others of the rung have left; nothing is rented for it.
-        Where B pays for it, the plan keeps T with the 95th percentile of its makespan, as money that is left is worth nothing.
+        The full text of the paper is not at hand. Its abstract says: test many configurations in the beginning, keep varying
+        degrees of parallelism among the promising ones so that they are trained sufficiently by the deadline, avoid the
+        effects of sublinear scaling. Everything else is our reading, the expected score and its curve model included.
+        Where not all survivors of a rung can be trained as planned, the worst are dropped. Where a shorter run is a prefix of a
+        longer one, training all of them less is weighed against that, by the same expected score.
+        Within a rung a trial gets more GPUs only if other trials of the rung have left them; nothing is rented for it.
+        Where B pays for it, the plan keeps T with the 95th percentile of its makespan: money that is left is worth nothing.
     """
     require_one_of("seer", "objective", objective, ("expected_score", "largest_n"))
     return run_seer(job, profile, price_book, Mechanisms(**mechanisms), objective)
@@ -81,38 +84,44 @@ def seer(
 def run_seer(
     job: TuningJob, profile: Profile, price_book: PriceBook, mechanisms: Mechanisms, objective: Objective
 ) -> StagedPolicy:
-    """SEER with these mechanisms; see `seer`."""
+    """Plan, then run the plan; see `seer`."""
     terms = Terms.of(job, profile, price_book)
-    plan = _best_plan(job, terms, mechanisms, objective)
+    plan = best_plan(job, terms, mechanisms, objective)
     if plan is None:
         raise infeasible(mechanisms.policy, job, terms)
     replanner = SeerReplanner(plan, job, terms, mechanisms, objective)
-    director = SeerDirector(plan, terms, job, mechanisms, replanner, (*plan.stages, *_extension(plan, job)))
+    stages = (*plan.stages, *_beyond(plan, job))
+    director = SeerDirector(plan, terms, job, mechanisms, replanner, stages)
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
 @memoized
-def _best_plan(job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> Plan | None:
-    """The plan with the best objective, made safer; for each target the largest number of configurations, the best for it."""
+def best_plan(job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> Plan | None:
+    """The plan to run; None if not even one configuration is trained on time within the budget.
+
+    For each number of iterations that the winner may be trained to, `largest` finds the most configurations that can be
+    trained so. The plan with the best expected score of its winner is made safer against being late.
+    """
     plans = []
-    for target in _targets(job, terms.profile, objective):
-        found = largest(msgspec.structs.replace(job, max_iterations=target), terms, lambda s: mechanisms.plan(s, terms))
+    for target in winner_targets(job, terms.profile, objective):
+        shortened = msgspec.structs.replace(job, max_iterations=target)
+        found = largest(shortened, terms, lambda stages: mechanisms.plan(stages, terms))
         if found is not None:
             plans.append(found[1])
     best = best_expected(plans, terms.profile.family, job.max_iterations)
     return None if best is None else mechanisms.safer(best, terms)
 
 
-def _targets(job: TuningJob, profile: Profile, objective: Objective) -> list[int]:
-    """Iterations to which a plan may train its winner."""
+def winner_targets(job: TuningJob, profile: Profile, objective: Objective) -> list[int]:
+    """Iterations to which a plan may train its winner, most first: R, and less where a shorter run is a prefix of a longer."""
     if objective == "largest_n" or job.stages is not None or not profile.is_prefix_schedule:
         return [job.max_iterations]
     least = min(job.min_iterations * job.reduction_factor, job.max_iterations)
     return sorted({max(round(job.max_iterations * share), least) for share in TARGETS}, reverse=True)
 
 
-def _extension(plan: Plan, job: TuningJob) -> tuple[Stage, ...]:
-    """What the winner goes on for, if time and money are left, where the plan ends before R."""
+def _beyond(plan: Plan, job: TuningJob) -> tuple[Stage, ...]:
+    """The stage in which the winner goes on to R if time and money are left, where the plan ends before R."""
     target = plan.stages[-1].until_iteration
     if job.stages is not None or target >= job.max_iterations:
         return ()
@@ -120,19 +129,19 @@ def _extension(plan: Plan, job: TuningJob) -> tuple[Stage, ...]:
 
 
 class SeerReplanner:
-    """Plans the remaining rungs anew; see `policies.seer.director.Replanner`.
+    """Plans the rungs that are left at a barrier; see `policies.seer.director.Replanner`.
 
     Args:
         plan: made before the run.
         job: the tuning job.
-        terms: what was known then.
+        terms: what was known before the run.
         mechanisms: how plans are made.
         objective: how they are chosen.
     """
 
     def __init__(self, plan: Plan, job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> None:
         planned = plan.stages[-1].until_iteration
-        self._targets = [target for target in _targets(job, terms.profile, objective) if target <= planned] or [planned]
+        self._targets = [t for t in winner_targets(job, terms.profile, objective) if t <= planned] or [planned]
         self._max_iterations = job.max_iterations
         self._terms = terms
         self._mechanisms = mechanisms
@@ -140,11 +149,8 @@ class SeerReplanner:
     def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
         """The plan for what is left; the bracket goes on with its stages.
 
-        Where all survivors can go on to the iterations that were planned, they do. Else either the worst are dropped, or, where
-        a shorter run is a prefix of a longer one, all train less: whatever is expected to leave the better winner.
-        The rungs get the cheapest allocations that end by T even if the slowest survivor wins, or, where B does not pay for
-        that, as long as an average one does. Where no allocation is on time, the best survivor alone is trained as fast as the
-        budget allows. `Limits` stops it at T in any case.
+        If all survivors can train as planned, they do. Else `_affordable` drops the worst or trains all of them less. If no
+        plan is on time, the best survivor alone is trained as fast as the budget allows; `Limits` stops it at T in any case.
         """
         plan = self._affordable(bracket, view, observed)
         last, end = plan.stages[-1].until_iteration, bracket.stages[-1].until_iteration
@@ -153,9 +159,10 @@ class SeerReplanner:
         return plan
 
     def _affordable(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
-        plans = []
-        # What the winner goes on for beyond the plan has a target of its own.
+        """The plan with the best expected score of those that T and B still allow; the best survivor alone if none does."""
+        # In the stage beyond the plan, no target is left but the end of that stage.
         targets = [t for t in self._targets if t >= bracket.stage.until_iteration] or [bracket.stage.until_iteration]
+        plans = []
         for target in targets:
             plan = self._largest(bracket, view, observed, target)
             if plan is not None:
@@ -170,7 +177,10 @@ class SeerReplanner:
         return fastest_affordable(self._stages_left(bracket, 1, targets[0]), terms, live_instances(view))
 
     def _largest(self, bracket: Bracket, view: RunView, observed: Observed, target: int) -> Plan | None:
-        """The plan that keeps the most survivors for so many iterations; None where not even one is on time and paid."""
+        """The plan that trains the most survivors towards so many iterations; None if not even one is on time within B.
+
+        It ends by T even if the slowest survivor wins. Where B does not pay for that, it ends by T if an average one wins.
+        """
         for trials in range(len(bracket.trials), 0, -1):
             stages = self._stages_left(bracket, trials, target)
             for of_slowest in (True, False):
@@ -182,10 +192,12 @@ class SeerReplanner:
         return None
 
     def _stages_left(self, bracket: Bracket, trials: int, target: int) -> list[Stage]:
-        """The stage that begins with so many trials, and those after it up to the target; one stage where one is left."""
+        """The stage that begins, with so many trials, and those after it up to the target.
+
+        A trial that is alone has nobody left to compare with, so it gets one stage.
+        """
         done = bracket.stage.until_iteration - bracket.stage.iterations
         if trials == 1:
-            # Who is alone has nobody left to compare with.
             return [Stage(1, target - done, target)]
         stages = []
         for stage in (bracket.stage, *bracket.remaining):

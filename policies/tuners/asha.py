@@ -1,11 +1,13 @@
 """ASHA, asynchronous successive halving: on the best fixed cluster, on the naive one, and elastic.
 
-plan   machines on which the most configurations fit T and B     list_scheduling.best_cluster
-run    whenever the GPUs of a gang are free:                     asynchronous.AsynchronousPolicy
-the best trial in the top 1/eta of the highest rung
-that has one goes on to the next rung,                halving.AsynchronousRung.promote
-else a new configuration starts                       promotion.PromotionRule.next_task
-when a trial reaches its rung, its score is recorded      promotion.PromotionRule.reached
+Names are `room.module.name` below `policies`:
+
+    machines on which the most configurations fit T and B        sizing.list_scheduling.best_cluster
+    whenever the GPUs of a gang are free:                        execution.asynchronous.AsynchronousPolicy
+      the best trial that is in the top 1/eta of its rung and
+      was not promoted yet goes on, from the highest rung down   rules.halving.AsynchronousRung.promote
+      else a new configuration starts                            tuners.promotion.PromotionRule.next_task
+    when a trial reaches its rung, its score is recorded         tuners.promotion.PromotionRule.reached
 """
 
 from __future__ import annotations

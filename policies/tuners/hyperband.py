@@ -1,4 +1,13 @@
-"""Hyperband: brackets of successive halving that trade the number of configurations against their training."""
+"""Hyperband, on the best fixed cluster and elastic: brackets of SHA that weigh configurations against their training.
+
+Names are `room.module.name` below `policies`:
+
+    for each bracket, again and again while time is left:    tuners.hyperband.HyperbandDirector.next_bracket
+      n by Algorithm 1, the most explorative bracket first   tuners.hyperband.bracket_sizes
+      fewer, if T, B or the configurations do not suffice    tuners.hyperband.Schedule.largest
+      rungs of SHA, without the first ones                   tuners.hyperband.bracket_stages
+      gangs that end each rung first                         tuners.hyperband.HyperbandDirector.shares
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,15 @@
-"""HyperSched: exploit the best trials with more and more GPUs as the deadline comes nearer."""
+"""HyperSched, on the best fixed cluster: more and more GPUs for the best trials as the deadline comes nearer.
+
+Names are `room.module.name` below `policies`:
+
+    at each result of a trial:                                 tuners.hypersched.HyperSchedPolicy.on_event
+      its score is the mean of its last five results           tuners.hypersched_rungs.SmoothedLosses.note
+      pause it if it misses the cutoff of a rung it passed     tuners.hypersched_rungs.PausingRungs.pauses
+      one GPU for each live trial, spare ones by score         tuners.hypersched_rungs.fair_shares
+    when GPUs are free, while a fair share of time is left:    tuners.hypersched_rungs.Stopwatch.fair_s
+      resume a trial that meets its cutoff, which has moved,   tuners.hypersched_rungs.PausingRungs.promote
+      else start a new one
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""RubberBand: the cheapest elastic plan for a tuning job under a deadline, made before the run and executed as it stands."""
+"""RubberBand: the cheapest elastic plan for a tuning job under a deadline, made before the run and followed as it stands.
+
+Names are `room.module.name` below `policies`:
+
+    for n configurations, largest first:                          sizing.sizing.largest
+      the cheapest constant cluster that ends by T                planning.static.static_plan
+      lower single stages while that saves money within T         planning.rubberband_search.rubberband_plan
+      keep the first n whose plan costs at most B                 planning.plan.Terms.are_kept_by
+    run the plan: resize at each barrier, drop the losers         execution.planned.PlannedDirector
+    if asked to, plan anew where a stage departed from its plan   tuners.rubberband.RubberbandDirector.shares
+"""
 
 from __future__ import annotations
 

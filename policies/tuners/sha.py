@@ -1,11 +1,14 @@
 """SHA, synchronous successive halving: on the best fixed cluster, on the naive one, and elastic.
 
-plan   for n configurations, largest first:              sizing.sizing.largest
-rungs of n, n/eta, n/eta^2, ... trials         rules.halving.rungs
-machines and gangs for each rung               constant.cheapest_fixed_plan, constant.constant_plan
-keep the first n whose plan keeps T and B      plan.Terms.are_kept_by
-run    train every trial of the rung                      staged.StagedPolicy
-keep the best 1/eta, stop the others               halving.Bracket.advance
+Names are `room.module.name` below `policies`:
+
+    for n configurations, largest first:                  sizing.sizing.largest
+      rungs of n, n/eta, n/eta^2, ... trials              rules.halving.rungs
+      machines and gangs of the best fixed cluster,       sizing.constant.cheapest_fixed_plan
+        or one gang size on machines that come and go     sizing.constant.constant_plan
+      keep the first n whose plan keeps T and B           planning.plan.Terms.are_kept_by
+    run each rung, all its trials to the same iteration   execution.planned.run_plan
+      keep the best 1/eta and stop the others             rules.halving.Bracket.advance
 """
 
 from __future__ import annotations
