@@ -47,6 +47,24 @@ def locked(folder: Path, taken: str = "another sweep is writing to this folder")
         yield
 
 
+def folder_name(name: str, what: str = "name") -> str:
+    """The name, which is one level of a folder: nothing that is named lies outside the folder of its kind.
+
+    Args:
+        name: of a bundle, a run, a sweep or a figure.
+        what: is named so, for the error, such as `--name`.
+
+    Raises:
+        InputError: it is empty, a path, hidden, longer than 200 bytes, or has characters that do not print.
+    """
+    if not name or name.startswith(".") or set(name) & set("/\\") or not name.isprintable() or len(name.encode()) > 200:
+        raise InputError(
+            f"{what} is {name!r}, but must be one name: up to 200 characters that print, without / and \\, and without a"
+            " dot in front"
+        )
+    return name
+
+
 def next_part(folder: Path, prefix: str) -> Path:
     """Where the next rows go."""
     numbers = [int(part.stem.rpartition("-")[2]) for part in folder.glob(f"{prefix}-*.parquet")]

@@ -15,7 +15,7 @@ from elastune.experiments.claims.entries import CATALOG, load_claims, load_workl
 from elastune.experiments.claims.figures import Source, check
 from elastune.experiments.claims.made import make_bundle
 from elastune.experiments.claims.plans import ClaimPlans, plans_of
-from elastune.experiments.claims.sweeps import DATA, ClaimSweep, LeftOut, sweeps_of
+from elastune.experiments.claims.sweeps import ClaimSweep, LeftOut, sweeps_of
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.sweeps.keys import data_sha256
 from elastune.experiments.sweeps.run import Plan, plan, run_sweep
@@ -75,7 +75,7 @@ class Drawing:
 
 
 def prepare(
-    names: Sequence[str], size: SizeName, *, results: Path, data: Path = DATA, folder: Path = CATALOG
+    names: Sequence[str], size: SizeName, *, results: Path, data: Sequence[Path] = (), folder: Path = CATALOG
 ) -> Drawing:
     """What these figures take, checked; nothing is run or written.
 
@@ -83,7 +83,7 @@ def prepare(
         names: figures, or claims, which stand for all their figures and their table; none for everything.
         size: how much is run.
         results: where results of all claims and sizes lie.
-        data: the folder of real data.
+        data: the folders of real data.
         folder: of the catalogue.
 
     Raises:

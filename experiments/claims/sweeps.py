@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.claims.entries import FIRST_SEED
+from elastune.experiments.spec.places import DATA_VARIABLE, find_data
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from elastune.experiments.claims.entries import Claim, Experiment, PlanExperiment, Size, SizeName, Workload
 
-DATA = Path("../shared/data")
-"""Where real data is looked for unless another folder is named."""
 DEADLINE, BUDGET = "job.deadline_s", "job.budget_usd"
 
 
@@ -82,7 +81,13 @@ class LeftOut:
 
 
 def sweeps_of(
-    claim: Claim, name: str, size: SizeName, workloads: Mapping[str, Workload], *, results: Path, data: Path = DATA
+    claim: Claim,
+    name: str,
+    size: SizeName,
+    workloads: Mapping[str, Workload],
+    *,
+    results: Path,
+    data: Sequence[Path] = (),
 ) -> tuple[list[ClaimSweep], list[LeftOut]]:
     """The sweeps of an experiment, and what is left out because its data is not there; nothing is written.
 
@@ -92,7 +97,7 @@ def sweeps_of(
         size: how much is run.
         workloads: of the catalogue.
         results: the folder in which results of all claims lie.
-        data: the folder of real data.
+        data: the folders of real data.
 
     Raises:
         InputError: the experiment is none, draws more than a quarter of a pool, or changes what T and B are multiples of.
@@ -104,7 +109,7 @@ def sweeps_of(
         workload = workloads[workload_name]
         bundle = _bundle_of(workload, data, results)
         if bundle is None:
-            left_out.append(LeftOut(claim.id, name, workload_name, f"{data / workload.bundle} is not there"))
+            left_out.append(LeftOut(claim.id, name, workload_name, _absent(workload.bundle, data)))
             continue
         base = merged(workload.base, experiment.base, {"workload": {"bundle": bundle}})
         label = f"{claim.id}: {name}: {workload_name}"
@@ -126,14 +131,20 @@ def _digest(sweep: SweepSpec) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _bundle_of(workload: Workload, data: Path, results: Path) -> str | None:
+def _bundle_of(workload: Workload, data: Sequence[Path], results: Path) -> str | None:
     """As a run spec names it; None where it is not there."""
     if workload.origin == "shipped":
         return workload.bundle
     if workload.origin == "made":
         return str(results / "bundles" / workload.bundle)
-    folder = data / workload.bundle
-    return str(folder) if (folder / "bundle.yaml").is_file() else None
+    file = find_data(Path(workload.bundle) / "bundle.yaml", data)
+    return None if file is None else str(file.parent)
+
+
+def _absent(bundle: str, data: Sequence[Path]) -> str:
+    if not data:
+        return f"{bundle} does not ship; say where it is with --data, {DATA_VARIABLE} or a configuration file"
+    return f"{bundle} is not in {', '.join(map(str, data))}"
 
 
 def _document(base: dict[str, Any], experiment: Experiment, size: Size, name: SizeName, units: Units) -> dict[str, Any]:

@@ -55,9 +55,8 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     data: Annotated[
         Path | None,
         typer.Option(
-            envvar="ELASTUNE_SHARED_DATA",
             help="Folder of real data that does not ship; without it those parts are left out.",
-            show_default="../shared/data",
+            show_default="ELASTUNE_DATA, else the configuration file's",
         ),
     ] = None,
     out: Annotated[Path, out_option("Folder of figures and tables.", str(_OUT))] = _OUT,
@@ -72,10 +71,10 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
 ) -> None:
     """Run what is missing for the figures of the papers' claims, and draw them."""
     from elastune.experiments.claims.drawing import counted, needed, prepare, run_missing
-    from elastune.experiments.claims.sweeps import DATA
     from elastune.experiments.claims.writing import write_all
+    from elastune.experiments.spec.places import data_folders
 
-    drawing = prepare(names or [], "smoke" if is_smoke else "full", results=results, data=data or DATA)
+    drawing = prepare(names or [], "smoke" if is_smoke else "full", results=results, data=data_folders(data))
     if is_listing:
         with _progress("Counting") as on_progress:
             parts = counted(drawing, is_retrying=is_retrying, on_progress=on_progress)

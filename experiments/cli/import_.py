@@ -347,7 +347,11 @@ def import_tensorboard(
 
 
 def _folder(out: Path | None, name: str) -> Path:
-    return out or Path("results/bundles") / name
+    """Where the bundle goes; its name is checked in any case."""
+    from elastune.experiments.files import folder_name
+
+    checked = folder_name(name, "--name")
+    return out or Path("results/bundles") / checked
 
 
 def _rules(incomplete: Any, iteration_zero: Any, iterations: int | None) -> CurveRules:  # noqa: ANN401  typer checked them

@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -23,6 +22,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 from elastune.experiments.files import write_text
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
+from elastune.experiments.spec.places import data_folders, spec_file
 from elastune.experiments.spec.sections import Count, JobSpec, PolicySpec, Section, WorkloadSpec
 from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, with_settings
 from elastune.policies.registry import entry_named
@@ -33,6 +33,7 @@ from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from elastune.sim.model.prices import PriceBook
     from elastune.traces import Bundle
@@ -77,13 +78,13 @@ class RunSpec(Section):
         """The spec of a YAML file.
 
         Args:
-            path: the file.
+            path: the file, or the name of a spec that ships, such as `headline`.
             settings: `dotted.key=value` texts that are put in before anything is checked.
 
         Raises:
             InputError: the file cannot be read or is malformed, or a key is unknown, missing or out of range.
         """
-        return cls.model_validate(with_settings(read_mapping(Path(path)), settings))
+        return cls.model_validate(with_settings(read_mapping(spec_file(path)), settings))
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as YAML and JSON hold it, defaults included; `RunSpec.of(**spec.to_dict())` is the same spec."""
@@ -126,7 +127,7 @@ class RunSpec(Section):
         """
         if self.workload.bundle is None:
             raise InputError("workload.bundle is missing: a run needs recorded curves")
-        return load_bundle(self.workload.bundle)
+        return load_bundle(self.workload.bundle, data_folders())
 
     def require_simulable(self) -> None:
         """Accept a run whose outcome the recorded curves know.

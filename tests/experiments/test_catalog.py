@@ -41,7 +41,7 @@ CLAIMS = (
     "F1",
     "H1",
 )
-NOWHERE = Path("/nowhere")
+NOWHERE = [Path("/nowhere")]
 
 
 def sweeps_at(size, claim_id, tmp_path, data=NOWHERE):
@@ -68,7 +68,7 @@ def test_every_cell_of_the_smoke_size_is_a_run(claim_id, tmp_path):
 
 @pytest.mark.parametrize("claim_id", CLAIMS)
 def test_the_full_size_draws_a_quarter_of_a_pool_at_most_on_seeds_of_its_own(claim_id, tmp_path, shared_data):
-    sweeps, left_out = sweeps_at("full", claim_id, tmp_path, shared_data)
+    sweeps, left_out = sweeps_at("full", claim_id, tmp_path, [shared_data])
     assert not left_out
     for sweep in sweeps:
         if sweep.makes is not None:
@@ -106,7 +106,7 @@ def test_what_is_not_there_is_left_out_and_told(tmp_path):
         "deepobs-cifar10",
         "deepobs-fmnist",
     ]
-    assert left_out[0].reason == "/nowhere/bundles/taskset-patch32-gru64-avg-bs128 is not there"
+    assert left_out[0].reason == "bundles/taskset-patch32-gru64-avg-bs128 is not in /nowhere"
 
 
 def test_everything_that_can_be_drawn_is_asked_for_and_nothing_else(tmp_path):

@@ -111,7 +111,7 @@ def drawn(tmp_path_factory):
     catalog.mkdir()
     shutil.copy(CATALOG / "workloads.yaml", catalog)
     (catalog / "R1.yaml").write_text(yaml.safe_dump(CLAIM))
-    drawing = prepare([], "smoke", results=root / "results", data=root / "none", folder=catalog)
+    drawing = prepare([], "smoke", results=root / "results", data=[root / "none"], folder=catalog)
     told = []
     failures = run_missing(needed(drawing), jobs=1, on_progress=lambda *progress: told.append(progress))
     assert not failures.counts
@@ -132,8 +132,8 @@ def test_everything_missing_is_run_once_under_one_count(drawn):
 
 def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
     drawing, root, _, _ = drawn
-    again = prepare([], "smoke", results=root / "results", data=root / "none", folder=root / "catalog")
-    fresh = prepare([], "smoke", results=root / "elsewhere", data=root / "none", folder=root / "catalog")
+    again = prepare([], "smoke", results=root / "results", data=[root / "none"], folder=root / "catalog")
+    fresh = prepare([], "smoke", results=root / "elsewhere", data=[root / "none"], folder=root / "catalog")
     for asked in (again, fresh):
         looked_up = [(part.label, part.total, part.missing) for part in needed(asked)]
         with monkeypatch.context() as patched:
@@ -334,7 +334,7 @@ def test_reported_regret_is_by_the_test_score_of_what_was_selected():
 
 
 def test_sweeps_that_warn_of_the_same_warn_once(tmp_path):
-    drawing = prepare(["r1-cost", "r1-cost-large"], "smoke", results=tmp_path, data=tmp_path)
+    drawing = prepare(["r1-cost", "r1-cost-large"], "smoke", results=tmp_path, data=[tmp_path])
     assert len(drawing.sweeps) == 2
     with pytest.warns(DecreasingScalingWarning) as told:
         needed(drawing)

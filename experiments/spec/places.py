@@ -1,0 +1,88 @@
+"""Where named things lie: the run specs that ship, and folders of data that does not.
+
+Imports the standard library, sim.model.errors, and what reads YAML.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elastune.sim.model.errors import InputError, unknown
+from elastune.traces.formats.yaml_text import parse_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CATALOG = Path(__file__).parents[1] / "catalog"
+DATA_VARIABLE = "ELASTUNE_DATA"
+"""Folders of data that does not ship, with colons between (semicolons on Windows)."""
+
+
+@cache
+def spec_names() -> tuple[str, ...]:
+    """Names of the run specs that ship, such as `headline`."""
+    return tuple(sorted(file.stem for file in CATALOG.glob("*.yaml") if "\njob:" in file.read_text(encoding="utf-8")))
+
+
+def spec_file(name_or_path: str | Path) -> Path:
+    """The file of a run spec: the one at this path, or else the shipped one of this name.
+
+    Raises:
+        InputError: there is neither; the message names the nearest.
+    """
+    path = Path(name_or_path)
+    is_name = path.name == str(name_or_path) and not path.suffix
+    if path.is_file() or not is_name:
+        return path
+    if path.name in spec_names():
+        return CATALOG / f"{path.name}.yaml"
+    raise unknown("run spec", path.name, spec_names(), "or give a YAML file")
+
+
+def data_folders(given: Path | None = None) -> tuple[Path, ...]:
+    """Where to look for data that does not ship.
+
+    Args:
+        given: on the command line; then only there.
+
+    Returns:
+        The folder that was given, else those of the environment variable `ELASTUNE_DATA`, else those of the configuration file
+        (`data: [...]` in `elastune/config.yaml`, which lies in `$XDG_CONFIG_HOME` or `~/.config`).
+
+    Raises:
+        InputError: the configuration file is malformed.
+    """
+    if given is not None:
+        return (given,)
+    if variable := os.environ.get(DATA_VARIABLE):
+        return tuple(Path(text).expanduser() for text in variable.split(os.pathsep) if text)
+    return _configured()
+
+
+def find_data(relative: str | Path, folders: Sequence[Path]) -> Path | None:
+    """The first of these folders' file or folder of this relative path; None where none has it."""
+    return next((found for folder in folders if (found := folder / relative).exists()), None)
+
+
+def _configured() -> tuple[Path, ...]:
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    file = Path(base).expanduser() / "elastune" / "config.yaml"
+    if not file.is_file():
+        return ()
+    mapping = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    if mapping is None:
+        return ()
+    if not isinstance(mapping, dict):
+        raise InputError(f"{file}: holds {mapping!r}, but must hold keys and values, such as data: [FOLDER]")
+    for key in mapping:
+        if key != "data":
+            raise InputError(f"{file}: unknown key {key!r}; known: data")
+    folders = mapping.get("data") or []
+    if isinstance(folders, str):
+        folders = [folders]
+    if not (isinstance(folders, list) and all(isinstance(folder, str) for folder in folders)):
+        raise InputError(f"{file}: data is {folders!r}, but must be a list of folders")
+    return tuple(file.parent / Path(folder).expanduser() for folder in folders)
