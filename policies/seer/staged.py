@@ -98,7 +98,7 @@ def seer_staged(
         return run_seer(job, profile, price_book, chosen, "expected_score")
     terms = Terms.of(job, profile, price_book)
     counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
-    found = _best_plan(counts, job, terms, chosen)
+    found = best_plan(counts, job, terms, chosen)
     if found is None:
         raise _infeasible(job, terms, counts[0])
     plan, count = found
@@ -107,7 +107,7 @@ def seer_staged(
 
 
 @memoized
-def _best_plan(counts: Sequence[int], job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> tuple[Plan, int] | None:
+def best_plan(counts: Sequence[int], job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> tuple[Plan, int] | None:
     """The plan with the best expected score of its winner, made safer, and its K; None where none is on time and paid."""
     found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)
     # Plans that curves cut short may be equal; more cuts are then open to later barriers.

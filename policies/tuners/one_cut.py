@@ -58,14 +58,14 @@ def one_cut(
         raise InputError(f"one-cut: iterations is {iterations}, but must be between 1 and {last - 1}, or 0")
     terms = Terms.of(job, profile, price_book)
     cuts = [cut for cut in CUTS if cut < last] if iterations == 0 else [iterations]
-    plan = _best_plan(cuts or [last], job, terms)
+    plan = best_plan(cuts or [last], job, terms)
     if plan is None:
         raise infeasible("one-cut", job, terms)
     return run_plan(plan, job, profile, price_book, gives_back=True)
 
 
 @memoized
-def _best_plan(cuts: Sequence[int], job: TuningJob, terms: Terms) -> Plan | None:
+def best_plan(cuts: Sequence[int], job: TuningJob, terms: Terms) -> Plan | None:
     """The plan with the most configurations, of the longest cut where several have."""
     found = [(plan.stages[0].trials, cut, plan) for cut in cuts if (plan := _largest(cut, job, terms))]
     return max(found, key=lambda candidate: candidate[:2])[2] if found else None

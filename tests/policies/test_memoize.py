@@ -90,6 +90,6 @@ def test_what_ran_before_in_a_process_changes_no_journal(monkeypatch):
         for policy, seed, job in order:
             after_others.setdefault((policy, seed, job["deadline_s"]), set()).add(journal(policy, seed, **job))
     for module in (seer, seer_staged, one_cut):
-        monkeypatch.setattr(module, "_best_plan", module._best_plan.__wrapped__)
+        monkeypatch.setattr(module, "best_plan", module.best_plan.__wrapped__)
     for policy, seed, job in runs:
         assert after_others[policy, seed, job["deadline_s"]] == {journal(policy, seed, **job)}
