@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.real.doctor import Check
     from elastune.experiments.real.result import RealResult
-    from elastune.experiments.real.run import Means
+    from elastune.experiments.real.run import RealRunOptions
     from elastune.experiments.runs.result import RunResult
     from elastune.experiments.spec.run import RunSpec
 
@@ -131,10 +131,10 @@ def run(
         _simulate(spec, folder, journal or folder / "journal.jsonl", as_json)
         return
     refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")
-    from elastune.experiments.real.run import Means
+    from elastune.experiments.real.run import RealRunOptions
 
     slots = device or Device.CPU
-    how = Means(device=slots.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
+    how = RealRunOptions(device=slots.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
     _show_real(_executed(spec, folder, how), as_json)
 
 
@@ -176,7 +176,7 @@ def _stamp(file: Path) -> tuple[int, int] | None:
     return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
 
 
-def _executed(spec: RunSpec, folder: Path, means: Means) -> RealResult:
+def _executed(spec: RunSpec, folder: Path, means: RealRunOptions) -> RealResult:
     from elastune.experiments.cli.live import live
     from elastune.experiments.real.run import execute_real
 
@@ -321,10 +321,10 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check what real runs need, and say what to do where it is missing. Exit code 1: they will fail."""
-    from elastune.experiments.real.doctor import Patient, examine
+    from elastune.experiments.real.doctor import DoctorOptions, examine
 
     checks: list[Check] = []
-    for check in examine(Patient((device or Device.CPU).value, ray, checkpoints)):
+    for check in examine(DoctorOptions((device or Device.CPU).value, ray, checkpoints)):
         checks.append(check)
         if not as_json:
             _say_check(check)

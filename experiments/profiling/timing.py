@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.profiling.records import TimingFolder
     from elastune.sim.bridge.machines.nodes import Node, Nodes
-    from elastune.sim.bridge.workers.worker import Device, TrainableFactory, Workshop
+    from elastune.sim.bridge.workers.worker import Device, TrainableFactory, WorkerSettings
     from elastune.traces import Bundle
 
 _NO_LIMIT = 1_000_000
@@ -161,7 +161,7 @@ def series_of(plan: TimingPlan, rows: Sequence[int]) -> list[_Series]:
 def time_workload(
     plan: TimingPlan,
     bundle: Bundle,
-    workshop: Workshop,
+    workshop: WorkerSettings,
     folder: TimingFolder,
     *,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
@@ -204,10 +204,10 @@ def time_workload(
 
 
 def _timed(
-    series: _Series, bundle: Bundle, workshop: Workshop, nodes: Sequence[Node], effort: TimingEffort
+    series: _Series, bundle: Bundle, workshop: WorkerSettings, nodes: Sequence[Node], effort: TimingEffort
 ) -> list[SegmentRecord]:
-    from elastune.sim.bridge.workers.gang import Site
     from elastune.sim.bridge.workers.measured import time_segment
+    from elastune.sim.bridge.workers.worker_group import Site
 
     trial, iteration = TrialId(series.number), 0
     records: list[SegmentRecord] = []
@@ -344,7 +344,7 @@ def _size_in_cluster(shape: GangShape, device: str) -> int:
 
 def _surroundings(fleet: _Fleet, plan: TimingPlan, load_average: float) -> Surroundings:
     """What a node is, after as many starts as are to be timed."""
-    from elastune.sim.bridge.machines.errand import run_on
+    from elastune.sim.bridge.machines.remote_call import run_on
 
     first = [shape for shape in plan.shapes if shape.nodes == min(one.nodes for one in plan.shapes)]
     for _ in range(plan.effort.node_starts if plan.ray_address is None else 0):

@@ -106,7 +106,7 @@ def profile_timing(
         InputError: an argument is out of range, there are too few slots, or the folder holds something else.
         WorkerError: a gang broke; the same call goes on from what is done.
     """
-    from elastune.sim.bridge.workers.worker import Workshop
+    from elastune.sim.bridge.workers.worker import WorkerSettings
 
     plan.require_slots()
     folder = TimingFolder(out_dir)
@@ -114,7 +114,7 @@ def profile_timing(
     folder.open({"workload": workload.name, "curves": curves, "batch": batch, **plan.asked()}, base)
     bundle = load_bundle(folder.base)
     trainables = WorkloadTrainables(workload.name, _seed(bundle), trained_numbers(plan, bundle), batch)
-    workshop = Workshop(
+    workshop = WorkerSettings(
         build=timed(trainables), checkpoints=checkpoints or str(folder.checkpoints.resolve()), device=plan.device
     )
     try:

@@ -70,7 +70,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Patient:
+class DoctorOptions:
     """What is to be examined.
 
     Attributes:
@@ -84,17 +84,17 @@ class Patient:
     checkpoints: str | None = None
 
 
-def examine(patient: Patient) -> Iterator[Check]:
+def examine(options: DoctorOptions) -> Iterator[Check]:
     """One check after the other; those on a node last, as they take the longest."""
     yield _python()
     yield from _packages()
     if any(_version(name) is None for name in _NEEDED):
         yield Check("ray", "failed", "not tried, as packages are missing", _INSTALL)
         return
-    if patient.ray_address is None:
-        yield from _machine(patient.device)
+    if options.ray_address is None:
+        yield from _machine(options.device)
     yield _leftovers()
-    yield from _cluster(patient)
+    yield from _cluster(options)
 
 
 # This machine.
@@ -222,25 +222,25 @@ def _leftovers() -> Check:
 # The cluster and a node of it.
 
 
-def _cluster(patient: Patient) -> Iterator[Check]:
+def _cluster(options: DoctorOptions) -> Iterator[Check]:
     began_s = time.monotonic()
     try:
-        with _node_of(patient) as (node, told):
+        with _node_of(options) as (node, told):
             yield Check("ray", "ok", f"{told}, after {time.monotonic() - began_s:.1f} s")
-            yield from _on_node(node, patient)
+            yield from _on_node(node, options)
     except TuningError as error:
-        is_absent = patient.ray_address is not None and isinstance(error, InputError)
+        is_absent = options.ray_address is not None and isinstance(error, InputError)
         advice = "start it with ray start --head, or leave --ray out" if is_absent else "see the message"
         yield Check("ray", "failed", str(error), advice)
 
 
 @contextmanager
-def _node_of(patient: Patient) -> Iterator[tuple[Node, str]]:
+def _node_of(options: DoctorOptions) -> Iterator[tuple[Node, str]]:
     """A node to look at, and what it is of."""
-    if patient.ray_address is None:
+    if options.ray_address is None:
         from elastune.sim.bridge.machines.embedded import EmbeddedNodes
 
-        nodes = EmbeddedNodes(patient.device)
+        nodes = EmbeddedNodes(options.device)
         try:
             node = nodes.acquire(InstanceId(0), 1, launched=lambda: None, is_cancelled=lambda: False)
             yield node, "an embedded cluster is up on loopback, with a node of 1 slot"
@@ -250,13 +250,13 @@ def _node_of(patient: Patient) -> Iterator[tuple[Node, str]]:
     from elastune.sim.bridge.machines.attached import AttachedNodes, alive_nodes
     from elastune.sim.bridge.machines.nodes import slots_of
 
-    attached = AttachedNodes(patient.ray_address, patient.device, patience_s=0.0)
+    attached = AttachedNodes(options.ray_address, options.device, patience_s=0.0)
     try:
         there = alive_nodes().values()
-        slots = [count for one in there if (count := slots_of(one["Resources"], patient.device))]
+        slots = [count for one in there if (count := slots_of(one["Resources"], options.device))]
         if not slots:
-            raise WorkerError(f"none of the {len(there)} nodes at {patient.ray_address} has a slot ({patient.device})")
-        free = _free_slots(patient.device)
+            raise WorkerError(f"none of the {len(there)} nodes at {options.ray_address} has a slot ({options.device})")
+        free = _free_slots(options.device)
         told = f"{len(slots)} nodes with {', '.join(map(str, slots))} slots, {free} of them free"
         yield _leased(attached, sorted(set(slots))), told
     finally:
@@ -285,21 +285,21 @@ def _free_slots(device: Device) -> int:
     return slots_of(ray.available_resources(), device)  # type: ignore[no-untyped-call]
 
 
-def _on_node(node: Node, patient: Patient) -> Iterator[Check]:
-    from elastune.sim.bridge.machines.errand import run_on
+def _on_node(node: Node, options: DoctorOptions) -> Iterator[Check]:
+    from elastune.sim.bridge.machines.remote_call import run_on
 
     asked_s = time.time()
     try:
-        found = run_on(node, patient.device, look, patient.device, within_s=_LOOK_WITHIN_S)
+        found = run_on(node, options.device, look, options.device, within_s=_LOOK_WITHIN_S)
     except WorkerError as error:
         advice = "install the same version of elastune[bridge] on every node"
-        if patient.ray_address is None:
+        if options.ray_address is None:
             advice = "see the message; a machine that other work keeps busy may only be slow"
         yield Check("worker", "failed", str(error), advice)
         return
-    yield from _worker(found, patient.device)
+    yield from _worker(found, options.device)
     yield _clocks(found["at_s"], asked_s, time.time())
-    yield _checkpoints(node, patient)
+    yield _checkpoints(node, options)
 
 
 def look(device: Device) -> dict[str, Any]:
@@ -307,12 +307,12 @@ def look(device: Device) -> dict[str, Any]:
     at_s = time.time()
     import torch
 
-    from elastune.sim.bridge.workers.process_group import gang_of, listen
+    from elastune.sim.bridge.workers.process_group import form_group, listen
 
     listening = listen("127.0.0.1")
     address = f"127.0.0.1:{listening.getsockname()[1]}"
-    with gang_of(0, 1, device, address, listening) as gang:
-        agreed = gang.agree(1)
+    with form_group(0, 1, device, address, listening) as group:
+        agreed = group.agree(1)
     found = {"at_s": at_s, "python": platform.python_version(), "torch": torch.__version__, "agreed": agreed}
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
@@ -346,16 +346,16 @@ def _clocks(there_s: float, asked_s: float, answered_s: float) -> Check:
     return Check("clock", "ok", "the node's agrees")
 
 
-def _checkpoints(node: Node, patient: Patient) -> Check:
+def _checkpoints(node: Node, options: DoctorOptions) -> Check:
     """A checkpoint that the node has saved is read there and here."""
-    from elastune.sim.bridge.machines.errand import run_on
+    from elastune.sim.bridge.machines.remote_call import run_on
     from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 
-    place = patient.checkpoints or str(Path("results/runs").absolute())
+    place = options.checkpoints or str(Path("results/runs").absolute())
     url = f"{place.rstrip('/')}/.doctor-{uuid.uuid4().hex[:8]}"
     advice = "name a folder or an fsspec URL that every node can write and this machine can read (--checkpoints URL)"
     try:
-        write_s, read_s = run_on(node, patient.device, save_and_restore, url, _CHECKPOINT_BYTES)
+        write_s, read_s = run_on(node, options.device, save_and_restore, url, _CHECKPOINT_BYTES)
         store = CheckpointStore(url)
         if store.latest(TrialId(0)) is None:
             return Check("checkpoints", "failed", f"what a node saves at {place} cannot be read here", advice)

@@ -14,7 +14,7 @@ from elastune.sim.model.commands import StartSegment, StartTimer
 from elastune.sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSampled
 from elastune.sim.model.ids import InstanceId, TrialId
 
-NOTEBOOK = "nodes.jsonl"
+NODES_FILE = "nodes.jsonl"
 """Which nodes are behind the instances."""
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
     """
     state = controller.state
     ordered = {
-        order.segment: (entry.event.at_s, order.until_iteration)
+        command.segment: (entry.event.at_s, command.until_iteration)
         for entry in entries
-        for order in entry.commands
-        if isinstance(order, StartSegment)
+        for command in entry.commands
+        if isinstance(command, StartSegment)
     }
     return Resumption(
         at_s=entries[-1].event.at_s,
@@ -67,7 +67,7 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
             for number, trial in enumerate(state.trials)
             if trial.configuration is not None
         },
-        leased=leased_in(folder / NOTEBOOK),
+        leased=leased_in(folder / NODES_FILE),
         **_taught(entries),
     )
 
@@ -100,13 +100,13 @@ def _timers(entries: Sequence[Entry]) -> Mapping[str, float]:
     for entry in entries:
         if isinstance(entry.event, TimerFired):
             timers.pop(entry.event.tag, None)
-        timers |= {order.tag: order.at_s for order in entry.commands if isinstance(order, StartTimer)}
+        timers |= {command.tag: command.at_s for command in entry.commands if isinstance(command, StartTimer)}
     return timers
 
 
-def note_lease(notebook: Path, instance: InstanceId, node: Node) -> None:
+def note_lease(nodes_file: Path, instance: InstanceId, node: Node) -> None:
     """Write down which node is behind an instance, for a driver that may have to take it over."""
-    with notebook.open("a", encoding="utf-8") as stream:
+    with nodes_file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"instance": instance, **asdict(node)}) + "\n")
 
 
@@ -120,12 +120,12 @@ def cut_torn_note(path: Path) -> int:
     return whole
 
 
-def leased_in(notebook: Path) -> Mapping[InstanceId, Node]:
+def leased_in(nodes_file: Path) -> Mapping[InstanceId, Node]:
     """The nodes that were written down, by instance; the last line is whole (see `cut_torn_note`)."""
-    if not notebook.is_file():
+    if not nodes_file.is_file():
         return {}
     leased = {}
-    for line in notebook.read_text(encoding="utf-8").splitlines():
+    for line in nodes_file.read_text(encoding="utf-8").splitlines():
         note = json.loads(line)
         leased[InstanceId(note["instance"])] = Node(note["node_id"], note["host"], note["gpus"])
     return leased

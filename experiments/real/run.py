@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from elastune.experiments.files import locked, write_atomically, write_text
 from elastune.experiments.real.result import RealResult, real_answer
-from elastune.experiments.real.resume import NOTEBOOK, cut_torn_note, note_lease, resumption_of
+from elastune.experiments.real.resume import NODES_FILE, cut_torn_note, note_lease, resumption_of
 from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
 from elastune.experiments.runs.configurations import configuration_source, workload_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from elastune.sim.bridge.backend import RayBackend
     from elastune.sim.bridge.machines.nodes import Nodes
     from elastune.sim.bridge.workers.resumption import Resumption
-    from elastune.sim.bridge.workers.worker import TrainableFactory, Workshop
+    from elastune.sim.bridge.workers.worker import TrainableFactory, WorkerSettings
     from elastune.sim.control.controller import Controller
     from elastune.sim.control.journal import Entry, Header, Sink
     from elastune.traces.workloads import BatchMode
@@ -47,7 +47,7 @@ _TAKEN = "another process is running this run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class RealRunOptions:
     """How a spec is run for real; written to real.json, so that a run can go on as it began.
 
     Attributes:
@@ -74,14 +74,14 @@ class Means:
 
 
 def execute_real(
-    spec: RunSpec, folder: Path, means: Means, *, watch: Callable[[Controller], Sink | None] = lambda _: None
+    spec: RunSpec, folder: Path, options: RealRunOptions, *, watch: Callable[[Controller], Sink | None] = lambda _: None
 ) -> RealResult:
     """Run a spec on real workers.
 
     Args:
         spec: the run.
         folder: of the run; must not hold one yet.
-        means: how it is run.
+        options: how it is run.
         watch: called with the controller; entries also go to what it returns.
 
     Raises:
@@ -89,22 +89,22 @@ def execute_real(
             may use, no plan is feasible, or the folder holds a run already.
         WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
     """
-    _require_packages(means)
-    if means.checkpoints is not None and "://" not in means.checkpoints:
+    _require_packages(options)
+    if options.checkpoints is not None and "://" not in options.checkpoints:
         # Workers on other machines, and a driver that goes on, have working directories of their own.
-        means = replace(means, checkpoints=str(Path(means.checkpoints).absolute()))
+        options = replace(options, checkpoints=str(Path(options.checkpoints).absolute()))
     if spec.workload.score_noise is not None:
         raise InputError(
             f"workload.score_noise is {spec.workload.score_noise:g}, but workers report what they measure: leave it out"
         )
-    real = _RealRun(World.of(spec), folder, means)
+    real = _RealRun(World.of(spec), folder, options)
     real.require_slots()
     _require_new(folder)
     # A workload that cannot be trained, or has no plan, is told before anything is written.
-    workshop = real.workshop()
-    if not CheckpointStore(workshop.checkpoints, workshop.keep).is_empty():
+    settings = real.settings()
+    if not CheckpointStore(settings.checkpoints, settings.keep).is_empty():
         raise InputError(
-            f"{workshop.checkpoints} holds checkpoints of another run, whose trials have the same numbers: choose another"
+            f"{settings.checkpoints} holds checkpoints of another run, whose trials have the same numbers: choose another"
             " place (--checkpoints)"
         )
     sinks = _Sinks()
@@ -112,7 +112,7 @@ def execute_real(
     with locked(folder, _TAKEN):
         _require_new(folder)  # another driver may have been as fast
         spec.save(folder / "spec.yaml")
-        write_text(folder / "real.json", json.dumps(asdict(means), indent=2) + "\n")
+        write_text(folder / "real.json", json.dumps(asdict(options), indent=2) + "\n")
         return real.drive(controller, sinks, watch)
 
 
@@ -133,11 +133,11 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
     journal = folder / "journal.jsonl"
     if not journal.is_file() or not (folder / "real.json").is_file():
         raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
-    means = _means_of(folder / "real.json")
-    _require_packages(means)
+    options = _options_of(folder / "real.json")
+    _require_packages(options)
     with locked(folder, _TAKEN):
         cut_torn_line(journal)
-        cut_torn_note(folder / NOTEBOOK)
+        cut_torn_note(folder / NODES_FILE)
         header = header_of(journal)
         world = World.of(RunSpec.of(**header.spec))
         _require_same_data(journal, header, world)
@@ -145,7 +145,7 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
         sinks = _Sinks()
         controller = _replayed(world, journal, entries, sinks)
         left = resumption_of(controller, entries, folder) if entries else None
-        return _RealRun(world, folder, means).drive(controller, sinks, watch, entries, left)
+        return _RealRun(world, folder, options).drive(controller, sinks, watch, entries, left)
 
 
 def _require_same_data(journal: Path, header: Header, world: World) -> None:
@@ -156,14 +156,14 @@ def _require_same_data(journal: Path, header: Header, world: World) -> None:
         raise InputError(f"{journal}: {', '.join(changed)} has changed since the run began: put it back, or start anew")
 
 
-def _require_packages(means: Means) -> None:
-    trains = () if means.speed is not None else ("torch",)
+def _require_packages(options: RealRunOptions) -> None:
+    trains = () if options.speed is not None else ("torch",)
     require_installed("a run on real workers", "ray", "psutil", "fsspec", *trains)
 
 
-def _means_of(path: Path) -> Means:
+def _options_of(path: Path) -> RealRunOptions:
     try:
-        return Means(**json.loads(path.read_text(encoding="utf-8")))
+        return RealRunOptions(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} does not say how the run was run: {error}") from error
 
@@ -213,7 +213,7 @@ class _RealRun:
 
     world: World
     folder: Path
-    means: Means
+    options: RealRunOptions
 
     def drive(
         self,
@@ -253,8 +253,8 @@ class _RealRun:
                 sinks.sinks += [decisions, writer, ledger, placements, *([] if watcher is None else [watcher])]
                 run(controller, backend)
                 control_s, decision_s = backend.control_s, decisions.seconds
-        workshop = self.workshop()
-        answer = real_answer(world, controller, CheckpointStore(workshop.checkpoints, workshop.keep))
+        settings = self.settings()
+        answer = real_answer(world, controller, CheckpointStore(settings.checkpoints, settings.keep))
         result = result_of(world, controller, ledger, placements.sums(), answer)
         return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s)
 
@@ -262,21 +262,21 @@ class _RealRun:
         """Machines and workers; nothing is left of them where this fails."""
         from elastune.sim.bridge.backend import RayBackend
         from elastune.sim.bridge.machines.clock import Clock
-        from elastune.sim.bridge.machines.fault_injector import Weather
+        from elastune.sim.bridge.machines.fault_injector import FaultInjector
 
-        world, spec, notebook = self.world, self.world.spec, self.folder / NOTEBOOK
+        world, spec, nodes_file = self.world, self.world.spec, self.folder / NODES_FILE
         source = configuration_source(spec, world.bundle, world.job)
-        cloud = spec.cloud.truth(world.bundle.data_bytes) if self.means.injects else None
+        cloud = spec.cloud.truth(world.bundle.data_bytes) if self.options.injects else None
         nodes = self.nodes()
         try:
             return RayBackend(
                 nodes,
-                self.workshop(),
+                self.settings(),
                 gpus_of={one.name: one.gpus_per_instance for one in world.price_book.instance_types},
                 configurations=source,
-                clock=Clock(self.means.speed or 1.0, 0.0 if left is None else left.at_s),
-                weather=Weather(cloud, Streams(spec.seed)),
-                on_lease=lambda number, node: note_lease(notebook, number, node),
+                clock=Clock(self.options.speed or 1.0, 0.0 if left is None else left.at_s),
+                fault_injector=FaultInjector(cloud, Streams(spec.seed)),
+                on_lease=lambda number, node: note_lease(nodes_file, number, node),
                 resumption=left,
             )
         except BaseException:
@@ -285,17 +285,17 @@ class _RealRun:
 
     def nodes(self) -> Nodes:
         """Where machines come from; what the embedded cluster of a driver that died has left is ended first."""
-        if self.means.ray_address is not None:
+        if self.options.ray_address is not None:
             from elastune.sim.bridge.machines.attached import AttachedNodes
 
-            return AttachedNodes(self.means.ray_address, self.means.device)
+            return AttachedNodes(self.options.ray_address, self.options.device)
         from elastune.sim.bridge.machines.embedded import EmbeddedNodes
         from elastune.sim.bridge.machines.keeper import end_leftovers
 
         note = self.folder / "cluster.txt"
         if note.is_file():
             end_leftovers(Path(note.read_text(encoding="utf-8")))
-        nodes = EmbeddedNodes(self.means.device)
+        nodes = EmbeddedNodes(self.options.device)
         try:
             write_atomically(note, str(nodes.folder).encode())
         except BaseException:
@@ -303,21 +303,21 @@ class _RealRun:
             raise
         return nodes
 
-    def workshop(self) -> Workshop:
+    def settings(self) -> WorkerSettings:
         """What all workers share.
 
         Raises:
             InputError: the workload cannot be trained.
         """
-        from elastune.sim.bridge.workers.worker import Workshop
+        from elastune.sim.bridge.workers.worker import WorkerSettings
 
-        checkpoints = self.means.checkpoints or str((self.folder / "checkpoints").resolve())
-        return Workshop(self._trainables(), checkpoints, self.means.device, self.means.keep)
+        checkpoints = self.options.checkpoints or str((self.folder / "checkpoints").resolve())
+        return WorkerSettings(self._trainables(), checkpoints, self.options.device, self.options.keep)
 
     def _trainables(self) -> TrainableFactory:
         world, spec, workload = self.world, self.world.spec, self.world.spec.workload
-        if self.means.speed is not None:
-            return EmulatedTrainables(world.truth, spec.seed, self.means.speed)
+        if self.options.speed is not None:
+            return EmulatedTrainables(world.truth, spec.seed, self.options.speed)
         batch: BatchMode = "per-worker" if workload.batch == "per-worker" else "global"
         if workload.configurations in (None, "bundle"):
             return WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, batch)
@@ -330,10 +330,10 @@ class _RealRun:
         Raises:
             InputError: the spec may use more than there are.
         """
-        if self.means.ray_address is not None or self.means.speed is not None:
+        if self.options.ray_address is not None or self.options.speed is not None:
             return
         gpus, quota = most_gpus(self.world.price_book), self.world.price_book.max_instances
-        device, there = self.means.device, slots_here(self.means.device)
+        device, there = self.options.device, slots_here(self.options.device)
         if gpus * quota <= there:
             return
         less = f"an instance type with at most {there} GPUs" if there else "--device cpu"

@@ -16,13 +16,12 @@ import time
 from typing import TYPE_CHECKING
 
 from elastune.sim.bridge.machines.clock import Clock
-from elastune.sim.bridge.machines.fault_injector import Weather
-from elastune.sim.bridge.machines.machine import Listener, Machine
-from elastune.sim.bridge.retry_policy import Setbacks
+from elastune.sim.bridge.machines.fault_injector import FaultInjector
+from elastune.sim.bridge.machines.machine import Machine, MachineListener
+from elastune.sim.bridge.retry_policy import RetryPolicy
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-from elastune.sim.bridge.workers.gang import Gang, Shop, Site
-from elastune.sim.bridge.workers.gang import Listener as GangListener
 from elastune.sim.bridge.workers.resumption import known_score
+from elastune.sim.bridge.workers.worker_group import GroupContext, GroupListener, Site, WorkerGroup
 from elastune.sim.model.commands import (
     EndSegment,
     ProvisionInstance,
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
     from elastune.sim.bridge.machines.nodes import Node, Nodes
     from elastune.sim.bridge.workers.resumption import Resumption
-    from elastune.sim.bridge.workers.worker import Workshop
+    from elastune.sim.bridge.workers.worker import WorkerSettings
     from elastune.sim.model.commands import Command
     from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
@@ -66,11 +65,11 @@ class RayBackend:
 
     Args:
         nodes: where machines come from; closed with the backend.
-        workshop: what all workers share.
+        settings: what all workers share.
         gpus_of: GPUs by instance type.
         configurations: asked once for each trial that starts without one.
         clock: of the run.
-        weather: delays and losses that are injected.
+        fault_injector: delays and losses that are injected.
         on_lease: called with each machine that is ready, in a thread of its own.
         resumption: what a driver that died has left behind; None for a run that begins.
 
@@ -82,12 +81,12 @@ class RayBackend:
     def __init__(
         self,
         nodes: Nodes,
-        workshop: Workshop,
+        settings: WorkerSettings,
         *,
         gpus_of: Mapping[str, int],
         configurations: ConfigurationSource,
         clock: Clock | None = None,
-        weather: Weather | None = None,
+        fault_injector: FaultInjector | None = None,
         on_lease: Callable[[InstanceId, Node], None] = lambda _instance, _node: None,
         resumption: Resumption | None = None,
     ) -> None:
@@ -97,10 +96,10 @@ class RayBackend:
         self._nodes, self._gpus_of = nodes, gpus_of
         self._source = configurations
         self._clock = clock or Clock()
-        self._weather = weather or Weather()
+        self._fault_injector = fault_injector or FaultInjector()
         self._on_lease = on_lease
-        store = CheckpointStore(workshop.checkpoints, workshop.keep)
-        self._shop = Shop(workshop, store, self._clock, self._tell)
+        store = CheckpointStore(settings.checkpoints, settings.keep)
+        self._context = GroupContext(settings, store, self._clock, self._tell)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ahead: Event | None = None  # the first of them, once it was looked at
         self._telling = threading.Lock()
@@ -108,13 +107,13 @@ class RayBackend:
         self._lock = threading.RLock()
         self._machines: dict[InstanceId, Machine] = {}
         self._leaving: set[InstanceId] = set()
-        self._gangs: dict[SegmentId, Gang] = {}
+        self._groups: dict[SegmentId, WorkerGroup] = {}
         self._configurations: dict[TrialId, Configuration] = {}
         self._clones: set[TrialId] = set()
         self._timers: list[tuple[float, int, str]] = []
         self._timer_of: dict[str, int] = {}
-        self._orders = 0
-        self._setbacks = Setbacks()
+        self._timers_set = 0
+        self._retries = RetryPolicy()
         self._is_closed = threading.Event()
         self._broken: BaseException | None = None
         if resumption is None:
@@ -132,9 +131,9 @@ class RayBackend:
                 self._start(command)
             case EndSegment():
                 with self._lock:
-                    gang = self._gangs.get(command.segment)
-                if gang is not None:
-                    gang.end()
+                    group = self._groups.get(command.segment)
+                if group is not None:
+                    group.end()
             case ProvisionInstance():
                 self._follow(command.instance, command.instance_type, command.market)
             case ReleaseInstance():
@@ -143,9 +142,9 @@ class RayBackend:
                 if machine is not None:  # else it has died, and the order crossed that event on the way
                     machine.release()
             case StartTimer():
-                self._orders += 1
-                self._timer_of[command.tag] = self._orders
-                heapq.heappush(self._timers, (command.at_s, self._orders, command.tag))
+                self._timers_set += 1
+                self._timer_of[command.tag] = self._timers_set
+                heapq.heappush(self._timers, (command.at_s, self._timers_set, command.tag))
 
     def next_event(self) -> Event | None:
         """Wait for the next event; see `sim.model.protocols.Backend`.
@@ -176,14 +175,14 @@ class RayBackend:
             return
         self._is_closed.set()
         with self._lock:
-            gangs, machines = list(self._gangs.values()), list(self._machines.values())
+            groups, machines = list(self._groups.values()), list(self._machines.values())
         for machine in machines:
             machine.cancel()
         try:
-            for gang in gangs:
-                gang.abort(Outcome.ENDED)
-            for gang in gangs:
-                gang.join(_JOIN_S)
+            for group in groups:
+                group.abort(Outcome.ENDED)
+            for group in groups:
+                group.join(_JOIN_S)
         finally:
             self._nodes.close()
 
@@ -215,8 +214,8 @@ class RayBackend:
             now_s = self._clock.now_s()
             self._look_ahead(0.0)
             while self._timers and self._timers[0][0] <= (now_s if self._ahead is None else self._ahead.at_s):
-                due_s, order, tag = heapq.heappop(self._timers)
-                if self._timer_of.get(tag) == order:
+                due_s, number, tag = heapq.heappop(self._timers)
+                if self._timer_of.get(tag) == number:
                     del self._timer_of[tag]
                     return TimerFired(max(due_s, self._decided_at_s), tag)
             event, self._ahead = self._ahead, None
@@ -225,7 +224,7 @@ class RayBackend:
     def _listen(self, event: Event) -> None:
         """Results are what a sampler learns from; those of clones are not of its configurations."""
         if isinstance(event, SegmentEnded):
-            self._setbacks.hear(event)
+            self._retries.hear(event)
         if isinstance(event, SegmentEnded | ProgressReported) and event.iteration and event.trial not in self._clones:
             self._source.hear(event.trial, event.iteration, event.score)
 
@@ -233,7 +232,7 @@ class RayBackend:
         """Whether nothing can happen any more: idle machines serve for ever, unless one dies by itself."""
         with self._lock:
             is_moving = any(not machine.is_settled for machine in self._machines.values())
-            return not (self._gangs or self._timer_of or self._leaving or is_moving or not self._events.empty())
+            return not (self._groups or self._timer_of or self._leaving or is_moving or not self._events.empty())
 
     def _note_control(self) -> None:
         if self._is_controlled:
@@ -242,27 +241,29 @@ class RayBackend:
 
     # Segments.
 
-    def _start(self, order: StartSegment) -> None:
-        configuration, ordered_at_s = self._configuration(order), self._decided_at_s
-        if self._setbacks.is_hopeless(order):
-            self._tell(lambda at_s: _diverged(at_s, order, at_s - ordered_at_s))
+    def _start(self, command: StartSegment) -> None:
+        configuration, started_at_s = self._configuration(command), self._decided_at_s
+        if self._retries.is_hopeless(command):
+            self._tell(lambda at_s: _diverged(at_s, command, at_s - started_at_s))
             return
         with self._lock:
-            site = self._site(order.placement)
+            site = self._site(command.placement)
             if site is not None:
-                gang = Gang(
-                    order,
-                    ordered_at_s,
+                group = WorkerGroup(
+                    command,
+                    started_at_s,
                     configuration,
                     site,
-                    shop=self._shop,
-                    listener=GangListener(ended=self._gang_ended, broken=self._break, raised=self._setbacks.raised.add),
+                    context=self._context,
+                    listener=GroupListener(
+                        ended=self._group_ended, broken=self._break, raised=self._retries.raised.add
+                    ),
                 )
-                self._gangs[order.segment] = gang
-                gang.start()  # under the lock: whoever finds it may wait for its end
+                self._groups[command.segment] = group
+                group.start()  # under the lock: whoever finds it may wait for its end
                 return
-        score = known_score(self._shop.store, order)
-        self._tell(lambda at_s: _nothing_done(at_s, order, score, at_s - ordered_at_s))
+        score = known_score(self._context.store, command)
+        self._tell(lambda at_s: _nothing_done(at_s, command, score, at_s - started_at_s))
 
     def _site(self, placement: Placement) -> Site | None:
         """Where a gang runs; None where one of its machines is gone."""
@@ -275,17 +276,17 @@ class RayBackend:
         instances = {instance for instance, _ in placement}
         return Site([node.node_id for node in nodes], nodes[0].host, lambda: instances.isdisjoint(self._nodes.dead()))
 
-    def _gang_ended(self, gang: Gang) -> None:
+    def _group_ended(self, group: WorkerGroup) -> None:
         with self._lock:
-            del self._gangs[gang.order.segment]
+            del self._groups[group.command.segment]
 
-    def _configuration(self, order: StartSegment) -> Configuration:
+    def _configuration(self, command: StartSegment) -> Configuration:
         """What the trial trains with: as ordered, as known, or as the source proposes, which is an event."""
-        trial, ordered = order.trial, order.configuration
+        trial, ordered = command.trial, command.configuration
         if ordered is not None:
             if ordered != self._configurations.setdefault(trial, ordered):
                 self._clones.add(trial)
-                self._setbacks.forgive(trial)
+                self._retries.forgive(trial)
                 self._configurations[trial] = ordered
         elif trial not in self._configurations:
             proposed = dict(self._source.configuration_of(trial))
@@ -293,9 +294,9 @@ class RayBackend:
             self._tell(lambda at_s: TrialSampled(at_s, trial, proposed))
         return self._configurations[trial]
 
-    def _gangs_on(self, instance: InstanceId) -> list[Gang]:
+    def _groups_on(self, instance: InstanceId) -> list[WorkerGroup]:
         with self._lock:
-            return [g for g in self._gangs.values() if any(number == instance for number, _ in g.order.placement)]
+            return [g for g in self._groups.values() if any(number == instance for number, _ in g.command.placement)]
 
     # Machines.
 
@@ -304,14 +305,14 @@ class RayBackend:
         if instance_type not in self._gpus_of:
             raise InputError(f"instance type {instance_type} is unknown here; known: {', '.join(self._gpus_of)}")
         with self._lock:
-            fate = self._weather.fate(instance, market, self._clock.now_s())
+            faults = self._fault_injector.draw(instance, market, self._clock.now_s())
             machine = self._machines[instance] = Machine(
                 instance,
                 self._gpus_of[instance_type],
-                fate,
+                faults,
                 nodes=self._nodes,
                 clock=self._clock,
-                listener=Listener(
+                listener=MachineListener(
                     self._tell,
                     self._on_lease,
                     self._notice,
@@ -323,8 +324,8 @@ class RayBackend:
 
     def _notice(self, instance: InstanceId, gone_at_s: float) -> None:
         self._tell(lambda at_s: ReclaimNoticed(at_s, instance, gone_at_s))
-        for gang in self._gangs_on(instance):
-            gang.save_each()
+        for group in self._groups_on(instance):
+            group.save_each()
 
     def _gone(self, instance: InstanceId, market: str, cause: GoneCause | None) -> None:
         """End what is left on the machine, and then tell that it is gone; None where its request was refused.
@@ -335,21 +336,21 @@ class RayBackend:
         with self._lock:
             self._leaving.add(instance)
             del self._machines[instance]
-            gangs = self._gangs_on(instance)
+            groups = self._groups_on(instance)
         outcome = Outcome.ENDED if cause is GoneCause.RELEASED else Outcome.INSTANCE_GONE
-        for gang in gangs:
-            gang.abort(outcome)
-        for gang in gangs:
-            gang.join(_JOIN_S)
+        for group in groups:
+            group.abort(outcome)
+        for group in groups:
+            group.join(_JOIN_S)
         self._nodes.release(instance)
-        for gang in gangs:
+        for group in groups:
             # Its end is told before that of its machine, however long it takes to read what it has saved.
-            if not gang.join(_HANGS_S):
-                raise WorkerError(f"segment {gang.order.segment} does not end, although machine {instance} is gone")
+            if not group.join(_HANGS_S):
+                raise WorkerError(f"segment {group.command.segment} does not end, although machine {instance} is gone")
         if cause is not None:
             self._tell(lambda at_s: InstanceGone(at_s, instance, cause))
         with self._lock:
-            self._weather.over(instance, market)
+            self._fault_injector.machine_gone(instance, market)
             self._leaving.discard(instance)
 
     def _break(self, error: BaseException) -> None:
@@ -377,7 +378,7 @@ class RayBackend:
         self._clones.update(left.clones)
         left.teach(self._source)
         alive = self._nodes.adopt(left.kept())
-        for event_at in left.settling(self._shop.store, alive):
+        for event_at in left.settling(self._context.store, alive):
             self._tell(event_at)
         for one in left.instances:
             if one.instance in alive:
@@ -388,13 +389,15 @@ class RayBackend:
             self.perform(timer)
 
 
-def _nothing_done(at_s: float, order: StartSegment, score: float | None, held_s: float) -> SegmentEnded:
+def _nothing_done(at_s: float, command: StartSegment, score: float | None, held_s: float) -> SegmentEnded:
     """The end of a segment whose machine was gone when it was ordered."""
-    start = order.from_iteration
-    return SegmentEnded(at_s, order.trial, order.segment, start, start, score, Outcome.INSTANCE_GONE, held_s, 0.0, 0.0)
+    start = command.from_iteration
+    return SegmentEnded(
+        at_s, command.trial, command.segment, start, start, score, Outcome.INSTANCE_GONE, held_s, 0.0, 0.0
+    )
 
 
-def _diverged(at_s: float, order: StartSegment, held_s: float) -> SegmentEnded:
+def _diverged(at_s: float, command: StartSegment, held_s: float) -> SegmentEnded:
     """The end of a segment of a trial that cannot be trained: the vocabulary has no other event for it."""
-    until = order.until_iteration
-    return SegmentEnded(at_s, order.trial, order.segment, until, until, None, Outcome.COMPLETED, held_s, 0.0, 0.0)
+    until = command.until_iteration
+    return SegmentEnded(at_s, command.trial, command.segment, until, until, None, Outcome.COMPLETED, held_s, 0.0, 0.0)

@@ -24,7 +24,7 @@ _DEATHS_PER_ERROR = 4
 """Of the worker's process. Random kills were seen to hit one trial seven times before it had saved anything."""
 
 
-class Setbacks:
+class RetryPolicy:
     """How often each trial has failed in vain, in errors; heard of and asked in one thread."""
 
     def __init__(self) -> None:
@@ -55,9 +55,9 @@ class Setbacks:
                     " no other trial got on meanwhile: see the warnings above for what broke"
                 )
 
-    def is_hopeless(self, order: StartSegment) -> bool:
+    def is_hopeless(self, command: StartSegment) -> bool:
         """Whether the trial is not to be tried again, while others get on; it then counts as diverged."""
-        trial = order.trial
+        trial = command.trial
         if self._in_vain.get(trial, 0) < _FAILS_IN_VAIN:
             return False
         if trial not in self._counted_out:

@@ -106,7 +106,7 @@ class Run:
         for entry in self.entries():
             if isinstance(entry.event, SegmentEnded):
                 under_way.pop(entry.event.segment, None)
-            under_way |= {order.segment: order for order in entry.commands if isinstance(order, StartSegment)}
+            under_way |= {command.segment: command for command in entry.commands if isinstance(command, StartSegment)}
         return under_way
 
     def session(self):
@@ -169,7 +169,7 @@ def kill_worker(run, rng):
 
 
 def kill_node(run, rng):
-    """A machine dies with all that runs on it; it is told to be lost, after the ends of its gangs."""
+    """A machine dies with all that runs on it; it is told to be lost, after the ends of its worker groups."""
 
     def lost():
         return sum(isinstance(entry.event, InstanceGone) and entry.event.cause == "lost" for entry in run.entries())
@@ -231,9 +231,9 @@ def check(run, report, kills):
             assert end.score is not None or end.outcome is not Outcome.COMPLETED, f"its trial was given up: {end}"
             durable[end.trial] = end.checkpoint_iteration
             reached[end.trial] = max(reached.get(end.trial, 0), end.iteration)
-        for order in entry.commands:
-            if isinstance(order, StartSegment):
-                assert order.from_iteration == durable.get(order.trial, 0), f"not from its checkpoint: {order}"
+        for command in entry.commands:
+            if isinstance(command, StartSegment):
+                assert command.from_iteration == durable.get(command.trial, 0), f"not from its checkpoint: {command}"
     assert reached == dict.fromkeys(range(trials), 9), f"not all were trained to the end: {reached}"
     assert report.result["best_trial"] is not None
     assert math.isclose(math.fsum(report.result["ledger_usd"].values()), report.result["cost_usd"], rel_tol=1e-9)

@@ -19,7 +19,7 @@ from elastune.sim.bridge.backend import RayBackend
 from elastune.sim.bridge.machines.clock import Clock
 from elastune.sim.bridge.machines.embedded import EmbeddedNodes
 from elastune.sim.bridge.workers.emulated import EmulatedTrial, Emulation
-from elastune.sim.bridge.workers.worker import Workshop
+from elastune.sim.bridge.workers.worker import WorkerSettings
 
 TRIALS, ITERATIONS = 4, 200
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
@@ -123,12 +123,12 @@ def real(cluster, tmp_path):
     built = []
 
     def build(trainables=None, speed=1.0, loses_after_s=None, configuration=None, **keywords):
-        workshop = Workshop(
+        settings = WorkerSettings(
             build=trainables or Emulated(), checkpoints=str(tmp_path / f"checkpoints-{len(built)}"), device="cpu"
         )
         nodes = Borrowed(cluster, 1000 * next(_SERIES), loses_after_s)
         backend = RayBackend(
-            nodes, workshop, gpus_of={"m": 2}, configurations=Table(configuration), clock=Clock(speed), **keywords
+            nodes, settings, gpus_of={"m": 2}, configurations=Table(configuration), clock=Clock(speed), **keywords
         )
         backend.nodes = nodes  # to break it
         built.append(backend)

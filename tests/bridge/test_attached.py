@@ -12,7 +12,7 @@ import pytest
 import ray
 import yaml
 
-from elastune.experiments.real.doctor import Patient, _node_of
+from elastune.experiments.real.doctor import DoctorOptions, _node_of
 from elastune.sim.bridge.machines import attached
 from elastune.sim.bridge.machines.nodes import Node, NoNodeError
 from elastune.sim.control.journal import read_entries
@@ -107,7 +107,7 @@ def test_a_node_is_leased_to_one_driver_at_a_time_and_free_when_that_dies(two_no
             assert none == "none", "a node of ours was leased a second time"
             with pytest.raises(NoNodeError, match="no free node with 1 slots"):
                 lease(2)
-            with pytest.raises(WorkerError, match="all nodes are leased"), _node_of(Patient(ray_address="there")):
+            with pytest.raises(WorkerError, match="all nodes are leased"), _node_of(DoctorOptions(ray_address="there")):
                 pass
         finally:
             other.kill()

@@ -12,7 +12,7 @@ import pytest
 from elastune.experiments.contracts.backends import Dialogue
 from elastune.experiments.contracts.policies import BACKEND_PROMISES, BackendUnderTest, check_backend
 from elastune.experiments.real.trainables import WorkloadTrainables
-from elastune.sim.bridge.machines.fault_injector import Weather
+from elastune.sim.bridge.machines.fault_injector import FaultInjector
 from elastune.sim.bridge.machines.nodes import NoNodeError
 from elastune.sim.model.commands import ProvisionInstance, StartSegment
 from elastune.sim.model.errors import WorkerError
@@ -63,11 +63,11 @@ def start(talk, segment, gpus, since=0, until=ITERATIONS):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_gang_that_loses_a_member_fails_at_once_and_goes_on_from_what_was_saved(under_test, real, victim):
-    talk = Dialogue(under_test, "a broken gang", real(trainables=Emulated(0.4)))
+def test_a_worker_group_that_loses_a_member_fails_at_once_and_goes_on_from_what_was_saved(under_test, real, victim):
+    talk = Dialogue(under_test, "a broken worker group", real(trainables=Emulated(0.4)))
     talk.hear()
     talk.rent(0)
-    ordered_at_s = talk.now_s
+    started_at_s = talk.now_s
     start(talk, 0, gpus=2)
     talk.hear_until(lambda event: isinstance(event, ProgressReported) and event.iteration == 2)
     both = members(talk.backend.nodes)
@@ -78,7 +78,7 @@ def test_a_gang_that_loses_a_member_fails_at_once_and_goes_on_from_what_was_save
     assert time.monotonic() - killed_s < 2.0
     assert end.outcome is Outcome.FAILED
     assert end.iteration >= end.checkpoint_iteration >= 1
-    assert end.launch_s + end.train_s + end.checkpoint_s == pytest.approx(end.at_s - ordered_at_s, abs=1e-6)
+    assert end.launch_s + end.train_s + end.checkpoint_s == pytest.approx(end.at_s - started_at_s, abs=1e-6)
     assert 0 < end.lost_s < end.train_s
     assert not psutil.wait_procs(both, timeout=2.0)[1], "a survivor lives on"
     start(talk, 1, gpus=1, since=end.checkpoint_iteration, until=end.checkpoint_iteration + 1)
@@ -88,14 +88,14 @@ def test_a_gang_that_loses_a_member_fails_at_once_and_goes_on_from_what_was_save
     assert [event.configuration for event in talk.events if isinstance(event, TrialSampled)] == [{"number": 1}]
 
 
-def test_a_gang_that_trains_together_is_ended_as_a_whole_when_one_of_it_dies(under_test, real):
+def test_a_worker_group_that_trains_together_is_ended_as_a_whole_when_one_of_it_dies(under_test, real):
     """The survivor waits in a collective for its lost peer, and would do so for ever."""
     configuration = {
         "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5, "weight_decay": 1e-5, "batch_size": 32,
         "hidden_layers": 1, "width": 32, "dropout": 0.0, "init_scale": 1.0,
     }  # fmt: skip
     backend = real(trainables=WorkloadTrainables("digits-mlp", 0), configuration=configuration)
-    talk = Dialogue(under_test, "a broken gang", backend)
+    talk = Dialogue(under_test, "a broken worker group", backend)
     talk.hear()
     talk.rent(0)
     start(talk, 0, gpus=2, until=10_000)
@@ -112,7 +112,9 @@ def test_a_gang_that_trains_together_is_ended_as_a_whole_when_one_of_it_dies(und
 
 def test_a_spot_machine_is_reclaimed_after_a_notice_in_which_everything_is_saved(under_test, real):
     cloud = CloudTruth(spot=Spot(Lifetimes(mean_s=8.0, shape=60.0), notice_s=2.0))
-    talk = Dialogue(under_test, "a reclaim", real(weather=Weather(cloud, Streams(0)), trainables=Emulated(0.2)))
+    talk = Dialogue(
+        under_test, "a reclaim", real(fault_injector=FaultInjector(cloud, Streams(0)), trainables=Emulated(0.2))
+    )
     talk.hear()
     talk.backend.perform(ProvisionInstance(ZERO, "m", SPOT))
     talk.hear_until(lambda event: type(event).__name__ == "InstanceReady")

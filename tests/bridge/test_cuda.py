@@ -1,9 +1,9 @@
 import pytest
-from gangs import run_gang
+from worker_groups import run_group
 
 from elastune.experiments.real.trainables import WorkloadTrainables
 from elastune.sim.bridge.workers import process_group
-from elastune.sim.bridge.workers.worker import Assignment, Finished, SegmentWorker, Workshop
+from elastune.sim.bridge.workers.worker import Assignment, Finished, SegmentWorker, WorkerSettings
 from elastune.traces.workloads import Seat, workload_named
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
@@ -42,7 +42,7 @@ def train(meeting, folder, device, until, restore_from):
         nodes=1,
         size=meeting.size,
     )
-    worker = SegmentWorker(Workshop(WorkloadTrainables("digits-mlp", 3), folder, device), assignment)
+    worker = SegmentWorker(WorkerSettings(WorkloadTrainables("digits-mlp", 3), folder, device), assignment)
     address = None
     if meeting.size > 1:
         address = meeting.at(worker.rendezvous() if meeting.rank == 0 else None)
@@ -54,12 +54,12 @@ def scores(messages):
 
 
 def test_training_on_a_device_has_the_curve_of_the_processor_and_its_checkpoints_serve_both(tmp_path):
-    [on_cpu] = run_gang(1, train, str(tmp_path / "cpu"), "cpu", 3, None)
-    [on_cuda] = run_gang(1, train, str(tmp_path / "cuda"), "cuda", 3, None)
+    [on_cpu] = run_group(1, train, str(tmp_path / "cpu"), "cpu", 3, None)
+    [on_cuda] = run_group(1, train, str(tmp_path / "cuda"), "cuda", 3, None)
     assert scores(on_cuda) == pytest.approx(scores(on_cpu), abs=3 / 600)
 
-    [cpu_after_cuda] = run_gang(1, train, str(tmp_path / "cuda"), "cpu", 6, 0)
-    [cuda_after_cpu] = run_gang(1, train, str(tmp_path / "cpu"), "cuda", 6, 0)
+    [cpu_after_cuda] = run_group(1, train, str(tmp_path / "cuda"), "cpu", 6, 0)
+    [cuda_after_cpu] = run_group(1, train, str(tmp_path / "cpu"), "cuda", 6, 0)
     assert cpu_after_cuda[0].from_iteration == cuda_after_cpu[0].from_iteration == 3
     assert scores(cuda_after_cpu) == pytest.approx(scores(cpu_after_cuda), abs=3 / 600)
     assert isinstance(cuda_after_cpu[-1], Finished)
@@ -68,7 +68,7 @@ def test_training_on_a_device_has_the_curve_of_the_processor_and_its_checkpoints
 def agree_by_nccl(meeting):
     listening = process_group.listen("127.0.0.1")
     address = f"127.0.0.1:{listening.getsockname()[1]}"
-    with process_group.gang_of(meeting.rank, 1, "cuda", address, listening) as gang:
+    with process_group.form_group(meeting.rank, 1, "cuda", address, listening) as group:
         from elastune.traces.workloads.gradients import GangMember
 
         network = torch.nn.Linear(64, 10).cuda()
@@ -78,15 +78,15 @@ def agree_by_nccl(meeting):
         network.zero_grad()
         torch.nn.functional.cross_entropy(network(torch.ones(3, 64).cuda()), torch.tensor([1, 2, 3]).cuda()).backward()
         return (
-            gang.agree(5),
-            gang.all_of(is_true=True),
+            group.agree(5),
+            group.all_of(is_true=True),
             float(loss),
             float((gradient - network.weight.grad).abs().max()),
         )
 
 
-def test_a_gang_of_one_agrees_and_adds_up_by_nccl():
-    [(agreed, is_true_for_all, loss, error)] = run_gang(1, agree_by_nccl)
+def test_a_worker_group_of_one_agrees_and_adds_up_by_nccl():
+    [(agreed, is_true_for_all, loss, error)] = run_group(1, agree_by_nccl)
 
     assert (agreed, is_true_for_all) == (5, True)
     assert loss > 0
@@ -95,8 +95,8 @@ def test_a_gang_of_one_agrees_and_adds_up_by_nccl():
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are fewer than two CUDA devices")
 def test_two_devices_have_the_curve_of_one(tmp_path):
-    [alone] = run_gang(1, train, str(tmp_path / "alone"), "cuda", 5, None)
-    together, others = run_gang(2, train, str(tmp_path / "together"), "cuda", 5, None)
+    [alone] = run_group(1, train, str(tmp_path / "alone"), "cuda", 5, None)
+    together, others = run_group(2, train, str(tmp_path / "together"), "cuda", 5, None)
 
     assert scores(together) == pytest.approx(scores(alone), abs=3 / 600)
     assert others == []

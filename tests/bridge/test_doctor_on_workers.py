@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from elastune.experiments.real.doctor import Patient, _checkpoints, _on_node, look
-from elastune.sim.bridge.machines.errand import run_on
+from elastune.experiments.real.doctor import DoctorOptions, _checkpoints, _on_node, look
 from elastune.sim.bridge.machines.nodes import Node
+from elastune.sim.bridge.machines.remote_call import run_on
 from elastune.sim.model.errors import WorkerError
 from elastune.sim.model.ids import InstanceId
 from tests.bridge.command import terminal
@@ -34,7 +34,7 @@ def node(cluster):
 
 
 def test_a_node_that_works_is_all_right(node, tmp_path):
-    checks = {check.name: check for check in _on_node(node, Patient(checkpoints=str(tmp_path / "there")))}
+    checks = {check.name: check for check in _on_node(node, DoctorOptions(checkpoints=str(tmp_path / "there")))}
     assert list(checks) == ["worker", "gang", "clock", "checkpoints"]
     assert all(check.status == "ok" or check.name == "checkpoints" for check in checks.values())
     assert "MB/s" in checks["checkpoints"].found
@@ -45,7 +45,7 @@ def test_a_node_that_works_is_all_right(node, tmp_path):
     ("place", "match"), [("/proc/nowhere", "cannot be saved"), ("memory://of-the-node", "cannot be read here")]
 )
 def test_a_place_that_does_not_serve_fails(node, place, match):
-    check = _checkpoints(node, Patient(checkpoints=place))
+    check = _checkpoints(node, DoctorOptions(checkpoints=place))
     assert check.status == "failed"
     assert match in check.found
     assert "--checkpoints URL" in check.advice

@@ -115,13 +115,13 @@ sys.modules["torch"] = None
 import numpy as np
 import tempfile
 from elastune.sim.bridge.workers.emulated import EmulatedTrial, Emulation
-from elastune.sim.bridge.workers.worker import Assignment, SegmentWorker, Workshop
+from elastune.sim.bridge.workers.worker import Assignment, SegmentWorker, WorkerSettings
 class Build:
     needs_process_group = False
     def __call__(self, assignment, device):
         return EmulatedTrial(Emulation(np.zeros(3), np.zeros(3)))
 assignment = Assignment(0, 0, 0, 3, 0, 0, None, {}, 0, 2, 8)
-print(list(SegmentWorker(Workshop(Build(), tempfile.mkdtemp()), assignment).train())[-1].iteration)
+print(list(SegmentWorker(WorkerSettings(Build(), tempfile.mkdtemp()), assignment).train())[-1].iteration)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "3\n"

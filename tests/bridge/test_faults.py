@@ -1,4 +1,4 @@
-"""What goes wrong around workers, without any: nodes and gangs are stand-ins that fail where real ones hardly ever do."""
+"""What goes wrong around workers, without any: nodes and worker groups are stand-ins that fail where real ones hardly ever do."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ray.exceptions import RayTaskError
 from elastune.sim.bridge import backend
 from elastune.sim.bridge.backend import RayBackend
 from elastune.sim.bridge.machines.clock import Clock
-from elastune.sim.bridge.machines.fault_injector import Fate, Weather
+from elastune.sim.bridge.machines.fault_injector import FaultInjector, MachineFaults
 from elastune.sim.bridge.machines.nodes import Node, NoNodeError
-from elastune.sim.bridge.retry_policy import Setbacks
-from elastune.sim.bridge.workers import gang
+from elastune.sim.bridge.retry_policy import RetryPolicy
+from elastune.sim.bridge.workers import worker_group
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 from elastune.sim.bridge.workers.resumption import OpenInstance, Resumption
-from elastune.sim.bridge.workers.worker import Saved, Started, Trained, Workshop
+from elastune.sim.bridge.workers.worker import Saved, Started, Trained, WorkerSettings
 from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
 from elastune.sim.model.errors import WorkerError
 from elastune.sim.model.events import (
@@ -67,8 +67,8 @@ class Nodes:
         self.closed += 1
 
 
-class Breaking(gang.Gang):
-    """A gang that breaks as soon as it starts; nothing of Ray is there."""
+class Breaking(worker_group.WorkerGroup):
+    """A worker group that breaks as soon as it starts; nothing of Ray is there."""
 
     tells = ()
     aborts_badly = False
@@ -91,24 +91,24 @@ def world(tmp_path, monkeypatch):
     """A backend on stand-ins: it, its nodes, its store, and the configurations that it asks."""
     built = []
 
-    def build(gangs=Breaking, fate=None, speed=100.0, resumption=None, no_place=False):
-        monkeypatch.setattr(backend, "Gang", gangs)
-        weather = Weather()
-        if fate is not None or no_place:
-            weather.fate = lambda *_: fate
+    def build(groups=Breaking, faults=None, speed=100.0, resumption=None, no_place=False):
+        monkeypatch.setattr(backend, "WorkerGroup", groups)
+        injector = FaultInjector()
+        if faults is not None or no_place:
+            injector.draw = lambda *_: faults
         nodes, table = Nodes(), Table()
-        workshop = Workshop(Emulated(), str(tmp_path / "checkpoints"))
+        settings = WorkerSettings(Emulated(), str(tmp_path / "checkpoints"))
         one = RayBackend(
             nodes,
-            workshop,
+            settings,
             gpus_of={"m": 2},
             configurations=table,
             clock=Clock(speed, 0.0 if resumption is None else resumption.at_s),
-            weather=weather,
+            fault_injector=injector,
             resumption=resumption,
         )
         built.append(one)
-        return SimpleNamespace(backend=one, nodes=nodes, table=table, store=CheckpointStore(workshop.checkpoints))
+        return SimpleNamespace(backend=one, nodes=nodes, table=table, store=CheckpointStore(settings.checkpoints))
 
     yield build
     for one in built:
@@ -139,7 +139,7 @@ def save(store, trial, iteration, score, segment=0):
     store.save(TrialId(trial), iteration, score, lambda path: path.write_text("x"), segment=SegmentId(segment))
 
 
-@pytest.mark.parametrize("instance", [ZERO, InstanceId(7)], ids=["the gang breaks", "its machine is gone"])
+@pytest.mark.parametrize("instance", [ZERO, InstanceId(7)], ids=["the worker group breaks", "its machine is gone"])
 def test_a_segment_that_ends_before_it_trained_keeps_the_score_that_was_known(world, instance):
     one = world()
     save(one.store, 1, 3, 0.25)
@@ -163,13 +163,13 @@ def test_what_broke_after_all_was_saved_is_complete(world, monkeypatch):
 
 
 class Unreadable(Breaking):
-    """The store cannot be read when the gang asks what of it is durable."""
+    """The store cannot be read when the worker group asks what of it is durable."""
 
     def _last_event(self):
         raise PermissionError("checkpoints: permission denied")
 
 
-def test_a_gang_whose_end_cannot_be_found_out_breaks_the_run_instead_of_being_silent(world):
+def test_a_worker_group_whose_end_cannot_be_found_out_breaks_the_run_instead_of_being_silent(world):
     one = world(Unreadable)
     one.backend.next_event()
     rent(one.backend)
@@ -178,7 +178,7 @@ def test_a_gang_whose_end_cannot_be_found_out_breaks_the_run_instead_of_being_si
         hear(one.backend, SegmentEnded)
 
 
-def test_a_gang_can_be_waited_for_as_soon_as_it_can_be_found(world):
+def test_a_worker_group_can_be_waited_for_as_soon_as_it_can_be_found(world):
     found = []
 
     class Slow(Breaking):
@@ -224,15 +224,15 @@ def test_a_machine_that_was_launched_and_does_not_come_up_is_lost_not_refused(wo
 
 
 @pytest.mark.parametrize(
-    ("fate", "at_s", "cause"),
+    ("faults", "at_s", "cause"),
     [
-        (Fate(boot_s=50, lost_after_s=20), 20, GoneCause.LOST),
-        (Fate(queue_s=10, boot_s=50, reclaimed_at_s=40, notice_s=5), 40, GoneCause.RECLAIMED),
-        (Fate(queue_s=60, reclaimed_at_s=30), 30, GoneCause.RECLAIMED),
+        (MachineFaults(boot_s=50, lost_after_s=20), 20, GoneCause.LOST),
+        (MachineFaults(queue_s=10, boot_s=50, reclaimed_at_s=40, notice_s=5), 40, GoneCause.RECLAIMED),
+        (MachineFaults(queue_s=60, reclaimed_at_s=30), 30, GoneCause.RECLAIMED),
     ],
 )
-def test_a_machine_that_is_fated_to_end_while_it_comes_up_is_never_ready(world, fate, at_s, cause):
-    one = world(fate=fate)
+def test_a_machine_that_is_made_to_end_while_it_comes_up_is_never_ready(world, faults, at_s, cause):
+    one = world(faults=faults)
     one.backend.next_event()
     one.backend.perform(ProvisionInstance(ZERO, "m", "spot"))
     events = []
@@ -244,7 +244,7 @@ def test_a_machine_that_is_fated_to_end_while_it_comes_up_is_never_ready(world, 
 
 
 def test_a_machine_that_is_released_while_it_comes_up_is_given_back(world):
-    one = world(fate=Fate(boot_s=1e6))
+    one = world(faults=MachineFaults(boot_s=1e6))
     one.backend.next_event()
     one.backend.perform(ProvisionInstance(ZERO, "m", "on-demand"))
     hear(one.backend, InstanceLaunched)
@@ -259,13 +259,13 @@ def test_losses_of_a_machine_that_was_taken_over_are_counted_from_now(world):
         instances=[OpenInstance(ZERO, "m", "on-demand", InstanceStatus.READY)],
         leased={ZERO: Node("node", "127.0.0.1", 2)},
     )
-    one = world(fate=Fate(lost_after_s=30), resumption=left)
+    one = world(faults=MachineFaults(lost_after_s=30), resumption=left)
     gone = hear(one.backend, InstanceGone)
     assert 1030 <= gone.at_s < 1045
 
 
 def test_a_fate_that_is_farther_away_than_the_system_can_wait_is_waited_for(world):
-    one = world(fate=Fate(lost_after_s=1e13), speed=1.0)
+    one = world(faults=MachineFaults(lost_after_s=1e13), speed=1.0)
     one.backend.next_event()
     rent(one.backend)
     one.backend.perform(StartTimer("later", 0.3))
@@ -273,7 +273,7 @@ def test_a_fate_that_is_farther_away_than_the_system_can_wait_is_waited_for(worl
 
 
 def test_timers_and_events_come_in_order_of_time(world):
-    one = world(fate=Fate(queue_s=5, boot_s=10))
+    one = world(faults=MachineFaults(queue_s=5, boot_s=10))
     one.backend.next_event()
     one.backend.perform(ProvisionInstance(ZERO, "m", "on-demand"))
     for number in range(30):
@@ -284,7 +284,7 @@ def test_timers_and_events_come_in_order_of_time(world):
 
 def test_a_timer_is_not_overtaken_by_what_happens_later_while_the_driver_is_busy(world):
     """A deadline that is handled late was met all the same."""
-    one = world(fate=Fate(queue_s=5, boot_s=5))
+    one = world(faults=MachineFaults(queue_s=5, boot_s=5))
     one.backend.next_event()
     one.backend.perform(StartTimer("deadline", 3.0))
     one.backend.perform(ProvisionInstance(ZERO, "m", "on-demand"))
@@ -304,7 +304,7 @@ class SlowToEnd(Endless):
         return super()._last_event()
 
 
-def test_the_end_of_a_gang_is_told_before_that_of_its_machine_however_long_it_takes(world, monkeypatch):
+def test_the_end_of_a_worker_group_is_told_before_that_of_its_machine_however_long_it_takes(world, monkeypatch):
     monkeypatch.setattr(backend, "_JOIN_S", 0.01)
     one = world(SlowToEnd)
     one.backend.next_event()
@@ -316,7 +316,7 @@ def test_the_end_of_a_gang_is_told_before_that_of_its_machine_however_long_it_ta
     assert isinstance(one.backend.next_event(), InstanceGone)
 
 
-def test_a_gang_that_never_ends_stops_the_run_instead_of_being_forgotten(world, monkeypatch):
+def test_a_worker_group_that_never_ends_stops_the_run_instead_of_being_forgotten(world, monkeypatch):
     monkeypatch.setattr(backend, "_JOIN_S", 0.01)
     monkeypatch.setattr(backend, "_HANGS_S", 0.01)
     one = world(SlowToEnd)
@@ -339,7 +339,7 @@ def test_a_machine_that_was_taken_over_and_has_no_place_any_more_is_reclaimed_no
     assert hear(one.backend, InstanceGone).cause is GoneCause.RECLAIMED
 
 
-def test_what_a_gang_that_broke_had_saved_last_is_kept_with_its_seconds(tmp_path, monkeypatch):
+def test_what_a_worker_group_that_broke_had_saved_last_is_kept_with_its_seconds(tmp_path, monkeypatch):
     """Ordered at 80 s, launched at 90 s; two iterations of 4 s are saved in half a second; it breaks at 100 s."""
     monkeypatch.setattr(
         Breaking, "tells", [Started(0.0, 0, None), Trained(1, 0.5, 4.0, 0.0, False), Saved(2, 8.0, 0.5)]
@@ -347,10 +347,12 @@ def test_what_a_gang_that_broke_had_saved_last_is_kept_with_its_seconds(tmp_path
     store, told, broken = CheckpointStore(str(tmp_path)), [], []
     save(store, 1, 2, 0.25)
     clock = SimpleNamespace(now_s=lambda: 90.0, speed=1.0)
-    shop = gang.Shop(Workshop(Emulated(), str(tmp_path)), store, clock, lambda event_at: told.append(event_at(100.0)))
-    site = gang.Site(["node-0"], "127.0.0.1", lambda: True)
-    listener = gang.Listener(ended=lambda _: None, broken=broken.append)
-    one = Breaking(start(), 80.0, {}, site, shop=shop, listener=listener)
+    context = worker_group.GroupContext(
+        WorkerSettings(Emulated(), str(tmp_path)), store, clock, lambda event_at: told.append(event_at(100.0))
+    )
+    site = worker_group.Site(["node-0"], "127.0.0.1", lambda: True)
+    listener = worker_group.GroupListener(ended=lambda _: None, broken=broken.append)
+    one = Breaking(start(), 80.0, {}, site, context=context, listener=listener)
     one.start()
     assert one.join(10)
     assert not broken
@@ -368,7 +370,7 @@ def end(trial, outcome, durable=0, segment=0):
 
 @pytest.mark.parametrize(("raises", "times"), [(True, 5), (False, 20)])
 def test_a_trial_that_only_fails_while_others_get_on_counts_as_diverged(raises, times):
-    setbacks = Setbacks()
+    setbacks = RetryPolicy()
     if raises:
         setbacks.raised.add(SegmentId(0))
     for number in range(times):
@@ -382,7 +384,7 @@ def test_a_trial_that_only_fails_while_others_get_on_counts_as_diverged(raises, 
 
 
 def test_a_trial_that_makes_something_durable_between_its_failures_goes_on():
-    setbacks = Setbacks()
+    setbacks = RetryPolicy()
     setbacks.raised.add(SegmentId(0))
     for number in range(40):
         setbacks.hear(end(1, Outcome.FAILED, durable=number // 4))
@@ -407,10 +409,10 @@ def test_a_hopeless_trial_is_told_as_diverged_and_costs_nothing(world):
     one.backend.next_event()
     rent(one.backend)
     for _ in range(5):
-        one.backend._setbacks.hear(end(2, Outcome.COMPLETED, durable=1))
-        one.backend._setbacks.raised.add(SegmentId(1))
-        one.backend._setbacks.hear(end(1, Outcome.FAILED, segment=1))
-        one.backend._setbacks.hear(end(2, Outcome.COMPLETED, durable=1))
+        one.backend._retries.hear(end(2, Outcome.COMPLETED, durable=1))
+        one.backend._retries.raised.add(SegmentId(1))
+        one.backend._retries.hear(end(1, Outcome.FAILED, segment=1))
+        one.backend._retries.hear(end(2, Outcome.COMPLETED, durable=1))
     one.backend.perform(start(9, until=4))
     assert isinstance(one.backend.next_event(), TrialSampled)
     told = one.backend.next_event()

@@ -18,7 +18,7 @@ import psutil
 
 from elastune.experiments.cli.live import Board
 from elastune.experiments.real.resume import cut_torn_note, leased_in, note_lease
-from elastune.experiments.real.run import Means, execute_real, resume_real
+from elastune.experiments.real.run import RealRunOptions, execute_real, resume_real
 from elastune.experiments.runs.world import World
 from elastune.sim.bridge.machines import attached
 from elastune.sim.bridge.machines.keeper import FOLDER_PREFIX, end_leftovers
@@ -140,19 +140,19 @@ def sleeper(folder):
 
 
 def test_a_note_that_was_not_written_to_its_end_does_not_spoil_the_next(tmp_path):
-    notebook = tmp_path / "nodes.jsonl"
-    note_lease(notebook, ZERO, Node("a", "127.0.0.1", 1))
-    with notebook.open("a") as stream:
+    nodes_file = tmp_path / "nodes.jsonl"
+    note_lease(nodes_file, ZERO, Node("a", "127.0.0.1", 1))
+    with nodes_file.open("a") as stream:
         stream.write('{"instance": 1, "node')
-    cut_torn_note(notebook)
-    note_lease(notebook, InstanceId(2), Node("c", "127.0.0.1", 1))
-    assert [json.loads(line)["instance"] for line in notebook.read_text().splitlines()] == [0, 2]
-    assert set(leased_in(notebook)) == {0, 2}
+    cut_torn_note(nodes_file)
+    note_lease(nodes_file, InstanceId(2), Node("c", "127.0.0.1", 1))
+    assert [json.loads(line)["instance"] for line in nodes_file.read_text().splitlines()] == [0, 2]
+    assert set(leased_in(nodes_file)) == {0, 2}
     assert cut_torn_note(tmp_path / "none") == 0
 
 
-def nobody_answers(**means):
-    return Means(speed=1.0, ray_address="127.0.0.1:1", **means)
+def nobody_answers(**options):
+    return RealRunOptions(speed=1.0, ray_address="127.0.0.1:1", **options)
 
 
 def test_a_run_whose_cluster_does_not_answer_has_not_begun_and_can_be_started_again(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from elastune.experiments.real.run import Means, cut_torn_line, execute_real, resume_real
+from elastune.experiments.real.run import RealRunOptions, cut_torn_line, execute_real, resume_real
 from elastune.experiments.runs.replay import replay_journal
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.control.journal import read_entries
@@ -58,7 +58,7 @@ def test_recorded_are_both_planners_on_both_workloads_gangs_of_two_a_killed_node
 @pytest.mark.usefixtures("runs_share")
 def test_population_based_training_clones_on_real_workers(tmp_path):
     spec = small(policy={"name": "pbt", "interval": 1, "quantile": 0.25}, job={"trials": 4, "max_iterations": 4})
-    result = execute_real(spec, tmp_path / "run", Means(speed=20.0))
+    result = execute_real(spec, tmp_path / "run", RealRunOptions(speed=20.0))
     entries = list(read_entries(tmp_path / "run" / "journal.jsonl"))
     clones = [one for entry in entries for one in entry.actions if type(one).__name__ == "CloneTrial"]
     ordered = [one for entry in entries for one in entry.commands if isinstance(one, StartSegment)]
@@ -73,7 +73,7 @@ def test_population_based_training_clones_on_real_workers(tmp_path):
 @pytest.mark.usefixtures("runs_share")
 def test_a_sampler_proposes_and_a_replay_needs_none(tmp_path):
     spec = small(workload={"configurations": "tpe"})
-    result = execute_real(spec, tmp_path / "run", Means(speed=20.0))
+    result = execute_real(spec, tmp_path / "run", RealRunOptions(speed=20.0))
     entries = list(read_entries(tmp_path / "run" / "journal.jsonl"))
     sampled = [entry.event for entry in entries if isinstance(entry.event, TrialSampled)]
     assert [one.trial for one in sampled] == [0, 1, 2, 3]
@@ -85,7 +85,7 @@ def test_a_sampler_proposes_and_a_replay_needs_none(tmp_path):
 @pytest.mark.usefixtures("runs_share")
 def test_an_injected_start_up_is_waited_for_and_a_finished_run_is_only_told_of_again(tmp_path):
     spec = small(cloud={"startup": {"queue_s": 20, "init_s": 30}})
-    result = execute_real(spec, tmp_path / "run", Means(speed=20.0, injects=True))
+    result = execute_real(spec, tmp_path / "run", RealRunOptions(speed=20.0, injects=True))
     assert result.run.makespan_s > 50
     assert result.run.ledger_gpu_s["startup"] >= 30
     before, told = (tmp_path / "run" / "journal.jsonl").read_bytes(), result.write().read_bytes()
@@ -98,13 +98,13 @@ def test_an_injected_start_up_is_waited_for_and_a_finished_run_is_only_told_of_a
 def test_what_cannot_run_for_real_is_told_before_anything_is_written(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(InputError, match=r"allows 64 x 1 slots, but this machine has \d+ CPU cores"):
-        execute_real(small(cloud={"max_instances": 64}), folder, Means())
+        execute_real(small(cloud={"max_instances": 64}), folder, RealRunOptions())
     with pytest.raises(InputError, match=r"no CUDA device|but this machine has"):
-        execute_real(small(cloud={"max_instances": 64}), folder, Means(device="cuda"))
+        execute_real(small(cloud={"max_instances": 64}), folder, RealRunOptions(device="cuda"))
     with pytest.raises(InfeasibleJobError, match="sha-fixed"):
-        execute_real(small(job={"deadline_s": 2, "exact": True}), folder, Means(speed=1.0))
+        execute_real(small(job={"deadline_s": 2, "exact": True}), folder, RealRunOptions(speed=1.0))
     with pytest.raises(InputError, match="above 0"):
-        Means(speed=0.0)
+        RealRunOptions(speed=0.0)
     assert not folder.exists()
 
 
@@ -113,7 +113,7 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_or_left_alone(tmp_path):
     folder.mkdir()
     shutil.copyfile(RECORDED[0], folder / "journal.jsonl")
     with pytest.raises(InputError, match="holds a run already: go on with it"):
-        execute_real(small(), folder, Means(speed=1.0))
+        execute_real(small(), folder, RealRunOptions(speed=1.0))
     with pytest.raises(InputError, match="there is no real run in this folder"):
         resume_real(tmp_path)
 

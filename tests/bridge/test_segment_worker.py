@@ -13,7 +13,7 @@ from elastune.sim.bridge.workers.worker import (
     SegmentWorker,
     Started,
     Trained,
-    Workshop,
+    WorkerSettings,
 )
 from elastune.sim.model.errors import WorkerError
 
@@ -85,7 +85,7 @@ def worker(bench, tmp_path):
             "nodes": 1,
             "size": 1,
         }
-        return SegmentWorker(Workshop(bench, str(tmp_path)), Assignment(**{**asked, **changes}))
+        return SegmentWorker(WorkerSettings(bench, str(tmp_path)), Assignment(**{**asked, **changes}))
 
     return make
 
@@ -412,11 +412,11 @@ def test_where_no_process_group_is_needed_the_other_ranks_only_hold_their_slots(
     assert bench.built == []
 
 
-def test_a_member_that_does_not_know_where_its_gang_meets_says_so(worker, bench):
+def test_a_member_that_does_not_know_where_its_worker_group_meets_says_so(worker, bench):
     bench.needs_process_group = True
-    with pytest.raises(WorkerError, match="trial 0: rank 1 does not know where its gang meets"):
+    with pytest.raises(WorkerError, match="trial 0: rank 1 does not know where its worker group meets"):
         next(worker(rank=1, size=2).train(None))
-    with pytest.raises(WorkerError, match="trial 0: rank 0 does not know where its gang meets"):
+    with pytest.raises(WorkerError, match="trial 0: rank 0 does not know where its worker group meets"):
         next(worker(rank=0, size=2).train("127.0.0.1:1"))
 
 

@@ -12,7 +12,7 @@ from elastune.experiments.profiling.estimates import ALONE, timing_of
 from elastune.experiments.profiling.records import GangShape, TimingFolder
 from elastune.experiments.profiling.timing import TimingEffort, TimingPlan, time_workload, timed
 from elastune.experiments.spec.run import RunSpec
-from elastune.sim.bridge.workers.worker import Workshop
+from elastune.sim.bridge.workers.worker import WorkerSettings
 from elastune.sim.model.errors import WorkerError
 from elastune.traces import bundle_folder, load_bundle, tiny_bundle
 from tests.bridge.command import terminal
@@ -46,8 +46,8 @@ def measure(cluster, tmp_path, monkeypatch):
         folder = TimingFolder(tmp_path / "mine")
         folder.open(plan.asked(), bundle_folder("digits-mlp"))
         bundle = tiny_bundle([[0.5, 0.4], [0.6, 0.3]])
-        workshop = Workshop(build=timed(trainables), checkpoints=checkpoints)
-        return time_workload(plan, bundle, workshop, folder), folder
+        settings = WorkerSettings(build=timed(trainables), checkpoints=checkpoints)
+        return time_workload(plan, bundle, settings, folder), folder
 
     return call
 
@@ -73,7 +73,7 @@ def test_the_seconds_of_an_emulated_workload_are_found(measure, tmp_path):
     assert {"cpu", "torch", "ray"} <= set(found.measured_on)
 
 
-def test_checkpoints_that_do_not_reach_the_next_gang_are_an_error(measure):
+def test_checkpoints_that_do_not_reach_the_next_worker_group_are_an_error(measure):
     with pytest.raises(WorkerError, match="this machine and every node reach"):
         measure(Emulated(iteration_s=0.1), "memory://of-each-process-alone", shapes=(ALONE,))
 
@@ -109,8 +109,8 @@ def test_a_device_is_timed(tmp_path, shell):
 
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    gangs = ",".join(str(count) for count in (1, 2, 4, 8) if count <= torch.cuda.device_count())
-    asked = ["profile", "digits-mlp", "--gpus", gangs, "--device", "cuda", "--configurations", "1", "--rounds", "1"]
+    groups = ",".join(str(count) for count in (1, 2, 4, 8) if count <= torch.cuda.device_count())
+    asked = ["profile", "digits-mlp", "--gpus", groups, "--device", "cuda", "--configurations", "1", "--rounds", "1"]
     done = shell.elastune(*asked, "-o", str(tmp_path / "mine"), "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

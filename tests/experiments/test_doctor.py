@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from elastune.experiments.cli.app import app
 from elastune.experiments.real import doctor
-from elastune.experiments.real.doctor import Check, Patient
+from elastune.experiments.real.doctor import Check, DoctorOptions
 from elastune.sim.bridge.machines.embedded import visible_gpus
 from elastune.sim.model.errors import InputError
 
@@ -33,7 +33,7 @@ def found(checks, name):
 def test_missing_packages_are_named_and_nothing_is_started(monkeypatch):
     known = {"torch": "2.4", "psutil": "5.9", "fsspec": "2024.2", "optuna": "4.0", "mlxtend": "0.23"}
     monkeypatch.setattr(doctor, "_version", known.get)
-    checks = list(doctor.examine(Patient()))
+    checks = list(doctor.examine(DoctorOptions()))
     assert [check.status for check in checks] == ["ok", "failed", "warning", "failed"]
     assert "ray missing" in checks[1].found
     assert "elastune[bridge]" in checks[1].advice
@@ -84,14 +84,14 @@ def test_clocks_are_compared_within_the_time_of_an_answer(there_s, status):
 @pytest.mark.parametrize(("python", "status"), [("3.11.2", "ok"), ("3.12.2", "failed")])
 def test_nodes_with_another_python_fail(monkeypatch, python, status):
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.11.7")
-    [worker, gang] = doctor._worker({"python": python, "torch": "2.4"}, "cpu")
-    assert (worker.status, gang.status) == (status, "ok")
+    [worker, group] = doctor._worker({"python": python, "torch": "2.4"}, "cpu")
+    assert (worker.status, group.status) == (status, "ok")
 
 
 def test_a_device_that_something_else_uses_is_a_warning():
     used = {"python": doctor.platform.python_version(), "torch": "2.4", "nccl": "2.20.5", "gpu": "A100"}
-    [_, gang, gpu] = doctor._worker({**used, "free_bytes": 3 * 2**30, "total_bytes": 40 * 2**30}, "cuda")
-    assert gang.found == "nccl 2.20.5 connects workers"
+    [_, group, gpu] = doctor._worker({**used, "free_bytes": 3 * 2**30, "total_bytes": 40 * 2**30}, "cuda")
+    assert group.found == "nccl 2.20.5 connects workers"
     assert (gpu.status, gpu.found) == ("warning", "3.0 of 40.0 GiB free on A100")
 
 
@@ -142,14 +142,14 @@ def test_an_address_where_nobody_listens_fails_at_once(elastune):
 def test_each_check_is_a_line_and_a_failure_the_exit_code(elastune, monkeypatch):
     checks = [Check("slots", "ok", "2 CPU cores"), Check("load", "warning", "9 on 2 cores", "wait")]
     told = []
-    monkeypatch.setattr(doctor, "examine", lambda patient: told.append(patient) or iter(checks))
+    monkeypatch.setattr(doctor, "examine", lambda options: told.append(options) or iter(checks))
     done = elastune("--device", "cuda", "--checkpoints", "s3://bucket/here")
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "ok       slots          2 CPU cores",
         "warning  load           9 on 2 cores: wait",
     ]
-    assert told == [Patient("cuda", None, "s3://bucket/here")]
+    assert told == [DoctorOptions("cuda", None, "s3://bucket/here")]
 
     checks.append(Check("ray", "failed", "it does not start", "see the message"))
     assert elastune().exit_code == 1

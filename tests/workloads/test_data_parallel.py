@@ -2,9 +2,9 @@ import hashlib
 import math
 
 import pytest
-from gangs import run_gang
+from worker_groups import run_group
 
-from elastune.sim.bridge.workers.process_group import gang_of, listen
+from elastune.sim.bridge.workers.process_group import form_group, listen
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.workloads import Seat, workload_named
 
@@ -64,7 +64,7 @@ def train_cases(meeting):
     listening = listen("127.0.0.1") if meeting.rank == 0 else None
     address = meeting.at(listening and f"127.0.0.1:{listening.getsockname()[1]}")
     found = {}
-    with gang_of(meeting.rank, meeting.size, "cpu", address, listening):
+    with form_group(meeting.rank, meeting.size, "cpu", address, listening):
         for name, (workload, configuration, batch, iterations) in CASES.items():
             seat = Seat(meeting.rank, meeting.size, batch)
             trainable = workload_named(workload).build(configuration, 5, seat)
@@ -73,35 +73,35 @@ def train_cases(meeting):
 
 
 @pytest.fixture(scope="module")
-def gang():
-    return run_gang(2, train_cases)
+def group():
+    return run_group(2, train_cases)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_two_workers_have_the_curve_of_one_at_the_same_global_batch(gang, case):
+def test_two_workers_have_the_curve_of_one_at_the_same_global_batch(group, case):
     workload, configuration, batch, iterations = CASES[case]
     if batch == "per-worker":
         configuration = {**configuration, "batch_size": 2 * configuration["batch_size"]}
     alone = curve(workload_named(workload).build(configuration, 5), iterations)
-    together, weights = gang[0][case]
+    together, weights = group[0][case]
 
     # Sums in another order differ by some 1e-7; one dropped unit or one example weighted wrongly, by more than 1e-4.
     assert [loss for loss, _ in together] == pytest.approx([loss for loss, _ in alone], rel=1e-5, nan_ok=True)
     one_image = 1 / 600 if workload == "digits-mlp" else 1 / 1250
     assert [score for _, score in together] == pytest.approx([score for _, score in alone], abs=one_image, nan_ok=True)
-    assert gang[1][case][1] == weights
+    assert group[1][case][1] == weights
     assert all(math.isnan(loss) for loss, _ in together) == (case == "diverging")
 
 
 @pytest.mark.slow
-def test_the_tolerance_tells_other_masks_other_batches_and_other_orders_apart(gang):
-    first_losses = {name: gang[0][name][0][0][0] for name in ("plain", "dropout", "a batch of each worker")}
-    other_order = curve(workload_named("digits-mlp").build(MLP, 6), 1)[0][0]
+def test_the_tolerance_tells_other_masks_other_batches_and_other_orders_apart(group):
+    first_losses = {name: group[0][name][0][0][0] for name in ("plain", "dropout", "a batch of each worker")}
+    other_command = curve(workload_named("digits-mlp").build(MLP, 6), 1)[0][0]
     half_the_batch = curve(workload_named("digits-mlp").build({**MLP, "batch_size": 32}, 5), 1)[0][0]
 
     assert first_losses["a batch of each worker"] == pytest.approx(first_losses["plain"], rel=1e-5)
-    for other in (first_losses["dropout"], other_order, half_the_batch):
+    for other in (first_losses["dropout"], other_command, half_the_batch):
         assert other != pytest.approx(first_losses["plain"], rel=1e-3)
 
 

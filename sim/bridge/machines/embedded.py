@@ -64,10 +64,10 @@ class EmbeddedNodes:
             self._end_keeper(0.0)
             raise
 
-    def _ask(self, order: Mapping[str, object]) -> dict[str, Any]:
+    def _ask(self, command: Mapping[str, object]) -> dict[str, Any]:
         assert self._keeper.stdin is not None  # a pipe
         try:
-            self._keeper.stdin.write(json.dumps(order) + "\n")
+            self._keeper.stdin.write(json.dumps(command) + "\n")
             self._keeper.stdin.flush()
         except (BrokenPipeError, ValueError) as error:
             raise WorkerError("the process that keeps the embedded Ray cluster is gone") from error

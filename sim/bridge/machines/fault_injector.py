@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.streams import Streams
 
 
-class Fate(NamedTuple):
+class MachineFaults(NamedTuple):
     """What is to happen to a machine, besides what really happens to it.
 
     Attributes:
@@ -33,7 +33,7 @@ class Fate(NamedTuple):
     notice_s: float = 0.0
 
 
-class Weather:
+class FaultInjector:
     """The fates of machines; nothing is injected where there is no cloud to draw them from."""
 
     def __init__(self, cloud: CloudTruth | None = None, streams: Streams | None = None) -> None:
@@ -42,11 +42,11 @@ class Weather:
         if cloud is not None and streams is not None and cloud.spot is not None:
             self._spot = cloud.spot.reclaims.begin(streams, cloud.spot.notice_s)
 
-    def fate(self, instance: InstanceId, market: str, now_s: float) -> Fate | None:
+    def draw(self, instance: InstanceId, market: str, now_s: float) -> MachineFaults | None:
         """What is to happen to a machine that is asked for now; None where a spot market has none."""
         cloud, streams = self._cloud, self._streams
         if cloud is None or streams is None:
-            return Fate()
+            return MachineFaults()
         reclaimed_at_s = math.inf
         if market == SPOT and self._spot is not None:
             place = self._spot.place(instance, now_s)
@@ -55,7 +55,7 @@ class Weather:
             reclaimed_at_s = place
         rate_per_hour = cloud.faults.instance_loss_per_hour
         loss_rng = streams.rng("instance-loss", instance)
-        return Fate(
+        return MachineFaults(
             cloud.startup.queue.draw_s(streams.rng("queue", instance)),
             cloud.startup.init.draw_s(streams.rng("init", instance)),
             cloud.startup.setup.draw_s(streams.rng("setup", instance)),
@@ -64,7 +64,7 @@ class Weather:
             0.0 if cloud.spot is None else cloud.spot.notice_s,
         )
 
-    def over(self, instance: InstanceId, market: str) -> None:
+    def machine_gone(self, instance: InstanceId, market: str) -> None:
         """The machine is gone, and its place on the spot market is free."""
         if market == SPOT and self._spot is not None:
             self._spot.vacate(instance)

@@ -85,17 +85,17 @@ def _common(gpus: int) -> dict[str, Any]:  # of Ray's parameters, which have man
 def _serve(cluster: Cluster, answer: Any) -> None:  # noqa: ANN401  a file's write
     nodes: dict[str, Any] = {}  # of a class of Ray's
     for line in sys.stdin:
-        order = json.loads(line)
-        if "remove" in order:
-            node = nodes.pop(order["remove"], None)
+        command = json.loads(line)
+        if "remove" in command:
+            node = nodes.pop(command["remove"], None)
             if node is not None:
                 cluster.remove_node(node)  # gracefully, so that the head knows at once
             answer("{}\n")
             continue
-        visible = order["visible"]
+        visible = command["visible"]
         given = {"num_gpus": len(visible), "env_vars": {CUDA_VISIBLE: ",".join(visible)}} if visible else {}
         try:
-            node = _added(cluster, **_common(order["gpus"]) | given)
+            node = _added(cluster, **_common(command["gpus"]) | given)
         except Exception as error:  # one machine that does not come up is no reason to end the others
             answer(json.dumps({"problem": f"{type(error).__name__}: {error}"}) + "\n")
             continue

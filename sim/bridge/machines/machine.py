@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elastune.sim.bridge.machines.clock import Clock
-    from elastune.sim.bridge.machines.fault_injector import Fate
+    from elastune.sim.bridge.machines.fault_injector import MachineFaults
     from elastune.sim.bridge.machines.nodes import Node, Nodes
     from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Listener:
+class MachineListener:
     """Who hears of a machine; called in the machine's thread.
 
     Attributes:
@@ -67,14 +67,14 @@ class Machine:
         self,
         instance: InstanceId,
         gpus: int,
-        fate: Fate | None,
+        faults: MachineFaults | None,
         *,
         nodes: Nodes,
         clock: Clock,
-        listener: Listener,
+        listener: MachineListener,
     ) -> None:
         self.node: Node | None = None
-        self._instance, self._gpus, self._fate = instance, gpus, fate
+        self._instance, self._gpus, self._faults = instance, gpus, faults
         self._nodes, self._clock, self._listener = nodes, clock, listener
         self._over = threading.Event()
         self._cause = GoneCause.RELEASED
@@ -85,8 +85,8 @@ class Machine:
     @property
     def is_settled(self) -> bool:
         """Whether nothing is to happen to it by itself: it serves, and is fated to serve for ever."""
-        fate = self._fate
-        lasts = fate is not None and math.isinf(fate.lost_after_s) and math.isinf(fate.reclaimed_at_s)
+        faults = self._faults
+        lasts = faults is not None and math.isinf(faults.lost_after_s) and math.isinf(faults.reclaimed_at_s)
         return lasts and self.node is not None and not self._over.is_set()
 
     def start(self, node: Node | None = None) -> None:
@@ -125,15 +125,15 @@ class Machine:
 
     def _live(self) -> GoneCause | None:
         """Queue, boot, be set up, serve until the end; the cause of the end, or None where there was no machine."""
-        fate = self._fate
-        if fate is None:
+        faults = self._faults
+        if faults is None:
             if self.node is not None:
                 return GoneCause.RECLAIMED  # one that was taken over had its place, and has none any more
             self._refuse("no spot capacity now")
             return None
         if self.node is None:
             try:
-                node = self._come_up(fate)
+                node = self._come_up(faults)
             except NoNodeError as error:
                 if self._over.is_set():
                     return self._cause
@@ -148,24 +148,24 @@ class Machine:
         else:
             # Losses come by chance, whatever the age.
             self._is_launched, self._launched_at_s = True, self._clock.now_s()
-        self._serve(fate)
+        self._serve(faults)
         return self._cause
 
     def _refuse(self, reason: str) -> None:
         instance = self._instance
         self._listener.tell(lambda at_s: InstanceRefused(at_s, instance, reason))
 
-    def _come_up(self, fate: Fate) -> Node | None:
+    def _come_up(self, faults: MachineFaults) -> Node | None:
         """The node, ready; None where it is not wanted any more."""
         instance, over = self._instance, self._over
-        if self._wait_until(self._clock.now_s() + fate.queue_s):
+        if self._wait_until(self._clock.now_s() + faults.queue_s):
             return None
         node = self._nodes.acquire(instance, self._gpus, launched=self._launched, is_cancelled=over.is_set)
-        if self._wait_until(self._launched_at_s + fate.boot_s):
+        if self._wait_until(self._launched_at_s + faults.boot_s):
             return None
-        if fate.setup_s > 0:
+        if faults.setup_s > 0:
             self._listener.tell(lambda at_s: InstanceBooted(at_s, instance))
-            if self._wait_until(self._launched_at_s + fate.boot_s + fate.setup_s):
+            if self._wait_until(self._launched_at_s + faults.boot_s + faults.setup_s):
                 return None
         if over.is_set():
             return None
@@ -181,25 +181,25 @@ class Machine:
 
         self._listener.tell(event_at)
 
-    def _serve(self, fate: Fate) -> None:
+    def _serve(self, faults: MachineFaults) -> None:
         """Live until it is given back, lost or taken back."""
-        if fate.notice_s > 0 and fate.reclaimed_at_s < math.inf:
-            if self._wait_until(fate.reclaimed_at_s - fate.notice_s):
+        if faults.notice_s > 0 and faults.reclaimed_at_s < math.inf:
+            if self._wait_until(faults.reclaimed_at_s - faults.notice_s):
                 return
-            self._listener.noticed(self._instance, fate.reclaimed_at_s)
+            self._listener.noticed(self._instance, faults.reclaimed_at_s)
         self._wait_until(math.inf)
 
     def _wait_until(self, at_s: float) -> bool:
         """Wait until a time of the run; whether its life has ended before, if only as it was fated to."""
-        ends_at_s, cause = self._fated_end()
+        ends_at_s, cause = self._injected_end()
         if not self._wait(min(at_s, ends_at_s)) and ends_at_s <= at_s:
             self._end(cause)
         return self._over.is_set()
 
-    def _fated_end(self) -> tuple[float, GoneCause]:
-        assert self._fate is not None  # else it is refused at once
-        lost_at_s = self._launched_at_s + self._fate.lost_after_s if self._is_launched else math.inf
-        reclaimed_at_s = self._fate.reclaimed_at_s
+    def _injected_end(self) -> tuple[float, GoneCause]:
+        assert self._faults is not None  # else it is refused at once
+        lost_at_s = self._launched_at_s + self._faults.lost_after_s if self._is_launched else math.inf
+        reclaimed_at_s = self._faults.reclaimed_at_s
         return (lost_at_s, GoneCause.LOST) if lost_at_s < reclaimed_at_s else (reclaimed_at_s, GoneCause.RECLAIMED)
 
     def _wait(self, until_s: float) -> bool:

@@ -1,6 +1,6 @@
-"""Segments that are run to be timed: gangs and workers as in a run, listened to at each iteration, ended once enough is known.
+"""Time segments on the same worker groups as a run uses. A segment ends as soon as its durations are known well enough.
 
-Nothing trains here but `SegmentWorker`; what a segment takes in a run it takes here.
+`SegmentWorker` does the training, so a segment takes here what it takes in a run.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from elastune.sim.bridge.machines.clock import Clock
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-from elastune.sim.bridge.workers.gang import Gang, Listener, Shop
 from elastune.sim.bridge.workers.worker import Finished, Started, Tested, Trained
+from elastune.sim.bridge.workers.worker_group import GroupContext, GroupListener, WorkerGroup
 from elastune.sim.model.errors import WorkerError
 from elastune.sim.model.events import Outcome, SegmentEnded
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from elastune.sim.bridge.workers.gang import Site
-    from elastune.sim.bridge.workers.worker import Assignment, Device, Message, TrainableFactory, Workshop
+    from elastune.sim.bridge.workers.worker import Assignment, Device, Message, TrainableFactory, WorkerSettings
+    from elastune.sim.bridge.workers.worker_group import Site
     from elastune.sim.model.commands import StartSegment
     from elastune.sim.model.events import Event
     from elastune.sim.model.protocols import Configuration, Trainable
@@ -31,16 +31,16 @@ _ENDS_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class TimedTrainables:
-    """Builds what another factory builds, with the seconds of its evaluation in place of its score.
+    """Wraps another factory: the score of each trial becomes the seconds of its evaluation.
 
-    A worker tells of each iteration its seconds as a whole, and its score: so both parts of an iteration are told.
+    A worker reports the total seconds and the score of each iteration, so both parts of an iteration become known.
     """
 
     build: TrainableFactory
 
     @property
     def needs_process_group(self) -> bool:
-        """As of the other."""
+        """As the wrapped factory says."""
         return self.build.needs_process_group
 
     def __call__(self, assignment: Assignment, device: Device) -> Trainable:
@@ -69,7 +69,7 @@ class _TimedTrial:
 
 
 class _TimedTestedTrial(_TimedTrial):
-    """One that is also tested with each of its checkpoints, which takes its time in a run."""
+    """A trial that is also tested at each checkpoint, because a run spends that time as well."""
 
     def __init__(self, trained: Trainable, tested: Tested) -> None:
         super().__init__(trained)
@@ -86,9 +86,9 @@ class TimedSegment:
     Attributes:
         from_iteration: what was restored; 0 for a trial that started anew.
         until_iteration: iterations of the trial that are durable at its end.
-        launch_s: as a run accounts for it: all that is neither training nor saving, from the order to the last event.
-        train_s: of each iteration, without its evaluation.
-        evaluate_s: of each iteration.
+        launch_s: as a run counts it: from the start command to the last event, without training and saving.
+        train_s: seconds of each iteration, without its evaluation.
+        evaluate_s: seconds of each evaluation.
         checkpoint_s: writing its one checkpoint.
         checkpoint_bytes: size of the checkpoint.
     """
@@ -103,66 +103,68 @@ class TimedSegment:
 
 
 def time_segment(
-    order: StartSegment,
+    command: StartSegment,
     configuration: Configuration,
     site: Site,
-    workshop: Workshop,
+    settings: WorkerSettings,
     *,
     is_enough: Callable[[Sequence[float]], bool],
 ) -> TimedSegment:
-    """Run a segment on a gang, end it when enough of its iterations are known, and tell what it took.
+    """Run a segment on a worker group, end it when enough iterations are known, and return its durations.
 
     Args:
-        order: what is trained. Its iterations are a limit that should not be met.
+        command: what is trained. Its last iteration is a limit that should not be reached.
         configuration: of the trial.
         site: the machines.
-        workshop: of `TimedTrainables`.
-        is_enough: called with the seconds of the iterations so far after each of them.
+        settings: of `TimedTrainables`.
+        is_enough: called after each iteration with the seconds of all iterations so far.
 
     Raises:
-        WorkerError: the segment broke, or did not start from the checkpoint that it was to.
+        WorkerError: the segment broke, or it did not start from its checkpoint.
     """
     clock, told = Clock(), list[SegmentEnded]()
-    store = CheckpointStore(workshop.checkpoints, workshop.keep)
+    store = CheckpointStore(settings.checkpoints, settings.keep)
 
     def tell(event_at: Callable[[float], Event]) -> None:
         event = event_at(clock.now_s())
         if isinstance(event, SegmentEnded):
             told.append(event)
 
-    shop = Shop(workshop, store, clock, tell)
+    context = GroupContext(settings, store, clock, tell)
     broken: list[BaseException] = []
     heard = _Heard(is_enough)
-    gang = Gang(
-        order,
+    group = WorkerGroup(
+        command,
         clock.now_s(),
         configuration,
         site,
-        shop=shop,
-        listener=Listener(ended=lambda _gang: None, broken=broken.append, heard=heard.end_when_enough),
+        context=context,
+        listener=GroupListener(ended=lambda _group: None, broken=broken.append, heard=heard.end_when_enough),
     )
-    gang.start()
+    group.start()
     try:
-        gang.join()
+        group.join()
     except BaseException:
-        gang.abort(Outcome.ENDED)
-        gang.join(_ENDS_WITHIN_S)
+        group.abort(Outcome.ENDED)
+        group.join(_ENDS_WITHIN_S)
         raise
     if broken:
-        raise WorkerError(f"a gang of {len(site.node_ids)} was lost while it was timed: {broken[0]}") from broken[0]
-    if told[0].outcome not in (Outcome.ENDED, Outcome.COMPLETED):
-        raise WorkerError(f"a gang of {len(site.node_ids)} broke while it was timed")
-    recorded = store.recorded(order.trial)
-    if heard.from_iteration != order.from_iteration or not recorded:
         raise WorkerError(
-            f"{workshop.checkpoints} does not hand checkpoints on from one worker to the next: name a folder or a URL that this"
+            f"a worker group of {len(site.node_ids)} was lost while it was timed: {broken[0]}"
+        ) from broken[0]
+    if told[0].outcome not in (Outcome.ENDED, Outcome.COMPLETED):
+        raise WorkerError(f"a worker group of {len(site.node_ids)} broke while it was timed")
+    recorded = store.recorded(command.trial)
+    if heard.from_iteration != command.from_iteration or not recorded:
+        raise WorkerError(
+            f"{settings.checkpoints} does not hand checkpoints on from one worker to the next: name a folder or a URL that this"
             " machine and every node reach (--checkpoints URL)"
         )
     return heard.segment(told[0], recorded[0].size_bytes)
 
 
 class _Heard:
-    """What the first member of a gang said of each iteration."""
+    """What the first worker of a group reports about each iteration."""
 
     def __init__(self, is_enough: Callable[[Sequence[float]], bool]) -> None:
         self.from_iteration = 0
@@ -171,8 +173,8 @@ class _Heard:
         self._iteration_s: list[float] = []
         self._evaluate_s: list[float] = []
 
-    def end_when_enough(self, gang: Gang, message: Message) -> None:
-        """Take note of a message, and end the segment where it may end."""
+    def end_when_enough(self, group: WorkerGroup, message: Message) -> None:
+        """Record a message, and end the segment once enough is known."""
         if isinstance(message, Started):
             self.from_iteration = message.from_iteration
         if not isinstance(message, Trained | Finished) or message.iteration != self.from_iteration + self._next:
@@ -181,15 +183,15 @@ class _Heard:
         self._evaluate_s.append(message.score or 0.0)
         self._told_s = message.train_s
         if isinstance(message, Trained) and self._is_enough(self._iteration_s):
-            gang.end()
+            group.end()
 
     @property
     def _next(self) -> int:
-        """The next iteration of the segment; its last one is told by `Finished` alone."""
+        """The next iteration of the segment; only `Finished` reports the last one."""
         return len(self._iteration_s) + 1
 
     def segment(self, ended: SegmentEnded, checkpoint_bytes: int) -> TimedSegment:
-        """All of it, once it has ended."""
+        """The durations of the segment, once it has ended."""
         return TimedSegment(
             self.from_iteration,
             ended.iteration,

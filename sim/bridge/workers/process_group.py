@@ -21,7 +21,7 @@ _TRAINING = timedelta(hours=6)
 it likes; whoever started the gang ends the survivors of a broken one, and no timeout has to."""
 
 
-class Members(Protocol):
+class GroupMembers(Protocol):
     """Those of a gang; each method is called by all of them, at the same point of their course."""
 
     def agree(self, number: int) -> int:
@@ -74,7 +74,9 @@ def listen(host: str) -> socket.socket:
 
 
 @contextmanager
-def gang_of(rank: int, size: int, device: str, rendezvous: str, listening: socket.socket | None) -> Iterator[Members]:
+def form_group(
+    rank: int, size: int, device: str, rendezvous: str, listening: socket.socket | None
+) -> Iterator[GroupMembers]:
     """The gang, once all its members are there; torch.distributed's default group until the end of the context.
 
     Nothing of it listens on another interface than the one through which the rendezvous is reached, so a gang on loopback
@@ -111,7 +113,9 @@ def gang_of(rank: int, size: int, device: str, rendezvous: str, listening: socke
         backend = "nccl" if device == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TRAINING)
     except (RuntimeError, ValueError) as error:
-        raise WorkerError(f"rank {rank} of {size}: the gang at {rendezvous} did not come together: {error}") from error
+        raise WorkerError(
+            f"rank {rank} of {size}: the worker group at {rendezvous} did not come together: {error}"
+        ) from error
     try:
         yield _Group(device)
     finally:

@@ -36,7 +36,7 @@ class OpenSegment:
     trial: TrialId
     segment: SegmentId
     placement: Placement
-    ordered_at_s: float
+    started_at_s: float
     from_iteration: int
     until_iteration: int
     iteration: int
@@ -132,12 +132,12 @@ def durable_of(
     return saved, 0 if saved is None else saved.iteration
 
 
-def known_score(store: CheckpointStore, order: StartSegment) -> float | None:
+def known_score(store: CheckpointStore, command: StartSegment) -> float | None:
     """The score where a segment began, for one that ended before it had said anything; None where there is none."""
-    if order.restore_from is None:
+    if command.restore_from is None:
         return None
-    saved = store.recorded(order.restore_from, at_most=order.from_iteration)
-    return saved[0].score if saved and saved[0].iteration == order.from_iteration else None
+    saved = store.recorded(command.restore_from, at_most=command.from_iteration)
+    return saved[0].score if saved and saved[0].iteration == command.from_iteration else None
 
 
 def _ended(
@@ -156,7 +156,7 @@ def _ended(
     is_in_vain = durable <= one.from_iteration
 
     def event_at(at_s: float) -> SegmentEnded:
-        train_s = max(at_s - one.ordered_at_s, 0.0)
+        train_s = max(at_s - one.started_at_s, 0.0)
         lost_s = train_s if is_in_vain else 0.0
         return SegmentEnded(at_s, one.trial, one.segment, iteration, durable, score, outcome, 0.0, train_s, 0.0, lost_s)
 

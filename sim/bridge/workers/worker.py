@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore, SavedCheckpoint
-from elastune.sim.bridge.workers.process_group import Alone, Members, gang_of, listen
+from elastune.sim.bridge.workers.process_group import Alone, GroupMembers, form_group, listen
 from elastune.sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class TrainableFactory(Protocol):
 
 
 @dataclass(frozen=True)
-class Workshop:
+class WorkerSettings:
     """What all workers of a run share.
 
     Attributes:
@@ -178,10 +178,10 @@ class SegmentWorker:
     `end` and `save_each` are called on rank 0, from another thread than the one in which `train` runs.
     """
 
-    def __init__(self, workshop: Workshop, assignment: Assignment) -> None:
+    def __init__(self, settings: WorkerSettings, assignment: Assignment) -> None:
         self._made_at_s = time.monotonic()
-        self._workshop, self._assignment = workshop, assignment
-        self._store = CheckpointStore(workshop.checkpoints, workshop.keep)
+        self._settings, self._assignment = settings, assignment
+        self._store = CheckpointStore(settings.checkpoints, settings.keep)
         self._is_ending, self._saves_each = threading.Event(), threading.Event()
         self._listening: socket.socket | None = None
 
@@ -211,22 +211,24 @@ class SegmentWorker:
         Raises:
             WorkerError: the gang did not come together, a checkpoint could not be written, or training failed.
         """
-        if self._assignment.rank and not self._workshop.build.needs_process_group:
+        if self._assignment.rank and not self._settings.build.needs_process_group:
             self._is_ending.wait()  # it holds its slot, and its death is noticed, until the gang is dismissed
             return
-        if self._workshop.build.needs_process_group:
+        if self._settings.build.needs_process_group:
             import torch
 
             torch.set_num_threads(1)  # a worker fills one slot; a second thread on a shared core ran 40 times slower
-        with self._gang(rendezvous) as gang:
-            trainable, iteration, score = self._restored(gang)
+        with self._members(rendezvous) as group:
+            trainable, iteration, score = self._restored(group)
             if self._assignment.rank == 0:
-                yield from self._lead(gang, trainable, iteration, score)
+                yield from self._lead(group, trainable, iteration, score)
             else:
-                while gang.agree(_STOP) != _STOP:
+                while group.agree(_STOP) != _STOP:
                     trainable.train_iteration()
 
-    def _lead(self, gang: Members, trainable: Trainable, iteration: int, score: float | None) -> Iterator[Message]:
+    def _lead(
+        self, group: GroupMembers, trainable: Trainable, iteration: int, score: float | None
+    ) -> Iterator[Message]:
         """Rank 0's part: whether there is another iteration, evaluation, checkpoints and messages are its alone."""
         assignment = self._assignment
         is_own = assignment.restore_from == assignment.trial
@@ -236,7 +238,7 @@ class SegmentWorker:
         saved_iteration = iteration if iteration <= assignment.from_iteration else 0
         course = _Course(iteration, score, saved_iteration, now_s - self._made_at_s, now_s)
         yield Started(course.launch_s, iteration, score)
-        while gang.agree(_STOP if self._is_over(course) else _GO_ON) != _STOP:
+        while group.agree(_STOP if self._is_over(course) else _GO_ON) != _STOP:
             self._train_iteration(trainable, course)
             if not self._is_over(course):
                 yield from self._tell(course)
@@ -289,25 +291,27 @@ class SegmentWorker:
         course.checkpoint_s += time.monotonic() - began_s
         course.saved_iteration = course.iteration
 
-    def _gang(self, rendezvous: str | None) -> AbstractContextManager[Members]:
-        assignment, workshop = self._assignment, self._workshop
-        if assignment.size == 1 or not workshop.build.needs_process_group:
+    def _members(self, rendezvous: str | None) -> AbstractContextManager[GroupMembers]:
+        assignment, settings = self._assignment, self._settings
+        if assignment.size == 1 or not settings.build.needs_process_group:
             return nullcontext(Alone())
         if rendezvous is None or (assignment.rank == 0) != (self._listening is not None):
-            raise WorkerError(f"trial {assignment.trial}: rank {assignment.rank} does not know where its gang meets")
+            raise WorkerError(
+                f"trial {assignment.trial}: rank {assignment.rank} does not know where its worker group meets"
+            )
         listening, self._listening = self._listening, None
-        return gang_of(assignment.rank, assignment.size, workshop.device, rendezvous, listening)
+        return form_group(assignment.rank, assignment.size, settings.device, rendezvous, listening)
 
-    def _restored(self, gang: Members) -> tuple[Trainable, int, float | None]:
+    def _restored(self, group: GroupMembers) -> tuple[Trainable, int, float | None]:
         """The trial at the best checkpoint that every member could load, or before its first iteration; its score there."""
         candidates = iter(self._candidates() if self._assignment.rank == 0 else ())
         while True:
             offered = next(candidates, None)
-            trainable = self._workshop.build(self._assignment, self._workshop.device)
-            iteration = gang.agree(0 if offered is None else offered.iteration)
+            trainable = self._settings.build(self._assignment, self._settings.device)
+            iteration = group.agree(0 if offered is None else offered.iteration)
             if iteration == 0:
                 return trainable, 0, None
-            if gang.all_of(self._load(trainable, iteration)):
+            if group.all_of(self._load(trainable, iteration)):
                 return trainable, iteration, None if offered is None else offered.score
 
     def _candidates(self) -> list[SavedCheckpoint]:

@@ -1,4 +1,4 @@
-"""Gangs of real processes for tests: each member runs a function, and says or hears where the gang meets."""
+"""Worker groups of real processes for tests: each member runs a function and learns where the group meets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _be_member(rank, size, pipe, member, arguments):
     pipe.send(("done", result))
 
 
-def run_gang(size, member, *arguments, timeout_s=240):
+def run_group(size, member, *arguments, timeout_s=240):
     """What `member(meeting, *arguments)` returned, by rank, or `DIED`; no process is left.
 
     Each sees one CUDA device, if there are any.
@@ -56,7 +56,7 @@ def run_gang(size, member, *arguments, timeout_s=240):
     try:
         while len(results) < size:
             ready = wait([pipe for rank, pipe in enumerate(pipes) if rank not in results], timeout_s)
-            assert ready, f"the gang fell silent; done are ranks {sorted(results)}"
+            assert ready, f"the group fell silent; these ranks are done: {sorted(results)}"
             for pipe in ready:
                 try:
                     kind, content = pipe.recv()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from elastune.sim.bridge.machines.clock import Clock
     from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-    from elastune.sim.bridge.workers.worker import Message, Workshop
+    from elastune.sim.bridge.workers.worker import Message, WorkerSettings
     from elastune.sim.model.commands import StartSegment
     from elastune.sim.model.events import Event
     from elastune.sim.model.ids import SegmentId
@@ -51,24 +51,24 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Shop:
+class GroupContext:
     """What all gangs of a run share.
 
     Attributes:
-        workshop: what their workers share.
+        settings: what their workers share.
         store: of checkpoints, to see what is durable where a worker could not say.
         clock: of the run.
         tell: takes a function from the time to an event; the events of all threads come in order of time.
     """
 
-    workshop: Workshop
+    settings: WorkerSettings
     store: CheckpointStore
     clock: Clock
     tell: Callable[[Callable[[float], Event]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listener:
+class GroupListener:
     """Who hears of a gang; called in the gang's thread.
 
     Attributes:
@@ -78,17 +78,17 @@ class Listener:
         heard: called with each message of the first member.
     """
 
-    ended: Callable[[Gang], None]
+    ended: Callable[[WorkerGroup], None]
     broken: Callable[[BaseException], None]
     raised: Callable[[SegmentId], None] = lambda _segment: None
-    heard: Callable[[Gang, Message], None] = lambda _gang, _message: None
+    heard: Callable[[WorkerGroup, Message], None] = lambda _group, _message: None
 
 
 class _AbortedError(Exception):
     """The gang was told to stop before its workers were there."""
 
 
-class Gang:
+class WorkerGroup:
     """A segment under way.
 
     Args:
@@ -102,17 +102,22 @@ class Gang:
 
     def __init__(
         self,
-        order: StartSegment,
-        ordered_at_s: float,
+        command: StartSegment,
+        started_at_s: float,
         configuration: Configuration,
         site: Site,
         *,
-        shop: Shop,
-        listener: Listener,
+        context: GroupContext,
+        listener: GroupListener,
     ) -> None:
-        self.order = order
+        self.command = command
         self._configuration, self._site = configuration, site
-        self._workshop, self._store, self._clock, self._tell = shop.workshop, shop.store, shop.clock, shop.tell
+        self._settings, self._store, self._clock, self._tell = (
+            context.settings,
+            context.store,
+            context.clock,
+            context.tell,
+        )
         self._listener = listener
         self._lock = threading.Lock()
         self._actors: list[Any] = []  # ray's handles have no types
@@ -121,13 +126,13 @@ class Gang:
         self._is_ending = False
         self._saves_each = False
         self._broken = threading.Event()
-        self._started_s = ordered_at_s
+        self._started_s = started_at_s
         self._restored: Started | None = None
         self._launch_s = 0.0
-        self._trained = Trained(order.from_iteration, None, 0.0, 0.0, is_report=False)
-        self._saved = Saved(order.from_iteration, 0.0, 0.0)
+        self._trained = Trained(command.from_iteration, None, 0.0, 0.0, is_report=False)
+        self._saved = Saved(command.from_iteration, 0.0, 0.0)
         self._finished: Finished | None = None
-        self._thread = threading.Thread(target=self._run, name=f"segment-{order.segment}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"segment-{command.segment}", daemon=True)
 
     def start(self) -> None:
         """Bring the gang up, in its own thread."""
@@ -182,9 +187,9 @@ class Gang:
         told = str(error).strip().splitlines() or [type(error).__name__]
         # Ray goes on for a paragraph about what may be the cause.
         what = told[-1].partition(" Worker exit type")[0]
-        _log.log(level, "segment %d of trial %d broke: %s", self.order.segment, self.order.trial, what)
+        _log.log(level, "segment %d of trial %d broke: %s", self.command.segment, self.command.trial, what)
         if self._has_raised(error):
-            self._listener.raised(self.order.segment)
+            self._listener.raised(self.command.segment)
 
     def _has_raised(self, error: Exception) -> bool:
         """Whether it is an error of the training; in a gang of several it may only be that another member died."""
@@ -201,7 +206,7 @@ class Gang:
         self._hire()
         first, *others = self._actors
         rendezvous = None
-        if others and self._workshop.build.needs_process_group:
+        if others and self._settings.build.needs_process_group:
             rendezvous = ray.get(first.rendezvous.remote(self._site.host))
         for member in others:
             # A survivor would wait for its lost peer for ever, so whoever breaks takes all with it.
@@ -215,7 +220,7 @@ class Gang:
     def _place(self) -> None:
         from ray.util.placement_group import placement_group
 
-        device = self._workshop.device
+        device = self._settings.device
         self._group = placement_group(
             [bundle(device) for _ in self._site.node_ids],
             bundle_label_selector=[{"ray.io/node-id": node_id} for node_id in self._site.node_ids],
@@ -239,28 +244,28 @@ class Gang:
             for rank in range(size):
                 strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
                 options = {"num_cpus": 1, "max_concurrency": 4, "max_restarts": 0, "scheduling_strategy": strategy}
-                if self._workshop.device != CPU:
+                if self._settings.device != CPU:
                     options["num_gpus"] = 1
-                self._actors.append(actor.options(**options).remote(self._workshop, self._assignment(rank, size)))
+                self._actors.append(actor.options(**options).remote(self._settings, self._assignment(rank, size)))
             if self._is_ending:
                 self._ask("end")
             if self._saves_each:
                 self._ask("save_each")
 
     def _assignment(self, rank: int, size: int) -> Assignment:
-        order = self.order
+        command = self.command
         return Assignment(
-            trial=order.trial,
-            segment=order.segment,
-            from_iteration=order.from_iteration,
-            until_iteration=order.until_iteration,
-            report_every=order.report_every,
-            checkpoint_every=order.checkpoint_every,
-            restore_from=order.restore_from,
+            trial=command.trial,
+            segment=command.segment,
+            from_iteration=command.from_iteration,
+            until_iteration=command.until_iteration,
+            report_every=command.report_every,
+            checkpoint_every=command.checkpoint_every,
+            restore_from=command.restore_from,
             configuration=self._configuration,
             rank=rank,
             size=size,
-            nodes=len(order.placement),
+            nodes=len(command.placement),
         )
 
     def _ask(self, method: str) -> None:
@@ -271,7 +276,7 @@ class Gang:
     def _member_done(self, future: Any) -> None:  # noqa: ANN401  a future of ray's
         if future.exception() is not None and self._finished is None and not self._broken.is_set():
             # Ray calls back in a thread of its own, which must not wait for anything that Ray does.
-            threading.Thread(target=self._break_up, name=f"segment-{self.order.segment}-breaks", daemon=True).start()
+            threading.Thread(target=self._break_up, name=f"segment-{self.command.segment}-breaks", daemon=True).start()
 
     def _break_up(self) -> None:
         self._broken.set()
@@ -279,7 +284,7 @@ class Gang:
             self._kill()
 
     def _hear(self, message: Message) -> None:
-        order = self.order
+        command = self.command
         match message:
             case Started():
                 self._restored = message
@@ -288,9 +293,9 @@ class Gang:
                 self._saved = Saved(message.from_iteration, 0.0, 0.0)
             case Trained():
                 self._trained = message
-                if message.is_report and message.iteration < order.until_iteration:
+                if message.is_report and message.iteration < command.until_iteration:
                     iteration, score = message.iteration, message.score
-                    self._tell(lambda at_s: ProgressReported(at_s, order.trial, order.segment, iteration, score))
+                    self._tell(lambda at_s: ProgressReported(at_s, command.trial, command.segment, iteration, score))
             case Saved():
                 self._saved = message
             case Finished():
@@ -317,7 +322,7 @@ class Gang:
         finished = self._finished
         if finished is None:
             return self._broken_event()
-        order, speed, started_s = self.order, self._clock.speed, self._started_s
+        command, speed, started_s = self.command, self._clock.speed, self._started_s
         train_s, checkpoint_s = finished.train_s * speed, finished.checkpoint_s * speed
         outcome = Outcome.ENDED if finished.was_ended else Outcome.COMPLETED
 
@@ -326,29 +331,35 @@ class Gang:
             launch_s = max(at_s - started_s - train_s - checkpoint_s, 0.0)
             end, score = finished.iteration, finished.score
             return SegmentEnded(
-                at_s, order.trial, order.segment, end, end, score, outcome, launch_s, train_s, checkpoint_s
+                at_s, command.trial, command.segment, end, end, score, outcome, launch_s, train_s, checkpoint_s
             )
 
         return event_at
 
     def _broken_event(self) -> Callable[[float], SegmentEnded]:
         """What is whole in the store counts; the time since the launch was training, as far as nothing else is known."""
-        order, trained, saved_last, started_s = self.order, self._trained, self._saved, self._started_s
+        command, trained, saved_last, started_s = self.command, self._trained, self._saved, self._started_s
         speed = self._clock.speed
         outcome = self._cut or (Outcome.FAILED if self._site.is_whole() else Outcome.INSTANCE_GONE)
-        launched_s, durable, iteration, score, kept_s = math.inf, order.from_iteration, order.from_iteration, None, 0.0
+        launched_s, durable, iteration, score, kept_s = (
+            math.inf,
+            command.from_iteration,
+            command.from_iteration,
+            None,
+            0.0,
+        )
         if self._restored is not None:
-            is_clone = order.restore_from not in (None, order.trial)
-            borrowed = order.from_iteration if is_clone else None
-            saved, durable = durable_of(self._store, order.trial, order.segment, borrowed=borrowed)
+            is_clone = command.restore_from not in (None, command.trial)
+            borrowed = command.from_iteration if is_clone else None
+            saved, durable = durable_of(self._store, command.trial, command.segment, borrowed=borrowed)
             launched_s, iteration, score = self._launch_s, trained.iteration, trained.score
             kept_s = saved_last.train_s if durable <= saved_last.iteration else trained.train_s
             if saved is not None and durable > iteration:
                 iteration, score = durable, saved.score  # written, but it could not be told any more
-            if durable >= order.until_iteration:
+            if durable >= command.until_iteration:
                 outcome = Outcome.COMPLETED  # policies start again what is not, and this has nothing left to do
         else:
-            score = known_score(self._store, order)
+            score = known_score(self._store, command)
 
         def event_at(at_s: float) -> SegmentEnded:
             elapsed_s = at_s - started_s
@@ -359,8 +370,8 @@ class Gang:
             lost_s = max(train_s - kept_s * speed, 0.0)
             return SegmentEnded(
                 at_s,
-                order.trial,
-                order.segment,
+                command.trial,
+                command.segment,
                 iteration,
                 durable,
                 score,

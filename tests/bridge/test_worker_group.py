@@ -4,7 +4,7 @@ import signal
 from datetime import timedelta
 
 import pytest
-from gangs import DIED, Meeting, run_gang
+from worker_groups import DIED, Meeting, run_group
 
 from elastune.experiments.real.trainables import WorkloadTrainables
 from elastune.sim.bridge.workers import process_group
@@ -16,7 +16,7 @@ from elastune.sim.bridge.workers.worker import (
     SegmentWorker,
     Started,
     Trained,
-    Workshop,
+    WorkerSettings,
 )
 from elastune.sim.model.errors import WorkerError
 
@@ -73,7 +73,7 @@ def assignment(rank, size, **changes):
 
 
 def train(meeting, build, folder, device="cpu", ends_after=None, **changes):
-    worker = SegmentWorker(Workshop(build, folder, device), assignment(meeting.rank, meeting.size, **changes))
+    worker = SegmentWorker(WorkerSettings(build, folder, device), assignment(meeting.rank, meeting.size, **changes))
     address = None if meeting.size == 1 else meeting.at(worker.rendezvous() if meeting.rank == 0 else None)
     messages = []
     for message in worker.train(address):
@@ -104,8 +104,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def gang(folder):
-    return run_gang(2, several_segments, str(folder))
+def group(folder):
+    return run_group(2, several_segments, str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -114,18 +114,18 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_workers_report_the_scores_of_one(gang, alone):
-    straight = gang[0][0]
+def test_two_workers_report_the_scores_of_one(group, alone):
+    straight = group[0][0]
 
     assert isinstance(straight[-1], Finished)
     assert len(scores(straight)) == 6
     assert scores(straight) == pytest.approx(scores(alone), abs=1 / 600)
-    assert gang[1] == [[]] * 5, "the others tell nothing"
+    assert group[1] == [[]] * 5, "the others tell nothing"
 
 
 @pytest.mark.slow
-def test_all_members_stop_at_the_iteration_at_which_rank_0_was_told_to(gang, alone, folder):
-    _, cut, resumed, _, _ = gang[0]
+def test_all_members_stop_at_the_iteration_at_which_rank_0_was_told_to(group, alone, folder):
+    _, cut, resumed, _, _ = group[0]
 
     assert (cut[-1].iteration, cut[-1].was_ended) == (2, True)
     assert (resumed[0].from_iteration, resumed[0].score) == (2, cut[-1].score)
@@ -134,8 +134,8 @@ def test_all_members_stop_at_the_iteration_at_which_rank_0_was_told_to(gang, alo
 
 
 @pytest.mark.slow
-def test_all_members_go_back_to_a_checkpoint_that_each_of_them_can_read(gang, alone):
-    *_, picky, again = gang[0]
+def test_all_members_go_back_to_a_checkpoint_that_each_of_them_can_read(group, alone):
+    *_, picky, again = group[0]
 
     assert picky[-1].iteration == 4
     assert again[0].from_iteration == 2
@@ -143,8 +143,8 @@ def test_all_members_go_back_to_a_checkpoint_that_each_of_them_can_read(gang, al
 
 
 @pytest.mark.slow
-def test_a_gang_can_shrink_to_one_worker_and_goes_on_from_the_same_checkpoint(gang, alone, folder, tmp_path):
-    assert gang[0][0][-1].iteration == 6
+def test_a_worker_group_can_shrink_to_one_worker_and_goes_on_from_the_same_checkpoint(group, alone, folder, tmp_path):
+    assert group[0][0][-1].iteration == 6
     shutil.copytree(folder / "cut", tmp_path / "cut")
     resumed = train(ALONE, DIGITS, str(tmp_path / "cut"), from_iteration=2, restore_from=0)
 
@@ -173,9 +173,9 @@ class DiesInTheSixthIteration:
 
 
 def lose_a_member(meeting, folder):
-    """What rank 0 told, and whether its gang broke."""
+    """What rank 0 told, and whether its worker group broke."""
     worker = SegmentWorker(
-        Workshop(DiesInTheSixthIteration(), folder),
+        WorkerSettings(DiesInTheSixthIteration(), folder),
         assignment(meeting.rank, 2, until_iteration=10**6, checkpoint_every=2),
     )
     told = []
@@ -187,8 +187,8 @@ def lose_a_member(meeting, folder):
 
 
 @pytest.mark.slow
-def test_a_gang_that_loses_a_member_breaks_and_what_was_durable_stays(tmp_path):
-    (told, state), lost = run_gang(2, lose_a_member, str(tmp_path))
+def test_a_worker_group_that_loses_a_member_breaks_and_what_was_durable_stays(tmp_path):
+    (told, state), lost = run_group(2, lose_a_member, str(tmp_path))
     assert (state, lost) == ("broken", DIED)
     assert [message.iteration for message in told if isinstance(message, Saved)] == [2, 4]
     assert [message.iteration for message in told if isinstance(message, Trained)] == [1, 2, 3, 4, 5]
@@ -198,33 +198,33 @@ def test_a_gang_that_loses_a_member_breaks_and_what_was_durable_stays(tmp_path):
     assert resumed[-1].iteration == 6
 
 
-def test_a_gang_whose_members_do_not_come_says_so(tmp_path, monkeypatch):
+def test_a_worker_group_whose_members_do_not_come_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(process_group, "_FORMING", timedelta(seconds=1))
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "lo")
-    worker = SegmentWorker(Workshop(DIGITS, str(tmp_path)), assignment(0, 2))
+    worker = SegmentWorker(WorkerSettings(DIGITS, str(tmp_path)), assignment(0, 2))
 
-    with pytest.raises(WorkerError, match=r"rank 0 of 2: the gang at 127\.0\.0\.1:\d+ did not come together"):
+    with pytest.raises(WorkerError, match=r"rank 0 of 2: the worker group at 127\.0\.0\.1:\d+ did not come together"):
         next(worker.train(worker.rendezvous()))
 
 
 def open_sockets(meeting):
-    """The addresses at which the processes of a gang listen while it trains."""
+    """The addresses at which the processes of a worker group listen while it trains."""
     import psutil
 
     listening = process_group.listen("127.0.0.1") if meeting.rank == 0 else None
     address = meeting.at(listening and f"127.0.0.1:{listening.getsockname()[1]}")
-    with process_group.gang_of(meeting.rank, meeting.size, "cpu", address, listening) as gang:
-        assert gang.agree(7 if meeting.rank == 0 else 0) == 7
-        assert gang.all_of(is_true=True)
-        assert not gang.all_of(is_true=meeting.rank == 0)
+    with process_group.form_group(meeting.rank, meeting.size, "cpu", address, listening) as group:
+        assert group.agree(7 if meeting.rank == 0 else 0) == 7
+        assert group.all_of(is_true=True)
+        assert not group.all_of(is_true=meeting.rank == 0)
         connections = psutil.Process().net_connections("tcp")
         return sorted({connection.laddr.ip for connection in connections if connection.status == "LISTEN"})
 
 
 @pytest.mark.slow
-def test_a_gang_on_loopback_agrees_and_listens_nowhere_else():
-    listening = run_gang(2, open_sockets)
+def test_a_worker_group_on_loopback_agrees_and_listens_nowhere_else():
+    listening = run_group(2, open_sockets)
 
     assert "127.0.0.1" in listening[0]
     assert all(set(addresses) <= {"127.0.0.1"} for addresses in listening), listening

@@ -1,4 +1,4 @@
-"""A function that is run once on a node, on a slot of it: to look at the node, or to try something there."""
+"""Run a function once on a slot of a node, to look at the node or to try something there."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _Found = TypeVar("_Found")
 
 
 def run_on(
-    node: Node, device: str, errand: Callable[..., _Found], *arguments: object, within_s: float = 60.0
+    node: Node, device: str, function: Callable[..., _Found], *arguments: object, within_s: float = 60.0
 ) -> _Found:
-    """What the function returns there.
+    """Run a function on a node and return its result.
 
     Args:
         node: where it runs.
         device: what a slot is; with `cuda` it sees one GPU.
-        errand: a function that the node can import.
-        arguments: of it; they can be pickled.
-        within_s: how long it may take, a fresh process included.
+        function: a function that the node can import.
+        arguments: of the function; Ray must be able to pickle them.
+        within_s: how long it may take; this includes the start of a new process.
 
     Raises:
-        WorkerError: it raised, or did not answer in time.
+        WorkerError: the function raised, or did not answer in time.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(errand).options(
+    task = ray.remote(function).options(
         num_cpus=1,
         num_gpus=0 if device == CPU else 1,
         max_retries=0,
