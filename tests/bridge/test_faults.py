@@ -1,4 +1,4 @@
-"""What goes wrong around workers, without any: nodes and worker groups are stand-ins that fail where real ones hardly ever do."""
+"""Failures around workers, without workers: the nodes and worker groups are stand-ins that fail as real ones rarely do."""
 
 from __future__ import annotations
 
