@@ -58,6 +58,12 @@ def test_a_rung_is_cut_while_the_best_can_still_be_finished(world, play):
     assert story.makespan_s < 100.0
 
 
+def test_the_barrier_takes_its_time_from_the_rung_that_is_cut(world, play):
+    story = run(world, play, sync_s=5.0, **STUCK)
+    # As above, but the best can go on only 5 s after the rung has ended.
+    assert [(at_s, order.segment) for at_s, order in orders(story, EndSegment)] == [(pytest.approx(72.498), 3)]
+
+
 def test_without_reserve_the_rung_waits_until_the_end(world, play):
     story = run(world, play, parameters={"reserve": False}, **STUCK)
     assert story.state.trials[story.best].checkpoint_iteration == 1
