@@ -123,5 +123,5 @@ def test_the_search_for_the_largest_number_begins_a_tenth_above_what_the_budget_
     # 995 USD pay 995 s, which is 99 configurations of 10 s; 1.1 times as many seconds are 109, and a tenth of these is 10.
     tiny = world(trials=200, iterations=1, gpus=1, budget_usd=995.0)
     tried = []
-    assert largest(tiny.job, Terms.of(tiny.job, tiny.profile, tiny.book), lambda stages: tried.append(stages)) is None
+    assert largest(tiny.job, Terms.of(tiny.job, tiny.profile, tiny.book), tried.append) is None
     assert [stages[0].trials for stages in tried] == list(range(109 + 10, 0, -1))
