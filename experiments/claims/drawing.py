@@ -18,7 +18,7 @@ from elastune.experiments.claims.plans import ClaimPlans, plans_of
 from elastune.experiments.claims.sweeps import ClaimSweep, LeftOut, sweeps_of
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.sweeps.keys import data_sha256
-from elastune.experiments.sweeps.run import Plan, plan, run_sweep
+from elastune.experiments.sweeps.run import SweepPlan, plan, run_sweep
 from elastune.experiments.sweeps.store import Store
 from elastune.sim.model.errors import InputError, unknown
 
@@ -138,7 +138,7 @@ class Needed:
     total: int
     missing: int
     part: ClaimSweep | ClaimPlans
-    runs: Plan | None = None
+    runs: SweepPlan | None = None
 
 
 def needed(

@@ -21,13 +21,14 @@ from elastune.experiments.plans.planning import Plans, frontier_table, make_plan
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.statistics.differences import mean_interval
+from elastune.experiments.sweeps.pools import run_all
 from elastune.policies.planning.frontier import cheapest_by
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.streams import Streams
 from elastune.traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -113,7 +114,7 @@ class ClaimPlans:
         written_s = time.monotonic()
         with locked(self.folder):
             try:
-                for count, rows in enumerate(_planned(self.missing(), jobs), start=1):
+                for count, rows in enumerate(run_all(rows_of_job, self.missing(), jobs), start=1):
                     done.extend(rows)
                     on_progress(count)
                     if time.monotonic() - written_s > _PART_S:
@@ -175,16 +176,6 @@ def _with_random_job(spec: RunSpec, seed: int) -> RunSpec:
     document = spec.to_dict()
     document["job"] = {"stages": stages}
     return RunSpec.of(**document).with_seed(seed)
-
-
-def _planned(jobs: Sequence[PlannedJob], processes: int) -> Iterator[list[dict[str, Any]]]:
-    if processes == 1 or len(jobs) < 2:
-        yield from map(rows_of_job, jobs)
-        return
-    import joblib
-
-    parallel = joblib.Parallel(n_jobs=min(processes, len(jobs)), return_as="generator_unordered")
-    yield from parallel(joblib.delayed(rows_of_job)(job) for job in jobs)
 
 
 def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:

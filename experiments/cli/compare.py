@@ -10,6 +10,7 @@ import typer
 
 from elastune.experiments.cli.options import (
     FAILED,
+    INTERRUPTED,
     AsJson,
     Jobs,
     Policy,
@@ -18,11 +19,13 @@ from elastune.experiments.cli.options import (
     SpecFile,
     complete_policies,
     cores,
+    failure,
     load_spec,
     names_in,
     out_option,
     print_json,
     progress,
+    what_is_finished,
 )
 from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, seconds
 from elastune.sim.model.errors import InputError
@@ -73,13 +76,17 @@ def compare(
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
     with progress("Running") as on_progress:
-        comparison = compare_policies(spec, names, seeds, jobs=cores(jobs), on_progress=on_progress)
+        comparison, interrupted = what_is_finished(
+            lambda: compare_policies(spec, names, seeds, jobs=cores(jobs), on_progress=on_progress)
+        )
     if out is not None:
         _write(out, spec, comparison)
     if as_json:
         print_json(comparison.to_json())
     else:
         _print(comparison, out)
+    if interrupted is not None:
+        raise failure(interrupted, INTERRUPTED)
     if comparison.failed:
         raise typer.Exit(FAILED)
 
@@ -175,18 +182,22 @@ def ablate(
 
     spec = load_spec(spec_file, [*(settings or []), *([f"policy={policy}"] if policy is not None else [])])
     with progress("Running") as on_progress:
-        ablation = ablate_policy(
-            spec, switches or (), seeds, is_rough=is_rough, jobs=cores(jobs), on_progress=on_progress
+        ablation, interrupted = what_is_finished(
+            lambda: ablate_policy(
+                spec, switches or (), seeds, is_rough=is_rough, jobs=cores(jobs), on_progress=on_progress
+            )
         )
     if as_json:
         print_json(ablation.to_json())
     else:
         _ablation_table(ablation).print()
+    if interrupted is not None:
+        raise failure(interrupted, INTERRUPTED)
 
 
 def _ablation_table(ablation: Ablation) -> Table:
     """The policy as it is, and with one mechanism switched at a time."""
-    headings = ("beyond T", "beyond B", "no answer", "runs", "no plan", "other actions", "regret", "better")
+    headings = ("beyond T", "beyond B", "no answer", "runs", "changed", "regret", "better")
     title = f"{ablation.policy}, one mechanism switched at a time"
     table = Table(title, [*key("switch"), *numbers(*headings)])
     for row in _rows(ablation.table):
@@ -196,8 +207,7 @@ def _ablation_table(ablation: Ablation) -> Table:
         table.add(
             "as it is" if is_base else row["switch"],
             *(percent(row[name]) for name in ("deadline_missed", "budget_missed", "unanswered")),
-            row["runs"],
-            row["infeasible"],
+            runs_told(row),
             "" if is_base else percent(row["changed"]),
             f"{regret} [{low}, {high}]",
             percent(row["better"]),

@@ -7,7 +7,7 @@ import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, cast
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.spec.run import RunSpec
 
+ResultT = TypeVar("ResultT")
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 OUTPUT, COMPUTE = "Output", "Compute"
@@ -169,6 +170,16 @@ def failure(message: str, code: int) -> typer.Exit:
     """Say what is wrong on standard error; returns what ends the command with this code."""
     say(f"error: {message}", err=True)
     return typer.Exit(code)
+
+
+def what_is_finished(work: Callable[[], ResultT]) -> tuple[ResultT, str | None]:
+    """What paired runs give; where Ctrl-C ended them, what they give on the seeds that are finished, and a word about it."""
+    from elastune.experiments.comparisons.paired_runs import Interrupted
+
+    try:
+        return work(), None
+    except Interrupted as stop:
+        return cast("ResultT", stop.finished), f"interrupted: {stop.told}, and the tables are of these"
 
 
 def load_spec(spec_file: Path, settings: list[str] | None) -> RunSpec:

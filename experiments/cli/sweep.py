@@ -28,7 +28,7 @@ from elastune.experiments.cli.tables import NONE, Column, Table, key, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from elastune.experiments.sweeps.run import Outcome, Plan
+    from elastune.experiments.sweeps.run import Outcome, SweepPlan
 
 
 def sweep(
@@ -76,7 +76,7 @@ def _folder_of(file: Path) -> Path:
     return Path("results/sweeps") / file.stem
 
 
-def _show_plan(planned: Plan, folder: Path, *, is_retrying: bool, as_json: bool) -> None:
+def _show_plan(planned: SweepPlan, folder: Path, *, is_retrying: bool, as_json: bool) -> None:
     cells: dict[int, dict[str, Any]] = {}
     for run in planned.runs:
         row = cells.setdefault(

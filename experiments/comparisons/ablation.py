@@ -1,46 +1,35 @@
 """What each mechanism of a policy is worth: the same runs with one of them switched the other way.
 
-Imports the other modules of `experiments`; pandas inside the functions that need it.
+Imports `experiments.sweeps` for the runs and `experiments.statistics` for the tables; pandas inside the functions that need it.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from elastune.experiments.runs.simulate import execute
+from elastune.experiments.comparisons.paired_runs import Interrupted, on_each_seed
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.statistics.differences import paired_difference
-from elastune.experiments.statistics.summary import json_records
-from elastune.experiments.sweeps.paired_seeds import of_each_seed
+from elastune.experiments.statistics.paired import paired_table
+from elastune.experiments.statistics.summary import json_records, summarise
+from elastune.experiments.sweeps.rows import table_of
+from elastune.experiments.sweeps.worker import bundle_of, row_of
 from elastune.policies.registry import entry_named
 from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
-from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.errors import InputError
 from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
-    from elastune.experiments.runs.result import RunResult
     from elastune.sim.control.journal import Entry
-    from elastune.traces import Bundle
 
-COLUMNS = (
-    "switch",
-    "runs",
-    "infeasible",
-    "changed",
-    "regret",
-    "regret_low",
-    "regret_high",
-    "better",
-    "deadline_missed",
-    "budget_missed",
-    "unanswered",
-)
+AS_IT_IS = "-"
+"""The first row's switch: none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +39,8 @@ class Ablation:
     Attributes:
         policy: as it is, with its parameters.
         table: one row per switch, the first, "-", being the policy as it is: switch, runs (worlds in which both have a plan),
-            infeasible, changed (share of runs with other orders), regret (mean difference to the policy as it is, with
-            `regret_low` and `regret_high`; the mean itself in the first row), better (share of runs with less regret),
+            infeasible, failed, changed (share of runs with other commands), regret (mean difference to the policy as it is,
+            with `regret_low` and `regret_high`; the mean itself in the first row), better (share of runs with less regret),
             deadline_missed and budget_missed (shares of runs), unanswered (share of runs that named no trial).
     """
 
@@ -80,10 +69,11 @@ def ablate(
         seeds: how many, counted from the spec's.
         is_rough: each seed in a world of its own around the spec's; see `rough`.
         jobs: processes.
-        on_progress: called with the seeds that are done and that there are.
+        on_progress: called with the runs that are done and that there are.
 
     Raises:
         InputError: a switch is no parameter of the policy, or has none of its values; the policy has no switches.
+        Interrupted: Ctrl-C; holds the ablation on the seeds that are finished.
     """
     switches = tuple(switches) or entry_named(spec.policy.name).switches
     if not switches:
@@ -94,13 +84,16 @@ def ablate(
         )
     label = spec.policy.label
     variants = [spec, *(spec.with_policy(f"{label}:{switch}") for switch in switches)]
-    bundle = spec.bundle()
-    runs: list[list[_Run | None]] = []
-    of_seed = functools.partial(_runs_of_seed, variants, bundle, is_rough=is_rough)
-    for done in of_each_seed(of_seed, range(spec.seed, spec.seed + seeds), jobs):
-        runs.append(done)
-        on_progress(len(runs), seeds)
-    return Ablation(label, _table(("-", *switches), runs))
+    task = functools.partial(_run, spec.bundle().sha256, is_rough)
+    numbers = range(spec.seed, spec.seed + seeds)
+    paired = on_each_seed(task, variants, numbers, jobs=jobs, on_progress=on_progress)
+    labels = (AS_IT_IS, *switches)
+    ablation = Ablation(
+        label, _table(labels, [list(zip(labels, runs, strict=True)) for runs in paired.by_seed.values()])
+    )
+    if paired.interrupted is not None:
+        raise Interrupted(ablation, paired.interrupted)
+    return ablation
 
 
 def rough(spec: RunSpec) -> RunSpec:
@@ -135,68 +128,59 @@ def _put(document: dict[str, Any], key: str, value: object) -> None:
     document[section] = {**document[section], name: value}
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One run: its result, and its orders as far as they decide what is trained where and what is paid."""
-
-    result: RunResult
-    orders: tuple[object, ...]
-
-
-def _runs_of_seed(variants: Sequence[RunSpec], bundle: Bundle, seed: int, *, is_rough: bool) -> list[_Run | None]:
-    """A run per variant; None where it has no plan."""
-    specs = [variant.with_seed(seed) for variant in variants]
-    return [_run(rough(spec) if is_rough else spec, bundle) for spec in specs]
+def _run(sha256: str, is_rough: bool, spec: RunSpec) -> tuple[dict[str, Any], str]:
+    """The row of a run, and a digest of its commands as far as they decide what is trained where and what is paid."""
+    spec = rough(spec) if is_rough else spec
+    row, result = row_of(spec, bundle_of(spec.workload.bundle or "", None, sha256), record_trajectory=True)
+    if result is None or result.recording is None:
+        return row, ""
+    return row, hashlib.sha256(repr(list(_deciding(result.recording.entries))).encode()).hexdigest()
 
 
-def _run(spec: RunSpec, bundle: Bundle) -> _Run | None:
-    try:
-        result = execute(spec, bundle=bundle, record_trajectory=True)
-    except InfeasibleJobError:
-        return None
-    assert result.recording is not None  # it was asked for
-    # Without the recording, which would have to cross the processes.
-    return _Run(replace(result, recording=None), tuple(_orders(result.recording.entries)))
-
-
-def _orders(entries: Sequence[Entry]) -> Iterator[object]:
-    """What was ordered when; timers and how often a segment reports decide nothing by themselves."""
+def _deciding(entries: Sequence[Entry]) -> Iterator[object]:
+    """Which commands were given when; timers and how often a segment reports decide nothing by themselves."""
     for entry in entries:
-        for order in entry.commands:
-            if isinstance(order, StartSegment):
-                yield entry.event.at_s, order.trial, order.placement, order.from_iteration, order.until_iteration
-            elif isinstance(order, EndSegment | ProvisionInstance | ReleaseInstance):
-                yield entry.event.at_s, order
+        for command in entry.commands:
+            if isinstance(command, StartSegment):
+                yield (
+                    entry.event.at_s,
+                    command.trial,
+                    command.placement,
+                    command.from_iteration,
+                    command.until_iteration,
+                )
+            elif isinstance(command, EndSegment | ProvisionInstance | ReleaseInstance):
+                yield entry.event.at_s, command
 
 
-def _table(labels: Sequence[str], runs: Sequence[Sequence[_Run | None]]) -> pd.DataFrame:
+def _table(labels: Sequence[str], runs: Sequence[Sequence[tuple[str, tuple[dict[str, Any], str]]]]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = [_row(label, [(of_seed[0], of_seed[index]) for of_seed in runs]) for index, label in enumerate(labels)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    flat = [(label, row, commands) for of_seed in runs for label, (row, commands) in of_seed]
+    # The switch takes the place of the policy, by which tables compare.
+    rows = table_of([{**row, "policy": label} for label, row, _ in flat]).to_pandas()
+    rows = rows.assign(commands=[commands for *_, commands in flat])
+    paired = paired_table(rows, AS_IT_IS, group=[]).set_index("policy")
+    (own,) = summarise(rows[rows["policy"] == AS_IT_IS], ["policy"], ["regret"]).to_dict("records")
+    told = {"mean": own["regret"], "low": own["regret_low"], "high": own["regret_high"], "better": float("nan")}
+    compared = {AS_IT_IS: told} | paired.to_dict("index")
+    return pd.DataFrame([_row(label, rows, compared[label]) for label in labels])
 
 
-def _row(label: str, pairs: Sequence[tuple[_Run | None, _Run | None]]) -> dict[str, object]:
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    count = max(len(both), 1)
-    regrets = [(_regret(a.result), _regret(b.result)) for a, b in both]
-    is_itself = label == "-"
-    found = paired_difference([b for _, b in regrets], [0.0 if is_itself else a for a, _ in regrets])
+def _row(label: str, rows: pd.DataFrame, compared: Mapping[Any, Any]) -> dict[str, object]:
+    mine, as_it_is = (rows[rows["policy"] == name].set_index("seed") for name in (label, AS_IT_IS))
+    both = mine[(mine["status"] == "done") & (as_it_is["status"] == "done")]
     return {
         "switch": label,
         "runs": len(both),
-        "infeasible": sum(b is None for _, b in pairs),
-        "changed": sum(a.orders != b.orders for a, b in both) / count,
-        "regret": found.mean,
-        "regret_low": found.low,
-        "regret_high": found.high,
-        "better": float("nan") if is_itself else found.better,
-        "deadline_missed": sum(b.result.deadline_met is False for _, b in both) / count,
-        "budget_missed": sum(b.result.budget_met is False for _, b in both) / count,
-        "unanswered": sum(b.result.best_trial is None for _, b in both) / count,
+        "infeasible": int((mine["status"] == "infeasible").sum()),
+        "failed": int((mine["status"] == "failed").sum()),
+        "changed": (both["commands"] != as_it_is["commands"].loc[both.index]).mean(),
+        "regret": compared["mean"],
+        "regret_low": compared["low"],
+        "regret_high": compared["high"],
+        "better": compared["better"],
+        "deadline_missed": (both["deadline_met"] == False).mean(),  # noqa: E712  empty without a deadline
+        "budget_missed": (both["budget_met"] == False).mean(),  # noqa: E712  empty without a budget
+        "unanswered": both["best_trial"].isna().mean(),
     }
-
-
-def _regret(result: RunResult) -> float:
-    """A run without an answer, or without regret, drops out of the mean; the table counts the first."""
-    return float("nan") if result.regret is None else result.regret

@@ -1,42 +1,54 @@
-"""Who runs the runs of a sweep: this process, a pool of processes on this machine, or a Ray cluster.
+"""The one runner of many runs: this process, a pool of processes on this machine, or a Ray cluster.
 
 Imports sim.model.errors; joblib inside the functions that need it, ray in `_ray_cluster` only.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
+import os
+import signal
 import socket
+import threading
 import time
 import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias, TypeVar
 
 from elastune.sim.model.errors import InputError, WorkerError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
-
-    from elastune.experiments.sweeps.worker import Row, Run, Task
-
-    RowsOf = Callable[[Task, Sequence[Run]], Generator[Row, None, None]]
+Runner: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], Generator[Any, None, None]]
+"""Takes a task and its items; gives what the task makes of each item, in any order, as they are done."""
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 BATCH_S = 4.0
 """How long a batch on Ray takes: what an interruption costs at most, against waiting for its last run."""
 CHUNK_S = 0.2
 """How long a worker on Ray takes for what it is handed at a time: who is early at the end of a batch, against overhead."""
 _ANSWER_S = 5.0
+_ORPHAN_S = 1.0
 _FIRST_CHUNKS = 8
 _CHUNKS_PER_SLOT = 4
 
 
+def run_all(
+    task: Callable[[ItemT], ResultT], items: Sequence[ItemT], jobs: int | None
+) -> Generator[ResultT, None, None]:
+    """What the task makes of each item, in any order, as they are done; see `workers`."""
+    with workers(jobs) as run:
+        yield from run(task, items)
+
+
 @contextmanager
-def workers(jobs: int | None, ray_address: str | None) -> Iterator[RowsOf]:
-    """Who does the runs, while the block runs: yields what turns runs into their rows, in any order, as they are done.
+def workers(jobs: int | None, ray_address: str | None = None) -> Iterator[Runner]:
+    """Who does the work, while the block runs.
 
     Args:
         jobs: processes; 1 runs everything in this one. Left out, 2, or all CPUs of a Ray cluster.
@@ -52,40 +64,68 @@ def workers(jobs: int | None, ray_address: str | None) -> Iterator[RowsOf]:
                 raise InputError(f"--jobs {jobs}: the Ray cluster at {ray_address} has {cpus} CPUs")
             yield partial(_on_ray, jobs or cpus)
     elif jobs == 1:
-        yield lambda task, runs: (task(run) for run in runs)
+        yield lambda task, items: (task(item) for item in items)
     else:
         yield partial(_in_processes, jobs or 2)
 
 
-def _in_processes(jobs: int, task: Task, runs: Sequence[Run]) -> Generator[Row, None, None]:
+def _in_processes(jobs: int, task: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
     import joblib
 
-    parallel = joblib.Parallel(n_jobs=max(min(jobs, len(runs)), 1), return_as="generator_unordered")
-    rows = parallel(joblib.delayed(task)(run) for run in runs)
+    parallel = joblib.Parallel(n_jobs=max(min(jobs, len(items)), 1), return_as="generator_unordered")
+    in_worker = partial(_in_worker, task, os.getpid())
+    results = parallel(joblib.delayed(in_worker)(item) for item in items)
     try:
-        for row in rows:  # noqa: UP028  `yield from` would close the other generator before the block below
-            yield row
+        for result in results:  # noqa: UP028  `yield from` would close the other generator before the block below
+            yield result
     except BrokenProcessPool as error:
         raise _died("process", error) from error
     finally:
         with warnings.catch_warnings():
-            # Joblib warns of runs that it cancels: they are run when the sweep goes on.
+            # Joblib warns of runs that it cancels.
             warnings.simplefilter("ignore")
-            rows.close()
+            results.close()
 
 
-def _on_ray(slots: int, task: Task, runs: Sequence[Run]) -> Generator[Row, None, None]:
+def _in_worker(task: Callable[[Any], Any], parent_pid: int, item: Any) -> Any:  # noqa: ANN401  as of the task
+    if os.getpid() != parent_pid:
+        _live_and_die_with(parent_pid)
+    return task(item)
+
+
+@functools.cache
+def _live_and_die_with(parent_pid: int) -> None:
+    """This process leaves Ctrl-C to its parent, and ends soon after the parent is killed.
+
+    Workers of a killed process would wait for more work for minutes, and hold their memory.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(_ORPHAN_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _on_ray(slots: int, task: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
     """In batches, because joblib on Ray hands out whole lists only."""
     import joblib
 
     pace = _Pace(slots)
-    remaining = iter(runs)
+    remaining = iter(items)
     with joblib.parallel_config(backend="ray", n_jobs=slots), joblib.Parallel(batch_size=1) as parallel:
         while batch := list(itertools.islice(remaining, pace.batch)):
             began_s = time.monotonic()
-            done = parallel(joblib.delayed(task.several)(chunk) for chunk in _chunks(batch, pace.chunk(len(batch))))
+            chunks = _chunks(batch, pace.chunk(len(batch)))
+            done = parallel(joblib.delayed(_several)(task, chunk) for chunk in chunks)
             pace.seen(len(batch), time.monotonic() - began_s)
             yield from itertools.chain.from_iterable(done)
+
+
+def _several(task: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [task(item) for item in items]
 
 
 @contextmanager
@@ -182,5 +222,5 @@ class _Pace:
         return max(min(self._per_chunk, runs // (self.slots * _CHUNKS_PER_SLOT)), 1)
 
 
-def _chunks(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
-    return (runs[first : first + size] for first in range(0, len(runs), size))
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[first : first + size] for first in range(0, len(items), size))

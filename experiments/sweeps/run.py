@@ -8,7 +8,6 @@ seconds since the last part, and goes on with the runs whose keys are in no part
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from contextlib import closing
@@ -40,7 +39,7 @@ PART_S = 5.0
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class SweepPlan:
     """A sweep beside what its folder holds.
 
     Attributes:
@@ -86,7 +85,7 @@ class Outcome:
     failures: Sequence[Mapping[str, object]]
 
 
-def plan(sweep: SweepSpec, folder: str | Path) -> Plan:
+def plan(sweep: SweepSpec, folder: str | Path) -> SweepPlan:
     """Check every cell of a sweep, and look up what its folder holds. Nothing is written.
 
     Raises:
@@ -106,7 +105,7 @@ def plan(sweep: SweepSpec, folder: str | Path) -> Plan:
             keys = run_keys(cell.spec, sweep.seeds, data, RESULTS_VERSION)
             for seed, key in zip(sweep.seeds, keys, strict=True):
                 runs.append(Run(cell, cell.spec.with_seed(seed), key, data, world.bundle.sha256))
-    planned = Plan(sweep, runs, known, bundles, versions)
+    planned = SweepPlan(sweep, runs, known, bundles, versions)
     _require_same_sweep(store.folder, planned)
     return planned
 
@@ -123,7 +122,7 @@ def _world(cell: Cell, bundles: dict[str, Bundle]) -> World:
         raise InputError(f"cell {cell.label}: {error}") from error
 
 
-def _require_same_sweep(folder: Path, planned: Plan) -> None:
+def _require_same_sweep(folder: Path, planned: SweepPlan) -> None:
     """Every row of the folder is a run of the sweep; the sweep may be larger, as one with more seeds."""
     keys = {run.key for run in planned.runs}
     foreign = [known for key, known in planned.known.items() if key not in keys]
@@ -143,7 +142,7 @@ def _require_same_sweep(folder: Path, planned: Plan) -> None:
 
 
 def run_sweep(
-    planned: Plan,
+    planned: SweepPlan,
     folder: str | Path,
     *,
     jobs: int | None = None,
@@ -174,7 +173,7 @@ def run_sweep(
     retried = [run.key for run in planned.runs if is_retrying and planned.status(run) == "failed"]
     known = {key: known.status for key, known in planned.known.items() if key not in retried}
     todo = _todo(planned, known, store if with_journals else None)
-    with workers(jobs, ray_address if todo else None) as rows_of, store.writing():
+    with workers(jobs, ray_address if todo else None) as run, store.writing():
         if store.known().keys() != planned.known.keys():
             raise InputError(f"{folder}: another sweep wrote to this folder meanwhile; run the same command again")
         store.write_sweep(planned.sweep.to_dict())
@@ -182,9 +181,8 @@ def run_sweep(
             store.forget(retried)
         start_s, collected = time.monotonic(), _Collected(store, known, {run.key: run for run in planned.runs})
         with shared_bundles(store.folder, planned.bundles, is_needed=jobs != 1 and bool(todo)) as shared:
-            parent_pid = os.getpid() if ray_address is None else None
-            task = Task(shared, planned.versions, RESULTS_VERSION, with_journals, parent_pid)
-            collected.collect(rows_of(task, todo), len(todo), on_progress)
+            task = Task(shared, planned.versions, RESULTS_VERSION, with_journals)
+            collected.collect(run(task, todo), len(todo), on_progress)
         seconds = time.monotonic() - start_s
     counts = {status: list(collected.statuses.values()).count(status) for status in ("done", "infeasible", "failed")}
     return Outcome(len(planned.runs) - len(todo), len(todo), seconds, counts, collected.failures)
@@ -217,7 +215,7 @@ def sweep(
     return run_sweep(planned, folder, jobs=jobs, with_journals=with_journals, on_progress=on_progress)
 
 
-def _todo(planned: Plan, known: Mapping[str, str], journals: Store | None) -> list[Run]:
+def _todo(planned: SweepPlan, known: Mapping[str, str], journals: Store | None) -> list[Run]:
     """Runs without a row, and where journals are asked for, those that are done without one."""
 
     def lacks_journal(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""What a worker does with one run of a sweep: in this process, in another one, or on another machine.
+"""One run as every sweep, comparison and ablation does it, in this process, in another one, or on another machine.
 
 Imports the running of a spec and what a row is made of; joblib and pyarrow inside the functions that need them. Workers compute
 and return rows, and write nothing.
@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import shutil
-import signal
-import threading
-import time
 import traceback
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -30,16 +26,15 @@ from elastune.sim.model.errors import InfeasibleJobError, TuningError, WorkerErr
 from elastune.traces import DecreasingScalingWarning, load_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
+    from elastune.experiments.runs.result import RunResult
     from elastune.experiments.spec.run import RunSpec
     from elastune.experiments.sweeps.grid import Cell
     from elastune.traces import Bundle
 
 Row: TypeAlias = tuple[dict[str, object], bytes | None]
 """The columns that are not null, and the journal, compressed, where it was asked for."""
-
-_ORPHAN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,23 +50,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker does with a run, wherever it is.
+    """What a worker does with a run of a sweep, wherever it is.
 
     Attributes:
         shared: by bundle's name, the file that holds it for all workers of this machine; empty where nothing is shared.
-        parent_pid: the process that started those on this machine; None on a cluster.
     """
 
     shared: Mapping[str, str]
     versions: str
     results_version: int
     with_journal: bool
-    parent_pid: int | None
 
     def __call__(self, run: Run) -> Row:
         """The row, and the journal, compressed."""
-        if self.parent_pid not in (None, os.getpid()):
-            _live_and_die_with(self.parent_pid)
         if self.results_version != RESULTS_VERSION:
             raise WorkerError(
                 f"a worker makes results of version {RESULTS_VERSION}, this process of {self.results_version}: install one"
@@ -79,42 +70,39 @@ class Task:
             )
         name = run.spec.workload.bundle or ""
         bundle = bundle_of(name, self.shared.get(name), run.bundle_sha256)
-        identity = {
-            "key": run.key,
-            "data_sha256": run.data_sha256,
-            "results_version": str(RESULTS_VERSION),
-            "versions": self.versions,
-        }
         stream = io.BytesIO() if self.with_journal else None
-        row = {
-            **identity,
-            "seed": run.spec.seed,
-            **spec_row(run.spec),
-            **bundle_row(bundle),
-            **_result(run, bundle, stream),
-        }
-        return row, None if stream is None or not stream.getbuffer().nbytes else _compressed(stream.getvalue())
-
-    def several(self, runs: Sequence[Run]) -> list[Row]:
-        """The rows of these runs."""
-        return [self(run) for run in runs]
+        row, _ = row_of(run.spec, bundle, journal=stream)
+        identity = {"key": run.key, "data_sha256": run.data_sha256, "versions": self.versions}
+        return identity | row, _compressed(stream.getvalue()) if stream is not None and stream.tell() else None
 
 
-def _result(run: Run, bundle: Bundle, journal: io.BytesIO | None) -> dict[str, object]:
-    """Status, and what came out or went wrong: nothing that a policy does stops a sweep."""
-    with warnings.catch_warnings():
-        # The caller was warned when the sweep was planned.
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        try:
-            return {"status": "done", **result_row(execute(run.spec, bundle=bundle, journal=journal))}
-        except InfeasibleJobError as error:
-            return {"status": "infeasible", "error": str(error)}
-        except TuningError as error:
-            return {"status": "failed", "error": str(error)}
-        except Exception as error:  # whatever a policy of the user's own may raise
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(last.filename).name}, line {last.lineno}"
-            return {"status": "failed", "error": f"{type(error).__name__}: {error} ({place})"}
+def row_of(
+    spec: RunSpec, bundle: Bundle, *, journal: BinaryIO | None = None, record_trajectory: bool = False
+) -> tuple[dict[str, Any], RunResult | None]:
+    """Do a run: its row, which says what went wrong where it has no result, and its result.
+
+    Nothing that a policy does stops the others: not even an error in its code.
+    """
+    row: dict[str, Any] = {
+        "seed": spec.seed,
+        "results_version": str(RESULTS_VERSION),
+        **spec_row(spec),
+        **bundle_row(bundle),
+    }
+    try:
+        with warnings.catch_warnings():
+            # The caller was warned when it resolved the spec.
+            warnings.simplefilter("ignore", DecreasingScalingWarning)
+            result = execute(spec, bundle=bundle, journal=journal, record_trajectory=record_trajectory)
+    except InfeasibleJobError as error:
+        return row | {"status": "infeasible", "error": str(error)}, None
+    except TuningError as error:
+        return row | {"status": "failed", "error": str(error)}, None
+    except Exception as error:  # whatever a policy of the user's own may raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}, line {last.lineno}"
+        return row | {"status": "failed", "error": f"{type(error).__name__}: {error} ({place})"}, None
+    return row | {"status": "done", **result_row(result)}, result
 
 
 def _compressed(journal: bytes) -> bytes:
@@ -122,22 +110,6 @@ def _compressed(journal: bytes) -> bytes:
 
     compressed: bytes = pa.compress(journal, codec="zstd", asbytes=True)
     return compressed
-
-
-@functools.cache
-def _live_and_die_with(parent_pid: int | None) -> None:
-    """This process leaves Ctrl-C to the one that writes, and ends soon after that one is killed.
-
-    Workers of a killed process would wait for more work for minutes, and hold their memory.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent_pid:
-            time.sleep(_ORPHAN_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.cache

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
 from elastune import RunSpec, compare, execute
 from elastune.experiments.comparisons.comparison import default_policies
+from elastune.experiments.comparisons.paired_runs import Interrupted
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.world import World
 from elastune.policies.registry import POLICIES
@@ -135,6 +139,10 @@ def test_a_policy_that_breaks_is_told_apart(monkeypatch):
     found = compare(spec_of(), ("broken", "seer"), 2, jobs=1, bundle=BUNDLE)
     assert found.failed == 2
     assert "broken: RunTrial(trial=0, gpus=99" in found.summary["error"][0]
+    monkeypatch.setitem(POLICIES, "wrong", PolicyEntry(lambda *_: 1 / 0, "for tests"))
+    wrong = compare(spec_of(), ("wrong", "seer"), 2, jobs=1, bundle=BUNDLE)
+    assert wrong.summary["error"][0].startswith("ZeroDivisionError: division by zero (test_compare.py, line ")
+    assert wrong.summary["failed"].tolist() == [2, 0]
     only_broken = compare(spec_of(), ("broken",), 1, jobs=1, bundle=BUNDLE)
     assert only_broken.failed == 1
     assert only_broken.trajectories.empty
@@ -143,7 +151,61 @@ def test_a_policy_that_breaks_is_told_apart(monkeypatch):
 def test_progress_counts_runs():
     told = []
     compare(spec_of(), ("seer", "sha-fixed"), 3, jobs=1, bundle=BUNDLE, on_progress=lambda *now: told.append(now))
-    assert told == [(2, 6), (4, 6), (6, 6)]
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
+def test_ctrl_c_keeps_the_seeds_that_are_finished():
+    def stop_at_the_fifth(done, _total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    def stop_at_the_first(_done, _total):
+        raise KeyboardInterrupt
+
+    policies = ("seer", "sha-fixed")
+    with pytest.raises(Interrupted, match="2 of 3 seeds are finished") as stopped:
+        compare(spec_of(), policies, 3, jobs=1, bundle=BUNDLE, on_progress=stop_at_the_fifth)
+    whole = compare(spec_of(), policies, 2, jobs=1, bundle=BUNDLE)
+    for name in ("results", "summary", "paired", "ledger", "trajectories"):
+        pd.testing.assert_frame_equal(getattr(stopped.value.finished, name), getattr(whole, name))
+    with pytest.raises(KeyboardInterrupt) as nothing:
+        compare(spec_of(), policies, 3, jobs=1, bundle=BUNDLE, on_progress=stop_at_the_first)
+    assert type(nothing.value) is KeyboardInterrupt
+
+
+INTERRUPTED = """
+import os, signal, sys
+from contextlib import contextmanager
+from elastune.experiments.cli import app as cli
+
+@contextmanager
+def progress(_title):
+    # As the terminal does: Ctrl-C goes to this process and its workers alike.
+    yield lambda done, total: os.killpg(0, signal.SIGINT) if done == 9 else None
+
+cli.progress = progress
+sys.argv = ["elastune", "compare", sys.argv[1], "--policies", "sha-fixed,rubberband", "--seeds", "40", "--jobs", sys.argv[2]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_command_shows_what_is_finished_at_ctrl_c_and_exits_with_130(tmp_path, jobs):
+    spec_of().save(tmp_path / "spec.yaml")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "spec.yaml"), str(jobs)],
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert done.returncode == 130
+    told = re.fullmatch(
+        r"error: interrupted: (\d) of 40 seeds are finished, and the tables are of these\n", done.stderr
+    )
+    assert told, done.stderr
+    assert 1 <= int(told[1]) <= 4
+    assert re.search(rf"rubberband +│ +{told[1]} │", done.stdout)
 
 
 def test_all_policies_are_the_default_and_elastic_ones_also_at_whole_machines():
