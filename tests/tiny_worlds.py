@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from elastune.sim.control.controller import Controller
 from elastune.sim.control.journal import MemorySink
 from elastune.sim.control.runner import run
+from elastune.sim.control.sequence import JournalCheck
 from elastune.sim.model.capacity import Steps
 from elastune.sim.model.events import (
     InstanceBooted,
@@ -282,4 +284,8 @@ def play_world(policy, world, streams=None):
     controller = Controller(policy, world.job, world.book, name="script", sink=sink, placement=world.placement)
     check_each_event(controller)
     run(controller, SimulatedBackend(world.truth, world.cloud, streams or world.streams))
+    check = JournalCheck(Path("played"), world.job.trials, world.book)
+    for entry in sink.entries:
+        check.take(entry)
+    check.end()
     return Story(controller, sink.entries)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from elastune.experiments.spec.run import RunSpec
 from elastune.sim.control.journal import read_entries, read_header
-from elastune.sim.model.errors import InputError, ReplayError
+from elastune.sim.control.sequence import JournalCheck
+from elastune.sim.model.errors import InputError, InvalidJournalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,19 +47,40 @@ def header_of(path: Path) -> Header:
         return read_header(path, open_journal)
     except OSError as error:
         raise _unreadable(path, error) from error
-    except ReplayError as error:
-        raise InputError(str(error)) from error
 
 
-def entries_of(path: Path) -> Iterator[Entry]:
-    """The entries of a journal, one at a time.
+def spec_of(path: Path) -> RunSpec:
+    """The spec in a journal's header.
 
     Raises:
-        InputError: the file cannot be read, or not to its end.
-        ReplayError: an entry is malformed; names file and line.
+        InputError: the file cannot be read or is no journal, or its spec is not the one of its digest.
     """
+    header = header_of(path)
+    spec = RunSpec.of(**header.spec)
+    if header.digest != spec.digest():
+        problem = f"its header was changed: the spec in it does not have the digest {header.digest}"
+        raise InvalidJournalError(path, 1, problem)
+    return spec
+
+
+def entries_of(path: Path, *, is_whole: bool = False) -> Iterator[Entry]:
+    """The entries of a journal, one at a time, each checked to follow from those before it.
+
+    Args:
+        path: the journal.
+        is_whole: whether the run must have ended.
+
+    Raises:
+        InputError: the file cannot be read, or it is damaged; names file and line.
+    """
+    spec = spec_of(path)
+    check = JournalCheck(path, spec.job.tuning_job("minimize").trials, spec.cloud.price_book(0.0))
     try:
-        yield from read_entries(path, open_journal)
+        for entry in read_entries(path, open_journal):
+            check.take(entry)
+            yield entry
+        if is_whole:
+            check.end()
     except OSError as error:
         raise _unreadable(path, error) from error
 

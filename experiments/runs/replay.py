@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elastune.experiments.runs.journals import entries_of, header_of
+from elastune.experiments.runs.journals import entries_of, header_of, spec_of
 from elastune.experiments.runs.ledger import Ledger
 from elastune.experiments.runs.world import Belief, World, data_sha256, file_sha256, new_header
-from elastune.experiments.spec.run import RunSpec
 from elastune.policies.registry import entry_named
 from elastune.sim.control.journal import replay
 from elastune.sim.model.errors import InputError, ReplayError
@@ -29,16 +28,14 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
         bundle: used instead of the one that the journal's spec names.
 
     Raises:
-        InputError: the file is not a journal, its spec is not the one of its digest, or bundle or price catalogue are not those
-            it was recorded with.
-        ReplayError: an entry is malformed, or the controller asked for or ordered something else.
+        InputError: the file is not a journal or a damaged one, its spec is not the one of its digest, or bundle or price
+            catalogue are not those it was recorded with.
+        ReplayError: policy or controller decide something else today.
     """
     path = Path(path)
     header = header_of(path)
     _require_same_prices(path, header)
-    spec = RunSpec.of(**header.spec)
-    if header.digest != spec.digest():
-        raise InputError(f"{path}: its header was changed: the spec in it does not have the digest {header.digest}")
+    spec = spec_of(path)
     built: list[Controller] = []
     # A real run has no recorded truth, and only an upper bound is told it.
     is_told_truth = entry_named(spec.policy.name).needs_truth
@@ -77,18 +74,14 @@ def ledger_of(path: str | Path) -> Ledger:
     """The ledger of a journal; it needs no bundle, but for the size of its data where the spec leaves that to it.
 
     Raises:
-        InputError: the file is not a journal, its price catalogue has changed, or it ends before its run did.
-        ReplayError: an entry is malformed.
+        InputError: the file is not a journal or a damaged one, its price catalogue has changed, or it ends before its run did.
     """
     path = Path(path)
     header = header_of(path)
     _require_same_prices(path, header)
-    spec = RunSpec.of(**header.spec)
-    ledger = Ledger(spec.price_book())
-    for entry in entries_of(path):
+    ledger = Ledger(spec_of(path).price_book())
+    for entry in entries_of(path, is_whole=True):
         ledger.write(entry)
-    if not ledger.is_complete:
-        raise InputError(f"{path}: the journal ends before its run did: its leases have no end, and so no bill")
     return ledger
 
 

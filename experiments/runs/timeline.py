@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elastune.experiments.runs.journals import entries_of, header_of, journal_of
+from elastune.experiments.runs.journals import entries_of, header_of, journal_of, spec_of
 from elastune.experiments.runs.trajectory import Recording, trajectory_table
 from elastune.experiments.runs.world import World
 from elastune.experiments.spec.run import RunSpec
@@ -65,18 +65,16 @@ def timeline_of(path: str | Path) -> Timeline:
     """The timeline of a journal, as a run writes it or compressed as a sweep keeps it.
 
     Raises:
-        InputError: the file is not a journal, or it ends before its run did.
-        ReplayError: an entry is malformed.
+        InputError: the file is not a journal or a damaged one, or it ends before its run did.
     """
     import pandas as pd
 
     path = Path(path)
-    spec = RunSpec.of(**header_of(path).spec)
+    spec = spec_of(path)
     walk = _Walk(spec.price_book())
-    for entry in entries_of(path):
+    for entry in entries_of(path, is_whole=True):
         walk.take(entry)
-    if walk.finished is None:
-        raise InputError(f"{path}: the journal ends before its run did: its leases have no end")
+    assert walk.finished is not None  # the journal is whole
     return Timeline(
         pd.DataFrame(list(walk.segment_rows()), columns=list(_SEGMENT_COLUMNS)),
         pd.DataFrame(list(walk.lease_rows()), columns=list(_LEASE_COLUMNS)),
@@ -244,7 +242,6 @@ def trajectories_of(folder: str | Path, results: pd.DataFrame, *, keep: Sequence
     Raises:
         InputError: a run that is done has no journal, its journal does not fit the bundle, or two of these runs are of one
             policy and seed (and equal in `keep`), which nobody could tell apart.
-        ReplayError: an entry is malformed.
     """
     import pandas as pd
 

@@ -12,7 +12,7 @@ import msgspec
 
 from elastune.sim.model.actions import Action
 from elastune.sim.model.commands import Command
-from elastune.sim.model.errors import ReplayError
+from elastune.sim.model.errors import InvalidJournalError, ReplayError
 from elastune.sim.model.events import Event
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def read_header(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) ->
         open_journal: opens it, where it is not plain lines of JSON.
 
     Raises:
-        ReplayError: the file does not start with a header of this format.
+        InvalidJournalError: the file does not start with a header of this format.
     """
     with open_journal(path) as stream:
         return _decode_header(stream.readline(), path)
@@ -111,7 +111,7 @@ def read_entries(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -
         open_journal: see `read_header`.
 
     Raises:
-        ReplayError: the header or an entry is malformed; names file and line.
+        InvalidJournalError: the header or an entry is malformed; names file and line.
     """
     decode = msgspec.json.Decoder(Entry).decode
     with open_journal(path) as stream:
@@ -120,16 +120,17 @@ def read_entries(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -
             try:
                 yield decode(line)
             except msgspec.DecodeError as error:
-                raise ReplayError(f"{path}, line {number}: not an entry of a journal: {error}") from error
+                raise InvalidJournalError(path, number, f"not an entry of a journal: {error}") from error
 
 
 def _decode_header(line: bytes, path: Path) -> Header:
     try:
         header = msgspec.json.decode(line, type=Header)
     except msgspec.DecodeError as error:
-        raise ReplayError(f"{path}, line 1: not the header of a journal: {error}") from error
+        raise InvalidJournalError(path, 1, f"not the header of a journal: {error}") from error
     if header.format != JOURNAL_FORMAT:
-        raise ReplayError(f"{path}: journal format {header.format}; this version reads format {JOURNAL_FORMAT}")
+        problem = f"journal format {header.format}; this version reads format {JOURNAL_FORMAT}"
+        raise InvalidJournalError(path, 1, problem)
     return header
 
 

@@ -36,6 +36,19 @@ class InvalidTraceError(InputError):
         super().__init__(f"{where}: {problem}")
 
 
+class InvalidJournalError(InputError):
+    """A file is not a journal, or a damaged one.
+
+    Attributes:
+        file: the file that was read.
+        line: the line that is wrong, from 1.
+    """
+
+    def __init__(self, file: object, line: int, problem: str) -> None:
+        self.file, self.line = str(file), line
+        super().__init__(f"{file}, line {line}: {problem}")
+
+
 class InfeasibleJobError(InputError):
     """No plan meets the deadline and the budget; the message names the best achievable one."""
 
@@ -66,7 +79,7 @@ class StalledRunError(TuningError):
 
 
 class ReplayError(TuningError):
-    """A journal does not replay: the controller decided something else, or the file is not a journal."""
+    """A journal does not replay: policy or controller decide something else today."""
 
 
 class WorkerError(TuningError):

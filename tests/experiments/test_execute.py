@@ -388,7 +388,9 @@ def test_a_cut_journal_is_told_from_a_complete_one_and_a_changed_header_is_refus
     cut.write_bytes(b"".join(lines[:10]))
     assert replay_journal(cut) == (9, False)
     changed.write_bytes(lines[0].replace(b'"seed":0', b'"seed":4') + b"".join(lines[1:]))
-    with pytest.raises(InputError, match=r"changed: its header was changed: the spec in it does not have the digest"):
+    with pytest.raises(
+        InputError, match=r"changed, line 1: its header was changed: the spec in it does not have the digest"
+    ):
         replay_journal(changed)
 
 

@@ -18,9 +18,9 @@ from elastune.experiments.runs.world import World
 from elastune.experiments.sweeps.run import plan, run_sweep
 from elastune.experiments.sweeps.store import Store, read_results
 from elastune.sim.control.journal import Entry, JournalWriter
-from elastune.sim.model.actions import FinishRun
-from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment
-from elastune.sim.model.errors import InputError, ReplayError
+from elastune.sim.model.actions import FinishRun, ScaleTo
+from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import (
     GoneCause,
     InstanceGone,
@@ -34,10 +34,10 @@ from elastune.sim.model.events import (
 )
 
 
-def ended(at_s, trial, segment, outcome=Outcome.COMPLETED, iteration=1):
+def ended(at_s, trial, segment, outcome=Outcome.COMPLETED, iteration=1, start_s=30.0):
     return SegmentEnded(
         at_s, trial=trial, segment=segment, iteration=iteration, checkpoint_iteration=iteration, score=0.5,
-        outcome=outcome, launch_s=2.0, train_s=at_s - 32.0, checkpoint_s=1.0, lost_s=0.0,
+        outcome=outcome, launch_s=2.0, train_s=at_s - start_s - 3.0, checkpoint_s=1.0, lost_s=0.0,
     )  # fmt: skip
 
 
@@ -49,8 +49,9 @@ def machine(instance):
     return ProvisionInstance(instance, "inline", "on-demand")
 
 
+TIMERS = [StartTimer("hurry", 60.0), StartTimer("end", 45.0)]
 BY_HAND = [
-    Entry(RunStarted(0.0), commands=[machine(0), machine(1), machine(2), machine(3)]),
+    Entry(RunStarted(0.0), actions=[ScaleTo(4)], commands=[*map(machine, range(4)), *TIMERS]),
     Entry(InstanceRefused(1.0, 3, "quota")),
     Entry(InstanceLaunched(2.0, 0)),
     Entry(InstanceLaunched(3.0, 1)),
@@ -59,10 +60,12 @@ BY_HAND = [
     # Lane 0 is free again and goes to the next gang.
     Entry(ended(40.0, 5, 0), commands=[started(3, 8, (0, 1))]),
     Entry(InstanceLaunched(41.0, 2)),
-    Entry(ended(50.0, 7, 2, Outcome.INSTANCE_GONE)),
+    Entry(ended(50.0, 7, 2, Outcome.INSTANCE_GONE, start_s=32.0)),
     Entry(InstanceGone(50.0, 1, GoneCause.LOST)),
     # Given back before it was ready; and with a gang on it, which is cut.
     Entry(TimerFired(60.0, "hurry"), commands=[ReleaseInstance(2), ReleaseInstance(0)]),
+    Entry(ended(60.0, 6, 1, Outcome.ENDED)),
+    Entry(ended(60.0, 8, 3, Outcome.ENDED, start_s=40.0)),
     Entry(InstanceGone(60.0, 2, GoneCause.RELEASED)),
     Entry(InstanceGone(62.0, 0, GoneCause.RELEASED)),
     Entry(TimerFired(70.0, "end"), actions=[FinishRun(5)]),
@@ -94,10 +97,9 @@ def test_segments_lie_on_the_lowest_free_gpus_of_their_machines(by_hand):
     by_segment = found.drop_duplicates("segment").set_index("segment")
     assert by_segment["start_s"].tolist() == [30.0, 30.0, 32.0, 40.0]
     assert by_segment["end_s"].tolist() == [40.0, 60.0, 50.0, 60.0]
-    assert by_segment["outcome"].tolist() == ["completed", "cut", "instance_gone", "cut"]
+    assert by_segment["outcome"].tolist() == ["completed", "ended", "instance_gone", "ended"]
     assert by_segment["until_iteration"].tolist() == [1, 1, 3, 1]
-    assert by_segment["launch_s"].tolist()[0] == 2.0
-    assert math.isnan(by_segment["launch_s"][1])
+    assert by_segment["launch_s"].tolist() == [2.0, 2.0, 2.0, 2.0]
 
 
 def test_leases_are_the_machines_that_were_launched(by_hand):
@@ -115,10 +117,12 @@ def test_leases_are_the_machines_that_were_launched(by_hand):
 
 def test_what_the_end_of_the_run_cuts_ends_with_it(tmp_path):
     path = tmp_path / "journal.jsonl"
-    finish = Entry(TimerFired(45.0, "end"), actions=[FinishRun(None)], commands=[ReleaseInstance(0)])
+    finish = Entry(TimerFired(45.0, "end"), actions=[FinishRun(None)], commands=[ReleaseInstance(n) for n in range(3)])
     late = [
         Entry(ended(48.0, 6, 1), status="drained"),
-        Entry(InstanceGone(49.0, 0, GoneCause.RELEASED), status="drained"),
+        Entry(ended(48.0, 7, 2, Outcome.ENDED, start_s=32.0), status="drained"),
+        Entry(ended(48.0, 8, 3, start_s=40.0), status="drained"),
+        *(Entry(InstanceGone(49.0, n, GoneCause.RELEASED), status="drained") for n in range(3)),
     ]
     write(path, [*BY_HAND[:7], finish, *late])
     found = timeline_of(path)
@@ -130,12 +134,12 @@ def test_what_the_end_of_the_run_cuts_ends_with_it(tmp_path):
 def test_a_journal_without_an_end_is_refused(tmp_path, by_hand):
     path = tmp_path / "short.jsonl"
     write(path, BY_HAND[:-1])
-    with pytest.raises(InputError, match=r"short\.jsonl: the journal ends before its run did"):
+    with pytest.raises(InputError, match=r"short\.jsonl, line 16: the journal ends before its run did"):
         timeline_of(path)
     with pytest.raises(InputError, match=r"absent\.jsonl: cannot be read: No such file"):
         timeline_of(tmp_path / "absent.jsonl")
     path.write_bytes(by_hand.read_bytes() + b"{}\n")
-    with pytest.raises(ReplayError, match="line 16: not an entry of a journal"):
+    with pytest.raises(InputError, match="line 18: not an entry of a journal"):
         timeline_of(path)
 
 
@@ -221,7 +225,7 @@ def test_a_segment_is_a_block_per_stretch_of_neighbouring_gpus(by_hand):
     apart = segments[(segments["segment"] == 2) & (segments["instance"] == 1) & (segments["lane"] != 1)]
     assert [(block.first, block.gpus) for block in blocks_of(apart, slots_of(leases, "gantt"))] == [(4, 1), (6, 2)]
     assert [block.is_lost for block in blocks] == [False, False, True, True, False]
-    assert [block.trains_from_s for block in blocks] == [32.0, 30.0, 34.0, 34.0, 40.0]
+    assert [block.trains_from_s for block in blocks] == [32.0, 32.0, 34.0, 34.0, 42.0]
 
 
 def test_the_chart_shows_booting_idle_and_training_with_the_answer_framed(by_hand):
@@ -235,7 +239,9 @@ def test_the_chart_shows_booting_idle_and_training_with_the_answer_framed(by_han
     assert boxes(axes, "_booting") == [(2, 30, 0, 4), (3, 32, 4, 8), (41, 60, 8, 12)]
     assert boxes(axes, "_idle")[:2] == [(30, 62, 0, 4), (32, 50, 4, 8)]
     assert boxes(axes, "_segments") == [(30, 40, 0, 1), (30, 60, 1, 3), (32, 50, 4, 8), (32, 50, 3, 4), (40, 60, 0, 1)]
-    assert boxes(axes, "_starting") == [(30, 32, 0, 1), (32, 34, 4, 8), (32, 34, 3, 4)]
+    assert boxes(axes, "_starting") == [
+        *((30, 32, 0, 1), (30, 32, 1, 3), (32, 34, 4, 8), (32, 34, 3, 4), (40, 42, 0, 1)),
+    ]
     assert boxes(axes, "_lost") == [(32, 50, 4, 8), (32, 50, 3, 4)]
     assert boxes(axes, "_best") == [(30, 40, 0, 1)]
     assert [line.get_xdata()[0] for line in labelled(axes.lines, "_limit")] == [100.0]

@@ -234,7 +234,7 @@ def spot_worlds(draw, all_markets=("spot", "mixed")):
 
 @settings(max_examples=400)
 @given(st.one_of(rough_worlds(), spot_worlds()), st.integers(0, 10**6))
-def test_whatever_a_policy_actions_the_history_is_consistent(play, tiny, seed):
+def test_whatever_a_policy_asks_for_the_history_is_consistent(play, tiny, seed):
     # `play` checks the state after every event: GPUs add up, none is held twice, the quota is kept.
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
     started, ended, stopped = {}, set(), set()

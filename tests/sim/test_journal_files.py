@@ -10,7 +10,7 @@ from elastune.sim.control.controller import Controller
 from elastune.sim.control.journal import Entry, Header, JournalWriter, read_entries, read_header, replay
 from elastune.sim.model import actions, commands, events
 from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
-from elastune.sim.model.errors import ReplayError
+from elastune.sim.model.errors import InvalidJournalError, ReplayError
 
 HEADER = Header(spec={"policy": "script"}, digest="d", versions={"elastune": "0"}, data_sha256={"tiny": "s"})
 EVENTS = [
@@ -96,15 +96,17 @@ def test_a_real_run_flushes_each_line():
 def test_a_file_without_a_header_is_not_a_journal(tmp_path, first):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(first)
-    with pytest.raises(ReplayError, match=r"journal\.jsonl, line 1: not the header of a journal"):
+    with pytest.raises(InvalidJournalError, match=r"journal\.jsonl, line 1: not the header of a journal"):
         read_header(path)
-    with pytest.raises(ReplayError, match="line 1"):
+    with pytest.raises(InvalidJournalError, match="line 1"):
         list(read_entries(path))
 
 
 def test_a_journal_of_another_format_is_refused(tmp_path):
     path = written(tmp_path, [], msgspec.structs.replace(HEADER, format=99))
-    with pytest.raises(ReplayError, match=r"journal\.jsonl: journal format 99; this version reads format 1"):
+    with pytest.raises(
+        InvalidJournalError, match=r"journal\.jsonl, line 1: journal format 99; this version reads format 1"
+    ):
         read_header(path)
 
 
@@ -122,7 +124,7 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path, line):
     path = written(tmp_path, [Entry(EVENTS[0])])
     with path.open("ab") as stream:
         stream.write(line)
-    with pytest.raises(ReplayError, match=r"journal\.jsonl, line 3: not an entry of a journal"):
+    with pytest.raises(InvalidJournalError, match=r"journal\.jsonl, line 3: not an entry of a journal"):
         list(read_entries(path))
 
 
