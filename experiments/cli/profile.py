@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from elastune.experiments.profiling.estimates import Estimate
+    from elastune.experiments.profiling.timed_bundle import TimingProfile
     from elastune.experiments.profiling.timing import TimingPlan
-    from elastune.experiments.profiling.timing_profile import TimingProfile
     from elastune.traces.workloads import BatchMode, Workload
 
 _TRAINS = "profiling trains for real, and"
@@ -165,7 +165,7 @@ def _record_curves(workload: Workload, trials: int, iterations: int, jobs: int, 
 def _timed(
     workload: Workload, plan: TimingPlan, folder: Path, curves: str | None, batch: BatchMode, checkpoints: str | None
 ) -> TimingProfile:
-    from elastune.experiments.profiling.timing_profile import profile_timing
+    from elastune.experiments.profiling.timed_bundle import profile_timing
 
     try:
         with progress("Timing gangs") as on_progress:

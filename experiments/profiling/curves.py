@@ -1,7 +1,7 @@
 """Profiling: train sampled configurations of a workload for real and write what was measured as a bundle.
 
-A composition root: may import `sim.model`, `traces.workloads` and `experiments.profiling.curve_store`. Processes, signals and
-the wall clock are used here on purpose; torch is only imported inside the workers, through the workload.
+Processes, signals and the wall clock are used here on purpose; torch is only imported inside the workers, through the
+workload.
 
 Each worker process fills one CPU slot and takes the next trial until none is left. `kill -9` loses at most the
 iteration under way in each worker: a record is on disk when its iteration ends, and training goes on from the last
@@ -23,15 +23,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from elastune.experiments.profiling.curve_store import (
-    CheckpointCost,
-    IterationRecord,
-    Probe,
+from elastune.experiments.profiling.curve_bundle import (
     ProfileArguments,
-    WorkFolder,
     assemble_bundle,
     is_complete,
+    read_trial,
+    trial_part,
 )
+from elastune.experiments.profiling.records import CheckpointCost, IterationRecord, Probe
+from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.workloads import training_seed
 
@@ -122,44 +122,25 @@ def profile_workload(
         if value < 1:
             raise InputError(f"profile: {name} is {value}, but must be at least 1")
     arguments = ProfileArguments(workload.name, trials, iterations, seed)
-    folder = WorkFolder(out_dir)
+    folder, asked = WorkFolder(out_dir), arguments.asked(workload)
     if is_complete(out_dir, arguments):
         _log.info("%s is already complete", out_dir)
-        folder.remove()
+        if folder.asked() == asked:
+            folder.remove()
         return out_dir
-    folder.open(arguments, workload)
+    folder.open(asked)
     job = _Job(workload, arguments, out_dir, effort)
     _train_all(job, jobs, on_progress)
     assemble_bundle(
         workload, arguments, folder, jobs, lambda trial, mean_s: _probe_all(job, trial, mean_s, on_progress)
     )
-    folder.remove()
     return out_dir
-
-
-def profile_with_progress(
-    workload: Workload, trials: int, iterations: int, jobs: int, out_dir: Path, seed: int = 0
-) -> Path:
-    """The same as `profile_workload`, with a bar and the remaining time on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:  # starts with what an earlier call did, which must not count as speed
-                tasks[phase] = bar.add_task(f"{workload.name}: {phase}", total=total, completed=done)
-            bar.update(tasks[phase], completed=done)
-
-        return profile_workload(workload, trials, iterations, jobs, out_dir, seed, on_progress=show)
 
 
 def _train_all(job: _Job, jobs: int, on_progress: Callable[[str, int, int], None]) -> None:
     """Run the workers until every trial is complete; none of them outlives this call."""
     folder, arguments = WorkFolder(job.out_dir), job.arguments
-    parts = [folder.part(trial) for trial in range(arguments.trials)]
+    parts = [trial_part(folder, trial) for trial in range(arguments.trials)]
     total = arguments.trials * arguments.iterations
     complete: set[int] = set()
 
@@ -245,8 +226,8 @@ def _claim(counter: Synchronized[int]) -> int:
 def _train_trial(job: _Job, trial: int) -> None:
     """Bring one trial to its last iteration, from whatever is on disk of it."""
     folder = WorkFolder(job.out_dir)
-    part = folder.part(trial)
-    records, cost = part.read()
+    part = trial_part(folder, trial)
+    records, cost = read_trial(folder, trial)
     if cost is not None:
         return
     trainable, done = _restored(job, trial, len(records))
@@ -289,12 +270,12 @@ def _measured_iteration(trainable: ScoredTrainable, iteration: int) -> Iteration
     trainable.train_iteration()
     score = trainable.evaluate()
     seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - cpu_began_s
-    return IterationRecord(iteration, score, trainable.test_score(), round(seconds, 7), round(cpu_seconds, 7))
+    return IterationRecord.of(iteration, score, trainable.test_score(), seconds, cpu_seconds)
 
 
 def _save(trainable: ScoredTrainable, folder: WorkFolder, trial: int, iteration: int) -> CheckpointCost:
     """Write the checkpoint of an iteration, then delete the ones before it."""
-    path = folder.checkpoint(trial, iteration)
+    path = folder.file(trial, f"-{iteration:06d}.ckpt")
     began_s = time.perf_counter()
     trainable.save(path)
     seconds = time.perf_counter() - began_s

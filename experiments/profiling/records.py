@@ -1,33 +1,73 @@
-"""What a timing profile measures, and the folder in which it is kept until the profile is complete.
-
-Imports the pure core, `traces.bundles.writer`'s names of files, and msgspec.
-"""
+"""What profiles measure: iterations and checkpoints of trials, segments on gangs, starts of processes and nodes."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
+import importlib.metadata
+import math
+import os
+import platform
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
-from elastune.experiments.files import write_atomically
-from elastune.experiments.profiling.curve_store import require_same
 from elastune.sim.model.errors import InputError
-from elastune.traces.bundles.writer import FILES
 from elastune.traces.scaling.inline import gang_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from elastune.sim.bridge.workers.measured import TimedSegment
 
-TIMING = ".timing"
-"""The work folder inside the bundle's folder; gone when the profile is complete."""
 WARM_UP = 1
 """Iterations at the start of a segment that count as its launch, as far as they last longer than the others."""
+
+
+class IterationRecord(msgspec.Struct, frozen=True, tag=True):
+    """One measured iteration of a trial.
+
+    Attributes:
+        iteration: counted from 1.
+        score: on the validation split; None where training diverged.
+        test_score: on the test split; None where training diverged.
+        seconds: training and validation, by the wall clock.
+        cpu_seconds: the same by the processor's clock, without the time spent waiting for it.
+    """
+
+    iteration: int
+    score: float | None
+    test_score: float | None
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def of(cls, iteration: int, score: float, test_score: float, seconds: float, cpu_seconds: float) -> Self:
+        """A record of what was measured; a score that is no finite number is none."""
+        known, tested = (one if math.isfinite(one) else None for one in (score, test_score))
+        return cls(iteration, known, tested, round(seconds, 7), round(cpu_seconds, 7))
+
+    def same_scores(self, other: IterationRecord) -> bool:
+        """Whether both say the same."""
+        return (self.score, self.test_score) == (other.score, other.test_score)
+
+
+class CheckpointCost(msgspec.Struct, frozen=True, tag=True):
+    """What one checkpoint of a trial took: seconds to write it durably, and bytes."""
+
+    checkpoint_s: float
+    checkpoint_bytes: int
+
+
+class Probe(NamedTuple):
+    """What one fresh process measured.
+
+    Attributes:
+        launch_s: from its start to the moment its first iteration could begin.
+        iteration_seconds: of one fixed configuration, after one iteration to warm up.
+    """
+
+    launch_s: float
+    iteration_seconds: tuple[float, ...]
 
 
 class GangShape(NamedTuple):
@@ -151,65 +191,19 @@ class Surroundings(msgspec.Struct, frozen=True):
     nodes: list[NodeStart]
 
 
-class TimingFolder:
-    """The `.timing` folder of a profile: what it was asked for, the bundle it began with, and what was measured so far."""
-
-    def __init__(self, out_dir: Path) -> None:
-        self.out_dir, self.path = out_dir, out_dir / TIMING
-        self.base, self.checkpoints = self.path / "base", self.path / "checkpoints"
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether an earlier call left something to go on with."""
-        return (self.path / "job.json").is_file()
-
-    def open(self, asked: dict[str, object], base: Path) -> None:
-        """Make the folder, or check that it belongs to the same profile.
-
-        Args:
-            asked: what decides the measurements.
-            base: folder of the bundle whose curves are kept; copied, once.
-
-        Raises:
-            InputError: it holds another profile that is not complete; the message names what differs.
-        """
-        if self.is_begun:
-            require_same(self.path, json.loads((self.path / "job.json").read_text(encoding="utf-8")), asked)
-            return
-        self.base.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            if (base / name).is_file():
-                shutil.copyfile(base / name, self.base / name)
-        write_atomically(self.path / "job.json", json.dumps(asked).encode())
-
-    def surroundings(self) -> Surroundings | None:
-        """As noted before; None where nothing was measured yet."""
-        note = self.path / "surroundings.json"
-        return msgspec.json.decode(note.read_bytes(), type=Surroundings) if note.is_file() else None
-
-    def note_surroundings(self, found: Surroundings) -> None:
-        """Keep them."""
-        write_atomically(self.path / "surroundings.json", msgspec.json.encode(found))
-
-    def series(self, number: int) -> list[SegmentRecord] | None:
-        """The segments of a series; None where it is not complete."""
-        note = self._note(number)
-        return msgspec.json.decode(note.read_bytes(), type=list[SegmentRecord]) if note.is_file() else None
-
-    def note_series(self, number: int, records: Sequence[SegmentRecord]) -> None:
-        """Keep a complete series; its checkpoints are not needed any more."""
-        write_atomically(self._note(number), msgspec.json.encode(list(records)))
-
-    def _note(self, number: int) -> Path:
-        return self.path / f"series-{number:04d}.json"
-
-    def remove(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def remove_if_empty(self) -> None:
-        """Where nothing was measured yet, it is as if nobody had asked."""
-        if self.surroundings() is None:
-            self.remove()
-            if self.out_dir.is_dir() and not any(self.out_dir.iterdir()):
-                self.out_dir.rmdir()
+def measured_on() -> dict[str, str | int | None]:
+    """Processor and versions; no name of the machine and no path."""
+    cpuinfo = Path("/proc/cpuinfo")
+    models = (
+        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    )
+    versions = {}
+    for package in ("torch", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "cpu": models[0].split(":", 1)[1].strip() if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **versions,
+    }

@@ -1,49 +1,203 @@
-"""Timed segments written into a bundle: curves that are there already, with seconds and speed-ups of real workers.
-
-Imports the pure core, `traces` and the other modules of `experiments`; pandas and yaml when it writes.
-"""
+"""A timing profile from its request to the bundle it ends as: curves that are there already, with seconds of real workers."""
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from elastune.experiments.files import write_atomically
+from elastune.experiments.profiling.estimates import Estimate, timing_of
+from elastune.experiments.profiling.timing import TimingPlan, surroundings_part, time_workload, timed, trained_numbers
+from elastune.experiments.profiling.work_folder import WorkFolder, copy_bundle, rounded
+from elastune.experiments.real.trainables import WorkloadTrainables
+from elastune.sim.model.errors import InputError
+from elastune.traces import bundle_folder, load_bundle
 from elastune.traces.bundles.writer import FILES
-from elastune.traces.formats.yaml_text import dump_yaml
+from elastune.traces.formats.yaml_text import dump_yaml, parse_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-    from elastune.experiments.profiling.records import SegmentRecord, TimingFolder
-    from elastune.experiments.profiling.timing_profile import TimingProfile
+    from elastune.experiments.profiling.estimates import Timing
+    from elastune.experiments.profiling.records import SegmentRecord, Surroundings
+    from elastune.traces import Bundle
+    from elastune.traces.workloads import BatchMode, Workload
 
 SEGMENTS = "segments.csv"
 """One row per timed segment, beside the files of the bundle."""
+_MISFIT = 0.2
+_BUSY_LOAD = 0.5
+_BUSYNESS = 1.2
 
 
-def write_timing(profile: TimingProfile, folder: TimingFolder, series: Sequence[Sequence[SegmentRecord]]) -> None:
-    """The profile's folder is a bundle afterwards, with the curves of the one in the work folder.
+@dataclass(frozen=True)
+class TimingProfile:
+    """A bundle that was timed.
 
-    Every file is written as a whole, `bundle.yaml` last. A process that dies between two of them goes on from the work folder.
+    Attributes:
+        folder: of the bundle.
+        workload: its name.
+        plan: what was measured.
+        batch: what the batch size of a configuration was of.
+        timing: what was found.
+        surroundings: where.
+        remarks: what should make one doubt it; none where there is nothing.
     """
-    import pandas as pd
-    import yaml
 
-    out_dir = profile.folder
-    for name in FILES:
-        if (folder.base / name).is_file() and not (out_dir / name).exists():
-            shutil.copyfile(folder.base / name, out_dir / name)
-    records = pd.DataFrame([msgspec.to_builtins(record) for segments in series for record in segments])
-    tables = {"scaling.csv": pd.DataFrame(_scaling_rows(profile)), SEGMENTS: records}
-    for name, table in tables.items():
-        write_atomically(out_dir / name, table.to_csv(index=False, lineterminator="\n").encode())
-    before = yaml.safe_load((folder.base / "bundle.yaml").read_text(encoding="utf-8"))
-    header = _header(before, profile)
-    text = dump_yaml(header)
-    write_atomically(out_dir / "bundle.yaml", text.encode())
+    folder: Path
+    workload: str
+    plan: TimingPlan
+    batch: BatchMode
+    timing: Timing
+    surroundings: Surroundings
+    remarks: tuple[str, ...]
+
+    @property
+    def startup(self) -> dict[str, Estimate]:
+        """How nodes came: seconds from the request to the launch, and to readiness; empty where none was started for this."""
+        starts = self.surroundings.nodes
+        samples = {"queue_s": [one.queue_s for one in starts], "init_s": [one.init_s for one in starts]}
+        return {name: estimate for name, of in samples.items() if (estimate := Estimate.of(of)) is not None}
+
+    def to_json(self) -> dict[str, object]:
+        """What `elastune profile --gpus --json` prints."""
+        timing = self.timing
+        seconds = ("iteration_s", "evaluate_s", "launch_s", "resume_s", "checkpoint_s", "rescale_s")
+        return {
+            "bundle": str(self.folder),
+            "device": self.plan.device,
+            **{name: getattr(timing, name)._asdict() for name in seconds},
+            "scaling": [
+                {"gpus": shape.gpus, "nodes": shape.nodes, "train_s": timing.train_s[shape].value, **speedup._asdict()}
+                for shape, speedup in timing.speedups.items()
+            ],
+            "checkpoint_bytes": timing.checkpoint_bytes,
+            "spread": {**timing.spread._asdict(), "persistent": timing.spread.persistent},
+            "startup": {name: estimate._asdict() for name, estimate in self.startup.items()},
+            "measured_on": self.surroundings.measured_on,
+            "load_average": self.surroundings.load_average,
+            "remarks": list(self.remarks),
+        }
+
+
+def profile_timing(
+    workload: Workload,
+    plan: TimingPlan,
+    out_dir: Path,
+    *,
+    curves: str | None = None,
+    batch: BatchMode = "global",
+    checkpoints: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> TimingProfile:
+    """Time a workload on real workers and write it into a bundle; goes on where it stopped.
+
+    Args:
+        workload: what is trained.
+        plan: what is measured, and where.
+        out_dir: folder of a bundle of this workload, whose curves stay; or one that is not there yet.
+        curves: the bundle that a new one has its curves from; None for the one that ships.
+        batch: what the batch size of a configuration is of.
+        checkpoints: folder or fsspec URL that every node reaches; None for one in the bundle's folder while it is measured.
+        on_progress: called with the segments that are done, and that there are.
+
+    Raises:
+        InputError: an argument is out of range, there are too few slots, or the folder holds something else.
+        WorkerError: a gang broke; the same call goes on from what is done.
+    """
+    from elastune.sim.bridge.workers.worker import WorkerSettings
+
+    plan.require_slots()
+    folder = WorkFolder(out_dir)
+    asked = {**plan.asked(), "workload": workload.name, "curves": curves, "batch": batch}
+    folder.open(asked, None if folder.asked() is not None else _base(workload, out_dir, curves))
+    bundle = load_bundle(folder.base)
+    trainables = WorkloadTrainables(workload.name, _seed(bundle), trained_numbers(plan, bundle), batch)
+    settings = WorkerSettings(
+        build=timed(trainables),
+        checkpoints=checkpoints or str((folder.path / "checkpoints").resolve()),
+        device=plan.device,
+    )
+    try:
+        series = time_workload(plan, bundle, settings, folder, on_progress=on_progress)
+    except InputError:
+        if not surroundings_part(folder).read():  # as if nobody had asked
+            folder.remove()
+        raise
+    [surroundings] = surroundings_part(folder).read()
+    timing = timing_of(series, {row: float(cost) for row, cost in enumerate(bundle.relative_cost)})
+    found = remarks(timing, surroundings)
+    profile = TimingProfile(out_dir, workload.name, plan, batch, timing, surroundings, found)
+    write_timing(profile, folder, series)
+    return profile
+
+
+def _base(workload: Workload, out_dir: Path, curves: str | None) -> Path:
+    """The folder of the bundle whose curves are kept.
+
+    Raises:
+        InputError: there is none, or it is of another workload.
+    """
+    if (out_dir / "bundle.yaml").is_file():
+        if curves is not None:
+            raise InputError(
+                f"--curves {curves}: {out_dir} holds a bundle, whose curves stay; choose another folder (-o)"
+            )
+        base = out_dir
+    else:
+        if out_dir.is_dir() and any(path.name in FILES for path in out_dir.iterdir()):
+            raise InputError(f"{out_dir} holds a part of a bundle, without its bundle.yaml: choose another folder (-o)")
+        base = bundle_folder(curves or workload.name)
+    name = load_bundle(base).name
+    if name != workload.name:
+        raise InputError(f"{base} is a bundle of {name}, but {workload.name} is to be timed")
+    return base
+
+
+def _seed(bundle: Bundle) -> int:
+    """Of the weights and of the order of the data, as its trials were profiled with."""
+    seed = bundle.notes.get("seed")
+    return seed if isinstance(seed, int) else 0
+
+
+def remarks(timing: Timing, surroundings: Surroundings) -> tuple[str, ...]:
+    """What should make one doubt the numbers."""
+    found = []
+    if surroundings.load_average > _BUSY_LOAD * surroundings.cores:
+        found.append(
+            f"the machine was busy before anything was started (load {surroundings.load_average:.1f} on"
+            f" {surroundings.cores} cores): gangs had to share it"
+        )
+    if timing.busyness > _BUSYNESS:
+        found.append(
+            f"iterations lasted {timing.busyness - 1:.0%} longer on average than their median, which is what was written"
+        )
+    misfit = timing.spread.configurations
+    if misfit is not None and misfit > _MISFIT:
+        found.append(
+            f"the bundle's relative costs of configurations are off by {misfit:.0%} on this device: plans hold on average,"
+            " not for each configuration"
+        )
+    return tuple(found)
+
+
+def write_timing(profile: TimingProfile, folder: WorkFolder, series: Sequence[Sequence[SegmentRecord]]) -> None:
+    """The profile's folder is a bundle afterwards, with the curves of the one in the work folder, which goes."""
+    import pandas as pd
+
+    def write(staging: Path) -> None:
+        copy_bundle(folder.base, staging)
+        records = [msgspec.to_builtins(record) for segments in series for record in segments]
+        for name, rows in {"scaling.csv": _scaling_rows(profile), SEGMENTS: records}.items():
+            pd.DataFrame(rows).to_csv(staging / name, index=False, lineterminator="\n")
+        header = staging / "bundle.yaml"
+        before = cast("dict[str, Any]", parse_yaml(header.read_text(encoding="utf-8"), str(header)))
+        header.write_text(dump_yaml(_header(before, profile)), encoding="utf-8")
+        load_bundle(staging)
+
+    folder.publish(write)
 
 
 def _scaling_rows(profile: TimingProfile) -> list[dict[str, object]]:
@@ -52,11 +206,11 @@ def _scaling_rows(profile: TimingProfile) -> list[dict[str, object]]:
         {
             "gpus": shape.gpus,
             "nodes": shape.nodes,
-            "speedup": _rounded(speedup.value),
-            "speedup_low": _rounded(speedup.low),
-            "speedup_high": _rounded(speedup.high),
+            "speedup": rounded(speedup.value),
+            "speedup_low": rounded(speedup.low),
+            "speedup_high": rounded(speedup.high),
             "samples": speedup.samples,
-            "train_s": _rounded(timing.train_s[shape].value),
+            "train_s": rounded(timing.train_s[shape].value),
             "kind": "weak" if profile.batch == "per-worker" else "strong",
             "source": _how(profile),
         }
@@ -78,15 +232,15 @@ def _header(before: Mapping[str, Any], profile: TimingProfile) -> dict[str, Any]
     spread, effort = timing.spread, profile.plan.effort
     of = f"{effort.configurations} configurations x {effort.rounds} fresh trials"
     measured = {
-        "iteration_s": _rounded(timing.iteration_s.value),
-        "evaluate_s": _rounded(timing.evaluate_s.value),
-        "launch_s": _rounded(timing.launch_s.value),
-        "checkpoint_s": _rounded(timing.checkpoint_s.value),
-        "rescale_s": _rounded(max(timing.rescale_s.value, timing.checkpoint_s.value)),
+        "iteration_s": rounded(timing.iteration_s.value),
+        "evaluate_s": rounded(timing.evaluate_s.value),
+        "launch_s": rounded(timing.launch_s.value),
+        "checkpoint_s": rounded(timing.checkpoint_s.value),
+        "rescale_s": rounded(max(timing.rescale_s.value, timing.checkpoint_s.value)),
         "checkpoint_bytes": timing.checkpoint_bytes,
         "straggler": {
-            "persistent_cv": None if spread.persistent is None else _rounded(spread.persistent),
-            "per_iteration_cv": _rounded(spread.per_iteration),
+            "persistent_cv": None if spread.persistent is None else rounded(spread.persistent),
+            "per_iteration_cv": rounded(spread.per_iteration),
         },
         "scaling": None,
     }
@@ -117,17 +271,17 @@ def _timing_notes(profile: TimingProfile) -> dict[str, Any]:
     return {
         "command": _command(profile),
         "measured_on": surroundings.measured_on,
-        "load_average": _rounded(surroundings.load_average),
+        "load_average": rounded(surroundings.load_average),
         "medians": {
             name: {
-                "value": _rounded(estimate.value),
-                "interval": [_rounded(estimate.low), _rounded(estimate.high)],
-                "coverage": _rounded(estimate.coverage),
+                "value": rounded(estimate.value),
+                "interval": [rounded(estimate.low), rounded(estimate.high)],
+                "coverage": rounded(estimate.coverage),
                 "samples": estimate.samples,
             }
             for name, estimate in estimates.items()
         },
-        "spread": {name: None if cv is None else _rounded(cv) for name, cv in timing.spread._asdict().items()},
+        "spread": {name: None if cv is None else rounded(cv) for name, cv in timing.spread._asdict().items()},
         "remarks": list(profile.remarks),
     }
 
@@ -141,8 +295,3 @@ def _command(profile: TimingProfile) -> str:
     parts += [f"--configurations {effort.configurations} --rounds {effort.rounds} --seconds {effort.seconds:g}"]
     parts += [f"--batch {profile.batch}"] if profile.batch != "global" else []
     return " ".join(parts)
-
-
-def _rounded(value: float) -> float:
-    """Six significant digits: more than any of these measurements carries."""
-    return float(f"{value:.6g}")

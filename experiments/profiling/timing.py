@@ -16,9 +16,16 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from elastune.experiments.profiling.curve_store import measured_on
 from elastune.experiments.profiling.estimates import ALONE, Estimate
-from elastune.experiments.profiling.records import WARM_UP, GangShape, NodeStart, SegmentRecord, Surroundings
+from elastune.experiments.profiling.records import (
+    WARM_UP,
+    GangShape,
+    NodeStart,
+    SegmentRecord,
+    Surroundings,
+    measured_on,
+)
+from elastune.experiments.profiling.work_folder import Part, WorkFolder
 from elastune.experiments.real.slots import SLOTS, slots_here
 from elastune.sim.model.commands import StartSegment
 from elastune.sim.model.errors import InputError
@@ -27,7 +34,6 @@ from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from elastune.experiments.profiling.records import TimingFolder
     from elastune.sim.bridge.machines.nodes import Node, Nodes
     from elastune.sim.bridge.workers.worker import Device, TrainableFactory, WorkerSettings
     from elastune.traces import Bundle
@@ -114,6 +120,7 @@ class TimingPlan:
     def asked(self) -> dict[str, object]:
         """What decides the measurements, as JSON has it."""
         return {
+            "profile": "timings",
             "gangs": self.gangs,
             "device": self.device,
             "Ray cluster": self.ray_address,
@@ -158,11 +165,31 @@ def series_of(plan: TimingPlan, rows: Sequence[int]) -> list[_Series]:
     return found
 
 
+def series_part(folder: WorkFolder, number: int) -> Part[SegmentRecord]:
+    """The segments of a series, written when it is complete."""
+    return Part(folder.file(number, ".jsonl"), SegmentRecord)
+
+
+def surroundings_part(folder: WorkFolder) -> Part[Surroundings]:
+    """Where it was measured, noted before the first series."""
+    return Part(folder.path / "surroundings.jsonl", Surroundings)
+
+
+def _recorded(folder: WorkFolder, series: _Series) -> list[SegmentRecord]:
+    """The segments of a series; none where it is not complete."""
+    part = series_part(folder, series.number)
+    records = part.read()
+    if len(records) == len(series.shapes):
+        return records
+    part.clear()
+    return []
+
+
 def time_workload(
     plan: TimingPlan,
     bundle: Bundle,
-    workshop: WorkerSettings,
-    folder: TimingFolder,
+    settings: WorkerSettings,
+    folder: WorkFolder,
     *,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[list[SegmentRecord]]:
@@ -171,7 +198,7 @@ def time_workload(
     Args:
         plan: what is measured, and where.
         bundle: whose configurations are trained.
-        workshop: of the workers; builds a trial from its number, that of the series.
+        settings: of the workers; builds a trial from its number, that of the series.
         folder: opened; each series is kept there when it is complete.
         on_progress: called with the segments that are done, and that there are.
 
@@ -181,7 +208,8 @@ def time_workload(
     """
     plan.require_slots()
     todo = series_of(plan, rows_to_time(bundle, plan.effort.configurations))
-    found = {series.number: records for series in todo if (records := folder.series(series.number)) is not None}
+    found = {series.number: records for series in todo if (records := _recorded(folder, series))}
+    where = surroundings_part(folder)
     total = sum(len(series.shapes) for series in todo)
 
     def report() -> None:
@@ -189,22 +217,22 @@ def time_workload(
 
     report()
     open_series = [series for series in todo if series.number not in found]
-    if not open_series and folder.surroundings() is not None:
+    if not open_series and where.read():
         return [found[series.number] for series in todo]
     load_average = os.getloadavg()[0]
     with closing(_Fleet(plan)) as fleet:
-        if folder.surroundings() is None:
-            folder.note_surroundings(_surroundings(fleet, plan, load_average))
+        if not where.read():
+            where.append(_surroundings(fleet, plan, load_average))
         for series in open_series:
             nodes = fleet.nodes_for([one for one in plan.shapes if one.nodes == series.shapes[0].nodes])
-            found[series.number] = _timed(series, bundle, workshop, nodes, plan.effort)
-            folder.note_series(series.number, found[series.number])
+            found[series.number] = _timed(series, bundle, settings, nodes, plan.effort)
+            series_part(folder, series.number).append(*found[series.number])
             report()
     return [found[series.number] for series in todo]
 
 
 def _timed(
-    series: _Series, bundle: Bundle, workshop: WorkerSettings, nodes: Sequence[Node], effort: TimingEffort
+    series: _Series, bundle: Bundle, settings: WorkerSettings, nodes: Sequence[Node], effort: TimingEffort
 ) -> list[SegmentRecord]:
     from elastune.sim.bridge.workers.measured import time_segment
     from elastune.sim.bridge.workers.worker_group import Site
@@ -231,7 +259,7 @@ def _timed(
             order,
             bundle.configurations[series.row],
             site,
-            workshop,
+            settings,
             is_enough=lambda told: is_enough(told, effort.seconds),
         )
         records.append(SegmentRecord.of(segment, shape, series=series.number, row=series.row, round_=series.round))

@@ -9,8 +9,9 @@ import pytest
 
 from elastune.experiments.plans.planning import planning_profile
 from elastune.experiments.profiling.estimates import ALONE, timing_of
-from elastune.experiments.profiling.records import GangShape, TimingFolder
-from elastune.experiments.profiling.timing import TimingEffort, TimingPlan, time_workload, timed
+from elastune.experiments.profiling.records import GangShape
+from elastune.experiments.profiling.timing import TimingEffort, TimingPlan, surroundings_part, time_workload, timed
+from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.workers.worker import WorkerSettings
 from elastune.sim.model.errors import WorkerError
@@ -43,7 +44,7 @@ def measure(cluster, tmp_path, monkeypatch):
     def call(trainables, checkpoints, shapes=SHAPES):
         effort = TimingEffort(configurations=1, rounds=1, seconds=0.6, node_starts=0)
         plan = TimingPlan(shapes=shapes, effort=effort)
-        folder = TimingFolder(tmp_path / "mine")
+        folder = WorkFolder(tmp_path / "mine")
         folder.open(plan.asked(), bundle_folder("digits-mlp"))
         bundle = tiny_bundle([[0.5, 0.4], [0.6, 0.3]])
         settings = WorkerSettings(build=timed(trainables), checkpoints=checkpoints)
@@ -67,7 +68,7 @@ def test_the_seconds_of_an_emulated_workload_are_found(measure, tmp_path):
     assert timing.launch_s.value > 0.5
     assert 0.2 < timing.checkpoint_s.value < 1.0
     assert timing.rescale_s.value > timing.checkpoint_s.value + 0.5
-    found = folder.surroundings()
+    [found] = surroundings_part(folder).read()
     assert len(found.nodes) == 1
     assert found.nodes[0].init_s > 0.1
     assert {"cpu", "torch", "ray"} <= set(found.measured_on)

@@ -10,14 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from elastune.experiments.profiling.curve_store import (
-    CheckpointCost,
-    IterationRecord,
-    ProfileArguments,
-    TrialPart,
-    WorkFolder,
-)
-from elastune.experiments.profiling.curves import Effort, profile_with_progress, profile_workload
+from elastune.experiments.profiling.curve_bundle import ProfileArguments, read_trial, trial_part
+from elastune.experiments.profiling.curves import Effort, profile_workload
+from elastune.experiments.profiling.records import CheckpointCost, IterationRecord
+from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.bundles.bundle import load_bundle
 from elastune.traces.workloads import workload_named
@@ -59,7 +55,7 @@ def start(folder):
     )
 
 
-def wait_until(condition, what, timeout_s=30):
+def wait_until(condition, what, timeout_s=120):
     for _ in range(timeout_s * 200):
         if condition():
             return
@@ -125,7 +121,7 @@ def test_a_profile_loads_as_a_bundle(undisturbed):
 @pytest.mark.slow
 def test_a_profile_that_is_complete_is_not_done_again_and_not_mixed_with_another(undisturbed):
     before = (undisturbed / "bundle.yaml").stat().st_mtime_ns
-    profile_with_progress(DIGITS, TRIALS, ITERATIONS, 1, undisturbed)
+    profile_workload(DIGITS, TRIALS, ITERATIONS, 1, undisturbed)
 
     assert (undisturbed / "bundle.yaml").stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"trials is 4 there, asked was 5; seed is 0 there, asked was 1"):
@@ -141,12 +137,12 @@ def test_a_profile_killed_midway_goes_on_and_ends_with_the_scores_of_an_undistur
     process.wait()
     wait_until(lambda: is_gone(process.pid), "the group was gone")
     folder = WorkFolder(tmp_path)
-    kept = {trial: folder.part(trial).read()[0] for trial in range(TRIALS)}
+    kept = {trial: read_trial(folder, trial)[0] for trial in range(TRIALS)}
     checkpoints = [path for trial in range(TRIALS) for _, path in folder.checkpoints(trial)]
 
     assert seen <= sum(map(len, kept.values())) < TRIALS * ITERATIONS
     assert checkpoints
-    with (tmp_path / ".partial" / "trial-00001.jsonl").open("ab") as part:
+    with (tmp_path / ".partial" / "part-00001.jsonl").open("ab") as part:
         part.write(b'{"iteration": 10')  # a line cut short
     checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:-100])
     profile_workload(DIGITS, TRIALS, ITERATIONS, 2, tmp_path, effort=Effort(probes=1, probe_training_s=0.05))
@@ -169,13 +165,13 @@ def test_no_worker_outlives_the_profile_and_what_was_done_is_kept(end, tmp_path)
         process.kill()
     process.wait(timeout=20)
 
-    wait_until(lambda: is_gone(process.pid), "every worker was gone", timeout_s=10)
+    wait_until(lambda: is_gone(process.pid), "every worker was gone")
     assert recorded(tmp_path) > 0
     assert not (tmp_path / "bundle.yaml").exists()
 
 
 def test_a_started_profile_refuses_other_arguments(tmp_path):
-    WorkFolder(tmp_path).open(ProfileArguments("digits-mlp", 4, 3, 0), DIGITS)
+    WorkFolder(tmp_path).open(ProfileArguments("digits-mlp", 4, 3, 0).asked(DIGITS))
     with pytest.raises(InputError, match=r"another profile: iterations is 3 there, asked was 9\. Choose"):
         profile_workload(DIGITS, 4, 9, 2, tmp_path)
     with pytest.raises(InputError, match="workload is digits-mlp there, asked was mnist5k-cnn"):
@@ -193,28 +189,34 @@ def test_a_profile_of_nothing_is_refused_and_writes_nothing(trials, iterations, 
 
 @pytest.mark.slow
 def test_records_that_training_does_not_reproduce_are_an_error_that_names_them(tmp_path):
-    WorkFolder(tmp_path).open(ProfileArguments("digits-mlp", 1, 2, 0), DIGITS)
-    WorkFolder(tmp_path).part(0).append(IterationRecord(1, 0.123, 0.456, 0.01, 0.01))
+    WorkFolder(tmp_path).open(ProfileArguments("digits-mlp", 1, 2, 0).asked(DIGITS))
+    trial_part(WorkFolder(tmp_path), 0).append(IterationRecord(1, 0.123, 0.456, 0.01, 0.01))
     with pytest.raises(WorkerError, match=r"trial 0: iteration 1 was recorded as .*0\.123.*does not reproduce"):
         profile_workload(DIGITS, 1, 2, 1, tmp_path)
 
 
 def test_a_part_file_drops_a_line_that_was_cut_short_or_is_out_of_order(tmp_path):
-    part = TrialPart(tmp_path / "trial.jsonl")
-    first, second = IterationRecord(1, 0.5, 0.6, 0.01, 0.01), IterationRecord(2, float("nan"), float("nan"), 0.01, 0.01)
+    folder = WorkFolder(tmp_path)
+    folder.path.mkdir()
+    part, file = trial_part(folder, 0), folder.file(0, ".jsonl")
+    first = IterationRecord.of(1, 0.5, 0.6, 0.01, 0.01)
+    second = IterationRecord.of(2, float("nan"), float("inf"), 0.01, 0.01)
     part.append(first)
     part.append(second)
-    whole = (tmp_path / "trial.jsonl").read_bytes()
-    for damage in (b'{"iteration": 3, "sco', b"\x00\x00\n", b'{"iteration": 5}\n', whole[: whole.index(b"\n") + 1]):
-        (tmp_path / "trial.jsonl").write_bytes(whole + damage)
-        records, cost = part.read()
+    whole = file.read_bytes()
+    skipping = b'{"type":"IterationRecord","iteration":5,"score":0,"test_score":0,"seconds":1,"cpu_seconds":1}\n'
+    for damage in (b'{"iteration": 3, "sco', b"\x00\x00\n", skipping, whole[: whole.index(b"\n") + 1]):
+        file.write_bytes(whole + damage)
+        records, cost = read_trial(folder, 0)
         assert len(records) == 2
         assert records[1].same_scores(second)
         assert not records[1].same_scores(first)
         assert cost is None
-        assert (tmp_path / "trial.jsonl").read_bytes() == whole
+        assert file.read_bytes() == whole
     part.append(CheckpointCost(0.01, 1000))
 
-    assert part.read()[1] == CheckpointCost(0.01, 1000)
+    assert read_trial(folder, 0)[1] == CheckpointCost(0.01, 1000)
     assert part.lines() == 3
+    part.append(IterationRecord.of(3, 0.4, 0.4, 0.01, 0.01))
+    assert len(read_trial(folder, 0)[0]) == 2
     assert json.loads(whole.splitlines()[1])["score"] is None

@@ -26,9 +26,8 @@ from elastune.experiments.profiling.records import (
     NodeStart,
     SegmentRecord,
     Surroundings,
-    TimingFolder,
 )
-from elastune.experiments.profiling.timed_bundle import SEGMENTS, write_timing
+from elastune.experiments.profiling.timed_bundle import SEGMENTS, TimingProfile, profile_timing, remarks, write_timing
 from elastune.experiments.profiling.timing import (
     TimingEffort,
     TimingPlan,
@@ -36,9 +35,11 @@ from elastune.experiments.profiling.timing import (
     is_enough,
     rows_to_time,
     series_of,
+    series_part,
+    surroundings_part,
     time_workload,
 )
-from elastune.experiments.profiling.timing_profile import TimingProfile, profile_timing, remarks
+from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.experiments.spec.sections import WorkloadSpec
 from elastune.sim.bridge.workers.measured import TimedSegment
 from elastune.sim.model.errors import InputError
@@ -229,7 +230,7 @@ def test_each_gang_is_as_often_the_first_of_a_series():
 
 def written(out_dir, base="digits-mlp", **named):
     """A bundle with made-up timings."""
-    folder = TimingFolder(out_dir)
+    folder = WorkFolder(out_dir)
     folder.open({"asked": 1}, bundle_folder(base))
     bundle = load_bundle(base)
     cost = {row: float(bundle.relative_cost[row]) for row in rows_to_time(bundle, 3)}
@@ -240,7 +241,6 @@ def written(out_dir, base="digits-mlp", **named):
         out_dir, bundle.name, plan, named.get("batch", "global"), timing, QUIET, remarks(timing, QUIET)
     )
     write_timing(profile, folder, series)
-    folder.remove()
     return profile
 
 
@@ -263,7 +263,7 @@ def test_a_bundle_keeps_its_curves_and_gets_the_timings(tmp_path):
     assert mine.notes["timing"]["medians"]["node_init_s"]["value"] == 4.0
     assert len((tmp_path / "mine" / SEGMENTS).read_text().splitlines()) == 1 + 12
     assert profile.remarks == ()
-    assert not (tmp_path / "mine" / ".timing").exists()
+    assert not (tmp_path / "mine" / ".partial").exists()
 
 
 def test_a_batch_for_each_worker_is_weak_scaling(tmp_path):
@@ -306,12 +306,13 @@ def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, mon
     monkeypatch.setattr("elastune.experiments.profiling.timing.slots_here", lambda _device: 2)
     bundle, effort = load_bundle("digits-mlp"), TimingEffort(configurations=1, rounds=2)
     plan = TimingPlan(shapes=(ALONE, TWO), effort=effort)
-    folder = TimingFolder(tmp_path / "mine")
+    folder = WorkFolder(tmp_path / "mine")
     folder.open(plan.asked(), bundle_folder("digits-mlp"))
-    folder.note_surroundings(QUIET)
+    surroundings_part(folder).append(QUIET)
     cost = dict.fromkeys(rows_to_time(bundle, 1), 1.0)
     first, second = all_series(cost, 2, cost)
-    folder.note_series(0, first)
+    series_part(folder, 0).append(*first)
+    series_part(folder, 1).append(second[0])  # cut short
 
     timed = []
     monkeypatch.setattr(
@@ -372,7 +373,7 @@ def test_the_command_hands_over_what_was_asked_for_and_prints_what_was_found(tmp
         told.update(workload=workload.name, plan=plan, out_dir=out_dir, **named)
         return profile
 
-    monkeypatch.setattr("elastune.experiments.profiling.timing_profile.profile_timing", time_it)
+    monkeypatch.setattr("elastune.experiments.profiling.timed_bundle.profile_timing", time_it)
     monkeypatch.setattr("elastune.experiments.real.slots.find_spec", lambda _name: True)
     asked = ("profile", "digits-mlp", "--gpus", "1,2,4x2", "--gpus-per-node", 2, "--rounds", 3, "--batch", "per-worker")
     done = call(*asked, "-o", tmp_path / "mine")

@@ -1,0 +1,219 @@
+"""A curve profile as a bundle: what its records say, and where each number comes from. Imports pandas when it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from elastune.experiments.profiling.records import CheckpointCost, IterationRecord, Probe, measured_on
+from elastune.experiments.profiling.work_folder import Part, WorkFolder, require_same, rounded
+from elastune.sim.model.errors import WorkerError
+from elastune.traces.bundles.writer import write_files
+from elastune.traces.formats.yaml_text import parse_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from elastune.traces.workloads import Workload
+
+
+@dataclass(frozen=True)
+class ProfileArguments:
+    """What decides the scores of a profile; the number of processes does not."""
+
+    workload: str
+    trials: int
+    iterations: int
+    seed: int
+
+    def asked(self, workload: Workload) -> dict[str, object]:
+        """What decides the measurements, as JSON has it."""
+        drawn = [workload.configuration_of(self.seed, trial) for trial in range(self.trials)]
+        digest = hashlib.sha256(json.dumps(drawn).encode()).hexdigest()[:16]
+        return {"profile": "curves", **asdict(self), "search space": digest}
+
+
+def trial_part(folder: WorkFolder, trial: int) -> Part[IterationRecord | CheckpointCost]:
+    """The records of a trial: its iterations in order, and the cost of its checkpoint when it is complete."""
+    return Part(folder.file(trial, ".jsonl"), IterationRecord | CheckpointCost, _follows)
+
+
+def _follows(before: Sequence[IterationRecord | CheckpointCost], record: IterationRecord | CheckpointCost) -> bool:
+    if before and isinstance(before[-1], CheckpointCost):
+        return False
+    return isinstance(record, CheckpointCost) or record.iteration == len(before) + 1
+
+
+def read_trial(folder: WorkFolder, trial: int) -> tuple[list[IterationRecord], CheckpointCost | None]:
+    """The iterations of a trial, and the cost of its checkpoint if it is complete."""
+    records = trial_part(folder, trial).read()
+    iterations = [record for record in records if isinstance(record, IterationRecord)]
+    cost = records[-1] if records else None
+    return iterations, cost if isinstance(cost, CheckpointCost) else None
+
+
+def is_complete(out_dir: Path, arguments: ProfileArguments) -> bool:
+    """Whether the folder already holds the finished bundle of these arguments.
+
+    Raises:
+        InputError: it holds the finished bundle of others; the message names what differs.
+    """
+    manifest = out_dir / "bundle.yaml"
+    if not manifest.exists():
+        return False
+    found = parse_yaml(manifest.read_text(encoding="utf-8"), str(manifest))
+    assert isinstance(found, dict)
+    names = {"workload": "name", "iterations": "max_iterations"}
+    require_same(out_dir, {key: found.get(names.get(key, key)) for key in asdict(arguments)}, asdict(arguments))
+    return True
+
+
+def assemble_bundle(
+    workload: Workload,
+    arguments: ProfileArguments,
+    folder: WorkFolder,
+    jobs: int,
+    probe: Callable[[int, float], Sequence[Probe]],
+) -> None:
+    """Turn the complete part files into a bundle.
+
+    Args:
+        workload: what was trained.
+        arguments: of the profile.
+        folder: with the part files.
+        jobs: worker processes that ran side by side.
+        probe: measures a trial whose iterations take so many seconds on average in fresh processes.
+    """
+    import pandas as pd
+
+    records, costs = _read_parts(folder, arguments)
+    curves = _curves(records)
+    relative_cost = _relative_cost(curves)
+    iteration_s = float(curves["seconds"].mean())
+    busy = float(curves["cpu_seconds"].sum() / curves["seconds"].sum())
+    probes = probe(int((relative_cost - 1).abs().to_numpy().argmin()), iteration_s)
+    configurations = pd.DataFrame(
+        [workload.configuration_of(arguments.seed, trial) for trial in range(arguments.trials)]
+    )
+    configurations.insert(0, "trial", range(arguments.trials))
+    configurations["relative_cost"] = relative_cost.map(rounded).to_numpy()
+    measured = {
+        "iteration_s": rounded(iteration_s),
+        "launch_s": rounded(statistics.median(one.launch_s for one in probes)),
+        "checkpoint_s": rounded(statistics.median(cost.checkpoint_s for cost in costs)),
+        "checkpoint_bytes": round(statistics.median(cost.checkpoint_bytes for cost in costs)),
+        "data_bytes": workload.data_bytes(),
+        "straggler": {
+            "persistent_cv": _persistent_cv([one.iteration_seconds for one in probes]),
+            "per_iteration_cv": _per_iteration_cv(curves),
+        },
+    }
+    manifest = _manifest(workload, arguments, jobs, busy, len(probes), measured)
+    folder.publish(lambda staging: write_files(staging, manifest, curves, {"configs.csv": configurations}))
+
+
+def _read_parts(
+    folder: WorkFolder, arguments: ProfileArguments
+) -> tuple[list[list[IterationRecord]], list[CheckpointCost]]:
+    records: list[list[IterationRecord]] = []
+    costs: list[CheckpointCost] = []
+    for trial in range(arguments.trials):
+        of_trial, cost = read_trial(folder, trial)
+        if cost is None or len(of_trial) != arguments.iterations:
+            raise WorkerError(f"{folder.path}: trial {trial} is not complete; run the same command again")
+        records.append(of_trial)
+        costs.append(cost)
+    return records, costs
+
+
+def _curves(records: Sequence[Sequence[IterationRecord]]) -> pd.DataFrame:
+    """One row per trial and iteration, in this order."""
+    import pandas as pd
+
+    rows = [
+        {"trial": trial, **msgspec.structs.asdict(record)}
+        for trial, of_trial in enumerate(records)
+        for record in of_trial
+    ]
+    frame = pd.DataFrame(rows)[["trial", "iteration", "score", "seconds", "test_score", "cpu_seconds"]]
+    scores = {"score": float, "test_score": float}  # None is NaN from here on
+    return frame.astype({"trial": "int32", "iteration": "int32", **scores})
+
+
+def _relative_cost(curves: pd.DataFrame) -> pd.Series[float]:
+    """Mean seconds of a trial over the mean of all, by the processor's clock.
+
+    By the wall clock, a configuration would be dear because something else ran on the machine while it trained.
+    """
+    mean_s = curves.groupby("trial")["cpu_seconds"].mean()
+    return mean_s / mean_s.mean()
+
+
+def _per_iteration_cv(curves: pd.DataFrame) -> float | None:
+    """Median over the trials of the coefficient of variation within a trial; None with one iteration."""
+    grouped = curves.groupby("trial")["seconds"]
+    spread = float((grouped.std() / grouped.mean()).median())
+    return None if math.isnan(spread) else rounded(spread)
+
+
+def _persistent_cv(seconds: Sequence[Sequence[float]]) -> float | None:
+    """Coefficient of variation of the processes' means, less what the spread within a process explains.
+
+    None with one process. 0 where the means differ by no more than that.
+    """
+    if len(seconds) < 2:
+        return None
+    means = [statistics.fmean(of_process) for of_process in seconds]
+    explained = statistics.fmean(statistics.variance(of_process) / len(of_process) for of_process in seconds)
+    return rounded(math.sqrt(max(0.0, statistics.variance(means) - explained)) / statistics.fmean(means))
+
+
+def _manifest(
+    workload: Workload, arguments: ProfileArguments, jobs: int, busy: float, probes: int, measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `bundle.yaml` says; `busy` is the share of the training seconds that the processor worked on it."""
+    wall = f"by the wall clock, {busy:.0%} of it on the processor, with {jobs} slots training on one machine"
+    return {
+        "name": workload.name,
+        "family": workload.family,
+        "description": workload.description,
+        "direction": workload.direction,
+        "iteration": workload.iteration,
+        "score": workload.score,
+        "test_score": workload.test_score_text,
+        "max_iterations": arguments.iterations,
+        "trials": arguments.trials,
+        **measured,
+        "schedule": workload.schedule,
+        "scaling": None,
+        "source": workload.source,
+        "licence": workload.licence,
+        "measured_on": measured_on(),
+        "command": f"elastune profile {workload.name} --trials {arguments.trials} --iterations {arguments.iterations}"
+        f" --jobs {jobs} --seed {arguments.seed}",
+        "seed": arguments.seed,
+        "note": "NaN marks a diverged run. It kept training, so its seconds are those of its configuration. cpu_seconds"
+        " is the time of the same iteration by the processor's clock, without the time spent waiting for it.",
+        "provenance": {
+            "curves": f"measured: every point was trained; training and validation timed {wall}",
+            "iteration_s": f"measured: mean over the trials, {wall}",
+            "relative_cost": "measured: mean cpu_seconds of a trial over the mean of all",
+            "launch_s": f"measured: fresh process to first iteration, torch and data loaded; median of {probes}",
+            "checkpoint_s": "measured: write and fsync of the last checkpoint; median over the trials",
+            "checkpoint_bytes": "measured: size of the last checkpoint; median over the trials",
+            "data_bytes": "measured: size of the compressed table in its wheel",
+            "straggler.persistent_cv": f"measured: one configuration in {probes} fresh processes, one after another;"
+            " spread of their means less what the spread within them explains",
+            "straggler.per_iteration_cv": "measured: spread of the seconds within a trial; median over the trials",
+            "scaling": "not measured: a CPU slot says nothing about more GPUs; pair it with a scaling table",
+        },
+    }

@@ -1,0 +1,158 @@
+"""The folder in which a profile is kept until it is complete, and how it becomes a bundle.
+
+`.partial/` in the bundle's folder holds what was asked for (`job.json`) and a part for each trial or series, with a JSON line
+for each record. What the operating system has taken survives the end of the process: SIGKILL loses only what is under way.
+Imports sim.model.errors and `traces.bundles.writer`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from elastune.experiments.files import write_atomically
+from elastune.sim.model.errors import InputError
+from elastune.traces.bundles.writer import FILES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+PARTIAL = ".partial"
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
+class Part(Generic[Record]):
+    """The records of one trial or series so far.
+
+    Args:
+        path: of the file.
+        kind: what a line holds: a record type, or a union of tagged ones.
+        follows: whether a record may stand after those before it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kind: Any,  # noqa: ANN401  a union of types has no type of its own
+        follows: Callable[[Sequence[Record], Record], bool] = lambda _before, _record: True,
+    ) -> None:
+        self._path, self._kind, self._follows = path, kind, follows
+
+    def read(self) -> list[Record]:
+        """All complete records; a line that was cut short or is out of order is removed with all that follow it."""
+        content = self._path.read_bytes() if self._path.exists() else b""
+        records: list[Record] = []
+        good_bytes = 0
+        for line in content.splitlines(keepends=True):
+            record = self._parsed(line)
+            if record is None or not self._follows(records, record):
+                break
+            records.append(record)
+            good_bytes += len(line)
+        if good_bytes < len(content):
+            with self._path.open("r+b") as file:
+                file.truncate(good_bytes)
+        return records
+
+    def _parsed(self, line: bytes) -> Record | None:
+        try:
+            return msgspec.json.decode(line, type=self._kind) if line.endswith(b"\n") else None
+        except msgspec.MsgspecError:
+            return None
+
+    def append(self, *records: Record) -> None:
+        """Add a line for each in a single write."""
+        with self._path.open("ab", buffering=0) as file:
+            file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._path.unlink(missing_ok=True)
+
+    def lines(self) -> int:
+        """Complete lines, without looking into them."""
+        return self._path.read_bytes().count(b"\n") if self._path.exists() else 0
+
+
+class WorkFolder:
+    """The work folder of a profile."""
+
+    def __init__(self, out_dir: Path) -> None:
+        self.out_dir, self.path = out_dir, out_dir / PARTIAL
+        self.base, self._job = self.path / "base", self.path / "job.json"
+
+    def asked(self) -> dict[str, Any] | None:
+        """What an earlier call was asked for; None where there is nothing to go on with."""
+        return json.loads(self._job.read_text(encoding="utf-8")) if self._job.is_file() else None
+
+    def open(self, asked: Mapping[str, object], base: Path | None = None) -> None:
+        """Make the folder, or check that it belongs to the same profile.
+
+        Args:
+            asked: what decides the measurements.
+            base: folder of a bundle that the profile begins with; copied, once.
+
+        Raises:
+            InputError: it holds another profile; the message names what differs.
+        """
+        found = self.asked()
+        if found is not None:
+            require_same(self.out_dir, found, asked)
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        if base is not None:
+            copy_bundle(base, self.base)
+        write_atomically(self._job, json.dumps(asked).encode())
+
+    def file(self, number: int, ending: str) -> Path:
+        """A file of a trial or series."""
+        return self.path / f"part-{number:05d}{ending}"
+
+    def checkpoints(self, number: int) -> list[tuple[int, Path]]:
+        """(iteration, file) of the checkpoints of a trial, the latest first."""
+        files = self.path.glob(f"part-{number:05d}-*.ckpt")
+        return sorted(((int(file.stem.rsplit("-", 1)[1]), file) for file in files), reverse=True)
+
+    def publish(self, write: Callable[[Path], object]) -> None:
+        """The files that `write` puts into a folder become those of the bundle, `bundle.yaml` last; the work folder goes."""
+        staging = self.path / "bundle"
+        staging.mkdir(exist_ok=True)
+        write(staging)
+        for file in sorted(staging.iterdir(), key=lambda file: file.name == "bundle.yaml"):
+            file.replace(self.out_dir / file.name)
+        self.remove()
+
+    def remove(self) -> None:
+        """Delete the work folder, and the bundle's if nothing is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.out_dir.is_dir() and not any(self.out_dir.iterdir()):
+            self.out_dir.rmdir()
+
+
+def copy_bundle(source: Path, target: Path) -> None:
+    """Copy the files of a bundle into a folder, which is made."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def require_same(out_dir: Path, found: Mapping[str, Any], asked: Mapping[str, object]) -> None:
+    """Check that what is found in a folder was asked for alike.
+
+    Raises:
+        InputError: it was not; the message names what differs.
+    """
+    differing = [key for key in asked if found.get(key) != asked[key]]
+    if differing:
+        what = "; ".join(f"{key} is {found.get(key)} there, asked was {asked[key]}" for key in differing)
+        raise InputError(f"{out_dir} holds another profile: {what}. Choose another folder, or delete this one")
+
+
+def rounded(value: float) -> float:
+    """Six significant digits: more than any measurement of a profile carries."""
+    return float(f"{value:.6g}")
