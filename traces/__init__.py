@@ -28,11 +28,10 @@ from elastune.traces.scaling.named import (
     scaling_names,
     scaling_of,
 )
-from elastune.traces.scaling.tables import DecreasingScalingWarning, MeasuredTable
+from elastune.traces.scaling.tables import MeasuredTable, slower_phrase
 
 __all__ = [
     "Bundle",
-    "DecreasingScalingWarning",
     "MeasuredTable",
     "Offer",
     "Overrides",
@@ -56,6 +55,7 @@ __all__ = [
     "scaling_names",
     "scaling_of",
     "shipped_offers",
+    "slower_phrase",
     "startup_names",
     "startup_of",
     "synthetic_bundle",

@@ -6,8 +6,6 @@ results has a folder of its own, so that a figure never mixes two.
 
 from __future__ import annotations
 
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -158,12 +156,11 @@ def needed(
         InputError: a cell is no run, or a folder holds rows of another sweep.
     """
     told = []
-    with _each_warning_once():
-        for done, sweep in enumerate(drawing.sweeps):
-            on_progress(f"Looking up {sweep.label}", done, len(drawing.sweeps))
-            if sweep.makes is not None:
-                make_bundle(sweep.makes.name, sweep.makes.parent)
-            told.append(_planned(sweep, is_retrying=is_retrying))
+    for done, sweep in enumerate(drawing.sweeps):
+        on_progress(f"Looking up {sweep.label}", done, len(drawing.sweeps))
+        if sweep.makes is not None:
+            make_bundle(sweep.makes.name, sweep.makes.parent)
+        told.append(_planned(sweep, is_retrying=is_retrying))
     return told + _plans_needed(drawing)
 
 
@@ -185,14 +182,13 @@ def counted(
     """
     told: list[Needed] = []
     bundles: dict[str, Bundle] = {}
-    with _each_warning_once():
-        for done, sweep in enumerate(drawing.sweeps):
-            on_progress(f"Counting {sweep.label}", done, len(drawing.sweeps))
-            missing = _lacking(sweep, bundles, is_retrying=is_retrying)
-            if missing is None:
-                told.append(_planned(sweep, is_retrying=is_retrying))
-            else:
-                told.append(Needed(sweep.label, sweep.sweep.size(), missing, sweep))
+    for done, sweep in enumerate(drawing.sweeps):
+        on_progress(f"Counting {sweep.label}", done, len(drawing.sweeps))
+        missing = _lacking(sweep, bundles, is_retrying=is_retrying)
+        if missing is None:
+            told.append(_planned(sweep, is_retrying=is_retrying))
+        else:
+            told.append(Needed(sweep.label, sweep.sweep.size(), missing, sweep))
     return told + _plans_needed(drawing)
 
 
@@ -232,17 +228,6 @@ def _lacking(sweep: ClaimSweep, bundles: dict[str, Bundle], *, is_retrying: bool
     )
     failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() if is_retrying else 0
     return total - len(rows) + failed if is_of_sweep else None
-
-
-@contextmanager
-def _each_warning_once() -> Iterator[None]:
-    """What is warned of within is warned of at the end, each text once, however many sweeps say it."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        for text, category in {str(one.message): one.category for one in caught}.items():
-            warnings.warn(text, category, stacklevel=3)
 
 
 @dataclass

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import time
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from elastune.experiments.sweeps.pools import run_all
 from elastune.policies.planning.frontier import cheapest_by
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.streams import Streams
-from elastune.traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -183,12 +181,10 @@ def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
 
     Deadlines that are not told are spread evenly over the logarithm of the frontiers' times.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        wide = make_plans(job.spec, planner="frontier", space="wide").frontier
-        fair = make_plans(job.spec, planner="frontier", space="fair").frontier
-        at = job.deadlines_s or _spread([plan.promised_s for plan in (*wide, *fair)], job.points)
-        greedy = make_plans(job.spec, planner="all", space="wide", deadlines_s=at)
+    wide = make_plans(job.spec, planner="frontier", space="wide").frontier
+    fair = make_plans(job.spec, planner="frontier", space="fair").frontier
+    at = job.deadlines_s or _spread([plan.promised_s for plan in (*wide, *fair)], job.points)
+    greedy = make_plans(job.spec, planner="all", space="wide", deadlines_s=at)
     rows = []
     for deadline_s, by_deadline in zip(at, greedy.by_deadline, strict=True):
         plans: dict[str, Plan | None] = {

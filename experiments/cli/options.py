@@ -183,10 +183,18 @@ def what_is_finished(work: Callable[[], ResultT]) -> tuple[ResultT, str | None]:
 
 
 def load_spec(spec_file: Path, settings: list[str] | None) -> RunSpec:
-    """The spec of a file, with what the command line sets."""
+    """The spec of a file, with what the command line sets; says what to know about it."""
     from elastune.experiments.spec.run import RunSpec
 
-    return RunSpec.load(spec_file, settings or [])
+    spec = RunSpec.load(spec_file, settings or [])
+    print_notes(spec.notes())
+    return spec
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Each note once, on standard error."""
+    for note in dict.fromkeys(notes):
+        typer.echo(f"note: {note}", err=True)
 
 
 def print_json(value: object) -> None:

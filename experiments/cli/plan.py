@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json
+from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json, print_notes
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, say, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import number_of
@@ -75,6 +75,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     given = settings or []
     offered = [[*given, *settings_of_type(text)] for text in types.split(",")] if types is not None else [given]
     spec, *others = (load_plan_spec(spec_file, each) for each in offered)
+    print_notes(note for each in (spec, *others) for note in each.notes())
     plans = make_plans(
         spec,
         planner=planner.value,

@@ -21,6 +21,7 @@ from elastune.experiments.cli.options import (
     out_option,
     pool_jobs,
     print_json,
+    print_notes,
     progress,
 )
 from elastune.experiments.cli.tables import NONE, Column, Table, key, say
@@ -54,6 +55,8 @@ def sweep(
 
     folder = out or _folder_of(file)
     planned = plan(SweepSpec.load(file, settings or []), folder)
+    cells = {id(run.cell): run.cell for run in planned.runs}
+    print_notes(note for cell in cells.values() for note in cell.spec.notes())
     if is_dry:
         _show_plan(planned, folder, is_retrying=is_retrying, as_json=as_json)
         return

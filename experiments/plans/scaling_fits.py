@@ -18,7 +18,7 @@ from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.scaling.fit import LEVEL, fit_scaling
 from elastune.traces.scaling.inline import gang_of, inline_of
 from elastune.traces.scaling.laws import FITTED_FAMILIES
-from elastune.traces.scaling.tables import filtered_path, packed, read_measured, slower_than_smaller
+from elastune.traces.scaling.tables import filtered_path, read_measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -281,7 +281,7 @@ def with_kind(table: MeasuredTable, kind: Literal["weak", "strong"] | None) -> M
 
 def measured_json(table: MeasuredTable) -> dict[str, object]:
     """What `elastune scaling show --json` prints."""
-    slower = set(slower_than_smaller(packed(table.scaling())))
+    slower = set(table.slower)
     gangs = [
         {
             "gpus": gpus,

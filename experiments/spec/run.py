@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -28,7 +27,7 @@ from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, wi
 from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
-from elastune.traces import DecreasingScalingWarning, load_bundle
+from elastune.traces import load_bundle, scaling_of, slower_phrase
 from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
@@ -129,6 +128,13 @@ class RunSpec(Section):
             raise InputError("workload.bundle is missing: a run needs recorded curves")
         return load_bundle(self.workload.bundle, data_folders())
 
+    def notes(self) -> tuple[str, ...]:
+        """What to know before the numbers of this run are used; commands print it once."""
+        scaling = self.workload.scaling
+        phrase = "" if scaling is None else slower_phrase(scaling_of(cast("str", scaling)))
+        name = scaling if isinstance(scaling, str) else "as given"
+        return (f"workload.scaling {name}: {phrase}",) if phrase else ()
+
     def require_simulable(self) -> None:
         """Accept a run whose outcome the recorded curves know.
 
@@ -185,8 +191,5 @@ def _check(spec: RunSpec) -> None:
     spec.job.tuning_job("minimize")
     spec.cloud.price_book(data_bytes=0.0)
     spec.cloud.truth(data_bytes=0.0)
-    with warnings.catch_warnings():
-        # The run itself warns, once.
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        spec.workload.overrides(spec.cloud.rescale_s)
-        spec.workload.profile.errors()
+    spec.workload.overrides(spec.cloud.rescale_s)
+    spec.workload.profile.errors()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from elastune.experiments.sweeps.pools import workers
 from elastune.experiments.sweeps.store import Store
 from elastune.experiments.sweeps.worker import Run, Task, shared_bundles
 from elastune.sim.model.errors import InputError
-from elastune.traces import DecreasingScalingWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -96,15 +94,13 @@ def plan(sweep: SweepSpec, folder: str | Path) -> SweepPlan:
     bundles: dict[str, Bundle] = {}
     runs: list[Run] = []
     versions = ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("once", DecreasingScalingWarning)
-        for cell in sweep.cells():
-            world = _world(cell, bundles)
-            versions = versions or json.dumps(world.header().versions, sort_keys=True)
-            data = data_sha256(cell.spec, world.bundle)
-            keys = run_keys(cell.spec, sweep.seeds, data, RESULTS_VERSION)
-            for seed, key in zip(sweep.seeds, keys, strict=True):
-                runs.append(Run(cell, cell.spec.with_seed(seed), key, data, world.bundle.sha256))
+    for cell in sweep.cells():
+        world = _world(cell, bundles)
+        versions = versions or json.dumps(world.header().versions, sort_keys=True)
+        data = data_sha256(cell.spec, world.bundle)
+        keys = run_keys(cell.spec, sweep.seeds, data, RESULTS_VERSION)
+        for seed, key in zip(sweep.seeds, keys, strict=True):
+            runs.append(Run(cell, cell.spec.with_seed(seed), key, data, world.bundle.sha256))
     planned = SweepPlan(sweep, runs, known, bundles, versions)
     _require_same_sweep(store.folder, planned)
     return planned

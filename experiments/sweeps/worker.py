@@ -10,7 +10,6 @@ import functools
 import io
 import shutil
 import traceback
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.runs.simulate import execute
 from elastune.experiments.sweeps.rows import bundle_row, result_row, spec_row
 from elastune.sim.model.errors import InfeasibleJobError, TuningError, WorkerError
-from elastune.traces import DecreasingScalingWarning, load_bundle
+from elastune.traces import load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,10 +89,7 @@ def row_of(
         **bundle_row(bundle),
     }
     try:
-        with warnings.catch_warnings():
-            # The caller was warned when it resolved the spec.
-            warnings.simplefilter("ignore", DecreasingScalingWarning)
-            result = execute(spec, bundle=bundle, journal=journal, record_trajectory=record_trajectory)
+        result = execute(spec, bundle=bundle, journal=journal, record_trajectory=record_trajectory)
     except InfeasibleJobError as error:
         return row | {"status": "infeasible", "error": str(error)}, None
     except TuningError as error:

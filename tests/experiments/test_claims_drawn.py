@@ -35,7 +35,7 @@ from elastune.experiments.files import locked
 from elastune.experiments.sweeps import run as sweep_module
 from elastune.experiments.sweeps.store import Store
 from elastune.sim.model.errors import InputError
-from elastune.traces import DecreasingScalingWarning, tiny_bundle
+from elastune.traces import tiny_bundle
 
 CLAIM = {
     "id": "R1",
@@ -331,16 +331,6 @@ def test_reported_regret_is_by_the_test_score_of_what_was_selected():
     assert found[0] == pytest.approx((0.2 - 0.1) / 0.15)
     assert np.isnan(found[1])
     np.testing.assert_array_equal(reported_regret(rows, tiny_bundle(scores)), [9.0, 9.0])
-
-
-def test_sweeps_that_warn_of_the_same_warn_once(tmp_path):
-    drawing = prepare(["r1-cost", "r1-cost-large"], "smoke", results=tmp_path, data=[tmp_path])
-    assert len(drawing.sweeps) == 2
-    with pytest.warns(DecreasingScalingWarning) as told:
-        needed(drawing)
-    texts = [str(one.message) for one in told]
-    assert texts == sorted(set(texts))
-    assert all("bert-a100" in text for text in texts)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():

@@ -36,7 +36,6 @@ def test_seer_keeps_deadline_and_budget_and_its_winner_is_durable(seed):
     assert written[0] <= world.job.deadline_s
 
 
-@pytest.mark.filterwarnings("ignore::traces.DecreasingScalingWarning")
 def test_a_cut_after_which_nothing_more_can_start_ends_the_run_once():
     # Of 25,600 runs the one in which a trial that was to be resized ended just as its rung was cut, near T.
     spec = RunSpec.of(

@@ -14,11 +14,9 @@ from elastune.experiments.plans.scaling_fits import figure_tables, fit_json, gan
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.traces import (
-    DecreasingScalingWarning,
     MeasuredTable,
     fit_scaling,
     measured_table,
-    scaling_named,
     scaling_of,
 )
 
@@ -222,8 +220,6 @@ def test_the_figure_shows_points_curves_and_the_chosen_interval(tmp_path):
 
 
 def test_the_figure_tells_gangs_on_more_nodes_apart_and_has_no_band_without_an_interval():
-    with pytest.warns(DecreasingScalingWarning):
-        scaling_named("bert-t4")
     points, _ = figure_tables(fit_scaling(measured_table("bert-t4")), ())
     assert (points["use"] == "on more nodes").sum() == 18
     table = MeasuredTable({(1, 1): 1.0, (2, 1): 1.8}, "strong", knows_nodes=False)

@@ -10,7 +10,6 @@ import pytest
 from elastune.experiments.results_version import HISTORY, RESULTS_VERSION
 
 
-@pytest.mark.filterwarnings("ignore:scaling bert-t4")  # it falls, as it was measured
 @pytest.mark.parametrize(("section", "name"), goldens.CASES)
 def test_results_are_as_recorded(section, name):
     now, then = goldens.measured(section, name), goldens.recorded()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -19,7 +17,7 @@ from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
 from elastune.sim.model.profile import CloudTruth, Delay, GroundTruth, Profile, Startup, Stragglers, Timings
 from elastune.sim.model.streams import Streams
 from elastune.sim.simulated import SimulatedBackend
-from elastune.traces import DecreasingScalingWarning, scaling_named
+from elastune.traces import scaling_named
 
 AS_USED = BillingRule(granularity_s=0.0, minimum_s=0.0)
 # 8 GPUs on two machines are slower than 4 on one, 16 on four faster again.
@@ -35,17 +33,11 @@ def terms_of(scaling, *, gpus=4, quota=6):
     return Terms(Profile(10.0, scaling, Timings(1.0, 1.0, 3.0), startup, Stragglers()), book)
 
 
-def bert():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        return scaling_named("bert-t4")
-
-
 @pytest.mark.parametrize(
     ("scaling", "gpus", "sizes"),
     [
         (FALLING, 4, (1, 2, 4, 12, 16)),  # 8 GPUs are slower than 4; 12 are half way from 8 to 16
-        (bert(), 4, (1, 2, 4, 12, 16)),
+        (scaling_named("bert-t4"), 4, (1, 2, 4, 12, 16)),
         # Machines of 1 GPU: two are slower than one, three lie between two and four.
         (PlacedTableScaling({(1, 1): 1.0, (2, 2): 0.9, (4, 4): 1.3}), 1, (1, 3, 4)),
     ],
@@ -64,7 +56,7 @@ def test_a_gang_is_priced_on_the_machines_it_fills():
     assert terms_of(FALLING, gpus=2).speedup(4) == 1.8
 
 
-@pytest.mark.parametrize("scaling", [FALLING, NETWORK, bert()], ids=["table", "allreduce", "bert-t4"])
+@pytest.mark.parametrize("scaling", [FALLING, NETWORK, scaling_named("bert-t4")], ids=["table", "allreduce", "bert-t4"])
 @pytest.mark.parametrize("gpus", [2, 4])
 def test_the_simulated_world_takes_as_long_as_the_plan_says(scaling, gpus):
     terms = terms_of(scaling, gpus=gpus)

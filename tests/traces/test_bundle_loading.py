@@ -79,11 +79,16 @@ note: a remark
     assert bundle.test_scores[0].tolist() == [1.0, 2.0, 3.0]
 
 
-def test_without_iteration_s_the_recorded_seconds_are_averaged(write_bundle):
+def test_without_iteration_s_the_recorded_seconds_say_what_each_trial_costs(write_bundle):
     curves = curves_of([(0, 1, 0.5), (0, 2, NAN), (1, 1, 0.4), (1, 2, 0.3), (1, 3, 0.2)]) | {
         "seconds": [1.0, NAN, 2.0, 3.0, 4.0]
     }
-    assert traces.load_bundle(write_bundle(curves=curves)).iteration_s == 2.5
+    bundle = traces.load_bundle(write_bundle(curves=curves))
+    assert (bundle.iteration_s, bundle.relative_cost.tolist()) == (2.0, [0.5, 1.5])
+    configs = "trial,relative_cost\n0,2\n1,4\n"
+    bundle = traces.load_bundle(write_bundle(curves=curves, configs=configs, name="costed"))
+    assert bundle.relative_cost.tolist() == [2.0, 4.0]
+    assert bundle.iteration_s == (1 + 2 + 3 + 4) / (1 * 2 + 3 * 4)
 
 
 def test_a_bundle_may_name_a_shipped_scaling(write_bundle):

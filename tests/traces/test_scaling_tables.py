@@ -8,7 +8,6 @@ from elastune import traces
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.node_scaling import AllReduceScaling, Link, PlacedTableScaling
 from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
-from elastune.traces import DecreasingScalingWarning
 
 DECREASING = {"bert-a100": "32, 64", "gpt2-a100": "64", "resnet50-cifar10-a100": "8", "bert-t4": "5"}
 
@@ -51,22 +50,25 @@ def test_the_published_speedups_ship():
 
 
 def test_a_table_by_gpus_and_nodes_ships():
-    with pytest.warns(DecreasingScalingWarning, match="bert-t4: a gang of 5 GPUs is slower"):
-        bert = traces.scaling_named("bert-t4")
+    bert = traces.scaling_named("bert-t4")
     # Placement matters: 4 T4 in one node, over two, over four.
     assert [bert.speedup(4, nodes) for nodes in (1, 2, 4)] == [3.851, 1.762, 2.507]
     assert (bert.kind, bert.max_gpus) == ("weak", 16)
 
 
 @pytest.mark.parametrize("name", [name for name in traces.scaling_names() if name not in DECREASING])
-def test_a_shipped_table_that_rises_gives_no_warning(name):
-    assert traces.scaling_named(name).speedup(1) == 1.0
+def test_of_a_shipped_table_that_rises_nothing_is_told(name):
+    assert traces.slower_phrase(traces.scaling_named(name)) == ""
+    assert traces.measured_table(name).slower == ()
 
 
 @pytest.mark.parametrize(("name", "gpus"), DECREASING.items())
-def test_a_table_that_decreases_is_accepted_with_a_warning_that_names_the_gangs(name, gpus):
-    with pytest.warns(DecreasingScalingWarning, match=rf"scaling {name}: a gang of {gpus} GPUs is slower"):
-        traces.scaling_named(name)
+def test_a_table_that_decreases_is_accepted_and_says_which_gangs_are_slower(name, gpus):
+    phrase = f"{gpus} GPUs are slower than the next smaller gang; planners use the non-decreasing envelope"
+    assert traces.slower_phrase(traces.scaling_named(name)) == phrase
+    assert ", ".join(map(str, traces.measured_table(name).slower)) == gpus
+    terms = traces.tiny_bundle([[1.0]], scaling=traces.scaling_named(name)).terms()
+    assert terms.provenance["scaling"].endswith(f"; {phrase}")
 
 
 def test_an_unknown_name_is_an_error_that_names_the_nearest():
@@ -212,16 +214,8 @@ def test_seconds_and_rates_of_the_same_runs_give_the_same_speedups(seconds):
             path = Path(folder) / f"{column}.csv"
             rows = [f"{gpus},{number!r}\n" for gpus, number in enumerate(measured, start=1)]
             path.write_text(f"gpus,{column}\n{''.join(rows)}")
-            tables.append(_quietly(traces.load_scaling, path).points)
+            tables.append(traces.load_scaling(path).points)
     assert tables[0] == pytest.approx(tables[1])
-
-
-def _quietly(function, *arguments):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DecreasingScalingWarning)
-        return function(*arguments)
 
 
 def test_the_shared_tables_agree_with_the_shipped_ones(shared_data):

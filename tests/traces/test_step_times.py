@@ -112,7 +112,6 @@ def test_the_workloads_of_a_table(file):
 def test_the_shipped_bert_is_what_the_shared_table_holds(shared_data):
     steps = shared_data / "scaling" / "step_times_t4_pollux.csv.gz"
     found = import_step_times(steps, "bert", "weak", 12, {"kind": "placements"}).scaling
-    with pytest.warns(traces.DecreasingScalingWarning):
-        shipped = traces.scaling_named("bert-t4")
+    shipped = traces.scaling_named("bert-t4")
     assert dict(found.points) == pytest.approx(dict(shipped.points), abs=0.0005)
     assert len(workloads_in(steps)) == 6

@@ -20,10 +20,12 @@ from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.sim.model.profile import GroundTruth, Profile, Startup, Stragglers, Timings
 from elastune.sim.model.scaling import kind_phrase
 from elastune.sim.model.streams import Streams
+from elastune.traces.bundles.costs import iteration_costs, mean_seconds
 from elastune.traces.bundles.curves import read_configurations, read_curves
 from elastune.traces.bundles.header import read_header
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
 from elastune.traces.scaling.named import load_scaling, scaling_of
+from elastune.traces.scaling.tables import slower_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.job import Direction, TuningJob
     from elastune.sim.model.protocols import Configuration
     from elastune.sim.model.scaling import Scaling
-    from elastune.traces.bundles.curves import Curves
+    from elastune.traces.bundles.curves import Configurations, Curves
     from elastune.traces.bundles.header import Header
 
 _SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
@@ -145,7 +147,8 @@ class Bundle:
         if timings is None:
             raise self._lacks("timings")
         provenance = self._provenance(overrides)
-        provenance["scaling"] = "; ".join(filter(None, (provenance["scaling"], kind_phrase(scaling))))
+        phrases = (provenance["scaling"], kind_phrase(scaling), slower_phrase(scaling))
+        provenance["scaling"] = "; ".join(filter(None, phrases))
         return WorkloadTerms(
             iteration_s,
             scaling,
@@ -291,6 +294,7 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle
         problem = f"is {header.trials}, but configs.csv has {len(configured.labels)}"
         raise InvalidTraceError(folder / "bundle.yaml", problem, column="trials")
     curves = read_curves(folder / "curves.parquet", configured.labels, header.max_iterations)
+    iteration_s, relative_cost = _costs(folder / "curves.parquet", header, configured, curves)
     return Bundle(
         name=header.name,
         direction=header.direction,
@@ -299,14 +303,14 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle
         max_iterations=header.max_iterations,
         scores=curves.scores,
         configurations=configured.configurations,
-        relative_cost=configured.relative_cost,
+        relative_cost=relative_cost,
         source=header.source,
         licence=header.licence,
         sha256=_digest(folder),
         test_scores=curves.test_scores,
         seconds=curves.seconds,
-        iteration_s=_iteration_s(header, curves),
-        evaluate_s=_evaluate_s(folder / "bundle.yaml", header, curves),
+        iteration_s=iteration_s,
+        evaluate_s=_evaluate_s(folder / "bundle.yaml", header, iteration_s),
         min_gpus=configured.min_gpus if (configured.min_gpus > 1).any() else None,
         timings=_timings(folder / "bundle.yaml", header),
         stragglers=_stragglers(header),
@@ -332,14 +336,20 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _iteration_s(header: Header, curves: Curves) -> float | None:
+def _costs(file: Path, header: Header, configured: Configurations, curves: Curves) -> tuple[float | None, np.ndarray]:
+    """Seconds of an iteration at relative cost 1, and the costs; see `traces.bundles.costs`."""
+    trials, recorded = len(configured.labels), configured.relative_cost
     if header.iteration_s is not None or curves.seconds is None:
-        return header.iteration_s
-    return float(np.nanmean(curves.seconds))
+        return header.iteration_s, np.ones(trials) if recorded is None else recorded
+    trial = np.repeat(np.arange(trials), curves.seconds.shape[1])
+    mean_s = mean_seconds(curves.seconds.ravel(), trial, trials)
+    for position in np.flatnonzero(mean_s <= 0):
+        raise InvalidTraceError(file, f"is 0 throughout trial {configured.labels[position]}", column="seconds")
+    cost = iteration_costs(mean_s, np.isfinite(curves.seconds).sum(axis=1), recorded)
+    return cost.iteration_s, np.ones(trials) if cost.relative is None else cost.relative
 
 
-def _evaluate_s(file: Path, header: Header, curves: Curves) -> float | None:
-    iteration_s = _iteration_s(header, curves)
+def _evaluate_s(file: Path, header: Header, iteration_s: float | None) -> float | None:
     if header.evaluate_s is not None and (iteration_s is None or header.evaluate_s >= iteration_s):
         problem = f"is a part of the iteration, and so must be less than iteration_s, which is {iteration_s}"
         raise InvalidTraceError(file, problem, column="evaluate_s")

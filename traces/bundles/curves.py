@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.numbers import WHOLE, number_of
 from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.formats.limits import LONGEST_S, are_too_large, too_large, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("trial", "iteration", "score")
 _OPTIONAL_COLUMNS = ("test_score", "seconds")
+_MOST = 2**63 - 1  # the largest whole number of a numpy array
 _NO_HYPERPARAMETERS = ("trial", "relative_cost", "min_gpus")
 
 
@@ -32,13 +35,13 @@ class Configurations:
     Attributes:
         labels: (trials,) int; the `trial` of each row, as the curves name it.
         configurations: hyperparameters of each row.
-        relative_cost: (trials,) float > 0; cost of an iteration, 1 where the file says nothing.
+        relative_cost: (trials,) float > 0; cost of an iteration, or None where the file says nothing.
         min_gpus: (trials,) int >= 1; the smallest gang that holds it in its memory, 1 where the file says nothing.
     """
 
     labels: np.ndarray
     configurations: Sequence[Configuration]
-    relative_cost: np.ndarray
+    relative_cost: np.ndarray | None
     min_gpus: np.ndarray
 
 
@@ -81,37 +84,47 @@ def read_configurations(path: Path) -> Configurations:
 def _labels(rows: Sequence[Row]) -> np.ndarray:
     labels: dict[int, int] = {}
     for row in rows:
-        label = row.whole_number("trial")
+        label = row.whole_number("trial", most=_MOST)
         if label in labels:
             raise row.wrong("trial", f"trial {label} was already given in row {labels[label]}")
         labels[label] = row.number
     return np.fromiter(labels, dtype=np.int64, count=len(labels))
 
 
-def _relative_cost(rows: Sequence[Row]) -> np.ndarray:
+def _relative_cost(rows: Sequence[Row]) -> np.ndarray | None:
     if "relative_cost" not in rows[0].cells:
-        return np.ones(len(rows))
+        return None
     return np.array([row.positive_number("relative_cost") for row in rows])
 
 
 def _min_gpus(rows: Sequence[Row]) -> np.ndarray:
     if "min_gpus" not in rows[0].cells:
         return np.ones(len(rows), dtype=np.int64)
-    return np.array([row.whole_number("min_gpus", 1) for row in rows], dtype=np.int64)
+    return np.array([row.whole_number("min_gpus", 1, _MOST) for row in rows], dtype=np.int64)
 
 
 def _truth_value(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
+def _score(text: str) -> float:
+    return float(number_of(text, is_score=True))
+
+
 def _scalars(cells: Sequence[str]) -> list[int | float | bool | str | None]:
-    kinds: tuple[Callable[[str], int | float | bool], ...] = (int, float, _truth_value)
+    kinds: tuple[Callable[[str], int | float | bool], ...] = (_whole, _score, _truth_value)
     for kind in kinds:
         try:
             return [kind(cell) if cell else None for cell in cells]
         except (ValueError, KeyError):
             continue
     return [cell or None for cell in cells]
+
+
+def _whole(text: str) -> int:
+    if not WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int(number_of(text))
 
 
 def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> Curves:
@@ -134,10 +147,12 @@ def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> Curves:
     _check_order(path, labels, trial, iteration)
     _check_longest(path, labels, trial, iteration, max_iterations)
     values = {name: _numbers(path, name, columns[name]) for name in columns if name not in {"trial", "iteration"}}
+    for name in {"score", "test_score"} & values.keys():
+        _check_scores(path, name, values[name])
     if "seconds" in values:
         _check_seconds(path, values["seconds"], values["score"])
+    _check_ends(path, labels, trial, values["score"], max_iterations)
     shaped = {name: _shaped(cells, trial, iteration, (len(labels), max_iterations)) for name, cells in values.items()}
-    _check_ends(path, labels, shaped["score"], np.bincount(trial, minlength=len(labels)))
     return Curves(shaped["score"], shaped.get("test_score"), shaped.get("seconds"))
 
 
@@ -146,19 +161,25 @@ def _read_columns(path: Path) -> Mapping[str, np.ndarray]:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path)
+        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
+            known = file.schema_arrow.names
+            _check_columns(path, known)
+            wanted = [column for column in (*_COLUMNS, *_OPTIONAL_COLUMNS) if column in known]
+            table = file.read(columns=wanted)
+    except pa.ArrowException as error:
+        raise InvalidTraceError(path, f"is no parquet file: {error}") from error
     except OSError as error:
         raise InvalidTraceError(path, f"cannot be read: {error}") from error
-    except pa.ArrowInvalid as error:
-        raise InvalidTraceError(path, f"is no parquet file: {error}") from error
-    with file:
-        known = file.schema_arrow.names
-        for column in _COLUMNS:
-            if column not in known:
-                raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(known)}", column=column)
-        wanted = [column for column in (*_COLUMNS, *_OPTIONAL_COLUMNS) if column in known]
-        table = file.read(columns=wanted)
-        return {column: table.column(column).to_numpy() for column in wanted}
+    return {column: table.column(column).to_numpy() for column in wanted}
+
+
+def _check_columns(path: Path, known: Sequence[str]) -> None:
+    for column in known:
+        if known.count(column) > 1:
+            raise InvalidTraceError(path, "the header names it twice", column=column)
+    for column in _COLUMNS:
+        if column not in known:
+            raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(known)}", column=column)
 
 
 def _numbers(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
@@ -169,7 +190,8 @@ def _numbers(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
 
 def _whole_numbers(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
     numbers = _numbers(path, column, cells)
-    wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers == np.floor(numbers))))
+    is_signed = cells.dtype.kind == "i"
+    wrong = np.flatnonzero(~((numbers == np.floor(numbers)) & (is_signed | (np.abs(numbers) < 2.0**63))))
     if wrong.size:
         row = int(wrong[0])
         raise InvalidTraceError(path, f"is {numbers[row]}, but must be a whole number", row=row + 1, column=column)
@@ -219,11 +241,17 @@ def _check_longest(path: Path, labels: np.ndarray, trial: np.ndarray, iteration:
         raise InvalidTraceError(path, problem, row=row + 1, column="iteration")
 
 
+def _check_scores(path: Path, column: str, scores: np.ndarray) -> None:
+    for row in np.flatnonzero(are_too_large(scores)).tolist():
+        raise InvalidTraceError(path, too_large(scores[row]), row=row + 1, column=column)
+
+
 def _check_seconds(path: Path, seconds: np.ndarray, score: np.ndarray) -> None:
-    wrong = np.flatnonzero((seconds < 0) | (~np.isfinite(seconds) & np.isfinite(score)))
-    if wrong.size:
-        row = int(wrong[0])
-        raise InvalidTraceError(path, f"is {seconds[row]}, but must be a number >= 0", row=row + 1, column="seconds")
+    wrong = (seconds < 0) | (seconds > LONGEST_S) | (np.isnan(seconds) & np.isfinite(score))
+    for row in np.flatnonzero(wrong).tolist():
+        is_long = LONGEST_S < seconds[row] < np.inf
+        problem = f"is {too_long(seconds[row])}" if is_long else f"is {seconds[row]}, but must be a number >= 0"
+        raise InvalidTraceError(path, problem, row=row + 1, column="seconds")
 
 
 def _shaped(cells: np.ndarray, trial: np.ndarray, iteration: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -233,16 +261,18 @@ def _shaped(cells: np.ndarray, trial: np.ndarray, iteration: np.ndarray, shape: 
     return shaped
 
 
-def _check_ends(path: Path, labels: np.ndarray, scores: np.ndarray, lengths: np.ndarray) -> None:
+def _check_ends(path: Path, labels: np.ndarray, trial: np.ndarray, scores: np.ndarray, longest: int) -> None:
+    lengths = np.bincount(trial, minlength=len(labels))
     absent = np.flatnonzero(lengths == 0)
     if absent.size:
         raise InvalidTraceError(path, f"trial {labels[absent[0]]} of configs.csv has no curve")
-    last = scores[np.arange(len(labels)), lengths - 1]
-    early = np.flatnonzero((lengths < scores.shape[1]) & np.isfinite(last))
+    last = np.empty(len(labels))
+    last[trial] = scores  # of several rows of a trial, the last one stays
+    early = np.flatnonzero((lengths < longest) & np.isfinite(last))
     if early.size:
-        trial = early[0]
+        at = early[0]
         raise InvalidTraceError(
             path,
-            f"trial {labels[trial]} ends at iteration {lengths[trial]} of {scores.shape[1]}; only a curve whose last"
-            " score is not finite (diverged) may end early",
+            f"trial {labels[at]} ends at iteration {lengths[at]} of {longest}; only a curve whose last score is not finite"
+            " (diverged) may end early",
         )

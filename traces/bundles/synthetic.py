@@ -16,6 +16,7 @@ from elastune.sim.model.profile import Timings
 from elastune.sim.model.scaling import LinearScaling
 from elastune.sim.model.streams import Streams
 from elastune.traces.bundles.bundle import Bundle
+from elastune.traces.formats.limits import are_too_large, too_large
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -170,6 +171,8 @@ def tiny_bundle(
     curves = np.array(scores, dtype=np.float64)
     if curves.ndim != 2 or curves.size == 0:
         raise InputError(f"scores have the shape {curves.shape}, but must be (trials, iterations), each at least 1")
+    for score in curves[are_too_large(curves)]:
+        raise InputError(f"a score {too_large(score)}")
     costs = np.ones(len(curves)) if relative_cost is None else np.array(relative_cost, dtype=np.float64)
     if costs.shape != (len(curves),) or not (costs > 0).all():
         raise InputError(f"relative_cost is {relative_cost}, but must be {len(curves)} positive numbers")

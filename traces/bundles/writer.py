@@ -75,6 +75,8 @@ def write_bundle(
         try:
             bundle = load_bundle(staging)
         except InvalidTraceError as error:
+            if staging not in Path(error.file).parents:
+                raise  # a file elsewhere, which bundle.yaml names
             there = folder / Path(error.file).name
             raise InvalidTraceError(there, error.problem, row=error.row, column=error.column) from error
         if folder.exists():

@@ -1,21 +1,26 @@
 """Rows of small CSV files, with errors that name file, row and column.
 
-Imports the standard library and sim.model.
+Imports the standard library, sim.model and traces.formats.limits.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO, cast
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import number_of
+from elastune.traces.formats.limits import LONGEST_S, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+MOST = 1_000_000_000
+"""A larger whole number in a table is a slip."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Row:
         Raises:
             InvalidTraceError: it is anything else.
         """
-        number = self._number(column)
+        number = float(self._number(column))
         if number < least:
             raise self.wrong(column, f"is {number:g}, but must be at least {least:g}")
         return number
@@ -63,28 +68,51 @@ class Row:
         Raises:
             InvalidTraceError: it is anything else.
         """
-        number = self._number(column)
+        number = float(self._number(column))
         if number <= 0:
             raise self.wrong(column, f"is {number:g}, but must be positive")
         return number
 
-    def whole_number(self, column: str, least: int = 0) -> int:
-        """The cell as a whole number, `least` or more.
+    def seconds(self, column: str) -> float:
+        """The cell as a duration: 0 or more, and no time of day.
 
         Raises:
             InvalidTraceError: it is anything else.
         """
-        number = self.number_at_least(column, least)
+        number = self.number_at_least(column)
+        if number > LONGEST_S:
+            raise self.wrong(column, f"is {number:.15g}, {too_long(number)}")
+        return number
+
+    def whole_number(self, column: str, least: int = 0, most: int = MOST) -> int:
+        """The cell as a whole number from `least` to `most`.
+
+        Raises:
+            InvalidTraceError: it is anything else.
+        """
+        number = self._number(column)
         if number != int(number):
             raise self.wrong(column, f"is {number:g}, but must be a whole number")
+        if number < least:
+            raise self.wrong(column, f"is {self.cells[column]}, but must be at least {least}")
+        if number > most:
+            raise self.wrong(column, f"is {self.cells[column]}, but must be at most {most}")
         return int(number)
 
-    def _number(self, column: str) -> float:
+    def _number(self, column: str) -> int | float:
         text = self.text(column)
         try:
             return number_of(text)
         except ValueError as error:
             raise self.wrong(column, f"is {text!r}, but {error}") from None
+
+
+def same_cell(one: str, other: str) -> bool:
+    """Whether two cells hold the same text or the same number."""
+    try:
+        return one == other or number_of(one) == number_of(other)
+    except ValueError:
+        return False
 
 
 def read_rows(path: Path, required: Sequence[str] = ()) -> list[Row]:
@@ -112,7 +140,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
             return iter([line for line in csv.reader(file, strict=True) if line])
     except OSError as error:
         raise InvalidTraceError(path, f"cannot be read: {error.strerror or error}") from error
-    except (csv.Error, UnicodeDecodeError, EOFError) as error:
+    except (csv.Error, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InvalidTraceError(path, f"is no CSV text: {error}") from error
 
 

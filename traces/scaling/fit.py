@@ -15,7 +15,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InputError
 from elastune.traces.scaling.laws import FITTED_FAMILIES, law_of
-from elastune.traces.scaling.tables import packed, slower_than_smaller
+from elastune.traces.scaling.tables import slower_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,10 +160,8 @@ def _chosen_points(table: MeasuredTable, on: Sequence[int] | None) -> dict[Gang,
 
 def _notes(table: MeasuredTable, points: Mapping[Gang, float]) -> list[str]:
     notes = []
-    slower = list(slower_than_smaller(packed(table.scaling())))
-    if slower:
-        listed = ", ".join(map(str, slower))
-        notes.append(f"{listed} GPUs are slower than the next smaller gang; planners use the non-decreasing envelope")
+    if slower := slower_phrase(table.scaling()):
+        notes.append(slower)
     above = sorted({gpus for (gpus, _), speedup in points.items() if speedup > gpus * (1 + 1e-9)})
     if above:
         notes.append(f"{', '.join(map(str, above))} GPUs are faster than linear, which no family can be")

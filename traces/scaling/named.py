@@ -12,7 +12,7 @@ from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.sim.model.scaling import LinearScaling, Scaling, TableScaling
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.scaling.inline import scaling_inline
-from elastune.traces.scaling.tables import filtered_path, measured_of, read_measured, warn_where_decreasing
+from elastune.traces.scaling.tables import filtered_path, measured_of, read_measured
 
 if TYPE_CHECKING:
     from elastune.traces.formats.csv_rows import Row
@@ -39,17 +39,12 @@ def scaling_source(name: str) -> str:
 def scaling_named(name: str) -> MeasuredScaling:
     """The shipped table of this name.
 
-    Warns:
-        DecreasingScalingWarning: it decreases somewhere.
-
     Raises:
         InputError: there is none; the message names the nearest.
     """
     if name not in _shipped():
         raise unknown("scaling", name, scaling_names(), "or give the path of a .csv, a mapping or linear")
-    scaling = _shipped()[name].scaling()
-    warn_where_decreasing(name, scaling, stacklevel=2)
-    return scaling
+    return _shipped()[name].scaling()
 
 
 def measured_table(text: str) -> MeasuredTable:
@@ -74,17 +69,11 @@ def scaling_of(value: ScalingInput) -> Scaling:
             `tables.csv#workload=bert,global_batch=128`; or a mapping (see `traces.scaling.inline`): speed-ups
             `{1: 1, 2: 1.7}`, `{2x2: 1.1}` where they depend on nodes, or a family with its parameters.
 
-    Warns:
-        DecreasingScalingWarning: a table decreases somewhere.
-
     Raises:
         InputError: it is none of these.
     """
     if isinstance(value, Mapping):
-        scaling = scaling_inline(value)
-        if isinstance(scaling, MeasuredScaling):
-            warn_where_decreasing("given inline", scaling, stacklevel=2)
-        return scaling
+        return scaling_inline(value)
     if isinstance(value, str | Path):
         return _of_text(str(value))
     if isinstance(value, Scaling):
@@ -102,15 +91,10 @@ def load_scaling(path: Path, where: Mapping[str, str] | None = None) -> Measured
     Returns:
         A table by GPUs and nodes where some gang was on several nodes, else by GPUs alone.
 
-    Warns:
-        DecreasingScalingWarning: the table decreases somewhere.
-
     Raises:
         InvalidTraceError: the file is malformed, has no row for 1 GPU, or two for one gang.
     """
-    scaling = read_measured(path, where or {}).scaling()
-    warn_where_decreasing(str(path), scaling, stacklevel=2)
-    return scaling
+    return read_measured(path, where or {}).scaling()
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from elastune.sim.model.scaling import ScalingKind
+    from elastune.sim.model.scaling import Scaling, ScalingKind
     from elastune.traces.formats.csv_rows import Row
+
+    Gang = tuple[int, int]
 
 MEASURES = ("speedup", "iteration_s", "step_s", "samples_per_s")
 KINDS = ("weak", "strong")
-
-
-class DecreasingScalingWarning(UserWarning):
-    """A measured table says that more GPUs are slower somewhere; planners use its non-decreasing envelope."""
+_ALIKE = 0.01  # of two columns that were rounded
+_MOST_GPUS = 100_000  # planners look at every number of GPUs up to the largest
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,14 @@ class MeasuredTable:
         knows_nodes: whether the table says on how many nodes a gang was.
     """
 
-    speedups: Mapping[tuple[int, int], float]
+    speedups: Mapping[Gang, float]
     kind: ScalingKind
     knows_nodes: bool
+
+    @property
+    def slower(self) -> tuple[int, ...]:
+        """Gangs, on the fewest nodes, that are slower than the next smaller one."""
+        return tuple(slower_than_smaller(packed(self.scaling())))
 
     def scaling(self) -> TableScaling | PlacedTableScaling:
         """By GPUs and nodes where some gang was on several; else by GPUs alone, which means packed."""
@@ -73,27 +77,38 @@ def measured_of(path: Path, rows: Sequence[Row]) -> MeasuredTable:
     Raises:
         InvalidTraceError: a row is malformed, none is for 1 GPU, or two are for one gang.
     """
-    measure = next((measure for measure in MEASURES if measure in rows[0].cells), None)
-    if measure is None:
+    measures = [measure for measure in MEASURES if measure in rows[0].cells]
+    if not measures:
         raise InvalidTraceError(path, f"has none of the columns {', '.join(MEASURES)}")
-    by_gang = dict(sorted(_by_gang(rows).items()))
-    base = by_gang.get((1, 1))
-    if base is None:
+    kind, by_gang = _kind(rows), dict(sorted(_by_gang(rows).items()))
+    if (1, 1) not in by_gang:
         smallest = next(iter(by_gang.values()))
         problem = (
             f"has no row for 1 GPU, over which speed-ups are; the smallest gang is this one, of {smallest.cells['gpus']}."
             " Add a row for 1 GPU on 1 node, or filter, behind a #, for a workload that has one"
         )
         raise InvalidTraceError(path, problem, row=smallest.number, column="gpus")
-    kind = _kind(rows)
+    speedups = _speedups(path, measures[0], by_gang, kind)
+    for other in measures[1:]:
+        for gang, speedup in _speedups(path, other, by_gang, kind).items():
+            if not math.isclose(speedup, speedups[gang], rel_tol=_ALIKE):
+                problem = (
+                    f"means a speed-up of {speedup:.4g}, but {measures[0]} one of {speedups[gang]:.4g}: keep one column"
+                )
+                raise by_gang[gang].wrong(other, problem)
+    return MeasuredTable(speedups, kind, knows_nodes=any(nodes > 1 for _, nodes in speedups))
+
+
+def _speedups(path: Path, measure: str, by_gang: Mapping[Gang, Row], kind: ScalingKind) -> dict[Gang, float]:
+    """The speed-ups over one GPU that a column means."""
     measured = {gang: row.positive_number(measure) for gang, row in by_gang.items()}
-    if measure == "speedup" and not math.isclose(measured[1, 1], 1.0, rel_tol=1e-6):
-        raise base.wrong(measure, f"is {measured[1, 1]:g}, but a table of speed-ups starts with 1 GPU at 1.0")
+    of_one = measured[1, 1]
+    if measure == "speedup" and not math.isclose(of_one, 1.0, rel_tol=1e-6):
+        raise by_gang[1, 1].wrong(measure, f"is {of_one:g}, but a table of speed-ups starts with 1 GPU at 1.0")
     if measure == "step_s" and kind == "unstated":
         problem = "needs a column kind: in weak scaling a step of p GPUs does p times the work, in strong the same"
         raise InvalidTraceError(path, problem, column=measure)
-    speedups = {gang: _speedup(measure, number, measured[1, 1], gang[0], kind) for gang, number in measured.items()}
-    return MeasuredTable(speedups, kind, knows_nodes=any(nodes > 1 for _, nodes in speedups))
+    return {gang: _speedup(measure, number, of_one, gang[0], kind) for gang, number in measured.items()}
 
 
 def _speedup(measure: str, number: float, of_one: float, gpus: int, kind: ScalingKind) -> float:
@@ -108,11 +123,11 @@ def _speedup(measure: str, number: float, of_one: float, gpus: int, kind: Scalin
             return of_one / number
 
 
-def _by_gang(rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
+def _by_gang(rows: Sequence[Row]) -> dict[Gang, Row]:
     knows_nodes = any(row.cells.get("nodes") for row in rows)
-    found: dict[tuple[int, int], Row] = {}
+    found: dict[Gang, Row] = {}
     for row in rows:
-        gpus = row.whole_number("gpus", 1)
+        gpus = row.whole_number("gpus", 1, _MOST_GPUS)
         nodes = row.whole_number("nodes", 1) if knows_nodes else 1
         if nodes > gpus:
             raise row.wrong("nodes", f"is {nodes}, but {gpus} GPUs fit on at most as many nodes")
@@ -189,9 +204,13 @@ def slower_than_smaller(speedups: Mapping[int, float]) -> Iterator[int]:
             yield gpus
 
 
-def warn_where_decreasing(name: str, scaling: TableScaling | PlacedTableScaling, *, stacklevel: int) -> None:
-    """Say which gangs are slower than smaller ones."""
+def slower_phrase(scaling: Scaling) -> str:
+    """Which measured gangs are slower than smaller ones, in words; empty where none is or nothing was measured."""
+    if not isinstance(scaling, TableScaling | PlacedTableScaling):
+        return ""
     listed = ", ".join(map(str, slower_than_smaller(packed(scaling))))
-    if listed:
-        message = f"scaling {name}: a gang of {listed} GPUs is slower than the next smaller one in the table"
-        warnings.warn(message, DecreasingScalingWarning, stacklevel=stacklevel + 1)
+    return (
+        f"{listed} GPUs are slower than the next smaller gang; planners use the non-decreasing envelope"
+        if listed
+        else ""
+    )

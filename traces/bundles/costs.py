@@ -1,0 +1,71 @@
+"""What `iteration_s`, `seconds` and `relative_cost` mean together. Imports numpy.
+
+An iteration of a trial takes `iteration_s * relative_cost` seconds on one GPU. Importers and bundles follow the same rules:
+
+- Recorded relative costs say how trials differ. Recorded seconds then give `iteration_s`, the seconds at relative cost 1, so
+  that all recorded iterations together take as long in a simulation, one by one on one GPU, as they took when recorded.
+- Without recorded relative costs, those follow from the seconds: each trial alone takes as long as it was recorded to take, and
+  the mean over the trials is at cost 1. A trial without seconds costs 1.
+- An `iteration_s` in `bundle.yaml` or in a run outranks the seconds, and `relative_cost` stands as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_DIFFERING = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class IterationCosts:
+    """What an iteration costs.
+
+    Attributes:
+        iteration_s: seconds of an iteration at relative cost 1 on one GPU; None where nothing was timed.
+        relative: (trials,) float > 0; None where neither seconds nor costs were recorded.
+        untimed: trials without seconds whose relative cost is assumed to be 1.
+        differing: trials whose recorded relative cost is more than 10 % off what their seconds say.
+    """
+
+    iteration_s: float | None
+    relative: np.ndarray | None
+    untimed: int = 0
+    differing: int = 0
+
+
+def mean_seconds(seconds: np.ndarray, trial: np.ndarray, trials: int) -> np.ndarray:
+    """(trials,) float: the mean of each trial's seconds that are numbers, NaN where it has none.
+
+    Args:
+        seconds: (points,) float.
+        trial: (points,) int; the trial of each point.
+        trials: how many there are.
+    """
+    known = np.isfinite(seconds)
+    counted = np.bincount(trial[known], minlength=trials)
+    total = np.bincount(trial[known], weights=seconds[known], minlength=trials)
+    means: np.ndarray = np.divide(total, counted, out=np.full(trials, np.nan), where=counted > 0)
+    return means
+
+
+def iteration_costs(mean_s: np.ndarray | None, lengths: np.ndarray, recorded: np.ndarray | None) -> IterationCosts:
+    """The costs that follow from a recording; see above.
+
+    Args:
+        mean_s: (trials,) float > 0, mean seconds of an iteration, NaN for a trial without seconds; None where no trial has any.
+        lengths: (trials,) int, recorded iterations.
+        recorded: (trials,) float > 0, recorded relative costs, or None.
+    """
+    if mean_s is None or not np.isfinite(mean_s).any():
+        return IterationCosts(None, recorded)
+    timed = np.isfinite(mean_s)
+    if recorded is None:
+        iteration_s = float(mean_s[timed].mean())
+        relative = np.where(timed, mean_s / iteration_s, 1.0)
+        return IterationCosts(iteration_s, relative, untimed=int((~timed).sum()))
+    weights = np.maximum(lengths, 1)[timed]
+    iteration_s = float((mean_s[timed] * weights).sum() / (recorded[timed] * weights).sum())
+    off = np.abs(mean_s[timed] / (iteration_s * recorded[timed]) - 1.0)
+    return IterationCosts(iteration_s, recorded, differing=int((off > _DIFFERING).sum()))

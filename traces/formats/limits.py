@@ -1,0 +1,31 @@
+"""How large recorded numbers may be. Imports numpy.
+
+Larger ones are no measurements: a time of day was taken for a duration, or a run diverged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LONGEST_S = 1e8
+"""About three years: no iteration, trial or recorded spot market lasts longer. A time of day is 1.7e9 s after 1970."""
+LARGEST_SCORE = 1e100
+"""Sums and squares of scores must not overflow."""
+
+
+def too_long(seconds: float) -> str:
+    """What to say of a duration that is longer than `LONGEST_S`."""
+    since = "milliseconds since 1970" if seconds > 1e11 else "seconds since 1970"
+    return f"more than {LONGEST_S:g} s (three years): are these {since}? Subtract the time at which it began"
+
+
+def are_too_large(scores: np.ndarray) -> np.ndarray:
+    """Which scores are finite and larger than `LARGEST_SCORE`, of the same shape."""
+    found: np.ndarray = (np.abs(scores) > LARGEST_SCORE) & np.isfinite(scores)
+    return found
+
+
+def too_large(score: float) -> str:
+    """What to say of such a score."""
+    allowed = f"between -{LARGEST_SCORE:g} and {LARGEST_SCORE:g}"
+    return f"is {score:g}, but must be {allowed}; leave it empty, or nan, where a run diverged"
