@@ -318,6 +318,13 @@ def import_tensorboard(
             show_default="the hparams plugin's, else hparams.yaml, hparams.json or params.json",
         ),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder in each run that holds the score, as validation beside train; each: every folder is a run.",
+        ),
+    ] = None,
     score: Score = None,
     iteration: Iteration = None,
     settings: Settings = None,
@@ -337,7 +344,7 @@ def import_tensorboard(
             runs,
             folder,
             _description(name, source, licence, direction, score, iteration, settings),
-            choice=EventChoice(tag=tag, test_tag=test_tag, hyperparameters=hyperparameters),
+            choice=EventChoice(tag=tag, test_tag=test_tag, hyperparameters=hyperparameters, part=part),
             rules=_rules(incomplete, iteration_zero, iterations),
             untimed=untimed,
             overwrite=overwrite,

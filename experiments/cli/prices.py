@@ -99,12 +99,16 @@ def import_file(
     from elastune.experiments.files import write_whole
     from elastune.traces.importers.price_tables import import_prices, write_prices
 
-    offers = import_prices(file, date=date, source=source or file.name)
+    imported = import_prices(file, date=date, source=source or file.name)
+    offers = imported.offers
     out = out or Path("results/prices") / file.name
     write_whole(out, lambda path: write_prices(path, offers))
     if as_json:
-        print_json({"prices": str(out), "machines": [_told(offer) for offer in offers]})
+        left_out = {reason: list(names) for reason, names in imported.left_out.items()}
+        print_json({"prices": str(out), "machines": [_told(offer) for offer in offers], "left_out": left_out})
         return
+    for note in imported.notes():
+        typer.echo(note)
     regions = {offer.region for offer in offers if offer.region}
     where = f" in {len(regions)} region{'s' if len(regions) > 1 else ''}" if regions else ""
     say(f"{len({offer.name for offer in offers})} machines{where} written; use them with cloud.prices: {out}")

@@ -144,8 +144,9 @@ def test_hyperparameters_may_stand_in_a_file_of_any_name_and_be_nested(runs, out
     [
         (None, r"run-2: has no hyperparameters, but other runs have: .*hparams.yaml, hparams.json, params.json"),
         ("[]", r"run-2/hparams.yaml: holds a list, but must hold names and values"),
-        ("a: [", r"run-2/hparams.yaml: is malformed"),
-        ("!!python/object:os.system {}", r"run-2/hparams.yaml: is malformed"),
+        ("a: [", r"run-2/hparams.yaml, line 1: malformed YAML"),
+        ("!!python/object:os.system {}", r"run-2/hparams.yaml, line 1: malformed YAML"),
+        ("lr: 1\nlr: 2", r"run-2/hparams.yaml, line 2: the key 'lr' is given twice"),
     ],
 )
 def test_missing_and_malformed_hyperparameters_are_an_error_that_names_the_run(runs, out, described, content, message):
@@ -178,3 +179,139 @@ def test_without_tensorboard_it_says_what_to_install(runs, out, described, monke
     monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_file_loader", None)
     with pytest.raises(InputError, match=r"reading event files takes tensorboard: pip install -e '\.\[tensorboard\]'"):
         from_tensorboard(runs, out, described, choice=CHOICE)
+
+
+@pytest.fixture
+def write_run(tmp_path):
+    """An event file: points of (step, score, wall time), which begins at a second."""
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def write(run, points, *, tag="loss", began=1000.0, name=None, sessions=()):
+        folder = tmp_path / "made" / run
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / (name or f"events.out.tfevents.{began:.0f}.machine.1.0")
+        assert not file.exists()
+        events = [event_pb2.Event(wall_time=began, file_version="brain.Event:2")]
+        for step, score, at_s in points:
+            summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, simple_value=score)])
+            events.append(event_pb2.Event(step=step, wall_time=at_s, summary=summary))
+        summaries = [summary_pb2.Summary(value=[value]) for value in sessions]
+        events += [event_pb2.Event(wall_time=began, summary=summary) for summary in summaries]
+        with file.open("wb") as opened:
+            writer = RecordWriter(opened)
+            for event in events:
+                writer.write(event.SerializeToString())
+            writer.flush()
+        return tmp_path / "made"
+
+    return write
+
+
+def session(**hyperparameters):
+    """What the hparams plugin records of a run."""
+    from tensorboard.compat.proto import summary_pb2
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    data = HParamsPluginData()
+    for name, number in hyperparameters.items():
+        data.session_start_info.hparams[name].number_value = number
+    metadata = summary_pb2.SummaryMetadata(
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name="hparams", content=data.SerializeToString())
+    )
+    return summary_pb2.Summary.Value(tag="_hparams_/session_start_info", metadata=metadata)
+
+
+def points(first, last, score, from_s=0.0):
+    return [(step, score / step, from_s + 10.0 * step) for step in range(first, last + 1)]
+
+
+LOSS = EventChoice(tag="loss")
+
+
+@pytest.mark.parametrize("from_s", [50.0, 5e6])
+def test_the_later_part_of_a_restarted_run_counts_whatever_its_wall_times(write_run, out, described, from_s):
+    write_run("only", points(1, 3, 8.0, from_s), began=1000.0)
+    folder = write_run("only", points(2, 4, 4.0), began=2000.0)
+    bundle = from_tensorboard(folder, out, described, choice=LOSS)
+    np.testing.assert_allclose(bundle.scores, [[8.0, 2.0, 4.0 / 3, 1.0]])
+    assert bundle.notes["imported"]["points_redone_after_a_restart"] == 2
+
+
+def test_parts_that_began_in_one_second_are_told_apart_by_their_first_event(write_run, out, described):
+    write_run("only", points(1, 2, 8.0), began=1000.2, name="events.out.tfevents.1000.machine.9.0")
+    folder = write_run("only", points(2, 2, 4.0), began=1000.9, name="events.out.tfevents.1000.machine.10.0")
+    assert from_tensorboard(folder, out, described, choice=LOSS).scores.tolist() == [[8.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("folders", "part", "labels"),
+    [
+        (("r1/train", "r1/validation", "r2/train", "r2/validation"), "validation", ["r1", "r2"]),
+        (("train", "validation"), "validation", ["made"]),
+        (("r1/loss_a", "r1/loss_b"), "loss_b", ["r1"]),
+        (("r1/x", "r1/y", "r2/x", "r2/y"), "y", ["r1", "r2"]),
+        (("r1", "r1/val"), "val", ["r1"]),
+        (("Train_0", "r1/my-train", "r1/my-eval"), "each", ["Train_0", "r1/my-eval", "r1/my-train"]),
+    ],
+)
+def test_parts_of_one_training_are_no_trials_until_one_of_them_is_named(
+    write_run, out, described, folders, part, labels
+):
+    for number, folder in enumerate(folders):
+        root = write_run(folder, points(1, 2, number + 1.0))
+    with pytest.raises(
+        InvalidTraceError, match=r"made, column loss: .* and .* look like parts of one training: .*--part"
+    ):
+        from_tensorboard(root, out, described, choice=LOSS)
+    bundle = from_tensorboard(root, out, described, choice=replace(LOSS, part=part))
+    scored = [number + 1.0 for number, folder in enumerate(folders) if part == "each" or folder.endswith(part)]
+    assert sorted(bundle.scores[:, 0].tolist()) == scored
+    named = (out / "trials.csv").read_text().splitlines()[1:]
+    assert [line.partition(",")[2] for line in named] == labels
+
+
+def test_halves_that_hold_the_runs_are_imported_alone(write_run, out, described):
+    for folder in ("train/r1", "train/r2", "validation/r1", "validation/r2"):
+        root = write_run(folder, points(1, 2, 1.0))
+    with pytest.raises(
+        InvalidTraceError, match=r"train and validation look like parts .*: import \S+/made/validation alone"
+    ):
+        from_tensorboard(root, out, described, choice=LOSS)
+    assert from_tensorboard(root / "validation", out, described, choice=LOSS).trials == 2
+
+
+def test_a_part_must_be_there_in_every_run(write_run, out, described):
+    for folder in ("r1/train", "r1/val", "r2/train"):
+        root = write_run(folder, points(1, 2, 1.0))
+    with pytest.raises(
+        InvalidTraceError, match=r"r2/train, column loss: has this tag, but no folder 'val' that has it"
+    ):
+        from_tensorboard(root, out, described, choice=replace(LOSS, part="val"))
+    with pytest.raises(InvalidTraceError, match=r"no folder 'vol' has this tag; folders that do: train, val"):
+        from_tensorboard(root, out, described, choice=replace(LOSS, part="vol"))
+
+
+def test_hyperparameters_that_stand_beside_their_last_scores_are_no_part(write_run, out, described):
+    for run in ("r1", "r2"):
+        write_run(run, points(1, 2, 1.0))
+        root = write_run(f"{run}/1700000000.5", [(0, 9.0, 0.0)], sessions=[session(lr=0.5)])
+    bundle = from_tensorboard(root, out, described, choice=LOSS)
+    assert (bundle.trials, bundle.configurations) == (2, [{"lr": 0.5}] * 2)
+
+
+def test_two_values_of_one_hyperparameter_or_score_are_refused(write_run, out, described):
+    write_run("r1", points(1, 2, 1.0), sessions=[session(lr=0.5)])
+    root = write_run("r1", points(3, 3, 1.0), began=2000.0, sessions=[session(lr=0.25)])
+    with pytest.raises(InvalidTraceError, match=r"2000.machine.1.0, column lr: is both '0.5' and '0.25'; keep one"):
+        from_tensorboard(root, out, described, choice=LOSS)
+    root = write_run("r2", [*points(1, 2, 1.0), (2, 7.0, 30.0)])
+    with pytest.raises(InvalidTraceError, match=r"trial r2: iteration 2 was already given"):
+        from_tensorboard(root / "r2", out, described, choice=LOSS)
+
+
+def test_folders_that_belong_to_no_run_are_named(write_run, out, described):
+    write_run("r1", points(1, 2, 1.0))
+    root = write_run("crashed", points(1, 2, 1.0), tag="lr")
+    bundle = from_tensorboard(root, out, described, choice=LOSS)
+    assert bundle.notes["imported"]["folders_without_the_tag"] == ["crashed"]

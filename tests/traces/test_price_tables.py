@@ -105,7 +105,7 @@ aws,plain,,0,1,here,,
 
 
 def test_a_foreign_table_becomes_a_catalogue_with_the_median_spot_price_of_its_zones(write, tmp_path):
-    offers = import_prices(write(ZONES), date="2026-07", source="a list of the provider")
+    offers = import_prices(write(ZONES), date="2026-07", source="a list of the provider").offers
     here, there = offers
     assert here.instance_type.usd_per_hour == {"on-demand": 12.0, "spot": 4.0}
     assert there.instance_type.usd_per_hour == {"on-demand": 14.0}
@@ -117,12 +117,12 @@ def test_a_foreign_table_becomes_a_catalogue_with_the_median_spot_price_of_its_z
 
 def test_the_columns_of_skypilot_are_known(write):
     header = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,Price,Region,AvailabilityZone,SpotPrice"
-    (box,) = import_prices(write(f"{header}\nbox,V100,4.0,8,12,x,xa,3\ncpu,,,4,1,x,xa,0.3"))
+    (box,) = import_prices(write(f"{header}\nbox,V100,4.0,8,12,x,xa,3\ncpu,,,4,1,x,xa,0.3")).offers
     assert box.instance_type == traces.load_offers(write(REGIONS))[0].instance_type
 
 
 def test_a_catalogue_of_ours_is_imported_as_it_is(write, tmp_path):
-    offers = import_prices(write(SERIES))
+    offers = import_prices(write(SERIES)).offers
     write_prices(tmp_path / "again.csv", offers)
     assert traces.load_offers(tmp_path / "again.csv") == offers
 
@@ -130,14 +130,19 @@ def test_a_catalogue_of_ours_is_imported_as_it_is(write, tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (
-            ZONES.replace("aws,box,V100,4,14,there,a,", "aws,box,V100,4,,there,a,2"),
-            r"row 4, column ondemand_usd_per_h: is empty: box in there has no on-demand price; give one in USD per hour, or le",
-        ),
         (ZONES.replace("here,b,9", "here,b,-9"), r"row 2, column spot_usd_per_h: is -9, but must be at least 0"),
         (
             ZONES.replace("12,here,c", "13,here,c"),
-            r"row 3, column ondemand_usd_per_h: box in here costs both 12 and 13: keep one",
+            r"row 3, column ondemand_usd_per_h: is 13, but 12 in row 1, both of box in here: keep one",
+        ),
+        (
+            ZONES.replace("4,12,here,b", "8,12,here,b"),
+            r"row 2, column n_gpus: is 8, but 4 in row 1, both of box in here",
+        ),
+        (ZONES.replace("V100,4,12,here,b", "K80,4,12,here,b"), r"row 2, column accelerator: is K80, but V100 in row 1"),
+        (
+            ZONES.replace("here,b,9", "here,a,9"),
+            r"row 2, column spot_usd_per_h: is 9, but 3 in row 1, both of box in here",
         ),
         (ZONES.replace("n_gpus", "cards"), r"column gpus_per_instance: has no such column, nor one called .*n_gpus"),
         ("name,gpus,Price\nbox,0,1", r"has no machine with GPUs"),
@@ -146,6 +151,34 @@ def test_a_catalogue_of_ours_is_imported_as_it_is(write, tmp_path):
 def test_a_foreign_table_that_lacks_something_says_where_and_what_would_do(write, table, message):
     with pytest.raises(InvalidTraceError, match=message):
         import_prices(write(table))
+
+
+def test_rows_that_are_no_machine_are_left_out_by_name_and_counted(write):
+    header = "InstanceType,AcceleratorName,AcceleratorCount,Price,SpotPrice,Region,AvailabilityZone"
+    rows = "\n,A100,1.0,2.9,1.1,x,xa\nslice,A10,0.25,0.5,0.1,x,xa\ncpu,,,1,,x,xa\nlate,L4,1,,0.2,x,xa\nbox,V100,4.0,12,3,x,xa"
+    imported = import_prices(write(header + rows))
+    assert [offer.name for offer in imported.offers] == ["box"]
+    assert imported.left_out == {
+        "without the name of a machine": ["A100"],
+        "with a part of a GPU": ["slice"],
+        "without GPUs": ["cpu"],
+        "without an on-demand price": ["late"],
+    }
+    assert next(imported.notes()) == "1 row left out, without the name of a machine: A100"
+
+
+def test_rows_of_one_zone_that_say_the_same_are_one_row(write):
+    table = ZONES.replace("aws,box,V100,4,14", "aws,box,V100,4,12.0,here,c,4\naws,box,V100,4,14")
+    assert import_prices(write(table)).offers[0].instance_type.usd_per_hour == {"on-demand": 12.0, "spot": 4.0}
+
+
+def test_a_machine_that_is_given_twice_names_both_rows(write):
+    with pytest.raises(InvalidTraceError, match=r"row 4, column name: 'box' is given twice in here, first in row 1"):
+        traces.load_offers(write(REGIONS + "box,4,13,3,here"))
+    series = SERIES.replace("gpus_per_instance,start_s", "gpus_per_instance,gpu,start_s").replace(",4,", ",4,V100,")
+    series = series.replace("lone,1,", "lone,1,V100,").replace("box,4,V100,1800", "box,4,K80,1800")
+    with pytest.raises(InvalidTraceError, match=r"row 3, column gpu: is 'K80', but 'V100' in row 1, of the same box"):
+        traces.load_offers(write(series))
 
 
 def test_the_shipped_catalogue_says_who_where_and_what():
@@ -160,7 +193,7 @@ def test_the_shipped_catalogue_says_who_where_and_what():
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared price table is not beside the checkout")
 def test_the_shipped_prices_are_those_of_the_shared_table():
-    found = {(offer.name, offer.region): offer.instance_type for offer in import_prices(SHARED)}
+    found = {(offer.name, offer.region): offer.instance_type for offer in import_prices(SHARED).offers}
     for offer in traces.shipped_offers():
         region = "(us default)" if offer.provider == "gcp" else offer.region
         kind = found[offer.name, region]

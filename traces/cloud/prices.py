@@ -154,16 +154,26 @@ def _offer_of(rows: Sequence[Row]) -> Offer:
     name, gpus = first.text("name"), first.whole_number("gpus_per_instance", 1)
     for row in rows[1:]:
         if START not in first.cells:
-            raise row.wrong("name", f"{name!r} is given twice{_in(first)}")
+            raise row.wrong("name", f"{name!r} is given twice{_in(first)}, first in row {first.number}; keep one")
         if row.whole_number("gpus_per_instance", 1) != gpus:
             raise row.wrong(
-                "gpus_per_instance", f"is {row.cells['gpus_per_instance']}, but {name} has {gpus}{_in(first)}"
+                "gpus_per_instance",
+                f"is {row.cells['gpus_per_instance']}, but {name} has {gpus}{_in(first)} in row {first.number}",
             )
+        for note in ("provider", "gpu"):
+            if row.cells.get(note) != first.cells.get(note):
+                problem = f"is {row.cells[note]!r}, but {first.cells[note]!r} in row {first.number}, of the same {name}"
+                raise row.wrong(note, problem)
     times_s = _times_s(rows) if START in first.cells else (0.0,)
     prices = {ON_DEMAND: _price(rows, times_s, ON_DEMAND)}
     if any(row.cells[_PRICES[SPOT]] for row in rows):
         prices[SPOT] = _price(rows, times_s, SPOT)
-    return Offer(InstanceType(name, gpus, prices), **{note: first.cells.get(note, "") for note in NOTES})
+    return Offer(InstanceType(name, gpus, prices), **{note: joined(rows, note) for note in NOTES})
+
+
+def joined(rows: Sequence[Row], note: str) -> str:
+    """The texts of a column, each once; empty where there is no such column."""
+    return "; ".join(dict.fromkeys(row.cells[note] for row in rows if row.cells.get(note)))
 
 
 def _times_s(rows: Sequence[Row]) -> tuple[float, ...]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _EVENT_COLUMNS = ("t_s", "op", "node")
 _AVAILABILITY_COLUMNS = ("start_s", "duration_s", "available_nodes")
+_MOST_NODES = 100_000
+_LATEST_START_S, _LATEST_START = 86_400.0, 10.0
+"""A market may be empty at first for a day, or for 10 times as long as the rest: beyond that, the clock began before it."""
 _TOLERANCE_S = 1e-6  # between the end of one row and the beginning of the next, both written in decimals
 
 
@@ -73,7 +76,7 @@ def _events(rows: Sequence[Row]) -> tuple[list[NodeChange], float]:
     there: set[str] = set()
     before_s = 0.0
     for row in rows:
-        at_s, op, node = row.number_at_least("t_s"), row.text("op"), row.text("node")
+        at_s, op, node = row.seconds("t_s"), row.text("op"), row.text("node")
         if at_s < before_s:
             raise row.wrong(
                 "t_s", f"goes back from {before_s:g} s to {at_s:g} s; sort the events by time, or name their recordings"
@@ -86,6 +89,10 @@ def _events(rows: Sequence[Row]) -> tuple[list[NodeChange], float]:
         (there.add if op == "add" else there.remove)(node)
         changes.append(NodeChange(at_s, op == "add", node))
         before_s = at_s
+    first_s = changes[0].at_s
+    if first_s > _LATEST_START_S and first_s > _LATEST_START * (before_s - first_s):
+        problem = f"begins at {first_s:g} s, and lasts {before_s - first_s:g} s from there: count from the first event"
+        raise rows[0].wrong("t_s", problem)
     return changes, before_s
 
 
@@ -93,11 +100,13 @@ def _availability(rows: Sequence[Row]) -> tuple[list[NodeChange], float]:
     changes: list[NodeChange] = []
     there, end_s = 0, 0.0
     for row in rows:
-        start_s, lasts_s = row.number_at_least("start_s"), row.positive_number("duration_s")
+        start_s, lasts_s = row.seconds("start_s"), row.seconds("duration_s")
+        if not lasts_s:
+            raise row.wrong("duration_s", "is 0, but must be positive")
         if abs(start_s - end_s) > _TOLERANCE_S:
             how = "goes back to" if start_s < end_s else "is"
             raise row.wrong("start_s", f"{how} {start_s:g} s, but the row before ends at {end_s:g} s; begin there")
-        available = row.whole_number("available_nodes")
+        available = row.whole_number("available_nodes", most=_MOST_NODES)
         changes += [NodeChange(end_s, True, str(node)) for node in range(there, available)]
         changes += [NodeChange(end_s, False, str(node)) for node in reversed(range(available, there))]
         there, end_s = available, end_s + lasts_s

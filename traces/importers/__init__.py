@@ -1,7 +1,8 @@
 """Importers: what other programs recorded, as bundles.
 
-One module per source; each turns it into a `Recording`, which `regular` checks and `assemble` writes. They import the pure
-core, numpy and their neighbours; pandas, pyarrow, optuna and tensorboard inside the functions that need them.
+One module per source turns it into `RecordedCurves`; `regular` checks them and `assemble` writes the bundle. They import the
+pure core, numpy and their neighbours; pandas, pyarrow, optuna and tensorboard inside the functions that need them. What is only
+read is never opened for writing.
 """
 
 from elastune.traces.importers.blackbox import BlackboxChoice, from_blackbox

@@ -1,6 +1,6 @@
-"""From a recording to a bundle on disk, with the provenance of every number in it.
+"""From recorded curves to a bundle on disk, with the provenance of every number in it.
 
-Imports the standard library, numpy, sim.model.errors, traces.bundles.writer and its neighbours; pandas when it writes.
+Imports the standard library, numpy, sim.model.errors, traces.bundles and its neighbours; pandas when it writes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.bundles.costs import iteration_costs, mean_seconds
 from elastune.traces.bundles.writer import require_room, write_bundle
+from elastune.traces.formats.limits import LONGEST_S, too_long
+from elastune.traces.formats.texts import plain
 from elastune.traces.importers.regular import regular_curves
 
 if TYPE_CHECKING:
@@ -20,22 +23,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.recording import CurveRules, Description, Points, Recording
+    from elastune.traces.bundles.costs import IterationCosts
+    from elastune.traces.importers.recording import CurveRules, Description, Points, RecordedCurves
     from elastune.traces.importers.regular import RegularCurves
 
 _ASSUMED = "assumed: set at import"
 _STATED_TOGETHER = {"launch_s": "timings", "checkpoint_s": "timings", "rescale_s": "timings"}
 _NUMBERS = ("iteration_s", "checkpoint_bytes", "data_bytes", "straggler", "scaling")
+_MOST = 2**63 - 1  # the largest number of a trial that a parquet file holds
 
 
 def write_recording(
-    recording: Recording, description: Description, rules: CurveRules, out: Path, *, overwrite: bool
+    recording: RecordedCurves, description: Description, rules: CurveRules, out: Path, *, overwrite: bool
 ) -> Bundle:
-    """Write a recording as a bundle, and load it.
+    """Write recorded curves as a bundle, and load it.
 
     Raises:
         InputError: something is at `out` already, or the description is incomplete.
-        InvalidTraceError: the recording is not what a bundle needs; nothing was written.
+        InvalidTraceError: a bundle cannot hold the recording; nothing was written.
     """
     require_room(out, overwrite=overwrite)
     curves = regular_curves(recording, rules)
@@ -48,13 +53,21 @@ def write_recording(
     return write_bundle(out, header, _curves(curves, numbers), tables, overwrite=overwrite)
 
 
-def _are_numbers(recording: Recording) -> bool:
-    """Whether the recording's names of its trials can stay: whole numbers, 0 or more."""
-    return all(label.isascii() and label.isdigit() and str(int(label)) == label for label in recording.labels)
+def _are_numbers(recording: RecordedCurves) -> bool:
+    """Whether a bundle can keep the recording's names of its trials: whole numbers from 0 to 2^63 - 1."""
+    digits = len(str(_MOST))
+    return all(
+        label.isascii()
+        and label.isdigit()
+        and len(label) <= digits
+        and str(int(label)) == label
+        and int(label) <= _MOST
+        for label in recording.labels
+    )
 
 
-def _trial_numbers(recording: Recording, curves: RegularCurves) -> np.ndarray:
-    """(kept trials,) int: their own numbers, or those of their order."""
+def _trial_numbers(recording: RecordedCurves, curves: RegularCurves) -> np.ndarray:
+    """(kept trials,) int: their own numbers, or 0, 1, 2, ... in the order of the recording."""
     if _are_numbers(recording):
         own: np.ndarray = np.array([int(label) for label in recording.labels], dtype=np.int64)[curves.kept]
         return own
@@ -81,57 +94,39 @@ def _curves(curves: RegularCurves, numbers: np.ndarray) -> pd.DataFrame:
     return _frame({name: column for name, column in columns.items() if column is not None})
 
 
-class _Costs:
-    """What an iteration costs.
-
-    Attributes:
-        iteration_s: mean seconds of an iteration on one GPU, or None.
-        relative: (kept trials,) float; over the mean, or None where nothing tells the trials apart.
-        untimed: kept trials without seconds, whose relative cost is taken to be 1.
-        is_recorded: whether `relative` was recorded as such.
-    """
-
-    def __init__(
-        self, iteration_s: float | None, relative: np.ndarray | None, untimed: int = 0, *, is_recorded: bool = False
-    ) -> None:
-        self.iteration_s, self.relative = iteration_s, relative
-        self.untimed, self.is_recorded = untimed, is_recorded
+def _costs(recording: RecordedCurves, curves: RegularCurves) -> IterationCosts:
+    """What an iteration of each kept trial costs."""
+    mean_s, lengths = _mean_seconds(recording, curves), curves.timed[curves.kept]
+    if mean_s is not None:
+        _check_means(recording, curves, mean_s)
+    recorded = recording.relative_cost
+    return iteration_costs(mean_s, lengths, None if recorded is None else recorded[curves.kept])
 
 
-def _costs(recording: Recording, curves: RegularCurves) -> _Costs:
-    seconds = curves.points.seconds
-    mean_s = None
-    if seconds is not None:
-        mean_s = _means(curves.points, seconds, len(curves.kept))
+def _mean_seconds(recording: RecordedCurves, curves: RegularCurves) -> np.ndarray | None:
+    """(kept trials,) float: mean seconds of an iteration, NaN where unknown; None where nothing was timed."""
+    mean_s: np.ndarray
+    if curves.points.seconds is not None:
+        mean_s = mean_seconds(curves.points.seconds, curves.points.trial, len(curves.kept))[curves.kept]
     elif recording.trial_s is not None:
-        mean_s = recording.trial_s / np.maximum(curves.recorded, 1)
-    if recording.relative_cost is not None:
-        overall_s = None if seconds is None else float(np.nanmean(seconds))
-        return _Costs(overall_s, recording.relative_cost[curves.kept], is_recorded=True)
-    if mean_s is None:
-        return _Costs(None, None)
-    mean_s = mean_s[curves.kept]
-    if (mean_s <= 0).any():
-        label = recording.labels[np.flatnonzero(curves.kept)[np.flatnonzero(mean_s <= 0)[0]]]
-        problem = f"trial {label}: its iterations took {mean_s.min():g} s; leave seconds out altogether with --untimed"
-        raise InvalidTraceError(recording.origin, problem, column=recording.columns.get("seconds"))
-    timed = np.isfinite(mean_s)
-    if not timed.any():
-        return _Costs(None, None)
-    overall_s = float(mean_s[timed].mean())
-    return _Costs(overall_s, np.where(timed, mean_s / overall_s, 1.0), int((~timed).sum()))
+        mean_s = (recording.trial_s / np.where(curves.timed > 0, curves.timed, np.nan))[curves.kept]
+    else:
+        return None
+    return mean_s
 
 
-def _means(points: Points, seconds: np.ndarray, trials: int) -> np.ndarray:
-    """(trials,) float: mean of the seconds that are numbers, NaN where there are none."""
-    known = np.isfinite(seconds)
-    counted = np.bincount(points.trial[known], minlength=trials)
-    total = np.bincount(points.trial[known], weights=seconds[known], minlength=trials)
-    means: np.ndarray = np.divide(total, counted, out=np.full(trials, np.nan), where=counted > 0)
-    return means
+def _check_means(recording: RecordedCurves, curves: RegularCurves, mean_s: np.ndarray) -> None:
+    for position in np.flatnonzero((mean_s <= 0) | (mean_s > LONGEST_S)).tolist():
+        label = recording.labels[np.flatnonzero(curves.kept)[position]]
+        took_s = mean_s[position]
+        problem = too_long(took_s) if took_s > 0 else "leave seconds out altogether with --untimed"
+        told = f"trial {label}: its iterations took {took_s:g} s; {problem}"
+        raise InvalidTraceError(recording.origin, told, column=recording.columns.get("seconds"))
 
 
-def _configurations(recording: Recording, curves: RegularCurves, numbers: np.ndarray, cost: _Costs) -> pd.DataFrame:
+def _configurations(
+    recording: RecordedCurves, curves: RegularCurves, numbers: np.ndarray, cost: IterationCosts
+) -> pd.DataFrame:
     kept = [recording.configurations[trial] for trial in np.flatnonzero(curves.kept).tolist()]
     names = list(dict.fromkeys(name for configuration in kept for name in configuration))
     reserved = {"trial", "relative_cost"} & set(names)
@@ -143,13 +138,15 @@ def _configurations(recording: Recording, curves: RegularCurves, numbers: np.nda
     return _frame({"trial": numbers, **columns, **costs})
 
 
-def _header(recording: Recording, description: Description, curves: RegularCurves, cost: _Costs) -> dict[str, object]:
+def _header(
+    recording: RecordedCurves, description: Description, curves: RegularCurves, cost: IterationCosts
+) -> dict[str, object]:
     """What `bundle.yaml` says."""
     if description.direction is None:
         raise InputError(
             f"{recording.origin} does not tell whether scores are minimised or maximised: give --direction"
         )
-    others = dict(description.others)
+    others = dict(plain(description.others))
     stated = others.pop("provenance", {})
     header = {
         "name": description.name,
@@ -161,7 +158,7 @@ def _header(recording: Recording, description: Description, curves: RegularCurve
         "iteration_s": cost.iteration_s,
         "source": description.source,
         "licence": description.licence,
-        "imported": _notes(recording, curves),
+        "imported": _notes(recording, curves, cost),
     }
     owned = sorted(set(header) & set(others) - {"iteration_s"})
     if owned:
@@ -172,37 +169,40 @@ def _header(recording: Recording, description: Description, curves: RegularCurve
     return header | others | {"provenance": {key: str(text) for key, text in provenance.items()}}
 
 
-def _iteration_text(recording: Recording, step: int) -> str:
+def _iteration_text(recording: RecordedCurves, step: int) -> str:
     unit = recording.columns["iteration"]
     return f"one {unit}" if step == 1 else f"{step} of the recorded {unit}"
 
 
-def _notes(recording: Recording, curves: RegularCurves) -> dict[str, object]:
-    """What was done to the recording; only what differs from nothing."""
+def _notes(recording: RecordedCurves, curves: RegularCurves, cost: IterationCosts) -> dict[str, object]:
+    """What was left out of the recording and what was made of it; nothing where it stands as it was."""
     dropped = [recording.labels[trial] for trial in np.flatnonzero(~curves.kept).tolist()]
     told = {
         "trials_recorded": len(recording.labels),
         "trials_dropped_as_incomplete": dropped,
         "trials_ended_as_diverged": list(curves.ended),
+        "points_of_iteration_0_dropped": curves.zeros,
         "points_beyond_iterations_cut": curves.cut,
         "recorded_units_per_iteration": curves.step if curves.step > 1 else 0,
         "points_without_score_before_one_with": _returns(curves.points),
+        "trials_with_seconds_10_percent_off_their_relative_cost": cost.differing,
     }
     return dict(recording.notes) | {key: value for key, value in told.items() if value}
 
 
 def _returns(points: Points) -> int:
-    """Points without a score that the next point of their trial does have: hardly a diverged run."""
+    """How many points have no score although the next point of their trial has one: such a run did not diverge."""
     finite = np.isfinite(points.score)
     return int((~finite[:-1] & finite[1:] & (np.diff(points.trial) == 0)).sum())
 
 
-def _provenance(recording: Recording, cost: _Costs, others: Mapping[str, object]) -> dict[str, str]:
+def _provenance(recording: RecordedCurves, cost: IterationCosts, others: Mapping[str, object]) -> dict[str, str]:
     origin = recording.notes["from"]
     stated = {"curves": f"measured elsewhere: {origin}", "iteration_s": "not measured: set workload.iteration_s"}
     if cost.iteration_s is not None:
-        stated["iteration_s"] = f"measured elsewhere: {recording.seconds_provenance}, their mean"
-    if cost.is_recorded:
+        at = "at relative cost 1" if recording.relative_cost is not None else "their mean"
+        stated["iteration_s"] = f"measured elsewhere: {recording.seconds_provenance}, {at}"
+    if recording.relative_cost is not None:
         stated["relative_cost"] = f"measured elsewhere: {origin}"
     elif cost.relative is not None:
         without = f"; assumed to be 1 for {cost.untimed} trials without seconds" if cost.untimed else ""

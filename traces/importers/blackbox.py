@@ -14,7 +14,7 @@ import numpy as np
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.read_table import Table
-from elastune.traces.importers.recording import CurveRules, Points, Recording
+from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +104,7 @@ def from_blackbox(
 
 def recording_of(
     blackbox: TabularBlackbox, choice: BlackboxChoice, origin: str, title: str = "Syne Tune blackbox"
-) -> Recording:
+) -> RecordedCurves:
     """One task and one training seed of a blackbox; `origin` is what errors call it, `title` what the bundle says."""
     lacking = [name for name in _NEEDED if not hasattr(blackbox, name)]
     if lacking:
@@ -128,7 +128,7 @@ def recording_of(
         **{key: curve[trial, position] for key, curve in curves.items()},
     )
     texts = {name: table.texts(name) for name in table.names}
-    return Recording(
+    return RecordedCurves(
         origin=origin,
         labels=[str(number) for number in range(len(table.frame))],
         configurations=[{name: cells[row] for name, cells in texts.items()} for row in range(len(table.frame))],

@@ -5,6 +5,7 @@ Imports the standard library, numpy and sim.model.errors; tensorboard when a fil
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from elastune.sim.model.errors import InputError, InvalidTraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 INSTALL = "pip install -e '.[tensorboard]'"
@@ -22,6 +23,7 @@ _SESSION = "_hparams_/session_start_info"
 _HEADER = struct.Struct("<QI")
 """What a record begins with: the length of its data, and the checksum of that number."""
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
+_TIME_IN_NAME = re.compile(r"tfevents\.(\d+)")
 
 
 @dataclass(eq=False)
@@ -30,7 +32,7 @@ class EventFile:
 
     Attributes:
         path: of the file.
-        began: seconds since 1970 of its first event, infinite where there is none.
+        began: wall time of its first event, infinite where there is none.
         scalars: by tag, (step, value, wall time) in the order of writing.
         tags: every tag in it.
         hyperparameters: text of those that the hparams plugin recorded.
@@ -43,6 +45,12 @@ class EventFile:
     tags: set[str] = field(default_factory=set)
     hyperparameters: dict[str, str] = field(default_factory=dict)
     is_cut_short: bool = False
+
+    @property
+    def order(self) -> tuple[float, float, str]:
+        """Sorts the files of a run as TensorBoard does: by the second in the name, and by the first event within it."""
+        named = _TIME_IN_NAME.search(self.path.name)
+        return (float(named[1]) if named else np.inf, self.began, self.path.name)
 
 
 def read_event_file(path: Path, wanted: Collection[str]) -> EventFile:
@@ -60,17 +68,29 @@ def read_event_file(path: Path, wanted: Collection[str]) -> EventFile:
     read = EventFile(path, is_cut_short=is_cut_short)
     records = -1
     for records, event in enumerate(_events(path, LegacyEventFileLoader)):
-        read.began = min(read.began, event.wall_time)
+        if not records:
+            read.began = event.wall_time
         for value in event.summary.value:
             read.tags.add(value.tag)
             if value.tag == _SESSION:
-                read.hyperparameters |= _hyperparameters(value.metadata.plugin_data.content)
+                merge_hyperparameters(path, read.hyperparameters, _hyperparameters(value.metadata.plugin_data.content))
             elif value.tag in wanted:
                 scalar = _scalar(path, records + 1, value)
                 read.scalars.setdefault(value.tag, []).append((event.step, scalar, event.wall_time))
     if records + 1 < whole:
         raise _damaged(path, records + 2)
     return read
+
+
+def merge_hyperparameters(path: Path, known: dict[str, str], more: Mapping[str, str]) -> None:
+    """Add those of a file to the known ones.
+
+    Raises:
+        InvalidTraceError: one has two values.
+    """
+    for name, text in more.items():
+        if known.setdefault(name, text) != text:
+            raise InvalidTraceError(path, f"is both {known[name]!r} and {text!r}; keep one", column=name)
 
 
 def _records(path: Path) -> tuple[int, bool]:

@@ -1,26 +1,29 @@
 """Studies of Optuna whose trials reported intermediate values, as bundles.
 
-Imports the standard library, numpy, sim.model.errors and its neighbours; optuna when a study is read.
+Imports the standard library, numpy, sim.model.errors and its neighbours; optuna and sqlalchemy when a study is read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
+from elastune.traces.formats.sqlite_file import is_sqlite, reading
+from elastune.traces.formats.texts import text_of
 from elastune.traces.importers.assemble import write_recording
-from elastune.traces.importers.recording import CurveRules, Points, Recording
+from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from optuna.storages import BaseStorage
+    from optuna.storages import BaseStorage, RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from elastune.traces.importers.recording import Description
 
 INSTALL = "pip install -e '.[optuna]'"
-_SQLITE = b"SQLite format 3\0"
 _STOPPED_FROM_OUTSIDE = ("PRUNED", "RUNNING", "WAITING")
 
 
@@ -45,8 +47,9 @@ def from_optuna(
 ) -> Bundle:
     """Write a study as a bundle: its intermediate values are the curves, its parameters the configurations.
 
-    Optuna records when a trial began and ended, and nothing in between, so no iteration has seconds of its own: the cost of
-    an iteration of a trial is its whole duration over its iterations.
+    Optuna records when a trial began and ended and nothing in between, so no iteration has seconds of its own: an iteration
+    costs the duration of its trial over the iterations that the trial trained. A trial that retries a failed one may inherit
+    its values. It did not train those, so they do not count.
 
     Args:
         study: a study, the URL of a storage, or the file of an SQLite or journal storage, which is only read.
@@ -86,14 +89,15 @@ def study_names(storage: str | Path) -> list[str]:
 @contextmanager
 def _opened(origin: str) -> Iterator[BaseStorage]:
     """The storage while the block runs."""
-    storage = _open(origin)
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        engine = getattr(storage, "engine", None)
-        if engine is not None:
-            engine.dispose()
+    with ExitStack() as stack:
+        yield _open(origin, stack)
+
+
+def _closing(storage: RDBStorage, stack: ExitStack) -> RDBStorage:
+    """The storage, whose connections end with the block."""
+    stack.callback(storage.engine.dispose)
+    stack.callback(storage.remove_session)
+    return storage
 
 
 def _found(origin: str, storage: BaseStorage, name: str | None) -> Study:
@@ -115,7 +119,7 @@ def _names(origin: str, storage: BaseStorage) -> list[str]:
         raise InputError(f"{origin}: Optuna cannot read it: {error}") from error
 
 
-def _open(origin: str) -> BaseStorage:
+def _open(origin: str, stack: ExitStack) -> BaseStorage:
     """The storage at a URL or in a file.
 
     Raises:
@@ -126,22 +130,57 @@ def _open(origin: str) -> BaseStorage:
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise InputError(f"reading a study takes Optuna: {INSTALL} ({error})") from error
-    file = Path(origin.removeprefix("sqlite:///"))
-    is_url = "://" in origin and not origin.startswith("sqlite:///")
-    if not is_url and not file.is_file():
-        # Optuna would make a new storage there.
-        raise InputError(f"{origin}: there is no such file; give a storage's file, or a URL such as sqlite:///study.db")
     try:
-        if is_url:
-            return RDBStorage(origin, skip_table_creation=True)
-        with file.open("rb") as opened:
-            is_sqlite = opened.read(len(_SQLITE)) == _SQLITE
-        if is_sqlite:
-            return RDBStorage(f"sqlite:///file:{file.resolve()}?mode=ro&uri=true", skip_table_creation=True)
+        file = _file_of(origin)
+        if file is None:
+            return _closing(RDBStorage(origin, engine_kwargs=_read_only(origin), skip_table_creation=True), stack)
+        if is_sqlite(file):
+            connect = stack.enter_context(reading(file))
+            return _closing(
+                RDBStorage("sqlite://", engine_kwargs={"creator": connect}, skip_table_creation=True), stack
+            )
         return JournalStorage(JournalFileBackend(str(file)))
+    except InputError:
+        raise
     except Exception as error:
         # SQLAlchemy's and Optuna's errors about servers, schemas and broken files have no common root.
         raise InputError(f"{origin}: Optuna cannot read it: {' '.join(str(error).split())}") from error
+
+
+def _file_of(origin: str) -> Path | None:
+    """The file that a path or a URL of SQLite names; None for the URL of a server.
+
+    Raises:
+        InputError: the database is in memory, or there is no such file.
+    """
+    literal = Path(origin.removeprefix("sqlite:///"))
+    if "://" not in origin or (origin.startswith("sqlite:///") and literal.is_file()):
+        return _existing(origin, literal)
+    from sqlalchemy.engine import make_url
+
+    url = make_url(origin)
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:":
+        raise InputError(f"{origin}: a database in memory holds no study of another program; give a file")
+    is_uri = url.database.startswith("file:")
+    return _existing(origin, Path(unquote(urlsplit(url.database).path) if is_uri else url.database))
+
+
+def _existing(origin: str, file: Path) -> Path:
+    if not file.is_file():
+        # Optuna would make a new storage there.
+        raise InputError(f"{origin}: there is no such file; give a storage's file, or a URL such as sqlite:///study.db")
+    return file
+
+
+def _read_only(origin: str) -> dict[str, object]:
+    """What makes the server refuse to write; a storage without its tables would get some otherwise."""
+    if origin.startswith("postgresql"):
+        return {"execution_options": {"postgresql_readonly": True}}
+    if origin.startswith(("mysql", "mariadb")):
+        return {"connect_args": {"init_command": "SET SESSION TRANSACTION READ ONLY"}}
+    return {}
 
 
 def _directed(description: Description, study: Study) -> Description:
@@ -154,7 +193,7 @@ def _directed(description: Description, study: Study) -> Description:
     return replace(description, direction=direction)
 
 
-def _recording(study: Study, origin: str, rules: CurveRules, *, untimed: bool) -> Recording:
+def _recording(study: Study, origin: str, rules: CurveRules, *, untimed: bool) -> RecordedCurves:
     trials = study.get_trials(deepcopy=False)
     stopped = [trial for trial in trials if trial.state.name in _STOPPED_FROM_OUTSIDE]
     if rules.incomplete == "diverged" and stopped:
@@ -169,23 +208,41 @@ def _recording(study: Study, origin: str, rules: CurveRules, *, untimed: bool) -
         problem = f"none of its {len(trials)} trials reported one (trial.report), so there is no curve to import"
         raise InvalidTraceError(origin, problem, column="intermediate value")
     place, step, score = (np.array(column) for column in zip(*reported, strict=True))
-    return Recording(
+    inherited = [_inherited_steps(trial, trials) for trial in trials]
+    heirs = [str(trial.number) for trial, steps in zip(trials, inherited, strict=True) if steps]
+    return RecordedCurves(
         origin=origin,
         labels=[str(trial.number) for trial in trials],
-        configurations=[{name: _text(value) for name, value in trial.params.items()} for trial in trials],
-        points=Points(trial=place.astype(np.int64), iteration=step.astype(np.float64), score=score.astype(np.float64)),
+        configurations=[{name: text_of(value) for name, value in trial.params.items()} for trial in trials],
+        points=Points(
+            trial=place.astype(np.int64),
+            iteration=step.astype(np.float64),
+            score=score.astype(np.float64),
+            inherited=np.array([step in inherited[place] for place, step, _ in reported]),
+        ),
         columns={"trial": "trial", "iteration": "step", "score": "intermediate value", "seconds": "duration"},
         trial_s=None if untimed else _durations(trials),
         seconds_provenance="duration of a trial over its iterations (the parts in between are not recorded)",
         notes={
             "from": f"Optuna study {study.study_name}",
             "trials_by_state": dict(Counter(trial.state.name for trial in trials)),
+            **({"trials_with_inherited_steps": heirs} if heirs else {}),
         },
     )
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+def _inherited_steps(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> set[int]:
+    """Steps whose values a retry took over from the trial that failed: those of both with equal values."""
+    history = trial.system_attrs.get("retry_history")
+    if not history:
+        return set()
+    failed = next((other for other in trials if other.number == history[-1]), None)
+    before = {} if failed is None else failed.intermediate_values
+    return {step for step, score in trial.intermediate_values.items() if step in before and _equal(before[step], score)}
+
+
+def _equal(one: float, other: float) -> bool:
+    return one == other or (one != one and other != other)  # noqa: PLR0124  NaN equals NaN here
 
 
 def _durations(trials: Sequence[FrozenTrial]) -> np.ndarray:

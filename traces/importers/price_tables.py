@@ -1,23 +1,27 @@
-"""Foreign price tables -> a catalogue of ours. Imports traces.cloud.prices, traces.formats.csv_rows and the standard library.
+"""Price tables of others as a catalogue of ours.
+
+Imports sim.model, traces.cloud.prices, traces.formats and the standard library.
 
 Columns are found by their names: ours, those of SkyPilot's catalogue, and plain variants of both. Where a table has a row per
-zone, the spot price is the median over the zones of a region.
+zone, the spot price is the median over the zones of a region. Rows that are no machine with GPUs and a price are left out, and
+told.
 """
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
-from elastune.traces.cloud.prices import COLUMNS, NOTES, START, Offer, load_offers
-from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.cloud.prices import COLUMNS, NOTES, START, Offer, joined, load_offers
+from elastune.traces.formats.csv_rows import read_rows, same_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from elastune.traces.formats.csv_rows import Row
@@ -30,16 +34,35 @@ _CALLED = {
     "provider": ("provider", "cloud"),
     "gpu": ("gpu", "accelerator", "AcceleratorName"),
     "region": ("region", "Region"),
+    "zone": ("zone", "AvailabilityZone"),
     "date": ("date",),
     "source": ("source",),
 }
 """What each of our columns may be called."""
+_LISTED = 5
 
 
-def import_prices(path: Path, *, date: str = "", source: str = "") -> tuple[Offer, ...]:
+@dataclass(frozen=True)
+class ImportedPrices:
+    """A catalogue, and what of the table is not in it.
+
+    Attributes:
+        left_out: by reason, what the rows are called that were left out; one name for each row.
+    """
+
+    offers: tuple[Offer, ...]
+    left_out: Mapping[str, Sequence[str]]
+
+    def notes(self) -> Iterator[str]:
+        """A sentence for each reason."""
+        for reason, names in self.left_out.items():
+            known = list(dict.fromkeys(filter(None, names)))
+            listed = f": {', '.join(known[:_LISTED])}{', ...' if known[_LISTED:] else ''}" if known else ""
+            yield f"{len(names)} row{'s' if len(names) > 1 else ''} left out, {reason}{listed}"
+
+
+def import_prices(path: Path, *, date: str = "", source: str = "") -> ImportedPrices:
     """The machines of a price table in our or a foreign format, in the order of the file.
-
-    Rows without GPUs are left out.
 
     Args:
         path: a CSV file.
@@ -47,23 +70,41 @@ def import_prices(path: Path, *, date: str = "", source: str = "") -> tuple[Offe
         source: of the prices, where the table has none.
 
     Raises:
-        InvalidTraceError: a column or a price is missing, a price is negative or no number, or the zones of a region disagree.
+        InvalidTraceError: a column is missing, a price is negative or no number, two rows disagree, or no machine is left.
     """
     rows = read_rows(path)
     header = tuple(rows[0].cells)
     if START in header or set(COLUMNS) <= set(header):
-        return load_offers(path)
+        return ImportedPrices(load_offers(path), {})
     called = _called(path, header)
     by_place: dict[tuple[str, str], list[Row]] = {}
+    left_out: dict[str, list[str]] = {}
     for row in rows:
-        if row.cells[called["gpus_per_instance"]] in ("", "0", "0.0"):
+        reason = _why_not(row, called)
+        if reason:
+            left_out.setdefault(reason, []).append(
+                row.cells[called["name"]] or row.cells.get(called.get("gpu", ""), "")
+            )
             continue
         place = (row.text(called["name"]), row.cells.get(called.get("region", ""), ""))
         by_place.setdefault(place, []).append(row)
     if not by_place:
-        raise InvalidTraceError(path, "has no machine with GPUs")
+        raise InvalidTraceError(path, "has no machine with GPUs and a price")
     told = {"date": date, "source": source}
-    return tuple(_offer_of(zones, called, told) for zones in by_place.values())
+    return ImportedPrices(tuple(_offer_of(zones, called, told) for zones in by_place.values()), left_out)
+
+
+def _why_not(row: Row, called: Mapping[str, str]) -> str:
+    """Why a row is no offer of a machine with GPUs; empty where it is one."""
+    count = called["gpus_per_instance"]
+    gpus = row.number_at_least(count) if row.cells[count] else 0.0
+    if not gpus:
+        return "without GPUs"
+    if gpus != int(gpus):
+        return "with a part of a GPU"
+    if not row.cells[called["name"]]:
+        return "without the name of a machine"
+    return "" if row.cells[called["on_demand_usd_per_hour"]] else "without an on-demand price"
 
 
 def write_prices(path: Path, offers: Sequence[Offer]) -> None:
@@ -115,31 +156,40 @@ def _called(path: Path, header: Iterable[str]) -> dict[str, str]:
     return called
 
 
-def _offer_of(zones: Sequence[Row], called: dict[str, str], told: dict[str, str]) -> Offer:
+def _offer_of(zones: Sequence[Row], called: Mapping[str, str], told: Mapping[str, str]) -> Offer:
     """The machine of all rows that name it in one region."""
     first = zones[0]
-    name, gpus = first.text(called["name"]), first.whole_number(called["gpus_per_instance"], 1)
-    notes = {note: first.cells.get(called.get(note, ""), "") or told.get(note, "") for note in NOTES}
-    column = called["on_demand_usd_per_hour"]
-    on_demand = {_on_demand(row, column, name, notes["region"]): row for row in zones}
-    if len(on_demand) > 1:
-        prices = " and ".join(f"{price:g}" for price in on_demand)
-        raise list(on_demand.values())[1].wrong(column, f"{name} in {notes['region']} costs both {prices}: keep one")
-    usd_per_hour = {ON_DEMAND: next(iter(on_demand))}
+    for what in ("gpus_per_instance", "on_demand_usd_per_hour", "provider", "gpu"):
+        _check_equal(zones, called.get(what), called)
     spot = called.get("spot_usd_per_hour", "")
-    spots = [row.number_at_least(spot) for row in zones if row.cells.get(spot, "")]
+    by_zone: dict[str, list[Row]] = {}
+    for row in zones:
+        by_zone.setdefault(row.cells.get(called.get("zone", ""), ""), []).append(row)
+    for rows in by_zone.values():
+        _check_equal(rows, spot, called)
+    spots = [rows[0].number_at_least(spot) for rows in by_zone.values() if rows[0].cells.get(spot)]
+    notes = {note: joined(zones, called.get(note, "")) or told.get(note, "") for note in NOTES}
+    usd_per_hour = {ON_DEMAND: first.number_at_least(called["on_demand_usd_per_hour"])}
     if spots:
         usd_per_hour[SPOT] = round(median(spots), 6)
-        if len(spots) > 1:
-            notes["source"] = "; ".join(filter(None, (notes["source"], "spot is the median over the zones")))
-    return Offer(InstanceType(name, gpus, dict(usd_per_hour)), **notes)
+    if len(spots) > 1:
+        notes["source"] = "; ".join(filter(None, (notes["source"], "spot is the median over the zones")))
+    gpus = first.whole_number(called["gpus_per_instance"], 1)
+    return Offer(InstanceType(first.text(called["name"]), gpus, dict(usd_per_hour)), **notes)
 
 
-def _on_demand(row: Row, column: str, name: str, region: str) -> float:
-    if not row.cells[column]:
-        raise row.wrong(
-            column,
-            f"is empty: {name}{f' in {region}' if region else ''} has no on-demand price; give one in USD per hour, or leave"
-            " the row out",
-        )
-    return row.number_at_least(column)
+def _check_equal(rows: Sequence[Row], column: str | None, called: Mapping[str, str]) -> None:
+    """Rows of one machine in one place say the same.
+
+    Raises:
+        InvalidTraceError: two do not; names both.
+    """
+    if not column:
+        return
+    first = rows[0]
+    for row in rows[1:]:
+        if not same_cell(row.cells[column], first.cells[column]):
+            region = row.cells.get(called.get("region", ""), "")
+            of = f"{row.cells[called['name']]}{f' in {region}' if region else ''}"
+            known = f"{first.cells[column] or 'empty'} in row {first.number}"
+            raise row.wrong(column, f"is {row.cells[column] or 'empty'}, but {known}, both of {of}: keep one")

@@ -1,4 +1,4 @@
-"""CSV and parquet files of any size as tables whose cells can be blamed.
+"""CSV and parquet files of any size as tables; an error names the cell.
 
 Imports the standard library, numpy, sim.model.errors; pandas and pyarrow when a table is read. Small
 tables of the project's own format are read by `traces.formats.csv_rows`, which needs neither.
@@ -6,21 +6,33 @@ tables of the project's own format are read by `traces.formats.csv_rows`, which 
 
 from __future__ import annotations
 
-import math
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError, nearest
+from elastune.sim.model.numbers import number_of
+from elastune.traces.formats.texts import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
     from pyarrow import csv
 
 _PARQUET = b"PAR1"
+_NO_TEXT = {
+    b"\xff\xfe": "UTF-16: save it as UTF-8",
+    b"\xfe\xff": "UTF-16: save it as UTF-8",
+    b"\xfd7zXZ": "compressed with xz: unpack it, or compress it with gzip",
+    b"PK\x03\x04": "a zip archive or a workbook: unpack it, or export it as CSV",
+}
+"""What files begin with that are often taken for CSV text, and what to do about them."""
+_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".br")
+_EXACT = 2**53
+"""Floats beyond it are not all the whole numbers."""
 
 
 class Table:
@@ -82,9 +94,9 @@ class Table:
         numbers = np.empty(len(cells))
         for row, cell in enumerate(self.texts(column)):
             try:
-                numbers[row] = float(cell) if cell else math.nan
-            except ValueError:
-                problem = f"is {cell!r}, but must be a number (empty or nan where a run diverged)"
+                numbers[row] = number_of(cell, is_score=True) if cell else np.nan
+            except ValueError as error:
+                problem = f"is {cell!r}, but {error} (empty or nan where a run diverged)"
                 raise self.wrong(row, column, problem) from None
         return numbers
 
@@ -92,7 +104,7 @@ class Table:
         """The cells (of some rows) as stripped text, empty where one is."""
         cells = self.frame[column] if rows is None else self.frame[column].iloc[rows]
         missing = cells.isna().to_numpy()
-        return ["" if gone else str(cell).strip() for cell, gone in zip(cells.tolist(), missing, strict=True)]
+        return ["" if gone else text_of(cell).strip() for cell, gone in zip(cells.tolist(), missing, strict=True)]
 
     def kinds(self, column: str) -> np.ndarray:
         """(rows,) int: equal where cells are, empty ones included."""
@@ -104,16 +116,21 @@ class Table:
         return pd.factorize(np.array(self.texts(column), dtype=object))[0]
 
     def labels(self, column: str) -> list[str]:
-        """The same for cells that name something: none is empty, and 3.0 is 3.
+        """The cells as names: 3.0 is 3.
 
         Raises:
-            InvalidTraceError: one is empty.
+            InvalidTraceError: one is empty, or a float too large to tell whole numbers apart.
         """
         cells = self.frame[column]
         for row in np.flatnonzero(cells.isna().to_numpy()):
             raise self.wrong(int(row), column, "is empty")
         if cells.dtype.kind == "f" and (cells % 1 == 0).all():
-            # Whole numbers become floats where a column has passed through a program that knows no missing integers.
+            # A program that knows no missing integers makes floats of whole numbers.
+            for row in np.flatnonzero(cells.abs().to_numpy() >= _EXACT):
+                problem = (
+                    f"is the float {cells.iloc[row]:g}, which stands for several whole numbers; keep names as text"
+                )
+                raise self.wrong(int(row), column, problem)
             return [str(int(cell)) for cell in cells.tolist()]
         labels = self.texts(column)
         if "" in labels:
@@ -127,11 +144,12 @@ def table_columns(file: Path) -> list[str]:
     Raises:
         InvalidTraceError: it is neither.
     """
-    if _is_parquet(file):
-        from pyarrow import parquet
+    if not _is_parquet(file):
+        return _csv_names(file)
+    from pyarrow import parquet
 
-        return list(parquet.read_schema(file).names)
-    return _csv_names(file)
+    with _readable(file, "parquet file"), file.open("rb") as opened:
+        return list(parquet.read_schema(opened).names)
 
 
 def _is_parquet(file: Path) -> bool:
@@ -142,31 +160,49 @@ def _is_parquet(file: Path) -> bool:
         raise InvalidTraceError(file, f"cannot be read: {error.strerror}") from error
 
 
+@contextmanager
+def _readable(file: Path, kind: str) -> Iterator[None]:
+    """Turn what pyarrow raises into an error that names the file."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        problem = f"is no {kind}: its header is not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8"
+        raise InvalidTraceError(file, problem) from error
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidTraceError(file, f"is no {kind}: {error}") from error
+
+
 def read_parquet(file: Path) -> pd.DataFrame:
     """The columns of a parquet file, without an index.
 
     Raises:
         InvalidTraceError: it is none.
     """
-    import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        frame: pd.DataFrame = parquet.read_table(file).to_pandas(ignore_metadata=True)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidTraceError(file, f"is no parquet file: {error}") from error
+    with _readable(file, "parquet file"), file.open("rb") as opened:
+        frame: pd.DataFrame = parquet.read_table(opened).to_pandas(ignore_metadata=True)
     return frame
 
 
 def _csv_names(file: Path) -> list[str]:
-    import pyarrow as pa
     from pyarrow import csv
 
-    try:
-        with csv.open_csv(file, parse_options=_lenient({})) as opened:
-            return [name.strip() for name in opened.schema.names]
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidTraceError(file, f"is no CSV text: {error}") from error
+    _check_text(file)
+    with _readable(file, "CSV text"), csv.open_csv(file, parse_options=_lenient({})) as opened:
+        return [name.strip() for name in opened.schema.names]
+
+
+def _check_text(file: Path) -> None:
+    with file.open("rb") as opened:
+        begins = opened.read(8)
+    for mark, problem in _NO_TEXT.items():
+        if begins.startswith(mark):
+            raise InvalidTraceError(file, f"is no CSV text but {problem}")
+    if b"\0" in begins and file.suffix not in _COMPRESSED:
+        raise InvalidTraceError(file, "is no CSV text: it holds bytes that no text has")
 
 
 def _lenient(ragged: dict[int, tuple[int, int]]) -> csv.ParseOptions:
@@ -181,24 +217,21 @@ def _lenient(ragged: dict[int, tuple[int, int]]) -> csv.ParseOptions:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    """All cells as text: what a cell should have been is decided where it is known, with its row."""
+    """All cells as text: the column that a cell belongs to decides what it must be."""
     import pyarrow as pa
     from pyarrow import csv
 
     ragged: dict[int, tuple[int, int]] = {}
     names = _csv_names(file)
     types: Mapping[str, pa.DataType] = {name: pa.string() for name in names}
-    try:
+    options = csv.ConvertOptions(column_types=types, strings_can_be_null=False, quoted_strings_can_be_null=False)
+    with _readable(file, "CSV text"):
         table = csv.read_csv(
             file,
             read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
             parse_options=_lenient(ragged),
-            convert_options=csv.ConvertOptions(
-                column_types=types, strings_can_be_null=False, quoted_strings_can_be_null=False
-            ),
+            convert_options=options,
         )
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidTraceError(file, f"is no CSV text: {error}") from error
     if ragged:
         number, (cells, expected) = min(ragged.items())
         raise InvalidTraceError(file, f"has {cells} cells, but the header names {expected}", row=number - 1)

@@ -1,4 +1,4 @@
-"""What every importer hands over: points of curves as somebody recorded them, and what the recording cannot say.
+"""What every importer hands over: points of curves as recorded, and what the recording does not say.
 
 Imports the standard library, numpy and sim.model.errors.
 """
@@ -47,14 +47,14 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class CurveRules:
-    """How curves that are not what a bundle needs become so; nothing of it happens unless asked for.
+    """How curves become what a bundle needs. Nothing is changed unless a rule asks for it.
 
     Attributes:
-        incomplete: a curve that is shorter than the others, though its last score is finite, is refused (`error`), left out
-            (`drop`), or taken to have diverged there (`diverged`).
-        iteration_zero: an iteration with the number 0 is refused (`error`), is the first one (`first`: all are counted from
-            0, and 1 is added), or was recorded before training (`drop`).
-        iterations: keep only so many of each curve; None keeps all.
+        incomplete: what to do with a curve that is shorter than the others although its last score is finite: refuse it
+            (`error`), leave it out (`drop`), or take it to have diverged there (`diverged`).
+        iteration_zero: what to do with an iteration 0: refuse it (`error`), take it for the first and add 1 to all
+            (`first`), or leave it out because it was recorded before training (`drop`).
+        iterations: the number of iterations to keep of each curve; None keeps all.
     """
 
     incomplete: Incomplete = "error"
@@ -73,6 +73,7 @@ class Points:
         test_score: float, or None where none were recorded.
         seconds: float; of the iteration that ends at the point, or None.
         elapsed_s: float; seconds of the trial up to the point, or None. Not together with `seconds`.
+        inherited: bool; whether the trial took the point over from another one, which spent its seconds; or None.
         row: int; where the point stands in the file (counted from 1 below the header), or None where it has no rows.
     """
 
@@ -82,6 +83,7 @@ class Points:
     test_score: np.ndarray | None = None
     seconds: np.ndarray | None = None
     elapsed_s: np.ndarray | None = None
+    inherited: np.ndarray | None = None
     row: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -89,8 +91,7 @@ class Points:
 
     def taken(self, which: np.ndarray) -> Points:
         """Those points, in that order; `which` is a mask or positions."""
-        names = ("trial", "iteration", "score", "test_score", "seconds", "elapsed_s", "row")
-        arrays = {name: getattr(self, name) for name in names}
+        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return replace(self, **{name: array[which] for name, array in arrays.items() if array is not None})
 
     def lengths(self, trials: int) -> np.ndarray:
@@ -99,8 +100,8 @@ class Points:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Recording:
-    """A recorded search, before it is checked.
+class RecordedCurves:
+    """The curves and configurations of a recorded search, before they are checked.
 
     Attributes:
         origin: what errors name as the file.
@@ -109,7 +110,7 @@ class Recording:
         points: of the curves.
         columns: what the recording calls the arrays of its points.
         relative_cost: (trials,) float; recorded cost of an iteration of each trial, or None.
-        trial_s: (trials,) float; seconds of the whole of each trial where points have none, or None.
+        trial_s: (trials,) float; seconds of all points of a trial that are not inherited, where points have none; or None.
         seconds_provenance: what the seconds are, after `measured elsewhere`.
         notes: what the importer says of itself, for `imported` in `bundle.yaml`; `from` is what it read.
     """
@@ -128,7 +129,7 @@ class Recording:
         assert "from" in self.notes, "every importer says what it read"
 
     def wrong(self, points: Points, at: int, column: str, problem: str) -> InvalidTraceError:
-        """The error for one of the points; `problem` comes after the trial's name."""
+        """The error for one point; `problem` follows the name of its trial."""
         row = None if points.row is None else int(points.row[at])
         message = f"trial {self.labels[points.trial[at]]}: {problem}"
         return InvalidTraceError(self.origin, message, row=row, column=self.columns.get(column, column))

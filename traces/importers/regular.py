@@ -1,7 +1,7 @@
 """Curves as a bundle needs them: every trial from iteration 1 without a gap, complete unless it diverged.
 
-Imports the standard library, numpy, sim.model.errors and traces.importers.recording. Nothing is repaired here that
-`CurveRules` does not ask for: what is not as it should be is an error that says which rule would help.
+Imports the standard library, numpy, sim.model.errors, traces.formats and traces.importers.recording. Only what `CurveRules`
+asks for is repaired. Anything else is an error that names the rule that would help.
 """
 
 from __future__ import annotations
@@ -13,39 +13,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.formats.limits import LONGEST_S, are_too_large, too_large, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.traces.importers.recording import CurveRules, Points, Recording
+    from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 _COUNTED_FROM_0 = "if they are counted from 0, --iteration-zero first adds 1"
+_LONGEST_START_S = 3600.0
+_SLOWEST_START = 100.0
+"""A first iteration may take an hour and 100 times the others; beyond that, the clock began before the trial."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RegularCurves:
-    """What became of a recording's points.
+    """The points of a recording that a bundle takes.
 
     Attributes:
         points: sorted by trial and iteration, which counts from 1 in each trial; `elapsed_s` has become `seconds`.
         kept: (trials,) bool; which trials of the recording are left.
-        recorded: (trials,) int; iterations of each trial, those that were cut included.
+        timed: (trials,) int; iterations that each trial trained itself, including those beyond the cut.
         max_iterations: length of a complete curve.
         step: recorded units per iteration: 5 where every fifth was recorded.
-        ended: names of trials that were taken to have diverged.
-        cut: points beyond the iterations that were asked for.
+        ended: names of trials that are taken to have diverged.
+        zeros: points of an iteration 0 that were left out.
+        cut: points beyond the iterations that were asked for, also left out.
     """
 
     points: Points
     kept: np.ndarray
-    recorded: np.ndarray
+    timed: np.ndarray
     max_iterations: int
     step: int
     ended: Sequence[str]
+    zeros: int
     cut: int
 
 
-def regular_curves(recording: Recording, rules: CurveRules) -> RegularCurves:
+def regular_curves(recording: RecordedCurves, rules: CurveRules) -> RegularCurves:
     """The curves of a recording, as the rules ask.
 
     Raises:
@@ -55,19 +61,38 @@ def regular_curves(recording: Recording, rules: CurveRules) -> RegularCurves:
     points = _in_order(recording)
     if not len(points):
         raise InvalidTraceError(recording.origin, "has no points of any curve")
+    _check_scores(recording, points)
     points = _with_seconds(recording, points)
+    recorded = len(points)
     points, step = _counted_from_1(recording, points, rules)
+    zeros = recorded - len(points)
+    timed = points if points.inherited is None else points.taken(~points.inherited)
     cut = _cut(recording, points, rules)
-    recorded = points.lengths(len(recording.labels))
     points = points.taken(points.iteration <= cut)
-    beyond = int(recorded.sum()) - len(points)
+    beyond = recorded - zeros - len(points)
     points, kept, ended, longest = _complete(recording, points, rules)
     return RegularCurves(
-        points=points, kept=kept, recorded=recorded, max_iterations=longest, step=step, ended=ended, cut=beyond
+        points=points,
+        kept=kept,
+        timed=timed.lengths(len(recording.labels)),
+        max_iterations=longest,
+        step=step,
+        ended=ended,
+        zeros=zeros,
+        cut=beyond,
     )
 
 
-def _cut(recording: Recording, points: Points, rules: CurveRules) -> int:
+def _check_scores(recording: RecordedCurves, points: Points) -> None:
+    for column in ("score", "test_score"):
+        scores = getattr(points, column)
+        wrong = np.flatnonzero(are_too_large(scores) if scores is not None else ())
+        if wrong.size:
+            at = _first(points, wrong)
+            raise recording.wrong(points, at, column, too_large(scores[at]))
+
+
+def _cut(recording: RecordedCurves, points: Points, rules: CurveRules) -> int:
     """The last iteration that is kept."""
     longest = int(points.iteration.max())
     if rules.iterations is not None and not 1 <= rules.iterations <= longest:
@@ -82,7 +107,7 @@ def _first(points: Points, wrong: np.ndarray) -> int:
     return int(wrong[0] if points.row is None else wrong[np.argmin(points.row[wrong])])
 
 
-def _in_order(recording: Recording) -> Points:
+def _in_order(recording: RecordedCurves) -> Points:
     """Sorted by trial and iteration, each pair once, iterations whole numbers."""
     points = recording.points
     whole = np.isfinite(points.iteration) & (points.iteration == np.floor(points.iteration)) & (points.iteration >= 0)
@@ -101,25 +126,29 @@ def _in_order(recording: Recording) -> Points:
     return points
 
 
-def _with_seconds(recording: Recording, points: Points) -> Points:
+def _with_seconds(recording: RecordedCurves, points: Points) -> Points:
     """Seconds of each iteration, checked; from the elapsed ones where those were recorded."""
     column, seconds = "seconds", points.seconds
     if points.elapsed_s is not None:
         column, seconds = "elapsed_s", _differences(recording, points, points.elapsed_s)
     if seconds is None:
         return points
-    wrong = np.flatnonzero((seconds < 0) | np.isinf(seconds) | (np.isnan(seconds) & np.isfinite(points.score)))
+    untimed = np.isnan(seconds) & np.isfinite(points.score)
+    wrong = np.flatnonzero((seconds < 0) | (seconds > LONGEST_S) | untimed)
     if wrong.size:
         at = _first(points, wrong)
-        problem = (
-            f"iteration {points.iteration[at]:g} has {seconds[at]:g} seconds, but every iteration with a score needs a number"
-            " >= 0; leave seconds out altogether with --untimed"
-        )
+        problem = f"iteration {points.iteration[at]:g} has {seconds[at]:g} seconds, "
+        if seconds[at] > LONGEST_S and np.isfinite(seconds[at]):
+            problem += too_long(seconds[at])
+        else:
+            problem += (
+                "but every iteration with a score needs a number >= 0; leave seconds out altogether with --untimed"
+            )
         raise recording.wrong(points, at, column, problem)
     return replace(points, seconds=seconds, elapsed_s=None)
 
 
-def _differences(recording: Recording, points: Points, elapsed_s: np.ndarray) -> np.ndarray:
+def _differences(recording: RecordedCurves, points: Points, elapsed_s: np.ndarray) -> np.ndarray:
     """Seconds since the point before, or since 0 at the first of a trial."""
     before = np.zeros_like(elapsed_s)
     before[1:] = np.where(np.diff(points.trial) == 0, elapsed_s[:-1], 0.0)
@@ -132,10 +161,28 @@ def _differences(recording: Recording, points: Points, elapsed_s: np.ndarray) ->
         )
         raise recording.wrong(points, at, "elapsed_s", problem)
     seconds: np.ndarray = elapsed_s - before
+    _check_beginning(recording, points, seconds)
     return seconds
 
 
-def _counted_from_1(recording: Recording, points: Points, rules: CurveRules) -> tuple[Points, int]:
+def _check_beginning(recording: RecordedCurves, points: Points, seconds: np.ndarray) -> None:
+    """Elapsed seconds count from the start of the trial, not from 1970 or the start of the machine."""
+    begins = np.flatnonzero(np.diff(points.trial, prepend=-1))
+    largest = np.zeros(len(recording.labels))
+    later = np.setdiff1d(np.arange(len(points)), begins)
+    np.maximum.at(largest, points.trial[later], np.nan_to_num(seconds[later]))
+    of_first, rest = seconds[begins], largest[points.trial[begins]]
+    wrong = begins[(of_first > LONGEST_S) | ((rest > 0) & (of_first > _LONGEST_START_S + _SLOWEST_START * rest))]
+    if wrong.size:
+        at = _first(points, wrong)
+        problem = (
+            f"elapsed seconds begin at {seconds[at]:g}, but iterations take at most {largest[points.trial[at]]:g} s: they must"
+            " count from the start of the trial; subtract the time at which it started"
+        )
+        raise recording.wrong(points, at, "elapsed_s", problem)
+
+
+def _counted_from_1(recording: RecordedCurves, points: Points, rules: CurveRules) -> tuple[Points, int]:
     """Iterations 1, 2, 3, ... of each trial, and how many recorded units each of them is."""
     if rules.iteration_zero == "first":
         points = replace(points, iteration=points.iteration + 1)
@@ -170,7 +217,9 @@ def _gap(points: Points, at: int, before: float, step: float) -> str:
     return f"{problem}; {_COUNTED_FROM_0}" if not (shifted % (step + 1)).any() else problem
 
 
-def _complete(recording: Recording, points: Points, rules: CurveRules) -> tuple[Points, np.ndarray, list[str], int]:
+def _complete(
+    recording: RecordedCurves, points: Points, rules: CurveRules
+) -> tuple[Points, np.ndarray, list[str], int]:
     """All points of trials that are complete, which those are, who was ended, and the full length."""
     trials = len(recording.labels)
     lengths = points.lengths(trials)
@@ -192,7 +241,7 @@ def _complete(recording: Recording, points: Points, rules: CurveRules) -> tuple[
     return _ended_in_nan(points, np.flatnonzero(short), lengths), np.full(trials, True), ended, longest
 
 
-def _too_short(recording: Recording, points: Points, short: np.ndarray, lengths: np.ndarray) -> InvalidTraceError:
+def _too_short(recording: RecordedCurves, points: Points, short: np.ndarray, lengths: np.ndarray) -> InvalidTraceError:
     trial = int(np.flatnonzero(short)[0])
     counted = sorted(Counter(lengths.tolist()).items(), reverse=True)
     listed = ", ".join(f"{count} x {length}" for length, count in counted[:5]) + (", ..." if counted[5:] else "")

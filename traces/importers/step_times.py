@@ -88,7 +88,7 @@ def import_step_times(
             column="gpus",
         )
     notes: list[str] = []
-    seconds = _weak(times, batch) if kind == "weak" else _strong(times, batch, notes)
+    seconds = _weak(times, batch, notes) if kind == "weak" else _strong(times, batch, notes)
     averaged = sum(by_batch[max(by_batch)].placements > 1 for gang, by_batch in times.items() if gang in seconds)
     if averaged:
         notes.append(
@@ -135,10 +135,15 @@ def _mean(found: list[tuple[float, float]]) -> StepTime:
     return StepTime(fmean(step_s for step_s, _ in found), fmean(sync_s for _, sync_s in found), len(found))
 
 
-def _weak(times: Mapping[Gang, Mapping[int, StepTime]], batch: int) -> dict[Gang, float]:
+def _weak(times: Mapping[Gang, Mapping[int, StepTime]], batch: int, notes: list[str]) -> dict[Gang, float]:
     single = times[1, 1]
     if batch not in single:
         raise InputError(f"a batch of {batch} per GPU was not measured on 1 GPU; measured: {_listed(single)}")
+    lacking = [f"{gpus}x{nodes}" for (gpus, nodes), by_batch in times.items() if batch not in by_batch]
+    if lacking:
+        notes.append(
+            f"gangs left out: {len(lacking)}, not measured at a batch of {batch} per GPU: {', '.join(lacking)}"
+        )
     return {gang: by_batch[batch].step_s for gang, by_batch in times.items() if batch in by_batch}
 
 

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError
+from elastune.traces.formats.csv_rows import same_cell
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.read_table import Table
-from elastune.traces.importers.recording import CurveRules, Points, Recording
+from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+    from elastune.sim.model.errors import InvalidTraceError
     from elastune.traces.bundles.bundle import Bundle
     from elastune.traces.importers.recording import Description
 
@@ -105,14 +107,14 @@ class _Configured:
         return [{name: cells[trial] for name, cells in self.texts.items()} for trial in range(len(self.labels))]
 
 
-def _recording(table: Table, asked: TableColumns, second: Table | None, *, untimed: bool) -> Recording:
+def _recording(table: Table, asked: TableColumns, second: Table | None, *, untimed: bool) -> RecordedCurves:
     import pandas as pd
 
     names = _names(table, asked, untimed=untimed)
+    rest = [name for name in table.names if name not in names.values()]
     codes, labels = pd.factorize(np.array(table.labels(names["trial"]), dtype=object))
     measured = {key: table.numbers(name) for key, name in names.items() if key != "trial"}
     points = Points(trial=codes.astype(np.int64), row=np.arange(1, len(codes) + 1), **measured)
-    rest = [name for name in table.names if name not in names.values()]
     if second is None:
         configured, left_out = _in_points(table, asked, rest, codes, labels.tolist())
     else:
@@ -122,8 +124,9 @@ def _recording(table: Table, asked: TableColumns, second: Table | None, *, untim
             _place(table, second, names["trial"], codes, code, places.get(label)) for code, label in enumerate(labels)
         ]
         points = replace(points, trial=np.array(place_of, dtype=np.int64)[codes])
+        _check_same(table, second, rest, codes, place_of)
     notes: dict[str, object] = {"from": f"tidy table {Path(table.origin).name}"}
-    return Recording(
+    return RecordedCurves(
         origin=table.origin,
         labels=configured.labels,
         configurations=configured.by_trial(),
@@ -164,14 +167,22 @@ def _in_points(
         for name in wanted:
             row = varying.get(name)
             if row is not None:
-                problem = f"differs within trial {labels[codes[row]]}, so it is no hyperparameter of it"
-                raise table.wrong(row, name, problem)
+                raise _differs(table, name, row, first[codes[row]], labels[codes[row]])
     cost = None
-    if _COST in wanted:
+    if _COST in (wanted if asked.configuration is not None else rest):
+        row = varying[_COST]
+        if row is not None:
+            raise _differs(table, _COST, row, first[codes[row]], labels[codes[row]])
         wanted.remove(_COST)
         cost = _costs(table, _COST)[first]
     texts = {name: table.texts(name, first) for name in wanted}
-    return _Configured(labels, texts, cost), [name for name in rest if name not in {*wanted, _COST}]
+    used = {*wanted, *(() if cost is None else (_COST,))}
+    return _Configured(labels, texts, cost), [name for name in rest if name not in used]
+
+
+def _differs(table: Table, name: str, row: int, first: int, label: str) -> InvalidTraceError:
+    problem = f"differs within trial {label} from row {first + 1}, so it is no hyperparameter of it"
+    return table.wrong(row, name, problem)
 
 
 def _varies(table: Table, name: str, codes: np.ndarray, first: np.ndarray) -> int | None:
@@ -198,6 +209,19 @@ def _costs(table: Table, column: str) -> np.ndarray:
     for row in np.flatnonzero(~(np.isfinite(costs) & (costs > 0))):
         raise table.wrong(int(row), column, f"is {costs[row]:g}, but must be a positive number")
     return costs
+
+
+def _check_same(table: Table, second: Table, names: Sequence[str], codes: np.ndarray, places: Sequence[int]) -> None:
+    """A hyperparameter that stands in both tables is the same in both. A column that varies within a trial is none."""
+    first = np.unique(codes, return_index=True)[1]
+    for name in names:
+        if name not in second.names or _varies(table, name, codes, first) is not None:
+            continue
+        there = second.texts(name)
+        for row, place, text in zip(first.tolist(), places, table.texts(name, first), strict=True):
+            if not same_cell(text, there[place]):
+                problem = f"is {text!r}, but {there[place]!r} in row {place + 1} of {second.origin}"
+                raise table.wrong(row, name, problem)
 
 
 def _place(table: Table, second: Table, column: str, codes: np.ndarray, code: int, place: int | None) -> int:

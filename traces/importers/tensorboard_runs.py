@@ -1,11 +1,13 @@
 """Folders of TensorBoard runs, each a trial, as bundles.
 
-Imports the standard library, numpy, sim.model.errors and its neighbours; yaml when hyperparameters stand in a file.
+Imports the standard library, numpy, sim.model.errors, traces.formats and its neighbours.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
+from elastune.traces.formats.texts import text_of
+from elastune.traces.formats.yaml_text import parse_yaml
 from elastune.traces.importers.assemble import write_recording
-from elastune.traces.importers.event_files import read_event_file
-from elastune.traces.importers.recording import CurveRules, Points, Recording
+from elastune.traces.importers.event_files import merge_hyperparameters, read_event_file
+from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from elastune.traces.bundles.bundle import Bundle
     from elastune.traces.importers.event_files import EventFile
@@ -26,6 +30,11 @@ if TYPE_CHECKING:
 
 HYPERPARAMETER_FILES = ("hparams.yaml", "hparams.json", "params.json")
 """Looked for in a run's folder where its events hold no hyperparameters: what Lightning and Ray Tune write."""
+
+
+EACH = "each"
+_HALVES = re.compile(r"(.*[^a-z])?(train|training|fit|val|valid|validation|eval|evaluation|test|dev)")
+"""Folders that hold one part of a training, as Keras names them (`train`) and PyTorch's `add_scalars` (`loss_train`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +46,14 @@ class EventChoice:
         test_tag: a scalar that is reported, and never selected by.
         hyperparameters: name of a YAML or JSON file in each run's folder; None: those of the hparams plugin, or of whichever
             of `HYPERPARAMETER_FILES` is there.
+        part: name of the folder in each run's folder that holds the tag, where several do, such as `validation` beside
+            `train`; `EACH` where every folder is a run of its own.
     """
 
     tag: str
     test_tag: str | None = None
     hyperparameters: str | None = None
+    part: str | None = None
 
 
 def from_tensorboard(
@@ -57,9 +69,11 @@ def from_tensorboard(
 ) -> Bundle:
     """Write the runs below a folder as a bundle.
 
-    A run is a folder with event files that hold the tag, and its step is the iteration; what folders below it hold besides
-    (as hyperparameters do) belongs to it. Several event files of a run are the parts of a training that was restarted: of
-    steps that were done twice, the later part's count, as in TensorBoard.
+    A run is a folder with event files that hold the tag, and its step is the iteration. Folders below it may hold its
+    hyperparameters. Several event files of a run are the parts of a training that was restarted. TensorBoard reads them in the
+    order of their names, and so does this: of steps that were done twice, those of the later part count.
+
+    Where folders look like parts of one training (`train` beside `validation`), the choice must say which one holds the score.
 
     An iteration's seconds are the wall time between two points of one file. Nothing tells how long the first of a file took,
     so the median of the run's others is assumed.
@@ -80,7 +94,8 @@ def from_tensorboard(
     """
     root = Path(folder)
     files = _read(root, choice, on_progress or (lambda _done, _total: None))
-    recording = _recording(root, _runs(root, files, choice), choice, untimed=untimed)
+    runs = _runs(root, files, choice)
+    recording = _recording(root, runs, choice, _left_out(root, files, runs), untimed=untimed)
     return write_recording(recording, description, rules or CurveRules(), Path(out), overwrite=overwrite)
 
 
@@ -90,7 +105,7 @@ class _Run:
 
     Attributes:
         path: its folder.
-        files: in the order in which they were begun; of those below its folder, the ones without the tag.
+        files: of its folder and those below it, in the order of their names.
         steps: (points,) float.
         scores: (points,) float.
         test_scores: (points,) float, or None.
@@ -122,57 +137,150 @@ def _read(root: Path, choice: EventChoice, on_progress: Callable[[int, int], Non
 
 
 def _runs(root: Path, files: Sequence[EventFile], choice: EventChoice) -> list[_Run]:
-    """The topmost folders whose files hold the tag, in the order of their names."""
-    tag = choice.tag
-    tagged = {file.path.parent for file in files if tag in file.scalars}
-    folders = sorted(folder for folder in tagged if not tagged & set(folder.parents))
-    if not folders:
-        tags = sorted({name for file in files for name in file.tags})
-        match = nearest(tag, tags)
-        meant = f"did you mean {match!r}? " if match else ""
-        raise InvalidTraceError(root, f"no run has this tag; {meant}tags: {', '.join(tags)}", column=tag)
-    of_folder: dict[Path, list[EventFile]] = {folder: [] for folder in folders}
-    for file in sorted(files, key=lambda file: (file.began, file.path.name)):
+    """The runs whose files hold the tag, in the order of their names."""
+    scored = _scored(root, files, choice)
+    of_run: dict[Path, list[EventFile]] = {run: [] for run in sorted(scored)}
+    for file in sorted(files, key=lambda file: file.order):
         for folder in (file.path.parent, *file.path.parent.parents):
-            if folder in of_folder:
-                of_folder[folder].append(file)
+            if folder in of_run:
+                of_run[folder].append(file)
                 break
-    return [_run(folder, of_folder[folder], choice) for folder in folders]
+    return [_run(run, scored[run], files, choice) for run, files in of_run.items()]
 
 
-def _run(folder: Path, files: Sequence[EventFile], choice: EventChoice) -> _Run:
-    tag, test_tag = choice.tag, choice.test_tag
+def _scored(root: Path, files: Sequence[EventFile], choice: EventChoice) -> dict[Path, Path]:
+    """The folder of each run, and the folder of it that holds its score.
+
+    Raises:
+        InvalidTraceError: none holds the tag, or the choice does not say which of several does.
+    """
+    tagged = {file.path.parent for file in files if choice.tag in file.scalars}
+    if not tagged:
+        tags = sorted({name for file in files for name in file.tags})
+        match = nearest(choice.tag, tags)
+        meant = f"did you mean {match!r}? " if match else ""
+        raise InvalidTraceError(root, f"no run has this tag; {meant}tags: {', '.join(tags)}", column=choice.tag)
+    if choice.part == EACH:
+        return {folder: folder for folder in tagged}
+    if choice.part is not None:
+        return _in_part(root, tagged, choice)
+    # A run's hyperparameters may stand in a folder of their own, together with its last scores.
+    sessions = {file.path.parent for file in files if file.hyperparameters}
+    parts = _parts(
+        root, {folder for folder in tagged if folder not in sessions or not tagged & set(folder.parents)}, choice
+    )
+    if parts:
+        one = parts[-1]
+        what = f"name the one that holds the score, as in --part {one.name}" if one in tagged else f"import {one} alone"
+        listed = " and ".join(part.relative_to(root).as_posix() for part in parts[:2])
+        problem = (
+            f"{listed} look like parts of one training: {what}, or say that each folder is a run, with --part {EACH}"
+        )
+        raise InvalidTraceError(root, problem, column=choice.tag)
+    return {folder: folder for folder in tagged if not tagged & set(folder.parents)}
+
+
+def _in_part(root: Path, tagged: Collection[Path], choice: EventChoice) -> dict[Path, Path]:
+    scored = {folder.parent: folder for folder in tagged if folder.name == choice.part and folder != root}
+    if not scored:
+        names = ", ".join(sorted({folder.name for folder in tagged if folder != root}))
+        raise InvalidTraceError(
+            root, f"no folder {choice.part!r} has this tag; folders that do: {names}", column=choice.tag
+        )
+    for folder in sorted(tagged):
+        if folder not in scored and folder.parent not in scored:
+            problem = f"has this tag, but no folder {choice.part!r} that has it: is this a run?"
+            raise InvalidTraceError(folder, problem, column=choice.tag)
+    return scored
+
+
+def _parts(root: Path, tagged: Collection[Path], choice: EventChoice) -> list[Path]:
+    """Folders that may be parts of one training rather than runs: some of those in one folder, or one within another."""
+    for folder in sorted(tagged):
+        below = sorted(other for other in tagged if folder in other.parents)
+        if below:
+            return [folder, *below]
+    above = {parent for folder in tagged for parent in folder.parents if root in parent.parents}
+    for folders in _siblings(above - {root}).values():
+        if len(halves := _halves(folders)) > 1:
+            return halves
+    written = choice.tag.replace("/", "_") + "_"  # by PyTorch's add_scalars
+    siblings = _siblings({folder for folder in tagged if folder != root})
+    for folders in siblings.values():
+        if len(halves := _halves(folders)) > 1:
+            return halves
+        if len(folders) > 1 and all(folder.name.startswith(written) for folder in folders):
+            return folders
+    names = {tuple(folder.name for folder in folders) for folders in siblings.values()}
+    if len(siblings) > 1 and len(names) == 1 and len(next(iter(names))) > 1:
+        return next(iter(siblings.values()))
+    return []
+
+
+def _siblings(folders: Collection[Path]) -> dict[Path, list[Path]]:
+    found: dict[Path, list[Path]] = {}
+    for folder in sorted(folders):
+        found.setdefault(folder.parent, []).append(folder)
+    return found
+
+
+def _halves(folders: Sequence[Path]) -> list[Path]:
+    return [folder for folder in folders if _HALVES.fullmatch(folder.name.lower())]
+
+
+def _run(path: Path, scored: Path, files: Sequence[EventFile], choice: EventChoice) -> _Run:
     kept, redone = np.empty((0, 3)), 0
     for file in files:
-        if file.path.parent != folder or tag not in file.scalars:
+        if file.path.parent != scored or choice.tag not in file.scalars:
             continue
-        points = np.array(file.scalars[tag], dtype=np.float64)
+        points = np.array(file.scalars[choice.tag], dtype=np.float64)
         wall_times = points[:, 2].copy()
         points[0, 2], points[1:, 2] = np.nan, np.diff(wall_times)
         again = kept[:, 0] >= points[0, 0]
         redone += int(again.sum())
         kept = np.concatenate([kept[~again], points])
     return _Run(
-        path=folder,
+        path=path,
         files=files,
         steps=kept[:, 0],
         scores=kept[:, 1],
-        test_scores=None if test_tag is None else _test_scores(folder, files, test_tag, kept[:, 0]),
+        test_scores=_test_scores(path, scored, files, choice.test_tag, kept[:, 0]) if choice.test_tag else None,
         seconds=kept[:, 2],
         redone=redone,
     )
 
 
-def _test_scores(folder: Path, files: Sequence[EventFile], tag: str, steps: np.ndarray) -> np.ndarray:
-    """The test score at each step, the latest where there are several."""
-    at_step = {step: value for file in files for step, value, _ in file.scalars.get(tag, ())}
+def _test_scores(path: Path, scored: Path, files: Sequence[EventFile], tag: str, steps: np.ndarray) -> np.ndarray:
+    """The test score at each step; of several parts of a training, that of the last.
+
+    Raises:
+        InvalidTraceError: a step has none, or two in one file or in two folders.
+    """
+    at_step: dict[float, tuple[float, EventFile]] = {}
+    beside = [file for file in files if file.path.parent == scored and tag in file.scalars]
+    for file in beside or files:
+        for step, value, _ in file.scalars.get(tag, ()):
+            before, where = at_step.get(step, (value, file))
+            is_later_part = where is not file and where.path.parent == file.path.parent
+            if before != value and before == before and not is_later_part:  # noqa: PLR0124  NaN differs from itself
+                problem = f"is {before:g} at step {step:g} in {where.path}, and {value:g} in {file.path}; keep one"
+                raise InvalidTraceError(path, problem, column=tag)
+            at_step[step] = (value, file)
     missing = [step for step in steps.tolist() if step not in at_step]
     if missing:
-        raise InvalidTraceError(folder, f"has no such scalar at step {missing[0]:g}, where it has a score", column=tag)
-    return np.array([at_step[step] for step in steps.tolist()])
+        raise InvalidTraceError(path, f"has no such scalar at step {missing[0]:g}, where it has a score", column=tag)
+    return np.array([at_step[step][0] for step in steps.tolist()])
 
 
-def _recording(root: Path, runs: Sequence[_Run], choice: EventChoice, *, untimed: bool) -> Recording:
+def _left_out(root: Path, files: Sequence[EventFile], runs: Sequence[_Run]) -> list[str]:
+    """Folders with event files that belong to no run, because none of theirs holds the tag."""
+    used = {file.path for run in runs for file in run.files}
+    return sorted({file.path.parent.relative_to(root).as_posix() for file in files if file.path not in used})
+
+
+def _recording(
+    root: Path, runs: Sequence[_Run], choice: EventChoice, left_out: Sequence[str], *, untimed: bool
+) -> RecordedCurves:
     counts = [len(run.steps) for run in runs]
     tests = [run.test_scores for run in runs if run.test_scores is not None]
     seconds = np.concatenate([_filled(run.seconds) for run in runs])
@@ -187,10 +295,11 @@ def _recording(root: Path, runs: Sequence[_Run], choice: EventChoice, *, untimed
     )
     first = sum(int(np.isnan(run.seconds).sum()) for run in runs)
     counted = {
+        "folders_without_the_tag": list(left_out),
         "points_redone_after_a_restart": sum(run.redone for run in runs),
         "event_files_cut_short": sum(file.is_cut_short for run in runs for file in run.files),
     }
-    return Recording(
+    return RecordedCurves(
         origin=str(root),
         labels=[run.path.relative_to(root).as_posix() if run.path != root else root.name for run in runs],
         configurations=_configurations(runs, choice.hyperparameters),
@@ -229,25 +338,35 @@ def _configurations(runs: Sequence[_Run], file_name: str | None) -> list[dict[st
 def _configuration(run: _Run, file_name: str | None) -> dict[str, str]:
     if file_name is not None:
         return _read_configuration(run.path / file_name)
-    recorded = {name: text for file in run.files for name, text in file.hyperparameters.items()}
+    recorded: dict[str, str] = {}
+    for file in run.files:
+        merge_hyperparameters(file.path, recorded, file.hyperparameters)
     files = [run.path / name for name in HYPERPARAMETER_FILES if (run.path / name).is_file()]
     return recorded or (_read_configuration(files[0]) if files else {})
 
 
 def _read_configuration(file: Path) -> dict[str, str]:
     """Text of each value, under dotted names where they are nested."""
-    import yaml
-
     try:
         text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        content = _parse_json(file, text) if file.suffix == ".json" else parse_yaml(text, str(file))
     except OSError as error:
         raise InvalidTraceError(file, f"cannot be read: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidTraceError(file, f"is malformed: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InvalidTraceError(file, f"holds a {type(content).__name__}, but must hold names and values")
     return _flat("", content)
+
+
+def _parse_json(file: Path, text: str) -> object:
+    def unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                raise InvalidTraceError(file, "is given twice", column=name)
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
 
 
 def _flat(prefix: str, content: Mapping[object, object]) -> dict[str, str]:
@@ -255,8 +374,6 @@ def _flat(prefix: str, content: Mapping[object, object]) -> dict[str, str]:
     for name, value in content.items():
         if isinstance(value, dict):
             texts |= _flat(f"{prefix}{name}.", value)
-        elif value is None:
-            texts[f"{prefix}{name}"] = ""
         else:
-            texts[f"{prefix}{name}"] = json.dumps(value) if isinstance(value, list) else str(value)
+            texts[f"{prefix}{name}"] = text_of(value)
     return texts

@@ -1,0 +1,142 @@
+"""Texts, numbers and names that are no good table: one error that says what to do, never a traceback or another number."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+
+import numpy as np
+import pandas as pd
+import pytest
+from tidy_tables import TIDY, rows
+
+from elastune.sim.model.errors import InvalidTraceError
+from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.importers import CurveRules, Description, TableColumns, from_table, table_columns
+
+LATIN_1 = "trial,iteration,score,größe\n0,1,1,2\n".encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", TIDY.encode("utf-16"), r"is no CSV text but UTF-16: save it as UTF-8"),
+        ("t.csv", b"\xfe\xff" + TIDY.encode("utf-16-be"), r"is no CSV text but UTF-16: save it as UTF-8"),
+        ("t.csv", TIDY.encode("utf-16-le"), r"is no CSV text: it holds bytes that no text has"),
+        ("t.csv", LATIN_1, r"is no CSV text: its header is not UTF-8 \(byte 0xf6\); save it as UTF-8"),
+        ("t.csv.gz", gzip.compress(LATIN_1), r"is no CSV text: its header is not UTF-8"),
+        ("t.csv", TIDY.replace("sgd", "größe").encode("latin-1"), r"is no CSV text: .*invalid UTF8 data"),
+        ("t.csv.xz", lzma.compress(TIDY.encode()), r"is no CSV text but compressed with xz: unpack it"),
+        ("t.xlsx", b"PK\x03\x04rest", r"is no CSV text but a zip archive or a workbook"),
+        ("t.csv", gzip.compress(TIDY.encode()), r"is no CSV text"),
+        ("t.csv.gz", gzip.compress(TIDY.encode())[:-30], r"is no CSV text"),
+        ("t.csv", bytes(range(256)), r"is no CSV text"),
+    ],
+)
+def test_bytes_that_are_no_utf_8_text_are_refused_with_what_to_do(tmp_path, out, described, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidTraceError, match=message):
+        from_table(tmp_path / name, out, described)
+    if "header" in message:
+        with pytest.raises(InvalidTraceError, match=message):
+            table_columns(tmp_path / name)
+    with pytest.raises(InvalidTraceError, match=r"is no CSV text|cannot be read|has no such column|header names"):
+        read_rows(tmp_path / name, ("trial",))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, out, described):
+    (tmp_path / "t.csv").write_text(TIDY, encoding="utf-8-sig")
+    assert from_table(tmp_path / "t.csv", out, described).trials == 2
+
+
+@pytest.mark.parametrize("text", ["1_0", "010", "0x10", "1:30", "٣", "1,5", "1e400"])
+@pytest.mark.parametrize("column", ["iteration", "score", "seconds", "test_score", "relative_cost"])
+def test_what_python_or_yaml_alone_read_as_a_number_is_none(imported, text, column):
+    cells = {"trial": "0", "iteration": "1", "score": "1", "seconds": "1", "test_score": "1", "relative_cost": "1"}
+    cells[column] = f'"{text}"'
+    with pytest.raises(InvalidTraceError, match=rf"row 1, column {column}: is .*, but must be a number"):
+        imported(",".join(cells) + "\n" + ",".join(cells.values()) + "\n")
+
+
+def test_a_hyperparameter_that_only_looks_like_a_number_stays_text(imported):
+    text = rows((0, 1, 1, "010", "1_0", "1e-3"), (1, 1, 1, "011", "2_0", "2")).replace(
+        "score\n", "score,code,name,lr\n"
+    )
+    assert imported(text).configurations == [
+        {"code": "010", "name": "1_0", "lr": 0.001},
+        {"code": "011", "name": "2_0", "lr": 2.0},
+    ]
+
+
+@pytest.mark.parametrize("largest", [2**63 - 1, 2**63, 2**64 - 1, 10**30])
+def test_trials_with_large_numbers_are_kept_or_numbered(imported, out, largest):
+    bundle = imported(rows((largest, 1, 0.9), (7, 1, 0.7)))
+    assert bundle.scores.tolist() == [[0.9], [0.7]]
+    if largest < 2**63:
+        assert (out / "configs.csv").read_text() == f"trial\n{largest}\n7\n"
+    else:
+        assert (out / "trials.csv").read_text() == f"trial,recorded_as\n0,{largest}\n1,7\n"
+
+
+def test_neighbouring_numbers_beyond_2_53_stay_two_trials(imported, tmp_path, out, described):
+    bundle = imported(rows((2**53, 1, 0.9), (2**53 + 1, 1, 0.7)))
+    assert bundle.scores.tolist() == [[0.9], [0.7]]
+    frame = pd.DataFrame(
+        {"trial": np.array([2**64 - 1, 2**64 - 2], dtype=np.uint64), "iteration": 1, "score": [0.9, 0.7]}
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert from_table(tmp_path / "t.parquet", out, described, overwrite=True).scores.tolist() == [[0.9], [0.7]]
+    with pytest.raises(InvalidTraceError, match=r"column trial: is the float 1.84467e\+19, which stands for several"):
+        from_table(frame.astype({"trial": float}), out, described, overwrite=True)
+
+
+def test_numpy_values_are_taken_wherever_a_number_or_a_text_is(out):
+    frame = pd.DataFrame(
+        {
+            "trial": [np.int64(0), np.int64(1)],
+            "iteration": [np.int32(1), np.int32(1)],
+            "score": np.array([0.5, 0.25], dtype=np.float32),
+            "lr": [np.float64(0.1), np.float64(0.2)],
+            "wide": [np.bool_(True), np.bool_(False)],
+            "betas": [np.array([0.9, 0.99]), [np.float64(0.8), 0.88]],
+        }
+    )
+    others = {"iteration_s": np.float64(40), "data_bytes": np.int64(7), "straggler": {"persistent_cv": np.float32(0.5)}}
+    description = Description(
+        name="toy",
+        source="here",
+        licence="CC0-1.0",
+        direction="minimize",
+        others={**others, "scaling": {1: np.float64(1)}},
+    )
+    bundle = from_table(
+        frame,
+        out,
+        description,
+        columns=TableColumns(configuration=["lr", "wide", "betas"]),
+        rules=CurveRules(iterations=np.int64(1)),
+    )
+    assert (bundle.iteration_s, bundle.data_bytes, bundle.stragglers.persistent_cv) == (40.0, 7.0, 0.5)
+    assert bundle.configurations == [
+        {"lr": 0.1, "wide": True, "betas": "[0.9, 0.99]"},
+        {"lr": 0.2, "wide": False, "betas": "[0.8, 0.88]"},
+    ]
+
+
+def test_a_hyperparameter_that_two_tables_tell_apart_is_refused_and_names_both_rows(write, out, described):
+    configs = write("trial,lr\n1,0.3\n0,0.10\n", "configs.csv")
+    with pytest.raises(
+        InvalidTraceError, match=r"tidy.csv, row 4, column lr: is '0.2', but '0.3' in row 1 of .*configs.csv"
+    ):
+        from_table(write(TIDY), out, described, configurations=configs)
+
+
+def test_a_file_that_a_bundle_names_is_blamed_by_its_own_name(write, out):
+    scaling = write("gpus,speedup\n1,1\n2,fast\n", "speed.csv")
+    others = {"scaling": str(scaling)}
+    with pytest.raises(InvalidTraceError) as error:
+        from_table(
+            write(TIDY), out, Description(name="x", source="s", licence="l", direction="minimize", others=others)
+        )
+    assert str(error.value) == f"{scaling}, row 2, column speedup: is 'fast', but must be a number"
+    assert not out.exists()
