@@ -155,6 +155,10 @@ class _Checked:
         self.story, self.name = controller.story, controller.name
 
     @property
+    def is_stalled(self) -> bool:
+        return self._controller.is_stalled
+
+    @property
     def is_closed(self) -> bool:
         return self._controller.is_closed
 

@@ -5,6 +5,7 @@ Pure: no clock, no I/O beyond the journal sink it is given. The same object driv
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, assert_never
 
 from elastune.sim.control.fleet import Fleet
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 # Looking up a member of an enumeration costs a descriptor call; these are needed at every segment.
 _IDLE, _ENDING = TrialStatus.IDLE, TrialStatus.ENDING
+_ADVICE = "set a deadline, checkpoint more often, train on larger gangs, or rent machines that live longer"
 _LOSSES = (InstanceGone, ReclaimNoticed)
 
 
@@ -95,6 +97,11 @@ class Controller:
         return self.is_finished and not self.state.instances
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether the run goes on without gaining anything; see `sim.control.progress`."""
+        return self.state.progress.is_stalled and not self.is_finished
+
+    @property
     def view(self) -> StateView:
         """What policies see."""
         return self._view
@@ -114,6 +121,7 @@ class Controller:
             self._write(Entry(event, status="drained"))
             return commands
         state.now_s = event.at_s
+        state.progress.events += 1
         is_fresh = state.segment_ended(event) if type(event) is SegmentEnded else self._fold(event)
         if not is_fresh:
             self._write(Entry(event, status="stale"))
@@ -147,6 +155,8 @@ class Controller:
     def story(self) -> str:
         """Describe where the run stands, for errors."""
         state = self.state
+        if state.progress.is_stalled:
+            return f"{self.name}: no progress is possible at {state.now_s:.1f} s: {state.progress.story()}; {_ADVICE}"
         return (
             f"{self.name}: nothing can happen any more at {state.now_s:.1f} s, and the policy has not finished the run:"
             f" {state.running_trials} trials running, {len(state.waiting)} waiting for GPUs, {len(state.instances)} instances,"
@@ -324,6 +334,8 @@ class Controller:
     def _set_timer(self, action: SetTimer) -> None:
         if not action.at_s >= self.state.now_s:
             raise self._invalid(action, "that is in the past")
+        if math.isinf(action.at_s):
+            raise self._invalid(action, "a timer must fire at a finite time")
         self._commands.append(StartTimer(action.tag, action.at_s))
 
     def _require_answer(self, action: FinishRun) -> None:

@@ -53,6 +53,14 @@ class Sink(Protocol):
         """Take one entry, in the order of the run."""
 
 
+def _plain(value: object) -> object:
+    """A scalar of numpy as one of Python, for policies that compute with arrays."""
+    item = getattr(value, "item", None)
+    if callable(item):
+        return item()
+    raise TypeError(f"a {type(value).__name__} cannot be written to a journal: {value!r}")
+
+
 class JournalWriter:
     """Writes a journal to a binary file entry by entry; memory does not grow with it.
 
@@ -63,7 +71,7 @@ class JournalWriter:
     def __init__(self, stream: BinaryIO, header: Header | None = None, *, flush_each: bool = False) -> None:
         self.flush_each = flush_each
         self._stream = stream
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = msgspec.json.Encoder(enc_hook=_plain).encode
         if header is not None:
             stream.write(self._encode(header) + b"\n")
 

@@ -15,14 +15,14 @@ def run(controller: Controller, backend: Backend) -> None:
     """Run until the policy has finished and every machine is given back.
 
     Raises:
-        StalledRunError: nothing can happen any more and the policy has not finished.
+        StalledRunError: nothing can happen any more, or nothing is gained any more, and the policy has not finished.
         InvalidActionError: the policy asked for something impossible, or for something that this backend cannot do.
     """
     handle, perform, next_event = controller.handle, backend.perform, backend.next_event
     try:
         while not controller.is_closed:
             event = next_event()
-            if event is None:
+            if event is None or controller.is_stalled:
                 raise StalledRunError(controller.story())
             for command in handle(event):
                 perform(command)

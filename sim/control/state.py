@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from elastune.sim.control.placement import free_pool
+from elastune.sim.control.progress import Progress
 from elastune.sim.model.billing import Bill
 from elastune.sim.model.events import GoneCause, Outcome
 from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
@@ -54,6 +55,7 @@ class TrialState:
         "cloned_from",
         "configuration",
         "from_iteration",
+        "furthest",
         "gpus",
         "is_waiting",
         "iteration",
@@ -73,6 +75,7 @@ class TrialState:
         self.segment = NO_SEGMENT
         self.placement: Placement = ()
         self.from_iteration = 0
+        self.furthest = 0
         self.is_waiting = False
         self.configuration: dict[str, float | int | str | bool | None] | None = None
         self.cloned_from: TrialId | None = None
@@ -138,6 +141,7 @@ class RunState:
         self.bills_instances = price_book.billing.model == "per-instance"
         self.bill = Bill.of(price_book)
         self.totals = Totals()
+        self.progress = Progress()
 
     # Events about machines.
 
@@ -181,6 +185,7 @@ class RunState:
         self.bill.gone(event.instance, event.at_s, is_reclaimed=event.cause is GoneCause.RECLAIMED)
         if not math.isnan(instance.launched_at_s):
             self.totals.leased_gpu_s += instance.gpus * (event.at_s - instance.launched_at_s)
+        self.progress.instance_gone(event.cause)
         self._resume_suspended()
 
     def withdraw(self, number: InstanceId, instance: InstanceState) -> None:
@@ -198,6 +203,7 @@ class RunState:
     def instance_refused(self, event: InstanceRefused) -> None:
         del self.instances[event.instance]
         self.bill.refused(event.instance)
+        self.progress.refusals += 1
 
     def instance_released(self, number: InstanceId, instance: InstanceState) -> None:
         self.withdraw(number, instance)
@@ -246,6 +252,9 @@ class RunState:
         if trial.segment != event.segment:
             return False
         trial.iteration, trial.score = event.iteration, event.score
+        if event.iteration > trial.furthest:
+            trial.furthest = event.iteration
+            self.progress.events = 0
         return True
 
     def segment_ended(self, event: SegmentEnded) -> bool:
@@ -254,6 +263,7 @@ class RunState:
         if trial.segment != event.segment:
             return False
         totals = self.totals
+        self.progress.segment_ended(event, trial.from_iteration)
         totals.iterations_trained += event.iteration - trial.from_iteration
         totals.trained_gpu_s += event.train_s * trial.gpus
         self._give_gpus_back(trial.placement, is_gone=event.outcome is _INSTANCE_GONE)
