@@ -206,7 +206,7 @@ def test_saying_that_the_plain_job_is_infeasible_is_a_broken_promise():
         raise InfeasibleJobError("too hard")
 
     [finding] = check_policy("bad", refuses, where=[plain_world()])
-    assert finding == Finding("is feasible", "plain", "broken", "too hard")
+    assert finding == Finding("is feasible", "plain", "broken", "too hard", "too hard")
     [finding] = check_policy("bad", refuses, where=[WORLDS["tight budget"]])
     assert finding.status == "infeasible"
 
