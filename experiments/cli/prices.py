@@ -108,10 +108,11 @@ def import_file(
         print_json({"prices": str(out), "machines": [_told(offer) for offer in offers], "left_out": left_out})
         return
     for note in imported.notes():
-        typer.echo(note)
+        say(note)
     regions = {offer.region for offer in offers if offer.region}
     where = f" in {len(regions)} region{'s' if len(regions) > 1 else ''}" if regions else ""
-    say(f"{len({offer.name for offer in offers})} machines{where} written; use them with cloud.prices: {out}")
+    machines = len({offer.name for offer in offers})
+    say(f"{machines} machine{'s' if machines > 1 else ''}{where} written; use them with cloud.prices: {out}")
 
 
 def _offers(prices: Path | None) -> Sequence[Offer]:

@@ -19,8 +19,8 @@ from elastune.sim.model.numbers import whole_number_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from elastune.experiments.plans.scaling_fits import GangFit, HeldOut
-    from elastune.traces.scaling.fit import Estimate, ScalingFit
+    from elastune.experiments.plans.scaling_fits import GangFit, HeldOut, HoldOut
+    from elastune.traces.scaling.fit import ScalingFit, SpeedupEstimate
 
     Gang = tuple[int, int]
 
@@ -154,15 +154,18 @@ def fit(
     _print_fit(name, fitted, gangs)
 
 
-def _print_hold_out(name: str, found: Sequence[HeldOut], as_json: bool) -> None:
+def _print_hold_out(name: str, compared: HoldOut, as_json: bool) -> None:
     from elastune.experiments.plans.scaling_fits import coverage, mean_errors
 
+    found = compared.found
     if as_json:
         covered, intervals = coverage(found)
         summary = {"mean_absolute_error": mean_errors(found), "covered": covered, "intervals": intervals}
-        print_json({"gangs": [one.to_json() for one in found], **summary})
+        print_json({"gangs": [one.to_json() for one in found], **summary, "not_measured": list(compared.missing)})
         return
     _print_held_out(name, found)
+    if compared.missing:
+        say(f"{len(compared.missing)} gangs were not measured by their tables, and are not compared; --json names them")
 
 
 def _counts(given: str) -> list[int]:
@@ -212,7 +215,7 @@ def _error(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:+.0f} %"
 
 
-def _with_interval(found: Estimate) -> str:
+def _with_interval(found: SpeedupEstimate) -> str:
     if found.low is None or found.high is None:
         return number(found.value, 3)
     return interval(found.value, found.low, found.high, 3)

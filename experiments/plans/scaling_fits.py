@@ -10,7 +10,7 @@ import io
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from elastune.experiments.files import write_text
 from elastune.sim.model.errors import InputError, InvalidTraceError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces.importers.step_times import ImportedScaling
-    from elastune.traces.scaling.fit import Estimate, ScalingFit
+    from elastune.traces.scaling.fit import ScalingFit, SpeedupEstimate
     from elastune.traces.scaling.tables import MeasuredTable
 
     Gang = tuple[int, int]
@@ -75,7 +75,7 @@ class GangFit:
     measured: float | None
     is_used: bool
     by_family: Mapping[str, float]
-    chosen: Estimate
+    chosen: SpeedupEstimate
 
     @property
     def error(self) -> float | None:
@@ -128,7 +128,7 @@ def fit_json(name: str, fit: ScalingFit, predicted: Sequence[Gang]) -> dict[str,
     }
 
 
-def _estimate_json(found: Estimate) -> dict[str, float | None]:
+def _estimate_json(found: SpeedupEstimate) -> dict[str, float | None]:
     high = found.high if found.high is not None and math.isfinite(found.high) else None
     return {"value": found.value, "low": found.low, "high": high}
 
@@ -172,6 +172,18 @@ class HeldOut:
         }
 
 
+class HoldOut(NamedTuple):
+    """Gangs of many tables, predicted from smaller ones.
+
+    Attributes:
+        found: those that were compared.
+        missing: by the columns that name the table and `gpus` and `nodes`, those that a table did not measure.
+    """
+
+    found: Sequence[HeldOut]
+    missing: Sequence[Mapping[str, object]]
+
+
 def hold_out(
     text: str,
     by: Sequence[str],
@@ -180,14 +192,14 @@ def hold_out(
     *,
     family: str = "auto",
     kind: Literal["weak", "strong"] | None = None,
-) -> list[HeldOut]:
+) -> HoldOut:
     """Fit each table of a file on some gangs, and compare with others that were measured.
 
     Args:
         text: the file, with filters behind a `#`.
         by: columns that tell its tables apart.
         on: numbers of GPUs that are fitted.
-        predict: gangs that are predicted; a table that did not measure one of them leaves it out.
+        predict: gangs that are predicted; those that a table did not measure are told.
         family: see `traces.scaling.fit.fit_scaling`.
         kind: for tables that do not say.
 
@@ -206,19 +218,21 @@ def hold_out(
         if all(row.cells.get(column) == wanted for column, wanted in where.items())
     )
     found: list[HeldOut] = []
+    missing: list[dict[str, object]] = []
     for group in groups:
         named = dict(zip(by, group, strict=True))
         table = with_kind(read_measured(path, where | named), kind)
         fit = fit_scaling(table, family, on=on, max_gpus=max(64, *(gpus for gpus, _ in table.speedups)))
-        measured = [gang for gang in gangs_of(predict, table) if gang in table.speedups]
-        for one in gang_fits(fit, measured):
+        asked = gangs_of(predict, table)
+        missing += [{**named, "gpus": gpus, "nodes": n} for gpus, n in asked if (gpus, n) not in table.speedups]
+        for one in gang_fits(fit, [gang for gang in asked if gang in table.speedups]):
             if one.is_used or one.measured is None:
                 continue
             errors = {name: speedup / one.measured - 1 for name, speedup in one.by_family.items()}
             found.append(HeldOut(named, fit.chosen.family, one, errors))
     if not found:
         raise InputError(f"no table of {text} measured any of {predict} that is not fitted: nothing can be compared")
-    return found
+    return HoldOut(found, missing)
 
 
 def mean_errors(found: Sequence[HeldOut]) -> dict[str, float]:

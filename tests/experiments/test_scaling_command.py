@@ -105,6 +105,7 @@ def test_a_held_out_gang_is_compared_in_every_table_of_a_file(file):
     for one in found["gangs"]:
         assert one["errors"][one["family"]] == pytest.approx(one["predicted"] / one["measured"] - 1)
         assert one["is_covered"] == (one["low"] <= one["measured"] <= one["high"])
+    assert found["not_measured"] == [{"model": "b", "gpus": 16, "nodes": 1}]
     assert found["intervals"] == 3
     assert found["covered"] == sum(one["is_covered"] for one in found["gangs"])
     mean = sum(abs(one["errors"]["linear"]) for one in found["gangs"]) / 3

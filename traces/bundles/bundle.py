@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from elastune.sim.model.job import Direction, TuningJob
     from elastune.sim.model.protocols import Configuration
     from elastune.sim.model.scaling import Scaling
-    from elastune.traces.bundles.curves import Configurations, Curves
-    from elastune.traces.bundles.header import Header
+    from elastune.traces.bundles.curves import Configurations, CurveTables
+    from elastune.traces.bundles.header import BundleHeader
 
 _SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
 _SUPPLIED = {
@@ -336,7 +336,9 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _costs(file: Path, header: Header, configured: Configurations, curves: Curves) -> tuple[float | None, np.ndarray]:
+def _costs(
+    file: Path, header: BundleHeader, configured: Configurations, curves: CurveTables
+) -> tuple[float | None, np.ndarray]:
     """Seconds of an iteration at relative cost 1, and the costs; see `traces.bundles.costs`."""
     trials, recorded = len(configured.labels), configured.relative_cost
     if header.iteration_s is not None or curves.seconds is None:
@@ -349,14 +351,14 @@ def _costs(file: Path, header: Header, configured: Configurations, curves: Curve
     return cost.iteration_s, np.ones(trials) if cost.relative is None else cost.relative
 
 
-def _evaluate_s(file: Path, header: Header, iteration_s: float | None) -> float | None:
+def _evaluate_s(file: Path, header: BundleHeader, iteration_s: float | None) -> float | None:
     if header.evaluate_s is not None and (iteration_s is None or header.evaluate_s >= iteration_s):
         problem = f"is a part of the iteration, and so must be less than iteration_s, which is {iteration_s}"
         raise InvalidTraceError(file, problem, column="evaluate_s")
     return header.evaluate_s
 
 
-def _timings(file: Path, header: Header) -> Timings | None:
+def _timings(file: Path, header: BundleHeader) -> Timings | None:
     if header.launch_s is None and header.checkpoint_s is None and header.rescale_s is None:
         return None
     if header.launch_s is None or header.checkpoint_s is None:
@@ -369,13 +371,13 @@ def _timings(file: Path, header: Header) -> Timings | None:
         raise InvalidTraceError(file, str(error), column="rescale_s") from error
 
 
-def _stragglers(header: Header) -> Stragglers | None:
+def _stragglers(header: BundleHeader) -> Stragglers | None:
     if header.straggler is None:
         return None
     return Stragglers(header.straggler.persistent_cv or 0.0, header.straggler.per_iteration_cv or 0.0)
 
 
-def _scaling(folder: Path, header: Header) -> Scaling | None:
+def _scaling(folder: Path, header: BundleHeader) -> Scaling | None:
     has_table = (folder / "scaling.csv").is_file()
     if has_table and header.scaling is not None:
         raise InvalidTraceError(folder / "bundle.yaml", "is given, but there is a scaling.csv too", column="scaling")

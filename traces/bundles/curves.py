@@ -46,7 +46,7 @@ class Configurations:
 
 
 @dataclass(frozen=True, eq=False)
-class Curves:
+class CurveTables:
     """What was recorded, in the order of the configurations.
 
     Attributes:
@@ -127,7 +127,7 @@ def _whole(text: str) -> int:
     return int(number_of(text))
 
 
-def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> Curves:
+def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> CurveTables:
     """The curves of these trials, every iteration from 1 to `max_iterations`.
 
     The rows of a trial stand in order of their iterations; trials may be interleaved. A curve may end early only where
@@ -153,7 +153,7 @@ def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> Curves:
         _check_seconds(path, values["seconds"], values["score"])
     _check_ends(path, labels, trial, values["score"], max_iterations)
     shaped = {name: _shaped(cells, trial, iteration, (len(labels), max_iterations)) for name, cells in values.items()}
-    return Curves(shaped["score"], shaped.get("test_score"), shaped.get("seconds"))
+    return CurveTables(shaped["score"], shaped.get("test_score"), shaped.get("seconds"))
 
 
 def _read_columns(path: Path) -> Mapping[str, np.ndarray]:

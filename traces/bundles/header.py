@@ -23,14 +23,14 @@ _REQUIRED = ("name", "direction", "score", "iteration", "max_iterations", "sourc
 _PROVENANCE = re.compile(r"(measured|published|assumed|not measured)\b")
 
 
-class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StragglerSpread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Spread of an iteration's duration, as in `sim.model.profile.Stragglers`; None where it could not be told."""
 
     persistent_cv: _NotNegative | None = None
     per_iteration_cv: _NotNegative | None = None
 
 
-class Header(msgspec.Struct, frozen=True):
+class BundleHeader(msgspec.Struct, frozen=True):
     """What a bundle.yaml says; `Bundle` has the meaning of each."""
 
     name: str
@@ -50,12 +50,12 @@ class Header(msgspec.Struct, frozen=True):
     rescale_s: _NotNegative | None = None
     checkpoint_bytes: _NotNegative | None = None
     data_bytes: _NotNegative | None = None
-    straggler: Spread | None = None
+    straggler: StragglerSpread | None = None
     scaling: Any = None  # whatever `traces.scaling.named.scaling_of` takes
     provenance: dict[str, str] = {}
 
 
-def read_header(path: Path) -> tuple[Header, dict[str, object]]:
+def read_header(path: Path) -> tuple[BundleHeader, dict[str, object]]:
     """The header, and all other keys of the file, which are free text for readers.
 
     Raises:
@@ -65,10 +65,10 @@ def read_header(path: Path) -> tuple[Header, dict[str, object]]:
     for key in _REQUIRED:
         if mapping.get(key) is None:
             raise InvalidTraceError(path, "is required, but missing", column=key)
-    others = {key: value for key, value in mapping.items() if key not in Header.__struct_fields__}
+    others = {key: value for key, value in mapping.items() if key not in BundleHeader.__struct_fields__}
     for key in others:
         # A misspelt `lauch_s` must not silently become a remark.
-        match = nearest(key, Header.__struct_fields__, likeness=0.8)
+        match = nearest(key, BundleHeader.__struct_fields__, likeness=0.8)
         if match:
             raise InvalidTraceError(path, f"is unknown; did you mean {match!r}?", column=key)
     header = _convert(path, mapping)
@@ -88,7 +88,7 @@ def _read_mapping(path: Path) -> dict[str, object]:
     return {str(key): value for key, value in mapping.items()}
 
 
-def _convert(path: Path, mapping: dict[str, object]) -> Header:
+def _convert(path: Path, mapping: dict[str, object]) -> BundleHeader:
     if mapping["direction"] not in ("minimize", "maximize"):
         problem = f"is {mapping['direction']!r}, but must be 'minimize' or 'maximize'"
         raise InvalidTraceError(path, problem, column="direction")
@@ -96,13 +96,13 @@ def _convert(path: Path, mapping: dict[str, object]) -> Header:
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidTraceError(path, f"is {value}, but must be finite", column=key)
     try:
-        return msgspec.convert(mapping, Header)
+        return msgspec.convert(mapping, BundleHeader)
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `$.")
         raise InvalidTraceError(path, problem, column=where.rstrip("`") or None) from error
 
 
-def _check_provenance(path: Path, header: Header) -> None:
+def _check_provenance(path: Path, header: BundleHeader) -> None:
     for key, text in header.provenance.items():
         if not _PROVENANCE.match(text):
             problem = f"is {text!r}, but must begin with measured, published, assumed or not measured"

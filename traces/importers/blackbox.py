@@ -13,7 +13,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.traces.importers.assemble import write_recording
-from elastune.traces.importers.read_table import Table
+from elastune.traces.importers.read_table import SourceTable
 from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def recording_of(
         if isinstance(blackbox, dict):
             hint = f"; it holds one for each task: pass that of {', '.join(map(repr, blackbox))}"
         raise InputError(f"{origin} is a {type(blackbox).__name__} without {lacking[0]}, so no tabular blackbox{hint}")
-    table = Table.of(blackbox.hyperparameters)
+    table = SourceTable.of(blackbox.hyperparameters)
     evaluations = np.asarray(blackbox.objectives_evaluations)
     fidelities = np.asarray(blackbox.fidelity_values, dtype=np.float64)
     objectives = [str(name) for name in blackbox.objectives_names]

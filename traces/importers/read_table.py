@@ -35,7 +35,7 @@ _EXACT = 2**53
 """Floats beyond it are not all the whole numbers."""
 
 
-class Table:
+class SourceTable:
     """A table in memory.
 
     Attributes:
@@ -54,7 +54,7 @@ class Table:
             raise InvalidTraceError(origin, "has no rows")
 
     @classmethod
-    def of(cls, table: str | Path | pd.DataFrame) -> Table:
+    def of(cls, table: str | Path | pd.DataFrame) -> SourceTable:
         """The table in a file, or the data frame under string names.
 
         Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.csv_rows import same_cell
 from elastune.traces.importers.assemble import write_recording
-from elastune.traces.importers.read_table import Table
+from elastune.traces.importers.read_table import SourceTable
 from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def from_table(
         InputError: something is at `out` already, or what was asked for contradicts itself.
     """
     asked = columns or TableColumns()
-    second = None if configurations is None else Table.of(configurations)
+    second = None if configurations is None else SourceTable.of(configurations)
     if second is not None and asked.configuration is not None:
         raise InputError("hyperparameters come from a second table or from columns of the first, not from both")
-    recording = _recording(Table.of(table), asked, second, untimed=untimed)
+    recording = _recording(SourceTable.of(table), asked, second, untimed=untimed)
     return write_recording(recording, description, rules or CurveRules(), Path(out), overwrite=overwrite)
 
 
@@ -107,7 +107,7 @@ class _Configured:
         return [{name: cells[trial] for name, cells in self.texts.items()} for trial in range(len(self.labels))]
 
 
-def _recording(table: Table, asked: TableColumns, second: Table | None, *, untimed: bool) -> RecordedCurves:
+def _recording(table: SourceTable, asked: TableColumns, second: SourceTable | None, *, untimed: bool) -> RecordedCurves:
     import pandas as pd
 
     names = _names(table, asked, untimed=untimed)
@@ -137,7 +137,7 @@ def _recording(table: Table, asked: TableColumns, second: Table | None, *, untim
     )
 
 
-def _names(table: Table, asked: TableColumns, *, untimed: bool) -> dict[str, str]:
+def _names(table: SourceTable, asked: TableColumns, *, untimed: bool) -> dict[str, str]:
     """The table's own names by those of `Points`."""
     if asked.seconds is not None and asked.elapsed is not None:
         raise InputError(
@@ -156,7 +156,7 @@ def _names(table: Table, asked: TableColumns, *, untimed: bool) -> dict[str, str
 
 
 def _in_points(
-    table: Table, asked: TableColumns, rest: Sequence[str], codes: np.ndarray, labels: Sequence[str]
+    table: SourceTable, asked: TableColumns, rest: Sequence[str], codes: np.ndarray, labels: Sequence[str]
 ) -> tuple[_Configured, list[str]]:
     """Hyperparameters among the other columns of the points, and the columns that are none."""
     first = np.unique(codes, return_index=True)[1]
@@ -180,19 +180,19 @@ def _in_points(
     return _Configured(labels, texts, cost), [name for name in rest if name not in used]
 
 
-def _differs(table: Table, name: str, row: int, first: int, label: str) -> InvalidTraceError:
+def _differs(table: SourceTable, name: str, row: int, first: int, label: str) -> InvalidTraceError:
     problem = f"differs within trial {label} from row {first + 1}, so it is no hyperparameter of it"
     return table.wrong(row, name, problem)
 
 
-def _varies(table: Table, name: str, codes: np.ndarray, first: np.ndarray) -> int | None:
+def _varies(table: SourceTable, name: str, codes: np.ndarray, first: np.ndarray) -> int | None:
     """The first row whose cell is not that of its trial's first row, or None."""
     kinds = table.kinds(name)
     differing = np.flatnonzero(kinds != kinds[first][codes])
     return int(differing[0]) if differing.size else None
 
 
-def _in_second(table: Table, trial: str) -> _Configured:
+def _in_second(table: SourceTable, trial: str) -> _Configured:
     """Hyperparameters in a table of their own."""
     labels = table.labels(table.require(trial, "--trial-column"))
     seen: dict[str, int] = {}
@@ -204,14 +204,16 @@ def _in_second(table: Table, trial: str) -> _Configured:
     return _Configured(labels, texts, _costs(table, _COST) if _COST in table.names else None)
 
 
-def _costs(table: Table, column: str) -> np.ndarray:
+def _costs(table: SourceTable, column: str) -> np.ndarray:
     costs = table.numbers(column)
     for row in np.flatnonzero(~(np.isfinite(costs) & (costs > 0))):
         raise table.wrong(int(row), column, f"is {costs[row]:g}, but must be a positive number")
     return costs
 
 
-def _check_same(table: Table, second: Table, names: Sequence[str], codes: np.ndarray, places: Sequence[int]) -> None:
+def _check_same(
+    table: SourceTable, second: SourceTable, names: Sequence[str], codes: np.ndarray, places: Sequence[int]
+) -> None:
     """A hyperparameter that stands in both tables is the same in both. A column that varies within a trial is none."""
     first = np.unique(codes, return_index=True)[1]
     for name in names:
@@ -224,7 +226,9 @@ def _check_same(table: Table, second: Table, names: Sequence[str], codes: np.nda
                 raise table.wrong(row, name, problem)
 
 
-def _place(table: Table, second: Table, column: str, codes: np.ndarray, code: int, place: int | None) -> int:
+def _place(
+    table: SourceTable, second: SourceTable, column: str, codes: np.ndarray, code: int, place: int | None
+) -> int:
     """Where a trial of the points stands in the second table."""
     if place is None:
         row = int(np.flatnonzero(codes == code)[0])

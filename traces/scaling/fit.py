@@ -32,7 +32,7 @@ _STEP = 1e-6  # of finite differences, relative to 1, the scale of every paramet
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SpeedupEstimate:
     """A number with its interval of level `LEVEL`; without one where there are no more points than parameters."""
 
     value: float
@@ -56,7 +56,7 @@ class FamilyFit:
 
     family: str
     scaling: Scaling
-    parameters: Mapping[str, Estimate]
+    parameters: Mapping[str, SpeedupEstimate]
     residuals: Mapping[Gang, float]
     degrees_of_freedom: int
     left_out_error: float | None
@@ -66,7 +66,7 @@ class FamilyFit:
     _covariance: np.ndarray | None
     _variance: float
 
-    def predict(self, gpus: int, nodes: int = 1) -> Estimate:
+    def predict(self, gpus: int, nodes: int = 1) -> SpeedupEstimate:
         """Speed-up of a gang, with the interval in which a new measurement of it is expected if the family is right.
 
         Raises:
@@ -74,13 +74,13 @@ class FamilyFit:
         """
         speedup = self.scaling.speedup(gpus, nodes)
         if self._covariance is None:
-            return Estimate(speedup)
+            return SpeedupEstimate(speedup)
         if gpus == 1:
-            return Estimate(speedup, speedup, speedup)  # by definition
+            return SpeedupEstimate(speedup, speedup, speedup)  # by definition
         slope = self._law.slope(self._at, (gpus, nodes), _STEP)
         spread = math.sqrt(self._variance + float(slope @ self._covariance @ slope))
         factor = math.exp(min(_quantile(self.degrees_of_freedom) * spread, 700.0))
-        return Estimate(speedup, speedup / factor, speedup * factor)
+        return SpeedupEstimate(speedup, speedup / factor, speedup * factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class ScalingFit:
     chosen: FamilyFit
     notes: tuple[str, ...]
 
-    def predict(self, gpus: int, nodes: int = 1) -> Estimate:
+    def predict(self, gpus: int, nodes: int = 1) -> SpeedupEstimate:
         """What the chosen family predicts; see `FamilyFit.predict`."""
         return self.chosen.predict(gpus, nodes)
 
@@ -216,15 +216,15 @@ def _least_squares(law: Law, points: Mapping[Gang, float]) -> np.ndarray:
     return np.where(found.x < _AT_BOUND, 0.0, found.x)
 
 
-def _parameters(law: Law, at: np.ndarray, covariance: np.ndarray | None, freedom: int) -> dict[str, Estimate]:
+def _parameters(law: Law, at: np.ndarray, covariance: np.ndarray | None, freedom: int) -> dict[str, SpeedupEstimate]:
     estimates = {}
     for index, name in enumerate(law.names):
         value = float(at[index])
         if covariance is None:
-            estimates[name] = Estimate(value)
+            estimates[name] = SpeedupEstimate(value)
             continue
         half = _quantile(freedom) * math.sqrt(covariance[index, index])
-        estimates[name] = Estimate(value, max(value - half, 0.0), min(value + half, law.upper[index]))
+        estimates[name] = SpeedupEstimate(value, max(value - half, 0.0), min(value + half, law.upper[index]))
     return estimates
 
 
