@@ -42,7 +42,7 @@ _SUPPLIED = {
     "scaling": ("scaling", "workload.scaling"),
     "timings": ("launch and checkpoint seconds", "cloud.rescale_s"),
 }
-"""What a run needs that a bundle may lack: in words, and the key of the spec that supplies it."""
+"""What a run needs and a bundle may lack: in words, and the key of a spec that supplies it."""
 _FILES = ("bundle.yaml", "configs.csv", "curves.parquet", "scaling.csv")
 
 
@@ -131,10 +131,10 @@ class Bundle:
         return [self.configurations[row] for row in self.draw(trials, seed)]
 
     def terms(self, overrides: Overrides | None = None, *, sync_s: float = 0.0) -> WorkloadTerms:
-        """The numbers that a run goes by: the overrides, and the bundle's own where there is none.
+        """The numbers of a run: the overrides, and the bundle's own where there is none.
 
         Raises:
-            InputError: neither has one; the message names the key of the spec that would supply it.
+            InputError: neither has one; the message names the key of a spec that supplies it.
         """
         overrides = overrides or Overrides()
         timings = overrides.timings(self.timings)
@@ -161,7 +161,7 @@ class Bundle:
         )
 
     def _evaluate_s(self, iteration_s: float) -> float:
-        """Its share of an iteration that takes so long: other hardware changes both alike."""
+        """Seconds of evaluation in an iteration of this length; other hardware leaves its share as it is."""
         if self.evaluate_s is None or self.iteration_s is None:
             return 0.0
         return self.evaluate_s / self.iteration_s * iteration_s
@@ -200,7 +200,7 @@ class Bundle:
         return next((self.provenance[key] for key in keys if key in self.provenance), "unstated")
 
     def truth_of(self, terms: WorkloadTerms, job: TuningJob, seed: int) -> GroundTruth:
-        """What really happens when the seed's draw for this job trains.
+        """How the configurations that the seed draws for this job really train.
 
         Raises:
             InputError: the job is longer than the curves, wider than the bundle, or ranks scores the other way.
@@ -217,7 +217,7 @@ class Bundle:
         return GroundTruth(self.scores[rows], iteration_s, scaling, terms.timings, terms.stragglers, min_gpus)
 
     def require_covers(self, job: TuningJob) -> None:
-        """Accept a job whose trials can be read from these curves to their ends.
+        """Check that the curves are long enough for a job.
 
         Raises:
             InputError: the job is longer than the curves, or ranks scores the other way.
@@ -235,10 +235,10 @@ class Bundle:
     def profile_of(
         self, terms: WorkloadTerms, startup: Startup | None = None, errors: ProfileErrors | None = None
     ) -> Profile:
-        """What an operator measured: the terms, averaged over the bundle's configurations, as wrong as asked for.
+        """What an operator believes: the terms, averaged over the bundle's configurations, with these errors.
 
-        To an operator, configurations that differ in cost look like trials that are persistently slow or fast, so their
-        spread is part of the profile's persistent one. The least gang is that of the largest configuration.
+        An operator cannot tell configurations of different cost from trials that are persistently slow or fast, so the
+        spread of the costs is part of the persistent spread. The smallest gang is that of the largest configuration.
         """
         mean_cost = float(self.relative_cost.mean())
         cost_cv = float(self.relative_cost.std()) / mean_cost

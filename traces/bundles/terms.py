@@ -1,4 +1,4 @@
-"""The numbers a workload runs by, apart from its curves, and how wrong a belief in them is.
+"""The numbers of a workload apart from its curves, and the errors of beliefs about them.
 
 Imports sim.model and the standard library. A `WorkloadTerms` is resolved once, from the bundle and what the run
 overrides, and both truth and belief are built from it.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.scaling import Scaling
 
 LEAST_SPEEDUP = 0.01
-"""A belief about a speed-up is no lower, however wrong: durations stay finite."""
+"""The smallest speed-up that is ever believed, so that durations stay finite."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Overrides:
 
     Attributes:
         iteration_s: seconds per iteration on one GPU of a configuration whose relative cost is 1.
-        evaluate_s: the part of it that one GPU evaluates, whatever the gang; left out, as large a share as the bundle's.
+        evaluate_s: the part of it that one GPU evaluates, whatever the gang; None takes the bundle's share.
         scaling: speed-up of training by gang.
         launch_s: starting the workers of a trial that has not run before.
         checkpoint_s: writing one durable checkpoint.
@@ -102,7 +102,7 @@ class WorkloadTerms:
     def profile(
         self, startup: Startup | None = None, errors: ProfileErrors | None = None, *, mean_cost: float = 1.0
     ) -> Profile:
-        """What an operator believes of configurations with this mean relative cost, as wrong as asked for."""
+        """What an operator believes of configurations with this mean relative cost, with these errors."""
         errors = errors or ProfileErrors()
         scaling = self.of_iteration(errors.scaling_believed(self.scaling))
         return Profile(
@@ -118,7 +118,7 @@ class WorkloadTerms:
 
 @dataclass(frozen=True)
 class ProfileErrors:
-    """How wrong the beliefs of policies and planners are; errors are relative, above -1.
+    """Errors of the beliefs of policies and planners, relative, above -1.
 
     Attributes:
         iteration_s_error: of the seconds per iteration; 0.2 believes iterations 20 % longer than they are.
@@ -166,7 +166,7 @@ class MisjudgedScaling:
 
 @dataclass(frozen=True)
 class AssumedScaling:
-    """A speed-up believed whatever the true one is; gangs that either of them does not know are not thought of."""
+    """A speed-up that is believed in place of the true one, for gangs that both are known for."""
 
     assumed: Scaling
     true: Scaling
@@ -206,7 +206,7 @@ class EvaluatedScaling:
 
 @dataclass(frozen=True)
 class WaitingScaling:
-    """The speed-up as it comes out on average where each iteration waits for the slowest of the gang's workers."""
+    """The mean speed-up where each iteration waits for the slowest of the gang's workers."""
 
     scaling: Scaling
     stragglers: Stragglers

@@ -1,7 +1,7 @@
-"""Writing a bundle: the only place that knows how its files are laid out on disk.
+"""Writing a bundle. No other module knows the layout of its files.
 
 Imports the standard library, sim.model.errors and traces.bundles.bundle; pandas, pyarrow and yaml inside the functions
-that need them. What the files mean is told in `traces/README.md`.
+that need them. `traces/README.md` describes the files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from elastune.traces.bundles.bundle import Bundle
 
 FILES = ("bundle.yaml", "curves.parquet", "configs.csv", "scaling.csv", "trials.csv", "segments.csv")
-"""What a folder may hold that is replaced."""
+"""The files of a bundle; a folder that holds others is not replaced."""
 
 
 def write_files(
@@ -51,7 +51,7 @@ def write_bundle(
     *,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle that is there either as a whole or not at all, and load it.
+    """Write a bundle as a whole or not at all, and load it.
 
     It is written beside `folder`, loaded from there as the check, and then takes its name.
 

@@ -54,7 +54,7 @@ def load_spot_trace(path: Path, name: str | None = None, start_s: float | None =
 
 
 def _recording(path: Path, rows: list[Row], name: str | None) -> list[Row]:
-    """The rows of the one recording that is meant."""
+    """The rows of the chosen recording."""
     if "file" not in rows[0].cells:
         if name is not None:
             raise InvalidTraceError(path, f"has no such column, so there is no recording {name!r} in it", column="file")

@@ -1,4 +1,4 @@
-"""How machines come up: presets from published figures, or a user's numbers.
+"""How long machines take to start: presets from published figures, or a user's numbers.
 
 Imports sim.model and the standard library.
 """

@@ -1,4 +1,4 @@
-"""Values of other libraries as plain values and as text. Imports the standard library.
+"""Values of other libraries as plain values and as text, and JSON texts. Imports the standard library and sim.model.errors.
 
 Numpy's scalars and arrays come from tables, search spaces and keyword arguments. YAML and JSON know neither.
 """
@@ -6,8 +6,10 @@ Numpy's scalars and arrays come from tables, search spaces and keyword arguments
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from elastune.sim.model.errors import InvalidTraceError
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  any value of a table or a study
@@ -26,3 +28,23 @@ def text_of(value: object) -> str:
     if value is None:
         return ""
     return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)
+
+
+def parse_json(file: object, text: str) -> object:
+    """The value of a JSON text.
+
+    Raises:
+        InvalidTraceError: it is malformed, or gives a key twice.
+    """
+
+    def unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidTraceError(file, "is given twice", column=name)
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidTraceError(file, f"is malformed JSON: {' '.join(str(error).split())}") from error

@@ -128,6 +128,7 @@ def recording_of(
         **{key: curve[trial, position] for key, curve in curves.items()},
     )
     texts = {name: table.texts(name) for name in table.names}
+    unused = [name for name in objectives if name not in columns.values()]
     return RecordedCurves(
         origin=origin,
         labels=[str(number) for number in range(len(table.frame))],
@@ -135,7 +136,8 @@ def recording_of(
         points=points,
         columns={"iteration": next(iter(blackbox.fidelity_space), "fidelity"), **columns},
         notes={"from": title, "training_seed": choice.seed}
-        | ({} if evaluations.shape[1] == 1 else {"training_seeds_recorded": evaluations.shape[1]}),
+        | ({} if evaluations.shape[1] == 1 else {"training_seeds_recorded": evaluations.shape[1]})
+        | ({"objectives_left_out": unused} if unused else {}),
     )
 
 

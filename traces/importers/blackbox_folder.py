@@ -6,7 +6,6 @@ are read here, so Syne Tune itself is needed only to fetch a blackbox that is on
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
+from elastune.traces.formats.texts import parse_json
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.blackbox import BlackboxChoice, recording_of
 from elastune.traces.importers.read_table import read_parquet
@@ -73,6 +73,9 @@ class BlackboxFolder:
         for key in ("objectives_names", "task_names"):
             if not isinstance(metadata.get(key), list) or not metadata[key]:
                 raise InvalidTraceError(file, "must be a list with at least one name", column=key)
+            for name in metadata[key]:
+                if metadata[key].count(name) > 1:
+                    raise InvalidTraceError(file, f"names {name!r} twice", column=key)
         return cls(
             path=Path(path),
             tasks=[str(name) for name in metadata["task_names"]],
@@ -182,11 +185,11 @@ def blackbox_folder(name_or_path: str) -> Path:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file, file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidTraceError(file, f"cannot be read: {error.strerror}; is this a folder of Syne Tune's?") from error
-    except ValueError as error:
-        raise InvalidTraceError(file, f"is malformed JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidTraceError(file, f"is no UTF-8 text: {error}") from error
     if not isinstance(value, dict):
         raise InvalidTraceError(file, f"holds a {type(value).__name__}, but must hold keys and values")
     return value

@@ -5,9 +5,7 @@ Imports the standard library, numpy, sim.model.errors, traces.formats and its ne
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
-from elastune.traces.formats.texts import text_of
+from elastune.traces.formats.texts import parse_json, text_of
 from elastune.traces.formats.yaml_text import parse_yaml
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.event_files import merge_hyperparameters, read_event_file
@@ -349,24 +347,14 @@ def _read_configuration(file: Path) -> dict[str, str]:
     """Text of each value, under dotted names where they are nested."""
     try:
         text = file.read_text(encoding="utf-8")
-        content = _parse_json(file, text) if file.suffix == ".json" else parse_yaml(text, str(file))
+        content = parse_json(file, text) if file.suffix == ".json" else parse_yaml(text, str(file))
     except OSError as error:
         raise InvalidTraceError(file, f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidTraceError(file, f"is malformed: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidTraceError(file, f"is no UTF-8 text: {error}") from error
     if not isinstance(content, dict):
         raise InvalidTraceError(file, f"holds a {type(content).__name__}, but must hold names and values")
     return _flat("", content)
-
-
-def _parse_json(file: Path, text: str) -> object:
-    def unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-        for name, count in Counter(name for name, _ in pairs).items():
-            if count > 1:
-                raise InvalidTraceError(file, "is given twice", column=name)
-        return dict(pairs)
-
-    return json.loads(text, object_pairs_hook=unique)
 
 
 def _flat(prefix: str, content: Mapping[object, object]) -> dict[str, str]:

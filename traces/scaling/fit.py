@@ -1,7 +1,7 @@
 """Scaling laws fitted to a few measured gangs. Imports sim.model, numpy and the tables of this package; scipy when it fits.
 
-Least squares on the logarithm of the speed-up, so that an error of 10 % counts alike for 2 and for 16 GPUs. Speed-ups are over
-the 1 GPU that was measured: its own error is in all of them, and in no interval.
+Least squares on the logarithm of the speed-up, so that an error of 10 % counts the same for 2 and for 16 GPUs. The error of the
+measurement on 1 GPU is in every speed-up and in no interval.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ScalingFit:
         fitted_on: (GPUs, nodes).
         families: by name, those that could be fitted.
         chosen: the one that was asked for; of several, the one with the least `left_out_error`.
-        notes: what should be known before the fit is used.
+        notes: what to know before the fit is used.
     """
 
     table: MeasuredTable
@@ -212,7 +212,7 @@ def _least_squares(law: Law, points: Mapping[Gang, float]) -> np.ndarray:
     found = least_squares(
         lambda at: _residuals(law, at, points), law.start, bounds=bounds, xtol=1e-12, ftol=1e-12, gtol=1e-12
     )
-    # What ends at its lower bound ends a little above it.
+    # The solver stops a little above a lower bound.
     return np.where(found.x < _AT_BOUND, 0.0, found.x)
 
 
@@ -233,7 +233,7 @@ def _left_out_error(law: Law, points: Mapping[Gang, float], table: MeasuredTable
     for left_out, speedup in points.items():
         others = {gang: s for gang, s in points.items() if gang != left_out}
         again = law_of(law.family, tuple(others), table.kind, max_gpus)
-        # Without this point a parameter is not told apart any more, so that it would be another law that is judged.
+        # Without this point a parameter cannot be fitted, so another law would be judged.
         if not others or again.names != law.names or len(others) < len(law.names):
             return None
         errors.append(math.log(speedup / again.build(_least_squares(again, others)).speedup(*left_out)))

@@ -1,4 +1,4 @@
-"""Scalings as a spec holds them inline, and the other way round. Imports sim.model and the standard library.
+"""Scalings as inline values of a spec, in both directions. Imports sim.model and the standard library.
 
 Points `{1: 1, 2: 1.7, 2x2: 1.1}` are speed-ups by GPUs, or GPUs x nodes. With a key `family` they are one of `FAMILIES`, whose
 parameters are the keys beside it; `{amdahl: 0.1}` and `{power: 0.8}` are short for two of them.

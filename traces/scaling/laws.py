@@ -56,7 +56,7 @@ class Law:
 
 
 def law_of(family: str, gangs: Sequence[Gang], kind: ScalingKind, max_gpus: int) -> Law:
-    """A family as far as these gangs, of more than 1 GPU, can tell its parameters apart.
+    """A family with those parameters that measurements of these gangs, of more than 1 GPU, determine.
 
     Raises:
         InputError: an all-reduce model does not know what was held.
