@@ -197,7 +197,7 @@ def _leftovers() -> Check:
     """Ray processes of embedded clusters whose keeper is gone."""
     import psutil
 
-    from elastune.sim.bridge.machines.keeper import FOLDER_PREFIX
+    from elastune.sim.bridge.machines.cluster_folder import FOLDER_PREFIX
 
     marker = str(Path(tempfile.gettempdir()) / FOLDER_PREFIX)
     kept, processes = set[str](), defaultdict[str, list[int]](list)

@@ -26,6 +26,7 @@ from elastune.experiments.runs.placements import PlacementAccount
 from elastune.experiments.runs.result import result_of
 from elastune.experiments.runs.world import World, data_sha256, most_gpus
 from elastune.experiments.spec.run import RunSpec
+from elastune.sim.bridge.machines.cluster_folder import ClusterFolder
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 from elastune.sim.control.journal import JournalWriter, replay
 from elastune.sim.control.runner import run
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from elastune.sim.control.journal import Entry, Header, Sink
     from elastune.traces.workloads import BatchMode
 
+CLUSTER_FILE = "cluster.json"
+"""Names the folder of the embedded cluster that a driver has started."""
 _TAKEN = "another process is running this run"
 
 
@@ -290,14 +293,15 @@ class _RealRun:
 
             return AttachedNodes(self.options.ray_address, self.options.device)
         from elastune.sim.bridge.machines.embedded import EmbeddedNodes
-        from elastune.sim.bridge.machines.keeper import end_leftovers
 
-        note = self.folder / "cluster.txt"
+        note = self.folder / CLUSTER_FILE
         if note.is_file():
-            end_leftovers(Path(note.read_text(encoding="utf-8")))
+            left = ClusterFolder.of_note(note.read_text(encoding="utf-8"))
+            left.require_no_driver()
+            left.end_leftovers()
         nodes = EmbeddedNodes(self.options.device)
         try:
-            write_atomically(note, str(nodes.folder).encode())
+            write_atomically(note, nodes.folder.note().encode())
         except BaseException:
             nodes.close()
             raise

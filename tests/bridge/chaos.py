@@ -111,7 +111,7 @@ class Run:
 
     def session(self):
         """Folder of the Ray cluster."""
-        return (self.folder / "cluster.txt").read_text()
+        return json.loads((self.folder / "cluster.json").read_text())["folder"]
 
     def raylets(self):
         """Processes of the nodes that have slots."""

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
-import psutil
 
 from elastune.experiments.cli.live import Board
 from elastune.experiments.real.resume import cut_torn_note, leased_in, note_lease
 from elastune.experiments.real.run import RealRunOptions, execute_real, resume_real
 from elastune.experiments.runs.world import World
 from elastune.sim.bridge.machines import attached
-from elastune.sim.bridge.machines.keeper import FOLDER_PREFIX, end_leftovers
 from elastune.sim.bridge.machines.nodes import Node, NoNodeError
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 from elastune.sim.bridge.workers.resumption import OpenSegment, Resumption
@@ -111,32 +105,6 @@ def test_what_a_dead_driver_asked_the_autoscaler_for_is_taken_back_by_the_next(c
 
 
 # Files of a run.
-
-
-@pytest.mark.parametrize("noted", ["", ".", "elastune-abc", "/", "/home/somebody"])
-def test_only_folders_of_embedded_clusters_are_removed_and_only_their_processes_ended(tmp_path, monkeypatch, noted):
-    """An empty note would name the working directory, and every process whose command line has a dot."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(psutil, "process_iter", lambda *_: pytest.fail("processes are looked for"))
-    (tmp_path / "mine").write_text("mine")
-    with pytest.raises(InputError, match="is no folder of an embedded Ray cluster"):
-        end_leftovers(Path(noted))
-    assert (tmp_path / "mine").read_text() == "mine"
-
-
-def test_processes_of_an_embedded_cluster_and_its_folder_are_ended(tmp_path):
-    folder, other = tmp_path / f"{FOLDER_PREFIX}one", tmp_path / f"{FOLDER_PREFIX}two"
-    folder.mkdir()
-    with sleeper(folder) as ours, sleeper(other) as theirs:
-        end_leftovers(folder)
-        assert ours.wait(10) == -signal.SIGKILL
-        assert theirs.poll() is None
-        theirs.kill()
-    assert not folder.exists()
-
-
-def sleeper(folder):
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{folder}/session"])
 
 
 def test_a_note_that_was_not_written_to_its_end_does_not_spoil_the_next(tmp_path):

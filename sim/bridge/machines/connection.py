@@ -7,21 +7,37 @@ import os
 import signal
 import socket
 import threading
+from typing import TYPE_CHECKING
 
 from elastune.sim.bridge.machines.keeper import LOOPBACK
 from elastune.sim.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ENVIRONMENT = {
     # Without it Ray looks for an address other than loopback, where nothing answers.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Of a cluster on loopback, and of what connects to it."""
+"""For a cluster on loopback and for what connects to it."""
+_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _ANSWERS_WITHIN_S = 10.0
+_users_token: dict[str, str | None] = {}
+"""The user's own variables of these names, while they are replaced."""
 
 
-def connect(address: str) -> None:
+def token_variables(token: str) -> dict[str, str]:
+    """Environment variables with which a cluster answers only to who knows the token, where the installed Ray has that."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+
+
+def connect(address: str, token: Mapping[str, str] | None = None) -> None:
     """Make this process a driver of the cluster, without its workers' output.
+
+    Args:
+        address: of the cluster, as `ray.init` takes it.
+        token: `token_variables` of the cluster; None leaves it to the user's own variables.
 
     Raises:
         InputError: no cluster answers there.
@@ -31,20 +47,73 @@ def connect(address: str) -> None:
     import ray
     from ray._private import auto_init_hook, ray_constants, worker
 
-    # A thread of ours that is late, and asks for an actor's end after the shutdown, must not start a cluster by that.
+    if token is not None:
+        _use_token(token)
+    # A late thread of ours may ask for an actor's end after the shutdown. That must not start a cluster.
     auto_init_hook.enable_auto_connect = False
-    # Ray reads its environment when it is imported, which a program that calls us may have done before.
+    # Ray reads its environment when it is imported, and the calling program may have imported it before.
     ray_constants.ENABLE_RAY_CLUSTER = not address.startswith((LOOPBACK, "localhost"))
-    # A run says itself what it lost. For what its daemons print of every node that dies, Ray has no switch.
+    # A run reports its losses itself. Ray has no switch for what its daemons print about every node that dies.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker.print_to_stdstream = lambda *_, **__: None
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(address=address, job_config=_isolated_job(), log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        _restore_token()
         raise InputError(f"--ray {address}: no Ray cluster answers there: {error}") from error
     if on_terminate is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's own prints a stack and ends the process
+
+
+def disconnect() -> None:
+    """End what `connect` began."""
+    import ray
+
+    try:
+        ray.shutdown()
+    finally:
+        _restore_token()
+
+
+def _isolated_job() -> object:
+    """A job whose workers do not import from the folder of this program or from the working folder, as Ray's jobs do."""
+    from ray.job_config import JobConfig
+
+    class IsolatedJob(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # Ray adds both folders to the search path of the workers unless the job brings its own
+
+    return IsolatedJob()  # type: ignore[no-untyped-call]  # as Ray ships it
+
+
+def _use_token(token: Mapping[str, str]) -> None:
+    """Let this process talk to a cluster that asks for a token."""
+    for name in _TOKEN:
+        _users_token.setdefault(name, os.environ.pop(name, None))
+    os.environ.update(token)
+    _reread_token()
+
+
+def _restore_token() -> None:
+    """Let the user's own variables count again."""
+    if not _users_token:
+        return
+    for name, value in _users_token.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    _users_token.clear()
+    _reread_token()
+
+
+def _reread_token() -> None:
+    """Ray keeps the variables of a process from the first time that it needs them; before 2.49 it has no tokens."""
+    from ray import _raylet
+
+    if hasattr(_raylet, "AuthenticationTokenLoader"):
+        _raylet.Config.initialize("")  # first, as a thread of Ray's may still ask for the token in the old mode
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _require_listener(address: str) -> None:

@@ -9,15 +9,16 @@ import contextlib
 import itertools
 import json
 import os
+import secrets
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elastune.sim.bridge.machines.connection import ENVIRONMENT, connect
-from elastune.sim.bridge.machines.keeper import CUDA_VISIBLE, FOLDER_PREFIX, LOOPBACK, end_leftovers
+from elastune.sim.bridge.machines.cluster_folder import ClusterFolder
+from elastune.sim.bridge.machines.connection import ENVIRONMENT, connect, disconnect, token_variables
+from elastune.sim.bridge.machines.isolation import child_environment
+from elastune.sim.bridge.machines.keeper import CUDA_VISIBLE, LOOPBACK
 from elastune.sim.bridge.machines.nodes import CPU, Node, NoNodeError
 from elastune.sim.model.errors import InputError, WorkerError
 
@@ -34,7 +35,7 @@ class EmbeddedNodes:
 
     Attributes:
         address: of the cluster's head.
-        folder: Ray's files; removed at the end.
+        folder: with Ray's files; removed at the end.
     """
 
     def __init__(self, device: str = CPU) -> None:
@@ -44,22 +45,23 @@ class EmbeddedNodes:
         self._lock = threading.Lock()
         self._nodes: dict[InstanceId, tuple[str, int]] = {}
         self._gpus: dict[InstanceId, list[str]] = {}
-        # Ray keeps sockets below it, whose paths must be short.
-        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        # Kept open: a keeper that fails removes the folder, and what it said is still to be read.
-        self._log = (self.folder / "keeper.log").open("w+b")
+        self.folder = ClusterFolder.create()
+        # Kept open, because a keeper that fails removes the folder and its last words are still to be read.
+        self._log = (self.folder.path / "keeper.log").open("w+b")
+        token = token_variables(secrets.token_hex(32))
         self._keeper = subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-m", "elastune.sim.bridge.machines.keeper", str(self.folder)],
+            [sys.executable, "-P", "-m", "elastune.sim.bridge.machines.keeper", str(self.folder.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            cwd=self.folder.path,
+            env=os.environ | ENVIRONMENT | token | child_environment() | {"RAY_TMPDIR": str(self.folder.path)},
             text=True,
             start_new_session=True,
         )
         try:
             self.address: str = self._answer()["address"]
-            connect(self.address)
+            connect(self.address, token)
         except BaseException:  # Ctrl-C among them: starting takes seconds
             self._end_keeper(0.0)
             raise
@@ -152,10 +154,8 @@ class EmbeddedNodes:
 
     def close(self) -> None:
         """End all nodes and the head, and whatever of them is left. See `Nodes`."""
-        import ray
-
         try:
-            ray.shutdown()
+            disconnect()
         finally:
             with self._talking:
                 self._nodes.clear()
@@ -174,7 +174,7 @@ class EmbeddedNodes:
         finally:
             self._keeper.stdout.close()
             self._log.close()
-            end_leftovers(self.folder)
+            self.folder.end_leftovers()
 
 
 def _runs(pid: int) -> bool:

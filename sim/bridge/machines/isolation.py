@@ -1,0 +1,36 @@
+"""Processes that we start import nothing of the folder in which the user works. Imports the standard library.
+
+`python -m`, `python -c` and scripts put a folder of their own first on the search path. A `logging.py` or a `sim/` that lies there
+would run in every child.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_ROOT = str(Path(__file__).parents[4])
+"""Where `elastune` is imported from. Not resolved, as in a checkout it is a tree of links."""
+
+
+def child_environment() -> dict[str, str]:
+    """Environment variables that make a Python child safe; it finds what this process finds, the working folder apart."""
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(_search_path())}
+
+
+def isolate_children() -> None:
+    """Make every Python process that is started from now on safe, those of joblib and multiprocessing too."""
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if named := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in named.split(os.pathsep) if _is_safe(entry))
+
+
+def _search_path() -> list[str]:
+    safe = [entry for entry in sys.path if _is_safe(entry)]
+    return safe if _ROOT in safe else [*safe, _ROOT]
+
+
+def _is_safe(entry: str) -> bool:
+    """Whether it is no relative path, and not the working folder."""
+    return os.path.isabs(entry) and os.path.realpath(entry) != os.path.realpath(Path.cwd())
