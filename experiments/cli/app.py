@@ -28,6 +28,7 @@ from elastune.experiments.cli import (
 )
 from elastune.experiments.cli.options import FAILED, INTERRUPTED, WRONG_INPUT, failure
 from elastune.experiments.cli.tables import say
+from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, TuningError
 
 
@@ -85,6 +86,7 @@ app.command("profile", rich_help_panel=_DATA)(profile.profile)
 
 def main() -> None:
     """Entry point of the `elastune` command."""
+    isolate_children()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may hold what a terminal cannot show
     try:

@@ -32,6 +32,7 @@ from elastune.experiments.profiling.curve_bundle import (
 )
 from elastune.experiments.profiling.records import CheckpointCost, IterationRecord, Probe
 from elastune.experiments.profiling.work_folder import WorkFolder
+from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.workloads import training_seed
 
@@ -152,6 +153,7 @@ def _train_all(job: _Job, jobs: int, on_progress: Callable[[str, int, int], None
     report()
     if len(complete) == arguments.trials:
         return
+    isolate_children()
     counter = _SPAWN.Value("q", 0)
     channels = [_SPAWN.Pipe(duplex=False) for _ in range(min(jobs, arguments.trials))]
     workers = [
@@ -299,6 +301,7 @@ def _probe_all(
 
 
 def _probe(job: _Job, trial: int, iterations: int) -> Probe:
+    isolate_children()
     receiver, sender = _SPAWN.Pipe(duplex=False)
     worker = _SPAWN.Process(target=_work_as_probe, args=(job, trial, iterations, sender), name="probe", daemon=True)
     with closing(receiver):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, WorkerError
 
 Runner: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], Generator[Any, None, None]]
@@ -72,6 +73,7 @@ def workers(jobs: int | None, ray_address: str | None = None) -> Iterator[Runner
 def _in_processes(jobs: int, task: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
     import joblib
 
+    isolate_children()
     parallel = joblib.Parallel(n_jobs=max(min(jobs, len(items)), 1), return_as="generator_unordered")
     in_worker = partial(_in_worker, task, os.getpid())
     results = parallel(joblib.delayed(in_worker)(item) for item in items)

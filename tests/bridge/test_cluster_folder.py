@@ -34,7 +34,7 @@ def test_a_folder_is_private_and_its_note_is_read_back():
     assert ClusterFolder.create().secret != folder.secret
 
 
-def test_processes_of_a_cluster_and_its_folder_are_ended(tmp_path):
+def test_processes_of_a_cluster_and_its_folder_are_ended():
     folder = ClusterFolder.create()
     namesake = f"{folder.path}-of-another"
     with (
@@ -123,7 +123,7 @@ def test_another_users_folder_is_refused(monkeypatch):
 
 def test_the_cluster_of_a_driver_that_lives_is_not_touched():
     """A copied run folder names the cluster of the original, which may still run."""
-    made = "from elastune.sim.bridge.machines.cluster_folder import ClusterFolder; print(ClusterFolder.create().note(), flush=True)"
+    made = f"import {ClusterFolder.__module__} as made; print(made.ClusterFolder.create().note(), flush=True)"
     with subprocess.Popen(
         [sys.executable, "-c", f"import tempfile; tempfile.tempdir = {tempfile.tempdir!r}; {made}; input()"],
         stdin=subprocess.PIPE,

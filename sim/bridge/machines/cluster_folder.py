@@ -1,7 +1,8 @@
 """The private folder of an embedded Ray cluster, and the proof that a folder is one.
 
 A run folder names the folder of its cluster, so that a driver that goes on can end what a dead driver left. A run folder may
-come from somebody else. So nothing is ended or removed unless the named folder proves that it is this user's cluster of this run.
+come from somebody else. So nothing is ended or removed unless the named folder proves that it is this user's cluster of this
+run.
 
 Imports `sim.model.errors`; psutil inside functions.
 """

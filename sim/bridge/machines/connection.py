@@ -15,6 +15,8 @@ from elastune.sim.model.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ray.job_config import JobConfig
+
 ENVIRONMENT = {
     # Without it Ray looks for an address other than loopback, where nothing answers.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -76,7 +78,7 @@ def disconnect() -> None:
         _restore_token()
 
 
-def _isolated_job() -> object:
+def _isolated_job() -> JobConfig:
     """A job whose workers do not import from the folder of this program or from the working folder, as Ray's jobs do."""
     from ray.job_config import JobConfig
 
@@ -84,7 +86,7 @@ def _isolated_job() -> object:
         def _runtime_env_has_working_dir(self) -> bool:
             return True  # Ray adds both folders to the search path of the workers unless the job brings its own
 
-    return IsolatedJob()  # type: ignore[no-untyped-call]  # as Ray ships it
+    return IsolatedJob()
 
 
 def _use_token(token: Mapping[str, str]) -> None:
@@ -112,7 +114,7 @@ def _reread_token() -> None:
     from ray import _raylet
 
     if hasattr(_raylet, "AuthenticationTokenLoader"):
-        _raylet.Config.initialize("")  # first, as a thread of Ray's may still ask for the token in the old mode
+        _raylet.Config.initialize("")  # type: ignore[attr-defined]  # first, as a thread of Ray's may still ask for the token in the old mode
         _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 

@@ -1,7 +1,7 @@
 """Processes that we start import nothing of the folder in which the user works. Imports the standard library.
 
-`python -m`, `python -c` and scripts put a folder of their own first on the search path. A `logging.py` or a `sim/` that lies there
-would run in every child.
+`python -m`, `python -c` and scripts put a folder of their own first on the search path. A `logging.py` or a `sim/` in that
+folder would run in every child.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ def _search_path() -> list[str]:
 
 def _is_safe(entry: str) -> bool:
     """Whether it is no relative path, and not the working folder."""
-    return os.path.isabs(entry) and os.path.realpath(entry) != os.path.realpath(Path.cwd())
+    return Path(entry).is_absolute() and os.path.realpath(entry) != os.path.realpath(Path.cwd())

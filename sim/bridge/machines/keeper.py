@@ -49,8 +49,8 @@ def main(folder: Path) -> None:
     from ray.cluster_utils import Cluster
 
     cluster, ours = None, ClusterFolder.at(folder)
-    # Ray opens its folder to everybody, so it lies in one that only this user can enter. Ray also writes the address of its newest
-    # cluster to this place (RAY_TMPDIR), and fails if the folder is missing.
+    # Ray opens its folder to everybody, so it lies in one that only this user can enter. Ray also writes the address of its
+    # newest cluster there (RAY_TMPDIR), and fails if the folder is missing.
     ray_files = folder / "ray"
     try:
         ray_files.mkdir()
