@@ -146,6 +146,9 @@ def _print_plans(plans: Plans) -> None:
     else:
         _print_tables(plans)
         is_missing = any(made is None for _, made in plans.rows())
+    if plans.search_gap > 0:
+        share = f"{100 * plans.search_gap:.1f} %"
+        say(f"Not all partial plans were followed: plans of the frontier may be up to {share} cheaper.")
     if is_missing:
         say(f"Where no plan is shown, none was found within the limits. {plans.achievable()}")
 

@@ -199,6 +199,11 @@ class Plans:
         """(name, plan) of each planner that was asked; naive plans are shown whatever the limits."""
         yield from replace(self.within, naive=self.naive).rows(self.asked, self.planning.space)
 
+    @property
+    def search_gap(self) -> float:
+        """The largest share of its price that a plan of the frontier may lose, as not all partial plans were followed."""
+        return max((plan.search_gap for plan in self.frontier), default=0.0)
+
     def achievable(self) -> str:
         """What can be had where nothing keeps the limits."""
         job, fastest, cheapest = self.planning.job, self.frontier[0], self.frontier[-1]
@@ -248,6 +253,8 @@ class Plans:
             "cost_usd": plan.cost_usd,
             "gap_to_bound": gap if math.isfinite(gap) else None,
         }
+        if plan.search_gap > 0:
+            printed["search_gap"] = plan.search_gap
         if plan.makespan_p95_s is not None:
             printed["makespan_p95_s"] = plan.makespan_p95_s
         if len(self.planning.offers) > 1:

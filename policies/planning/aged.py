@@ -1,37 +1,43 @@
 """The frontier where the ages of machines matter: a minimum charge that can bind, or coarse billing quanta. Pure [ours].
 
-Partial plans carry their machines by age. One is dropped only if another that holds as many machines is as soon and cannot
-become dearer whatever follows: its accrued price and all that minimum and rounding may still add to it are at most the
-other's accrued price; or if its machines are as old, one by one. Partial plans whose least further time and cost
-cannot beat the known plans are cut off. Of more than `MOST_PARTIALS` after a stage only so many are kept, with a warning:
-then the frontier may miss plans (large jobs on machines billed by the hour).
+Partial plans carry their machines by what is paid for them; `policies.planning.partials` says which of them others beat. Those
+whose least further time and cost cannot beat the known plans are cut off. Where more are left after a stage than `MOST_STARTED`
+allows, only so many are followed. What the others could have come to at best is kept, as the gap of the plans found.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass
-from itertools import chain, zip_longest
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.policies.planning.bill import Leases
-from elastune.policies.planning.estimate import lead_s
+from elastune.policies.planning.bill import Prepaid, around_usd, held_usd
 from elastune.policies.planning.hulls import Hull
-from elastune.policies.planning.labels import TIME_GRAIN_S
-from elastune.policies.planning.lateness import ON_TIME, Lateness, growth_class
+from elastune.policies.planning.labels import TIME_GRAIN_S, efficient_order
+from elastune.policies.planning.lateness import ON_TIME, growth_class
+from elastune.policies.planning.partials import Partials, Work, accrued_usd, undominated
 from elastune.policies.planning.spaces import by_instances, holding, tails_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from elastune.policies.planning.labels import Range
+    from elastune.policies.planning.partials import Floats, Ids
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.planning.spaces import Choice, Space
 
-MOST_PARTIALS = 2500
-"""Partial plans that are followed from stage to stage: half a minute for 7 stages on 16 machines billed by the hour."""
+MOST_STARTED = 64_000_000
+"""Work of one stage: partial plans, times numbers of machines to go on with, times the square of the quota."""
+MOST_COMPARED = 4_000_000
+"""Machines whose credits are compared, all stages together."""
+
+_MOST_LEVELS = 64
+"""Known plans to which partial plans are compared; more of them are merged, which cuts off less."""
 
 
 class InexactFrontierWarning(UserWarning):
@@ -39,56 +45,31 @@ class InexactFrontierWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class _Partial:
-    """A plan up to the end of some stage.
+class Found:
+    """What the search came to.
 
     Attributes:
-        time_s: its end, by which machines are billed.
-        spread: its lateness so far, all stages together, where percentiles count.
-        leases: its machines.
-        accrued_usd: what was billed, and the machines held by their ages alone.
-        margin_usd: the most that minimum and rounding may still add.
-        held: machines, by stage.
-        picked: choices, by stage.
-        lead_s: how early the next stage's machines can be asked for.
+        allocations: of plans among which, with those that were known, are all efficient ones, but for what was left out.
+        left_out: partial plans that were not followed.
+        before_s: (levels,) rising times.
+        missed_usd: (levels,) the least price of anything that continues what was left out and ends before each of them.
     """
 
-    time_s: float
-    spread: Lateness
-    leases: Leases
-    accrued_usd: float
-    margin_usd: float
-    held: tuple[int, ...]
-    picked: tuple[Choice, ...]
-    lead_s: float
+    allocations: list[list[Allocation]]
+    left_out: int
+    before_s: Floats
+    missed_usd: Floats
 
-    def late_s(self, added_tail_s2: float) -> float:
-        """Its end, or its 95th percentile if so much were added to its tail."""
-        return self.time_s + self.spread.shift_s + math.sqrt(self.spread.tail_s2 + added_tail_s2)
-
-    def beats(self, other: _Partial, most_tail_s2: float) -> bool:
-        """Whether the other, which holds as many machines and is no sooner, can be dropped.
-
-        Args:
-            other: a partial plan that is as late or later if the least is added to both tails.
-            most_tail_s2: the most that may be added.
-        """
-        if (
-            self.late_s(most_tail_s2) > other.late_s(most_tail_s2) + TIME_GRAIN_S
-            or self.time_s > other.time_s + TIME_GRAIN_S
-        ):
-            return False
-        if self.accrued_usd + self.margin_usd <= other.accrued_usd:
-            return True
-        return self.accrued_usd <= other.accrued_usd and self.leases.ages(self.time_s) == other.leases.ages(
-            other.time_s
-        )
+    def gap(self, plan: Plan) -> float:
+        """By which share of its price a plan may be too dear at most, as something was left out."""
+        level = min(int(np.searchsorted(self.before_s, plan.promised_s - TIME_GRAIN_S)), len(self.before_s) - 1)
+        return max(1.0 - float(self.missed_usd[level]) / plan.cost_usd, 0.0) if plan.cost_usd else 0.0
 
 
 def aged_allocations(
     per_stage: Sequence[Sequence[Choice]], terms: Terms, space: Space, live_instances: int, known: Sequence[Plan]
-) -> list[list[Allocation]]:
-    """The allocations of plans among which are all efficient ones.
+) -> Found:
+    """What is efficient besides the known plans.
 
     Args:
         per_stage: what each stage may be given.
@@ -97,106 +78,310 @@ def aged_allocations(
         live_instances: machines held already.
         known: plans of the space, priced exactly.
     """
-    profile = terms.profile
-    limits = _Limits(per_stage, terms, known)
-    partials = [_Partial(0.0, ON_TIME, Leases(terms, live_instances), 0.0, 0.0, (), (), 0.0)]
-    tails_s2 = tails_from(per_stage)
-    for index, stage in enumerate(per_stage):
-        sync_s = profile.sync_s if index < len(per_stage) - 1 else 0.0
-        extended = _extended(partials, stage, terms, space, live_instances, sync_s)
-        least_s2, most_s2 = tails_s2[index + 1]
-        within = (p for p in extended if limits.may_improve(p, index, least_s2))
-        partials = _at_most(_undominated(within, least_s2, most_s2), MOST_PARTIALS)
-    found = [holding(p.picked, p.held, live_instances, prefetches=space == "wide") for p in partials]
-    return [*found, *(list(plan.allocations) for plan in known)]
+    search = _Search(per_stage, terms, space, live_instances, known)
+    layers = search.layers()
+    found = [] if layers is None else _traced(layers, per_stage, live_instances, prefetches=space == "wide")
+    limits = search.limits
+    return Found(found, search.left_out, limits.before_s, limits.missed_usd)
 
 
-def _extended(
-    partials: Sequence[_Partial], stage: Sequence[Choice], terms: Terms, space: Space, live: int, sync_s: float
-) -> Iterator[_Partial]:
-    """All partial plans with one more stage."""
-    options = by_instances(stage, terms, space)
-    startup_s = terms.profile.startup.mean_s
-    for partial in partials:
-        before = partial.held[-1] if partial.held else live
-        for held, of_stage in options.items():
-            growth = growth_class(held - before)
-            for _, choice in of_stage:
-                late = choice.late(growth)
-                leases = partial.leases.copy()
-                ahead_s = partial.lead_s if held > before else 0.0
-                start_s = partial.time_s + leases.resize(held, partial.time_s, ahead_s)
-                busy_s = choice.train_s + sync_s
-                time_s = start_s + busy_s
-                yield _Partial(
-                    time_s,
-                    Lateness(partial.spread.shift_s + late.shift_s, partial.spread.tail_s2 + late.tail_s2),
-                    leases,
-                    leases.accrued_usd(time_s),
-                    leases.margin_usd(time_s),
-                    (*partial.held, held),
-                    (*partial.picked, choice),
-                    lead_s(busy_s, startup_s) if space == "wide" else 0.0,
-                )
+class _Search:
+    """Stage by stage, all partial plans that may become efficient."""
+
+    def __init__(
+        self,
+        per_stage: Sequence[Sequence[Choice]],
+        terms: Terms,
+        space: Space,
+        live_instances: int,
+        known: Sequence[Plan],
+    ) -> None:
+        self._per_stage = per_stage
+        self._terms = terms
+        self._space = space
+        self._quota = max(terms.price_book.max_instances, live_instances)
+        self._prepaid = Prepaid(terms)
+        self._startup_s, self._sync_s = terms.profile.startup.mean_s, terms.profile.sync_s
+        self._is_spread = any(choice.lateness != (ON_TIME,) for stage in per_stage for choice in stage)
+        self._starts_vary = any(len(choice.lateness) > 1 for choice in per_stage[0])
+        classes = (growth_class(new) if self._starts_vary else 0 for new in range(self._quota + 1))
+        self._growth_classes = np.fromiter(classes, np.int64)
+        self._tails_s2 = tails_from(per_stage)
+        self._first = Partials.start(self._prepaid, live_instances, self._quota)
+        self.limits = _Limits(per_stage, terms, known, self._prepaid)
+        self.left_out = 0
+        self._work = Work(0)
+
+    def layers(self) -> list[Partials] | None:
+        """The partial plans after each stage; None where none can beat what is known."""
+        layers, last = list[Partials](), self._first
+        for index, stage in enumerate(self._per_stage):
+            options = by_instances(stage, self._terms, self._space)
+            self._work = Work(max(self._work.machines, 0) + MOST_COMPARED // len(self._per_stage))
+            starts = self._starts(index, last, sorted(options))
+            last = self._through(index, starts, options)
+            last = last.at(self.limits.may_improve(last, index))
+            if not len(last):
+                return None
+            last = self._followed(index, last) if index < len(self._per_stage) - 1 else self._efficient(last)
+            layers.append(last)
+        return layers
+
+    def _starts(self, index: int, last: Partials, targets: Sequence[int]) -> Partials:
+        """The partial plans from which the stage begins, on each of so many machines."""
+        waiting = _Waiting(last, self._prepaid, self._startup_s, targets)
+        parts = []
+        for number, held in enumerate(targets):
+            starts = waiting.resized(number, None if self._is_spread else waiting.unbeaten[number])
+            starts = replace(starts, growth=self._growth_classes[np.maximum(held - last.held[starts.parents], 0)])
+            parts.append(self._unbeaten(starts, starts.growth, self._tails_s2[index]))
+        return Partials.joined(parts)
+
+    def _unbeaten(self, partials: Partials, kinds: Floats | Ids, later_tail_s2: Range) -> Partials:
+        """Those that none of their own kind beats; all hold as many machines."""
+        if len(partials) < 2:
+            return partials
+        kept = []
+        for kind in np.unique(kinds):
+            some = np.flatnonzero(kinds == kind)
+            rivals, latest_s = partials.at(some), self.limits.latest_s
+            kept.append(some[undominated(rivals, self._prepaid, later_tail_s2, latest_s, self._work)])
+        return partials.at(np.concatenate(kept))
+
+    def _through(self, index: int, starts: Partials, options: Mapping[int, Sequence[tuple[int, Choice]]]) -> Partials:
+        """What comes of each of them after the stage, with each of the choices that its machines allow."""
+        stage = self._per_stage[index]
+        numbers = [[number for number, _ in options[held]] for held in starts.held.tolist()]
+        begun = starts.at(np.repeat(np.arange(len(starts)), [len(some) for some in numbers]))
+        picked = np.fromiter(chain.from_iterable(numbers), np.int64)
+        is_last = index == len(self._per_stage) - 1
+        busy_s = np.array([choice.train_s for choice in stage])[picked] + (0.0 if is_last else self._sync_s)
+        late = np.array([[choice.late(growth) for growth in range(self._growth_classes[-1] + 1)] for choice in stage])
+        late_s, late_s2 = late[picked, begun.growth].T
+        credits_s, used_usd = self._prepaid.used(begun.credits_s, busy_s)
+        ended = replace(
+            begun,
+            time_s=begun.time_s + busy_s,
+            shift_s=begun.shift_s + late_s,
+            tail_s2=begun.tail_s2 + late_s2,
+            paid_usd=begun.paid_usd + used_usd,
+            credits_s=credits_s,
+            lead_s=np.minimum(busy_s, self._startup_s) if self._space == "wide" else np.zeros(len(begun)),
+            picked=picked,
+        )
+        if len(begun) == len(starts) and not self._starts_vary:
+            return ended
+        by_held = (ended.at(ended.held == held) for held in np.unique(ended.held))
+        return Partials.joined([self._unbeaten(some, some.lead_s, self._tails_s2[index + 1]) for some in by_held])
+
+    def _efficient(self, partials: Partials) -> Partials:
+        """Those of the last stage than which none is both sooner and cheaper."""
+        return partials.at(efficient_order(partials.late_s(0.0), self.limits.bill_usd(partials)))
+
+    def _followed(self, index: int, partials: Partials) -> Partials:
+        """As many as there is work for: of each number of machines as many, evenly from the soonest to the latest."""
+        targets = len(by_instances(self._per_stage[index + 1], self._terms, self._space))
+        most = max(MOST_STARTED // (targets * self._quota**2), 1)
+        if len(partials) <= most:
+            return partials
+        by_time = np.lexsort((partials.time_s, partials.held))
+        _, first, counts = np.unique(partials.held[by_time], return_index=True, return_counts=True)
+        rank = (np.arange(len(partials)) - np.repeat(first, counts)) / np.repeat(np.maximum(counts - 1, 1), counts)
+        # 0, 1, 1/2, 1/4, 3/4, ...: each new one halves a gap.
+        turn = np.array([_halving_turn(share) for share in rank.tolist()])
+        chosen = np.zeros(len(partials), bool)
+        chosen[by_time[np.argsort(turn, kind="stable")[:most]]] = True
+        self.left_out += len(partials) - most
+        self.limits.miss(partials.at(~chosen), index)
+        return partials.at(chosen)
+
+
+class _Waiting:
+    """The partial plans after a stage, and what comes of them with other numbers of machines.
+
+    Attributes:
+        unbeaten: (targets, plans) bool; which of them none beats by what each has paid and will pay at least, were all
+            machines paid by the second; see `policies.planning.partials`.
+    """
+
+    def __init__(self, last: Partials, prepaid: Prepaid, startup_s: float, targets: Sequence[int]) -> None:
+        self._last, self._prepaid, self._targets = last, prepaid, targets
+        self._quota = last.credits_s.shape[1]
+        self._wait_s = startup_s - last.lead_s
+        self._waited_s, waited_usd = prepaid.used(last.credits_s, self._wait_s)
+        held = np.array(targets)[:, None]
+        # Machines are given back from the left end of a row, and new ones are added.
+        self._grows, gone, new = last.held < held, self._quota - held[:, 0], np.maximum(held - last.held, 0)
+        self._paid_usd = np.where(
+            self._grows,
+            last.paid_usd + waited_usd + new * prepaid.new_usd,
+            last.paid_usd + _sums(prepaid.release_usd(last.credits_s))[:, gone].T,
+        )
+        self.unbeaten = self._unbeaten(gone, new)
+
+    def _unbeaten(self, gone: Ids, new: Ids) -> NDArray[np.bool_]:
+        prepaid, last = self._prepaid, self._last
+
+        def left(amounts_of: Callable[[Floats], Floats]) -> Floats:
+            stays, waited = amounts_of(last.credits_s), amounts_of(self._waited_s)
+            added = amounts_of(np.full((1, 1), prepaid.new_credit_s))[0, 0]
+            kept = stays.sum(axis=1) - _sums(stays)[:, gone].T
+            amounts: Floats = np.where(self._grows, waited.sum(axis=1) + new * added, kept)
+            return amounts
+
+        accrued_usd = self._paid_usd - prepaid.usd(left(lambda credits_s: np.maximum(credits_s, 0.0)))
+        most_usd = self._paid_usd + prepaid.usd(left(prepaid.most_beyond_s))
+        time_s = np.where(self._grows, last.time_s + self._wait_s, last.time_s)
+        order = np.lexsort((self._paid_usd, np.rint(time_s / TIME_GRAIN_S)), axis=1)
+        least_usd = np.minimum.accumulate(np.take_along_axis(most_usd, order, axis=1), axis=1)
+        sorted_usd = np.take_along_axis(accrued_usd, order, axis=1)
+        is_kept = np.ones(order.shape, bool)
+        is_kept[:, 1:] = sorted_usd[:, 1:] + 1e-10 * np.abs(sorted_usd[:, 1:]) < least_usd[:, :-1]
+        unbeaten = np.empty(order.shape, bool)
+        np.put_along_axis(unbeaten, order, is_kept, axis=1)
+        return unbeaten
+
+    def resized(self, number: int, chosen: NDArray[np.bool_] | None) -> Partials:
+        """Those chosen, or all, with a target's machines from the start of the next stage on."""
+        last, prepaid, held = self._last, self._prepaid, self._targets[number]
+        parents = np.arange(len(last)) if chosen is None else np.flatnonzero(chosen)
+        grows = self._grows[number, parents]
+        before = last.at(parents)
+        credits_s = np.where(grows[:, None], self._waited_s[parents], before.credits_s)
+        column = np.arange(self._quota)
+        is_new = (column >= self._quota - held) & (column < (self._quota - before.held)[:, None])
+        credits_s[is_new] = prepaid.new_credit_s
+        credits_s[:, : self._quota - held] = prepaid.NO_MACHINE
+        credits_s.sort(axis=1)
+        return replace(
+            before,
+            time_s=before.time_s + np.where(grows, self._wait_s[parents], 0.0),
+            paid_usd=self._paid_usd[number, parents],
+            credits_s=credits_s,
+            held=np.full(len(parents), held),
+            parents=parents,
+        )
+
+
+def _sums(amounts: Floats) -> Floats:
+    """(plans, machines + 1) sums of the first none, one, two, ... of each row."""
+    return np.concatenate((np.zeros((len(amounts), 1)), np.cumsum(amounts, axis=1)), axis=1)
+
+
+def _halving_turn(share: float) -> int:
+    """0 for both ends of a range, 1 for its middle, 2 for the quarters, and so on; the same for all shares nearby."""
+    turn, step = 0, 1.0
+    while abs(share / step - round(share / step)) > 1e-9 and turn < 10:
+        turn, step = turn + 1, step / 2
+    return turn
 
 
 class _Limits:
-    """What a partial plan must be able to undercut: deadline, budget and the known plans."""
+    """What a partial plan must be able to undercut: deadline, budget and the known plans.
 
-    def __init__(self, per_stage: Sequence[Sequence[Choice]], terms: Terms, known: Sequence[Plan]) -> None:
+    Attributes:
+        before_s: (levels,) sooner than this, ...
+        below_usd: (levels,) ... for less than this: sooner than the first known plan whatever it costs, and so on.
+        latest_s: no plan of interest ends later.
+        missed_usd: (levels,) the least price of what was left out and ends by then.
+    """
+
+    def __init__(
+        self, per_stage: Sequence[Sequence[Choice]], terms: Terms, known: Sequence[Plan], prepaid: Prepaid
+    ) -> None:
         efficient = sorted(known, key=lambda plan: (plan.promised_s, plan.cost_usd))
-        # Sooner than the first plan whatever it costs, sooner than the second for less than the first, and so on.
-        self._before_s = np.array([*(plan.promised_s for plan in efficient), terms.deadline_s + 1e-6])
-        self._before_s = np.minimum(self._before_s, terms.deadline_s + 1e-6)
+        before_s = np.array([*(plan.promised_s for plan in efficient), math.inf])
         costs_usd = np.minimum.accumulate([math.inf, *(plan.cost_usd for plan in efficient)])
-        self._below_usd = np.minimum(costs_usd, terms.budget_usd * (1 + 1e-9) + 1e-9)
-        usd_per_s, sync_s = terms.usd_per_s, terms.profile.sync_s
+        # Of several levels that are merged, the last time and the first price cut off least.
+        step = -(-len(before_s) // _MOST_LEVELS)
+        first = np.arange(0, len(before_s), step)
+        last = np.minimum(first + step, len(before_s)) - 1
+        self._terms, self._prepaid = terms, prepaid
+        self._tails_s2 = tails_from(per_stage)
+        self.before_s = np.minimum(before_s[last], terms.deadline_s + 1e-6)
+        self.below_usd = np.minimum(costs_usd[first], terms.budget_usd * (1 + 1e-9) + 1e-9)
+        self.missed_usd = np.full(len(self.before_s), math.inf)
         self._later = [
-            Hull.total([_least_bill(stage, usd_per_s) for stage in per_stage[index + 1 :]])
-            for index in range(len(per_stage) - 1)
+            Hull.total([_least_machine_s(stage) for stage in per_stage[index + 1 :]])
+            if index + 1 < len(per_stage)
+            else None
+            for index in range(len(per_stage))
         ]
-        self._barriers_s = [max(len(per_stage) - 2 - index, 0) * sync_s for index in range(len(per_stage))]
+        self._barriers_s = [
+            max(len(per_stage) - 2 - index, 0) * terms.profile.sync_s for index in range(len(per_stage))
+        ]
+        self.latest_s = self._latest_s()
 
-    def may_improve(self, partial: _Partial, index: int, least_tail_s2: float) -> bool:
-        """Whether a plan that goes on from it after this stage may keep the limits and beat all known plans."""
-        left_s = self._before_s - (partial.late_s(least_tail_s2) + self._barriers_s[index])
-        if index == len(self._later):
-            return bool(((left_s >= 0) & (partial.leases.paid_usd(partial.time_s) < self._below_usd)).any())
-        times_s, amounts_usd = zip(*self._later[index].points, strict=True)
-        least_usd = partial.accrued_usd + np.interp(left_s, times_s, amounts_usd, left=math.inf)
-        # What is paid so far is paid, whatever of it is still used.
-        least_usd = np.maximum(least_usd, partial.leases.paid_usd(partial.time_s))
-        return bool((least_usd < self._below_usd).any())
+    def _latest_s(self) -> float:
+        """No plan of interest takes longer than one machine may cost, as there is always one."""
+        usd_per_s = held_usd(self._terms, 1.0)
+        startup = self._terms.profile.startup
+        unbilled_s = startup.mean_s - startup.billed_mean_s(self._terms.price_book.billing)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            paid_s = self.below_usd / usd_per_s + unbilled_s if usd_per_s else np.full(len(self.below_usd), math.inf)
+        return float(np.minimum(self.before_s, paid_s).max())
+
+    def may_improve(self, partials: Partials, index: int) -> NDArray[np.bool_]:
+        """(plans,) whether a plan that goes on from each after this stage may keep the limits and beat all known plans."""
+        least_usd = self._least_usd(partials, index)
+        return np.asarray((least_usd < self.below_usd).any(axis=1))
+
+    def miss(self, partials: Partials, index: int) -> None:
+        """Remember what these could have come to, which are not followed."""
+        least_usd = self._least_usd(partials, index)
+        self.missed_usd = np.minimum(self.missed_usd, least_usd.min(axis=0, initial=math.inf))
+
+    def _least_usd(self, partials: Partials, index: int) -> Floats:
+        """(plans, levels) the least price of what goes on from each and ends by then; infinite where nothing does."""
+        end_s = partials.late_s(self._tails_s2[index + 1][0]) + self._barriers_s[index]
+        left_s = self.before_s - end_s[:, None]
+        later = self._later[index]
+        if later is None:
+            later_s = np.where(left_s >= 0, 0.0, math.inf)
+        else:
+            times_s, amounts_s = zip(*later.points, strict=True)
+            later_s = np.interp(left_s, times_s, amounts_s, left=math.inf)
+        # Each further second of a machine adds its price to this at least; what is paid is paid, whatever of it is still used.
+        releases_usd = self._prepaid.usd(partials.held * self._prepaid.release_s)
+        standing_usd = around_usd(self._terms, 0, 1.0) * partials.time_s
+        used_usd = accrued_usd(partials, self._prepaid) + releases_usd + standing_usd
+        least_usd = np.maximum(
+            used_usd[:, None] + held_usd(self._terms, 1.0) * later_s, self.bill_usd(partials)[:, None]
+        )
+        return np.asarray(least_usd)
+
+    def bill_usd(self, partials: Partials) -> Floats:
+        """(plans,) the bill if all machines were given back now."""
+        standing_usd = around_usd(self._terms, 0, 1.0) * partials.time_s
+        return np.asarray(partials.paid_usd + self._prepaid.release_usd(partials.credits_s).sum(axis=1) + standing_usd)
 
 
-def _least_bill(stage: Sequence[Choice], usd_per_s: float) -> Hull:
-    """Of a stage whose machines are there, without minimum and rounding, by its seconds (with the least lateness)."""
+def _least_machine_s(stage: Sequence[Choice]) -> Hull:
+    """Machine-seconds of a stage whose machines are there, by its seconds (with the least lateness)."""
     return Hull.below(
-        (choice.train_s + min(late.shift_s for late in choice.lateness), choice.train_s * choice.instances * usd_per_s)
+        (choice.train_s + min(late.shift_s for late in choice.lateness), choice.train_s * choice.instances)
         for choice in stage
     )
 
 
-def _at_most(partials: list[list[_Partial]], most: int) -> list[_Partial]:
-    """So many of them, the same number for each number of machines, those that have paid least."""
-    found = sum(map(len, partials))
-    if found > most:
-        warnings.warn(
-            f"frontier: {found} partial plans under this billing rule, of which {most} are followed; a deadline or a budget"
-            " leaves fewer",
-            InexactFrontierWarning,
-            stacklevel=2,
+def _traced(
+    layers: Sequence[Partials], per_stage: Sequence[Sequence[Choice]], live_instances: int, *, prefetches: bool
+) -> list[list[Allocation]]:
+    """The allocations that lead to each partial plan of the last layer."""
+    at = np.arange(len(layers[-1]))
+    held: list[Ids] = []
+    picked: list[Ids] = []
+    for layer in reversed(layers):
+        held.append(layer.held[at])
+        picked.append(layer.picked[at])
+        at = layer.parents[at]
+    by_plan = zip(np.array(picked[::-1]).T.tolist(), np.array(held[::-1]).T.tolist(), strict=True)
+    return [
+        holding(
+            [stage[number] for stage, number in zip(per_stage, numbers, strict=True)],
+            counts,
+            live_instances,
+            prefetches=prefetches,
         )
-    cheapest_first = (sorted(rivals, key=lambda p: p.leases.paid_usd(p.time_s)) for rivals in partials)
-    by_turns = (p for p in chain.from_iterable(zip_longest(*cheapest_first)) if p is not None)
-    return [partial for partial, _ in zip(by_turns, range(most), strict=False)]
-
-
-def _undominated(partials: Iterator[_Partial], least_tail_s2: float, most_tail_s2: float) -> list[list[_Partial]]:
-    """By machines held and lead: those that none beats."""
-    kept: dict[tuple[int, float], list[_Partial]] = {}
-    for partial in sorted(partials, key=lambda p: (p.late_s(least_tail_s2), p.accrued_usd)):
-        rivals = kept.setdefault((partial.held[-1], partial.lead_s), [])
-        if not any(rival.beats(partial, most_tail_s2) for rival in rivals):
-            rivals.append(partial)
-    return list(kept.values())
+        for numbers, counts in by_plan
+    ]

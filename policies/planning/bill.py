@@ -8,13 +8,20 @@ Planners add these up and know no price themselves; `policies.planning.spending`
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from elastune.policies.planning.plan import FINE_QUANTUM_S
 from elastune.sim.model.billing import metered_usd
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from elastune.policies.planning.plan import Terms
+
+    Floats = NDArray[np.float64]
 
 
 def held_usd(terms: Terms, machine_s: float) -> float:
@@ -113,43 +120,6 @@ class Leases:
         self._give_back(self._held - instances, now_s)
         return 0.0
 
-    def copy(self) -> Leases:
-        """The same machines, to go on with in another way."""
-        twin = Leases(self._terms, 0)
-        twin.started, twin._held, twin._usd = self.started, self._held, list(self._usd)
-        twin._groups = [replace(group) for group in self._groups]
-        return twin
-
-    def ages(self, now_s: float) -> list[tuple[float, bool, int]]:
-        """(age in seconds, whether held from before, count) of the machines held, up to rounding of sums."""
-        ages: dict[tuple[float, bool], int] = {}
-        for group in self._groups:
-            key = (round(now_s - group.billed_from_s, 6), group.is_from_before)
-            ages[key] = ages.get(key, 0) + group.count
-        return sorted((age, is_from_before, count) for (age, is_from_before), count in ages.items())
-
-    def accrued_usd(self, now_s: float) -> float:
-        """What was billed, and for the machines held their time so far and the release that will follow: the least bill."""
-        used_s = (g.count * (now_s - g.billed_from_s + self._terms.price_book.release_s) for g in self._groups)
-        return math.fsum(
-            (*self._usd, math.fsum(used_s) * self._terms.usd_per_s, self.started * self._terms.ingress_usd)
-        )
-
-    def paid_usd(self, now_s: float) -> float:
-        """The bill if all were given back now; it never falls."""
-        usd = (group.count * self._lease_usd(group, now_s) for group in self._groups)
-        return math.fsum((*self._usd, *usd, self.started * self._terms.ingress_usd))
-
-    def margin_usd(self, now_s: float) -> float:
-        """The most that minimum charge and rounding can add to that, whenever the machines are given back."""
-        least_s = self._rule.billed_s(0.0) - self._terms.price_book.release_s
-        margins_s = (
-            group.count * max(least_s - (now_s - group.billed_from_s), self._rule.granularity_s)
-            for group in self._groups
-            if not group.is_from_before
-        )
-        return math.fsum(margins_s) * self._terms.usd_per_s
-
     def close(self, now_s: float) -> float:
         """The bill when all are given back."""
         self._give_back(self._held, now_s)
@@ -175,3 +145,73 @@ class Leases:
         if group.is_from_before:
             return used_s * self._terms.usd_per_s
         return metered_usd(self._rule, self._terms.usd_per_hour, used_s)
+
+
+class Prepaid:
+    """What machines cost by their credit, the seconds for which they are paid already; for many plans at once.
+
+    The same bill as that of `Leases`, but for the rounding to a fine quantum. A machine goes on for nothing while its credit
+    lasts, and then pays the next quantum, or each second where quanta are fine. So what it will cost falls with its credit,
+    and nothing else of its past matters. The machine with the least credit is given back first, as in `Leases`.
+
+    Arrays of credits are (plans, machines) float, each row rising, `NO_MACHINE` at its left end; machines that were held before
+    the plan pay each second, and are marked `AS_USED` where quanta are coarse.
+
+    Attributes:
+        quantum_s: of the rounding; 0 where it is fine.
+        most_s: the most that is paid ahead for one machine.
+        release_s: billed after a machine is given back.
+        new_credit_s: credit of a new machine when it can train.
+        new_usd: what was paid for it by then, data included.
+    """
+
+    NO_MACHINE = -2.0
+    AS_USED = -1.0
+
+    def __init__(self, terms: Terms) -> None:
+        rule = terms.price_book.billing
+        self._terms = terms
+        self.release_s = terms.price_book.release_s
+        self.quantum_s = rule.granularity_s if rule.granularity_s > FINE_QUANTUM_S else 0.0
+        age_s = terms.profile.startup.billed_mean_s(rule)
+        paid_s = max(age_s, rule.minimum_s)
+        paid_s = rule.billed_s(paid_s) if self.quantum_s else paid_s
+        self.new_credit_s = paid_s - age_s
+        self.new_usd = held_usd(terms, paid_s) + terms.ingress_usd
+        self.most_s = max(self.quantum_s, paid_s)
+
+    @property
+    def old_credit_s(self) -> float:
+        """Credit, or the mark, of a machine that was held before the plan."""
+        return self.AS_USED if self.quantum_s else 0.0
+
+    def used(self, credits_s: Floats, seconds: Floats) -> tuple[Floats, Floats]:
+        """Credits after so many seconds, (plans,), and what was paid for them, (plans,) USD."""
+        each_s = seconds[:, None]
+        is_credit = credits_s >= 0
+        more_s = np.where(
+            is_credit, self.beyond_s(each_s - credits_s), np.where(credits_s == self.AS_USED, each_s, 0.0)
+        )
+        left_s = np.where(is_credit, np.maximum(credits_s - each_s + more_s, 0.0), credits_s)
+        if self.quantum_s:
+            left_s.sort(axis=1)
+        return left_s, self.usd(more_s.sum(axis=1))
+
+    def release_usd(self, credits_s: Floats) -> Floats:
+        """(plans, machines) USD that giving each back costs."""
+        more_s = np.where(credits_s >= 0, self.beyond_s(self.release_s - credits_s), self.release_s)
+        return self.usd(np.where(credits_s == self.NO_MACHINE, 0.0, more_s))
+
+    def beyond_s(self, short_s: Floats) -> Floats:
+        """Seconds that are billed for so many beyond the credit; none for use within it."""
+        beyond_s: Floats = np.maximum(short_s, 0.0)
+        # The tolerance is that of `BillingRule.billed_s`.
+        return np.ceil(beyond_s / self.quantum_s - 1e-9) * self.quantum_s if self.quantum_s else beyond_s
+
+    def most_beyond_s(self, credits_s: Floats) -> Floats:
+        """(plans, machines) the most that rounding can add, above each second from now on."""
+        return np.where(credits_s >= 0, np.maximum(self.quantum_s - credits_s, 0.0), 0.0)
+
+    def usd(self, machine_s: Floats) -> Floats:
+        """Price of machine-seconds."""
+        return machine_s * self._terms.usd_per_s

@@ -5,19 +5,20 @@ alone, and by (time, tail, cost) where the 95th percentile of the makespan count
 
 Exact within its space, by the closed form of `policies.planning.estimate` (and of `policies.planning.lateness`), up to the
 rounding of leases to a quantum of at most `FINE_QUANTUM_S`. Coarser quanta, and a minimum charge that can bind, are handled by
-`policies.planning.aged`, exactly unless it warns.
+`policies.planning.aged`, exactly as well unless that is too much work; `Plan.search_gap` then says how much a plan may lose.
 """
 
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from elastune.policies.planning.aged import aged_allocations
+from elastune.policies.planning.aged import InexactFrontierWarning, aged_allocations
 from elastune.policies.planning.labels import efficient_order
 from elastune.policies.planning.lateness import Latenesses, estimator
 from elastune.policies.planning.plan import FINE_QUANTUM_S
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from elastune.policies.planning.aged import Found
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.planning.spaces import Choice, Space
@@ -79,12 +81,28 @@ def frontier(
 
     planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
     if not terms.is_per_instance and space == "wide" and not is_spread and not live_instances:
-        found: Iterable[Sequence[Allocation]] = _all_held(per_stage, terms)
+        plans = [planned(one) for one in _all_held(per_stage, terms)]
     else:
-        found = Program(per_stage, terms, space, live_instances, is_spread=is_spread).solve()
+        plans = [planned(one) for one in Program(per_stage, terms, space, live_instances, is_spread=is_spread).solve()]
         if _ages_matter(per_stage, terms):
-            found = aged_allocations(per_stage, terms, space, live_instances, [planned(one) for one in found])
-    return efficient_plans(plan for one in found if terms.are_kept_by(plan := planned(one)))
+            found = aged_allocations(per_stage, terms, space, live_instances, plans)
+            # Its own plans first: of equal ones, the first is kept.
+            plans = [*map(planned, found.allocations), *plans]
+            return _with_gaps(efficient_plans(filter(terms.are_kept_by, plans)), found)
+    return efficient_plans(filter(terms.are_kept_by, plans))
+
+
+def _with_gaps(plans: list[Plan], found: Found) -> list[Plan]:
+    """The plans, which say by how much they may be too dear where the search was cut short."""
+    if not found.left_out:
+        return plans
+    warnings.warn(
+        "frontier: this billing rule leaves too many partial plans, so that only some were followed; a plan's search_gap is the"
+        " share of its price that it may lose by that; a deadline or a budget leaves fewer",
+        InexactFrontierWarning,
+        stacklevel=3,
+    )
+    return [replace(plan, search_gap=found.gap(plan)) for plan in plans]
 
 
 def efficient_plans(plans: Iterable[Plan]) -> list[Plan]:

@@ -224,6 +224,7 @@ class Plan:
             None where they are asked for at the barrier.
         instance_type: name of the machines.
         makespan_p95_s: by when it ends with 95 % probability, where that was asked for; see `policies.planning.lateness`.
+        search_gap: share of its price that a plan which the search left out may save at most; 0 where nothing was left out.
     """
 
     stages: tuple[Stage, ...]
@@ -234,6 +235,7 @@ class Plan:
     prefetch_after_s: tuple[float | None, ...] = ()
     instance_type: str = ""
     makespan_p95_s: float | None = None
+    search_gap: float = 0.0
 
     @property
     def promised_s(self) -> float:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from small_jobs import AS_USED, assert_same_curve, brute_force, fair_space, limited, random_job, wide_space
 
-from elastune.policies.planning import aged
 from elastune.policies.planning.frontier import cheapest_by, earliest_within, frontier
 from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.scaling import TableScaling
@@ -55,17 +54,6 @@ def test_per_function_frontiers_are_those_of_brute_force(space):
 
 
 @pytest.mark.parametrize("space", ["fair", "wide"])
-@pytest.mark.parametrize(("granularity_s", "minimum_s"), [(0.0, 600.0), (200.0, 0.0), (60.0, 300.0)])
-def test_frontiers_under_a_minimum_or_coarse_quanta_are_those_of_brute_force(space, granularity_s, minimum_s):
-    rng = np.random.default_rng(400)
-    rule = BillingRule(granularity_s=granularity_s, minimum_s=minimum_s)
-    for _ in range(20):
-        stages, terms = random_job(rng, billing=rule, stages=(2, 3) if space == "fair" else (2,), most_trials=4)
-        expected = brute_force(fair_space if space == "fair" else wide_space, stages, terms)
-        assert_same_curve(frontier(stages, terms, space=space), expected)
-
-
-@pytest.mark.parametrize("space", ["fair", "wide"])
 @pytest.mark.parametrize(
     "billing", [AS_USED, BillingRule(10.0, 30.0, model="per-function")], ids=["instance", "function"]
 )
@@ -100,11 +88,3 @@ def test_limits_leave_exactly_the_plans_that_keep_them(billing, makespan):
         one, other = plans[rng.integers(len(plans))], plans[rng.integers(len(plans))]
         limits = replace(terms, deadline_s=one.promised_s * 1.05, budget_usd=other.cost_usd * 1.05)
         assert frontier(stages, limits, **state) == [plan for plan in plans if limits.are_kept_by(plan)]
-
-
-def test_a_frontier_that_may_miss_plans_says_so(monkeypatch):
-    monkeypatch.setattr(aged, "MOST_PARTIALS", 1)
-    rule = BillingRule(granularity_s=200.0, minimum_s=0.0)
-    stages, terms = random_job(np.random.default_rng(3), billing=rule, stages=(3,), quota=(3,))
-    with pytest.warns(aged.InexactFrontierWarning, match="of which 1 are followed"):
-        assert frontier(stages, terms)

@@ -13,6 +13,7 @@ from elastune.experiments.cli.app import Commands
 from elastune.experiments.cli.plan import plan
 from elastune.experiments.figures.frontier import frontier as draw_frontier
 from elastune.experiments.plans.planning import frontier_table, load_plan_spec, make_plans
+from elastune.policies.planning import aged
 from elastune.policies.planning.spending import spending_usd
 from elastune.sim.model.errors import InputError
 
@@ -228,3 +229,13 @@ def test_limits_that_only_together_cannot_be_kept_are_told_apart(spec_file):
     result = elastune(spec_file, *limits, "--json")
     assert "No plan keeps the limits." in result.stderr
     assert json.loads(result.stdout)["static"] is None
+
+
+@pytest.mark.filterwarnings("ignore::elastune.policies.planning.aged.InexactFrontierWarning")
+def test_a_search_that_was_cut_short_is_told_in_table_and_json(spec_file, monkeypatch):
+    monkeypatch.setattr(aged, "MOST_STARTED", 1)
+    asked = (spec_file, "--planner", "frontier", "--set", "cloud.billing.granularity_s=3600")
+    printed = json.loads(elastune(*asked, "--json").stdout)
+    most = max(made.get("search_gap", 0.0) for made in printed["frontier"])
+    assert most > 0
+    assert f"may be up to {100 * most:.1f} % cheaper" in elastune(*asked).stdout
