@@ -342,7 +342,7 @@ class _Limits:
             times_s, amounts_s = zip(*later.points, strict=True)
             later_s = np.interp(left_s, times_s, amounts_s, left=math.inf)
         # Each further second of a machine adds its price to this at least; what is paid is paid, whatever of it is still used.
-        releases_usd = self._prepaid.usd(partials.held * self._prepaid.release_s)
+        releases_usd = held_usd(self._terms, self._prepaid.release_s) * partials.held
         standing_usd = around_usd(self._terms, 0, 1.0) * partials.time_s
         used_usd = accrued_usd(partials, self._prepaid) + releases_usd + standing_usd
         least_usd = np.maximum(
