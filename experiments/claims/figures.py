@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments import figures
 from elastune.experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, planners_as_policies
 from elastune.experiments.claims.rows import rows_of
-from elastune.experiments.figures.rows import name_of
+from elastune.experiments.figures.tables import name_of
 from elastune.experiments.runs.timeline import timeline_of, trajectories_of
 from elastune.experiments.statistics.paired import paired_table, profile_table
 from elastune.experiments.statistics.summary import condition, known_column

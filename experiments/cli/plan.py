@@ -86,7 +86,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     )
     if figure is not None:
         from elastune.experiments.figures.frontier import frontier
-        from elastune.experiments.figures.saving import save
+        from elastune.experiments.figures.style import save
 
         save(frontier(frontier_table(plans)), figure)
     if as_json:

@@ -144,8 +144,8 @@ def fit(
     largest = max([64, *(count for count, _ in (*table.speedups, *gangs))])
     fitted = fit_scaling(table, family.value, on=gpus, max_gpus=largest)
     if figure is not None:
-        from elastune.experiments.figures.saving import save
         from elastune.experiments.figures.scaling import scaling_fit
+        from elastune.experiments.figures.style import save
 
         save(scaling_fit(*figure_tables(fitted, gangs)), figure)
     if as_json:

@@ -6,7 +6,7 @@ Nothing here uses pyplot or needs a display. May import `sim.model`, `sim.model.
 
 from __future__ import annotations
 
-from elastune.experiments.figures.best import best_so_far
+from elastune.experiments.figures.best import best_so_far, score_over_time_and_cost
 from elastune.experiments.figures.cost_deadline import cost_over_deadline
 from elastune.experiments.figures.differences import paired_differences
 from elastune.experiments.figures.frontier import frontier
@@ -18,11 +18,10 @@ from elastune.experiments.figures.learning import curves
 from elastune.experiments.figures.ledger import ledger
 from elastune.experiments.figures.panels import comparison
 from elastune.experiments.figures.profiles import performance_profiles
-from elastune.experiments.figures.progress import score_over_time_and_cost
-from elastune.experiments.figures.saving import save
 from elastune.experiments.figures.scaling import scaling_fit
 from elastune.experiments.figures.score_cost import score_over_cost
 from elastune.experiments.figures.sensitivity import sensitivity
+from elastune.experiments.figures.style import save
 
 __all__ = [
     "best_so_far",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from elastune.experiments.figures.style import (
+    DOUBLE_IN,
     Look,
     band_alpha,
     dress,
@@ -16,6 +19,7 @@ from elastune.experiments.figures.style import (
     line_widths,
     looks_of,
     new_figure,
+    panel_letter,
     width_of,
 )
 from elastune.experiments.figures.summary import View, median_band, quartile_band, robust_view
@@ -35,14 +39,13 @@ from elastune.sim.model.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array
+
 
 FIGURE = "best_so_far"
 GRID_POINTS = 400
@@ -170,8 +173,6 @@ def progress_samples(progress: Progress) -> list[Line2D]:
 
 def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[Array, View]:
     """The common grid of x, and the view of it: from 0 to the usual end of the runs, or the limit if that is near."""
-    import numpy as np
-
     ends = [
         np.array([numbers(run, FIGURE, x).max() for _, run in runs.groupby("seed")])
         for _, runs in trajectories.groupby("policy")
@@ -181,8 +182,6 @@ def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[
 
 
 def _band(runs: pd.DataFrame, x: str, grid: Array, band: BandKind, *, minimized: bool) -> Band:
-    import numpy as np
-
     scores = resampled(runs, FIGURE, x, "best_score", grid)
     worst = np.inf if minimized else -np.inf
     across = median_band if band == "interval" else quartile_band
@@ -191,8 +190,6 @@ def _band(runs: pd.DataFrame, x: str, grid: Array, band: BandKind, *, minimized:
 
 def score_view(drawn: Sequence[Progress]) -> View:
     """Of all that is drawn, the medians without their first falls, and the bands as far as they add half as much."""
-    import numpy as np
-
     minimized = drawn[0].minimized
     bands = [band for progress in drawn for band in progress.bands.values()]
     medians = [band.median[np.isfinite(band.median)] for band in bands]
@@ -208,16 +205,12 @@ def score_view(drawn: Sequence[Progress]) -> View:
 
 def _without_first_fall(median: Array, *, minimized: bool) -> Array:
     """The median but the values of its worst share of the time, which its first steps pass through."""
-    import numpy as np
-
     if minimized:
         return median[median <= np.quantile(median, 1 - FIRST_FALL, method="lower")]
     return median[median >= np.quantile(median, FIRST_FALL, method="higher")]
 
 
 def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[str, Look], view: View) -> None:
-    import numpy as np
-
     view.on_y(axes)
     widths = line_widths(looks)
     for policy, band in bands.items():
@@ -244,3 +237,27 @@ def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[
             linewidth=widths[policy],
             label=policy,
         )
+
+
+def score_over_time_and_cost(
+    trajectories: pd.DataFrame, *, band: BandKind = "interval", score_label: str = "score"
+) -> Figure:
+    """The best score so far over time (a) and over money (b), per policy the median across seeds with a band.
+
+    Args:
+        trajectories: as of `best_so_far`, with both at_s and spent_usd.
+        band: as of `best_so_far`.
+        score_label: what the score is, with its unit.
+
+    Raises an InputError for a missing column.
+    """
+    figure = new_figure(DOUBLE_IN, 3.0)
+    left, right = figure.subplots(1, 2, sharey=True)
+    over_time, over_money = Progress.of(trajectories, "at_s", band), Progress.of(trajectories, "spent_usd", band)
+    scores = score_view([over_time, over_money])
+    for axes, progress, letter in ((left, over_time, "a"), (right, over_money, "b")):
+        draw_progress(axes, progress, scores, score_label)
+        panel_letter(axes, letter)
+    right.set_ylabel("")
+    legend_below(figure, progress_samples(over_time), over_time.caption)
+    return finished(figure)

@@ -6,14 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elastune.experiments.figures.rows import (
-    Series,
-    done_runs,
-    infeasible_runs,
-    paired,
-    policy_named,
-    require_one_run_each,
-)
+import numpy as np
+
 from elastune.experiments.figures.series import crosses, draw_series, note, offsets, policy_samples, sign
 from elastune.experiments.figures.style import (
     INK,
@@ -28,20 +22,30 @@ from elastune.experiments.figures.style import (
     new_figure,
     width_of,
 )
-from elastune.experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
+from elastune.experiments.figures.tables import (
+    SECONDS,
+    Series,
+    done_runs,
+    infeasible_runs,
+    numbers,
+    paired,
+    policy_named,
+    require_columns,
+    require_one_run_each,
+    time_unit,
+)
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array
+
 
 FIGURE = "cost_over_deadline"
 DEADLINE = "job.deadline_s"
@@ -61,8 +65,6 @@ class Axis:
     @classmethod
     def of(cls, results: pd.DataFrame) -> Axis:
         """Of all rows with a deadline; logarithmic where they span a factor of 8."""
-        import numpy as np
-
         deadlines_s = np.unique(numbers(results, FIGURE, DEADLINE))
         deadlines_s = deadlines_s[np.isfinite(deadlines_s)]
         if not len(deadlines_s):
@@ -96,8 +98,6 @@ class Axis:
 
     def places(self, rows: pd.DataFrame, offset: float) -> Array:
         """Where the rows' deadlines are, moved sideways."""
-        import numpy as np
-
         at = numbers(rows, FIGURE, DEADLINE) / SECONDS[self.unit]
         moved: Array = at * math.exp(offset) if self.is_log else at + offset
         return np.asarray(moved)
@@ -165,8 +165,6 @@ def _panels(results: pd.DataFrame, panel: str) -> Mapping[str, pd.DataFrame]:
 
 
 def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, Look]) -> None:
-    import numpy as np
-
     moved = offsets(axis.deadlines, len(looks), is_log=axis.is_log)
     for (policy, look), offset in zip(looks.items(), moved, strict=True):
         mine = rows[rows["policy"] == policy]
@@ -185,8 +183,6 @@ def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, 
 
 
 def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, Look], reference: str) -> None:
-    import numpy as np
-
     axes.axhline(1.0, color=RULE, linewidth=0.9, zorder=2, label="_equal")
     done = done_runs(rows)
     moved = offsets(axis.deadlines, len(looks), is_log=axis.is_log)

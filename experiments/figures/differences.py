@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.experiments.figures.rows import LEAST_PAIRS
+import numpy as np
+
 from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
@@ -22,7 +23,7 @@ from elastune.experiments.figures.style import (
     new_figure,
     panels_on,
 )
-from elastune.experiments.figures.tables import numbers, require_columns
+from elastune.experiments.figures.tables import LEAST_PAIRS, numbers, require_columns
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,8 +92,6 @@ def _families(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None:
-    import numpy as np
-
     looks = looks_of(policies)
     axes.axvline(0.0, color=RULE, linewidth=0.9, zorder=1.5, label="_zero")
     columns = ("mean", "low", "high", "better", "ties", "pairs")
@@ -123,8 +122,6 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None
 
 def _view(rows: pd.DataFrame) -> tuple[float, float]:
     """From the least to the largest end of the intervals and zero; those far beyond four fifths of the others do not count."""
-    import numpy as np
-
     low, high = numbers(rows, FIGURE, "low"), numbers(rows, FIGURE, "high")
     known = np.isfinite(low) & np.isfinite(high)
     if not known.any():

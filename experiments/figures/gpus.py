@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
@@ -36,15 +38,14 @@ from elastune.experiments.figures.tables import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array
+
 
 FIGURE = "gpus_over_time"
 COLUMNS = 4
@@ -139,8 +140,6 @@ def draw_gpus_ready(axes: Axes, trajectories: pd.DataFrame) -> tuple[list[Line2D
 
 def fleets_of(trajectories: pd.DataFrame) -> Fleets:
     """The mean GPUs of every policy on a common grid of time, in the unit that reads best."""
-    import numpy as np
-
     require_columns(trajectories, FIGURE, ("policy", "seed", "at_s", "gpus_held", "gpus_ready"))
     deadlines_s = limits_of(trajectories, FIGURE, "deadline_s")
     ends_s = [
@@ -161,8 +160,6 @@ def fleets_of(trajectories: pd.DataFrame) -> Fleets:
 
 
 def _fleet(runs: pd.DataFrame, grid_s: Array) -> Fleet:
-    import numpy as np
-
     ready = np.nan_to_num(resampled(runs, FIGURE, "at_s", "gpus_ready", grid_s))
     held = np.nan_to_num(resampled(runs, FIGURE, "at_s", "gpus_held", grid_s))
     return Fleet(*mean_band(ready), held.mean(axis=0), len(ready))

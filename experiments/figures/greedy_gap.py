@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from elastune.experiments.figures.style import (
     DASH_DOT,
     DASHED,
@@ -29,13 +31,12 @@ from elastune.experiments.figures.tables import numbers, require_columns
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array
+
 
 FIGURE = "greedy_gap"
 COLUMNS = 3
@@ -91,16 +92,12 @@ def _looks(table: pd.DataFrame) -> Mapping[str, Look]:
 
 def _gaps(rows: pd.DataFrame) -> Array:
     """In percent, those that are known."""
-    import numpy as np
-
     gaps = 100 * numbers(rows, FIGURE, "gap")
     return gaps[np.isfinite(gaps)]
 
 
 def _end(rows: pd.DataFrame) -> float:
     """Where all but a hundredth of the plans of each comparison are, in percent."""
-    import numpy as np
-
     gaps = [_gaps(mine) for _, mine in rows.groupby("comparison", observed=True)]
     return max((float(np.quantile(known, 0.99)) for known in gaps if len(known)), default=0.0)
 
@@ -127,8 +124,6 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], end: 
 
 
 def _draw_curve(axes: Axes, rows: pd.DataFrame, end: float, look: Look, comparison: str) -> None:
-    import numpy as np
-
     gaps, jobs = np.sort(_gaps(rows)), _jobs(rows)
     at = np.concatenate([[0.0], gaps[(gaps > 0) & (gaps < end)], [end]])
     share = np.searchsorted(gaps, at, side="right") / len(gaps)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from elastune.experiments.figures.style import (
     DASHED,
     SINGLE_IN,
@@ -24,14 +26,13 @@ from elastune.sim.model.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array
+
 
 FIGURE = "curves"
 MOST_LINES = 400
@@ -51,8 +52,6 @@ class Curves:
 
     def best(self, count: int) -> list[int]:
         """The rows with the best scores ever reached, best first."""
-        import numpy as np
-
         worst = np.inf if self.minimized else -np.inf
         filled = np.where(np.isfinite(self.scores), self.scores, worst)
         reached = filled.min(axis=1) if self.minimized else -filled.max(axis=1)
@@ -89,8 +88,6 @@ def curves(curves: pd.DataFrame, *, score_label: str = "score", highlighted: int
 
 
 def _curves_of(table: pd.DataFrame) -> Curves:
-    import numpy as np
-
     require_columns(table, FIGURE, ("trial", "iteration", "score", "direction"))
     if table.duplicated(["trial", "iteration"]).any():
         raise InputError(f"{FIGURE}: some trial has two rows for one iteration")
@@ -105,8 +102,6 @@ def _curves_of(table: pd.DataFrame) -> Curves:
 
 def _view_of(bundle: Curves, best: Sequence[int]) -> View:
     """The usual range of all scores, and on the better side as far as the best trials go."""
-    import numpy as np
-
     view = robust_view([bundle.scores], may_be_log=bundle.minimized)
     if not best:
         return view.padded()
@@ -118,7 +113,6 @@ def _view_of(bundle: Curves, best: Sequence[int]) -> View:
 
 def _draw_thin_lines(axes: Axes, bundle: Curves) -> int:
     """Draw the trials as thin lines, at most 400 of them; returns how many."""
-    import numpy as np
     from matplotlib.collections import LineCollection
 
     step = -(-len(bundle.scores) // MOST_LINES)
@@ -131,7 +125,6 @@ def _draw_thin_lines(axes: Axes, bundle: Curves) -> int:
 
 
 def _draw_quantiles(axes: Axes, bundle: Curves) -> list[Artist]:
-    import numpy as np
     from matplotlib.patches import Patch
 
     known = np.isfinite(bundle.scores).any(axis=0)
@@ -151,8 +144,6 @@ def _draw_quantiles(axes: Axes, bundle: Curves) -> list[Artist]:
 
 
 def _draw_best(axes: Axes, bundle: Curves, best: Sequence[int]) -> list[Artist]:
-    import numpy as np
-
     handles: list[Artist] = []
     reach = np.nanmin if bundle.minimized else np.nanmax
     for row, look in zip(best, cycle(BEST_LOOKS), strict=False):

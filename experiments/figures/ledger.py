@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.experiments.figures.rows import done_runs, require_one_run_each
 from elastune.experiments.figures.style import (
     DOUBLE_IN,
     INK,
@@ -19,7 +18,7 @@ from elastune.experiments.figures.style import (
     new_figure,
     panel_letter,
 )
-from elastune.experiments.figures.tables import limits_of, numbers, require_columns
+from elastune.experiments.figures.tables import done_runs, limits_of, numbers, require_columns, require_one_run_each
 from elastune.experiments.statistics.differences import mean_interval
 
 if TYPE_CHECKING:

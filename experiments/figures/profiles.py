@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from elastune.experiments.figures.style import (
     DOUBLE_IN,
     SOLID,
@@ -29,13 +31,12 @@ from elastune.sim.model.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array
+
 
 FIGURE = "performance_profiles"
 COLUMNS = 4
@@ -95,8 +96,6 @@ class Curve:
 
 def _view(curves: Sequence[Curve]) -> tuple[float, float]:
     """The ends of the tau axis."""
-    import numpy as np
-
     ends = [float(curve.tau[curve.share >= curve.share[-1] - 0.02][0]) for curve in curves]
     low = float(min(curve.tau[0] for curve in curves))
     high = low + min(max(ends) - low, 4 * (float(np.median(ends)) - low) or math.inf)

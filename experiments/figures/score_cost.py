@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from elastune.experiments.figures.style import (
     SINGLE_IN,
     Look,
@@ -29,14 +31,13 @@ from elastune.experiments.statistics.differences import mean_interval
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array
+
 
 FIGURE = "score_over_cost"
 CAPTION = "mean with 95 % bootstrap interval; faint: single runs"
@@ -92,8 +93,6 @@ def draw_score_over_cost(axes: Axes, results: pd.DataFrame, score_label: str) ->
 
 
 def _runs_of(rows: pd.DataFrame) -> PolicyRuns:
-    import numpy as np
-
     score, cost_usd = numbers(rows, FIGURE, "score"), numbers(rows, FIGURE, "cost_usd")
     scored = np.isfinite(score) & np.isfinite(cost_usd)
     return PolicyRuns(cost_usd[scored], score[scored], len(rows))

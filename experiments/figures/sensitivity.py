@@ -6,14 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from elastune.experiments.figures.rows import (
-    Series,
-    done_runs,
-    infeasible_runs,
-    label_of,
-    require_one_run_each,
-    value_label,
-)
+import numpy as np
+
 from elastune.experiments.figures.series import crosses, draw_series, note, offsets, policy_samples
 from elastune.experiments.figures.style import (
     TICK_PT,
@@ -26,21 +20,27 @@ from elastune.experiments.figures.style import (
     panels_on,
     width_of,
 )
-from elastune.experiments.figures.tables import numbers, require_columns
+from elastune.experiments.figures.tables import (
+    Series,
+    done_runs,
+    infeasible_runs,
+    label_of,
+    numbers,
+    require_columns,
+    require_one_run_each,
+    value_label,
+)
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    from elastune.experiments.figures.style import Look
+    from elastune.experiments.figures.style import Array, Look
 
-    Array = NDArray[np.float64]
 
 FIGURE = "sensitivity"
 COLUMNS = 3
@@ -104,7 +104,6 @@ class Settings:
     @classmethod
     def of(cls, column: pd.Series[Any]) -> Settings:
         """Of a column; what is empty is no setting."""
-        import numpy as np
         import pandas as pd
 
         if isinstance(column.dtype, pd.CategoricalDtype):
@@ -138,8 +137,6 @@ def _rows_of(results: pd.DataFrame, parameter: str, parameters: int) -> pd.DataF
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, parameter: str, value: str, looks: Mapping[str, Look]) -> None:
-    import numpy as np
-
     settings = Settings.of(rows[parameter])
     for (policy, look), offset in zip(looks.items(), offsets(settings.at, len(looks)), strict=True):
         mine = rows[rows["policy"] == policy]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from elastune.experiments.figures.style import INK, NOTE_PT, handle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
-    from numpy.typing import NDArray
 
-    from elastune.experiments.figures.rows import Series
-    from elastune.experiments.figures.style import Look
+    from elastune.experiments.figures.style import Array, Look, Truths
+    from elastune.experiments.figures.tables import Series
 
-    Array = NDArray[np.float64]
 
 SPREAD = 0.5
 """The share of the least gap between two settings that the marks of all policies may take."""
@@ -31,8 +30,6 @@ def offsets(settings: Array, policies: int, *, is_log: bool = False) -> Array:
 
     On a logarithmic axis these are differences of logarithms.
     """
-    import numpy as np
-
     at = np.unique(np.log(settings) if is_log else settings)
     if policies < 2:
         return np.zeros(policies)
@@ -43,10 +40,8 @@ def offsets(settings: Array, policies: int, *, is_log: bool = False) -> Array:
     return moved
 
 
-def draw_series(axes: Axes, series: Series, look: Look, label: str, hollow: NDArray[np.bool_] | None = None) -> None:
+def draw_series(axes: Axes, series: Series, look: Look, label: str, hollow: Truths | None = None) -> None:
     """A line through the means, their intervals as bars, and a mark at each mean, white where it is hollow."""
-    import numpy as np
-
     known = np.isfinite(series.value)
     at, value = series.at[known], series.value[known]
     axes.plot(at, value, color=look.color, linestyle=look.dashes, linewidth=1.1, zorder=3, label=label)

@@ -6,10 +6,18 @@ Every size is set on the artist and none through rcParams, which are global to t
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from itertools import cycle, product
+from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elastune.experiments.files import write_whole
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+Array: TypeAlias = NDArray[np.float64]
+Counts: TypeAlias = NDArray[np.int64]
+Truths: TypeAlias = NDArray[np.bool_]
 
 SINGLE_IN, DOUBLE_IN = 3.4, 7.0
 """Printed widths of a figure in one and in two columns."""
@@ -205,8 +217,6 @@ def handle(look: Look, label: str, *, has_marker: bool = True) -> Line2D:
 
 def _columns(labels: Sequence[str], width_in: float) -> int:
     """The most columns, filled one after the other, whose longest labels fit side by side; at least 1."""
-    import numpy as np
-
     for columns in range(min(len(labels), 5), 1, -1):
         parts = np.array_split([len(label) for label in labels], columns)
         if sum(0.049 * part.max() + 0.42 for part in parts) <= width_in:
@@ -236,3 +246,30 @@ def legend_below(figure: Figure, handles: Sequence[Artist], caption: str) -> Non
         borderpad=0.1,
     )
     legend.get_title().set(color=INK, multialignment="center")
+
+
+PRINT_DPI = 300
+
+# Dates would change the bytes at every run, and matplotlib's version with every update.
+_METADATA = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+_RC_LOCK = threading.Lock()
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write the figure as its suffix says (.png or .pdf), creating the folder; returns the path.
+
+    Raises an InputError for any other suffix.
+    """
+    import matplotlib as mpl
+
+    path = Path(path)
+    if path.suffix not in _METADATA:
+        raise InputError(f"save: cannot write {path.name}; the suffix must be one of {', '.join(_METADATA)}")
+    # Type 42 fonts stay text that can be searched and are what publishers ask for. Only rcParams can say so.
+    with _RC_LOCK, mpl.rc_context({"pdf.fonttype": 42}):
+        kind = path.suffix
+        write_whole(path, lambda file: figure.savefig(file, format=kind[1:], dpi=PRINT_DPI, metadata=_METADATA[kind]))
+    return path

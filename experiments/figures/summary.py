@@ -7,16 +7,17 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    from elastune.experiments.figures.style import Array, Counts
+
 
 RESAMPLES = 2000
 COVERAGE = (0.025, 0.975)
@@ -24,15 +25,13 @@ OUTLIER_DEVIATIONS = 6.0
 """Points this many median absolute deviations (4 sigma) from their group's median do not stretch an axis."""
 
 
-def _draws(size: int) -> NDArray[np.intp]:
+def _draws(size: int) -> Counts:
     """Bootstrap indices, always the same ones: (resamples, size)."""
     return Streams(0).rng("figures-bootstrap", size).integers(0, size, size=(RESAMPLES, size))
 
 
 def mean_band(values: Array) -> tuple[Array, Array, Array]:
     """The mean over the rows of a finite (seeds, grid) array and its 95 % bootstrap interval, each (grid,)."""
-    import numpy as np
-
     seeds = len(values)
     weights = np.stack([(_draws(seeds) == seed).sum(axis=1) for seed in range(seeds)], axis=1) / seeds
     low, high = np.quantile(weights @ values, COVERAGE, axis=0)
@@ -45,8 +44,6 @@ def median_band(values: Array) -> tuple[Array, Array, Array]:
     Infinities are fine: a run without a score yet counts as infinitely bad, and the median is finite once more than
     half of the runs have one. A resample's median is a matter of ranks, so that ranks are drawn once for all columns.
     """
-    import numpy as np
-
     seeds = len(values)
     ordered = np.sort(values, axis=0)
     ranks = np.sort(_draws(seeds), axis=1)
@@ -61,8 +58,6 @@ def quartile_band(values: Array) -> tuple[Array, Array, Array]:
 
     The quartiles are values of rows, none in between, so that infinities are fine.
     """
-    import numpy as np
-
     seeds = len(values)
     ordered = np.sort(values, axis=0)
     edge = (seeds - 1) // 4
@@ -109,8 +104,6 @@ class View:
 
     def pinned(self, values: Array) -> Array:
         """The values, with those beyond the view at its edge."""
-        import numpy as np
-
         return np.clip(values, self.low, self.high)
 
     def on_x(self, axes: Axes, *, ticks: int = 6) -> None:
@@ -149,8 +142,6 @@ def robust_view(groups: Sequence[Array], *, may_be_log: bool = False) -> View:
 
     A group as such is never an outlier: its median and all that lies near it are shown.
     """
-    import numpy as np
-
     finite = [group[np.isfinite(group)] for group in groups]
     finite = [group for group in finite if len(group)]
     if not finite:
@@ -167,8 +158,6 @@ def robust_view(groups: Sequence[Array], *, may_be_log: bool = False) -> View:
 
 
 def _inside(group: Array, pooled: float) -> Array:
-    import numpy as np
-
     residuals = np.abs(group - np.median(group))
     return np.append(
         group[residuals <= OUTLIER_DEVIATIONS * max(pooled, float(np.median(residuals)))], np.median(group)

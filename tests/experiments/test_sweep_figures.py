@@ -4,10 +4,10 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from elastune.experiments.figures import cost_over_deadline, score_grid, sensitivity
-from elastune.experiments.figures.grid_cells import Scale
-from elastune.experiments.figures.rows import Series, label_of
+from elastune.experiments.figures.grid import Scale
 from elastune.experiments.figures.series import offsets
 from elastune.experiments.figures.style import balanced
+from elastune.experiments.figures.tables import Series, label_of
 from elastune.sim.model.errors import InputError
 
 POLICIES = ("seer", "rubberband", "sha-fixed")

@@ -11,8 +11,7 @@ from test_sweep_spec import sweep_of
 
 from elastune import execute
 from elastune.experiments.figures import best_so_far, gantt, save
-from elastune.experiments.figures.gantt import LEASE_COLUMNS, SEGMENT_COLUMNS
-from elastune.experiments.figures.lanes import Slot, blocks_of, slots_of
+from elastune.experiments.figures.gantt import LEASE_COLUMNS, SEGMENT_COLUMNS, Slot, blocks_of, slots_of
 from elastune.experiments.runs.timeline import timeline_of, trajectories_of
 from elastune.experiments.runs.world import World
 from elastune.experiments.sweeps.run import plan, run_sweep
