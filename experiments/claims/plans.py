@@ -99,7 +99,7 @@ class ClaimPlans:
         import pandas as pd
 
         parts = sorted(self.folder.glob("plans-*.parquet"))
-        return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True) if parts else None
+        return pd.concat(map(_read_part, parts), ignore_index=True) if parts else None
 
     def run(self, jobs: int, on_progress: Callable[[int], None]) -> None:
         """Plan what is missing; `on_progress` is called with how many are done.
@@ -127,6 +127,16 @@ class ClaimPlans:
         if rows:
             table = pd.DataFrame(rows)
             write_whole(next_part(self.folder, "plans"), lambda path: table.to_parquet(path, index=False))
+
+
+def _read_part(part: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(part)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{part}: is damaged: {error}; remove it, and its jobs are planned again") from error
 
 
 def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path) -> ClaimPlans:
@@ -235,7 +245,7 @@ def gaps_of(rows: pd.DataFrame, family: str | None = None) -> pd.DataFrame:
     family = family or "workload.scaling"
     wide = rows.pivot_table(index=["key", "deadline_s"], columns="planner", values="cost_usd")
     told = rows.drop_duplicates("key").set_index("key")
-    names = told[family] if family in told else pd.Series("all jobs", index=told.index)
+    names = told[family].fillna("of the bundle") if family in told else pd.Series("all jobs", index=told.index)
     tables = [
         pd.DataFrame({"gap": wide[dearer] / wide[cheaper] - 1}).assign(comparison=comparison)
         for comparison, (dearer, cheaper) in COMPARISONS.items()

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from elastune.experiments.claims.writing import Written
 
 
+ALL = "all"
+"""The name of everything."""
 _RESULTS, _OUT = Path("results/catalog"), Path("results/figures")
 
 
@@ -38,7 +40,7 @@ def complete_figure(incomplete: str) -> list[str]:
     from elastune.experiments.claims import load_claims
 
     claims = load_claims()
-    names = [*claims, *(name for claim in claims.values() for name in claim.figures)]
+    names = [ALL, *claims, *(name for claim in claims.values() for name in claim.figures)]
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -47,7 +49,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
         list[str] | None,
         typer.Argument(
             metavar="[NAMES]...",
-            help="Figures, or claims (their figures and table); all where left out.",
+            help="Figures, or claims (their figures and table), or `all`; left out, they are listed.",
             autocompletion=complete_figure,
         ),
     ] = None,
@@ -74,11 +76,19 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     from elastune.experiments.claims.writing import write_all
     from elastune.experiments.spec.places import data_folders
 
-    drawing = prepare(names or [], "smoke" if is_smoke else "full", results=results, data=data_folders(data))
+    asked = [] if ALL in (names or ()) else names or []
+    drawing = prepare(asked, "smoke" if is_smoke else "full", results=results, data=data_folders(data))
     if is_listing:
         with _progress("Counting") as on_progress:
             parts = counted(drawing, is_retrying=is_retrying, on_progress=on_progress)
         _show_list(drawing, parts, as_json=as_json)
+        return
+    if not names:
+        _show_list(drawing, (), as_json=as_json)
+        say(
+            "Ask by name, as `elastune figures S1 --smoke`; --list counts the runs that are missing, `all` draws everything.",
+            err=True,
+        )
         return
     with kept_when_interrupted(results), _progress("Running") as on_progress:
         parts = needed(drawing, is_retrying=is_retrying, on_progress=on_progress)
@@ -124,7 +134,8 @@ def _show_list(drawing: Any, parts: Sequence[Needed], *, as_json: bool) -> None:
         print_json({"size": drawing.size, "figures": listed, "parts": runs, "left_out": _left_out(drawing)})
         return
     _print_list(listed, runs)
-    _say_left_out(drawing)
+    if runs:
+        _say_left_out(drawing)
 
 
 def _left_out(drawing: Any) -> list[dict[str, str]]:  # noqa: ANN401  see _show_list
@@ -171,6 +182,8 @@ def _print_list(listed: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str,
     for row in listed:
         table.add(row["name"], row["claim"], row["experiment"], row["caption"])
     table.print()
+    if not runs:
+        return
     sums = (Column(name, footer=f"{sum(row[name] for row in runs):,}") for name in ("total", "missing"))
     total = Table("Runs and plans", [Column("part", "key", "sum"), *sums])
     for row in runs:

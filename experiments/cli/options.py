@@ -66,6 +66,17 @@ def _settings() -> Iterable[str]:
     return (f"{key}=" for key in ("seed", *spec_columns()))
 
 
+def _drawable(path: Path | None) -> Path | None:
+    """The path, if a figure can be written to it: asked before any work is done."""
+    if path is not None:
+        from elastune.experiments.figures.style import require_format
+        from elastune.experiments.files import check_outputs
+
+        require_format(path)
+        check_outputs(path)
+    return path
+
+
 complete_policy, complete_bundle, complete_workload = map(begins, (_policies, _bundles, _workloads))
 complete_policies = listed(complete_policy)
 complete_setting = begins(_settings)
@@ -107,7 +118,8 @@ RetryFailed: TypeAlias = Annotated[
     bool, typer.Option("--retry-failed", help="Run those that failed again.", rich_help_panel=COMPUTE)
 ]
 Figure: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Draw a figure: a .png or .pdf file.", rich_help_panel=OUTPUT)
+    Path | None,
+    typer.Option(help="Draw a figure: a .png, .pdf or .svg file.", callback=_drawable, rich_help_panel=OUTPUT),
 ]
 
 

@@ -7,33 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from elastune.experiments.figures.style import (
-    DOUBLE_IN,
-    Look,
-    band_alpha,
-    dress,
-    finished,
-    handle,
-    legend_below,
-    limit_lines,
-    line_widths,
-    looks_of,
-    new_figure,
-    panel_letter,
-    width_of,
-)
+from elastune.experiments.figures import style, tables
 from elastune.experiments.figures.summary import View, median_band, quartile_band, robust_view
-from elastune.experiments.figures.tables import (
-    SECONDS,
-    is_minimized,
-    limits_of,
-    numbers,
-    require_columns,
-    resampled,
-    score_axis_label,
-    seeds_phrase,
-    time_unit,
-)
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,10 +64,10 @@ def best_so_far(
     Raises an InputError for a missing column.
     """
     progress = Progress.of(trajectories, x, band)
-    figure = new_figure(width_of(1, len(progress.bands)), 2.9)
+    figure = style.new_figure(style.width_of(1, len(progress.bands)), 2.9)
     draw_progress(figure.add_subplot(), progress, score_view([progress]), score_label)
-    legend_below(figure, progress_samples(progress), progress.caption)
-    return finished(figure)
+    style.legend_below(figure, progress_samples(progress), progress.caption)
+    return style.finished(figure)
 
 
 @dataclass(frozen=True)
@@ -126,15 +101,15 @@ class Progress:
             raise InputError(f"{FIGURE}: x is {x!r}, but must be at_s or spent_usd")
         if kind not in BANDS:
             raise InputError(f"{FIGURE}: band is {kind!r}, but must be one of {', '.join(BANDS)}")
-        require_columns(trajectories, FIGURE, ("policy", "seed", x, "best_score", "direction"))
-        minimized = is_minimized(trajectories, FIGURE)
-        limits = limits_of(trajectories, FIGURE, "deadline_s" if x == "at_s" else "budget_usd")
+        tables.require_columns(trajectories, FIGURE, ("policy", "seed", x, "best_score", "direction"))
+        minimized = tables.is_minimized(trajectories, FIGURE)
+        limits = tables.limits_of(trajectories, FIGURE, "deadline_s" if x == "at_s" else "budget_usd")
         grid, view = _grid(trajectories, x, limits)
-        unit = time_unit(view.high) if x == "at_s" else "USD"
-        scale = SECONDS.get(unit, 1.0)
+        unit = tables.time_unit(view.high) if x == "at_s" else "USD"
+        scale = tables.SECONDS.get(unit, 1.0)
         bands = {
             policy: _band(trajectories[trajectories["policy"] == policy], x, grid, kind, minimized=minimized)
-            for policy in looks_of(trajectories["policy"])
+            for policy in style.looks_of(trajectories["policy"])
         }
         shown = View(view.low / scale, view.high / scale)
         return cls(x, grid / scale, unit, shown, [limit / scale for limit in limits], bands, kind, minimized)
@@ -142,7 +117,7 @@ class Progress:
     @property
     def caption(self) -> str:
         """What line and band are."""
-        return f"median of {seeds_phrase([band.seeds for band in self.bands.values()])} with {BANDS[self.kind]}"
+        return f"median of {tables.seeds_phrase([band.seeds for band in self.bands.values()])} with {BANDS[self.kind]}"
 
 
 def draw_best_so_far(
@@ -160,21 +135,21 @@ def draw_best_so_far(
 def draw_progress(axes: Axes, progress: Progress, scores: View, score_label: str) -> None:
     """Draw the bands on the axes, which show these scores."""
     progress.view.on_x(axes)
-    _draw_bands(axes, progress.grid, progress.bands, looks_of(progress.bands), scores)
+    _draw_bands(axes, progress.grid, progress.bands, style.looks_of(progress.bands), scores)
     name, limit = ("time", "deadline") if progress.x == "at_s" else ("spent", "budget")
-    dress(axes, f"{name} ({progress.unit})", score_axis_label(score_label, minimized=progress.minimized))
-    limit_lines(axes, limit, progress.limits, progress.unit)
+    style.dress(axes, f"{name} ({progress.unit})", tables.score_axis_label(score_label, minimized=progress.minimized))
+    style.limit_lines(axes, limit, progress.limits, progress.unit)
 
 
 def progress_samples(progress: Progress) -> list[Line2D]:
     """The legend's handles."""
-    return [handle(look, policy, has_marker=False) for policy, look in looks_of(progress.bands).items()]
+    return [style.handle(look, policy, has_marker=False) for policy, look in style.looks_of(progress.bands).items()]
 
 
 def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[Array, View]:
     """The common grid of x, and the view of it: from 0 to the usual end of the runs, or the limit if that is near."""
     ends = [
-        np.array([numbers(run, FIGURE, x).max() for _, run in runs.groupby("seed")])
+        np.array([tables.numbers(run, FIGURE, x).max() for _, run in runs.groupby("seed")])
         for _, runs in trajectories.groupby("policy")
     ]
     end = View(0.0, robust_view(ends).high or 1.0).including(limits).high
@@ -182,7 +157,7 @@ def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[
 
 
 def _band(runs: pd.DataFrame, x: str, grid: Array, band: BandKind, *, minimized: bool) -> Band:
-    scores = resampled(runs, FIGURE, x, "best_score", grid)
+    scores = tables.resampled(runs, FIGURE, x, "best_score", grid)
     worst = np.inf if minimized else -np.inf
     across = median_band if band == "interval" else quartile_band
     return Band(*across(np.where(np.isfinite(scores), scores, worst)), seeds=len(scores))
@@ -210,9 +185,9 @@ def _without_first_fall(median: Array, *, minimized: bool) -> Array:
     return median[median >= np.quantile(median, FIRST_FALL, method="higher")]
 
 
-def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[str, Look], view: View) -> None:
+def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[str, style.Look], view: View) -> None:
     view.on_y(axes)
-    widths = line_widths(looks)
+    widths = style.line_widths(looks)
     for policy, band in bands.items():
         look, started = looks[policy], np.isfinite(band.median)
         low, high = view.pinned(band.low), view.pinned(band.high)
@@ -223,7 +198,7 @@ def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[
             where=started.tolist(),
             step="post",
             color=look.color,
-            alpha=band_alpha(len(bands)),
+            alpha=style.band_alpha(len(bands)),
             linewidth=0,
             label="_band",
         )
@@ -251,13 +226,13 @@ def score_over_time_and_cost(
 
     Raises an InputError for a missing column.
     """
-    figure = new_figure(DOUBLE_IN, 3.0)
+    figure = style.new_figure(style.DOUBLE_IN, 3.0)
     left, right = figure.subplots(1, 2, sharey=True)
     over_time, over_money = Progress.of(trajectories, "at_s", band), Progress.of(trajectories, "spent_usd", band)
     scores = score_view([over_time, over_money])
     for axes, progress, letter in ((left, over_time, "a"), (right, over_money, "b")):
         draw_progress(axes, progress, scores, score_label)
-        panel_letter(axes, letter)
+        style.panel_letter(axes, letter)
     right.set_ylabel("")
-    legend_below(figure, progress_samples(over_time), over_time.caption)
-    return finished(figure)
+    style.legend_below(figure, progress_samples(over_time), over_time.caption)
+    return style.finished(figure)

@@ -4,40 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elastune.experiments.figures import style, tables
 from elastune.experiments.figures.series import crosses, draw_series, note, offsets, policy_samples, sign
-from elastune.experiments.figures.style import (
-    INK,
-    RULE,
-    TICK_PT,
-    Look,
-    balanced,
-    dress,
-    finished,
-    legend_below,
-    looks_of,
-    new_figure,
-    width_of,
-)
-from elastune.experiments.figures.tables import (
-    SECONDS,
-    Series,
-    done_runs,
-    infeasible_runs,
-    numbers,
-    paired,
-    policy_named,
-    require_columns,
-    require_one_run_each,
-    time_unit,
-)
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
     from matplotlib.artist import Artist
@@ -50,6 +26,7 @@ if TYPE_CHECKING:
 FIGURE = "cost_over_deadline"
 DEADLINE = "job.deadline_s"
 COLUMNS = 4
+OF_BUNDLE = "of the bundle"
 LABEL_IN = 0.4
 """Inches that the label of a tick takes, with some air."""
 
@@ -65,12 +42,12 @@ class Axis:
     @classmethod
     def of(cls, results: pd.DataFrame) -> Axis:
         """Of all rows with a deadline; logarithmic where they span a factor of 8."""
-        deadlines_s = np.unique(numbers(results, FIGURE, DEADLINE))
+        deadlines_s = np.unique(tables.numbers(results, FIGURE, DEADLINE))
         deadlines_s = deadlines_s[np.isfinite(deadlines_s)]
         if not len(deadlines_s):
             raise InputError(f"{FIGURE}: no row has a deadline")
-        unit = time_unit(float(deadlines_s[-1]))
-        return cls(deadlines_s / SECONDS[unit], unit, bool(deadlines_s[-1] > 8 * deadlines_s[0] > 0))
+        unit = tables.time_unit(float(deadlines_s[-1]))
+        return cls(deadlines_s / tables.SECONDS[unit], unit, bool(deadlines_s[-1] > 8 * deadlines_s[0] > 0))
 
     def show_on(self, axes: Axes) -> None:
         """Scale and ticks: on a logarithmic axis, and for a single deadline, the deadlines themselves."""
@@ -98,7 +75,7 @@ class Axis:
 
     def places(self, rows: pd.DataFrame, offset: float) -> Array:
         """Where the rows' deadlines are, moved sideways."""
-        at = numbers(rows, FIGURE, DEADLINE) / SECONDS[self.unit]
+        at = tables.numbers(rows, FIGURE, DEADLINE) / tables.SECONDS[self.unit]
         moved: Array = at * math.exp(offset) if self.is_log else at + offset
         return np.asarray(moved)
 
@@ -120,15 +97,15 @@ def cost_over_deadline(
 
     Raises an InputError for a missing column, an unknown reference, or two runs of one policy, deadline, panel and seed.
     """
-    require_columns(results, FIGURE, ("policy", "seed", DEADLINE, "cost_usd", "deadline_met"))
-    policy_named(results, FIGURE, reference)
+    tables.require_columns(results, FIGURE, ("policy", "seed", DEADLINE, "cost_usd", "deadline_met"))
+    tables.policy_named(results, FIGURE, reference)
     keys = [DEADLINE, *([panel] if panel in results else [])]
-    require_one_run_each(results, FIGURE, keys)
+    tables.require_one_run_each(results, FIGURE, keys)
     panels = _panels(results, panel)
-    axis, looks = Axis.of(results), looks_of(results["policy"])
-    columns = balanced(len(panels), COLUMNS)
+    axis, looks = Axis.of(results), style.looks_of(results["policy"])
+    columns = style.balanced(len(panels), COLUMNS)
     blocks = math.ceil(len(panels) / columns)
-    figure = new_figure(width_of(columns, len(looks)), 0.9 + 2.9 * blocks)
+    figure = style.new_figure(style.width_of(columns, len(looks)), 0.9 + 2.9 * blocks)
     grid = figure.subplots(
         2 * blocks, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[1.6, 1.0] * blocks
     )
@@ -137,9 +114,9 @@ def cost_over_deadline(
         costs, ratios = grid[row, column], grid[row + 1, column]
         _draw_costs(costs, rows, axis, looks)
         _draw_ratios(ratios, rows, axis, looks, reference)
-        dress(costs, "", "cost (USD)" if column == 0 else "")
-        dress(ratios, f"deadline ({axis.unit})", f"{reference}'s cost\n/ policy's" if column == 0 else "")
-        costs.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=4)
+        style.dress(costs, "", "cost (USD)" if column == 0 else "")
+        style.dress(ratios, f"deadline ({axis.unit})", f"{reference}'s cost\n/ policy's" if column == 0 else "")
+        costs.set_title(name, loc="left", fontsize=style.TICK_PT, color=style.INK, pad=4)
         # Also above what is left empty in the last row.
         ratios.tick_params(labelbottom=True)
     for axes in grid[::2, 0]:
@@ -149,42 +126,46 @@ def cost_over_deadline(
             axes.set_ylim(bottom=0)
     for axes in [*grid[-2, columns - (-len(panels) % columns) :], *grid[-1, columns - (-len(panels) % columns) :]]:
         axes.set_visible(False)
-    legend_below(
+    style.legend_below(
         figure,
         _legend(results, looks),
         "means over runs with 95 % bootstrap intervals, marks of one deadline"
         " side by side; below: ratios on the same seeds",
     )
-    return finished(figure)
+    return style.finished(figure)
 
 
 def _panels(results: pd.DataFrame, panel: str) -> Mapping[str, pd.DataFrame]:
+    import pandas as pd
+
     if panel not in results:
         return {"": results}
-    return {str(value): rows for value, rows in results.groupby(panel, observed=True, sort=True)}
+    # Empty where nothing else is said than what the bundle brings.
+    groups: Iterable[tuple[Any, pd.DataFrame]] = results.groupby(panel, observed=True, sort=True, dropna=False)
+    return {OF_BUNDLE if pd.isna(value) else str(value): rows for value, rows in groups}
 
 
-def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, Look]) -> None:
+def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, style.Look]) -> None:
     moved = offsets(axis.deadlines, len(looks), is_log=axis.is_log)
     for (policy, look), offset in zip(looks.items(), moved, strict=True):
         mine = rows[rows["policy"] == policy]
-        done = done_runs(mine).sort_values(DEADLINE)
+        done = tables.done_runs(mine).sort_values(DEADLINE)
         groups = [part for _, part in done.groupby(DEADLINE)]
-        series = Series.of(
-            (float(axis.places(part, offset)[0]), numbers(part, FIGURE, "cost_usd"), part["seed"].to_numpy())
+        series = tables.Series.of(
+            (float(axis.places(part, offset)[0]), tables.numbers(part, FIGURE, "cost_usd"), part["seed"].to_numpy())
             for part in groups
         )
         missed = np.array([not part["deadline_met"].astype(bool).all() for part in groups], dtype=bool)
         draw_series(axes, series, look, policy, missed)
-        crosses(axes, np.unique(axis.places(infeasible_runs(mine), offset)), look)
+        crosses(axes, np.unique(axis.places(tables.infeasible_runs(mine), offset)), look)
     axis.show_on(axes)
-    if not np.isfinite(numbers(done_runs(rows), FIGURE, "cost_usd")).any():
+    if not np.isfinite(tables.numbers(tables.done_runs(rows), FIGURE, "cost_usd")).any():
         note(axes, "no run was done")
 
 
-def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, Look], reference: str) -> None:
-    axes.axhline(1.0, color=RULE, linewidth=0.9, zorder=2, label="_equal")
-    done = done_runs(rows)
+def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, style.Look], reference: str) -> None:
+    axes.axhline(1.0, color=style.RULE, linewidth=0.9, zorder=2, label="_equal")
+    done = tables.done_runs(rows)
     moved = offsets(axis.deadlines, len(looks), is_log=axis.is_log)
     for (policy, look), offset in zip(looks.items(), moved, strict=True):
         if policy == reference:
@@ -192,15 +173,15 @@ def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str,
         groups = []
         for _, part in done.groupby(DEADLINE):
             mine, theirs = part[part["policy"] == policy], part[part["policy"] == reference]
-            costs, others, seeds = paired(mine, theirs, FIGURE, "cost_usd", ())
+            costs, others, seeds = tables.paired(mine, theirs, FIGURE, "cost_usd", ())
             if len(costs):
                 groups.append((float(axis.places(part, offset)[0]), np.log(others / costs), seeds))
-        logs = Series.of(groups)
-        draw_series(axes, Series(logs.at, np.exp(logs.value), np.exp(logs.low), np.exp(logs.high)), look, policy)
+        logs = tables.Series.of(groups)
+        draw_series(axes, tables.Series(logs.at, np.exp(logs.value), np.exp(logs.low), np.exp(logs.high)), look, policy)
 
 
-def _legend(results: pd.DataFrame, looks: Mapping[str, Look]) -> list[Artist]:
-    legend = policy_samples(looks, has_crosses=len(infeasible_runs(results)) > 0)
-    if not done_runs(results)["deadline_met"].astype(bool).all():
+def _legend(results: pd.DataFrame, looks: Mapping[str, style.Look]) -> list[Artist]:
+    legend = policy_samples(looks, has_crosses=len(tables.infeasible_runs(results)) > 0)
+    if not tables.done_runs(results)["deadline_met"].astype(bool).all():
         legend.insert(len(looks), sign("o", "some run missed the deadline"))
     return legend

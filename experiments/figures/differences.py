@@ -7,22 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.figures.style import (
-    DOUBLE_IN,
-    INK,
-    NOTE_PT,
-    RULE,
-    SINGLE_IN,
-    TICK_PT,
-    Look,
-    balanced,
-    dress,
-    finished,
-    legend_below,
-    looks_of,
-    new_figure,
-    panels_on,
-)
+from elastune.experiments.figures import style
 from elastune.experiments.figures.tables import LEAST_PAIRS, numbers, require_columns
 from elastune.sim.model.errors import InputError
 
@@ -60,25 +45,27 @@ def paired_differences(
     others = table[table["policy"] != reference]
     require_columns(others, FIGURE, ())
     families = _families(others)
-    policies = list(looks_of(others["policy"]))
-    columns = balanced(len(families), COLUMNS)
+    policies = list(style.looks_of(others["policy"]))
+    columns = style.balanced(len(families), COLUMNS)
     rows = math.ceil(len(families) / columns)
-    figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, (0.75 + 0.17 * len(policies)) * rows + 0.3)
-    grid = panels_on(figure, len(families), columns, sharey=True)
+    figure = style.new_figure(
+        style.SINGLE_IN if columns == 1 else style.DOUBLE_IN, (0.75 + 0.17 * len(policies)) * rows + 0.3
+    )
+    grid = style.panels_on(figure, len(families), columns, sharey=True)
     for axes, (name, mine) in zip((panel.axes for panel in grid), families.items(), strict=True):
         _draw_panel(axes, mine, policies)
-        dress(axes, f"{label}: policy \N{MINUS SIGN} {reference}", "")
-        axes.set_title(name, loc="left", fontsize=TICK_PT, color=INK, pad=11)
+        style.dress(axes, f"{label}: policy \N{MINUS SIGN} {reference}", "")
+        axes.set_title(name, loc="left", fontsize=style.TICK_PT, color=style.INK, pad=11)
         axes.grid(visible=False, axis="y")
-        axes.set_yticks(range(len(policies)), policies, fontsize=TICK_PT)
+        axes.set_yticks(range(len(policies)), policies, fontsize=style.TICK_PT)
     grid[0].axes.set_ylim(len(policies) - 0.5, -0.5)
     side = "left" if less_is_better else "right"
-    legend_below(
+    style.legend_below(
         figure, [],
         f"mean difference with 95 % interval, filled where it leaves out 0; {side} of 0: better than {reference}\n"
         "right: share of pairs in which the policy is better / equal",
     )  # fmt: skip
-    return finished(figure)
+    return style.finished(figure)
 
 
 def _families(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -92,8 +79,8 @@ def _families(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None:
-    looks = looks_of(policies)
-    axes.axvline(0.0, color=RULE, linewidth=0.9, zorder=1.5, label="_zero")
+    looks = style.looks_of(policies)
+    axes.axvline(0.0, color=style.RULE, linewidth=0.9, zorder=1.5, label="_zero")
     columns = ("mean", "low", "high", "better", "ties", "pairs")
     by_policy = dict(
         zip(rows["policy"], zip(*(numbers(rows, FIGURE, column) for column in columns), strict=True), strict=True)
@@ -116,7 +103,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, policies: Sequence[str]) -> None
         _beside(axes, place, f"{better:.0%} / {ties:.0%}".replace("%", " %"))
     axes.annotate(
         "better / equal", (1.05, 1.0), xycoords="axes fraction", xytext=(0, 2.5), textcoords="offset points",
-        fontsize=NOTE_PT - 0.5, color=INK, va="bottom", ha="left",
+        fontsize=style.NOTE_PT - 0.5, color=style.INK, va="bottom", ha="left",
     )  # fmt: skip
 
 
@@ -135,7 +122,7 @@ def _view(rows: pd.DataFrame) -> tuple[float, float]:
     return least - pad, most + pad
 
 
-def _at_edge(axes: Axes, place: int, mean: float, look: Look, *, is_left: bool) -> None:
+def _at_edge(axes: Axes, place: int, mean: float, look: style.Look, *, is_left: bool) -> None:
     """An arrow on the edge, with the number, for a mean beyond it."""
     axes.plot(
         0.0 if is_left else 1.0, place, "<" if is_left else ">", color=look.color, markersize=5, clip_on=False, zorder=5,
@@ -145,7 +132,9 @@ def _at_edge(axes: Axes, place: int, mean: float, look: Look, *, is_left: bool) 
         f"{mean:+.2g}".replace("-", "\N{MINUS SIGN}"), (0.0 if is_left else 1.0, place), xycoords=axes.get_yaxis_transform(),
         xytext=(5 if is_left else -5, 0), textcoords="offset points", ha="left" if is_left else "right", va="center",
     )  # fmt: skip
-    number.set(fontsize=NOTE_PT - 0.5, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
+    number.set(
+        fontsize=style.NOTE_PT - 0.5, color=style.INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    )
 
 
 def _beside(axes: Axes, place: int, text: str) -> None:
@@ -153,8 +142,8 @@ def _beside(axes: Axes, place: int, text: str) -> None:
         text,
         (1.05, place),
         xycoords=("axes fraction", "data"),
-        fontsize=NOTE_PT - 0.5,
-        color=INK,
+        fontsize=style.NOTE_PT - 0.5,
+        color=style.INK,
         va="center",
         ha="left",
     )

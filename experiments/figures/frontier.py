@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elastune.experiments.figures.style import (
-    DASHED,
-    INK,
-    KNOWN,
-    LIMIT_DASHES,
-    NOTE_PT,
-    RULE,
-    SINGLE_IN,
-    SOLID,
-    Look,
-    dress,
-    finished,
-    legend_below,
-    new_figure,
-)
+from elastune.experiments.figures import style
 from elastune.experiments.figures.tables import SECONDS, limits_of, numbers, require_columns, time_unit
 
 if TYPE_CHECKING:
@@ -31,12 +17,12 @@ if TYPE_CHECKING:
 
 FIGURE = "frontier"
 LOOKS = {
-    "frontier": Look(INK, SOLID, ""),
-    "bound": Look(RULE, DASHED, ""),
-    "static": KNOWN["sha-fixed"],
-    "rubberband-next": Look("#66C2A5", SOLID, "D"),
-    "rubberband": KNOWN["rubberband"],
-    "naive": Look("#E69F00", SOLID, "X"),
+    "frontier": style.Look(style.INK, style.SOLID, ""),
+    "bound": style.Look(style.RULE, style.DASHED, ""),
+    "static": style.KNOWN["sha-fixed"],
+    "rubberband-next": style.Look("#66C2A5", style.SOLID, "D"),
+    "rubberband": style.KNOWN["rubberband"],
+    "naive": style.Look("#E69F00", style.SOLID, "X"),
 }
 SIZES_PT = {"rubberband-next": 6.5}
 """Where both greedy plans are the same, the one that is drawn first shall show."""
@@ -53,7 +39,7 @@ def frontier(table: pd.DataFrame) -> Figure:
     Raises an InputError for a missing column or an unknown planner.
     """
     require_columns(table, FIGURE, ("planner", "makespan_s", "cost_usd"))
-    figure = new_figure(SINGLE_IN, 3.1)
+    figure = style.new_figure(style.SINGLE_IN, 3.1)
     axes = figure.add_subplot()
     makespan_s = numbers(table, FIGURE, "makespan_s")
     unit = time_unit(float(makespan_s.max()))
@@ -61,11 +47,13 @@ def frontier(table: pd.DataFrame) -> Figure:
     axes.set(xscale="log", yscale="log")
     _plain_ticks(axes)
     is_late = "makespan" in table and (table["makespan"] == "p95").all()
-    dress(axes, f"makespan, not exceeded in 95 runs of 100 ({unit})" if is_late else f"makespan ({unit})", "cost (USD)")
+    style.dress(
+        axes, f"makespan, not exceeded in 95 runs of 100 ({unit})" if is_late else f"makespan ({unit})", "cost (USD)"
+    )
     _deadline_line(axes, [limit / SECONDS[unit] for limit in limits_of(table, FIGURE, "deadline_s")], unit)
     _budget_line(axes, limits_of(table, FIGURE, "budget_usd"))
-    legend_below(figure, handles, "each mark is a plan; none of the frontier's space lies below the steps")
-    return finished(figure)
+    style.legend_below(figure, handles, "each mark is a plan; none of the frontier's space lies below the steps")
+    return style.finished(figure)
 
 
 def _kinds(table: pd.DataFrame) -> pd.Series[str]:
@@ -95,7 +83,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, kind: str, unit_s: float) -> Line2D:
         for name, at_x, at_y in zip(by_time["planner"], x, y, strict=True):
             axes.annotate(
                 str(name).removeprefix("naive "), (at_x, at_y), xytext=(3, 3), textcoords="offset points",
-                fontsize=NOTE_PT - 1, color=look.color,
+                fontsize=style.NOTE_PT - 1, color=look.color,
             )  # fmt: skip
     return marks
 
@@ -112,18 +100,20 @@ def _plain_ticks(axes: Axes) -> None:
 
 def _deadline_line(axes: Axes, deadlines: Sequence[float], unit: str) -> None:
     for deadline in deadlines:
-        axes.axvline(deadline, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, zorder=2.5, label="_limit")
+        axes.axvline(deadline, color=style.INK, linewidth=0.9, linestyle=style.LIMIT_DASHES, zorder=2.5, label="_limit")
         axes.annotate(
             f"deadline {deadline:.4g} {unit}", (deadline, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2.5),
-            textcoords="offset points", ha="center", va="bottom", fontsize=NOTE_PT, color=INK,
+            textcoords="offset points", ha="center", va="bottom", fontsize=style.NOTE_PT, color=style.INK,
         )  # fmt: skip
 
 
 def _budget_line(axes: Axes, budgets_usd: Sequence[float]) -> None:
     for budget_usd in budgets_usd:
-        axes.axhline(budget_usd, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, zorder=2.5, label="_limit")
+        axes.axhline(
+            budget_usd, color=style.INK, linewidth=0.9, linestyle=style.LIMIT_DASHES, zorder=2.5, label="_limit"
+        )
         axes.annotate(
             f"budget {budget_usd:.4g} USD", (0.99, budget_usd), xycoords=("axes fraction", "data"), xytext=(0, 2),
-            textcoords="offset points", ha="right", va="bottom", fontsize=NOTE_PT, color=INK, zorder=2.4,
+            textcoords="offset points", ha="right", va="bottom", fontsize=style.NOTE_PT, color=style.INK, zorder=2.4,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )  # fmt: skip

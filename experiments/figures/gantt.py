@@ -6,18 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from elastune.experiments.figures import style
 from elastune.experiments.figures.ledger import COLORS
-from elastune.experiments.figures.style import (
-    DOUBLE_IN,
-    INK,
-    LABEL_PT,
-    TICK_PT,
-    dress,
-    finished,
-    legend_below,
-    limit_lines,
-    new_figure,
-)
 from elastune.experiments.figures.tables import SECONDS, numbers, require_columns, time_unit
 from elastune.sim.model.errors import InputError
 
@@ -154,7 +144,7 @@ def gantt(
     blocks = blocks_of(segments, slots)
     rows = max(slot.first + slot.gpus for slot in slots.values())
     lane_in = max(min(max(HEIGHT_IN / rows, LANE_IN[0]), LANE_IN[1]), LEAST_HEIGHT_IN / rows)
-    figure = new_figure(DOUBLE_IN, 0.95 + lane_in * rows)
+    figure = style.new_figure(style.DOUBLE_IN, 0.95 + lane_in * rows)
     axes = figure.add_subplot()
     end_s = float(numbers(leases, FIGURE, "end_s").max())
     horizon_s = max(end_s, deadline_s) if deadline_s is not None and deadline_s <= 2 * end_s else end_s
@@ -166,11 +156,11 @@ def gantt(
     _draw_blocks(axes, blocks, paint, SECONDS[unit], best_trial)
     _write_trials(axes, blocks, paint, SECONDS[unit], lane_in)
     _dress(axes, slots, unit)
-    limit_lines(axes, "deadline", [] if deadline_s is None else [deadline_s / SECONDS[unit]], unit)
+    style.limit_lines(axes, "deadline", [] if deadline_s is None else [deadline_s / SECONDS[unit]], unit)
     if color == "rung" and len(rungs) > MOST_RUNGS:
         _rung_bar(figure, axes, rungs)
-    legend_below(figure, _samples(blocks, rungs, paint, color, best_trial), "numbers: trials")
-    return finished(figure)
+    style.legend_below(figure, _samples(blocks, rungs, paint, color, best_trial), "numbers: trials")
+    return style.finished(figure)
 
 
 def _draw_machines(axes: Axes, leases: pd.DataFrame, slots: dict[int, Slot], unit_s: float) -> None:
@@ -263,13 +253,14 @@ def _write_trials(
         text = str(block.trial)
         from_s = block.trains_from_s
         height_pt, width_pt = 72 * lane_in * block.gpus, 72 * in_per_s * (block.end_s - from_s)
-        size_pt = min(TICK_PT, 0.85 * height_pt, 1.5 * width_pt / len(text))
+        size_pt = min(style.TICK_PT, 0.85 * height_pt, 1.5 * width_pt / len(text))
         if size_pt < LEAST_PT:
             continue
         red, green, blue = to_rgb(paint(block))
+        ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else style.INK
         axes.text(
             (from_s + block.end_s) / 2 / unit_s, block.first + block.gpus / 2, text, ha="center", va="center_baseline",
-            fontsize=size_pt, color="white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK, zorder=3, clip_on=True,
+            fontsize=size_pt, color=ink, zorder=3, clip_on=True,
         )  # fmt: skip
 
 
@@ -278,10 +269,10 @@ def _dress(axes: Axes, slots: dict[int, Slot], unit: str) -> None:
     distinct = sorted(set(slots.values()), key=lambda slot: slot.first)
     sizes = sorted({slot.gpus for slot in distinct})
     told = " or ".join(str(size) for size in sizes) + (" GPU" if sizes == [1] else " GPUs")
-    dress(axes, f"time ({unit})", f"machines\n({told})")
+    style.dress(axes, f"time ({unit})", f"machines\n({told})")
     step = -(-len(distinct) // 16)
     middles = [slot.first + slot.gpus / 2 for slot in distinct]
-    axes.set_yticks(middles[::step], [str(place + 1) for place in range(len(distinct))][::step], fontsize=TICK_PT)
+    axes.set_yticks(middles[::step], [str(place + 1) for place in range(len(distinct))][::step], fontsize=style.TICK_PT)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.hlines(
@@ -304,8 +295,8 @@ def _rung_bar(figure: Figure, axes: Axes, rungs: Sequence[int]) -> None:
     bar = figure.colorbar(mapped, ax=axes, pad=0.01, aspect=30)
     step = -(-len(rungs) // 8)
     bar.set_ticks(list(range(len(rungs)))[::step], labels=[str(rung) for rung in rungs][::step])
-    bar.ax.tick_params(labelsize=TICK_PT, colors=INK, length=2.5, width=0.6)
-    bar.set_label("trains to iteration", fontsize=LABEL_PT, color=INK)
+    bar.ax.tick_params(labelsize=style.TICK_PT, colors=style.INK, length=2.5, width=0.6)
+    bar.set_label("trains to iteration", fontsize=style.LABEL_PT, color=style.INK)
 
 
 def _samples(

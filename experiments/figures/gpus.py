@@ -8,32 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.figures.style import (
-    DOUBLE_IN,
-    INK,
-    LIMIT_DASHES,
-    TICK_PT,
-    Look,
-    balanced,
-    dress,
-    finished,
-    handle,
-    legend_below,
-    limit_lines,
-    looks_of,
-    new_figure,
-    panels_on,
-)
+from elastune.experiments.figures import style, tables
 from elastune.experiments.figures.summary import View, mean_band, robust_view
-from elastune.experiments.figures.tables import (
-    SECONDS,
-    limits_of,
-    numbers,
-    require_columns,
-    resampled,
-    seeds_phrase,
-    time_unit,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +52,7 @@ class Fleets:
     @property
     def seeds(self) -> str:
         """How many seeds there are, as words."""
-        return seeds_phrase([fleet.seeds for fleet in self.by_policy.values()])
+        return tables.seeds_phrase([fleet.seeds for fleet in self.by_policy.values()])
 
     @property
     def top(self) -> float:
@@ -100,26 +76,26 @@ def gpus_over_time(trajectories: pd.DataFrame) -> Figure:
     Raises an InputError for a missing column.
     """
     fleets = fleets_of(trajectories)
-    looks = looks_of(fleets.by_policy)
-    columns = balanced(len(looks), COLUMNS)
-    figure = new_figure(DOUBLE_IN, 0.75 + 1.15 * math.ceil(len(looks) / columns))
+    looks = style.looks_of(fleets.by_policy)
+    columns = style.balanced(len(looks), COLUMNS)
+    figure = style.new_figure(style.DOUBLE_IN, 0.75 + 1.15 * math.ceil(len(looks) / columns))
     for panel, (policy, look) in zip(
-        panels_on(figure, len(looks), columns, sharex=True, sharey=True), looks.items(), strict=True
+        style.panels_on(figure, len(looks), columns, sharex=True, sharey=True), looks.items(), strict=True
     ):
         _draw_panel(panel.axes, fleets, policy, look)
-        dress(panel.axes, f"time ({fleets.unit})" if panel.is_lowest else "", "GPUs" if panel.is_left else "")
-    legend_below(
+        style.dress(panel.axes, f"time ({fleets.unit})" if panel.is_lowest else "", "GPUs" if panel.is_left else "")
+    style.legend_below(
         figure,
         _samples(has_deadline=bool(fleets.deadlines)),
         f"mean over {fleets.seeds}, with the 95 % bootstrap interval of the GPUs ready",
     )
-    return finished(figure)
+    return style.finished(figure)
 
 
 def draw_gpus_ready(axes: Axes, trajectories: pd.DataFrame) -> tuple[list[Line2D], str]:
     """Draw the mean GPUs ready of all policies on one axes; returns the legend's handles and what the lines are."""
     fleets = fleets_of(trajectories)
-    looks = looks_of(fleets.by_policy)
+    looks = style.looks_of(fleets.by_policy)
     for policy, fleet in fleets.by_policy.items():
         look = looks[policy]
         axes.plot(
@@ -133,39 +109,39 @@ def draw_gpus_ready(axes: Axes, trajectories: pd.DataFrame) -> tuple[list[Line2D
         )
     fleets.view.on_x(axes)
     axes.set_ylim(0, fleets.top)
-    dress(axes, f"time ({fleets.unit})", "GPUs ready")
-    limit_lines(axes, "deadline", fleets.deadlines, fleets.unit)
-    return [handle(looks[policy], policy, has_marker=False) for policy in looks], f"mean over {fleets.seeds}"
+    style.dress(axes, f"time ({fleets.unit})", "GPUs ready")
+    style.limit_lines(axes, "deadline", fleets.deadlines, fleets.unit)
+    return [style.handle(looks[policy], policy, has_marker=False) for policy in looks], f"mean over {fleets.seeds}"
 
 
 def fleets_of(trajectories: pd.DataFrame) -> Fleets:
     """The mean GPUs of every policy on a common grid of time, in the unit that reads best."""
-    require_columns(trajectories, FIGURE, ("policy", "seed", "at_s", "gpus_held", "gpus_ready"))
-    deadlines_s = limits_of(trajectories, FIGURE, "deadline_s")
+    tables.require_columns(trajectories, FIGURE, ("policy", "seed", "at_s", "gpus_held", "gpus_ready"))
+    deadlines_s = tables.limits_of(trajectories, FIGURE, "deadline_s")
     ends_s = [
-        np.array([numbers(run, FIGURE, "at_s").max() for _, run in runs.groupby("seed")])
+        np.array([tables.numbers(run, FIGURE, "at_s").max() for _, run in runs.groupby("seed")])
         for _, runs in trajectories.groupby("policy")
     ]
     end_s = View(0.0, robust_view(ends_s).high or 1.0).including(deadlines_s).high
-    unit = time_unit(end_s)
+    unit = tables.time_unit(end_s)
     grid_s = np.linspace(0.0, end_s, GRID_POINTS)
     by_policy = {
         policy: _fleet(trajectories[trajectories["policy"] == policy], grid_s)
-        for policy in looks_of(trajectories["policy"])
+        for policy in style.looks_of(trajectories["policy"])
     }
-    scale = SECONDS[unit]
+    scale = tables.SECONDS[unit]
     return Fleets(
         grid_s / scale, unit, View(0.0, 1.02 * end_s / scale), [at_s / scale for at_s in deadlines_s], by_policy
     )
 
 
 def _fleet(runs: pd.DataFrame, grid_s: Array) -> Fleet:
-    ready = np.nan_to_num(resampled(runs, FIGURE, "at_s", "gpus_ready", grid_s))
-    held = np.nan_to_num(resampled(runs, FIGURE, "at_s", "gpus_held", grid_s))
+    ready = np.nan_to_num(tables.resampled(runs, FIGURE, "at_s", "gpus_ready", grid_s))
+    held = np.nan_to_num(tables.resampled(runs, FIGURE, "at_s", "gpus_held", grid_s))
     return Fleet(*mean_band(ready), held.mean(axis=0), len(ready))
 
 
-def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: Look) -> None:
+def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: style.Look) -> None:
     fleet, at = fleets.by_policy[policy], fleets.at
     axes.fill_between(at, fleet.held, step="post", color=look.color, alpha=0.35, linewidth=0, label="_held")
     axes.fill_between(
@@ -174,9 +150,9 @@ def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: Look) -> None:
     axes.plot(at, fleet.ready, drawstyle="steps-post", color=look.color, linewidth=1.2, label=policy)
     fleets.view.on_x(axes, ticks=4)
     axes.set_ylim(0, fleets.top)
-    axes.set_title(policy, loc="left", fontsize=TICK_PT, color=INK, pad=3)
+    axes.set_title(policy, loc="left", fontsize=style.TICK_PT, color=style.INK, pad=3)
     for deadline in fleets.deadlines:
-        axes.axvline(deadline, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, label="_limit")
+        axes.axvline(deadline, color=style.INK, linewidth=0.9, linestyle=style.LIMIT_DASHES, label="_limit")
 
 
 def _samples(*, has_deadline: bool) -> list[Artist]:
@@ -184,8 +160,8 @@ def _samples(*, has_deadline: bool) -> list[Artist]:
     from matplotlib.patches import Patch
 
     samples = [
-        Line2D([], [], color=INK, linewidth=1.2, label="GPUs ready (rented)"),
-        Patch(facecolor=INK, alpha=0.35, label="GPUs held by trials"),
-        Line2D([], [], color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, label="deadline"),
+        Line2D([], [], color=style.INK, linewidth=1.2, label="GPUs ready (rented)"),
+        Patch(facecolor=style.INK, alpha=0.35, label="GPUs held by trials"),
+        Line2D([], [], color=style.INK, linewidth=0.9, linestyle=style.LIMIT_DASHES, label="deadline"),
     ]
     return samples if has_deadline else samples[:2]

@@ -7,25 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.figures.style import (
-    DASH_DOT,
-    DASHED,
-    DOTTED,
-    DOUBLE_IN,
-    INK,
-    SINGLE_IN,
-    SOLID,
-    TICK_PT,
-    Look,
-    balanced,
-    dress,
-    finished,
-    handle,
-    legend_below,
-    looks_of,
-    new_figure,
-    panels_on,
-)
+from elastune.experiments.figures import style
 from elastune.experiments.figures.tables import numbers, require_columns
 
 if TYPE_CHECKING:
@@ -41,10 +23,10 @@ if TYPE_CHECKING:
 FIGURE = "greedy_gap"
 COLUMNS = 3
 KNOWN = {
-    "greedy, next level": Look("#66C2A5", SOLID, "D"),
-    "greedy, all levels": Look("#009E73", DASH_DOT, "s"),
-    "fair frontier": Look("#0072B2", DASHED, "^"),
-    "wide frontier": Look(INK, DOTTED, "o"),
+    "greedy, next level": style.Look("#66C2A5", style.SOLID, "D"),
+    "greedy, all levels": style.Look("#009E73", style.DASH_DOT, "s"),
+    "fair frontier": style.Look("#0072B2", style.DASHED, "^"),
+    "wide frontier": style.Look(style.INK, style.DOTTED, "o"),
 }
 """Comparisons in the order and with the look of the frontier's figure; others come after them."""
 
@@ -66,28 +48,30 @@ def greedy_gap(table: pd.DataFrame) -> Figure:
     require_columns(table, FIGURE, ("family", "comparison", "gap"))
     looks = _looks(table)
     families = {str(name): rows for name, rows in table.groupby("family", sort=True, observed=True)}
-    columns = balanced(len(families), COLUMNS)
-    figure = new_figure(SINGLE_IN if columns == 1 else DOUBLE_IN, 0.75 + 1.8 * math.ceil(len(families) / columns))
-    grid = panels_on(figure, len(families), columns, sharex=True, sharey=True)
+    columns = style.balanced(len(families), COLUMNS)
+    figure = style.new_figure(
+        style.SINGLE_IN if columns == 1 else style.DOUBLE_IN, 0.75 + 1.8 * math.ceil(len(families) / columns)
+    )
+    grid = style.panels_on(figure, len(families), columns, sharex=True, sharey=True)
     end = max(_end(rows) for rows in families.values()) or 1.0
     grid[0].axes.set(xlim=(-0.02 * end, end), ylim=(0, 1.02))
     for panel, (name, rows) in zip(grid, families.items(), strict=True):
         axes = panel.axes
         _draw_panel(axes, rows, looks, end)
-        dress(axes, "costs more by (%)" if panel.is_lowest else "", "share of plans" if panel.is_left else "")
-        axes.set_title(f"{name}: {_counts(rows)}", loc="left", fontsize=TICK_PT, color=INK, pad=4)
-    legend_below(
+        style.dress(axes, "costs more by (%)" if panel.is_lowest else "", "share of plans" if panel.is_left else "")
+        axes.set_title(f"{name}: {_counts(rows)}", loc="left", fontsize=style.TICK_PT, color=style.INK, pad=4)
+    style.legend_below(
         figure,
-        [handle(look, comparison, has_marker=False) for comparison, look in looks.items()],
+        [style.handle(look, comparison, has_marker=False) for comparison, look in looks.items()],
         "gaps to the wide frontier, and of the wide frontier to the lower bound"
         + ("; 95 % bands over jobs" if any(panel.axes.collections for panel in grid) else ""),
     )
-    return finished(figure)
+    return style.finished(figure)
 
 
-def _looks(table: pd.DataFrame) -> Mapping[str, Look]:
+def _looks(table: pd.DataFrame) -> Mapping[str, style.Look]:
     names = {str(name) for name in table["comparison"]}
-    return {name: look for name, look in KNOWN.items() if name in names} | looks_of(names - KNOWN.keys())
+    return {name: look for name, look in KNOWN.items() if name in names} | style.looks_of(names - KNOWN.keys())
 
 
 def _gaps(rows: pd.DataFrame) -> Array:
@@ -114,7 +98,7 @@ def _counts(rows: pd.DataFrame) -> str:
     return told if jobs == plans else f"{told}, {plans} plans"
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], end: float) -> None:
+def _draw_panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, style.Look], end: float) -> None:
     for place, (comparison, look) in enumerate(looks.items()):
         mine = rows[rows["comparison"] == comparison]
         if len(_gaps(mine)):
@@ -123,7 +107,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], end: 
             axes.lines[-1].set_linewidth(max(3.0 - 0.9 * place, 1.2))
 
 
-def _draw_curve(axes: Axes, rows: pd.DataFrame, end: float, look: Look, comparison: str) -> None:
+def _draw_curve(axes: Axes, rows: pd.DataFrame, end: float, look: style.Look, comparison: str) -> None:
     gaps, jobs = np.sort(_gaps(rows)), _jobs(rows)
     at = np.concatenate([[0.0], gaps[(gaps > 0) & (gaps < end)], [end]])
     share = np.searchsorted(gaps, at, side="right") / len(gaps)

@@ -8,37 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from elastune.experiments.figures.style import (
-    DOUBLE_IN,
-    INK,
-    LABEL_PT,
-    SINGLE_IN,
-    TICK_PT,
-    balanced,
-    dress,
-    finished,
-    legend_below,
-    looks_of,
-    new_figure,
-    panel_name,
-    panels_on,
-)
-from elastune.experiments.figures.tables import (
-    LEAST_PAIRS,
-    SECONDS,
-    done_runs,
-    infeasible_runs,
-    is_minimized,
-    label_of,
-    name_of,
-    numbers,
-    paired,
-    policy_named,
-    require_columns,
-    require_one_run_each,
-    time_unit,
-)
+from elastune.experiments.figures import style, tables
 from elastune.experiments.statistics.differences import HIGHER_IS_BETTER, paired_difference
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,12 +48,12 @@ class Side:
         """Of a column; what is empty is in no cell. Seconds are told in the unit that reads best."""
         values = sorted(results[column].dropna().unique().tolist())
         if not all(isinstance(value, int | float) for value in values):
-            return cls(column, values, label_of(column), [str(value) for value in values])
-        name, unit = name_of(column)
+            return cls(column, values, tables.label_of(column), [str(value) for value in values])
+        name, unit = tables.name_of(column)
         if unit != "s" or not values:
-            return cls(column, values, label_of(column), [f"{value:.4g}" for value in values])
-        unit = time_unit(float(values[-1]))
-        return cls(column, values, f"{name} ({unit})", [f"{value / SECONDS[unit]:.3g}" for value in values])
+            return cls(column, values, tables.label_of(column), [f"{value:.4g}" for value in values])
+        unit = tables.time_unit(float(values[-1]))
+        return cls(column, values, f"{name} ({unit})", [f"{value / tables.SECONDS[unit]:.3g}" for value in values])
 
 
 @dataclass(frozen=True)
@@ -108,18 +80,18 @@ def cells_of(results: pd.DataFrame, policy: str, against: str | None, value: str
     for place in np.ndindex(shape):
         cell = across.settings[place[1]], up.settings[place[0]]
         both = [runs[cell] for runs in (mine, theirs) if cell in runs]
-        cells.is_infeasible[place] = any(len(infeasible_runs(runs)) for runs in both)
+        cells.is_infeasible[place] = any(len(tables.infeasible_runs(runs)) for runs in both)
         if cell not in mine or (against is not None and cell not in theirs):
             continue
         if against is None:
-            found = numbers(done_runs(mine[cell]), FIGURE, value)
+            found = tables.numbers(tables.done_runs(mine[cell]), FIGURE, value)
             found = found[np.isfinite(found)]
             cells.value[place] = found.mean() if len(found) else np.nan
         else:
-            pairs = paired(done_runs(mine[cell]), done_runs(theirs[cell]), FIGURE, value, ())
+            pairs = tables.paired(tables.done_runs(mine[cell]), tables.done_runs(theirs[cell]), FIGURE, value, ())
             difference = paired_difference(*(column.tolist() for column in pairs))
             cells.value[place] = difference.mean
-            is_enough = difference.seeds >= LEAST_PAIRS
+            is_enough = difference.seeds >= tables.LEAST_PAIRS
             cells.is_clear[place] = is_enough and (difference.low > 0 or difference.high < 0)
     return cells
 
@@ -134,8 +106,8 @@ def _by_cell(
 def is_less_better(results: pd.DataFrame, value: str) -> bool:
     """Whether less of a measure is better; of scores, the table's direction says so."""
     if value in ("score", "test_score"):
-        require_columns(results, FIGURE, ("direction",))
-        return is_minimized(results, FIGURE)
+        tables.require_columns(results, FIGURE, ("direction",))
+        return tables.is_minimized(results, FIGURE)
     return value not in HIGHER_IS_BETTER
 
 
@@ -186,6 +158,8 @@ class Scale:
 
 COLUMNS = 4
 EMPTY, HATCH = "#F4F4F4", "//////"
+CHARACTER_IN = 0.055
+"""The width of a character of a tick's label."""
 LEAST_CELL_IN = 0.25
 """Cells narrower than this have no text."""
 
@@ -216,44 +190,47 @@ def score_grid(
 
     Raises an InputError for a missing column, an unknown policy, or two runs of one policy, cell and seed.
     """
-    require_columns(results, FIGURE, ("policy", "seed", x, y, value))
-    require_one_run_each(results, FIGURE, [x, y])
-    policies = list(looks_of(results["policy"]))
+    tables.require_columns(results, FIGURE, ("policy", "seed", x, y, value))
+    tables.require_one_run_each(results, FIGURE, [x, y])
+    policies = list(style.looks_of(results["policy"]))
     if against is not None:
-        policies.remove(policy_named(results, FIGURE, against))
+        policies.remove(tables.policy_named(results, FIGURE, against))
     sides = Side.of(results, x), Side.of(results, y)
+    for side in sides:
+        if not side.settings:
+            raise InputError(f"{FIGURE}: no row has a value of {side.column}, over which the cells lie")
     cells = {policy: cells_of(results, policy, against, value, sides) for policy in policies}
     scale = Scale.of(
         np.concatenate([one.value.ravel() for one in cells.values()]),
         is_difference=against is not None,
         is_less_better=is_less_better(results, value),
     )
-    columns = balanced(len(policies), COLUMNS)
+    columns = style.balanced(len(policies), COLUMNS)
     rows = math.ceil(len(policies) / columns)
-    width_in = SINGLE_IN if columns == 1 else DOUBLE_IN
+    width_in = style.SINGLE_IN if columns == 1 else style.DOUBLE_IN
     cell_in = (width_in - 1.1) / columns / len(sides[0].settings)
     height_in = min(max(0.26 * len(sides[1].settings), 0.8), 2.2)
-    figure = new_figure(width_in, 0.75 + (height_in + 0.3) * rows)
+    figure = style.new_figure(width_in, 0.75 + (height_in + 0.3) * rows)
     for panel, policy in zip(
-        panels_on(figure, len(policies), columns, sharex=True, sharey=True), policies, strict=True
+        style.panels_on(figure, len(policies), columns, sharex=True, sharey=True), policies, strict=True
     ):
         mesh = _draw_cells(panel.axes, cells[policy], scale, has_texts=cell_in >= LEAST_CELL_IN)
         name = policy if against is None else f"{policy} \N{MINUS SIGN} {against}"
-        panel_name(panel.axes, name, 0.97 * cell_in * len(sides[0].settings))
-        _label(panel, sides)
-    name = label or name_of(value)[0]
+        style.panel_name(panel.axes, name, 0.97 * cell_in * len(sides[0].settings))
+        _label(panel, sides, cell_in)
+    name = label or tables.name_of(value)[0]
     better = "lower is better" if is_less_better(results, value) else "higher is better"
     _scale_bar(figure, mesh, scale, f"{name if against is None else f'difference in {name}'}\n({better})")
-    told = f"mean {label or label_of(value)}"
+    told = f"mean {label or tables.label_of(value)}"
     told = told if against is None else f"{told}: differences on the same seeds"
-    legend_below(figure, _legend(list(cells.values())), told)
-    return finished(figure)
+    style.legend_below(figure, _legend(list(cells.values())), told)
+    return style.finished(figure)
 
 
 def _scale_bar(figure: Figure, mesh: QuadMesh, scale: Scale, label: str) -> None:
     bar = figure.colorbar(mesh, ax=figure.axes, fraction=0.05, pad=0.01, aspect=30, extend=scale.beyond)
-    bar.set_label(label, fontsize=LABEL_PT, color=INK)
-    bar.ax.tick_params(labelsize=TICK_PT, colors=INK, length=2.5, width=0.6)
+    bar.set_label(label, fontsize=style.LABEL_PT, color=style.INK)
+    bar.ax.tick_params(labelsize=style.TICK_PT, colors=style.INK, length=2.5, width=0.6)
     bar.outline.set_visible(False)
 
 
@@ -276,7 +253,7 @@ def _draw_cells(axes: Axes, cells: Cells, scale: Scale, *, has_texts: bool) -> Q
         if cells.is_clear[row, column]:
             axes.add_patch(
                 Rectangle(
-                    (column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor=INK, linewidth=1.0, label="_clear",
+                    (column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor=style.INK, linewidth=1.0, label="_clear",
                     path_effects=[withStroke(linewidth=2.4, foreground="white")],
                 )
             )  # fmt: skip
@@ -290,13 +267,15 @@ def _draw_cells(axes: Axes, cells: Cells, scale: Scale, *, has_texts: bool) -> Q
     return mesh
 
 
-def _label(panel: Panel, sides: tuple[Side, Side]) -> None:
-    """Labels on the left panels and on the lowest one of each column."""
+def _label(panel: Panel, sides: tuple[Side, Side], cell_in: float) -> None:
+    """Labels on the left panels and on the lowest one of each column: every setting, upright where cells are narrow."""
     across, up = sides
-    dress(panel.axes, across.label if panel.is_lowest else "", up.label if panel.is_left else "")
+    style.dress(panel.axes, across.label if panel.is_lowest else "", up.label if panel.is_left else "")
     panel.axes.grid(visible=False)
-    step = -(-len(across.settings) // 6)
-    panel.axes.set_xticks([at + 0.5 for at in range(len(across.settings))][::step], across.texts[::step])
+    is_narrow = CHARACTER_IN * (max(map(len, across.texts)) + 1) > cell_in
+    panel.axes.set_xticks(
+        [at + 0.5 for at in range(len(across.settings))], across.texts, rotation=90 if is_narrow else 0
+    )
     panel.axes.set_yticks([at + 0.5 for at in range(len(up.settings))], up.texts)
     panel.axes.tick_params(length=0)
 
@@ -307,7 +286,7 @@ def _legend(cells: Sequence[Cells]) -> list[Artist]:
 
     legend: list[Artist] = []
     if any(one.is_clear.any() for one in cells):
-        legend.append(Patch(facecolor="none", edgecolor=INK, linewidth=1.1, label="95 % interval leaves out 0"))
+        legend.append(Patch(facecolor="none", edgecolor=style.INK, linewidth=1.1, label="95 % interval leaves out 0"))
     if any(one.is_infeasible.any() for one in cells):
         legend.append(
             Patch(facecolor=EMPTY, edgecolor="#9A9A9A", hatch=HATCH, linewidth=0, label="no plan within the limits")

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.figures.style import (
-    DASHED,
-    SINGLE_IN,
-    SOLID,
-    Look,
-    dress,
-    finished,
-    handle,
-    legend_below,
-    new_figure,
-)
+from elastune.experiments.figures import style
 from elastune.experiments.figures.summary import View, robust_view
 from elastune.experiments.figures.tables import is_minimized, numbers, require_columns, score_axis_label
 from elastune.sim.model.errors import InputError
@@ -36,7 +26,9 @@ if TYPE_CHECKING:
 
 FIGURE = "curves"
 MOST_LINES = 400
-BEST_LOOKS = tuple(Look(color, SOLID, "None") for color in ("#D55E00", "#009E73", "#A0207A", "#E69F00", "#444444"))
+BEST_LOOKS = tuple(
+    style.Look(color, style.SOLID, "None") for color in ("#D55E00", "#009E73", "#A0207A", "#E69F00", "#444444")
+)
 QUANTILE_COLOR = "#0072B2"
 
 
@@ -75,16 +67,16 @@ def curves(curves: pd.DataFrame, *, score_label: str = "score", highlighted: int
     from matplotlib.ticker import MaxNLocator
 
     bundle = _curves_of(curves)
-    figure = new_figure(SINGLE_IN, 3.2)
+    figure = style.new_figure(style.SINGLE_IN, 3.2)
     axes = figure.add_subplot()
     drawn = _draw_thin_lines(axes, bundle)
     legend = [*_draw_quantiles(axes, bundle), *_draw_best(axes, bundle, bundle.best(highlighted))]
     _view_of(bundle, bundle.best(highlighted)).on_y(axes)
     axes.set_xlim(0, bundle.iterations.max() * 1.01)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    dress(axes, "iteration", score_axis_label(score_label, minimized=bundle.minimized))
-    legend_below(figure, legend, _caption(bundle, drawn))
-    return finished(figure)
+    style.dress(axes, "iteration", score_axis_label(score_label, minimized=bundle.minimized))
+    style.legend_below(figure, legend, _caption(bundle, drawn))
+    return style.finished(figure)
 
 
 def _curves_of(table: pd.DataFrame) -> Curves:
@@ -134,10 +126,10 @@ def _draw_quantiles(axes: Axes, bundle: Curves) -> list[Artist]:
     lowest, low, median, high, highest = np.nanquantile(bundle.scores[:, known], (0.1, 0.25, 0.5, 0.75, 0.9), axis=0)
     axes.fill_between(at, lowest, highest, color=QUANTILE_COLOR, alpha=0.13, linewidth=0, label="_10 to 90 %")
     axes.fill_between(at, low, high, color=QUANTILE_COLOR, alpha=0.18, linewidth=0, label="_25 to 75 %")
-    axes.plot(at, median, color=QUANTILE_COLOR, linewidth=1.2, linestyle=DASHED, label="_median")
-    look = Look(QUANTILE_COLOR, DASHED, "None")
+    axes.plot(at, median, color=QUANTILE_COLOR, linewidth=1.2, linestyle=style.DASHED, label="_median")
+    look = style.Look(QUANTILE_COLOR, style.DASHED, "None")
     return [
-        handle(look, "median", has_marker=False),
+        style.handle(look, "median", has_marker=False),
         Patch(facecolor=QUANTILE_COLOR, alpha=0.29, label="25 to 75 % of trials"),
         Patch(facecolor=QUANTILE_COLOR, alpha=0.13, label="10 to 90 % of trials"),
     ]
@@ -152,7 +144,7 @@ def _draw_best(axes: Axes, bundle: Curves, best: Sequence[int]) -> list[Artist]:
         axes.plot(
             bundle.iterations, scores, color=look.color, linestyle=look.dashes, linewidth=1.0, zorder=3, label=name
         )
-        handles.append(handle(look, name, has_marker=False))
+        handles.append(style.handle(look, name, has_marker=False))
     return handles
 
 

@@ -5,19 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.experiments.figures.style import (
-    DOUBLE_IN,
-    INK,
-    NOTE_PT,
-    TICK_PT,
-    dress,
-    finished,
-    legend_below,
-    limit_lines,
-    looks_of,
-    new_figure,
-    panel_letter,
-)
+from elastune.experiments.figures import style
 from elastune.experiments.figures.tables import done_runs, limits_of, numbers, require_columns, require_one_run_each
 from elastune.experiments.statistics.differences import mean_interval
 
@@ -30,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE = "ledger"
+NEAR = 1.3
+"""A limit up to so many times the longest bar is within the axes."""
 
 # Work is blue and green, waiting warm, work in vain purple, what no GPU does grey.
 COLORS: Mapping[str, str] = {
@@ -60,18 +50,19 @@ def ledger(table: pd.DataFrame) -> Figure:
     if "part" not in table and any(str(column).startswith("ledger_usd.") for column in table):
         table = _by_part(table)
     require_columns(table, FIGURE, ("policy", "part", "usd", "gpu_hours"))
-    policies = list(looks_of(table["policy"]))
-    figure = new_figure(DOUBLE_IN, 1.35 + 0.22 * len(policies))
+    policies = list(style.looks_of(table["policy"]))
+    figure = style.new_figure(style.DOUBLE_IN, 1.35 + 0.22 * len(policies))
     left, right = figure.subplots(1, 2, sharey=True)
     shown = [part for part in COLORS if _has_any(table, part)]
-    _draw(left, table, policies, shown, "usd", "cost (USD)")
+    budgets_usd = limits_of(table, FIGURE, "budget_usd")
+    _draw(left, table, policies, shown, "usd", "cost (USD)", budgets_usd)
     _draw(right, table, policies, shown, "gpu_hours", "GPU-hours rented")
-    limit_lines(left, "budget", limits_of(table, FIGURE, "budget_usd"), "USD")
+    style.limit_lines(left, "budget", budgets_usd, "USD")
     for axes, letter in ((left, "a"), (right, "b")):
-        panel_letter(axes, letter)
+        style.panel_letter(axes, letter)
     told = "means over the runs; the number is the sum of the parts"
-    legend_below(figure, _samples(shown), f"{told}, with its 95 % bootstrap interval" if "run" in table else told)
-    return finished(figure)
+    style.legend_below(figure, _samples(shown), f"{told}, with its 95 % bootstrap interval" if "run" in table else told)
+    return style.finished(figure)
 
 
 def _by_part(results: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +92,13 @@ def _has_any(table: pd.DataFrame, part: str) -> bool:
 
 
 def _draw(
-    axes: Axes, table: pd.DataFrame, policies: Sequence[str], parts: Sequence[str], column: str, label: str
+    axes: Axes,
+    table: pd.DataFrame,
+    policies: Sequence[str],
+    parts: Sequence[str],
+    column: str,
+    label: str,
+    limits: Sequence[float] = (),
 ) -> None:
     amounts = table.groupby(["policy", "part"])[column].mean()
     places = range(len(policies))
@@ -113,17 +110,19 @@ def _draw(
         )
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     tops = _draw_intervals(axes, table, policies, column) if "run" in table else ends
-    for place, end, top in zip(places, ends, tops, strict=True):
-        number = axes.annotate(
-            f"{end:#.3g}".removesuffix("."), (top, place), xytext=(2.5, 0), textcoords="offset points", va="center"
-        )
-        # On white, so that it can be read across the line of a limit.
-        number.set(fontsize=NOTE_PT, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
-    dress(axes, label, "")
+    longest = max(*tops, 1e-9)
+    # In a column, beyond all bars and the line of a limit that is near.
+    right = max([longest, *(limit for limit in limits if limit <= NEAR * longest)])
+    for place, end in zip(places, ends, strict=True):
+        axes.annotate(
+            f"{end:#.3g}".removesuffix("."), (right, place), xytext=(3.5, 0), textcoords="offset points", va="center",
+            fontsize=style.NOTE_PT, color=style.INK,
+        )  # fmt: skip
+    style.dress(axes, label, "")
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(places, policies, fontsize=TICK_PT)
+    axes.set_yticks(places, policies, fontsize=style.TICK_PT)
     axes.set_ylim(len(policies) - 0.5, -0.5)
-    axes.set_xlim(min(0.0, *ends), 1.12 * max(*tops, 1e-9))
+    axes.set_xlim(min(0.0, *ends), 1.12 * right)
 
 
 def _draw_intervals(axes: Axes, table: pd.DataFrame, policies: Sequence[str], column: str) -> list[float]:
@@ -137,7 +136,7 @@ def _draw_intervals(axes: Axes, table: pd.DataFrame, policies: Sequence[str], co
             place,
             xerr=[[found.value - found.low], [found.high - found.value]],
             fmt="none",
-            ecolor=INK,
+            ecolor=style.INK,
             elinewidth=0.9,
             capsize=1.5,
             label="_interval",

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from elastune.experiments.figures.style import (
-    DASH_DOT,
-    DASHED,
-    DOTTED,
-    INK,
-    RULE,
-    SINGLE_IN,
-    SOLID,
-    Look,
-    dress,
-    finished,
-    handle,
-    legend_below,
-    new_figure,
-)
+from elastune.experiments.figures import style
 from elastune.experiments.figures.tables import numbers, require_columns
 
 if TYPE_CHECKING:
@@ -29,15 +15,15 @@ if TYPE_CHECKING:
 
 FIGURE = "scaling fit"
 LOOKS = {
-    "amdahl": Look("#0072B2", SOLID, "None"),
-    "power": Look("#D55E00", DASHED, "None"),
-    "allreduce": Look("#009E73", DASH_DOT, "None"),
+    "amdahl": style.Look("#0072B2", style.SOLID, "None"),
+    "power": style.Look("#D55E00", style.DASHED, "None"),
+    "allreduce": style.Look("#009E73", style.DASH_DOT, "None"),
 }
 """Of the families; linear is the ideal, and drawn as such."""
-IDEAL = Look(RULE, DOTTED, "None")
+IDEAL = style.Look(style.RULE, style.DOTTED, "None")
 # Filled: seen by the fit. The same circle, open: predicted. A cross: not comparable, the gang was on more nodes than needed.
 MARKS: dict[str, dict[str, Any]] = {  # as matplotlib takes them
-    "fitted": {"marker": "o", "markerfacecolor": INK, "markersize": 4.5},
+    "fitted": {"marker": "o", "markerfacecolor": style.INK, "markersize": 4.5},
     "held out": {"marker": "o", "markerfacecolor": "white", "markersize": 4.5},
     "on more nodes": {"marker": "x", "markersize": 3.5},
 }
@@ -55,19 +41,19 @@ def scaling_fit(points: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """
     require_columns(points, FIGURE, ("gpus", "speedup", "use"))
     require_columns(curves, FIGURE, ("gpus", "family", "speedup", "low", "high", "is_chosen"))
-    figure = new_figure(SINGLE_IN, 3.1)
+    figure = style.new_figure(style.SINGLE_IN, 3.1)
     axes = figure.add_subplot()
     largest = float(max(numbers(curves, FIGURE, "gpus").max(), numbers(points, FIGURE, "gpus").max(), 2.0))
     axes.plot([1, largest], [1, largest], color=IDEAL.color, linestyle=IDEAL.dashes, linewidth=1.0, label="_ideal")
-    legend: list[Artist] = [handle(IDEAL, "ideal (linear)", has_marker=False)]
+    legend: list[Artist] = [style.handle(IDEAL, "ideal (linear)", has_marker=False)]
     for family, rows in curves.groupby("family", sort=False):
         if family in LOOKS:
             legend.append(_draw_family(axes, str(family), rows))
     legend.extend(_draw_points(axes, points))
     _logarithmic(axes, largest, numbers(points, FIGURE, "speedup").min())
-    dress(axes, "GPUs", "speed-up over 1 GPU")
-    legend_below(figure, legend, _caption(curves))
-    return finished(figure)
+    style.dress(axes, "GPUs", "speed-up over 1 GPU")
+    style.legend_below(figure, legend, _caption(curves))
+    return style.finished(figure)
 
 
 def _draw_family(axes: Axes, family: str, rows: pd.DataFrame) -> Artist:
@@ -81,7 +67,7 @@ def _draw_family(axes: Axes, family: str, rows: pd.DataFrame) -> Artist:
     if is_chosen:
         low, high = numbers(rows, FIGURE, "low"), numbers(rows, FIGURE, "high")
         axes.fill_between(gpus, low, high, color=look.color, alpha=0.15, linewidth=0, zorder=1.5, label="_interval")
-    return handle(look, f"{family} (chosen)" if is_chosen else family, has_marker=False)
+    return style.handle(look, f"{family} (chosen)" if is_chosen else family, has_marker=False)
 
 
 def _draw_points(axes: Axes, points: pd.DataFrame) -> list[Artist]:
@@ -94,8 +80,8 @@ def _draw_points(axes: Axes, points: pd.DataFrame) -> list[Artist]:
             continue
         drawn: dict[str, Any] = {
             "linestyle": "None",
-            "color": INK,
-            "markeredgecolor": INK,
+            "color": style.INK,
+            "markeredgecolor": style.INK,
             "markeredgewidth": 0.9,
             **mark,
         }

@@ -7,25 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.figures.style import (
-    SINGLE_IN,
-    Look,
-    dress,
-    finished,
-    handle,
-    legend_below,
-    limit_lines,
-    looks_of,
-    new_figure,
-)
+from elastune.experiments.figures import style, tables
 from elastune.experiments.figures.summary import View, robust_view
-from elastune.experiments.figures.tables import (
-    is_minimized,
-    limits_of,
-    numbers,
-    require_columns,
-    score_axis_label,
-)
 from elastune.experiments.statistics.differences import mean_interval
 
 if TYPE_CHECKING:
@@ -66,39 +49,41 @@ def score_over_cost(results: pd.DataFrame, *, score_label: str = "score") -> Fig
 
     Raises an InputError for a missing column. Runs far beyond the others sit on the edge, and the legend counts them.
     """
-    figure = new_figure(SINGLE_IN, 3.1)
+    figure = style.new_figure(style.SINGLE_IN, 3.1)
     legend, beyond = draw_score_over_cost(figure.add_subplot(), results, score_label)
     for sample in legend:
         sample.set_linestyle("-")  # the intervals are drawn solid
-    legend_below(figure, legend, "\n".join(filter(None, (CAPTION, beyond))))
-    return finished(figure)
+    style.legend_below(figure, legend, "\n".join(filter(None, (CAPTION, beyond))))
+    return style.finished(figure)
 
 
 def draw_score_over_cost(axes: Axes, results: pd.DataFrame, score_label: str) -> tuple[list[Line2D], str]:
     """Draw the figure on the axes; returns the legend's handles and a note on the runs beyond the axes, maybe empty."""
-    require_columns(results, FIGURE, ("policy", "score", "cost_usd", "budget_usd", "direction"))
-    minimized = is_minimized(results, FIGURE)
-    looks = looks_of(results["policy"])
+    tables.require_columns(results, FIGURE, ("policy", "score", "cost_usd", "budget_usd", "direction"))
+    minimized = tables.is_minimized(results, FIGURE)
+    looks = style.looks_of(results["policy"])
     runs = {policy: _runs_of(results[results["policy"] == policy]) for policy in looks}
-    budgets_usd = limits_of(results, FIGURE, "budget_usd")
+    budgets_usd = tables.limits_of(results, FIGURE, "budget_usd")
     x_view = robust_view([mine.cost_usd for mine in runs.values()]).including(budgets_usd).padded()
     means = [float(mine.score.mean()) for mine in runs.values() if len(mine.score)]
     y_view = robust_view([mine.score for mine in runs.values()], may_be_log=minimized).including(means).padded()
     x_view.on_x(axes)
     y_view.on_y(axes)
-    dress(axes, "cost (USD)", score_axis_label(score_label, minimized=minimized))
-    limit_lines(axes, "budget", budgets_usd, "USD")
+    style.dress(axes, "cost (USD)", tables.score_axis_label(score_label, minimized=minimized))
+    style.limit_lines(axes, "budget", budgets_usd, "USD")
     beyond = _draw_runs(axes, runs, looks, (x_view, y_view))
-    return [handle(looks[policy], mine.label(policy)) for policy, mine in runs.items()], beyond
+    return [style.handle(looks[policy], mine.label(policy)) for policy, mine in runs.items()], beyond
 
 
 def _runs_of(rows: pd.DataFrame) -> PolicyRuns:
-    score, cost_usd = numbers(rows, FIGURE, "score"), numbers(rows, FIGURE, "cost_usd")
+    score, cost_usd = tables.numbers(rows, FIGURE, "score"), tables.numbers(rows, FIGURE, "cost_usd")
     scored = np.isfinite(score) & np.isfinite(cost_usd)
     return PolicyRuns(cost_usd[scored], score[scored], len(rows))
 
 
-def _draw_runs(axes: Axes, runs: Mapping[str, PolicyRuns], looks: Mapping[str, Look], views: tuple[View, View]) -> str:
+def _draw_runs(
+    axes: Axes, runs: Mapping[str, PolicyRuns], looks: Mapping[str, style.Look], views: tuple[View, View]
+) -> str:
     beyond = 0
     for policy, mine in runs.items():
         if len(mine.score):
@@ -107,7 +92,7 @@ def _draw_runs(axes: Axes, runs: Mapping[str, PolicyRuns], looks: Mapping[str, L
     return f"on the edge: {beyond} {'run' if beyond == 1 else 'runs'} beyond the axes" if beyond else ""
 
 
-def _draw_marks(axes: Axes, mine: PolicyRuns, look: Look, views: tuple[View, View]) -> int:
+def _draw_marks(axes: Axes, mine: PolicyRuns, look: style.Look, views: tuple[View, View]) -> int:
     """Draw one mark per run, those beyond the axes hollow on the edge; returns how many these are."""
     x, y = views[0].pinned(mine.cost_usd), views[1].pinned(mine.score)
     outside = (x != mine.cost_usd) | (y != mine.score)
@@ -130,7 +115,7 @@ def _draw_marks(axes: Axes, mine: PolicyRuns, look: Look, views: tuple[View, Vie
     return int(outside.sum())
 
 
-def _draw_mean(axes: Axes, mine: PolicyRuns, look: Look, views: tuple[View, View]) -> None:
+def _draw_mean(axes: Axes, mine: PolicyRuns, look: style.Look, views: tuple[View, View]) -> None:
     x, x_low, x_high = astuple(mean_interval(mine.cost_usd.tolist()))
     y, y_low, y_high = astuple(mean_interval(mine.score.tolist()))
     axes.errorbar(

@@ -8,28 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elastune.experiments.figures import style, tables
 from elastune.experiments.figures.series import crosses, draw_series, note, offsets, policy_samples
-from elastune.experiments.figures.style import (
-    TICK_PT,
-    balanced,
-    dress,
-    finished,
-    legend_below,
-    looks_of,
-    new_figure,
-    panels_on,
-    width_of,
-)
-from elastune.experiments.figures.tables import (
-    Series,
-    done_runs,
-    infeasible_runs,
-    label_of,
-    numbers,
-    require_columns,
-    require_one_run_each,
-    value_label,
-)
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,21 +56,23 @@ def sensitivity(
     from matplotlib.ticker import MaxNLocator
 
     parameters = [parameters] if isinstance(parameters, str) else list(parameters)
-    require_columns(results, FIGURE, ("policy", "seed", value, *parameters))
+    tables.require_columns(results, FIGURE, ("policy", "seed", value, *parameters))
     panels = {parameter: _rows_of(results, parameter, len(parameters)) for parameter in parameters}
-    looks = looks_of(results["policy"])
-    columns = balanced(len(panels), COLUMNS)
-    figure = new_figure(width_of(columns, len(looks)), 0.8 + 1.9 * math.ceil(len(panels) / columns))
-    grid = panels_on(figure, len(panels), columns, sharey=True)
+    looks = style.looks_of(results["policy"])
+    columns = style.balanced(len(panels), COLUMNS)
+    figure = style.new_figure(style.width_of(columns, len(looks)), 0.8 + 1.9 * math.ceil(len(panels) / columns))
+    grid = style.panels_on(figure, len(panels), columns, sharey=True)
     for panel, (parameter, mine) in zip(grid, panels.items(), strict=True):
         axes = panel.axes
         _draw_panel(axes, mine, parameter, value, looks)
         if value in COUNTED:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _tick_settings(axes, Settings.of(mine[parameter]), figure.get_figwidth() / columns - 0.5)
-        dress(axes, label_of(parameter), (label or value_label(results, value)) if panel.is_left else "")
-    legend_below(figure, policy_samples(looks, has_crosses=len(infeasible_runs(results)) > 0), told)
-    return finished(figure)
+        style.dress(
+            axes, tables.label_of(parameter), (label or tables.value_label(results, value)) if panel.is_left else ""
+        )
+    style.legend_below(figure, policy_samples(looks, has_crosses=len(tables.infeasible_runs(results)) > 0), told)
+    return style.finished(figure)
 
 
 @dataclass(frozen=True)
@@ -132,7 +114,7 @@ def _rows_of(results: pd.DataFrame, parameter: str, parameters: int) -> pd.DataF
     mine = mine[mine[parameter].notna()]
     if mine.empty:
         raise InputError(f"{FIGURE}: no row varies {parameter}")
-    require_one_run_each(mine, FIGURE, [parameter])
+    tables.require_one_run_each(mine, FIGURE, [parameter])
     return mine
 
 
@@ -140,20 +122,20 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, parameter: str, value: str, look
     settings = Settings.of(rows[parameter])
     for (policy, look), offset in zip(looks.items(), offsets(settings.at, len(looks)), strict=True):
         mine = rows[rows["policy"] == policy]
-        done, without = done_runs(mine), infeasible_runs(mine)
+        done, without = tables.done_runs(mine), tables.infeasible_runs(mine)
         groups = []
         for setting, at in zip(settings.values, settings.at, strict=True):
             part = done[done[parameter] == setting]
             if len(part):
-                groups.append((at + offset, numbers(part, FIGURE, value), part["seed"].to_numpy()))
-        draw_series(axes, Series.of(groups), look, policy)
+                groups.append((at + offset, tables.numbers(part, FIGURE, value), part["seed"].to_numpy()))
+        draw_series(axes, tables.Series.of(groups), look, policy)
         planless = [
             at + offset
             for setting, at in zip(settings.values, settings.at, strict=True)
             if (without[parameter] == setting).any()
         ]
         crosses(axes, np.array(planless), look)
-    if not np.isfinite(numbers(done_runs(rows), FIGURE, value)).any():
+    if not np.isfinite(tables.numbers(tables.done_runs(rows), FIGURE, value)).any():
         note(axes, "no run has a value")
 
 
@@ -167,5 +149,5 @@ def _tick_settings(axes: Axes, settings: Settings, width_in: float) -> None:
         figure = axes.get_figure(root=True)
         assert figure is not None
         figure.set_figheight(figure.get_figheight() + 0.025 * max(len(text) for text in settings.texts()))
-    axes.set_xticks(settings.at, settings.texts(), fontsize=TICK_PT, **slanted)
+    axes.set_xticks(settings.at, settings.texts(), fontsize=style.TICK_PT, **slanted)
     axes.set_xlim(-0.5, len(settings.at) - 0.5)

@@ -254,22 +254,29 @@ PRINT_DPI = 300
 _METADATA = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
 }
 _RC_LOCK = threading.Lock()
 
 
+def require_format(path: Path) -> None:
+    """Raise an InputError where figures cannot be written as the suffix says; asked before any work is done."""
+    if path.suffix not in _METADATA:
+        raise InputError(f"cannot write {path.name}: a figure is one of {', '.join(_METADATA)}")
+
+
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure as its suffix says (.png or .pdf), creating the folder; returns the path.
+    """Write the figure as its suffix says (.png, .pdf or .svg), creating the folder; returns the path.
 
     Raises an InputError for any other suffix.
     """
     import matplotlib as mpl
 
     path = Path(path)
-    if path.suffix not in _METADATA:
-        raise InputError(f"save: cannot write {path.name}; the suffix must be one of {', '.join(_METADATA)}")
-    # Type 42 fonts stay text that can be searched and are what publishers ask for. Only rcParams can say so.
-    with _RC_LOCK, mpl.rc_context({"pdf.fonttype": 42}):
+    require_format(path)
+    # Type 42 fonts stay text that can be searched and are what publishers ask for. Only rcParams can say so, and that the
+    # names within an SVG are the same each time.
+    with _RC_LOCK, mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "elastune"}):
         kind = path.suffix
         write_whole(path, lambda file: figure.savefig(file, format=kind[1:], dpi=PRINT_DPI, metadata=_METADATA[kind]))
     return path

@@ -4,14 +4,17 @@ Imports the row schema and sim.model.errors; pyarrow inside the functions that n
 
     DIR/sweep.yaml                    the sweep, base and ranges written out
     DIR/runs/part-000000.parquet ...  the rows; pandas, polars and DuckDB read the folder directly
+    DIR/parts.sha256                  the digest of each of these files, as `sha256sum -c` takes it
     DIR/journals/<digest>.jsonl.zst   where journals were asked for
 
 A part is written beside its name, forced to the disk and renamed, so that it is there whole or not at all; what a killed
-process left half-written begins with a dot, is read by nobody and removed by the next sweep.
+process left half-written begins with a dot, is read by nobody and removed by the next sweep. A file whose digest is another
+than was written down is refused by name; one without a digest, as in folders from before there were any, is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +99,7 @@ class Store:
         """By key: what is there of each run.
 
         Raises:
-            InputError: a file is malformed or of another version, or a run is there twice.
+            InputError: a file is damaged or of another version, or a run is there twice.
         """
         known: dict[str, Known] = {}
         found = self.columns("key", "status", "results_version")
@@ -113,12 +116,54 @@ class Store:
         """These columns of all rows, in the order of the parts.
 
         Raises:
-            InputError: a file is malformed or of another version.
+            InputError: a file is damaged or of another version.
         """
         import pyarrow as pa
 
         empty = schema().empty_table().select(list(names))
-        return pa.concat_tables([empty, *(_read(part, list(names)) for part in self.parts())])
+        return pa.concat_tables([empty, *(_read(part, list(names)) for part in self._whole_parts(may_lack=True))])
+
+    def _digests(self) -> dict[str, str]:
+        """By name of a part, the digest of what was written."""
+        file = self.folder / _DIGESTS
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return {name.removeprefix("runs/"): digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+    def _note_digests(self, changed: Mapping[str, str | None]) -> None:
+        """Write down the digests of parts; None for one that is no longer there."""
+        parts = {part.name for part in self.parts()}
+        known = {name: told for name, told in {**self._digests(), **changed}.items() if told and name in parts}
+        text = "".join(f"{digest}  runs/{name}\n" for name, digest in sorted(known.items()))
+        write_whole(self.folder / _DIGESTS, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _write(self, part: Path, table: pa.Table) -> None:
+        written: dict[str, str | None] = {}
+
+        def write(path: Path) -> None:
+            _write_parquet(table, path)
+            written[part.name] = _sha256(path)
+
+        write_whole(part, write)
+        self._note_digests(written)
+
+    def _whole_parts(self, *, may_lack: bool) -> list[Path]:
+        """The files of rows, each as it was written.
+
+        Args:
+            may_lack: whether one that was written may be gone, as for a sweep that runs again what is missing.
+
+        Raises:
+            InputError: one is missing, truncated or was edited.
+        """
+        parts, again = self.parts(), "sweep again into this folder for its runs"
+        digests = self._digests()
+        for part in parts:
+            if part.name in digests and digests[part.name] != _sha256(part):
+                raise InputError(f"{part}: is damaged, as it is not what was written; remove it, and {again}")
+        lacking = sorted(digests.keys() - {part.name for part in parts})
+        if lacking and not may_lack:
+            raise InputError(f"{self.runs / lacking[0]}: was written, but is not there; {again}")
+        return parts
 
     def next_part(self) -> Path:
         """Where the next rows go."""
@@ -130,11 +175,11 @@ class Store:
         Raises:
             StoreError: the disk is full or cannot be written to; nothing of the rows is there then.
         """
-        write_whole(part, lambda path: _write_parquet(table_of(rows), path))
+        self._write(part, table_of(rows))
 
     def append_table(self, table: pa.Table) -> None:
         """Add a table of rows as the first part of an empty folder; see `write_part`."""
-        write_whole(self.runs / "part-000000.parquet", lambda path: _write_parquet(table, path))
+        self._write(self.runs / "part-000000.parquet", table)
 
     def forget(self, keys: Collection[str]) -> None:
         """Take these runs out, so that they are run again.
@@ -150,8 +195,9 @@ class Store:
             kept = table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string()))))
             if not kept.num_rows:
                 part.unlink()
+                self._note_digests({part.name: None})
             elif kept.num_rows < table.num_rows:
-                write_whole(part, lambda path, kept=kept: _write_parquet(kept, path))  # type: ignore[misc]
+                self._write(part, kept)
 
     def write_journal(self, digest: str, compressed: bytes) -> None:
         """Keep the journal of a run.
@@ -174,11 +220,11 @@ class Store:
         """The rows that meet a condition, sorted by key.
 
         Raises:
-            InputError: there are none in the folder, or a file is malformed or of another version.
+            InputError: there are none in the folder, or a file is missing, damaged or of another version.
         """
         import pyarrow as pa
 
-        parts = self.parts()
+        parts = self._whole_parts(may_lack=False)
         if not parts:
             raise InputError(f"{self.folder}: holds no results; `elastune sweep FILE -o {self.folder}` makes some")
         tables = [_read(part) if where is None else _read(part).filter(where) for part in parts]
@@ -296,6 +342,7 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
         raise InputError(f"{part}: cannot be read as parquet: {error}; move it away and sweep again") from error
 
 
+_DIGESTS = "parts.sha256"
 _VERSION, _CODE = "results_version", "code_sha256"
 
 
@@ -324,6 +371,11 @@ def _difference(found: pa.Schema) -> str:
     return (
         "; ".join(f"{word} {', '.join(names[:5])}" for word, names in told.items() if names) or "columns of other types"
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:

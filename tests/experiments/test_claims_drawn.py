@@ -358,6 +358,23 @@ def test_the_list_says_what_would_run_and_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_without_a_name_figures_are_listed_and_nothing_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = CliRunner().invoke(app, ["figures"])
+    assert listed.exit_code == 0
+    assert listed.stderr.startswith("Ask by name, as `elastune figures S1 --smoke`")
+    assert "s1-profiles" in listed.stdout
+    told = json.loads(CliRunner().invoke(app, ["figures", "--json"]).stdout)
+    assert (len(told["figures"]), told["parts"]) == (len(figures_named()), [])
+    assert not list(tmp_path.iterdir())
+    every = CliRunner().invoke(app, ["figures", "all", "--list", "--smoke", "--json"])
+    assert [figure["name"] for figure in json.loads(every.stdout)["figures"]] == figures_named()
+
+
+def figures_named():
+    return [name for claim in load_claims().values() for name in claim.figures]
+
+
 @pytest.mark.slow
 def test_a_claim_is_run_and_drawn_by_one_command(tmp_path):
     command = [

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 from matplotlib.container import ErrorbarContainer
+from typer.testing import CliRunner
 
+from elastune.experiments.cli.app import app
 from elastune.experiments.figures import (
     best_so_far,
     comparison,
@@ -258,7 +260,7 @@ def test_words_are_no_scores():
         score_over_cost(results().assign(score="good"))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".pdf"])
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_equal_tables_give_equal_bytes(tmp_path, suffix):
     figure = comparison(results(), trajectories())
     first = save(figure, tmp_path / "new" / f"a{suffix}")
@@ -268,8 +270,19 @@ def test_equal_tables_give_equal_bytes(tmp_path, suffix):
     assert b"CreationDate" not in first.read_bytes()
 
 
+def test_a_format_is_refused_before_any_work_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("elastune.experiments.plans.planning.make_plans", lambda *_, **__: pytest.fail("planned"))
+    for folder, figure, message in (
+        ("", "a.gif", "cannot write a.gif: a figure is one of .png, .pdf, .svg"),
+        ("", "svg", "cannot write svg: a figure is one of .png, .pdf, .svg"),
+    ):
+        failed = CliRunner().invoke(app, ["plan", "headline", "--figure", str(tmp_path / folder / figure)])
+        assert failed.exit_code == 2
+        assert message in failed.stderr
+
+
 def test_save_refuses_other_formats(tmp_path):
-    with pytest.raises(InputError, match=r"cannot write a\.gif; the suffix must be one of \.png, \.pdf"):
+    with pytest.raises(InputError, match=r"cannot write a\.gif: a figure is one of \.png, \.pdf, \.svg"):
         save(score_over_cost(results()), tmp_path / "a.gif")
 
 
@@ -366,6 +379,22 @@ def test_the_ledger_stacks_the_parts_of_each_policy_to_its_bill():
     assert [text.get_text() for text in dollars.texts] == ["7.75", "15.5", "23.2", "budget 25 USD"]
     assert [line.get_xdata()[0] for line in labelled(dollars.lines, "_limit")] == [25.0]
     assert dollars.get_xlim()[1] > 25.0
+
+
+@pytest.mark.parametrize("budget_usd", [24.0, 60.0])
+def test_the_sums_of_a_ledger_stand_beyond_the_bars_and_the_budget(budget_usd):
+    figure = ledger(ledger_rows().assign(budget_usd=budget_usd))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    (limit,) = [line for line in axes.lines if line.get_label() == "_limit"]
+    to_pixels = axes.transData.transform
+    bars = max(to_pixels((bar.get_x() + bar.get_width(), 0))[0] for bar in axes.patches)
+    line = to_pixels((limit.get_xdata()[0], 0))[0]
+    sums = [text.get_window_extent() for text in axes.texts if text.get_text().replace(".", "").isdigit()]
+    assert len(sums) == len(axes.get_yticks())
+    for box in sums:
+        assert box.x0 > bars
+        assert box.x0 > line or box.x1 < line
 
 
 def test_a_part_of_the_ledger_may_be_below_zero_and_a_bill_nothing():

@@ -139,7 +139,7 @@ def test_tables_that_do_not_say_how_the_batch_was_held_are_told(tmp_path):
         (("fit", "FILE", "--by", "model"), "--by compares many tables: it needs --on and --predict"),
         (("fit", "FILE", "--by", "name", "--on", "1", "--predict", "8"), "column name: has no such column"),
         (("fit", "FILE", "--by", "model", "--on", "1,2,4", "--predict", "32"), "no table of FILE measured any of 32"),
-        (("fit", "FILE#model=a", "--figure", "x.svg"), "cannot write x.svg; the suffix must be one of .png, .pdf"),
+        (("fit", "FILE#model=a", "--figure", "x.gif"), "cannot write x.gif: a figure is one of .png, .pdf, .svg"),
     ],
 )
 def test_wrong_input_ends_with_2_and_one_line(file, arguments, message):

@@ -114,12 +114,40 @@ def test_the_folder_of_another_sweep_or_version_is_left_alone(tmp_path, monkeypa
             plan(sweep_of(seeds=2), tmp_path)
     assert {part: part.read_bytes() for part in Store(tmp_path).parts()} == parts
     (part,) = parts
+    (tmp_path / "parts.sha256").unlink()  # as in folders from before there were digests
     pq.write_table(pq.read_table(part).drop_columns(["regret"]), part)
     with pytest.raises(InputError, match=r"rows of another version of elastune: without regret; use another folder"):
         plan(sweep_of(seeds=2), tmp_path)
     part.write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"part-000000.parquet: cannot be read as parquet"):
         plan(sweep_of(seeds=2), tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited", "without a row"])
+def test_a_damaged_part_is_named_and_its_runs_are_run_again(tmp_path, damage):
+    run(sweep_of(seeds=3), tmp_path)
+    whole = read_results(tmp_path)
+    (part,) = Store(tmp_path).parts()
+    checked = subprocess.run(["sha256sum", "-c", "parts.sha256"], cwd=tmp_path, capture_output=True, check=False)
+    assert checked.stdout == b"runs/part-000000.parquet: OK\n"
+    table = pq.read_table(part)
+    if damage == "truncated":
+        part.write_bytes(part.read_bytes()[:-100])
+    elif damage == "edited":
+        at = table.schema.get_field_index("cost_usd")
+        pq.write_table(table.set_column(at, table.schema.field(at), [[0.0] * 3]), part)
+    else:
+        pq.write_table(table.slice(1), part)
+    for read in (lambda: read_results(tmp_path), lambda: plan(sweep_of(seeds=3), tmp_path)):
+        with pytest.raises(
+            InputError, match=r"part-000000.parquet: is damaged, as it is not what was written; remove it"
+        ):
+            read()
+    part.unlink()
+    with pytest.raises(InputError, match=r"part-000000.parquet: was written, but is not there; sweep again into this"):
+        read_results(tmp_path)
+    assert run(sweep_of(seeds=3), tmp_path).ran == 3
+    assert read_results(tmp_path).equals(whole)
 
 
 def test_data_that_a_spec_names_is_part_of_the_key(tmp_path):

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -151,6 +153,31 @@ def test_runs_that_would_be_pooled_unseen_are_refused():
         InputError, match=r"cost_over_deadline: no policy static in the table, which has rubberband, seer"
     ):
         cost_over_deadline(runs(), reference="static")
+
+
+def test_a_bundle_that_brings_its_own_scaling_has_a_panel():
+    own = runs(scalings=("linear",)).assign(**{"workload.scaling": None})
+    figure = cost_over_deadline(own)
+    assert [axes.get_title(loc="left") for axes in shown(figure)] == ["of the bundle", ""]
+    both = cost_over_deadline(pd.concat([own, runs(scalings=("linear",))]))
+    assert [axes.get_title(loc="left") for axes in shown(both)[:2]] == ["linear", "of the bundle"]
+    with pytest.raises(InputError, match=r"score_grid: no row has a value of job.budget_usd, over which the cells lie"):
+        score_grid(runs(scalings=("linear",)).assign(**{"job.budget_usd": np.nan}))
+
+
+@pytest.mark.parametrize(("columns", "rotation"), [(7, 0), (20, 90)])
+def test_every_deadline_of_a_heat_map_has_its_label(columns, rotation):
+    deadlines_s = tuple(600.0 * (1 + place) for place in range(columns))
+    rows = runs(deadlines=deadlines_s, scalings=("linear",), seeds=1)
+    figure = score_grid(rows[rows["policy"] == "seer"])
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == [
+        f"{at_s / (60 if columns == 7 else 3600):.3g}" for at_s in deadlines_s
+    ]
+    assert {label.get_rotation() for label in labels} == {rotation}
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_what_versions_of_results_and_cells_would_mix_is_refused():
