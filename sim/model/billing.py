@@ -81,6 +81,32 @@ class Meter:
     ends_at_s: float | None = None
 
 
+class ExactSum:
+    """A sum that is told its terms one by one, and rounds only its total, as `math.fsum` does: their order does not matter.
+
+    It keeps floats of which no two overlap, few whatever the number of terms (Shewchuk, 1997).
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[float] = []
+
+    def add(self, term: float) -> None:
+        """One term more."""
+        kept = 0
+        for part in self._parts:
+            larger, smaller = (term, part) if abs(term) >= abs(part) else (part, term)
+            term = larger + smaller
+            lost = smaller - (term - larger)
+            if lost:
+                self._parts[kept] = lost
+                kept += 1
+        self._parts[kept:] = [term]
+
+    def total(self) -> float:
+        """The sum of all terms, rounded once."""
+        return math.fsum(self._parts)
+
+
 class Bill:
     """The bill of one run, kept while it runs.
 
@@ -104,8 +130,7 @@ class Bill:
         self._live: dict[int, Meter] = {}
         self._queued: set[int] = set()
         self._launches = 0
-        self._closed_usd: list[float] = []
-        self._closed_sum_usd = 0.0
+        self._closed_usd = ExactSum()
 
     @classmethod
     def of(cls, book: PriceBook) -> Bill:
@@ -193,9 +218,7 @@ class Bill:
         """Close its lease; it costs nothing if its billing never began."""
         meter = self._live.pop(key)
         if meter.started_at_s is not None:
-            self._closed_usd.append(lease_usd(self._rule, meter.price, meter.started_at_s, at_s))
-            # fsum over all of them, not a running sum: the bill must not depend on the order of the closings.
-            self._closed_sum_usd = -1.0
+            self._closed_usd.add(lease_usd(self._rule, meter.price, meter.started_at_s, at_s))
 
     def stop_all(self, at_s: float) -> None:
         """Give back everything now; leases close after the release latency."""
@@ -210,7 +233,7 @@ class Bill:
         live = ((m.price, m.started_at_s) for m in self._live.values() if m.started_at_s is not None)
         return math.fsum(
             (
-                self._settled_usd(),
+                self._closed_usd.total(),
                 self._launches * self._ingress_usd,
                 now_s * self._standing_usd_per_s,
                 *(lease_usd(self._rule, price, started_at_s, now_s) for price, started_at_s in live),
@@ -274,14 +297,9 @@ class Bill:
         # The bill is a staircase below a line: its steps are at most one quantum (or the minimum) long.
         return settled_s + left_usd / rate_usd_per_s + self._rule.granularity_s + self._rule.minimum_s + 1.0
 
-    def _settled_usd(self) -> float:
-        if self._closed_sum_usd < 0:
-            self._closed_sum_usd = math.fsum(self._closed_usd)
-        return self._closed_sum_usd
-
     def _commitment(self, asked_at_s: float) -> Callable[[float], float]:
         """`committed_usd` as a function of time while nothing happens; requested machines count as launched at `asked_at_s`."""
-        fixed_usd = [self._settled_usd(), (self._launches + len(self._queued)) * self._ingress_usd]
+        fixed_usd = [self._closed_usd.total(), (self._launches + len(self._queued)) * self._ingress_usd]
         rising: Counter[tuple[Price, float]] = Counter()
         for meter in self._live.values():
             price, started_at_s, ends_at_s = meter.price, meter.started_at_s, meter.ends_at_s

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer
-from elastune.sim.model.billing import Bill, metered_usd
+from elastune.sim.model.billing import Bill, ExactSum, metered_usd
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
 
@@ -238,3 +238,18 @@ def test_the_bill_does_not_depend_on_the_order_of_the_closings(rule, leases, ran
     order = list(range(len(leases)))
     random.shuffle(order)
     assert total_usd(order) == total_usd(range(len(leases)))
+
+
+@given(st.lists(st.floats(-1e12, 1e12), max_size=40))
+def test_a_sum_that_is_told_its_terms_one_by_one_is_that_of_all_rounded_once(terms):
+    kept = ExactSum()
+    for number, term in enumerate(terms, start=1):
+        kept.add(term)
+        assert kept.total() == math.fsum(terms[:number])
+
+
+def test_what_a_sum_keeps_does_not_grow_with_its_terms():
+    kept = ExactSum()
+    for number in range(1, 5000):
+        kept.add(number / 7.0)
+    assert len(kept._parts) < 8
