@@ -117,8 +117,10 @@ def run(
         "-o": out,
     }
     if resume is not None:
-        refuse(asked | {"--journal": journal} | means, f"--resume {resume} goes on as the run began")
-        _show_real(_resumed(resume), as_json)
+        again = ("--ray", "--checkpoints")
+        fixed = {name: given for name, given in means.items() if name not in again}
+        refuse(asked | {"--journal": journal} | fixed, f"--resume {resume} goes on as the run began")
+        _show_real(_resumed(resume, ray, checkpoints), as_json)
         return
     if spec_file is None:
         raise InputError(
@@ -146,11 +148,14 @@ def _overriding(policy: str | None, seed: int | None) -> list[str]:
 
 def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None:
     from elastune.experiments.files import check_outputs, write_text
+    from elastune.experiments.runs.run_folder import claim_folder, require_kind
     from elastune.experiments.runs.simulate import execute
 
     check_outputs(journal, folder / "spec.yaml", folder / "result.json")
+    require_kind(folder, "simulated run")
     with _journal_told(journal):
         result = execute(spec, journal=journal)
+    claim_folder(folder, "simulated run")
     spec.save(folder / "spec.yaml")
     write_text(folder / "result.json", json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
     if as_json:
@@ -180,20 +185,22 @@ def _executed(spec: RunSpec, folder: Path, means: RealRunOptions) -> RealResult:
     from elastune.experiments.cli.live import live
     from elastune.experiments.real.run import execute_real
 
-    with _may_be_gone_on_with(folder), live() as watch:
+    outside = {"--ray": means.ray_address, "--checkpoints": means.checkpoints}
+    with _may_be_gone_on_with(folder, outside), live() as watch:
         return execute_real(spec, folder, means, watch=watch)
 
 
-def _resumed(folder: Path) -> RealResult:
+def _resumed(folder: Path, ray_address: str | None, checkpoints: str | None) -> RealResult:
     from elastune.experiments.cli.live import live
     from elastune.experiments.real.run import resume_real
 
-    with _may_be_gone_on_with(folder), live() as watch:
-        return resume_real(folder, watch=watch)
+    outside = {"--ray": ray_address, "--checkpoints": checkpoints}
+    with _may_be_gone_on_with(folder, outside), live() as watch:
+        return resume_real(folder, ray_address=ray_address, checkpoints=checkpoints, watch=watch)
 
 
 @contextmanager
-def _may_be_gone_on_with(folder: Path) -> Iterator[None]:
+def _may_be_gone_on_with(folder: Path, outside: Mapping[str, str | None]) -> Iterator[None]:
     """What ends a run before its time says how to go on; SIGTERM ends it as Ctrl-C does, and machines are given back."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -202,7 +209,8 @@ def _may_be_gone_on_with(folder: Path) -> Iterator[None]:
         raise
     except (Exception, KeyboardInterrupt):  # a full disk among them
         if (folder / "journal.jsonl").is_file():
-            say(f"what was done is kept: elastune run --resume {folder}", err=True)
+            named = "".join(f" {option} {place}" for option, place in outside.items() if place is not None)
+            say(f"what was done is kept: elastune run --resume {folder}{named}", err=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

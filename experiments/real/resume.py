@@ -6,11 +6,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypedDict
 
+import msgspec
+
 from elastune.sim.bridge.machines.nodes import Node
 from elastune.sim.bridge.workers.resumption import OpenInstance, OpenSegment, Resumption
 from elastune.sim.control.state import NO_SEGMENT
 from elastune.sim.model.actions import CloneTrial
 from elastune.sim.model.commands import StartSegment, StartTimer
+from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import ProgressReported, SegmentEnded, TimerFired, TrialSampled
 from elastune.sim.model.ids import InstanceId, TrialId
 
@@ -121,11 +124,27 @@ def cut_torn_note(path: Path) -> int:
 
 
 def leased_in(nodes_file: Path) -> Mapping[InstanceId, Node]:
-    """The nodes that were written down, by instance; the last line is whole (see `cut_torn_note`)."""
+    """The nodes that were written down, by instance; the last line is whole (see `cut_torn_note`).
+
+    Raises:
+        InputError: a line is damaged.
+    """
     if not nodes_file.is_file():
         return {}
     leased = {}
-    for line in nodes_file.read_text(encoding="utf-8").splitlines():
-        note = json.loads(line)
-        leased[InstanceId(note["instance"])] = Node(note["node_id"], note["host"], note["gpus"])
+    for number, line in enumerate(nodes_file.read_bytes().splitlines(), start=1):
+        try:
+            note = msgspec.json.decode(line, type=_Lease)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{nodes_file}:{number} does not say which node was leased: {error}") from error
+        leased[note.instance] = Node(note.node_id, note.host, note.gpus)
     return leased
+
+
+class _Lease(msgspec.Struct):
+    """A line of the list of nodes."""
+
+    instance: InstanceId
+    node_id: str
+    host: str
+    gpus: int

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from elastune.experiments.files import locked, write_atomically, write_text
 from elastune.experiments.real.result import RealResult, real_answer
 from elastune.experiments.real.resume import NODES_FILE, cut_torn_note, note_lease, resumption_of
@@ -23,8 +25,10 @@ from elastune.experiments.runs.configurations import configuration_source, workl
 from elastune.experiments.runs.journals import entries_of, header_of
 from elastune.experiments.runs.ledger import Ledger
 from elastune.experiments.runs.placements import PlacementAccount
+from elastune.experiments.runs.replay import require_same_data, require_same_prices
 from elastune.experiments.runs.result import result_of
-from elastune.experiments.runs.world import World, data_sha256, most_gpus
+from elastune.experiments.runs.run_folder import claim_folder, require_inside, require_kind, require_same_spec
+from elastune.experiments.runs.world import World, most_gpus
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.machines.cluster_folder import ClusterFolder
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from elastune.sim.bridge.workers.resumption import Resumption
     from elastune.sim.bridge.workers.worker import TrainableFactory, WorkerSettings
     from elastune.sim.control.controller import Controller
-    from elastune.sim.control.journal import Entry, Header, Sink
+    from elastune.sim.control.journal import Entry, Sink
     from elastune.traces.workloads import BatchMode
 
 CLUSTER_FILE = "cluster.json"
@@ -93,9 +97,8 @@ def execute_real(
         WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
     """
     _require_packages(options)
-    if options.checkpoints is not None and "://" not in options.checkpoints:
-        # Workers on other machines, and a driver that goes on, have working directories of their own.
-        options = replace(options, checkpoints=str(Path(options.checkpoints).absolute()))
+    if options.checkpoints is not None:
+        options = replace(options, checkpoints=_absolute(options.checkpoints))
     if spec.workload.score_noise is not None:
         raise InputError(
             f"workload.score_noise is {spec.workload.score_noise:g}, but workers report what they measure: leave it out"
@@ -103,6 +106,7 @@ def execute_real(
     real = _RealRun(World.of(spec), folder, options)
     real.require_slots()
     _require_new(folder)
+    require_inside(folder)
     # A workload that cannot be trained, or has no plan, is told before anything is written.
     settings = real.settings()
     if not CheckpointStore(settings.checkpoints, settings.keep).is_empty():
@@ -114,36 +118,57 @@ def execute_real(
     controller = real.world.controller(sinks)
     with locked(folder, _TAKEN):
         _require_new(folder)  # another driver may have been as fast
+        claim_folder(folder, "real run")
         spec.save(folder / "spec.yaml")
         write_text(folder / "real.json", json.dumps(asdict(options), indent=2) + "\n")
         return real.drive(controller, sinks, watch)
 
 
 def _require_new(folder: Path) -> None:
+    require_kind(folder, "real run")
     if (folder / "journal.jsonl").exists():
         raise InputError(
             f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)"
         )
 
 
-def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = lambda _: None) -> RealResult:
-    """Go on with a run whose driver died, from its journal and its checkpoints; a run that has ended is only told of.
+def resume_real(
+    folder: Path,
+    *,
+    ray_address: str | None = None,
+    checkpoints: str | None = None,
+    watch: Callable[[Controller], Sink | None] = lambda _: None,
+) -> RealResult:
+    """Go on with a run whose driver died, from its journal and its checkpoints. A run that has ended only returns its result.
+
+    A folder may come from somebody else, so what lies outside of it is used only if the caller names it as well.
+
+    Args:
+        folder: of the run.
+        ray_address: of the cluster that the run used; None for an embedded one.
+        checkpoints: where the run kept its checkpoints; None for its folder.
+        watch: called with the controller; entries also go to what it returns.
 
     Raises:
-        InputError: the folder holds no real run, another driver is running it, or what it was planned with has changed.
+        InputError: the folder holds no real run, another driver is running it, what it was planned with has changed, or it uses
+            a place outside that the caller does not name.
         ReplayError: the journal does not replay.
     """
     journal = folder / "journal.jsonl"
     if not journal.is_file() or not (folder / "real.json").is_file():
         raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
+    require_inside(folder)
     options = _options_of(folder / "real.json")
+    _require_named(options, ray_address, checkpoints)
     _require_packages(options)
     with locked(folder, _TAKEN):
         cut_torn_line(journal)
         cut_torn_note(folder / NODES_FILE)
         header = header_of(journal)
+        require_same_prices(journal, header)
         world = World.of(RunSpec.of(**header.spec))
-        _require_same_data(journal, header, world)
+        require_same_data(journal, header, world)
+        require_same_spec(folder, world.spec)
         entries = list(entries_of(journal))
         sinks = _Sinks()
         controller = _replayed(world, journal, entries, sinks)
@@ -151,12 +176,25 @@ def resume_real(folder: Path, *, watch: Callable[[Controller], Sink | None] = la
         return _RealRun(world, folder, options).drive(controller, sinks, watch, entries, left)
 
 
-def _require_same_data(journal: Path, header: Header, world: World) -> None:
-    """A bundle that was timed again, or another price, would go on as another run."""
-    now = data_sha256(world.spec, world.bundle)
-    changed = sorted(name for name, digest in header.data_sha256.items() if now.get(name) != digest)
-    if changed:
-        raise InputError(f"{journal}: {', '.join(changed)} has changed since the run began: put it back, or start anew")
+def _require_named(options: RealRunOptions, ray_address: str | None, checkpoints: str | None) -> None:
+    """Check that the caller names what the run uses outside of its folder.
+
+    Ray runs code that a cluster sends, and checkpoints are deleted where they are kept.
+    """
+    given = None if checkpoints is None else _absolute(checkpoints)
+    for option, noted, named in (
+        ("--ray", options.ray_address, ray_address),
+        ("--checkpoints", options.checkpoints, given),
+    ):
+        if noted != named:
+            used = f"used {option} {noted}" if noted is not None else f"did not use {option}"
+            instead = f"add {option} {noted} if you trust it" if noted is not None else f"leave {option} out"
+            raise InputError(f"the run {used}, which --resume takes only from the command line: {instead}")
+
+
+def _absolute(checkpoints: str) -> str:
+    """Workers on other machines, and a driver that goes on, have working folders of their own."""
+    return checkpoints if "://" in checkpoints else str(Path(checkpoints).absolute())
 
 
 def _require_packages(options: RealRunOptions) -> None:
@@ -166,8 +204,10 @@ def _require_packages(options: RealRunOptions) -> None:
 
 def _options_of(path: Path) -> RealRunOptions:
     try:
-        return RealRunOptions(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        RealRunOptions(**told)  # refuses names that it does not know
+        return msgspec.convert(told, RealRunOptions)
+    except (ValueError, TypeError, InputError) as error:  # msgspec's is a ValueError
         raise InputError(f"{path} does not say how the run was run: {error}") from error
 
 

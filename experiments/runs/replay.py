@@ -34,13 +34,13 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     """
     path = Path(path)
     header = header_of(path)
-    _require_same_prices(path, header)
+    require_same_prices(path, header)
     spec = spec_of(path)
     built: list[Controller] = []
     # A real run has no recorded truth, and only an upper bound is told it.
     is_told_truth = entry_named(spec.policy.name).needs_truth
     source: World | Belief = World.of(spec, bundle) if is_told_truth else Belief.of(spec, bundle)
-    _require_same_data(path, header, source)
+    require_same_data(path, header, source)
 
     def fresh(sink: Sink) -> Controller:
         built.append(source.controller(sink))
@@ -59,7 +59,7 @@ def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[i
     return entries, built[0].is_closed
 
 
-def _require_same_data(journal: Path, header: Header, source: World | Belief) -> None:
+def require_same_data(journal: Path, header: Header, source: World | Belief) -> None:
     """What the journal was recorded with must be what is here now."""
     spec, bundle = source.spec, source.bundle
     _require_same(journal, header, "bundle", {} if bundle is None else {bundle.name: bundle.sha256})
@@ -78,14 +78,14 @@ def ledger_of(path: str | Path) -> Ledger:
     """
     path = Path(path)
     header = header_of(path)
-    _require_same_prices(path, header)
+    require_same_prices(path, header)
     ledger = Ledger(spec_of(path).price_book())
     for entry in entries_of(path, is_whole=True):
         ledger.write(entry)
     return ledger
 
 
-def _require_same_prices(journal: Path, header: Header) -> None:
+def require_same_prices(journal: Path, header: Header) -> None:
     """Before its spec is read, which looks machines up in the catalogue."""
     prices = header.spec.get("cloud", {}).get("prices")
     if prices is None:

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -163,6 +165,30 @@ def test_a_record_that_is_none_counts_for_nothing_and_goes_with_the_next_save(tm
     save(store, 0, 3)
     assert [saved.iteration for saved in store.recorded(0)] == [3, 1]
     assert len(files_of(tmp_path)) == 4
+
+
+def test_a_record_that_names_a_file_outside_of_the_store_is_not_followed(tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret")
+    store = CheckpointStore(str(tmp_path / "store"))
+    save(store, 0, 1)
+    record = {"trial": 0, "iteration": 2, "score": 0.5, "data": "../../secret", "size_bytes": 6, "segment": 0}
+    record["sha256"] = hashlib.sha256(b"secret").hexdigest()
+    (tmp_path / "store" / "trial-00000" / "iteration-000002.json").write_text(json.dumps(record))
+    assert store.latest(0).iteration == 1
+
+
+def test_a_trials_folder_that_is_a_link_out_of_the_store_is_neither_read_nor_written(tmp_path):
+    other = CheckpointStore(str(tmp_path / "other"))
+    save(other, 0, 1)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "trial-00000").symlink_to(tmp_path / "other" / "trial-00000")
+    before = files_of(tmp_path / "other")
+    store = CheckpointStore(str(tmp_path / "store"))
+    with pytest.raises(PermissionError, match="trial-00000 leads out of"):
+        store.recorded(0)
+    with pytest.raises(WorkerError, match=r"cannot be saved .*trial-00000 leads out of"):
+        save(store, 0, 2)
+    assert files_of(tmp_path / "other") == before
 
 
 def test_a_clone_reads_on_while_its_source_goes_on(tmp_path):

@@ -7,14 +7,18 @@ import math
 import threading
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
 
+from elastune.experiments.cli.app import app
 from elastune.experiments.cli.live import Board
 from elastune.experiments.real.resume import cut_torn_note, leased_in, note_lease
-from elastune.experiments.real.run import RealRunOptions, execute_real, resume_real
+from elastune.experiments.real.run import CLUSTER_FILE, RealRunOptions, execute_real, resume_real
+from elastune.experiments.runs.run_folder import claim_folder, require_inside, require_same_spec
 from elastune.experiments.runs.world import World
+from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.machines import attached
 from elastune.sim.bridge.machines.nodes import Node, NoNodeError
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
@@ -145,7 +149,17 @@ def test_checkpoints_of_another_run_are_not_taken_for_those_of_this_one(tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("text", ['{"device": "cp', '{"device": "cpu", "of_another_version": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"device": "cp',
+        '{"device": "cpu", "of_another_version": 1}',
+        '{"device": "tpu"}',
+        '{"keep": "2"}',
+        "[]",
+        '{"speed": 0}',
+    ],
+)
 def test_a_note_of_how_a_run_was_run_that_cannot_be_read_is_told(tmp_path, text):
     (tmp_path / "journal.jsonl").write_text("{}\n")
     (tmp_path / "real.json").write_text(text)
@@ -159,8 +173,129 @@ def test_a_run_whose_bundle_has_changed_does_not_go_on_as_another_run(tmp_path):
     header["data_sha256"] = dict.fromkeys(header["data_sha256"], "of another bundle")
     (tmp_path / "journal.jsonl").write_text("".join([json.dumps(header) + "\n", *text[1:5]]))
     (tmp_path / "real.json").write_text("{}")
-    with pytest.raises(InputError, match=r"journal.jsonl: .*digits-mlp.* has changed since the run began"):
+    with pytest.raises(
+        InputError, match=r"journal.jsonl: bundle digits-mlp is not the one that the journal was recorded with"
+    ):
         resume_real(tmp_path)
+
+
+# What somebody hands over.
+
+
+@pytest.fixture
+def handed(tmp_path):
+    """A run folder of a real run that has begun, as somebody may hand it over."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lines = RECORDED[0].read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(lines[:5]))
+    (folder / "real.json").write_text('{"speed": 1.0}')
+    RunSpec.of(**json.loads(lines[0])["spec"]).save(folder / "spec.yaml")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/trial-00000", "result.json", ".lock", "nodes.jsonl"])
+def test_links_out_of_the_folder_are_refused_before_anything_is_written(handed, tmp_path, name):
+    elsewhere = tmp_path / "precious"
+    elsewhere.mkdir()
+    (elsewhere / "iteration-000001.json").write_text("precious")
+    target = elsewhere if "checkpoints" in name else elsewhere / "iteration-000001.json"
+    (handed / name).parent.mkdir(exist_ok=True)
+    (handed / name).symlink_to(target)
+    with pytest.raises(InputError, match=rf"{name} is a link to .*precious.*, outside of the run's folder"):
+        resume_real(handed)
+    assert (elsewhere / "iteration-000001.json").read_text() == "precious"
+
+
+def test_a_link_within_the_folder_is_fine(handed):
+    (handed / "newest").symlink_to("journal.jsonl")
+    require_inside(handed)
+
+
+@pytest.mark.parametrize(
+    ("noted", "told"),
+    [
+        (
+            {"ray_address": "10.0.0.1:6379"},
+            r"the run used --ray 10\.0\.0\.1:6379.*: add --ray .* if you trust it",
+        ),
+        ({"checkpoints": "/home/me/models"}, r"the run used --checkpoints /home/me/models.*: add --checkpoints /home"),
+    ],
+)
+def test_a_cluster_or_a_place_that_only_the_folder_names_is_not_used(handed, noted, told):
+    (handed / "real.json").write_text(json.dumps({"speed": 1.0} | noted))
+    with pytest.raises(InputError, match=told):
+        resume_real(handed)
+
+
+def test_a_cluster_that_is_named_again_is_used(handed):
+    (handed / "real.json").write_text(json.dumps({"speed": 1.0, "ray_address": "127.0.0.1:1"}))
+    with pytest.raises(InputError, match="no Ray cluster answers there"):
+        resume_real(handed, ray_address="127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", '{"instance": 1}', '{"instance": "x", "node_id": 1, "host": 2, "gpus": 3}', "{"]
+)
+def test_a_damaged_list_of_nodes_is_named_with_its_line(tmp_path, line):
+    note_lease(tmp_path / "nodes.jsonl", ZERO, Node("a", "127.0.0.1", 1))
+    with (tmp_path / "nodes.jsonl").open("a") as stream:
+        stream.write(f"{line}\n")
+    with pytest.raises(InputError, match=r"nodes.jsonl:2 does not say which node"):
+        leased_in(tmp_path / "nodes.jsonl")
+
+
+def test_a_cluster_of_somebody_else_is_neither_ended_nor_removed(handed, tmp_path):
+    theirs = tmp_path / "elastune-theirs"
+    theirs.mkdir()
+    (handed / CLUSTER_FILE).write_text(json.dumps({"folder": str(theirs), "secret": "guessed"}))
+    with pytest.raises(InputError, match="is no embedded Ray cluster of this run and this user"):
+        resume_real(handed)
+    assert theirs.is_dir()
+
+
+def test_a_spec_that_was_edited_is_refused_with_the_keys_that_changed(handed):
+    spec = RunSpec.load(handed / "spec.yaml")
+    job = spec.to_dict()["job"]
+    edited = spec.to_dict() | {"job": job | {"deadline_s": 123.0}, "seed": spec.seed + 1}
+    RunSpec.of(**edited).save(handed / "spec.yaml")
+    told = rf"spec.yaml has changed since the run began: job.deadline_s was {job['deadline_s']} and is 123.0; seed was"
+    with pytest.raises(InputError, match=told):
+        resume_real(handed)
+
+
+def test_a_spec_that_runs_code_is_only_read(handed, tmp_path):
+    (handed / "spec.yaml").write_text(f"job: !!python/object/apply:os.mkdir ['{tmp_path}/executed']\n")
+    with pytest.raises(InputError, match=r"spec\.yaml"):
+        resume_real(handed)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_spec_is_written_again(handed):
+    spec = RunSpec.load(handed / "spec.yaml")
+    (handed / "spec.yaml").unlink()
+    require_same_spec(handed, spec)
+    assert RunSpec.load(handed / "spec.yaml") == spec
+
+
+def test_folders_refuse_a_run_of_the_other_kind(handed, tmp_path):
+    with pytest.raises(
+        InputError, match=r"holds a real run, which a simulated run would overwrite: choose another folder"
+    ):
+        claim_folder(handed, "simulated run")
+    claim_folder(tmp_path / "new", "simulated run")
+    claim_folder(tmp_path / "new", "simulated run")
+    with pytest.raises(InputError, match="holds a simulated run, which a real run would overwrite"):
+        execute_real(small(), tmp_path / "new", RealRunOptions(speed=1.0))
+
+
+def test_a_simulated_run_leaves_the_folder_of_a_real_run_as_it_is(handed, tmp_path):
+    small().save(tmp_path / "spec.yaml")
+    before = {path.name: path.read_bytes() for path in handed.iterdir()}
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "spec.yaml"), "-o", str(handed)])
+    assert done.exit_code == 2
+    assert "holds a real run" in done.output
+    assert {path.name: path.read_bytes() for path in handed.iterdir()} == before
 
 
 class OfOneThread:

@@ -80,9 +80,20 @@ class _Folder:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
+    def _at(self, name: str) -> Path:
+        """Where a name lies.
+
+        Raises:
+            PermissionError: a link leads out of the root: files elsewhere are not ours to read or delete.
+        """
+        path = self._root / name
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise PermissionError(f"{path} leads out of {self._root}")
+        return path
+
     def names(self, folder: str) -> list[str]:
         try:
-            return [path.name for path in (self._root / folder).iterdir() if path.is_file()]
+            return [path.name for path in self._at(folder).iterdir() if path.is_file()]
         except FileNotFoundError:
             return []
 
@@ -92,7 +103,7 @@ class _Folder:
     @contextmanager
     def scratch(self, folder: str) -> Iterator[Path]:
         # Beside its destination, so that a rename takes it there.
-        path = self._root / folder / f"{_SCRATCH}{uuid.uuid4().hex}"
+        path = self._at(folder) / f"{_SCRATCH}{uuid.uuid4().hex}"
         _make(path.parent)
         path.mkdir()
         try:
@@ -102,23 +113,23 @@ class _Folder:
 
     def put(self, prepared: Path, name: str) -> None:
         _sync(prepared)
-        prepared.replace(self._root / name)
+        prepared.replace(self._at(name))
 
     def settle(self, folder: str) -> None:
-        _sync(self._root / folder)
+        _sync(self._at(folder))
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[Path]:
-        path = self._root / name
+        path = self._at(name)
         if not path.is_file():
             raise FileNotFoundError(path)
         yield path
 
     def delete(self, name: str) -> None:
-        (self._root / name).unlink(missing_ok=True)
+        self._at(name).unlink(missing_ok=True)
 
     def sweep(self, folder: str) -> None:
-        for path in (self._root / folder).glob(f"{_SCRATCH}*"):
+        for path in self._at(folder).glob(f"{_SCRATCH}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 

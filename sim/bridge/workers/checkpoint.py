@@ -113,7 +113,7 @@ class CheckpointStore:
                 write(prepared)
                 size_bytes, sha256 = _fingerprint(prepared)
                 # Its digest in its name: saving an iteration again replaces no data before the record does.
-                data = f"iteration-{iteration:06d}-{sha256[:16]}{_DATA_SUFFIX}"
+                data = _data_of(iteration, sha256)
                 known, tested = _finite(score), _finite(test_score)
                 saved = SavedCheckpoint(trial, iteration, known, data, size_bytes, sha256, segment, tested)
                 record = scratch / "record"
@@ -213,7 +213,8 @@ class CheckpointStore:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _log.warning("%s: the record %s of trial %d is damaged: %s", self.url, name, trial, error)
             return None
-        return saved if (saved.trial, _record_of(saved.iteration)) == (trial, name) else None
+        named = saved.trial, _record_of(saved.iteration), saved.data
+        return saved if named == (trial, name, _data_of(saved.iteration, saved.sha256)) else None
 
 
 def _finite(score: float | None) -> float | None:
@@ -226,6 +227,10 @@ def _folder_of(trial: TrialId) -> str:
 
 def _record_of(iteration: int) -> str:
     return f"iteration-{iteration:06d}{_RECORD_SUFFIX}"
+
+
+def _data_of(iteration: int, sha256: str) -> str:
+    return f"iteration-{iteration:06d}-{sha256[:16]}{_DATA_SUFFIX}"
 
 
 def _fingerprint(path: Path) -> _Fingerprint:
