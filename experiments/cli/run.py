@@ -148,10 +148,10 @@ def _overriding(policy: str | None, seed: int | None) -> list[str]:
 
 def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None:
     from elastune.experiments.files import check_outputs, write_text
-    from elastune.experiments.runs.run_folder import claim_folder, require_kind
+    from elastune.experiments.runs.run_folder import KIND_FILE, claim_folder, require_kind
     from elastune.experiments.runs.simulate import execute
 
-    check_outputs(journal, folder / "spec.yaml", folder / "result.json")
+    check_outputs(journal, *(folder / name for name in ("spec.yaml", "result.json", KIND_FILE)))
     require_kind(folder, "simulated run")
     with _journal_told(journal):
         result = execute(spec, journal=journal)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["simulated run", "real run"]
 
-_KIND_FILE = "kind.txt"
+KIND_FILE = "kind.txt"
 _REAL_FILE = "real.json"
 
 
@@ -29,7 +29,7 @@ def claim_folder(folder: Path, kind: Kind) -> None:
         InputError: it holds a run of the other kind.
     """
     require_kind(folder, kind)
-    write_text(folder / _KIND_FILE, f"{kind}\n")
+    write_text(folder / KIND_FILE, f"{kind}\n")
 
 
 def require_kind(folder: Path, kind: Kind) -> None:
@@ -45,7 +45,7 @@ def require_kind(folder: Path, kind: Kind) -> None:
 
 def _kind_of(folder: Path) -> str | None:
     """Folders without a marker are of an earlier version: real runs had another file of their own."""
-    marker = folder / _KIND_FILE
+    marker = folder / KIND_FILE
     if marker.is_file():
         return marker.read_text(encoding="utf-8", errors="replace").strip()[:40]
     if (folder / _REAL_FILE).exists():

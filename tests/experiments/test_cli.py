@@ -50,7 +50,7 @@ def test_run_leaves_spec_journal_and_result(elastune, folder):
     assert done.exit_code == 0
     assert re.search(r"cost\W+\d+\.\d\d USD, within 20\.00 USD", done.stdout)
     (run,) = (folder / "results" / "runs").iterdir()
-    assert files_in(run) == ["journal.jsonl", "result.json", "spec.yaml"]
+    assert files_in(run) == ["journal.jsonl", "kind.txt", "result.json", "spec.yaml"]
     result = json.loads((run / "result.json").read_text())
     assert result["digest"] == run.name
     assert yaml.safe_load((run / "spec.yaml").read_text())["seed"] == 1

@@ -92,7 +92,12 @@ def test_a_link_where_a_file_is_written_first_is_not_followed(elastune, tmp_path
     (tmp_path / "out" / f".{name}.partial").symlink_to(tmp_path / "mine")
     assert elastune("run", "spec.yaml", "-o", "out").exit_code == 0
     assert (tmp_path / "mine").read_text() == "precious"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["journal.jsonl", "result.json", "spec.yaml"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "journal.jsonl",
+        "kind.txt",
+        "result.json",
+        "spec.yaml",
+    ]
 
 
 @pytest.mark.parametrize("written", ["comparison.png", "results.parquet", "summary.csv", "spec.yaml"])
