@@ -128,3 +128,24 @@ def test_event_files_below_a_folder_of_any_name_are_read_and_left_alone(source, 
     rules = CurveRules(incomplete="drop")
     assert from_tensorboard(source / name, out, described, choice=EventChoice(tag="val/loss"), rules=rules).trials == 3
     assert contents(source) == before
+
+
+@pytest.mark.parametrize("table", ["trial_params", "trial_intermediate_values", "studies", "trials"])
+def test_a_database_that_lacks_a_table_or_holds_nonsense_is_an_error(source, out, described, table):
+    new_study(source / "study.db", 1)
+    broken = sqlite3.connect(source / "study.db")
+    broken.execute(f"DROP TABLE {table}")
+    broken.commit()
+    broken.close()
+    with pytest.raises(InputError, match=r"study.db.*: Optuna cannot read it: "):
+        from_optuna(source / "study.db", out, described)
+
+
+def test_a_trial_that_optuna_cannot_read_is_an_error(source, out, described):
+    new_study(source / "study.db", 1)
+    broken = sqlite3.connect(source / "study.db")
+    broken.execute("UPDATE trials SET datetime_start = 'noon'")
+    broken.commit()
+    broken.close()
+    with pytest.raises(InputError, match=r"study.db.*: Optuna cannot read it: .*noon"):
+        from_optuna(source / "study.db", out, described)

@@ -13,7 +13,7 @@ import numpy as np
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import WHOLE, number_of
 from elastune.traces.formats.csv_rows import read_rows
-from elastune.traces.formats.limits import LONGEST_S, are_too_large, too_large, too_long
+from elastune.traces.formats.limits import LARGEST, LONGEST_S, are_costs, are_too_large, too_large, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +94,10 @@ def _labels(rows: Sequence[Row]) -> np.ndarray:
 def _relative_cost(rows: Sequence[Row]) -> np.ndarray | None:
     if "relative_cost" not in rows[0].cells:
         return None
-    return np.array([row.positive_number("relative_cost") for row in rows])
+    costs = np.array([row.positive_number("relative_cost") for row in rows])
+    for at in np.flatnonzero(~are_costs(costs)).tolist():
+        raise rows[at].wrong("relative_cost", f"is {costs[at]:g}, but must be between {1 / LARGEST:g} and {LARGEST:g}")
+    return costs
 
 
 def _min_gpus(rows: Sequence[Row]) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 
 LONGEST_S = 1e8
 """About three years: no iteration, trial or recorded spot market lasts longer. A time of day is 1.7e9 s after 1970."""
-LARGEST_SCORE = 1e100
-"""Sums and squares of scores must not overflow."""
+LARGEST = 1e100
+"""Of scores and relative costs: their sums, squares and ratios must not overflow."""
 
 
 def too_long(seconds: float) -> str:
@@ -20,12 +20,18 @@ def too_long(seconds: float) -> str:
 
 
 def are_too_large(scores: np.ndarray) -> np.ndarray:
-    """Which scores are finite and larger than `LARGEST_SCORE`, of the same shape."""
-    found: np.ndarray = (np.abs(scores) > LARGEST_SCORE) & np.isfinite(scores)
+    """Which scores are finite and larger than `LARGEST`, of the same shape."""
+    found: np.ndarray = (np.abs(scores) > LARGEST) & np.isfinite(scores)
+    return found
+
+
+def are_costs(costs: np.ndarray) -> np.ndarray:
+    """Which numbers are relative costs that can be computed with, of the same shape."""
+    found: np.ndarray = (costs >= 1 / LARGEST) & (costs <= LARGEST)
     return found
 
 
 def too_large(score: float) -> str:
     """What to say of such a score."""
-    allowed = f"between -{LARGEST_SCORE:g} and {LARGEST_SCORE:g}"
+    allowed = f"between -{LARGEST:g} and {LARGEST:g}"
     return f"is {score:g}, but must be {allowed}; leave it empty, or nan, where a run diverged"

@@ -109,14 +109,24 @@ def _found(origin: str, storage: BaseStorage, name: str | None) -> Study:
         raise InputError(f"{origin} holds {len(names)} studies; {listed}")
     if name is not None and name not in names:
         raise unknown("study", name, names)
-    return load_study(study_name=name or names[0], storage=storage)
+    with _reading(origin):
+        return load_study(study_name=name or names[0], storage=storage)
 
 
 def _names(origin: str, storage: BaseStorage) -> list[str]:
-    try:
+    with _reading(origin):
         return sorted(study.study_name for study in storage.get_all_studies())
+
+
+@contextmanager
+def _reading(origin: str) -> Iterator[None]:
+    """Errors of SQLAlchemy's and Optuna's about servers, schemas and broken files as one; they have no common root."""
+    try:
+        yield
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError(f"{origin}: Optuna cannot read it: {error}") from error
+        raise InputError(f"{origin}: Optuna cannot read it: {' '.join(str(error).split())}") from error
 
 
 def _open(origin: str, stack: ExitStack) -> BaseStorage:
@@ -130,7 +140,7 @@ def _open(origin: str, stack: ExitStack) -> BaseStorage:
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise InputError(f"reading a study takes Optuna: {INSTALL} ({error})") from error
-    try:
+    with _reading(origin):
         file = _file_of(origin)
         if file is None:
             return _closing(RDBStorage(origin, engine_kwargs=_read_only(origin), skip_table_creation=True), stack)
@@ -140,11 +150,6 @@ def _open(origin: str, stack: ExitStack) -> BaseStorage:
                 RDBStorage("sqlite://", engine_kwargs={"creator": connect}, skip_table_creation=True), stack
             )
         return JournalStorage(JournalFileBackend(str(file)))
-    except InputError:
-        raise
-    except Exception as error:
-        # SQLAlchemy's and Optuna's errors about servers, schemas and broken files have no common root.
-        raise InputError(f"{origin}: Optuna cannot read it: {' '.join(str(error).split())}") from error
 
 
 def _file_of(origin: str) -> Path | None:
@@ -194,7 +199,8 @@ def _directed(description: Description, study: Study) -> Description:
 
 
 def _recording(study: Study, origin: str, rules: CurveRules, *, untimed: bool) -> RecordedCurves:
-    trials = study.get_trials(deepcopy=False)
+    with _reading(origin):
+        trials = study.get_trials(deepcopy=False)
     stopped = [trial for trial in trials if trial.state.name in _STOPPED_FROM_OUTSIDE]
     if rules.incomplete == "diverged" and stopped:
         raise InputError(

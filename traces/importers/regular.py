@@ -171,7 +171,7 @@ def _check_beginning(recording: RecordedCurves, points: Points, seconds: np.ndar
     largest = np.zeros(len(recording.labels))
     later = np.setdiff1d(np.arange(len(points)), begins)
     np.maximum.at(largest, points.trial[later], np.nan_to_num(seconds[later]))
-    of_first, rest = seconds[begins], largest[points.trial[begins]]
+    of_first, rest = seconds[begins], np.minimum(largest[points.trial[begins]], LONGEST_S)
     wrong = begins[(of_first > LONGEST_S) | ((rest > 0) & (of_first > _LONGEST_START_S + _SLOWEST_START * rest))]
     if wrong.size:
         at = _first(points, wrong)

@@ -13,6 +13,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.csv_rows import same_cell
+from elastune.traces.formats.limits import LARGEST, are_costs
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.read_table import SourceTable
 from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
@@ -206,8 +207,8 @@ def _in_second(table: SourceTable, trial: str) -> _Configured:
 
 def _costs(table: SourceTable, column: str) -> np.ndarray:
     costs = table.numbers(column)
-    for row in np.flatnonzero(~(np.isfinite(costs) & (costs > 0))):
-        raise table.wrong(int(row), column, f"is {costs[row]:g}, but must be a positive number")
+    for row in np.flatnonzero(~are_costs(costs)):
+        raise table.wrong(int(row), column, f"is {costs[row]:g}, but must be a positive number up to {LARGEST:g}")
     return costs
 
 
