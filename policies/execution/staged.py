@@ -229,8 +229,10 @@ class StagedPolicy:
             return self._after_leaving(view)
         if self._bracket.is_stage_complete:
             return self._after_stage(view)
+        begun = self._begun_stages
         cut = self._cut_in_time(view) if self._bracket.reports == 1 else ()
-        if self._limits.is_stopping:  # what follows the cut could not start any more
+        # The cut may have ended the run, or begun the next stage, whose actions the view does not show yet.
+        if self._limits.is_stopping or self._begun_stages > begun:
             return cut
         started = self._fill(view)
         if started or self._queue or self._limits.is_stopping:

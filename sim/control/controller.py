@@ -144,6 +144,8 @@ class Controller:
                 self._run_trial(action)
             else:
                 self._apply(action)
+        if state.waiting:
+            self._require_room(actions)
         if type(event) in _LOSSES and not self.is_finished:
             # After the policy, so that it can lower its target first when it cannot pay for a replacement.
             for key in state.targets:
@@ -151,6 +153,14 @@ class Controller:
         if state.waiting:
             self._start_waiting()
         return actions
+
+    def _require_room(self, actions: Sequence[Action]) -> None:
+        """What waits must fit the targets that all actions together leave; in between, targets may be lower."""
+        for request in self.state.waiting:
+            if request.gpus > self._holdable_gpus:
+                lowering = next(action for action in reversed(actions) if isinstance(action, ScaleTo))
+                problem = f"trial {request.trial} waits for {request.gpus} GPUs, which that target can never hold"
+                raise self._invalid(lowering, problem)
 
     def story(self) -> str:
         """Describe where the run stands, for errors."""
@@ -384,10 +394,6 @@ class Controller:
         self._holdable_gpus = sum(
             count * book.type_named(name).gpus_per_instance for (name, _), count in state.targets.items()
         )
-        for request in state.waiting:
-            if request.gpus > self._holdable_gpus:
-                problem = f"trial {request.trial} waits for {request.gpus} GPUs, which that target can never hold"
-                raise self._invalid(action, problem)
         self._fleet.reconcile(key, self._commands)
 
     def _invalid(self, action: object, problem: str) -> InvalidActionError:
