@@ -87,6 +87,11 @@ class Lifetimes:
         return _DrawnPool(self, streams, notice_s)
 
 
+_SAME_MOMENT_S = 1e-6
+"""A machine that is asked for at the moment of a bulk reclaim is not hit by it. The clock's moment is rounded, and may come out
+just before the drawn one; without this, replacements would be taken back at the same moment without end."""
+
+
 class _DrawnPool:
     """There is always a machine; each is taken at the end of its lifetime or at a bulk reclaim of its zone."""
 
@@ -116,7 +121,7 @@ class _DrawnPool:
             return math.inf
         zone, nth = instance % process.zones, 0
         while (bulk_s := self._bulk_s(zone, nth)) < before_s:
-            if bulk_s > after_s:
+            if bulk_s > after_s + _SAME_MOMENT_S:
                 draw = self._streams.rng("bulk-reclaim-hit", zone, nth, instance).random()
                 if draw < process.bulk_share:
                     return bulk_s

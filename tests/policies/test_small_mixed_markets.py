@@ -35,6 +35,18 @@ def small_market(*, trials, iterations, gpus, quota, waves, share, notice_s, dea
     return tiny
 
 
+class Bounded:
+    """Fails where a run does not come to an end."""
+
+    def __init__(self, policy, events=5000):
+        self.policy, self.left = policy, events
+
+    def on_event(self, event, view):
+        self.left -= 1
+        assert self.left > 0, f"no end in sight at {event}"
+        return self.policy.on_event(event, view)
+
+
 markets = st.fixed_dictionaries(
     {
         "trials": st.integers(1, 6),
@@ -52,7 +64,7 @@ markets = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(market=markets)
 def test_a_small_mixed_market_is_survived(play, name, market):
     tiny = small_market(**market)
@@ -60,12 +72,12 @@ def test_a_small_mixed_market_is_survived(play, name, market):
         policy = factory(name)(tiny.job, tiny.profile, tiny.book, None)
     except InfeasibleJobError:
         return
-    story = play(policy, tiny)
+    story = play(Bounded(policy), tiny)
     assert story.makespan_s <= tiny.job.deadline_s
     assert story.bill_usd <= (tiny.job.budget_usd or 1e9)
 
 
-@pytest.mark.parametrize("seed", [13, 69])
+@pytest.mark.parametrize("seed", [26, 79])
 def test_a_stage_that_begins_with_a_cut_keeps_the_machine_that_it_asks_for(play, seed):
     # Alone on one machine: the cut of the first rung begins the second, which is to be trained on demand.
     tiny = small_market(

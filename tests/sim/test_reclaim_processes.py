@@ -30,6 +30,14 @@ def test_a_machine_goes_with_the_node_it_is_on_and_the_oldest_free_node_comes_fi
     assert pool.place(3, 8.0) == 40.0
 
 
+def test_a_replacement_that_is_asked_for_at_a_bulk_reclaim_is_not_taken_by_it():
+    pool = Lifetimes(bulk_per_hour=60.0).begin(Streams(0), 30.0)
+    gone_s = pool.place(0, 0.0)
+    # The moment of the notice as a clock may round it.
+    for noticed_s in (gone_s - 30.0, math.nextafter(gone_s - 30.0, 0.0), gone_s - 30.0 - 1e-9):
+        assert pool.place(1, noticed_s) > gone_s
+
+
 def test_a_node_within_its_notice_takes_nothing():
     pool = recording("0 +a", "40 -a", "50 +a", "90 -a").begin(Streams(0), 10.0)
     assert pool.place(0, 29.0) == 40.0
