@@ -34,6 +34,17 @@ CNN = {
     "dropout": 0.0,
     "init_scale": 1.0,
 }
+MIXTURE = {
+    "learning_rate": 0.02,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "batch_size": 250,
+    "lambda": 1e-4,
+    "mu": 0.3,
+    "width": 1,
+    "embedding_size": 32,
+    "stage_2_fraction": 26 / 27,
+}
 CASES = {
     "plain": ("digits-mlp", MLP, "global", 8),
     "dropout": ("digits-mlp", {**MLP, "dropout": 0.5}, "global", 8),
@@ -42,6 +53,8 @@ CASES = {
     "every batch smaller than the gang": ("digits-mlp", {**MLP, "batch_size": 1, "learning_rate": 0.001}, "global", 1),
     "convolutions": ("mnist5k-cnn", {**CNN, "dropout": 0.3}, "global", 2),
     "convolutions on an empty part": ("mnist5k-cnn", {**CNN, "batch_size": 2499}, "global", 2),
+    "experts, an epoch of each stage": ("deepmoe-mnist5k", MIXTURE, "global", 2),
+    "experts on an empty part": ("deepmoe-mnist5k", {**MIXTURE, "batch_size": 2499}, "global", 1),
     "a batch of each worker": ("digits-mlp", {**MLP, "batch_size": 32}, "per-worker", 8),
     "diverging": ("digits-mlp", {**MLP, "learning_rate": 1e12, "init_scale": 10.0}, "global", 3),
 }

@@ -35,6 +35,17 @@ SMALL = {
         "dropout": 0.2,
         "init_scale": 1.5,
     },
+    "deepmoe-mnist5k": {
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "batch_size": 32,
+        "lambda": 1e-5,
+        "mu": 0.3,
+        "width": 0.25,
+        "embedding_size": 32,
+        "stage_2_fraction": 22 / 27,  # the second stage begins after five iterations
+    },
 }
 
 

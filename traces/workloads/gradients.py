@@ -7,7 +7,8 @@ drops what it would drop in one worker.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import distributed, nn
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
     from elastune.traces.workloads.workload import Seat
 
 
+Loss: TypeAlias = Callable[[nn.Module, torch.Tensor, torch.Tensor, Literal["mean", "sum"]], torch.Tensor]
+"""The loss of a batch: network, images, labels, and whether it is the mean or the sum over the images."""
+
+
 class OneWorker:
     """Computes whole batches."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
+        self._network, self._loss = network, loss
 
     def backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The mean loss of a batch; its gradients are added to those of the network."""
-        loss = nn.functional.cross_entropy(self._network(images), labels)
+        loss = self._loss(self._network, images, labels, "mean")
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -38,11 +43,11 @@ class GangMember:
         WorkerError: torch.distributed's default group is not this gang.
     """
 
-    def __init__(self, network: nn.Module, seat: Seat) -> None:
+    def __init__(self, network: nn.Module, seat: Seat, loss: Loss) -> None:
         group = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else None
         if group != (seat.rank, seat.size):
             raise WorkerError(f"rank {seat.rank} of {seat.size} is to train, but the process group is {group}")
-        self._network, self._seat = network, seat
+        self._network, self._seat, self._loss = network, seat, loss
         self._dropouts = _shared_dropouts(network)
 
     def backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -51,8 +56,7 @@ class GangMember:
         part = slice(*bounds)  # empty for some, where the batch has fewer examples than the gang has members
         for dropout in self._dropouts:
             dropout.batch, dropout.part = len(labels), part
-        outputs = self._network(images[part])
-        loss = nn.functional.cross_entropy(outputs, labels[part], reduction="sum") / len(labels)
+        loss = self._loss(self._network, images[part], labels[part], "sum") / len(labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return self._add_up(loss.detach())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -39,8 +39,33 @@ def _optimizer(network: nn.Module, configuration: Configuration) -> torch.optim.
     raise InputError(f"optimizer is {name}, but must be sgd or adam")
 
 
+class Objective(Protocol):
+    """What a trial minimises, by iteration."""
+
+    def begin(self, network: nn.Module, optimizer: torch.optim.Optimizer, iteration: int) -> None:
+        """Make network and optimizer ready for an iteration, counted from 0."""
+
+    def loss(
+        self, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, reduction: Literal["mean", "sum"]
+    ) -> torch.Tensor:
+        """The loss of a batch, a scalar."""
+
+
+class CrossEntropy:
+    """The classes alone, the same in every iteration."""
+
+    def begin(self, network: nn.Module, optimizer: torch.optim.Optimizer, iteration: int) -> None:
+        """Nothing changes between iterations."""
+
+    def loss(
+        self, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, reduction: Literal["mean", "sum"]
+    ) -> torch.Tensor:
+        """See `Objective`."""
+        return nn.functional.cross_entropy(network(images), labels, reduction=reduction)
+
+
 class Classifier:
-    """A network that learns to classify: the `Trainable` of both workloads.
+    """A network that learns to classify: the `Trainable` of all workloads.
 
     One iteration is one epoch. All randomness of an iteration comes from (seed, iteration), so a trial that goes on
     from a checkpoint has the same scores as one that was never interrupted, and other trials of the process do not
@@ -67,6 +92,7 @@ class Classifier:
         *,
         score: Literal["accuracy", "error"],
         seat: Seat = ALONE,
+        objective: Objective | None = None,
     ) -> None:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -80,7 +106,9 @@ class Classifier:
         with self._forked_rng():
             torch.manual_seed(seed)
             self._network = network(configuration).to(self._device)
-        self._gradients = OneWorker(self._network) if seat.size == 1 else GangMember(self._network, seat)
+        self._objective = objective or CrossEntropy()
+        loss = self._objective.loss
+        self._gradients = OneWorker(self._network, loss) if seat.size == 1 else GangMember(self._network, seat, loss)
         self._loss = math.nan
         self._optimizer = _optimizer(self._network, configuration)
 
@@ -88,6 +116,7 @@ class Classifier:
         """One epoch in a fresh random order."""
         images, labels = self._train
         self._network.train()
+        self._objective.begin(self._network, self._optimizer, self._iteration)
         total = torch.zeros((), device=self._device)
         with self._forked_rng():
             torch.manual_seed((self._seed * 1_000_003 + self._iteration + 1) % 2**63)

