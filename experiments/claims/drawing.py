@@ -15,7 +15,6 @@ from elastune.experiments.claims.made import make_bundle
 from elastune.experiments.claims.plans import ClaimPlans, plans_of
 from elastune.experiments.claims.sweeps import ClaimSweep, LeftOut, sweeps_of
 from elastune.experiments.results_version import RESULTS_VERSION
-from elastune.experiments.sweeps.keys import data_sha256
 from elastune.experiments.sweeps.run import SweepPlan, plan, run_sweep
 from elastune.experiments.sweeps.store import Store
 from elastune.sim.model.errors import InputError, unknown
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elastune.experiments.claims.entries import Claim, Drawn, SizeName
-    from elastune.traces import Bundle
 
 
 PLANNING_JOBS = 2
@@ -143,53 +141,27 @@ def needed(
     drawing: Drawing,
     *,
     is_retrying: bool = False,
+    is_counting: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
 ) -> list[Needed]:
-    """Every part, checked, and how much of it is there. Bundles that follow from a formula are written.
+    """Every part, and how much of it is there. Bundles that follow from a formula are written.
 
     Args:
         drawing: what is asked for.
         is_retrying: whether runs that failed count as missing.
+        is_counting: whether rows are only counted, which is quick: no run is checked then, and nothing is written.
         on_progress: called with what is looked up, how many parts are and how many there are.
 
     Raises:
-        InputError: a cell is no run, or a folder holds rows of another sweep.
+        InputError: a cell is no run, or a folder is damaged or holds rows of another sweep.
     """
     told = []
     for done, sweep in enumerate(drawing.sweeps):
         on_progress(f"Looking up {sweep.label}", done, len(drawing.sweeps))
-        if sweep.makes is not None:
+        if sweep.makes is not None and not is_counting:
             make_bundle(sweep.makes.name, sweep.makes.parent)
-        told.append(_planned(sweep, is_retrying=is_retrying))
-    return told + _plans_needed(drawing)
-
-
-def counted(
-    drawing: Drawing,
-    *,
-    is_retrying: bool = False,
-    on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
-) -> list[Needed]:
-    """As `needed`, but quick, and nothing is written: runs are counted, not built, wherever that says the same.
-
-    Args:
-        drawing: as for `needed`.
-        is_retrying: as for `needed`.
-        on_progress: as for `needed`.
-
-    Raises:
-        InputError: a folder holds rows of another sweep.
-    """
-    told: list[Needed] = []
-    bundles: dict[str, Bundle] = {}
-    for done, sweep in enumerate(drawing.sweeps):
-        on_progress(f"Counting {sweep.label}", done, len(drawing.sweeps))
-        missing = _lacking(sweep, bundles, is_retrying=is_retrying)
-        if missing is None:
-            told.append(_planned(sweep, is_retrying=is_retrying))
-        else:
-            told.append(Needed(sweep.label, sweep.sweep.size(), missing, sweep))
-    return told + _plans_needed(drawing)
+        told.append((_counted if is_counting else _planned)(sweep, is_retrying=is_retrying))
+    return told + [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
 
 
 def _planned(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
@@ -200,34 +172,12 @@ def _planned(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
     return Needed(sweep.label, len(runs.runs), len(runs.missing(is_retrying=is_retrying)), sweep, runs)
 
 
-def _plans_needed(drawing: Drawing) -> list[Needed]:
-    return [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
-
-
-def _lacking(sweep: ClaimSweep, bundles: dict[str, Bundle], *, is_retrying: bool) -> int | None:
-    """How many runs the folder lacks; None where it holds what only `plan` can judge.
-
-    A folder is of one grid, whose digest is in its name. So its rows are runs of the sweep if each is there once, on a seed of
-    the sweep, and of this version of results and the data that the first cell reads.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    store, total = Store(sweep.folder), sweep.sweep.size()
-    if not store.parts():
-        return total
-    rows = store.columns("key", "seed", "status", "results_version", "data_sha256")
-    spec = sweep.sweep.narrowed(()).cells()[0].spec
-    name = str(spec.workload.bundle)
-    bundle = bundles[name] = bundles.get(name) or spec.bundle()
-    is_of_sweep = (
-        rows["results_version"].unique().to_pylist() == [str(RESULTS_VERSION)]
-        and rows["data_sha256"].unique().to_pylist() == [data_sha256(spec, bundle)]
-        and pc.all(pc.is_in(rows["seed"], pa.array(sweep.sweep.seeds))).as_py()
-        and len(rows["key"].unique()) == len(rows) <= total
-    )
-    failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() if is_retrying else 0
-    return total - len(rows) + failed if is_of_sweep else None
+def _counted(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
+    """The path of a folder names its grid and the version of results: its rows on these seeds are runs of the sweep."""
+    rows = Store(sweep.folder).columns("seed", "status").to_pylist()
+    seeds, redone = set(sweep.sweep.seeds), ("failed",) if is_retrying else ()
+    done = sum(row["seed"] in seeds and row["status"] not in redone for row in rows)
+    return Needed(sweep.label, sweep.sweep.size(), sweep.sweep.size() - done, sweep)
 
 
 @dataclass

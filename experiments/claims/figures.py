@@ -45,9 +45,9 @@ class Source:
     sweeps: Sequence[ClaimSweep] = ()
     plans: ClaimPlans | None = None
 
-    def option(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  whatever YAML holds
+    def text(self, name: str, default: str) -> str:
         """An option of the figure."""
-        return self.drawn.options.get(name, default)
+        return str(self.drawn.options.get(name, default))
 
     @functools.cached_property
     def rows(self) -> pd.DataFrame:
@@ -80,6 +80,17 @@ class Source:
             raise InputError(f"{self.drawn.draw} is drawn from plans, but {self.drawn.experiment} has runs")
         return self.plans
 
+    def plan_rows(self) -> pd.DataFrame:
+        """The rows of the plans.
+
+        Raises:
+            InputError: there are none.
+        """
+        rows = self.planned().read()
+        if not len(rows):
+            raise InputError(f"nothing of {self.drawn.experiment} is planned")
+        return rows
+
 
 def check(drawn: Drawn) -> None:
     """Accept an entry that asks for what there is, as far as that is known before anything is run.
@@ -110,26 +121,6 @@ def draw(source: Source) -> Figure:
     return FIGURES[source.drawn.draw](source)
 
 
-def _profiles(source: Source) -> Figure:
-    return figures.performance_profiles(profile_table(source.rows))
-
-
-def _over_time_and_cost(source: Source) -> Figure:
-    return figures.score_over_time_and_cost(source.trajectories())
-
-
-def _over_time(source: Source) -> Figure:
-    return figures.best_so_far(source.trajectories(), "at_s")
-
-
-def _over_cost(source: Source) -> Figure:
-    return figures.best_so_far(source.trajectories(), "spent_usd")
-
-
-def _gpus(source: Source) -> Figure:
-    return figures.gpus_over_time(source.trajectories())
-
-
 def _gantt(source: Source) -> Figure:
     """Of the first run that the condition lets through."""
     rows = source.rows
@@ -144,39 +135,19 @@ def _gantt(source: Source) -> Figure:
     )
 
 
-def _ledger(source: Source) -> Figure:
-    return figures.ledger(source.rows)
-
-
 def _sensitivity(source: Source) -> Figure:
     import pandas as pd
 
-    rows, parameter, order = source.rows, str(source.option("x")), source.option("order")
+    rows, parameter, order = source.rows, source.text("x", ""), source.drawn.options.get("order")
     if order is not None:
         rows = rows.assign(**{parameter: pd.Categorical(rows[parameter], categories=order)})
-    return figures.sensitivity(rows, parameter, value=str(source.option("measure", "regret")))
-
-
-def _score_grid(source: Source) -> Figure:
-    return figures.score_grid(
-        source.rows, value=str(source.option("measure", "regret")), against=source.option("against")
-    )
-
-
-def _cost_over_deadline(source: Source) -> Figure:
-    return figures.cost_over_deadline(source.rows, reference=str(source.option("reference", "sha-fixed")))
-
-
-def _frontier(source: Source) -> Figure:
-    return figures.frontier(frontier_of_first(source.planned()))
+    return figures.sensitivity(rows, parameter, value=source.text("measure", "regret"))
 
 
 def _gaps(source: Source) -> Figure:
-    rows = source.planned().read()
-    if not len(rows):
-        raise InputError(f"nothing of {source.drawn.experiment} is planned")
-    gaps = gaps_of(rows, source.option("by"))
-    return figures.greedy_gap(gaps.assign(family=_named(gaps["family"], source.option("by"))))
+    by = source.drawn.options.get("by")
+    gaps = gaps_of(source.plan_rows(), by)
+    return figures.greedy_gap(gaps.assign(family=_named(gaps["family"], by)))
 
 
 def _named(families: pd.Series[Any], column: str | None) -> pd.Categorical[str]:
@@ -193,36 +164,36 @@ def _named(families: pd.Series[Any], column: str | None) -> pd.Categorical[str]:
 
 def _planned(source: Source) -> Figure:
     """A number of plans by a setting, as a mean over deadlines; a line per planner."""
-    plans = source.planned().read()
-    if not len(plans):
-        raise InputError(f"nothing of {source.drawn.experiment} is planned")
-    measure = str(source.option("measure", "cost_usd"))
+    rows = planners_as_policies(source.plan_rows(), source.drawn.options.get("fixed"))
+    measure, told = source.text("measure", "cost_usd"), "plans, means over deadlines, side by side"
     label = "machines, at most" if measure == "instances" else None
-    rows = planners_as_policies(plans, source.option("fixed"))
-    told = "plans, means over deadlines, side by side"
-    return figures.sensitivity(rows, str(source.option("x")), value=measure, label=label, told=told)
+    return figures.sensitivity(rows, source.text("x", ""), value=measure, label=label, told=told)
 
 
 def _differences(source: Source) -> Figure:
     """In regret, of every other policy minus one of them, over everything."""
-    reference = str(source.option("reference", "seer"))
+    reference = source.text("reference", "seer")
     return figures.paired_differences(paired_table(source.rows, reference, group=[]), reference=reference)
 
 
 FIGURES: Mapping[str, Callable[[Source], Figure]] = {
-    "cost-over-deadline": _cost_over_deadline,
+    "cost-over-deadline": lambda source: figures.cost_over_deadline(
+        source.rows, reference=source.text("reference", "sha-fixed")
+    ),
     "differences": _differences,
-    "frontier": _frontier,
+    "frontier": lambda source: figures.frontier(frontier_of_first(source.planned())),
     "gantt": _gantt,
     "gaps": _gaps,
-    "gpus-over-time": _gpus,
+    "gpus-over-time": lambda source: figures.gpus_over_time(source.trajectories()),
     "plans": _planned,
-    "ledger": _ledger,
-    "profiles": _profiles,
-    "score-grid": _score_grid,
-    "score-over-cost": _over_cost,
-    "score-over-time": _over_time,
-    "score-over-time-and-cost": _over_time_and_cost,
+    "ledger": lambda source: figures.ledger(source.rows),
+    "profiles": lambda source: figures.performance_profiles(profile_table(source.rows)),
+    "score-grid": lambda source: figures.score_grid(
+        source.rows, value=source.text("measure", "regret"), against=source.drawn.options.get("against")
+    ),
+    "score-over-cost": lambda source: figures.best_so_far(source.trajectories(), "spent_usd"),
+    "score-over-time": lambda source: figures.best_so_far(source.trajectories(), "at_s"),
+    "score-over-time-and-cost": lambda source: figures.score_over_time_and_cost(source.trajectories()),
     "sensitivity": _sensitivity,
 }
 """What draws, by the name that the catalogue's files use."""

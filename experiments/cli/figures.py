@@ -72,7 +72,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     as_json: AsJson = False,
 ) -> None:
     """Run what is missing for the figures of the papers' claims, and draw them."""
-    from elastune.experiments.claims.drawing import counted, needed, prepare, run_missing
+    from elastune.experiments.claims.drawing import needed, prepare, run_missing
     from elastune.experiments.claims.writing import write_all
     from elastune.experiments.spec.places import data_folders
 
@@ -80,7 +80,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     drawing = prepare(asked, "smoke" if is_smoke else "full", results=results, data=data_folders(data))
     if is_listing:
         with _progress("Counting") as on_progress:
-            parts = counted(drawing, is_retrying=is_retrying, on_progress=on_progress)
+            parts = needed(drawing, is_retrying=is_retrying, is_counting=True, on_progress=on_progress)
         _show_list(drawing, parts, as_json=as_json)
         return
     if not names:

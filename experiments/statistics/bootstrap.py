@@ -33,8 +33,6 @@ _SEED = 20210419
 _BLOCK = 4_000_000
 _KEPT_UNITS = 1_000
 _KEPT_AS_FLOATS = 128
-_AN_EDGE_RUN = 400
-"""A run at the edge of the middle half takes as long as so many of what a stretch is weighed by."""
 
 Over = Literal["families", "seeds"]
 """What an interval speaks of: workloads like these, or these very ones with other seeds."""
@@ -175,70 +173,20 @@ def pooled_interquartile_mean(values: np.ndarray, units: Units, over: Over = "fa
     if not len(values):
         return _nothing(1)
     order = np.argsort(values, kind="stable")
-    tree, middle = _Tree.of(units.where(order)), _Middle.of(values[order], units.where(order))
-    value = middle.means(np.ones((1, tree.seeds)), tree.weights()[None])
-    width = max(middle.sums.shape[0] * tree.bundles, middle.size)
-    resampled = [middle.means(drawn, weights) for drawn, weights in _draws(tree, over, width=width)]
+    ascending, tree = values[order], _Tree.of(units.where(order))
+    value = _middle_means(ascending, tree, np.ones((1, tree.seeds)), tree.weights()[None])
+    resampled = [_middle_means(ascending, tree, *drawn) for drawn in _draws(tree, over, width=len(values))]
     return _pooled(value, np.concatenate(resampled)[:, None], tree, over)
 
 
-@dataclass(frozen=True, eq=False)
-class _Middle:
-    """Runs in ascending order, in stretches of equal size: a resample weighs stretches, and single runs at the edges alone.
-
-    Attributes:
-        tree: of the runs.
-        values: (runs,) float, ascending.
-        size: runs of a stretch; the last one may have fewer.
-        counts: (stretches, seeds, bundles) float: how many runs.
-        sums: the same of their values.
-    """
-
-    tree: _Tree
-    values: np.ndarray
-    size: int
-    counts: np.ndarray
-    sums: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray, units: Units) -> _Middle:
-        """Of the size that takes the least time: large where seeds and bundles are many, which all stretches are weighed by."""
-        tree = _Tree.of(units)
-        size = math.ceil(math.sqrt(len(values) * tree.seeds * tree.bundles / _AN_EDGE_RUN))
-        stretches = math.ceil(len(values) / size)
-        shape = stretches, tree.seeds, tree.bundles
-        at = np.ravel_multi_index((np.arange(len(values)) // size, tree.seed_of_run, tree.bundle_of_run), shape)
-        counts, sums = (np.bincount(at, of, math.prod(shape)).reshape(shape) for of in (None, values))
-        return cls(tree, values, size, counts.astype(float), sums)
-
-    def means(self, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(resamples,) float: how often seeds are drawn, (resamples, seeds), and weights of bundles, (resamples, bundles)."""
-        runs = drawn @ self.counts.sum(axis=0)
-        share = np.nan_to_num(_ratio(weights, runs), posinf=0.0)
-        weight, total = (self._upto(drawn, share, table) for table in (self.counts, self.sums))
-        low, high = (self._below(part * weight[:, -1], drawn, share, weight, total) for part in (0.25, 0.75))
-        return _ratio(high - low, 0.5 * weight[:, -1])
-
-    @staticmethod
-    def _upto(drawn: np.ndarray, share: np.ndarray, table: np.ndarray) -> np.ndarray:
-        """(resamples, stretches + 1) float: of the table, weighed, before each stretch and at the end."""
-        stretches, seeds, bundles = table.shape
-        by_seed = table.transpose(1, 0, 2).reshape(seeds, -1)
-        weighed = np.einsum("rkb,rb->rk", (drawn @ by_seed).reshape(len(drawn), stretches, bundles), share)
-        return np.pad(np.cumsum(weighed, axis=1), ((0, 0), (1, 0)))
-
-    def _below(
-        self, enough: np.ndarray, drawn: np.ndarray, share: np.ndarray, weight: np.ndarray, total: np.ndarray
-    ) -> np.ndarray:
-        """(resamples,) float: the weighed values of the first runs whose weight is enough, of the last one a part."""
-        resample = np.arange(len(drawn))
-        stretch = np.clip((weight < enough[:, None]).sum(axis=1) - 1, 0, len(self.sums) - 1)
-        runs = stretch[:, None] * self.size + np.arange(self.size)
-        is_run, runs = runs < len(self.values), np.minimum(runs, len(self.values) - 1)
-        each = share[resample[:, None], self.tree.bundle_of_run[runs]]
-        each *= drawn[resample[:, None], self.tree.seed_of_run[runs]] * is_run
-        lacking = (enough - weight[resample, stretch])[:, None] - (np.cumsum(each, axis=1) - each)
-        return np.asarray(total[resample, stretch] + (self.values[runs] * np.clip(lacking, 0.0, each)).sum(axis=1))
+def _middle_means(values: np.ndarray, tree: _Tree, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(resamples,) float: of ascending values, with how often seeds are drawn and weights of bundles by resample."""
+    share = np.nan_to_num(_ratio(weights, drawn @ tree.counts()[..., 0]), posinf=0.0)
+    each = share[:, tree.bundle_of_run] * drawn[:, tree.seed_of_run]
+    upto = np.cumsum(each, axis=1)
+    total = upto[:, -1:]
+    inside = np.minimum(upto, 0.75 * total) - np.maximum(upto - each, 0.25 * total)
+    return _ratio(np.clip(inside, 0.0, None) @ values, 0.5 * total[:, 0])
 
 
 def seed_parts(values: np.ndarray, units: Units) -> np.ndarray:

@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.statistics.bootstrap import (
-    Interval,
-    Units,
-    pooled_interquartile_mean,
-    pooled_means,
-)
+from elastune.experiments.statistics.bootstrap import Interval, Units, pooled_means
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,13 +39,6 @@ def mean_interval(values: Sequence[float], seeds: Sequence[int] | None = None) -
     of_run = np.arange(len(given)) if seeds is None else np.asarray(seeds)
     alike = np.zeros(len(given), dtype=np.int64)
     return pooled_means(given[is_known, None], Units(alike, alike, of_run).where(is_known)).interval()
-
-
-def interquartile_mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of the middle half; values that are not finite are left out."""
-    given = np.asarray(values, dtype=float)
-    known = given[np.isfinite(given)]
-    return pooled_interquartile_mean(known, Units.of_seeds(len(known))).interval()
 
 
 @dataclass(frozen=True)

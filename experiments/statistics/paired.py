@@ -161,7 +161,7 @@ class _Pairs:
             return math.nan
         by_seed = seed_parts(self.difference, self.units)
         found = seeds_needed((by_seed * len(by_seed)).tolist(), effect * self.scale)
-        return math.nan if found is None else float(found.seeds)
+        return math.nan if found is None else float(found)
 
     def parts(self, over: Over) -> np.ndarray:
         """What each independent unit adds to the mean; none where there is no mean."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,26 +23,20 @@ _FLIPS = 10_000
 _EXACT_UNITS = 13
 _COLUMNS = 400
 _SEED = 20210420
-_PILOT_CONFIDENCE = 0.8
 _ROUNDING = 1e-9
 
 
-def sign_flip_p(parts: Sequence[float]) -> float:
-    """Two-sided p-value of a sum whose parts are equally likely to have either sign, independently.
+def sign_flip_p_each(groups: Sequence[Sequence[float] | np.ndarray]) -> list[float]:
+    """By group, the two-sided p-value of a sum whose parts are equally likely to have either sign, independently.
 
     Exact up to 13 units, so that it is never below 2 / 2^units; of more, 10,000 random flips and the one that was seen.
 
     Args:
-        parts: what each independent unit adds; units that add nothing say nothing either way.
+        groups: what each independent unit adds; units that add nothing say nothing either way.
 
     Returns:
         NaN where there are no parts.
     """
-    return sign_flip_p_each([parts])[0]
-
-
-def sign_flip_p_each(groups: Sequence[Sequence[float] | np.ndarray]) -> list[float]:
-    """`sign_flip_p` of the parts of each group."""
     by_units: dict[int, list[int]] = {}
     for index, parts in enumerate(groups):
         by_units.setdefault(len(parts), []).append(index)
@@ -90,27 +83,9 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-@dataclass(frozen=True)
-class SampleSize:
-    """How many paired seeds a study needs.
-
-    Attributes:
-        seeds: for this power, if the pilot's standard deviation is the true one.
-        seeds_cautious: the same with the upper end of its one-sided 80 % confidence interval (Browne, On the use of a pilot
-            sample for sample size determination, Statistics in Medicine 14(17), 1995).
-        sd: standard deviation of the pilot's differences.
-        pilot_seeds: how many there were.
-    """
-
-    seeds: int
-    seeds_cautious: int
-    sd: float
-    pilot_seeds: int
-
-
 def seeds_needed(
     pilot: Sequence[float], effect: float = EFFECT, *, power: float = POWER, level: float = LEVEL
-) -> SampleSize | None:
+) -> int | None:
     """How many seeds a two-sided paired t-test at this level needs to see this mean difference; None for under two of them.
 
     Args:
@@ -119,18 +94,11 @@ def seeds_needed(
         power: how often it is to be seen where it is there.
         level: how often one is to be seen where there is none.
     """
-    from scipy.special import chdtri
-
     known = np.asarray(pilot, dtype=float)
     known = known[np.isfinite(known)]
     if known.size < 2 or effect <= 0:
         return None
-    sd = float(known.std(ddof=1))
-    free = known.size - 1
-    # chdtri is given the probability of more.
-    upper = sd * math.sqrt(free / float(chdtri(free, _PILOT_CONFIDENCE)))
-    seeds, cautious = (_pairs_for(deviation / effect, power, level) for deviation in (sd, upper))
-    return SampleSize(seeds, cautious, sd, int(known.size))
+    return _pairs_for(float(known.std(ddof=1)) / effect, power, level)
 
 
 def _pairs_for(deviation: float, power: float, level: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -16,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from elastune.experiments.claims import drawing as claims_drawing
-from elastune.experiments.claims.drawing import counted, needed, prepare, run_missing
+from elastune.experiments.claims.drawing import needed, prepare, run_missing
 from elastune.experiments.claims.entries import CATALOG, load_claims
 from elastune.experiments.claims.plans import (
     gap_table,
@@ -138,7 +139,7 @@ def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
         looked_up = [(part.label, part.total, part.missing) for part in needed(asked)]
         with monkeypatch.context() as patched:
             patched.setattr(claims_drawing, "plan", None)  # nothing is built
-            assert [(part.label, part.total, part.missing) for part in counted(asked)] == looked_up
+            assert [(part.label, part.total, part.missing) for part in needed(asked, is_counting=True)] == looked_up
     (sweep,) = drawing.sweeps
     (sweep.folder / "copy").mkdir()
     copied = dataclasses.replace(sweep, folder=sweep.folder / "copy")
@@ -148,11 +149,11 @@ def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
     )
     Store(copied.folder).forget(pq.read_table(copied.folder / "runs")["key"].to_pylist()[:2])
     again = dataclasses.replace(again, sweeps=[copied], plans=[])
-    assert [counted(again)[0].missing, counted(again, is_retrying=True)[0].missing] == [2, 12]
-    monkeypatch.setattr(claims_drawing, "RESULTS_VERSION", 7)
+    count = functools.partial(needed, again, is_counting=True)
+    assert [count()[0].missing, count(is_retrying=True)[0].missing] == [2, 12]
     monkeypatch.setattr(sweep_module, "RESULTS_VERSION", 7)
     with pytest.raises(InputError, match=r"R1 small, mnist5k-cnn: .* rows are of another version of results"):
-        counted(again)
+        needed(again)
 
 
 def failed(table):
