@@ -182,11 +182,14 @@ def pooled_interquartile_mean(values: np.ndarray, units: Units, over: Over = "fa
 def _middle_means(values: np.ndarray, tree: _Tree, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(resamples,) float: of ascending values, with how often seeds are drawn and weights of bundles by resample."""
     share = np.nan_to_num(_ratio(weights, drawn @ tree.counts()[..., 0]), posinf=0.0)
-    each = share[:, tree.bundle_of_run] * drawn[:, tree.seed_of_run]
+    each = share[:, tree.bundle_of_run]
+    each *= drawn[:, tree.seed_of_run]
     upto = np.cumsum(each, axis=1)
-    total = upto[:, -1:]
-    inside = np.minimum(upto, 0.75 * total) - np.maximum(upto - each, 0.25 * total)
-    return _ratio(np.clip(inside, 0.0, None) @ values, 0.5 * total[:, 0])
+    total = upto[:, -1:].copy()
+    before = np.subtract(upto, each, out=each)
+    for part in (upto, before):
+        np.clip(part, 0.25 * total, 0.75 * total, out=part)
+    return _ratio(np.subtract(upto, before, out=upto) @ values, 0.5 * total[:, 0])
 
 
 def seed_parts(values: np.ndarray, units: Units) -> np.ndarray:
