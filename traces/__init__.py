@@ -9,15 +9,13 @@ from elastune.traces.bundles.synthetic import synthetic_bundle, tiny_bundle
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
 from elastune.traces.cloud.prices import (
     Offer,
-    instance_type_named,
     instance_type_names,
-    load_instance_types,
     load_offers,
     offer_named,
     shipped_offers,
 )
 from elastune.traces.cloud.reclaim import load_spot_trace
-from elastune.traces.cloud.startup import startup_names, startup_of
+from elastune.traces.cloud.startup import startup_of
 from elastune.traces.cloud.stragglers import tail_of
 from elastune.traces.scaling.fit import ScalingFit, fit_scaling
 from elastune.traces.scaling.inline import inline_of
@@ -42,10 +40,8 @@ __all__ = [
     "bundle_names",
     "fit_scaling",
     "inline_of",
-    "instance_type_named",
     "instance_type_names",
     "load_bundle",
-    "load_instance_types",
     "load_offers",
     "load_scaling",
     "load_spot_trace",
@@ -56,7 +52,6 @@ __all__ = [
     "scaling_of",
     "shipped_offers",
     "slower_phrase",
-    "startup_names",
     "startup_of",
     "synthetic_bundle",
     "tail_of",

@@ -239,3 +239,16 @@ def test_the_held_out_gangs_of_the_shared_tables(shared_data):
     assert means["amdahl"] == pytest.approx(0.13, abs=0.01)
     # Intervals are too narrow where the family is wrong: fewer than 95 % hold.
     assert 0.6 < found["covered"] / found["intervals"] < 0.95
+
+
+@pytest.mark.parametrize("command", [("run",), ("plan",), ("compare", "--seeds", "2")])
+def test_commands_say_once_that_a_table_falls(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(
+        "{job: {trials: 2, max_iterations: 3}, workload: {bundle: digits-mlp, scaling: bert-t4, iteration_s: 10},"
+        " policy: sha-fixed, cloud: {instance_type: {name: m, price_usd_per_hour: 3.6, gpus_per_instance: 1}, rescale_s: 1}}"
+    )
+    done = CliRunner().invoke(app, [command[0], "s.yaml", *command[1:], "--json"])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("note: workload.scaling bert-t4: 5 GPUs are slower than the next smaller gang") == 1
+    assert json.loads(done.stdout)

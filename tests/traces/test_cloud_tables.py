@@ -30,13 +30,13 @@ def write_catalogue(tmp_path):
     ],
 )
 def test_the_catalogue_holds_the_machines_of_the_papers(name, gpus, usd_per_hour):
-    instance_type = traces.instance_type_named(name)
+    instance_type = traces.offer_named(name, traces.shipped_offers()).instance_type
     assert (instance_type.name, instance_type.gpus_per_instance) == (name, gpus)
     assert instance_type.usd_per_hour["on-demand"] == usd_per_hour
 
 
 def test_spot_costs_less_than_on_demand_wherever_there_is_a_market():
-    types = [traces.instance_type_named(name) for name in traces.instance_type_names()]
+    types = [offer.instance_type for offer in traces.shipped_offers()]
     both = [kind.usd_per_hour for kind in types if "spot" in kind.usd_per_hour]
     assert both
     assert all(0 < prices["spot"] < prices["on-demand"] for prices in both)
@@ -44,16 +44,18 @@ def test_spot_costs_less_than_on_demand_wherever_there_is_a_market():
 
 
 def test_an_unknown_instance_type_is_an_error_that_names_the_nearest():
-    with pytest.raises(InputError, match=r"no instance type 'p3.8xlrge'; did you mean 'p3.8xlarge'\? known: .*inline"):
-        traces.instance_type_named("p3.8xlrge")
+    with pytest.raises(InputError, match=r"no instance type 'p3.8xlrge'; did you mean 'p3.8xlarge'\? known: "):
+        traces.offer_named("p3.8xlrge", traces.shipped_offers())
 
 
 def test_a_catalogue_of_ones_own_is_read(write_catalogue):
-    catalogue = traces.load_instance_types(write_catalogue("box,2,1.5,", "free,1,0,0"))
-    assert traces.instance_type_named("box", catalogue).usd_per_hour == {"on-demand": 1.5}
-    assert catalogue["free"].usd_per_hour == {"on-demand": 0.0, "spot": 0.0}
+    offers = traces.load_offers(write_catalogue("box,2,1.5,", "free,1,0,0"))
+    assert [offer.instance_type.usd_per_hour for offer in offers] == [
+        {"on-demand": 1.5},
+        {"on-demand": 0.0, "spot": 0.0},
+    ]
     with pytest.raises(InputError, match=r"no instance type 'p3.8xlarge'; known: box, free$"):
-        traces.instance_type_named("p3.8xlarge", catalogue)
+        traces.offer_named("p3.8xlarge", offers)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +73,12 @@ def test_a_catalogue_of_ones_own_is_read(write_catalogue):
 )
 def test_a_bad_price_is_an_error_that_names_row_and_column(write_catalogue, row, message):
     with pytest.raises(InvalidTraceError, match=message):
-        traces.load_instance_types(write_catalogue("first,1,1,", row))
+        traces.load_offers(write_catalogue("first,1,1,", row))
 
 
 def test_a_catalogue_without_prices_is_an_error(write_catalogue):
     with pytest.raises(InvalidTraceError, match=r"column on_demand_usd_per_hour: has no such column"):
-        traces.load_instance_types(write_catalogue("box,1", header="name,gpus_per_instance"))
+        traces.load_offers(write_catalogue("box,1", header="name,gpus_per_instance"))
 
 
 def test_the_presets_are_ordered_by_the_time_they_take():
@@ -87,7 +89,6 @@ def test_the_presets_are_ordered_by_the_time_they_take():
     typical = presets[1]
     variance = (typical.init.cv * typical.init.mean_s) ** 2 + (typical.setup.cv * typical.setup.mean_s) ** 2
     assert variance == pytest.approx(((147 - 101) / 4) ** 2)
-    assert set(traces.startup_names()) == {"fast", "typical", "slow"}
 
 
 @pytest.mark.parametrize(

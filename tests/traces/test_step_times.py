@@ -6,7 +6,7 @@ import pytest
 
 from elastune import traces
 from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.traces.importers.step_times import import_step_times, workloads_in
+from elastune.traces.importers.step_times import import_step_times
 
 # One GPU: 1 s for 4 samples, 1.8 s for 8. Two GPUs of one node: half a second of synchronisation on top, of two nodes 1 s.
 # Four GPUs over two nodes, in two placements.
@@ -105,13 +105,8 @@ def test_a_bad_row_is_named(file, row, message):
         import_step_times(file, "toy", "weak", 4)
 
 
-def test_the_workloads_of_a_table(file):
-    assert workloads_in(file) == ("toy", "other")
-
-
 def test_the_shipped_bert_is_what_the_shared_table_holds(shared_data):
     steps = shared_data / "scaling" / "step_times_t4_pollux.csv.gz"
     found = import_step_times(steps, "bert", "weak", 12, {"kind": "placements"}).scaling
     shipped = traces.scaling_named("bert-t4")
     assert dict(found.points) == pytest.approx(dict(shipped.points), abs=0.0005)
-    assert len(workloads_in(steps)) == 6

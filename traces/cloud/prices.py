@@ -16,7 +16,7 @@ from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
 from elastune.traces.formats.csv_rows import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from elastune.sim.model.price_series import Price
     from elastune.traces.formats.csv_rows import Row
@@ -112,40 +112,6 @@ def offer_named(
 def instance_type_names() -> tuple[str, ...]:
     """Names in the shipped catalogue."""
     return tuple(offer.name for offer in shipped_offers())
-
-
-def instance_type_named(name: str, catalogue: Mapping[str, InstanceType] | None = None) -> InstanceType:
-    """The instance type of this name.
-
-    Args:
-        name: as the provider calls it.
-        catalogue: what `load_instance_types` read; None for the shipped one.
-
-    Raises:
-        InputError: there is none; the message names the nearest.
-    """
-    if catalogue is None:
-        hint = "or give gpus_per_instance and price_usd_per_hour inline"
-        return offer_named(name, shipped_offers(), hint=hint).instance_type
-    if name not in catalogue:
-        raise unknown("instance type", name, catalogue)
-    return catalogue[name]
-
-
-def load_instance_types(path: Path, region: str | None = None) -> dict[str, InstanceType]:
-    """The instance types of a catalogue, by name.
-
-    Args:
-        path: the file; see `load_offers`.
-        region: only those offered there; may be left out where no machine is offered in several.
-
-    Raises:
-        InvalidTraceError: the file is malformed.
-        InputError: the region is left out, and a machine has prices in several.
-    """
-    offers = load_offers(path)
-    names = dict.fromkeys(offer.name for offer in offers if region in (None, offer.region))
-    return {name: offer_named(name, offers, region, where=f"{path}: ").instance_type for name in names}
 
 
 def _offer_of(rows: Sequence[Row]) -> Offer:

@@ -42,11 +42,6 @@ _PRESETS = {
 }
 
 
-def startup_names() -> tuple[str, ...]:
-    """Names of the presets."""
-    return tuple(_PRESETS)
-
-
 def startup_of(value: StartupInput) -> Startup:
     """The start-up that a spec means.
 

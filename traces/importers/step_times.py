@@ -99,11 +99,6 @@ def import_step_times(
     return ImportedScaling(PlacedTableScaling(speedups, kind), seconds, tuple(notes))
 
 
-def workloads_in(path: Path) -> tuple[str, ...]:
-    """The workloads of a table, in its order."""
-    return tuple(dict.fromkeys(row.text("workload") for row in read_rows(path, COLUMNS)))
-
-
 def _read(path: Path, workload: str, where: Mapping[str, str]) -> dict[Gang, dict[int, StepTime]]:
     """By gang, and by batch per GPU."""
     rows = read_rows(path, COLUMNS)
