@@ -1,21 +1,30 @@
 # make run    sets up what the simulation needs (no torch, no ray) and compares the policies on the shipped workload
 # make test   sets everything up and runs all tests, the notebook included
-.PHONY: run test lint bench clean
+.PHONY: run test test-fast lint docs bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-SETUP := pyproject.toml constraints.txt
+SETUP := pyproject.toml setup.py constraints.txt
 HEADLINE := seer,rubberband,sha-fixed,sha-fixed-naive,asha-fixed,asha-fixed-naive,sha-elastic,sha-elastic:gpus_per_trial=4
 export MPLBACKEND = Agg
+# COVERAGE='--cov=elastune --cov-report=term:skip-covered' prints what the tests do not reach.
+COVERAGE :=
 
 run: $(VENV)/.ready-run
 	$(BIN)/elastune compare experiments/catalog/headline.yaml --policies $(HEADLINE) --seeds 20 -o results/headline
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in order: the long ones, of the bridge, are first
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(COVERAGE)  # in order: the long ones, of the bridge, are first
+
+# For daily work: no real workers, no training, nothing that is marked slow.
+test-fast: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/bridge --ignore tests/workloads -m 'not benchmark and not slow'
+
+docs: $(VENV)/.ready-docs
+	$(BIN)/mkdocs build
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
@@ -28,7 +37,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m benchmark -s -n 0
 
 clean:
-	rm -rf $(VENV) build dist results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf $(VENV) .links build dist results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: set-up is done once, and again only when the project file or the constraints change.
@@ -39,4 +48,8 @@ $(VENV)/.ready-run: $(SETUP)
 
 $(VENV)/.ready-test: $(SETUP) $(VENV)/.ready-run
 	$(PIP) install --constraint constraints.txt --editable '.[bridge,notebooks,dev]'
+	touch $@
+
+$(VENV)/.ready-docs: $(SETUP) $(VENV)/.ready-run
+	$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	touch $@
