@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from elastune.traces.bundles.bundle import load_bundle
-from elastune.traces.workloads import WORKLOAD_NAMES, training_seed, workload_named
+from elastune.traces.bundles.bundle import bundle_names, load_bundle
+from elastune.traces.workloads import training_seed, workload_named
 
 
-@pytest.mark.parametrize("name", WORKLOAD_NAMES)
+@pytest.mark.parametrize("name", bundle_names())
 def test_a_shipped_bundle_is_of_the_workload_as_it_is_today(name):
     workload, bundle = workload_named(name), load_bundle(name)
     drawn = [workload.configuration_of(bundle.notes["seed"], trial) for trial in range(bundle.trials)]
@@ -15,7 +15,7 @@ def test_a_shipped_bundle_is_of_the_workload_as_it_is_today(name):
     assert (bundle.schedule, bundle.scaling) == ("constant", None)
 
 
-@pytest.mark.parametrize("name", WORKLOAD_NAMES)
+@pytest.mark.parametrize("name", bundle_names())
 def test_in_a_shipped_bundle_the_choice_of_a_configuration_matters_and_early_ranks_mislead(name):
     bundle = load_bundle(name)
     losses = np.where(np.isnan(bundle.scores), np.inf, bundle.scores)

@@ -54,7 +54,7 @@ class Machine:
     Args:
         instance: its number.
         gpus: slots it is to have.
-        fate: delays and losses that are injected; None: there is no machine of that kind.
+        faults: delays and losses that are injected; None: there is no machine of that kind.
         nodes: where machines come from.
         clock: of the run.
         listener: hears of all that happens to it.

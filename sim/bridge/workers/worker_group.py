@@ -85,18 +85,18 @@ class GroupListener:
 
 
 class _AbortedError(Exception):
-    """The gang was told to stop before its workers were there."""
+    """The worker group was told to stop before its workers were there."""
 
 
 class WorkerGroup:
     """A segment under way.
 
     Args:
-        order: what is trained.
-        ordered_at_s: time of the event on which it was ordered; from then on its GPUs are held.
+        command: what is trained.
+        started_at_s: time of the event that was answered with the command; from then on its GPUs are held.
         configuration: of the trial.
         site: the machines.
-        shop: what all gangs of the run share.
+        context: what all worker groups of the run share.
         listener: hears of all that happens to it.
     """
 
