@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from elastune.experiments.claims.entries import Claim, Drawn, SizeName
+    from elastune.experiments.claims.entries import Claim, FigureEntry, SizeName
 
 
 PLANNING_JOBS = 2
@@ -36,7 +36,7 @@ class Asked:
 
     name: str
     claim: Claim
-    drawn: Drawn
+    drawn: FigureEntry
 
 
 @dataclass(frozen=True, eq=False)

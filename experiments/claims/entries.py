@@ -32,7 +32,7 @@ Positive = Annotated[Number, Field(gt=0)]
 _AtLeastOne = Annotated[Count, Field(ge=1)]
 
 
-class Workload(Section):
+class ClaimWorkload(Section):
     """What a claim's runs train on.
 
     Attributes:
@@ -180,7 +180,7 @@ class Endpoint(Section):
         return self
 
 
-class Drawn(Section):
+class FigureEntry(Section):
     """A figure of a claim.
 
     Attributes:
@@ -221,7 +221,7 @@ class Claim(Section):
     endpoint: Endpoint
     experiments: dict[str, Experiment] = Field(default_factory=dict)
     plans: dict[str, PlanExperiment] = Field(default_factory=dict)
-    figures: dict[str, Drawn] = Field(min_length=1)
+    figures: dict[str, FigureEntry] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_there(self) -> Claim:
@@ -275,14 +275,14 @@ def _order(path: Path) -> tuple[int, str, str]:
     return "SR".find(letter) % 3, letter, path.stem.zfill(9)
 
 
-def load_workloads(folder: Path = CATALOG) -> dict[str, Workload]:
+def load_workloads(folder: Path = CATALOG) -> dict[str, ClaimWorkload]:
     """The workloads of the catalogue, by name.
 
     Raises:
         InputError: the file is malformed or has an unknown key.
     """
     path = folder / "workloads.yaml"
-    return {name: _checked(f"{path}: {name}", document, Workload) for name, document in read_mapping(path).items()}
+    return {name: _checked(f"{path}: {name}", document, ClaimWorkload) for name, document in read_mapping(path).items()}
 
 
 def _checked(where: str, document: object, kind: type[_Kind]) -> _Kind:
@@ -294,7 +294,7 @@ def _checked(where: str, document: object, kind: type[_Kind]) -> _Kind:
         raise InputError(f"{where}: {error}") from error
 
 
-def _check_workloads(where: str, experiment: Experiment, workloads: Mapping[str, Workload]) -> None:
+def _check_workloads(where: str, experiment: Experiment, workloads: Mapping[str, ClaimWorkload]) -> None:
     named: Sequence[str] = (*experiment.workloads, *experiment.smoke.workloads, *experiment.full.workloads)
     for name in named:
         if name not in workloads:

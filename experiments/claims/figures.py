@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from elastune.experiments.claims.entries import Drawn
+    from elastune.experiments.claims.entries import FigureEntry
     from elastune.experiments.claims.sweeps import ClaimSweep
 
 
@@ -41,7 +41,7 @@ class Source:
         plans: where the experiment is on plans.
     """
 
-    drawn: Drawn
+    drawn: FigureEntry
     sweeps: Sequence[ClaimSweep] = ()
     plans: ClaimPlans | None = None
 
@@ -92,7 +92,7 @@ class Source:
         return rows
 
 
-def check(drawn: Drawn) -> None:
+def check(drawn: FigureEntry) -> None:
     """Accept an entry that asks for what there is, as far as that is known before anything is run.
 
     Raises:

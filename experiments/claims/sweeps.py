@@ -24,13 +24,13 @@ from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from elastune.experiments.claims.entries import Claim, Experiment, PlanExperiment, Size, SizeName, Workload
+    from elastune.experiments.claims.entries import Claim, ClaimWorkload, Experiment, PlanExperiment, Size, SizeName
 
 DEADLINE, BUDGET = "job.deadline_s", "job.budget_usd"
 
 
 @dataclass(frozen=True)
-class Units:
+class LimitUnits:
     """What T and B are told as multiples of.
 
     Attributes:
@@ -56,7 +56,7 @@ class ClaimSweep:
     workload: str
     sweep: SweepSpec
     folder: Path
-    units: Units
+    units: LimitUnits
     makes: Path | None = None
 
     @property
@@ -84,7 +84,7 @@ def sweeps_of(
     claim: Claim,
     name: str,
     size: SizeName,
-    workloads: Mapping[str, Workload],
+    workloads: Mapping[str, ClaimWorkload],
     *,
     results: Path,
     data: Sequence[Path] = (),
@@ -131,7 +131,7 @@ def _digest(sweep: SweepSpec) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _bundle_of(workload: Workload, data: Sequence[Path], results: Path) -> str | None:
+def _bundle_of(workload: ClaimWorkload, data: Sequence[Path], results: Path) -> str | None:
     """As a run spec names it; None where it is not there."""
     if workload.origin == "shipped":
         return workload.bundle
@@ -147,7 +147,9 @@ def _absent(bundle: str, data: Sequence[Path]) -> str:
     return f"{bundle} is not in {', '.join(map(str, data))}"
 
 
-def _document(base: dict[str, Any], experiment: Experiment, size: Size, name: SizeName, units: Units) -> dict[str, Any]:
+def _document(
+    base: dict[str, Any], experiment: Experiment, size: Size, name: SizeName, units: LimitUnits
+) -> dict[str, Any]:
     axes = {**experiment.axes, **size.axes}
     for key, multiples, unit in (
         (DEADLINE, size.deadlines or experiment.deadlines, units.deadline_s),
@@ -196,14 +198,14 @@ _SECTIONS = ("job", "workload", "cloud")
 _SAID_BY_STAGES = ("trials", "min_iterations", "max_iterations", "reduction_factor")
 
 
-def _units(base: Mapping[str, Any]) -> Units:
+def _units(base: Mapping[str, Any]) -> LimitUnits:
     spec = RunSpec.of(**{"policy": "seer", **base})
     seconds = r_tau_s(spec)
     machine = spec.cloud.instance_type.instance_type(spec.cloud.prices, spec.cloud.region)
     price = machine.usd_per_hour[ON_DEMAND]
     if not isinstance(price, int | float):
         raise InputError(f"the price of {machine.name} changes: budgets are told as multiples of one price")
-    return Units(seconds, seconds * price / machine.gpus_per_instance / SECONDS_PER_HOUR)
+    return LimitUnits(seconds, seconds * price / machine.gpus_per_instance / SECONDS_PER_HOUR)
 
 
 def r_tau_s(spec: RunSpec) -> float:
@@ -228,7 +230,7 @@ _SIZES = ("job", "job.trials", "job.stages")
 """Keys on which the number of configurations depends that a run draws."""
 
 
-def _check_pool(sweep: SweepSpec, workload: Workload) -> None:
+def _check_pool(sweep: SweepSpec, workload: ClaimWorkload) -> None:
     """One cell of each size is enough, and quick also where there are thousands of cells."""
     for cell in sweep.narrowed(_SIZES).cells():
         drawn = cell.spec.job.tuning_job("minimize").trials

@@ -29,7 +29,7 @@ from elastune.experiments.cli.tables import NONE, Column, Table, key, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from elastune.experiments.sweeps.run import Outcome, SweepPlan
+    from elastune.experiments.sweeps.run import SweepOutcome, SweepPlan
 
 
 def sweep(
@@ -126,7 +126,7 @@ def value_told(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _show_outcome(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
+def _show_outcome(outcome: SweepOutcome, folder: Path, *, as_json: bool) -> None:
     if as_json:
         told = {"folder": str(folder), "skipped": outcome.skipped, "ran": outcome.ran, **outcome.counts}
         print_json({**told, "failures": list(outcome.failures)})

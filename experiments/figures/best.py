@@ -63,7 +63,7 @@ def best_so_far(
 
     Raises an InputError for a missing column.
     """
-    progress = Progress.of(trajectories, x, band)
+    progress = ScoreProgress.of(trajectories, x, band)
     figure = style.new_figure(style.width_of(1, len(progress.bands)), 2.9)
     draw_progress(figure.add_subplot(), progress, score_view([progress]), score_label)
     style.legend_below(figure, progress_samples(progress), progress.caption)
@@ -71,7 +71,7 @@ def best_so_far(
 
 
 @dataclass(frozen=True)
-class Progress:
+class ScoreProgress:
     """The bands of all policies on a common grid.
 
     Attributes:
@@ -95,7 +95,7 @@ class Progress:
     minimized: bool
 
     @classmethod
-    def of(cls, trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"], kind: BandKind) -> Progress:
+    def of(cls, trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"], kind: BandKind) -> ScoreProgress:
         """Of a table of trajectories; see `best_so_far`."""
         if x not in ("at_s", "spent_usd"):
             raise InputError(f"{FIGURE}: x is {x!r}, but must be at_s or spent_usd")
@@ -127,12 +127,12 @@ def draw_best_so_far(
     score_label: str,
 ) -> tuple[list[Line2D], str]:
     """Draw the figure on the axes; returns the legend's handles and what line and band are."""
-    progress = Progress.of(trajectories, x, "interval")
+    progress = ScoreProgress.of(trajectories, x, "interval")
     draw_progress(axes, progress, score_view([progress]), score_label)
     return progress_samples(progress), progress.caption
 
 
-def draw_progress(axes: Axes, progress: Progress, scores: View, score_label: str) -> None:
+def draw_progress(axes: Axes, progress: ScoreProgress, scores: View, score_label: str) -> None:
     """Draw the bands on the axes, which show these scores."""
     progress.view.on_x(axes)
     _draw_bands(axes, progress.grid, progress.bands, style.looks_of(progress.bands), scores)
@@ -141,7 +141,7 @@ def draw_progress(axes: Axes, progress: Progress, scores: View, score_label: str
     style.limit_lines(axes, limit, progress.limits, progress.unit)
 
 
-def progress_samples(progress: Progress) -> list[Line2D]:
+def progress_samples(progress: ScoreProgress) -> list[Line2D]:
     """The legend's handles."""
     return [style.handle(look, policy, has_marker=False) for policy, look in style.looks_of(progress.bands).items()]
 
@@ -163,7 +163,7 @@ def _band(runs: pd.DataFrame, x: str, grid: Array, band: BandKind, *, minimized:
     return Band(*across(np.where(np.isfinite(scores), scores, worst)), seeds=len(scores))
 
 
-def score_view(drawn: Sequence[Progress]) -> View:
+def score_view(drawn: Sequence[ScoreProgress]) -> View:
     """Of all that is drawn, the medians without their first falls, and the bands as far as they add half as much."""
     minimized = drawn[0].minimized
     bands = [band for progress in drawn for band in progress.bands.values()]
@@ -228,7 +228,10 @@ def score_over_time_and_cost(
     """
     figure = style.new_figure(style.DOUBLE_IN, 3.0)
     left, right = figure.subplots(1, 2, sharey=True)
-    over_time, over_money = Progress.of(trajectories, "at_s", band), Progress.of(trajectories, "spent_usd", band)
+    over_time, over_money = (
+        ScoreProgress.of(trajectories, "at_s", band),
+        ScoreProgress.of(trajectories, "spent_usd", band),
+    )
     scores = score_view([over_time, over_money])
     for axes, progress, letter in ((left, over_time, "a"), (right, over_money, "b")):
         draw_progress(axes, progress, scores, score_label)

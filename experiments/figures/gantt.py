@@ -32,7 +32,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Block:
+class GpuBlock:
     """A segment on neighbouring GPUs of one machine: rows `first` to `first + gpus`."""
 
     trial: int
@@ -72,7 +72,7 @@ def slots_of(leases: pd.DataFrame, figure: str) -> dict[int, Slot]:
     return found
 
 
-def blocks_of(segments: pd.DataFrame, slots: dict[int, Slot]) -> list[Block]:
+def blocks_of(segments: pd.DataFrame, slots: dict[int, Slot]) -> list[GpuBlock]:
     """The segments, one block for each stretch of neighbouring lanes; on machines that have no slot, none."""
     blocks = []
     for (_, instance), rows in segments.groupby(["segment", "instance"], sort=False):
@@ -85,8 +85,8 @@ def blocks_of(segments: pd.DataFrame, slots: dict[int, Slot]) -> list[Block]:
     return blocks
 
 
-def _block(row: pd.Series, first: int, gpus: int) -> Block:
-    return Block(
+def _block(row: pd.Series, first: int, gpus: int) -> GpuBlock:
+    return GpuBlock(
         int(row["trial"]), int(row["until_iteration"]), first, gpus, float(row["start_s"]), float(row["end_s"]),
         float(row["launch_s"]), float(row["checkpoint_s"]), row["outcome"] in ("failed", "instance_gone"),
     )  # fmt: skip
@@ -180,15 +180,17 @@ def _draw_machines(axes: Axes, leases: pd.DataFrame, slots: dict[int, Slot], uni
 
 
 def _draw_blocks(
-    axes: Axes, blocks: Sequence[Block], paint: Callable[[Block], str], unit_s: float, best_trial: int | None
+    axes: Axes, blocks: Sequence[GpuBlock], paint: Callable[[GpuBlock], str], unit_s: float, best_trial: int | None
 ) -> None:
-    def spans(chosen: Iterable[Block], begin: Callable[[Block], float], end: Callable[[Block], float]) -> list[Span]:
+    def spans(
+        chosen: Iterable[GpuBlock], begin: Callable[[GpuBlock], float], end: Callable[[GpuBlock], float]
+    ) -> list[Span]:
         return [(begin(block) / unit_s, end(block) / unit_s, block.first, block.gpus) for block in chosen]
 
-    def start(block: Block) -> float:
+    def start(block: GpuBlock) -> float:
         return block.start_s
 
-    def stop(block: Block) -> float:
+    def stop(block: GpuBlock) -> float:
         return block.end_s
 
     edges = {"edgecolor": "white", "linewidth": 0.25}
@@ -224,7 +226,7 @@ def _rectangles(axes: Axes, spans: Sequence[Span], **looks: Any) -> None:  # noq
     axes.add_collection(PolyCollection(corners, **looks), autolim=False)
 
 
-def _painter(blocks: Sequence[Block], color: str) -> tuple[Callable[[Block], str], list[int]]:
+def _painter(blocks: Sequence[GpuBlock], color: str) -> tuple[Callable[[GpuBlock], str], list[int]]:
     """What colours a block, and the rungs there are, ascending; the higher a rung, the darker."""
     from matplotlib.colors import to_hex
 
@@ -243,7 +245,7 @@ def _shades() -> Colormap:
 
 
 def _write_trials(
-    axes: Axes, blocks: Sequence[Block], paint: Callable[[Block], str], unit_s: float, lane_in: float
+    axes: Axes, blocks: Sequence[GpuBlock], paint: Callable[[GpuBlock], str], unit_s: float, lane_in: float
 ) -> None:
     """The trial's number in each block that has room for it."""
     from matplotlib.colors import to_rgb
@@ -300,7 +302,11 @@ def _rung_bar(figure: Figure, axes: Axes, rungs: Sequence[int]) -> None:
 
 
 def _samples(
-    blocks: Sequence[Block], rungs: Sequence[int], paint: Callable[[Block], str], color: str, best_trial: int | None
+    blocks: Sequence[GpuBlock],
+    rungs: Sequence[int],
+    paint: Callable[[GpuBlock], str],
+    color: str,
+    best_trial: int | None,
 ) -> list[Artist]:
     from matplotlib.patches import Patch
 

@@ -29,7 +29,7 @@ GRID_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Fleet:
+class MeanGpus:
     """One policy's GPUs on the grid, as means over its seeds: ready with the 95 % interval of its mean, and held."""
 
     ready: Array
@@ -47,7 +47,7 @@ class Fleets:
     unit: str
     view: View
     deadlines: Sequence[float]
-    by_policy: Mapping[str, Fleet]
+    by_policy: Mapping[str, MeanGpus]
 
     @property
     def seeds(self) -> str:
@@ -135,10 +135,10 @@ def fleets_of(trajectories: pd.DataFrame) -> Fleets:
     )
 
 
-def _fleet(runs: pd.DataFrame, grid_s: Array) -> Fleet:
+def _fleet(runs: pd.DataFrame, grid_s: Array) -> MeanGpus:
     ready = np.nan_to_num(tables.resampled(runs, FIGURE, "at_s", "gpus_ready", grid_s))
     held = np.nan_to_num(tables.resampled(runs, FIGURE, "at_s", "gpus_held", grid_s))
-    return Fleet(*mean_band(ready), held.mean(axis=0), len(ready))
+    return MeanGpus(*mean_band(ready), held.mean(axis=0), len(ready))
 
 
 def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: style.Look) -> None:

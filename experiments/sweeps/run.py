@@ -20,7 +20,7 @@ from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.experiments.sweeps.keys import data_sha256, run_keys
 from elastune.experiments.sweeps.pools import workers
 from elastune.experiments.sweeps.store import Store
-from elastune.experiments.sweeps.worker import Run, Task, shared_bundles
+from elastune.experiments.sweeps.worker import Run, SweepTask, shared_bundles
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class SweepPlan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepOutcome:
     """What a sweep did.
 
     Attributes:
@@ -146,7 +146,7 @@ def run_sweep(
     is_retrying: bool = False,
     with_journals: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Outcome:
+) -> SweepOutcome:
     """Run what is missing in the folder. Whenever it ends, by whatever, what was written is whole and the rest can go on.
 
     Args:
@@ -177,11 +177,11 @@ def run_sweep(
             store.forget(retried)
         start_s, collected = time.monotonic(), _Collected(store, known, {run.key: run for run in planned.runs})
         with shared_bundles(store.folder, planned.bundles, is_needed=jobs != 1 and bool(todo)) as shared:
-            task = Task(shared, planned.versions, RESULTS_VERSION, with_journals)
+            task = SweepTask(shared, planned.versions, RESULTS_VERSION, with_journals)
             collected.collect(run(task, todo), len(todo), on_progress)
         seconds = time.monotonic() - start_s
     counts = {status: list(collected.statuses.values()).count(status) for status in ("done", "infeasible", "failed")}
-    return Outcome(len(planned.runs) - len(todo), len(todo), seconds, counts, collected.failures)
+    return SweepOutcome(len(planned.runs) - len(todo), len(todo), seconds, counts, collected.failures)
 
 
 def sweep(
@@ -191,7 +191,7 @@ def sweep(
     jobs: int | None = None,
     with_journals: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Outcome:
+) -> SweepOutcome:
     """Run a sweep; the same call goes on where an earlier one stopped.
 
     Args:

@@ -48,7 +48,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """What a worker does with a run of a sweep, wherever it is.
 
     Attributes:

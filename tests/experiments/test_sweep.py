@@ -196,6 +196,16 @@ def test_failed_cells_are_reported_and_run_again_on_request_only(tmp_path, monke
     assert len(rows) == rows["key"].nunique() == 6
 
 
+def test_a_run_that_gains_nothing_any_more_is_a_failed_row_and_stops_nothing(tmp_path):
+    job = {name: value for name, value in BASE["job"].items() if name not in ("deadline_s", "budget_usd")}
+    base = {**BASE, "job": job, "cloud": {**BASE["cloud"], "faults": {"segment_failure_per_hour": 1}}}
+    found = run(sweep_of(base=base, axes={"workload.iteration_s": [60, 86_400]}, seeds=1), tmp_path)
+    assert found.counts == {"done": 1, "infeasible": 0, "failed": 1}
+    (failure,) = found.failures
+    assert failure["settings"] == {"workload.iteration_s": 86_400}
+    assert "no progress is possible" in failure["error"]
+
+
 def test_a_cell_that_does_not_fit_its_bundle_stops_before_anything_starts(tmp_path):
     with pytest.raises(
         InputError, match=r"cell job\.max_iterations=82: job longer than its curves: .*, bundle mnist5k-cnn has 27$"
@@ -276,7 +286,7 @@ def test_journals_are_those_of_the_runs_and_come_later_too(tmp_path):
     assert len(list((tmp_path / "journals").iterdir())) == 3
 
 
-class _Deadly(sweep_worker.Task):
+class _Deadly(sweep_worker.SweepTask):
     """Ends its process on one of the seeds, as the kernel does when memory runs out."""
 
     def __call__(self, run):
@@ -288,7 +298,7 @@ class _Deadly(sweep_worker.Task):
 def test_a_worker_that_dies_is_told_and_what_was_done_is_kept(tmp_path, monkeypatch):
     spec = sweep_of(seeds=20)
     with monkeypatch.context() as patched:
-        patched.setattr(sweep, "Task", _Deadly)
+        patched.setattr(sweep, "SweepTask", _Deadly)
         with pytest.raises(WorkerError, match=r"a process died, as when memory runs out; what was finished is kept"):
             run(spec, tmp_path, jobs=2)
     kept = len(Store(tmp_path).known())
