@@ -1,4 +1,4 @@
-"""The papers' claims as experiments: files of the catalogue, the sweeps that they mean, and the tables that come out.
+"""The papers' claims as experiments: the catalogue's files, their sweeps and plans, their figures and tables.
 
 Imports the other modules of `experiments`. Nothing here decides whether a claim holds.
 """

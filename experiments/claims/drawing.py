@@ -1,4 +1,4 @@
-"""From names of figures and claims to what they take, and running of it what is missing.
+"""Find what the named figures and claims need, and run what is missing.
 
 Imports the other modules of `experiments.claims`, and sweeps. Each version of
 results has a folder of its own, so that a figure never mixes two.
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 PLANNING_JOBS = 2
-"""Processes that make plans, where nothing else is asked for."""
+"""Default number of processes that make plans."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A figure of the catalogue that is asked for."""
+    """A requested figure of the catalogue."""
 
     name: str
     claim: Claim
@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """What is asked for, and what it takes.
+    """The requested figures and tables, and the runs and plans that they need.
 
     Attributes:
         figures: to draw.
@@ -64,7 +64,7 @@ class Drawing:
         return [plans for plans in self.plans if plans.claim in self.tables]
 
     def source(self, asked: Asked) -> Source:
-        """What a figure is drawn from."""
+        """The data of a figure."""
         mine = (asked.claim.id, asked.drawn.experiment)
         plans = next((each for each in self.plans if (each.claim.id, each.experiment) == mine), None)
         return Source(asked.drawn, [each for each in self.sweeps if (each.claim.id, each.experiment) == mine], plans)
@@ -73,7 +73,7 @@ class Drawing:
 def prepare(
     names: Sequence[str], size: SizeName, *, results: Path, data: Sequence[Path] = (), folder: Path = CATALOG
 ) -> Drawing:
-    """What these figures take, checked; nothing is run or written.
+    """Find and check what these figures need. Nothing is run or written.
 
     Args:
         names: figures, or claims, which stand for all their figures and their table; none for everything.
@@ -121,7 +121,7 @@ def _asked(names: Sequence[str], claims: Mapping[str, Claim]) -> Iterator[Asked]
 
 @dataclass(frozen=True, eq=False)
 class Needed:
-    """A part of what is needed, and how much of it is there.
+    """One needed sweep or set of plans, and how much of it is missing.
 
     Attributes:
         label: claim, experiment and workload.
@@ -144,7 +144,7 @@ def needed(
     is_counting: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
 ) -> list[Needed]:
-    """Every part, and how much of it is there. Bundles that follow from a formula are written.
+    """List every needed part and how much of it is missing. Bundles that follow from a formula are written.
 
     Args:
         drawing: what is asked for.
@@ -173,7 +173,7 @@ def _planned(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
 
 
 def _counted(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
-    """The path of a folder names its grid and the version of results: its rows on these seeds are runs of the sweep."""
+    """Count rows: the folder's path names grid and results version, so its rows on these seeds belong to the sweep."""
     rows = Store(sweep.folder).columns("seed", "status").to_pylist()
     seeds, redone = set(sweep.sweep.seeds), ("failed",) if is_retrying else ()
     done = sum(row["seed"] in seeds and row["status"] not in redone for row in rows)
@@ -182,7 +182,7 @@ def _counted(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
 
 @dataclass
 class Failures:
-    """What broke down, by part: how many runs, and the first error."""
+    """Failed runs by part: their number, and the first error."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
@@ -196,7 +196,7 @@ def run_missing(
     is_retrying: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
 ) -> Failures:
-    """Run and plan what is missing; whenever it ends, what is written is whole and the rest can go on.
+    """Run and plan what is missing. After any interruption, a later call continues.
 
     Args:
         parts: from `needed`.

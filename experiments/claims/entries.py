@@ -1,4 +1,4 @@
-"""The files of the catalogue: one per claim, and the workloads that they train on, checked before anything starts.
+"""The catalogue's files: one per claim, and one of workloads. They are checked before anything runs.
 
 Imports pydantic, the sections of a run spec, sim.model.errors. A claim's file is named after its id, as
 `S1.yaml`; run specs lie beside them under names in lower case.
@@ -33,7 +33,7 @@ _AtLeastOne = Annotated[Count, Field(ge=1)]
 
 
 class ClaimWorkload(Section):
-    """What a claim's runs train on.
+    """A workload of the catalogue.
 
     Attributes:
         about: one line for listings.
@@ -51,7 +51,7 @@ class ClaimWorkload(Section):
 
 
 class Size(Section):
-    """How much of an experiment is run.
+    """The size of an experiment.
 
     Attributes:
         seeds: how many, from `FIRST_SEED` on.
@@ -68,7 +68,7 @@ class Size(Section):
 
 
 class _Sized(Section):
-    """What runs and plans have in common."""
+    """Common fields of experiments with runs and with plans."""
 
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, list[Any]] = Field(default_factory=dict)
@@ -90,7 +90,7 @@ class _Sized(Section):
 
 
 class Experiment(_Sized):
-    """Runs of a claim: for each workload a sweep.
+    """Runs of a claim: one sweep per workload.
 
     Attributes:
         workloads: names of `workloads.yaml`.
@@ -109,7 +109,7 @@ class Experiment(_Sized):
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """Those that are swept, as rows name them."""
+        """The swept policies, as rows name them."""
         return tuple(PolicySpec.model_validate(policy).label for policy in self.axes.get("policy", ()))
 
 
@@ -141,7 +141,7 @@ class PlanExperiment(_Sized):
 
 
 class Contrast(Section):
-    """Which policies are compared.
+    """A comparison of policies.
 
     Attributes:
         experiment: whose runs.
@@ -157,7 +157,7 @@ class Contrast(Section):
 
 
 class Endpoint(Section):
-    """What is measured, fixed before any run.
+    """The endpoint of a claim. It is fixed before any run.
 
     Attributes:
         measure: of each run.
@@ -199,7 +199,7 @@ class FigureEntry(Section):
 
 
 class Claim(Section):
-    """A claim of a paper, or a question of ours, and what is run to see.
+    """A claim of a paper, or a question of ours, and the experiments that test it.
 
     Attributes:
         source: paper, or `ours`.

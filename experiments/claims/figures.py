@@ -1,4 +1,4 @@
-"""Which figure a claim's entry asks for, and the table it is drawn from.
+"""Draw the figures of claims from their runs and plans.
 
 Imports the figures, the statistics they show, and timelines of journals; pandas and matplotlib inside the functions that need
 them.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a figure is drawn from: the runs of an experiment, by workload, or its plans.
+    """The data of a figure: the runs of an experiment, by workload, or its plans.
 
     Attributes:
         drawn: the catalogue's entry.
@@ -93,7 +93,7 @@ class Source:
 
 
 def check(drawn: FigureEntry) -> None:
-    """Accept an entry that asks for what there is, as far as that is known before anything is run.
+    """Check an entry before anything is run.
 
     Raises:
         InputError: a figure, an option, a measure or a column of its condition is unknown; names the nearest.
@@ -122,7 +122,7 @@ def draw(source: Source) -> Figure:
 
 
 def _gantt(source: Source) -> Figure:
-    """Of the first run that the condition lets through."""
+    """Draw the first finished run that meets the condition."""
     rows = source.rows
     done = rows[rows["status"] == "done"].sort_values(["workload", "policy", "seed"])
     if not len(done):
@@ -151,7 +151,7 @@ def _gaps(source: Source) -> Figure:
 
 
 def _named(families: pd.Series[Any], column: str | None) -> pd.Categorical[str]:
-    """What panels are called: texts as they are; of numbers, name and unit besides, in ascending order."""
+    """Names of panels: texts as they are, numbers with name and unit, in ascending order."""
     import pandas as pd
 
     values = sorted(families.unique())
@@ -163,7 +163,7 @@ def _named(families: pd.Series[Any], column: str | None) -> pd.Categorical[str]:
 
 
 def _planned(source: Source) -> Figure:
-    """A number of plans by a setting, as a mean over deadlines; a line per planner."""
+    """Cost or machines of plans over a setting, as means over deadlines; one line per planner."""
     rows = planners_as_policies(source.plan_rows(), source.drawn.options.get("fixed"))
     measure, told = source.text("measure", "cost_usd"), "plans, means over deadlines, side by side"
     label = "machines, at most" if measure == "instances" else None
@@ -171,7 +171,7 @@ def _planned(source: Source) -> Figure:
 
 
 def _differences(source: Source) -> Figure:
-    """In regret, of every other policy minus one of them, over everything."""
+    """Pooled differences in regret of every other policy to the reference."""
     reference = source.text("reference", "seer")
     return figures.paired_differences(paired_table(source.rows, reference, group=[]), reference=reference)
 
@@ -196,7 +196,7 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
     "score-over-time-and-cost": lambda source: figures.score_over_time_and_cost(source.trajectories()),
     "sensitivity": _sensitivity,
 }
-"""What draws, by the name that the catalogue's files use."""
+"""Drawing functions, by the name that the catalogue's files use."""
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cost-over-deadline": ("reference",),
@@ -206,4 +206,4 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "score-grid": ("measure", "against"),
     "sensitivity": ("x", "measure", "order"),
 }
-"""What an entry may say beside the rows, by figure."""
+"""Options that an entry may have, by figure."""

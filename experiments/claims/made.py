@@ -1,4 +1,4 @@
-"""Bundles of the catalogue that follow from a formula: written when they are first needed. Imports traces; pandas inside.
+"""Bundles of the catalogue that follow from a formula; they are written when first needed. Imports traces; pandas inside.
 
 They lie beside the results, so that a run of them is a run like any other: named by a folder, known by its digest.
 """
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from elastune.traces import Bundle
 
 MADE: Mapping[str, Callable[[], Bundle]] = {"hypersched-toy": lambda: hypersched_toy(1_024, 500)}
-"""What each is, by name."""
+"""Builders of the bundles, by name."""
 
 
 def make_bundle(name: str, folder: Path) -> Path:
-    """The bundle of this name is in the folder afterwards; returns where.
+    """Write the bundle into the folder unless it is there; returns its path.
 
     Raises:
         InputError: none of this name is known.

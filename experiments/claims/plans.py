@@ -1,4 +1,4 @@
-"""Experiments on plans: every job of a claim by several planners at several deadlines. Nothing is run in any world.
+"""Experiments on plans: several planners plan every job of a claim at several deadlines. Nothing is run.
 
 Imports the planners through `experiments.plans.planning`, sim and traces; pandas, pyarrow and joblib inside the
 functions that need them. Rows are kept like those of sweeps: by a key of spec and results version, in whole files, so that
@@ -90,7 +90,7 @@ class ClaimPlans:
         rows = self._rows()
         if rows is None:
             return pd.DataFrame()
-        # Not in that in which processes came to them: resamples, and so intervals, go by it.
+        # Sort by job, because the order of finishing would change the bootstrap's resamples.
         places = {job.key: place for place, job in enumerate(self.jobs)}
         mine = rows[rows["key"].isin(list(places))]
         return mine.sort_values("key", key=lambda keys: keys.map(places), kind="stable", ignore_index=True)
@@ -212,7 +212,7 @@ def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
 
 
 def _spread(times_s: Sequence[float], points: int) -> list[float]:
-    """Evenly over their logarithm; a little more than each time, so that the plan which takes it is on time."""
+    """Deadlines evenly over the logarithm of the times, slightly above each, so that the plan with that time meets it."""
     low, high = min(times_s), max(times_s)
     return [low * (high / low) ** (index / max(points - 1, 1)) * (1 + 1e-6) for index in range(points)]
 
@@ -230,11 +230,11 @@ COMPARISONS = {
     "fair frontier": ("fair", "wide"),
     "wide frontier": ("wide", "bound"),
 }
-"""What is dearer than what, by the name that the figure gives it."""
+"""Which planner is compared with which, by the figure's name for it."""
 
 
 def gaps_of(rows: pd.DataFrame, family: str | None = None) -> pd.DataFrame:
-    """By which share plans cost more than others: family, comparison, job (its key), gap; where one finds no plan, no row.
+    """By which share plans cost more than others: family, comparison, job (its key), gap. No row where a plan is missing.
 
     Args:
         rows: of `ClaimPlans.read`.

@@ -43,7 +43,7 @@ def rows_of(sweeps: Sequence[ClaimSweep], where: str | None = None) -> pd.DataFr
     tables = [_rows(sweep, where) for sweep in sweeps if Store(sweep.folder).parts()]
     if not any(len(table) for table in tables):
         return pd.DataFrame()
-    # Joined before they are pandas', which has other types for columns with gaps than for those without.
+    # Joined as Arrow tables, because pandas has other types for columns with gaps.
     rows: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return rows
 
@@ -79,7 +79,7 @@ def reported_regret(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
             trials, iterations = _of_stages(stages)
         drawn = bundle.test_scores[bundle.draw(int(trials), int(seed)), int(iterations) - 1]
         trained = None if np.isnan(test_score) else float(test_score)
-        # What was started does not matter to the sum of the parts.
+        # The started trials do not change the total.
         regret = regret_of(drawn, [0], 0, trained, direction=bundle.direction, bundle_finals=bundle.test_scores[:, -1])
         found[at] = np.nan if regret is None else regret.total
     return found

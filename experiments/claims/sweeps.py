@@ -1,4 +1,4 @@
-"""From an experiment of a claim to sweeps: one for each workload whose data is there.
+"""Turn an experiment of a claim into sweeps, one for each workload whose data is there.
 
 Imports the sweep spec, the entries of the catalogue, sim.model and traces. T and B are multiples of what the workload itself
 takes: R tau, the seconds of one configuration to R on one GPU, and c R tau, what these cost on one GPU at the price of the
@@ -31,7 +31,7 @@ DEADLINE, BUDGET = "job.deadline_s", "job.budget_usd"
 
 @dataclass(frozen=True)
 class LimitUnits:
-    """What T and B are told as multiples of.
+    """The units of T and B.
 
     Attributes:
         deadline_s: R tau.
@@ -72,7 +72,7 @@ class ClaimSweep:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A part of an experiment that is not run, and why."""
+    """A part of an experiment that is left out, and the reason."""
 
     claim: str
     experiment: str
@@ -89,7 +89,7 @@ def sweeps_of(
     results: Path,
     data: Sequence[Path] = (),
 ) -> tuple[list[ClaimSweep], list[LeftOut]]:
-    """The sweeps of an experiment, and what is left out because its data is not there; nothing is written.
+    """Build the sweeps of an experiment, and list the parts whose data is missing. Nothing is written.
 
     Args:
         claim: of the catalogue.
@@ -126,13 +126,13 @@ def sweeps_of(
 
 
 def _digest(sweep: SweepSpec) -> str:
-    """Of everything but the seeds: a sweep may grow by seeds, and with another grid it is another one."""
+    """Digest of everything but the seeds: a sweep may grow by seeds, but another grid is another sweep."""
     document = {**sweep.to_dict(), "seeds": []}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _bundle_of(workload: ClaimWorkload, data: Sequence[Path], results: Path) -> str | None:
-    """As a run spec names it; None where it is not there."""
+    """The bundle as a run spec names it; None if it is not there."""
     if workload.origin == "shipped":
         return workload.bundle
     if workload.origin == "made":
@@ -156,7 +156,7 @@ def _document(
         (BUDGET, size.budgets or experiment.budgets, units.budget_usd),
     ):
         if multiples:
-            # Six digits, so that what is printed is what was run.
+            # Six digits, so that the printed value is the value of the run.
             axes[key] = [float(f"{multiple * unit:.6g}") for multiple in multiples]
     return {"base": base, "axes": axes, "zip": experiment.zip, "seeds": seeds_of(size, name)}
 
@@ -227,11 +227,11 @@ def _iterations(spec: RunSpec) -> int:
 
 
 _SIZES = ("job", "job.trials", "job.stages")
-"""Keys on which the number of configurations depends that a run draws."""
+"""Keys that decide how many configurations a run draws."""
 
 
 def _check_pool(sweep: SweepSpec, workload: ClaimWorkload) -> None:
-    """One cell of each size is enough, and quick also where there are thousands of cells."""
+    """Check one cell of each size, which is quick even for thousands of cells."""
     for cell in sweep.narrowed(_SIZES).cells():
         drawn = cell.spec.job.tuning_job("minimize").trials
         if drawn > workload.pool // 4:

@@ -1,4 +1,4 @@
-"""What came out of a claim's runs, as tables: differences or ratios of paired runs, with intervals. No verdicts.
+"""Tables of a claim's results: differences or ratios of paired runs, with intervals. No verdicts.
 
 Imports the statistics of `experiments.statistics.paired`; pandas inside the functions that need it.
 """
@@ -52,7 +52,7 @@ def _of_contrast(endpoint: Endpoint, contrast: Contrast, rows: pd.DataFrame) -> 
         if policy not in set(mine["policy"]):
             continue
         for scope, group in groups:
-            # What is told besides is told over everything: it explains, and decides nothing.
+            # Further measures are given pooled only: they explain, and decide nothing.
             for measure in (endpoint.measure, *(() if group else endpoint.also)):
                 if not contrast.against:
                     yield _alone(contrast, measure, mine, scope, group)
@@ -89,7 +89,7 @@ def _compared(
         rows = rows.assign(**{measure: np.log(rows[measure].astype(float))})
     table = paired_table(rows, policy, measure=measure, group=list(group), effect=endpoint.least_effect)
     table = table[table["scope"] == ("group" if group else "all")]
-    # Of the baseline minus the policy, and told from the policy's side: in how many pairs and cells it is ahead.
+    # The mean is baseline minus policy; `better` counts pairs and cells in which the policy is ahead.
     table = table.rename(columns={"policy": "against", "against": "policy"}).assign(
         experiment=contrast.experiment,
         kind="ratio" if is_ratio else "difference",

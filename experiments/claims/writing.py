@@ -38,7 +38,7 @@ _HIDDEN = ("experiment", "measure", "scope", "only", "only_against", "families",
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a figure or a table.
+    """A written figure or table, or why it was left out.
 
     Attributes:
         rows: that it was made from.
@@ -59,7 +59,7 @@ class Written:
 
 
 def write_all(drawing: Drawing, out: Path, command: Callable[[str], str]) -> list[Written]:
-    """Draw every figure and write every table and caption; what cannot be drawn says why and does not stop the others.
+    """Draw every figure, and write every table and caption. A figure that cannot be drawn says why; the others go on.
 
     Args:
         drawing: of which everything was run.
@@ -102,7 +102,7 @@ def _caption(drawing: Drawing, asked: Asked, rows: int, command: str) -> str:
 
 
 def _conditions(drawing: Drawing, claim: Claim, experiment: str | None = None) -> list[str]:
-    """What has to be known beside the results of an experiment, or of all of them, as a list of markdown."""
+    """Conditions of the results of one experiment or all, as a markdown list."""
     lines = list(claim.conditions)
     for sweep in drawing.sweeps:
         if sweep.claim.id == claim.id and experiment in (None, sweep.experiment):

@@ -97,7 +97,7 @@ def ablate(
 
 
 def rough(spec: RunSpec) -> RunSpec:
-    """A world around the spec's, drawn by its seed, in which much is unlike what is believed.
+    """Draw a world around the spec's by its seed, with wrong beliefs, stragglers and faults.
 
     Seconds per iteration and scaling believed up to 50 % wrong either way, spread of trials and iterations up to 1 each,
     segments and machines that fail once in 1 to 20 deadlines (or not at all, each half of the time), and deadline and budget
@@ -129,7 +129,7 @@ def _put(document: dict[str, Any], key: str, value: object) -> None:
 
 
 def _run(sha256: str, is_rough: bool, spec: RunSpec) -> tuple[dict[str, Any], str]:
-    """The row of a run, and a digest of its commands as far as they decide what is trained where and what is paid."""
+    """The row of a run, and a digest of the commands that decide what is trained where and what is paid."""
     spec = rough(spec) if is_rough else spec
     row, result = row_of(spec, bundle_of(spec.workload.bundle or "", None, sha256), record_trajectory=True)
     if result is None or result.recording is None:
@@ -138,7 +138,7 @@ def _run(sha256: str, is_rough: bool, spec: RunSpec) -> tuple[dict[str, Any], st
 
 
 def _deciding(entries: Sequence[Entry]) -> Iterator[object]:
-    """Which commands were given when; timers and how often a segment reports decide nothing by themselves."""
+    """Yield these commands with their times. Timers and report intervals decide nothing by themselves."""
     for entry in entries:
         for command in entry.commands:
             if isinstance(command, StartSegment):
@@ -157,7 +157,7 @@ def _table(labels: Sequence[str], runs: Sequence[Sequence[tuple[str, tuple[dict[
     import pandas as pd
 
     flat = [(label, row, commands) for of_seed in runs for label, (row, commands) in of_seed]
-    # The switch takes the place of the policy, by which tables compare.
+    # The tables compare by policy, so the switch takes its place.
     rows = table_of([{**row, "policy": label} for label, row, _ in flat]).to_pandas()
     rows = rows.assign(commands=[commands for *_, commands in flat])
     paired = paired_table(rows, AS_IT_IS, group=[]).set_index("policy")

@@ -1,4 +1,4 @@
-"""Many runs from one file: the grid, who runs it, and where the rows lie.
+"""Sweeps: many runs from one file, the runner that runs them, and the folder that keeps their rows.
 
 May import `experiments.spec` and `experiments.runs`.
 """

@@ -38,7 +38,7 @@ class RangeSpec(Section):
     scale: Literal["linear", "log"] = "linear"
 
     def values(self) -> list[float | int]:
-        """The numbers; whole ones as whole numbers.
+        """List the numbers; a whole number is an int.
 
         Raises:
             InputError: neither or both of step and num are given, the step leads away, or a logarithmic end is not above 0.
@@ -71,7 +71,7 @@ class RangeSpec(Section):
 
 
 class SweepSpec(Section):
-    """What is swept, ranges written out. Build it with `SweepSpec.load(path)` or `SweepSpec.of`, which raise `InputError` only.
+    """A sweep as YAML holds it, with lists for ranges. `load` and `of` build it and raise only `InputError`.
 
     Attributes:
         base: a run spec, as YAML holds it; need not be complete where axes complete it.
@@ -87,7 +87,7 @@ class SweepSpec(Section):
 
     @classmethod
     def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
-        """The sweep of a YAML file; a base given by path is looked up beside it.
+        """Read a sweep from a YAML file. A base that is a path is relative to the file.
 
         Args:
             path: the file.
@@ -105,7 +105,7 @@ class SweepSpec(Section):
 
     @classmethod
     def of(cls, document: Mapping[str, Any], settings: Sequence[str] = (), *, folder: Path = Path()) -> Self:
-        """The sweep that a mapping holds; `folder` is where a base given by path is.
+        """Read a sweep from a mapping. A base that is a path is relative to `folder`.
 
         Raises:
             InputError: see `load`.
@@ -124,7 +124,7 @@ class SweepSpec(Section):
         return sweep
 
     def check(self, settings: Sequence[str] = ()) -> None:
-        """Accept keys that are swept once, and not set besides, with equally many values where they move together.
+        """Check that no key is swept twice or also set, and that keys which move together have equally many values.
 
         Raises:
             InputError: they are not.
@@ -153,7 +153,7 @@ class SweepSpec(Section):
                 raise InputError(f"{key} is swept, but there are no values")
 
     def swept(self) -> list[list[dict[str, Any]]]:
-        """By axis, then value: the settings that it makes, by dotted key."""
+        """List the settings of each value of each axis, by dotted key."""
         axes = [[{key: value} for value in values] for key, values in self.axes.items()]
         groups = [
             [dict(zip(group, values, strict=True)) for values in zip(*group.values(), strict=True)]
@@ -162,11 +162,11 @@ class SweepSpec(Section):
         return axes + groups
 
     def size(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return math.prod(len(values) for values in self.swept()) * len(self.seeds)
 
     def narrowed(self, keys: Collection[str]) -> Self:
-        """The sweep with the first value alone of every axis that has none of these keys."""
+        """Keep all values of axes with one of these keys, and the first value of every other axis."""
         axes = {key: values if key in keys else values[:1] for key, values in self.axes.items()}
         groups = [
             group if any(key in keys for key in group) else {key: values[:1] for key, values in group.items()}
@@ -175,7 +175,7 @@ class SweepSpec(Section):
         return self.model_copy(update={"axes": axes, "zip": groups})
 
     def cells(self) -> list[Cell]:
-        """Every cell, checked, in the order of the axes, the last one fastest.
+        """Build and check every cell, in the order of the axes; the last axis varies fastest.
 
         Raises:
             InputError: a cell is no run spec, or the same as another; names the cell, the key and the nearest known one.
@@ -192,20 +192,20 @@ class SweepSpec(Section):
         return cells
 
     def to_dict(self) -> dict[str, Any]:
-        """The sweep as YAML holds it, with its base inline and all ranges written out; `SweepSpec.of` reads it back."""
+        """The sweep as YAML, with its base inline and lists for ranges; `SweepSpec.of` reads it back."""
         return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A run spec on the first of the seeds, and the settings that make it out of the base."""
+    """A run spec on the first seed, and the settings that turn the base into it."""
 
     settings: Mapping[str, Any]
     spec: RunSpec
 
     @property
     def label(self) -> str:
-        """What tells it from the other cells, as key=value."""
+        """The settings as key=value texts; they tell the cell from the others."""
         return _label(self.settings)
 
 
@@ -225,7 +225,7 @@ def _label(settings: Mapping[str, Any]) -> str:
 
 
 def _written_out(document: Mapping[str, Any], first_seed: object) -> dict[str, Any]:
-    """The document with lists for ranges; what has another form than documented is left to be refused by the model."""
+    """Replace ranges by lists. Other malformed parts are left for the model to refuse."""
     written = dict(document)
     if isinstance(written.get("axes"), dict):
         written["axes"] = _lists(written["axes"])

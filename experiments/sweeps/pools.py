@@ -25,14 +25,14 @@ from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, WorkerError
 
 Runner: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], Generator[Any, None, None]]
-"""Takes a task and its items; gives what the task makes of each item, in any order, as they are done."""
+"""Applies a task to items and yields the results as they are finished, in any order."""
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 BATCH_S = 4.0
-"""How long a batch on Ray takes: what an interruption costs at most, against waiting for its last run."""
+"""Seconds that a batch on Ray takes. A longer one loses more when interrupted; a shorter one waits more often for its end."""
 CHUNK_S = 0.2
-"""How long a worker on Ray takes for what it is handed at a time: who is early at the end of a batch, against overhead."""
+"""Seconds of work that a Ray worker gets at a time. More leaves workers idle at the end of a batch; less costs overhead."""
 _ANSWER_S = 5.0
 _ORPHAN_S = 1.0
 _FIRST_CHUNKS = 8
@@ -42,14 +42,14 @@ _CHUNKS_PER_SLOT = 4
 def run_all(
     task: Callable[[ItemT], ResultT], items: Sequence[ItemT], jobs: int | None
 ) -> Generator[ResultT, None, None]:
-    """What the task makes of each item, in any order, as they are done; see `workers`."""
+    """Apply a task to items and yield the results as they are finished, in any order; see `workers`."""
     with workers(jobs) as run:
         yield from run(task, items)
 
 
 @contextmanager
 def workers(jobs: int | None, ray_address: str | None = None) -> Iterator[Runner]:
-    """Who does the work, while the block runs.
+    """Give a runner, whose processes live while the block runs.
 
     Args:
         jobs: processes; 1 runs everything in this one. Left out, 2, or all CPUs of a Ray cluster.
@@ -97,7 +97,7 @@ def _in_worker(task: Callable[[Any], Any], parent_pid: int, item: Any) -> Any:  
 
 @functools.cache
 def _live_and_die_with(parent_pid: int) -> None:
-    """This process leaves Ctrl-C to its parent, and ends soon after the parent is killed.
+    """Make this process ignore Ctrl-C, and end soon after its parent was killed.
 
     Workers of a killed process would wait for more work for minutes, and hold their memory.
     """
@@ -112,7 +112,7 @@ def _live_and_die_with(parent_pid: int) -> None:
 
 
 def _on_ray(slots: int, task: Callable[[Any], Any], items: Sequence[Any]) -> Generator[Any, None, None]:
-    """In batches, because joblib on Ray hands out whole lists only."""
+    """Run in batches, because joblib on Ray returns only whole lists."""
     import joblib
 
     pace = _Pace(slots)
@@ -132,7 +132,7 @@ def _several(task: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
 @contextmanager
 def _ray_cluster(address: str) -> Iterator[int]:
-    """Joblib knows the Ray cluster at this address while the block runs; yields its CPUs.
+    """Connect joblib to the Ray cluster while the block runs; yields the number of its CPUs.
 
     Raises:
         InputError: ray is not installed, or there is no cluster.
@@ -157,7 +157,7 @@ def _ray_cluster(address: str) -> Iterator[int]:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         yield int(resources.get("CPU", 1))
     except Exception as error:
-        # With a node fewer, joblib also fails to start anew what it aborts, and raises that.
+        # After a node was lost, joblib raises a second error when it fails to restart.
         reasons = (one for one in _chain(error) if isinstance(one, ray.exceptions.RayError))
         if (reason := next(reasons, None)) is None:
             raise
@@ -168,11 +168,11 @@ def _ray_cluster(address: str) -> Iterator[int]:
 
 
 def _require_answer(address: str, own_ip: str) -> None:
-    """Refuse host:port where nobody listens: Ray itself would try for a quarter of an hour."""
+    """Refuse a host:port where nobody listens. Ray itself would try for 15 minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:
         return  # auto, or the client's ray://host:port
-    # Ray takes loopback for the machine's own address, unless it is told that the cluster is there only.
+    # Ray replaces loopback by the machine's own address unless an environment variable forbids it.
     is_loopback = host in ("127.0.0.1", "localhost")
     asked = own_ip if is_loopback else host
     try:
@@ -185,7 +185,7 @@ def _require_answer(address: str, own_ip: str) -> None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those during whose handling it arose."""
+    """Yield the error and the errors that came before it."""
     while error is not None:
         yield error
         error = error.__context__
@@ -200,7 +200,7 @@ def _died(what: str, error: BaseException) -> WorkerError:
 
 @dataclass
 class _Pace:
-    """How many runs make a batch and a chunk of it, from how long the last batch took.
+    """Sizes of the next batch and its chunks, from the seconds that the last batch took.
 
     Attributes:
         batch: runs of the next batch.
@@ -214,13 +214,13 @@ class _Pace:
         self.batch = self.slots * _FIRST_CHUNKS
 
     def seen(self, runs: int, seconds: float) -> None:
-        """Take in that so many runs took so long."""
+        """Note the seconds that a batch took."""
         run_s = max(seconds * self.slots / runs, 1e-6)
         self._per_chunk = max(round(CHUNK_S / run_s), 1)
         self.batch = self.slots * max(round(BATCH_S / run_s), 1)
 
     def chunk(self, runs: int) -> int:
-        """Runs of a chunk, where the batch has so many: few enough for every slot to get several."""
+        """Runs per chunk of a batch, small enough that every slot gets several chunks."""
         return max(min(self._per_chunk, runs // (self.slots * _CHUNKS_PER_SLOT)), 1)
 
 

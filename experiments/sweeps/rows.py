@@ -1,4 +1,4 @@
-"""What a run of a sweep becomes: one row whose columns are fixed and typed, so that rows of all sweeps lie in one table.
+"""The row of a run. Its columns and types are fixed, so that rows of all sweeps fit into one table.
 
 Imports the run spec and what a result is made of; pyarrow inside the functions that need it. A row holds nothing of the machine
 and no wall-clock time: equal runs give equal rows.
@@ -106,7 +106,7 @@ def schema() -> pa.Schema:
 
 
 def table_of(rows: Sequence[Mapping[str, object]]) -> pa.Table:
-    """Rows as a table of the schema; what a row lacks is null."""
+    """Rows as an Arrow table of the schema; missing cells are null."""
     import pyarrow as pa
 
     unknown = {name for row in rows for name in row} - set(columns())
@@ -121,7 +121,7 @@ def spec_row(spec: RunSpec) -> dict[str, object]:
     label, params = spec.policy.label, {**spec.policy.resolved()}
     name = params.pop("name")
     flat = {"policy": label, "policy.name": name, "policy.params": _json(params), "digest": spec.digest()}
-    # Left out of the spec where nothing else is said, as in the digest.
+    # Defaults that the spec's document leaves out, as its digest does.
     unsaid = {"cloud.placement": "on", "workload.configurations": CONFIGURATIONS[0], "workload.batch": BATCHES[0]}
     return unsaid | flat | dict(_flattened(document))
 
@@ -160,7 +160,7 @@ def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _members(annotation: object) -> list[object]:
-    """What a value may be, None and bounds apart."""
+    """The types that a value may have, without None."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])

@@ -1,4 +1,4 @@
-"""Running a sweep: what is missing in its folder is run, in parallel, and nothing that was run is lost.
+"""Run the missing runs of a sweep in parallel; finished runs are never lost.
 
 Imports the other modules of `experiments`. Workers compute and return rows (`experiments.sweeps.worker`, `sweep_pools`); this
 process alone writes, whole parts at a time (`experiments.sweeps.store`). So a sweep that is killed loses at most the
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 PART_ROWS = 512
 PART_S = 5.0
-"""A part is written after so many rows or seconds, whichever comes first: what a kill can cost, against the number of files."""
+"""A part is written after this many rows or seconds. Larger parts mean fewer files, and more rows lost by a kill."""
 
 
 @dataclass(frozen=True, eq=False)
 class SweepPlan:
-    """A sweep beside what its folder holds.
+    """A sweep and what its folder already holds.
 
     Attributes:
         runs: all of them, by cell, then seed.
@@ -54,19 +54,19 @@ class SweepPlan:
     versions: str
 
     def status(self, run: Run) -> str | None:
-        """What the folder says of a run, or None."""
+        """Status of a run in the folder; None if it has no row."""
         known = self.known.get(run.key)
         return None if known is None else known.status
 
     def missing(self, *, is_retrying: bool = False) -> list[Run]:
-        """What is to be run: what is not there, and on request what failed."""
+        """Runs without a row, and on request those that failed."""
         redone = (None, "failed") if is_retrying else (None,)
         return [run for run in self.runs if self.status(run) in redone]
 
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a sweep did.
+    """Summary of a finished sweep.
 
     Attributes:
         skipped: runs that were there already.
@@ -107,7 +107,7 @@ def plan(sweep: SweepSpec, folder: str | Path) -> SweepPlan:
 
 
 def _world(cell: Cell, bundles: dict[str, Bundle]) -> World:
-    """The cell's world on its first seed, which is where spec and bundle are seen to fit."""
+    """Build the cell's world on its first seed, which checks that spec and bundle fit."""
     name = cell.spec.workload.bundle or ""
     try:
         cell.spec.require_simulable()
@@ -119,7 +119,7 @@ def _world(cell: Cell, bundles: dict[str, Bundle]) -> World:
 
 
 def _require_same_sweep(folder: Path, planned: SweepPlan) -> None:
-    """Every row of the folder is a run of the sweep; the sweep may be larger, as one with more seeds."""
+    """Check that every row of the folder belongs to the sweep. The sweep may have more runs than the folder."""
     keys = {run.key for run in planned.runs}
     foreign = [known for key, known in planned.known.items() if key not in keys]
     if not foreign:
@@ -147,7 +147,7 @@ def run_sweep(
     with_journals: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> SweepOutcome:
-    """Run what is missing in the folder. Whenever it ends, by whatever, what was written is whole and the rest can go on.
+    """Run what is missing in the folder. After any interruption, the written rows are complete and a later call continues.
 
     Args:
         planned: from `plan`, of the same folder.
@@ -192,7 +192,7 @@ def sweep(
     with_journals: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> SweepOutcome:
-    """Run a sweep; the same call goes on where an earlier one stopped.
+    """Run a sweep. The same call continues where an earlier one stopped.
 
     Args:
         spec: the sweep, or its YAML file.
@@ -212,7 +212,7 @@ def sweep(
 
 
 def _todo(planned: SweepPlan, known: Mapping[str, str], journals: Store | None) -> list[Run]:
-    """Runs without a row, and where journals are asked for, those that are done without one."""
+    """Runs without a row; if journals are asked for, also finished runs without a journal."""
 
     def lacks_journal(run: Run) -> bool:
         if journals is None or known[run.key] != "done":
@@ -223,7 +223,7 @@ def _todo(planned: SweepPlan, known: Mapping[str, str], journals: Store | None) 
 
 
 class _Collected:
-    """Takes rows as they come and writes them in parts."""
+    """Collects rows and writes them in parts."""
 
     def __init__(self, store: Store, statuses: dict[str, str], runs: Mapping[str, Run]) -> None:
         self.store, self.statuses, self.runs = store, statuses, runs
@@ -241,7 +241,7 @@ class _Collected:
                     self._take(row, journal)
                     on_progress(done, total)
             finally:
-                # Also when interrupted or when a worker died: what is finished is kept.
+                # Keep finished rows also after an interruption or a worker's death.
                 self._write()
 
     def _take(self, row: dict[str, object], journal: bytes | None) -> None:
@@ -260,7 +260,7 @@ class _Collected:
 
     def _write(self) -> None:
         if self._rows:
-            # Ctrl-C may come when the file is there but the rows are still here: then they are written to the same file again.
+            # Ctrl-C may come after the file was written but before the rows are cleared: then the same file is written again.
             self._part = self._part or self.store.next_part()
             self.store.write_part(self._part, self._rows)
             self._rows = []

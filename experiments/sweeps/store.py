@@ -1,4 +1,4 @@
-"""Where the rows of a sweep live: a folder of parquet files that only ever grows by whole files.
+"""The results folder of a sweep: parquet files that are added whole, and never changed in place.
 
 Imports the row schema and sim.model.errors; pyarrow inside the functions that need it.
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Merged:
-    """What became of folders that were put together.
+    """Summary of a merge of folders.
 
     Attributes:
         rows: of the new folder.
@@ -56,7 +56,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class Known:
-    """What a folder says of one run."""
+    """Status of one run in a folder."""
 
     status: str
     results_version: str
@@ -76,7 +76,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else writes while the block runs; leftovers of a killed process are gone.
+        """Lock the folder for writing while the block runs, and remove leftovers of a killed process.
 
         Raises:
             InputError: another process writes, or the folder cannot be made.
@@ -96,7 +96,7 @@ class Store:
         return sorted(self.runs.glob("*.parquet"))
 
     def known(self) -> dict[str, Known]:
-        """By key: what is there of each run.
+        """Status of every run in the folder, by key.
 
         Raises:
             InputError: a file is damaged or of another version, or a run is there twice.
@@ -124,13 +124,13 @@ class Store:
         return pa.concat_tables([empty, *(_read(part, list(names)) for part in self._whole_parts(may_lack=True))])
 
     def _digests(self) -> dict[str, str]:
-        """By name of a part, the digest of what was written."""
+        """Recorded digest of each part, by its name."""
         file = self.folder / _DIGESTS
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         return {name.removeprefix("runs/"): digest for digest, _, name in (line.partition("  ") for line in lines)}
 
     def _note_digests(self, changed: Mapping[str, str | None]) -> None:
-        """Write down the digests of parts; None for one that is no longer there."""
+        """Record digests of parts; None removes the entry of a deleted part."""
         parts = {part.name for part in self.parts()}
         known = {name: told for name, told in {**self._digests(), **changed}.items() if told and name in parts}
         text = "".join(f"{digest}  runs/{name}\n" for name, digest in sorted(known.items()))
@@ -170,7 +170,7 @@ class Store:
         return next_part(self.runs, "part")
 
     def write_part(self, part: Path, rows: Sequence[Mapping[str, object]]) -> None:
-        """Rows are a part; again into the same one, they are there once.
+        """Write rows as one part. Writing the same part again replaces it.
 
         Raises:
             StoreError: the disk is full or cannot be written to; nothing of the rows is there then.
@@ -182,7 +182,7 @@ class Store:
         self._write(self.runs / "part-000000.parquet", table)
 
     def forget(self, keys: Collection[str]) -> None:
-        """Take these runs out, so that they are run again.
+        """Remove the rows of these runs, so that they are run again.
 
         Raises:
             StoreError: the disk is full; some of them may still be there.
@@ -208,7 +208,7 @@ class Store:
         write_whole(journal_of(self.journals, digest), lambda path: path.write_bytes(compressed))
 
     def write_sweep(self, document: Mapping[str, Any]) -> None:
-        """Say in the folder what was swept.
+        """Write the sweep's specification into the folder.
 
         Raises:
             StoreError: see `write_part`.
@@ -271,7 +271,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
 
 
 def _copy_journals(stores: Sequence[Store], target: Store, merged: pa.Table) -> int:
-    """Copy the journals of runs that one version computed; returns of how many others there were some."""
+    """Copy journals of runs with one version of results; returns how many other runs had journals."""
     rows = Counter(merged["digest"].to_pylist())
     left_out = set()
     for store in stores:
@@ -313,7 +313,7 @@ def _agreed(one: dict[str, object], other: dict[str, object]) -> dict[str, objec
 
 
 def _merged_sweep(stores: Sequence[Store]) -> dict[str, Any] | None:
-    """The sweep of all of them, where they differ in their seeds at most."""
+    """The common sweep of the folders; None if they differ in more than their seeds."""
     files = [store.folder / "sweep.yaml" for store in stores]
     if not all(file.is_file() for file in files):
         return None
@@ -328,7 +328,7 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        # Opened once: of small parts, all else is quick.
+        # Open the file once; that dominates the time for small parts.
         with pq.ParquetFile(part) as file:
             found, is_before = file.schema_arrow, file.schema_arrow.equals(_schema_before_versions())
             if not (is_before or found.equals(schema())):
@@ -347,13 +347,13 @@ _VERSION, _CODE = "results_version", "code_sha256"
 
 
 def _schema_before_versions() -> pa.Schema:
-    """Rows had a digest of the source code where they have a version now."""
+    """The old schema: a digest of the source code instead of the version."""
     at = schema().get_field_index(_VERSION)
     return schema().set(at, schema().field(at).with_name(_CODE))
 
 
 def _with_version(table: pa.Table) -> pa.Table:
-    """Rows from before results had versions say so in the column of the version."""
+    """Fill the version column of old rows with a text that says what they are."""
     import pyarrow as pa
 
     at = table.schema.get_field_index(_CODE)

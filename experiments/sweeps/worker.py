@@ -1,4 +1,4 @@
-"""One run as every sweep, comparison and ablation does it, in this process, in another one, or on another machine.
+"""How sweeps, comparisons and ablations do one run, in this process, another process or on another machine.
 
 Imports the running of a spec and what a row is made of; joblib and pyarrow inside the functions that need them. Workers compute
 and return rows, and write nothing.
@@ -49,7 +49,7 @@ class Run:
 
 @dataclass(frozen=True)
 class SweepTask:
-    """What a worker does with a run of a sweep, wherever it is.
+    """The task of a worker: one run of a sweep.
 
     Attributes:
         shared: by bundle's name, the file that holds it for all workers of this machine; empty where nothing is shared.
@@ -78,9 +78,9 @@ class SweepTask:
 def row_of(
     spec: RunSpec, bundle: Bundle, *, journal: BinaryIO | None = None, record_trajectory: bool = False
 ) -> tuple[dict[str, Any], RunResult | None]:
-    """Do a run: its row, which says what went wrong where it has no result, and its result.
+    """Do a run. Returns its row, which holds the error if there is no result, and its result.
 
-    Nothing that a policy does stops the others: not even an error in its code.
+    An error in a policy's code becomes a failed row and does not stop other runs.
     """
     row: dict[str, Any] = {
         "seed": spec.seed,
@@ -110,12 +110,12 @@ def _compressed(journal: bytes) -> bytes:
 
 @functools.cache
 def bundle_of(name: str, shared: str | None, sha256: str) -> Bundle:
-    """Once per process: mapped from the shared file where there is one, so that workers of one machine share its memory."""
+    """Load a bundle once per process. Workers of one machine map a shared file, so that they share its memory."""
     import joblib
 
     if shared is not None and Path(shared).is_file():
         bundle: Bundle = joblib.load(shared, mmap_mode="r")
-        # As plain arrays over the same mapping: numpy's own class for mapped ones is slow to index.
+        # Plain arrays over the same memory, because indexing a numpy.memmap is slow.
         arrays = {key: np.asarray(value) for key, value in vars(bundle).items() if isinstance(value, np.memmap)}
         return replace(bundle, **arrays)  # type: ignore[arg-type]  # each under its own name
     bundle = load_bundle(name)
@@ -126,7 +126,7 @@ def bundle_of(name: str, shared: str | None, sha256: str) -> Bundle:
 
 @contextmanager
 def shared_bundles(folder: Path, bundles: Mapping[str, Bundle], *, is_needed: bool) -> Iterator[Mapping[str, str]]:
-    """Files from which all workers map the bundles, by name, while the block runs; none where none are needed."""
+    """Write the bundles to files that workers map, while the block runs; yields the files by bundle name."""
     if not is_needed:
         yield {}
         return
