@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from elastune.policies.planning.plan import highest_prices
 from elastune.policies.rules.margin import MARGIN_S
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 from elastune.sim.model.protocols import TrialStatus
@@ -25,15 +26,15 @@ class Budget:
     function, every segment commits its minimum when it starts; as what will run is not known, all GPUs count as busy. Under
     either, a machine commits the data that it will load, and head node and storage grow by time.
 
-    What is only about to be asked for is charged at the highest price of a series, and as the dearest of the machines that it
-    may be; what is held follows its own series.
+    A machine that is about to be asked for reserves budget at the highest price until the deadline, because its launch time is
+    unknown, and as the dearest machine that it may be. A machine that is held follows its own series of prices.
     """
 
-    def __init__(self, budget_usd: float, price_book: PriceBook) -> None:
+    def __init__(self, budget_usd: float, price_book: PriceBook, deadline_s: float | None = None) -> None:
         self._budget_usd = budget_usd
         rule = price_book.billing
         self._per_instance = rule.model == "per-instance"
-        self._machine_usd_per_hour = price_book.at_highest().dearest_usd_per_hour
+        self._machine_usd_per_hour = highest_prices(price_book, deadline_s).dearest_usd_per_hour
         self._gpu_usd_per_s = self._machine_usd_per_hour / price_book.default_type.gpus_per_instance / SECONDS_PER_HOUR
         self._machine_usd_per_s = self._machine_usd_per_hour / SECONDS_PER_HOUR
         self._standing_usd_per_s = price_book.standing_usd_per_hour / SECONDS_PER_HOUR

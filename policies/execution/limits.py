@@ -60,7 +60,7 @@ class Limits:
         self._job = job
         self._profile = profile
         self._pools = Pools(price_book)
-        self._budget = None if job.budget_usd is None else Budget(job.budget_usd, price_book)
+        self._budget = None if job.budget_usd is None else Budget(job.budget_usd, price_book, job.deadline_s)
         self._gpus_per_instance = price_book.default_type.gpus_per_instance
         self._bills_functions = price_book.billing.model == "per-function"
         self._deadline_s = run_ends_by_s(job)

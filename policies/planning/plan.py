@@ -96,7 +96,7 @@ class Terms:
         """
         return cls(
             profile,
-            price_book.at_highest(job.deadline_s),
+            highest_prices(price_book, job.deadline_s),
             plan_ends_by_s(job),
             job.budget_usd or math.inf,
         )
@@ -212,6 +212,11 @@ class Terms:
     def segment_s(self, iterations: int, gpus_per_trial: int, *, is_first: bool, stretch: float = 1.0) -> float:
         """Mean seconds of one segment: launch or resume, training (so many times its mean), checkpoint."""
         return self.fixed_s(is_first=is_first) + self.train_s(iterations, gpus_per_trial) * stretch
+
+
+def highest_prices(price_book: PriceBook, deadline_s: float | None) -> PriceBook:
+    """The book with each price at the highest that can still be paid: until machines that are held to T are given back."""
+    return price_book.at_highest(None if deadline_s is None else deadline_s + price_book.release_s)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.plan import Allocation
+from elastune.policies.planning.plan import Allocation, highest_prices
 from elastune.policies.planning.static import plan_on_cluster
 from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.errors import InfeasibleJobError, InputError
@@ -40,7 +40,7 @@ def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
         raise InfeasibleJobError(
             f"{name}: the naive size is B / (c T), so the job needs job.deadline_s and job.budget_usd"
         )
-    usd_per_hour = price_book.at_highest(job.deadline_s).usd_per_hour()
+    usd_per_hour = highest_prices(price_book, job.deadline_s).usd_per_hour()
     each_usd = metered_usd(price_book.billing, usd_per_hour, job.deadline_s) + price_book.ingress_usd
     if each_usd == 0:
         return price_book.max_instances

@@ -160,7 +160,11 @@ class _Bound:
         idle_s = math.fsum(self._idle_gpus(max(1.0, trials * share)) * seconds for share, seconds in load.segments)
         used_usd = (max(trials * load.work_s, load.chain_s) * load.gpus + idle_s) * usd_per_gpu_s
         beside_usd = around_usd(terms, self.instances, self.end_s(trials))
-        return min(fixed_usd, self.instances * lease_usd(terms, 0.0) + used_usd + beside_usd)
+        # A machine that trains anything at all is billed its minimum and its first quantum.
+        shortest_s = min((seconds for _, seconds in load.segments), default=load.chain_s)
+        least_usd = self.instances * lease_usd(terms, shortest_s)
+        machines_usd = max(self.instances * lease_usd(terms, 0.0) + used_usd, least_usd)
+        return min(fixed_usd, machines_usd + beside_usd)
 
     def _idle_gpus(self, trials: float) -> float:
         """GPUs that idle on whole machines while so many trials are left, each in the worst case on a machine of its own."""
@@ -182,5 +186,10 @@ class _Bound:
         return self._terms.profile.startup.mean_s + self._busy_s(trials)
 
     def _is_kept_by(self, trials: int) -> bool:
-        budget_usd = self._terms.budget_usd * (1 + 1e-12)
-        return self.end_s(trials) <= self._terms.deadline_s and self.cost_usd(trials) <= budget_usd
+        if self.end_s(trials) > self._terms.deadline_s:
+            return False
+        return self.needed_usd(trials) <= self._terms.budget_usd * (1 + 1e-12)
+
+    def needed_usd(self, trials: int) -> float:
+        """The budget that so many configurations take: their bill, and what the margin before its end costs."""
+        return self.cost_usd(trials) + self._terms.margin_usd(self.instances)
