@@ -139,7 +139,7 @@ class RunState:
         self.running_trials = 0
         self.ready_gpus = 0
         self.bills_instances = price_book.billing.model == "per-instance"
-        self.bill = Bill.of(price_book)
+        self.bill = Bill.of(price_book, job.deadline_s)
         self.totals = Totals()
         self.progress = Progress()
 

@@ -121,8 +121,10 @@ class Bill:
         *,
         ingress_usd: float = 0.0,
         standing_usd_per_hour: float = 0.0,
+        priced_until_s: float = math.inf,
     ) -> None:
         self._rule = rule
+        self._priced_until_s = priced_until_s
         self._bills_instances = rule.model == "per-instance"
         self._release_s = release_s
         self._ingress_usd = ingress_usd
@@ -133,14 +135,20 @@ class Bill:
         self._closed_usd = ExactSum()
 
     @classmethod
-    def of(cls, book: PriceBook) -> Bill:
-        """An empty bill under these terms; a function call has no machine to release."""
+    def of(cls, book: PriceBook, deadline_s: float | None = None) -> Bill:
+        """An empty bill under these terms; a function call has no machine to release.
+
+        Args:
+            book: the terms.
+            deadline_s: when all machines are given back at the latest; None for never.
+        """
         release_s = book.release_s if book.billing.model == "per-instance" else 0.0
         return cls(
             book.billing,
             release_s,
             ingress_usd=book.ingress_usd,
             standing_usd_per_hour=book.standing_usd_per_hour,
+            priced_until_s=math.inf if deadline_s is None else deadline_s + release_s,
         )
 
     def __contains__(self, key: int) -> bool:
@@ -244,7 +252,7 @@ class Bill:
         """The bill if everything were given back now.
 
         It includes requests, minimum charges, quanta, release latency and the data that requested machines will load. A
-        requested instance reserves budget at the highest future price, because its launch time is unknown.
+        requested instance reserves budget at the highest price until the deadline, because its launch time is unknown.
         """
         return self._commitment(now_s)(now_s)
 
@@ -304,7 +312,7 @@ class Bill:
         for meter in self._live.values():
             price, started_at_s, ends_at_s = meter.price, meter.started_at_s, meter.ends_at_s
             if ends_at_s is None:
-                pending = (highest(price, asked_at_s), asked_at_s)
+                pending = (highest(price, asked_at_s, self._priced_until_s), asked_at_s)
                 rising[pending if started_at_s is None else (price, started_at_s)] += 1
             elif started_at_s is not None:
                 fixed_usd.append(lease_usd(self._rule, price, started_at_s, ends_at_s))
