@@ -18,8 +18,9 @@ from elastune.policies.rules.halving import Stage
 from elastune.policies.seer.director import SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, best_expected, require_one_of
 from elastune.policies.sizing.memoize import memoized
+from elastune.policies.sizing.refusal import infeasible
 from elastune.policies.sizing.replanning import fastest_affordable, terms_left
-from elastune.policies.sizing.sizing import infeasible, largest
+from elastune.policies.sizing.sizing import largest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +89,7 @@ def run_seer(
     terms = Terms.of(job, profile, price_book)
     plan = best_plan(job, terms, mechanisms, objective)
     if plan is None:
-        raise infeasible(mechanisms.policy, job, terms)
+        raise infeasible(mechanisms.policy, job, terms, mechanisms.plan)
     replanner = SeerReplanner(plan, job, terms, mechanisms, objective)
     stages = (*plan.stages, *_beyond(plan, job))
     director = SeerDirector(plan, terms, job, mechanisms, replanner, stages)

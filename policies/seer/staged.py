@@ -15,8 +15,8 @@ from elastune.policies.seer.director import SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, best_expected
 from elastune.policies.seer.seer import run_seer
 from elastune.policies.sizing.memoize import memoized
+from elastune.policies.sizing.refusal import infeasible
 from elastune.policies.sizing.replanning import fastest_affordable, terms_left
-from elastune.policies.sizing.sizing import infeasible
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def seer_staged(
     counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
     found = best_plan(counts, job, terms, chosen)
     if found is None:
-        raise _infeasible(job, terms, counts[0])
+        raise _infeasible(job, terms, counts[0], chosen)
     plan, count = found
     director = SeerDirector(plan, terms, job, chosen, GrowingReplanner(count, terms, chosen))
     return staged(director, chosen.limits(job, profile, price_book), profile, price_book)
@@ -235,13 +235,14 @@ def is_out_of_reach(stages: Sequence[Stage], terms: Terms) -> bool:
     return least_s > terms.deadline_s or gpu_s / terms.gpus_per_instance * terms.usd_per_s > terms.budget_usd
 
 
-def _infeasible(job: TuningJob, terms: Terms, stages: int) -> Exception:
+def _infeasible(job: TuningJob, terms: Terms, stages: int, mechanisms: Mechanisms) -> Exception:
     """The error for a job whose shortest schedule of so many stages is late or too dear."""
     *_, fewest = first_sizes(job, stages)
     *_, least = schedules(fewest, job)
     pairs = tuple((stage.trials, stage.iterations) for stage in least)
     until = least[-1].until_iteration
-    return infeasible("seer-staged", msgspec.structs.replace(job, stages=pairs, max_iterations=until), terms)
+    shortest = msgspec.structs.replace(job, stages=pairs, max_iterations=until)
+    return infeasible("seer-staged", shortest, terms, mechanisms.plan)
 
 
 class GrowingReplanner:

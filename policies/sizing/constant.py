@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Allocation, highest_prices
 from elastune.policies.planning.static import plan_on_cluster
+from elastune.policies.rules.halving import rungs
+from elastune.policies.sizing.refusal import Possible, refusal
 from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
@@ -49,12 +51,26 @@ def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
     if instances < 1:
         rate_usd_per_hour = usd_per_hour + price_book.standing_usd_per_hour
         longest_s = max(job.budget_usd - price_book.ingress_usd, 0.0) / rate_usd_per_hour * SECONDS_PER_HOUR
-        each_usd += job.budget_usd - left_usd
+        each_usd = math.ceil((each_usd + job.budget_usd - left_usd) * 100) / 100
         raise InfeasibleJobError(
             f"{name}: one {price_book.default_type.name} held for all of {job.deadline_s:g} s costs {each_usd:.2f} USD, more"
-            f" than the budget of {job.budget_usd:g} USD; that budget holds one for {longest_s:.0f} s"
+            f" than the budget of {job.budget_usd:g} USD; that budget holds one for {math.floor(longest_s)} s"
         )
     return min(instances, price_book.max_instances)
+
+
+def naive_refusal(name: str, job: TuningJob, terms: Terms) -> InfeasibleJobError:
+    """The error for a job that the naive cluster does not finish by T: what numbers of machines held for all of T need."""
+    trials = rungs(job)[0].trials if job.exact or job.stages is not None else 1
+    possible = []
+    for count in terms.cluster_sizes:
+        plan = plan_on_cluster(rungs(job, trials), count, terms)
+        deadline_s = Possible.of(plan.promised_s, 0.0).deadline_s
+        each_usd = metered_usd(terms.price_book.billing, terms.usd_per_hour, deadline_s) + terms.ingress_usd
+        needed_usd = count * each_usd + deadline_s * terms.standing_usd_per_s + terms.margin_usd(count)
+        possible.append(Possible.of(plan.promised_s, needed_usd))
+    what = f"no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
+    return refusal(name, job, what, min(possible), min(possible, key=lambda limits: limits[::-1]))
 
 
 def constant_plan(stages: Sequence[Stage], gpus_per_trial: int, terms: Terms) -> Plan | None:

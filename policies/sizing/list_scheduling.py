@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.planning.bill import around_usd, cluster_usd, lease_usd
 from elastune.policies.rules.halving import rung_levels, rungs
-from elastune.sim.model.errors import InfeasibleJobError
+from elastune.policies.sizing.refusal import Possible, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elastune.policies.planning.plan import Terms
+    from elastune.sim.model.errors import InfeasibleJobError
     from elastune.sim.model.job import TuningJob
 
 
@@ -119,20 +120,13 @@ def best_cluster(
 
 def _infeasible(name: str, job: TuningJob, trials: int, bounds: Sequence[_Bound]) -> InfeasibleJobError:
     """The error that says what could be achieved instead."""
-    fastest = min(bounds, key=lambda bound: (bound.end_s(trials), bound.cost_usd(trials)))
-    cheapest = min(bounds, key=lambda bound: (bound.cost_usd(trials), bound.end_s(trials)))
-    limits = (
-        "" if job.deadline_s is None else f"a deadline of {job.deadline_s:g} s",
-        "" if job.budget_usd is None else f"a budget of {job.budget_usd:g} USD",
+    possible = [Possible.of(bound.end_s(trials), bound.needed_usd(trials)) for bound in bounds]
+    gpus = bounds[0].load.gpus
+    what = (
+        f"with {gpus} GPU{'s' if gpus > 1 else ''} per trial, no number of machines trains"
+        f" {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
     )
-    gpus = fastest.load.gpus
-    trained = f"{trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
-    return InfeasibleJobError(
-        f"{name}: with {gpus} GPU{'s' if gpus > 1 else ''} per trial, no number of machines trains {trained}"
-        f" within {' and '.join(filter(None, limits))}; the fastest takes {fastest.end_s(trials):.0f} s"
-        f" (for {fastest.cost_usd(trials):.2f} USD), the cheapest costs {cheapest.cost_usd(trials):.2f} USD"
-        f" (in {cheapest.end_s(trials):.0f} s)"
-    )
+    return refusal(name, job, what, min(possible), min(possible, key=lambda limits: limits[::-1]))
 
 
 class _Bound:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from elastune.policies.planning.greedy import cheapest_plan, fastest_plan
 from elastune.policies.rules.halving import rungs
 from elastune.policies.sizing.list_scheduling import largest_number
-from elastune.sim.model.errors import InfeasibleJobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,23 +64,3 @@ def _most_affordable(job: TuningJob, terms: Terms) -> int:
         # The bound itself is nearly monotone; a tenth more covers where the number of rungs changes.
         low, high = (middle, high) if work_s <= gpu_s * 1.1 else (low, middle - 1)
     return min(low + max(low // 10, job.reduction_factor), job.trials)
-
-
-def infeasible(name: str, job: TuningJob, terms: Terms) -> InfeasibleJobError:
-    """The error that says what could be achieved instead, with as few configurations as the job allows."""
-    trials = rungs(job)[0].trials if job.exact or job.stages is not None else 1
-    stages = rungs(job, trials)
-    fastest, cheapest = fastest_plan(stages, terms), cheapest_plan(stages, terms)
-    limits = " and ".join(
-        text
-        for text in (
-            "" if job.deadline_s is None else f"a deadline of {job.deadline_s:g} s",
-            "" if job.budget_usd is None else f"a budget of {job.budget_usd:g} USD",
-        )
-        if text
-    )
-    return InfeasibleJobError(
-        f"{name}: no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations within"
-        f" {limits}; the fastest takes {fastest.makespan_s:.0f} s (for {fastest.cost_usd:.2f} USD), the cheapest costs"
-        f" {cheapest.cost_usd:.2f} USD (in {cheapest.makespan_s:.0f} s)"
-    )

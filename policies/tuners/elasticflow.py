@@ -15,7 +15,8 @@ from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Bracket
 from elastune.policies.sizing.constant import constant_allocation
 from elastune.policies.sizing.memoize import memoized
-from elastune.policies.sizing.sizing import infeasible, largest
+from elastune.policies.sizing.refusal import infeasible
+from elastune.policies.sizing.sizing import largest
 from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def elasticflow(
     terms = Terms.of(job, profile, price_book)
     stages = _most_stages(job, terms)
     if stages is None:
-        raise infeasible("elasticflow", job, terms)
+        raise infeasible("elasticflow", job, terms, least_plan)
     director = ElasticFlowDirector(stages, terms, job)
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 

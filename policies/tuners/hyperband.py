@@ -26,7 +26,7 @@ from elastune.policies.rules.halving import Bracket, Stage, rung_levels
 from elastune.policies.sizing.constant import check_gang, constant_allocation
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import memoized
-from elastune.policies.sizing.sizing import infeasible
+from elastune.policies.sizing.refusal import Possible, refusal
 from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.staged import StagedPolicy
     from elastune.policies.planning.plan import Allocation, Plan
+    from elastune.sim.model.errors import InfeasibleJobError
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -64,7 +65,9 @@ def hyperband_fixed(
     terms = Terms.of(job, profile, price_book)
     best = _best_cluster(job, terms)
     if best is None:
-        raise infeasible("hyperband-fixed", job, terms)
+        free = terms.without_limits()
+        schedules = (Schedule(job, free, count) for count in terms.cluster_sizes)
+        raise _refusal("hyperband-fixed", job, [schedule.possible() for schedule in schedules])
     instances, first = best
     director = HyperbandDirector(Schedule(job, terms, instances), first)
     return staged(director, Limits(job, profile, price_book), profile, price_book)
@@ -146,13 +149,21 @@ class Schedule:
 
         def is_kept(load: BracketLoad) -> bool:
             end_s = self.terms.profile.startup.mean_s + total.seconds + load.seconds
-            return end_s <= self.terms.deadline_s and self.cost_usd(total + load) <= self.terms.budget_usd
+            needed_usd = self.cost_usd(total + load) + self.terms.margin_usd(self.instances)
+            return end_s <= self.terms.deadline_s and needed_usd <= self.terms.budget_usd
 
         while left and (trials := self.largest(len(sizes), left, is_kept)):
             total += self.load(len(sizes), trials)
             left -= trials
             sizes.append(trials)
         return sizes
+
+    def possible(self) -> Possible:
+        """Limits under which this cluster does what the job asks for at least."""
+        sizes = self.sizes() if self.job.exact else [1]
+        total = sum((self.load(index, size) for index, size in enumerate(sizes)), BracketLoad(0.0, 0.0))
+        needed_usd = self.cost_usd(total) + self.terms.margin_usd(self.instances)
+        return Possible.of(self.terms.profile.startup.mean_s + total.seconds, needed_usd)
 
     def load(self, bracket: int, trials: int) -> BracketLoad:
         """What one bracket takes, the barriers in it included."""
@@ -233,7 +244,8 @@ def hyperband_elastic(
     rounds = _Rounds(job, terms, gpus_per_trial)
     planned = rounds.planned()
     if not planned or (job.exact and sum(planned) < job.trials):
-        raise infeasible(f"hyperband-elastic with {gpus_per_trial} GPUs per trial", job, terms)
+        free = replace(rounds, terms=terms.without_limits())
+        raise _refusal(f"hyperband-elastic with {gpus_per_trial} GPUs per trial", job, [free.possible()])
     director = ElasticHyperbandDirector(rounds, planned[0])
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
@@ -270,6 +282,21 @@ class _Rounds:
             trials -= size
             sizes.append(size)
         return sizes
+
+    def possible(self) -> Possible:
+        """Limits under which the brackets do what the job asks for at least."""
+        plans = [self.plan(index, size) for index, size in enumerate(self.planned() if self.job.exact else [1])]
+        needed_usd = (
+            plan.cost_usd + self.terms.margin_usd(max(allocation.instances for allocation in plan.allocations))
+            for plan in plans
+        )
+        return Possible.of(math.fsum(plan.promised_s for plan in plans), math.fsum(needed_usd))
+
+
+def _refusal(name: str, job: TuningJob, possible: list[Possible]) -> InfeasibleJobError:
+    trials = job.trials if job.exact else 1
+    what = f"no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
+    return refusal(name, job, what, min(possible), min(possible, key=lambda limits: limits[::-1]))
 
 
 class ElasticHyperbandDirector(Director):

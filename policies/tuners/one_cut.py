@@ -9,7 +9,8 @@ from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.sizing.memoize import memoized
-from elastune.policies.sizing.sizing import infeasible, largest_within
+from elastune.policies.sizing.refusal import infeasible
+from elastune.policies.sizing.sizing import largest_within
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,9 +59,15 @@ def one_cut(
         raise InputError(f"one-cut: iterations is {iterations}, but must be between 1 and {last - 1}, or 0")
     terms = Terms.of(job, profile, price_book)
     cuts = [cut for cut in CUTS if cut < last] if iterations == 0 else [iterations]
-    plan = best_plan(cuts or [last], job, terms)
+    cuts = cuts or [last]
+    plan = best_plan(cuts, job, terms)
     if plan is None:
-        raise infeasible("one-cut", job, terms)
+
+        def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
+            plans = (_plan(stages[0].trials, cut, job, within) for cut in cuts)
+            return min(filter(None, plans), key=lambda plan: plan.cost_usd, default=None)
+
+        raise infeasible("one-cut", job, terms, plan_for)
     return run_plan(plan, job, profile, price_book, gives_back=True)
 
 

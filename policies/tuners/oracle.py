@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from elastune.policies.execution.limits import Limits
 from elastune.policies.execution.planned import staged
 from elastune.policies.execution.staged import Director, Shares
@@ -11,7 +13,7 @@ from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Bracket, Stage
 from elastune.policies.sizing.list_scheduling import largest_number
-from elastune.policies.sizing.sizing import infeasible
+from elastune.policies.sizing.refusal import infeasible
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.ids import TrialId
 from elastune.sim.model.job import loss_of
@@ -63,7 +65,8 @@ def oracle(
     terms = Terms.of(job, profile, price_book)
     reachable = largest_number(job.max_iterations, lambda iterations: _plan(iterations, terms) is not None)
     if not reachable:
-        raise infeasible("oracle", job, terms)
+        one = msgspec.structs.replace(job, exact=False, stages=None)
+        raise infeasible("oracle", one, terms, lambda stages, within: _plan(stages[-1].until_iteration, within))
     trial, iterations = best_point(scores[: job.trials, :reachable], job)
     plan = _plan(iterations, terms)
     assert plan is not None  # fewer iterations than are reachable

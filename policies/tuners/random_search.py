@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.sizing.constant import cheapest_fixed_plan, check_gang, constant_plan
 from elastune.policies.sizing.memoize import memoized
-from elastune.policies.sizing.sizing import infeasible, largest_within
+from elastune.policies.sizing.refusal import infeasible
+from elastune.policies.sizing.sizing import largest_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +41,7 @@ def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: n
     terms = Terms.of(job, profile, price_book)
     plan = _largest_fixed_plan(job, terms)
     if plan is None:
-        raise infeasible("random-fixed", job, terms)
+        raise infeasible("random-fixed", _one_rung(job), terms, cheapest_fixed_plan)
     return run_plan(plan, job, profile, price_book)
 
 
@@ -69,11 +72,20 @@ def random_elastic(
     """
     terms = Terms.of(job, profile, price_book)
     check_gang("random-elastic", gpus_per_trial, terms)
-    plan = largest_within(job, lambda trials: constant_plan(_all_to_the_end(job, trials), gpus_per_trial, terms))
+
+    def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
+        return constant_plan(stages, gpus_per_trial, within)
+
+    plan = largest_within(job, lambda trials: plan_for(_all_to_the_end(job, trials), terms))
     if plan is None:
-        raise infeasible(f"random-elastic with {gpus_per_trial} GPUs per trial", job, terms)
+        raise infeasible(f"random-elastic with {gpus_per_trial} GPUs per trial", _one_rung(job), terms, plan_for)
     return run_plan(plan, job, profile, price_book, gives_back=True)
 
 
 def _all_to_the_end(job: TuningJob, trials: int) -> Sequence[Stage]:
     return (Stage(trials, job.max_iterations, job.max_iterations),)
+
+
+def _one_rung(job: TuningJob) -> TuningJob:
+    """The same job, its first rung at R."""
+    return msgspec.structs.replace(job, min_iterations=job.max_iterations, stages=None)

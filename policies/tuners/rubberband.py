@@ -20,8 +20,9 @@ from elastune.policies.execution.planned import PlannedDirector, staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
 from elastune.policies.sizing.memoize import memoized
+from elastune.policies.sizing.refusal import infeasible
 from elastune.policies.sizing.replanning import fastest_affordable, terms_left
-from elastune.policies.sizing.sizing import infeasible, largest
+from elastune.policies.sizing.sizing import largest
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ def rubberband(
     terms = Terms.of(job, profile, price_book)
     plan = _largest_plan(job, terms, steps, makespan)
     if plan is None:
-        raise infeasible("rubberband", job, terms)
+
+        def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
+            return _plan_within(stages, within, steps, makespan)
+
+        raise infeasible("rubberband", job, terms, plan_for)
     director = RubberbandDirector(plan, job, terms, steps) if replan else PlannedDirector(plan, job)
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
@@ -96,13 +101,15 @@ def _largest_plan(
     job: TuningJob, terms: Terms, steps: Literal["next", "all"], makespan: Literal["mean", "p95"]
 ) -> Plan | None:
     """Of the largest SHA whose plan keeps T and B."""
-
-    def within(stages: Sequence[Stage]) -> Plan | None:
-        plan = rubberband_plan(stages, terms, steps=steps, makespan=makespan)
-        return plan if plan is not None and terms.are_kept_by(plan) else None
-
-    found = largest(job, terms, within)
+    found = largest(job, terms, lambda stages: _plan_within(stages, terms, steps, makespan))
     return None if found is None else found[1]
+
+
+def _plan_within(
+    stages: Sequence[Stage], terms: Terms, steps: Literal["next", "all"], makespan: Literal["mean", "p95"]
+) -> Plan | None:
+    plan = rubberband_plan(stages, terms, steps=steps, makespan=makespan)
+    return plan if plan is not None and terms.are_kept_by(plan) else None
 
 
 class RubberbandDirector(PlannedDirector):

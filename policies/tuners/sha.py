@@ -20,9 +20,16 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.static import plan_on_cluster
-from elastune.policies.sizing.constant import cheapest_fixed_plan, check_gang, constant_plan, naive_instances
+from elastune.policies.sizing.constant import (
+    cheapest_fixed_plan,
+    check_gang,
+    constant_plan,
+    naive_instances,
+    naive_refusal,
+)
 from elastune.policies.sizing.memoize import memoized
-from elastune.policies.sizing.sizing import infeasible, largest
+from elastune.policies.sizing.refusal import infeasible
+from elastune.policies.sizing.sizing import largest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +59,7 @@ def sha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.r
     terms = Terms.of(job, profile, price_book)
     plan = _largest_fixed_plan(job, terms)
     if plan is None:
-        raise infeasible("sha-fixed", job, terms)
+        raise infeasible("sha-fixed", job, terms, cheapest_fixed_plan)
     return run_plan(plan, job, profile, price_book)
 
 
@@ -87,7 +94,7 @@ def sha_fixed_naive(
 
     found = largest(job, free, on_time)
     if found is None:
-        raise infeasible("sha-fixed-naive", job, terms)
+        raise naive_refusal("sha-fixed-naive", job, terms)
     return run_plan(found[1], job, profile, price_book, holds=True)
 
 
@@ -112,7 +119,11 @@ def sha_elastic(
     """
     terms = Terms.of(job, profile, price_book)
     check_gang("sha-elastic", gpus_per_trial, terms)
-    found = largest(job, terms, lambda stages: constant_plan(stages, gpus_per_trial, terms))
+
+    def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
+        return constant_plan(stages, gpus_per_trial, within)
+
+    found = largest(job, terms, lambda stages: plan_for(stages, terms))
     if found is None:
-        raise infeasible(f"sha-elastic with {gpus_per_trial} GPUs per trial", job, terms)
+        raise infeasible(f"sha-elastic with {gpus_per_trial} GPUs per trial", job, terms, plan_for)
     return run_plan(found[1], job, profile, price_book, gives_back=True)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_worlds import build_world
 
 from elastune.policies.registry import POLICIES, factory
 from elastune.sim.model.errors import InfeasibleJobError
@@ -37,3 +42,61 @@ def test_a_price_that_rises_before_the_deadline_counts(world):
     tiny.book = msgspec.structs.replace(tiny.book, instance_types=(machine,))
     with pytest.raises(InfeasibleJobError):
         factory("seer")(tiny.job, tiny.profile, tiny.book, None)
+
+
+def refused(name, tiny, **limits):
+    """The message of the refusal under these limits; None where the policy takes the job."""
+    job = msgspec.structs.replace(tiny.job, **limits)
+    try:
+        factory(name)(job, tiny.profile, tiny.book, None)
+    except InfeasibleJobError as error:
+        return str(error)
+    return None
+
+
+NAMED = re.compile(
+    r"the fastest takes (\d+) s \(for (\d+\.\d\d) USD\), the cheapest costs (\d+\.\d\d) USD \(in (\d+) s\)$"
+)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@settings(max_examples=40)
+@given(
+    trials=st.integers(1, 6),
+    iterations=st.integers(1, 12),
+    tau=st.sampled_from([0.3, 10.0, 10.044]),
+    exact=st.booleans(),
+    quota=st.integers(1, 4),
+    gpus=st.sampled_from([1, 4]),
+    startup=st.sampled_from([(0.0, 0.0), (5.0, 20.0)]),
+    billing=st.sampled_from([BillingRule(0.0, 0.0), BillingRule(1.0, 60.0), BillingRule(3600.0, 0.0)]),
+    asked=st.sampled_from(["deadline", "budget", "both"]),
+)
+def test_the_limits_that_a_refusal_names_are_accepted(name, asked, **given_world):
+    tiny = build_world(timings=(1.0, 0.5, 2.0), **given_world)
+    naive = name.endswith("naive")
+    limits = {"deadline_s": None if asked == "budget" else 0.01, "budget_usd": None if asked == "deadline" else 0.01}
+    if naive:
+        limits = {"deadline_s": 0.01, "budget_usd": 1e6}
+    message = refused(name, tiny, **limits)
+    if message is None:
+        assert naive
+        return
+    named = NAMED.search(message)
+    assert named, message
+    fastest_s, fastest_usd, cheapest_usd, cheapest_s = map(float, named.groups())
+    assert refused(name, tiny, deadline_s=fastest_s, budget_usd=fastest_usd) is None
+    assert refused(name, tiny, deadline_s=cheapest_s, budget_usd=cheapest_usd) is None
+    if not naive:
+        assert refused(name, tiny, deadline_s=fastest_s, budget_usd=None) is None
+        assert refused(name, tiny, deadline_s=None, budget_usd=cheapest_usd) is None
+
+
+@pytest.mark.parametrize("name", ["asha-fixed", "asha-elastic", "sha-fixed"])
+def test_a_run_within_the_named_budget_trains_to_the_end(play, name):
+    # Nine iterations of 10 s on one GPU cost 90 USD; the margin before the budget ends costs less than a cent.
+    tiny = build_world(trials=1, iterations=9, gpus=1, quota=1, budget_usd=90.0)
+    assert "the cheapest costs 90.01 USD" in refused(name, tiny)
+    tiny.job = msgspec.structs.replace(tiny.job, budget_usd=90.01)
+    story = play(factory(name)(tiny.job, tiny.profile, tiny.book, None), tiny)
+    assert story.state.trials[0].checkpoint_iteration == 9

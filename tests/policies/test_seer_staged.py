@@ -394,7 +394,7 @@ def test_an_infeasible_job_is_told_what_could_be_achieved(world):
     # One iteration of one configuration, on one machine of 4 GPUs: 25 + 2 + 10/4 + 1 = 30.5 s, billed without the queue.
     assert refusal(world, deadline_s=27.0) == (
         "seer-staged: no plan trains 1 configuration to 1 iterations within a deadline of 27 s; the fastest takes 29 s (for"
-        " 94.50 USD), the cheapest costs 25.50 USD (in 30 s)"
+        " 94.51 USD), the cheapest costs 25.51 USD (in 31 s)"
     )
     # Nine at once on one machine: 3 waves of 2 + 10 + 1 s.
     problem = refusal(world, budget_usd=30.0, exact=True)
