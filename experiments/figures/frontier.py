@@ -50,7 +50,8 @@ def frontier(table: pd.DataFrame) -> Figure:
     style.dress(
         axes, f"makespan, not exceeded in 95 runs of 100 ({unit})" if is_late else f"makespan ({unit})", "cost (USD)"
     )
-    _deadline_line(axes, [limit / SECONDS[unit] for limit in limits_of(table, FIGURE, "deadline_s")], unit)
+    deadlines_s = limits_of(table, FIGURE, "deadline_s")
+    style.limit_lines(axes, "deadline", [limit / SECONDS[unit] for limit in deadlines_s], unit)
     _budget_line(axes, limits_of(table, FIGURE, "budget_usd"))
     style.legend_below(figure, handles, "each mark is a plan; none of the frontier's space lies below the steps")
     return style.finished(figure)
@@ -98,22 +99,13 @@ def _plain_ticks(axes: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _deadline_line(axes: Axes, deadlines: Sequence[float], unit: str) -> None:
-    for deadline in deadlines:
-        axes.axvline(deadline, color=style.INK, linewidth=0.9, linestyle=style.LIMIT_DASHES, zorder=2.5, label="_limit")
-        axes.annotate(
-            f"deadline {deadline:.4g} {unit}", (deadline, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2.5),
-            textcoords="offset points", ha="center", va="bottom", fontsize=style.NOTE_PT, color=style.INK,
-        )  # fmt: skip
-
-
 def _budget_line(axes: Axes, budgets_usd: Sequence[float]) -> None:
+    """A horizontal line at each budget, named beside the axes, where nothing is drawn."""
     for budget_usd in budgets_usd:
         axes.axhline(
             budget_usd, color=style.INK, linewidth=0.9, linestyle=style.LIMIT_DASHES, zorder=2.5, label="_limit"
         )
         axes.annotate(
-            f"budget {budget_usd:.4g} USD", (0.99, budget_usd), xycoords=("axes fraction", "data"), xytext=(0, 2),
-            textcoords="offset points", ha="right", va="bottom", fontsize=style.NOTE_PT, color=style.INK, zorder=2.4,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+            f"budget\n{budget_usd:.4g} USD", (1.0, budget_usd), xycoords=("axes fraction", "data"), xytext=(2.5, 0),
+            textcoords="offset points", ha="left", va="center", fontsize=style.NOTE_PT, color=style.INK,
         )  # fmt: skip

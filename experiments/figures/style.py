@@ -185,10 +185,10 @@ def limit_lines(axes: Axes, name: str, values: Sequence[float], unit: str) -> No
     """Draw a vertical line at each limit (deadline, budget) and name it above the axes, outside of the data."""
     if not values:
         return
-    low, high = axes.get_xlim()
     for value in values:
         axes.axvline(value, color=INK, linewidth=0.9, linestyle=LIMIT_DASHES, zorder=2.5, label="_limit")
-    place = (values[-1] - low) / (high - low)
+    low, _ = axes.get_ylim()
+    place = float((axes.transScale + axes.transLimits).transform((values[-1], low))[0])
     side = "right" if place > 0.75 else "left" if place < 0.25 else "center"
     beyond = " \N{RIGHTWARDS ARROW}" if place > 1 else ""
     text = f"{name} {', '.join(f'{value:.4g}' for value in values)} {unit}{beyond}"
