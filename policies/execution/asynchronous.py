@@ -1,4 +1,4 @@
-"""Running a rule without barriers: whenever a gang's GPUs are free, ask the rule what comes next [ours].
+"""Running a rule without barriers: whenever the GPUs of a gang are free, ask the rule what comes next [ours].
 
 What differs between the tuners on it is the `Rule`: ASHA that promotes, ASHA that stops, PASHA, PBT.
 """
@@ -37,8 +37,8 @@ class Task(NamedTuple):
 
     Attributes:
         until_iteration: iterations of the trial in all when it is done.
-        report_every: the rule wants to hear of each multiple of it; 0 for the end only.
-        clone: what makes the trial go on from another one's checkpoint; None where it goes on from its own.
+        report_every: iterations between reports to the rule; 0 for the end only.
+        clone: makes the trial go on from another trial's checkpoint; None for its own.
     """
 
     trial: TrialId
@@ -51,7 +51,7 @@ class Rule(Protocol):
     """Decides who trains, and how far."""
 
     def next_task(self) -> Task | None:
-        """What a free gang does; None where there is nothing to do now."""
+        """What a free gang does; None if there is nothing to do now."""
 
     def last_resort(self) -> Task | None:
         """What is still worth doing when nothing runs and `next_task` has nothing."""
@@ -60,7 +60,7 @@ class Rule(Protocol):
         """A task is done."""
 
     def reported(self, trial: TrialId, iteration: int, score: float | None) -> bool:
-        """A task is under way: whether it goes on. May be told of the same iteration again after a failure."""
+        """A task is under way: whether it goes on. After a failure it may report the same iteration again."""
 
 
 class Admission(NamedTuple):
@@ -79,18 +79,18 @@ def _stands_at(task: Task, view: RunView) -> int:
 
 
 class AsynchronousPolicy:
-    """A rule at work on one kind of gang. A task whose segment failed goes on from its checkpoint.
+    """Runs a rule on gangs of one size. A task whose segment failed goes on from its checkpoint.
 
     Args:
         rule: decides.
         limits: of the run.
         instances: machines to begin with.
         gpus_per_trial: size of the gangs.
-        min_gpus: no gang is smaller, even where the provider has too few machines for one.
+        min_gpus: least gang, because of memory; if the provider has too few machines, gangs shrink to it.
         gpus_per_instance: of the machines.
-        admission: start only what its end still fits before the limit, and give idle machines back; None for a fixed
-            cluster that starts whatever can make one iteration durable.
-        holds: keep the machines until the limit although the work is done.
+        admission: start only tasks that end before the limit, and give idle machines back; None for a fixed cluster, which
+            starts every task that can make one iteration durable.
+        holds: keep the machines until the limit even if the work is done.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class AsynchronousPolicy:
             case InstanceReady():
                 pass
             case InstanceGone() | InstanceRefused():
-                # Less is held than was asked for, or the budget lasts longer.
+                # Fewer machines are held than were requested, or the budget lasts longer.
                 pass
             case _:
                 return limiting
@@ -155,7 +155,7 @@ class AsynchronousPolicy:
             self._returned.append(task._replace(clone=None))  # it has become one
 
     def _fill(self, view: RunView) -> Sequence[Action]:
-        """Work for every free gang; the end of the run where there is none and nothing runs."""
+        """Work for every free gang; the end of the run if there is none and nothing runs."""
         self._reconsider()
         actions: list[Action] = []
         gang = self._gang_held(view)
@@ -181,7 +181,7 @@ class AsynchronousPolicy:
         return (FinishRun(self._limits.best(view)),)
 
     def _gang_held(self, view: RunView) -> int:
-        """The gang's size, or less where the provider has too few machines for one, and its memory takes no more."""
+        """The gang's size, or as many GPUs as the machines held have, but at least what the memory needs."""
         return max(min(self._gang, max(live_instances(view), 1) * self._gpus_per_instance), self._least_gang)
 
     def _next_admitted(self, view: RunView, *, is_idle: bool) -> Task | None:
@@ -201,14 +201,14 @@ class AsynchronousPolicy:
         return view.now_s + lasts_s <= self._limits.stop_at_s
 
     def _reconsider(self) -> None:
-        """Fewer machines make the budget last longer: what was declined may be possible now."""
+        """With fewer machines the budget lasts longer, so tasks that were declined may fit now."""
         if self._declined and self._limits.stop_at_s > self._declined_until_s:
             self._returned += reversed(self._declined)
             self._declined.clear()
         self._declined_until_s = self._limits.stop_at_s
 
     def _shrink(self, view: RunView) -> Sequence[Action]:
-        """Give idle machines back, all but one gang's where only fewer machines may make the declined tasks possible."""
+        """Give idle machines back. If tasks were declined and nothing runs, keep the machines of one gang for them."""
         if self._admission is None:
             return ()
         # Work on a machine that is about to be taken back needs another one afterwards.

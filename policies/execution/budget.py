@@ -1,4 +1,4 @@
-"""The budget as a time: until when what is held keeps the committed bill within B, and what may still be asked for [ours].
+"""The budget as a time: until when the machines held keep the committed bill within B, and what else may be started [ours].
 
 Imports only `sim.model`.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class Budget:
     """What B allows, by the book's billing rule.
 
-    Per instance, every machine commits its minimum charge and release latency when it is asked for, and grows by time. Per
-    function, every segment commits its minimum when it starts; as what will run is not known, all GPUs count as busy. Under
-    either, a machine commits the data that it will load, and head node and storage grow by time.
+    Per-instance billing: each machine commits its minimum charge and release latency when it is requested, and grows with time.
+    Per-function billing: each segment commits its minimum charge when it starts. Later segments are unknown, so all GPUs count
+    as busy. In both, a machine commits the data that it will load, and head node and storage grow with time.
 
     A machine that is about to be asked for reserves budget at the highest price until the deadline, because its launch time is
     unknown, and as the dearest machine that it may be. A machine that is held follows its own series of prices.
@@ -50,7 +50,7 @@ class Budget:
         self._pledged: dict[TrialId, float] = {}
 
     def may_add(self, view: RunView, instances: int) -> int:
-        """How many of so many further machines can be asked for."""
+        """How many of these further machines can be asked for."""
         if self._charge_usd == 0:
             return instances
         left_usd = self._budget_usd - view.committed_usd
@@ -59,7 +59,7 @@ class Budget:
         return max(math.floor(left_usd / self._charge_usd), 0)
 
     def may_start(self, view: RunView, trial: TrialId, gpus: int) -> bool:
-        """Whether a segment can be asked for; keeps in mind what those charge that have not started yet."""
+        """Whether a segment can be started. The charges of segments that have not started yet count as well."""
         if self._per_instance:
             return True
         charge_usd = gpus * self._gpu_charge_usd
@@ -69,12 +69,12 @@ class Budget:
         return True
 
     def settle_pledges(self, view: RunView) -> None:
-        """Forget the charges of what has started since; to be called once an event, before any action."""
+        """Forget the charges of segments that have started since; call it once per event, before any action."""
         waiting = TrialStatus.WAITING
         self._pledged = {trial: usd for trial, usd in self._pledged.items() if view.trial(trial).status is waiting}
 
     def ends_at_s(self, view: RunView, pending_instances: int) -> float:
-        """The last time at which the bill is surely within the budget if nothing more is asked for; may be infinite.
+        """The last time at which the bill is surely within the budget if nothing else is requested; may be infinite.
 
         Args:
             view: the run.
@@ -95,7 +95,7 @@ class Budget:
         return view.now_s + max(left_usd, 0.0) / rate_usd_per_s if rate_usd_per_s else math.inf
 
     def expected_end_s(self, view: RunView, instances: int) -> float:
-        """When the budget is used up if only so many machines are kept from now on, rounding aside; may be infinite."""
+        """When the budget is used up if so many machines are kept from now on, without rounding; may be infinite."""
         machines_usd_per_s = instances * self._machine_usd_per_s if self._per_instance else 0.0
         rate_usd_per_s = machines_usd_per_s + self._standing_usd_per_s
         left_usd = self._budget_usd - view.committed_usd

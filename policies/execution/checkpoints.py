@@ -1,4 +1,4 @@
-"""How often a gang writes a checkpoint within a segment, where that is left to the loss rate. Pure; imports `sim.model`."""
+"""How often a gang writes a checkpoint within a segment if the loss rate decides. Pure; imports `sim.model`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Keeping deadline and budget, shared by every policy: when to stop, what still fits, who is the answer [ours].
 
-The deadline T is absolute. The budget B bounds the committed bill: what everything would cost if it were given back now. As
-the bill of the machines held grows steadily, B is a time as well, the last at which it is kept; the earlier of both ends the
-run. Trials that cannot end before it on their own are paused at the last iteration whose checkpoint still fits.
+The deadline T is a time. The budget B bounds the committed bill: what everything would cost if it were given back now. The
+bill of the machines held grows steadily, so B gives a time as well, the last at which it is kept. The earlier of both times
+ends the run. A trial that would not end before it is paused after the last iteration whose checkpoint still fits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["HARD_STOP", "Limits", "live_instances"]
 HARD_STOP = "hard-stop"
 _ACTIVE = (TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.ENDING)  # one that ends may wait to go on
 CAUTION = 4.0
-"""How many times slower than believed a trial may be before its limit is noticed too late."""
+"""Safety factor on predicted durations."""
 
 
 class Limits:
@@ -78,7 +78,7 @@ class Limits:
         self.stop_at_s = self._deadline_s
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
-        """What the limits demand on this event; every policy passes every event through here first."""
+        """What the limits demand at this event; every policy passes every event through here first."""
         if isinstance(event, InstanceRefused):
             return self._on_refusal(view)
         if not self._is_limited:
@@ -101,12 +101,12 @@ class Limits:
                 return ()
 
     def scale_to(self, view: RunView, instances: int, *, rungs_left: int | None = None) -> tuple[int, Sequence[Action]]:
-        """How many of these machines the budget allows to hold, and the actions that hold them.
+        """How many of these machines the budget allows, and the actions that hold them.
 
         Args:
             view: the run.
             instances: how many are wanted.
-            rungs_left: the stage they are for and those after it, which may decide on the market; None where there are none.
+            rungs_left: number of stages left, this one included, which may decide on the market; None for rules without stages.
         """
         self._pools.choose(rungs_left)
         live = self._pools.held(view)
@@ -123,17 +123,17 @@ class Limits:
 
     @property
     def wanted_instances(self) -> int:
-        """Machines that are wanted from now on; fewer than `scale_to` granted where a provider has no more."""
+        """Machines that are wanted from now on; fewer than `scale_to` granted if the provider has no more."""
         return self._pools.instances
 
     def changes_market(self, rungs_left: int) -> bool:
-        """Whether a stage with so many left, itself included, is to be trained on other machines than those held now."""
+        """Whether the stage with so many stages left, itself included, trains on another market than the present one."""
         return self._pools.market_of(rungs_left) != self._pools.market
 
     def run(
         self, view: RunView, trial: TrialId, gpus: int, until_iteration: int, *, stands_at: int | None = None
     ) -> RunTrial | None:
-        """The action to train a trial; None where not even one iteration would be durable by the limit, or it needs more GPUs.
+        """The action to train a trial; None if no iteration would be durable by the limit, or its memory needs more GPUs.
 
         Args:
             view: the run.
@@ -155,14 +155,13 @@ class Limits:
             return None
         if self._budget is not None and not self._budget.may_start(view, trial, gpus):
             return None
-        # Reports cost events, so they are asked for only where the limit may come first, even if training is much slower
-        # than the profile says.
+        # Reports cost events. They are asked for only if the limit may come first, should training be slower than predicted.
         ends_s = start_s + CAUTION * (until_iteration - done) * iteration_s + timings.checkpoint_s
         is_safe = self._is_stop_known and ends_s < self._starts_until_s
         return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1, checkpoint_every=every)
 
     def best(self, view: RunView) -> TrialId | None:
-        """The trial with the best durable score; None where nothing is durable."""
+        """The trial with the best durable score; None if nothing is durable."""
         direction = self._job.direction
         durable = (
             (loss_of(view.trial(trial).checkpoint_score, direction), trial)
@@ -172,7 +171,7 @@ class Limits:
         return min(durable, default=(0.0, None))[1]
 
     def stop(self, view: RunView) -> Sequence[Action]:
-        """Start nothing more; end when what runs has ended."""
+        """Start nothing more; pause what runs, and end the run when that has ended."""
         self.is_stopping = True
         if not view.running_trials:
             return (FinishRun(self.best(view)),)
@@ -180,7 +179,7 @@ class Limits:
         return tuple(PauseTrial(trial) for trial in trials if view.trial(trial).status in _ACTIVE)
 
     def _arm(self, view: RunView, pending_instances: int = 0) -> Sequence[Action]:
-        """Set the timer of the hard stop anew where the limit has moved."""
+        """Set the timer of the hard stop again if the limit has moved."""
         if not self._is_limited:
             return ()
         budget_end_s = math.inf if self._budget is None else self._budget.ends_at_s(view, pending_instances)
@@ -204,7 +203,7 @@ class Limits:
         return (FinishRun(self.best(view)),)
 
     def _on_loss(self, view: RunView) -> Sequence[Action]:
-        """A machine is gone, or will be: what the budget does not allow is not replaced; without any left, the run ends."""
+        """A machine is gone, or will be. Replace what the budget allows; end the run if no machine is left."""
         live = live_instances(view)
         missing = max(view.target_instances - live, 0)
         if self.is_stopping:
@@ -217,7 +216,7 @@ class Limits:
         return self._arm(view, pending_instances=missing)
 
     def _on_refusal(self, view: RunView) -> Sequence[Action]:
-        """The provider has no more: ask for other machines, go on with what there is, or end."""
+        """The provider has no more: ask for other machines, go on with those held, or end the run."""
         live = live_instances(view)
         if not self.is_stopping:
             most = None if self._budget is None else self._budget.may_add(view, view.target_instances)
@@ -227,7 +226,7 @@ class Limits:
         return self._pools.hold(view, live) if live else self.stop(view)
 
     def _checkpoint_every(self, gpus: int) -> int:
-        """Iterations between checkpoints within a segment, where the job leaves them to the loss rate; else 0."""
+        """Iterations between checkpoints within a segment if the job lets the loss rate decide; else 0."""
         if self._job.checkpoint_every != "auto" or self._pools.has_left_spot:
             return 0
         return iterations_between(self._profile, gpus, math.ceil(gpus / self._gpus_per_instance))
@@ -241,7 +240,7 @@ class Limits:
         self._last_report[event.trial] = (event.at_s, event.iteration)
         iteration_s = self._iteration_s(event.trial, trial.gpus)
         every = self._checkpoint_every(trial.gpus) or self._job.checkpoint_every
-        # The regular checkpoint that is being written now holds the next iteration up.
+        # The next iteration starts after the regular checkpoint that is being written now.
         is_saving = isinstance(every, int) and every > 0 and event.iteration % every == 0
         saving_s = self._profile.timings.checkpoint_s * (2 if is_saving else 1)
         if event.at_s + self._spread * iteration_s + saving_s <= self.stop_at_s:
@@ -249,11 +248,11 @@ class Limits:
         return (PauseTrial(event.trial),) if trial.status is TrialStatus.RUNNING else ()
 
     def _iteration_s(self, trial: TrialId, gpus: int) -> float:
-        """Seconds of its next iteration: as last seen of this trial, else as the profile says."""
+        """Seconds of the next iteration: as last seen of this trial, else as the profile says."""
         return self._seen_s.get(trial, self._profile.iteration_s) / self._profile.scaling.speedup(gpus)
 
     def _allowed_s(self, trial: TrialId, iteration_s: float) -> float:
-        """What its next iteration may take; a trial that was paused as too slow must not be started again at once."""
+        """Seconds that the next iteration may take; a trial that was paused as too slow must not start again at once."""
         return iteration_s * (self._spread if trial in self._seen_s else 1.0)
 
     def _finish_if_idle(self, view: RunView) -> Sequence[Action]:

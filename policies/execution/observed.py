@@ -1,4 +1,4 @@
-"""Running estimates of tau and lambda from what segments took: the profile as learned so far [ours]."""
+"""Running estimates of seconds per iteration and speed-up from the segments seen: the profile as learned so far [ours]."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CorrectedScaling:
-    """A believed scaling whose gain over one GPU turned out to be `gain` times as large; at least 1 everywhere."""
+    """A believed scaling whose gain over one GPU is multiplied by `gain`; at least 1 everywhere."""
 
     believed: Scaling
     gain: float
@@ -34,10 +34,10 @@ class CorrectedScaling:
 
 
 class Observed:
-    """Seconds per iteration of each trial, and how well gangs scale, as far as segments have shown.
+    """Seconds per iteration of each trial, and how well gangs scale.
 
-    A trial's seconds per iteration on one GPU come from its segments at p = 1, or from larger gangs under the scaling as
-    believed so far. Scaling is learned from trials seen at p = 1 and at p > 1.
+    A trial's seconds per iteration on one GPU come from its segments on one GPU, or from larger gangs and the scaling learned
+    so far. Scaling is learned from trials that were seen both on one GPU and on more.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -46,7 +46,7 @@ class Observed:
         self._iteration_s: dict[TrialId, float] = {}
         self._gains: list[float] = []
         self._first_report: dict[TrialId, ProgressReported] = {}
-        # When running trials had come how far.
+        # Last time and iteration seen of each running trial.
         self._seen: dict[TrialId, tuple[float, int]] = {}
 
     def begun(self, trial: TrialId, at_s: float, iteration: int) -> None:
@@ -56,7 +56,7 @@ class Observed:
         self._seen[trial] = (at_s + (timings.resume_s if iteration else timings.launch_s), iteration)
 
     def report(self, event: ProgressReported, gpus: int) -> None:
-        """Take in how far a running segment has come: its seconds per iteration since its first report."""
+        """Take in a report of a running segment: its seconds per iteration since its first report."""
         first = self._first_report.setdefault(event.trial, event)
         self._seen[event.trial] = (event.at_s, event.iteration)
         if event.iteration > first.iteration:
@@ -64,24 +64,24 @@ class Observed:
             self._iteration_s[event.trial] = seconds * self.scaling().speedup(gpus)
 
     def reaches_s(self, trial: TrialId, iteration: int, gpus: int, believed_s: float) -> float:
-        """When a running trial will have completed so many iterations; infinite for one that does not run.
+        """When a running trial will have completed so many iterations; infinite if it does not run.
 
         Args:
             trial: which.
             iteration: how many, in all.
             gpus: of its gang.
-            believed_s: seconds per iteration on one GPU where its own pace is not known yet.
+            believed_s: seconds per iteration on one GPU if its own are not known yet.
         """
         at_s, done = self._seen.get(trial, (math.inf, 0))
         iteration_s = self._iteration_s.get(trial, believed_s)
         return at_s + (iteration - done) * iteration_s / self.scaling().speedup(gpus)
 
     def iteration_s(self, trial: TrialId) -> float | None:
-        """Seconds per iteration of this trial on one GPU; None where it has not been seen."""
+        """Seconds per iteration of this trial on one GPU; None if it has not been seen."""
         return self._iteration_s.get(trial)
 
     def segment(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
-        """Take in one segment that ended at a safe point, after so many iterations."""
+        """Take in a segment that ended at a safe point, after so many iterations."""
         self._seen.pop(event.trial, None)
         if event.train_s <= 0 or iterations < 1:
             return
@@ -101,8 +101,8 @@ class Observed:
 
         Args:
             trials: the survivors.
-            of_slowest: seconds of the slowest of them, for which the barrier waits and who may win; else their mean and
-                spread.
+            of_slowest: take the seconds of the slowest of them, because the barrier waits for it and it may win; else their
+                mean and spread.
         """
         seen_s = [self._iteration_s[trial] for trial in trials if trial in self._iteration_s]
         scaling = self.scaling()
@@ -114,7 +114,7 @@ class Observed:
         return replace(self._profile, iteration_s=iteration_s, scaling=scaling, stragglers=stragglers)
 
     def scaling(self) -> Scaling:
-        """The speed-up as believed by now."""
+        """The speed-up as learned so far: the believed gain times the mean of the gains seen."""
         if not self._gains:
             return self._profile.scaling
         return CorrectedScaling(self._profile.scaling, fmean(self._gains))

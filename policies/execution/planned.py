@@ -1,4 +1,4 @@
-"""Stages with barriers on allocations that a plan made before the run [ours].
+"""Running a plan that was made before the run: stages with barriers, each on its planned allocation [ours].
 
 May import what `policies.execution` may.
 """
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 def prefetch_of(plan: Plan, index: int) -> tuple[float, int] | None:
-    """When, after the begin of this stage, the plan asks for the machines of the next one, and how many it holds then."""
+    """Seconds after this stage begins at which the plan requests the machines of the next one, and how many it then holds."""
     after_s = plan.prefetch_after_s[index]
     return None if after_s is None else (after_s, plan.allocations[index + 1].instances)
 
 
 class PlannedDirector(Director):
-    """One bracket of the first trials, each stage with what a plan made before the run says.
+    """One bracket with the first trials of the job; each stage gets what the plan says.
 
     Args:
         plan: what is followed.
         job: says what is better.
-        stages: of the bracket, where it has more than the plan.
-        gives_back: whether machines go when neither this stage nor the next needs them, and not at the barrier only.
+        stages: of the bracket, if it has more than the plan.
+        gives_back: give back machines as soon as neither this stage nor the next needs them, not only at the barrier.
 
     Attributes:
         plan: what is followed now.
-        first: the stage of the bracket with which that plan begins.
+        first: index of the stage with which that plan begins.
     """
 
     def __init__(self, plan: Plan, job: TuningJob, stages: Sequence[Stage] = (), *, gives_back: bool = False) -> None:

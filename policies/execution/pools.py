@@ -1,4 +1,4 @@
-"""Which machines are asked for: of which type and market, and of which instead where a provider has none [ours].
+"""Which machines are requested: of which type and market, and of which instead if the provider has none [ours].
 
 Imports only `sim.model`. A job has one pool to begin with; others come in by `cloud.fail_over` and by `cloud.market: mixed`.
 """
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 class Pools:
     """How many machines of each pool are wanted.
 
-    New ones are asked for in the first pool each time anew, as capacity may have come back; for those that are refused, as many
-    are asked for in the next pool of the book's list as cost no more, at least one where none is held. Where fewer are wanted,
-    the dearest go first.
+    New machines are requested in the first pool each time, because capacity may have come back. Refused ones are replaced from
+    the next pool of the book's list, as many as cost no more, at least one if none is held. If fewer machines are wanted, the
+    dearest go first.
 
-    On both markets, rules with stages train the last `on_demand_rungs` of them on demand and those before on spot; rules
-    without stages hold one machine on demand all the time, so that something goes on when all others are taken back.
+    In a mixed market, rules with stages train the last `on_demand_rungs` stages on demand and the earlier ones on spot. Rules
+    without stages always hold one machine on demand, so that something goes on when all others are taken back.
 
     Attributes:
-        market: of the machines that are asked for first.
+        market: of the machines that are requested first.
         instances: machines that are wanted in all.
     """
 
@@ -46,31 +46,31 @@ class Pools:
         self.instances = 0
 
     def choose(self, rungs_left: int | None) -> None:
-        """Ask for machines of the market that the book means for a stage from now on, and forget what was refused before.
+        """From now on, request machines of the market that the book gives a stage; forget earlier refusals.
 
         Args:
-            rungs_left: the stage and those after it; None for a rule without stages.
+            rungs_left: number of stages left, this one included; None for a rule without stages.
         """
         self.market = self.market_of(rungs_left)
         self._has_base = rungs_left is None and self._book.market == MIXED
         self._refused_usd_per_hour = 0.0
 
     def market_of(self, rungs_left: int | None) -> str:
-        """The market that the book means for a stage; see `choose`."""
+        """The market that the book gives a stage; see `choose`."""
         book = self._book
         if book.market != MIXED or rungs_left is None:
             return self.market
         return ON_DEMAND if rungs_left <= book.on_demand_rungs else SPOT
 
     def held(self, view: RunView) -> int:
-        """Machines that count as held: live ones of the pools that are asked for."""
+        """Machines that count as held: live ones of the pools in use."""
         if self._is_one:
             return live_instances(view)
         live = self._live(view)
         return sum(live[pool] for pool in {*self._order, *self._base(1)})
 
     def hold(self, view: RunView, instances: int) -> Sequence[ScaleTo]:
-        """The actions that hold so many machines in all; those of a market that is no longer asked for are given back."""
+        """The actions that hold so many machines in all; machines of a market that is no longer in use are given back."""
         self.instances = instances
         if self._is_one:
             return (ScaleTo(instances),)
@@ -86,11 +86,11 @@ class Pools:
         return self._action_for(wanted)
 
     def fail_over(self, view: RunView, most: int | None) -> tuple[int, Sequence[ScaleTo]]:
-        """How many machines are asked for in the next pool instead of refused ones, and the actions that do it.
+        """How many machines the next pool is asked for instead of refused ones, and the actions that do it.
 
         Args:
             view: the run, which has taken the refusal in.
-            most: machines that can be paid for; None where money is no matter, and as many are asked for as were refused.
+            most: machines that can be paid for; None without a budget: then as many are requested as were refused.
         """
         if self._is_one:
             return 0, ()
@@ -105,7 +105,7 @@ class Pools:
         return 0, ()
 
     def _as_dear(self, missing: int, pool: Pool, following: Pool, live: Counter[Pool]) -> int:
-        """Machines of the following pool for the money of those that were refused since machines were last asked for."""
+        """Machines of the following pool for the money of those refused since the last request."""
         each_usd_per_hour = self._book.usd_per_hour(*following)
         self._refused_usd_per_hour += missing * self._book.usd_per_hour(*pool)
         if each_usd_per_hour == 0:
@@ -116,7 +116,7 @@ class Pools:
 
     @property
     def has_left_spot(self) -> bool:
-        """Whether the job is rented on both markets, and the stages on demand have begun."""
+        """Whether the market is mixed and the stages on demand have begun."""
         return self._book.market == MIXED and self.market == ON_DEMAND
 
     @property
@@ -132,7 +132,7 @@ class Pools:
         return Counter((instance.instance_type, instance.market) for instance in live(view))
 
     def _action_for(self, wanted: dict[Pool, int]) -> Sequence[ScaleTo]:
-        """Targets that fall come first, so that the quota holds at every moment."""
+        """Falling targets come first, so that the quota holds at every moment."""
         before = self._wanted
         self._wanted = {**dict.fromkeys(before, 0), **wanted}
         self.instances = sum(wanted.values())
@@ -142,7 +142,7 @@ class Pools:
 
 
 def live(view: RunView) -> Iterable[InstanceView]:
-    """Machines that are held or asked for, those on their way out not counted."""
+    """Machines that are held or requested, without those that are leaving."""
     return (
         instance
         for instance in view.instances.values()
@@ -151,5 +151,5 @@ def live(view: RunView) -> Iterable[InstanceView]:
 
 
 def live_instances(view: RunView) -> int:
-    """How many machines are held or asked for, those on their way out not counted."""
+    """How many machines are held or requested, without those that are leaving."""
     return sum(1 for _ in live(view))

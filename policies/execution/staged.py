@@ -1,4 +1,4 @@
-"""The executor of all tuners with barriers: brackets, stage by stage, each trial on a gang of its own size [ours].
+"""The loop of all tuners with barriers: brackets, stage by stage, each trial on a gang of its own size [ours].
 
 What differs between them is the `Director`: which bracket comes next, what its stages get, and what may change within one.
 """
@@ -51,8 +51,8 @@ class Shares:
 
     Attributes:
         instances: machines to hold.
-        gpus: (trials,) size of each trial's gang, best trial first; those without a share are dropped.
-        most_gpus: GPUs that train at a time; None for all that are held.
+        gpus: (trials,) size of each trial's gang, best trial first; trials without a share are dropped.
+        most_gpus: GPUs that train at the same time; None for all.
     """
 
     instances: int
@@ -67,10 +67,10 @@ class Shares:
 
 
 class Director(Protocol):
-    """Decides which bracket comes next, and what each of its stages gets; the rest has a default that changes nothing."""
+    """Decides which bracket comes next and what each stage gets. All other methods have a default that changes nothing."""
 
     def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:
-        """A bracket of new trials; None where nothing more is to be started.
+        """A bracket of new trials; None if nothing more is to be started.
 
         Args:
             view: the run.
@@ -78,14 +78,14 @@ class Director(Protocol):
         """
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:
-        """What the stage that begins gets; may change what comes after it."""
+        """What the stage that begins gets; may change the stages after it."""
 
     def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:  # noqa: ARG002
-        """Machines to be asked for during the stage that begins: (seconds from now, how many to hold then)."""
+        """Machines to request during the stage that begins: (seconds from now, how many to hold then)."""
         return None
 
     def report_every(self, bracket: Bracket) -> int:  # noqa: ARG002
-        """The director hears of each multiple of so many iterations; 0 for ends only."""
+        """Iterations between the reports of a trial; 0 for none."""
         return 0
 
     def begun(self, trial: TrialId, gpus: int, view: RunView) -> None:  # noqa: ARG002
@@ -93,29 +93,29 @@ class Director(Protocol):
         return
 
     def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:  # noqa: ARG002
-        """A segment has ended: what it took, for directors that learn.
+        """A segment has ended.
 
         Args:
             event: the event.
-            gpus: GPUs of its gang.
-            iterations: iterations it has completed.
+            gpus: of its gang.
+            iterations: that it has completed.
         """
         return
 
     def observe_report(self, event: ProgressReported, gpus: int) -> None:  # noqa: ARG002
-        """A segment has come so far."""
+        """A segment has reported."""
         return
 
     def cut_at_s(self, bracket: Bracket, view: RunView) -> float | None:  # noqa: ARG002
-        """When the stage under way is ended whoever still trains; None for never, as far as is known by now."""
+        """When to end the stage under way although trials still train; None for never, as far as is known."""
         return None
 
     def resized(self, bracket: Bracket, trial: TrialId, most_gpus: int, view: RunView) -> int:  # noqa: ARG002
-        """The gang with which a running trial is to go on, between what it has and `most_gpus`."""
+        """The gang of a running trial from now on, between its present one and `most_gpus`."""
         return view.trial(trial).gpus
 
     def kept_instances(self, bracket: Bracket) -> int | None:  # noqa: ARG002
-        """Machines that are kept although nothing is left to start on them in this stage; None for all."""
+        """Machines to keep when nothing is left to start in this stage; None for all."""
         return None
 
 
@@ -127,16 +127,16 @@ class _Gang(NamedTuple):
 class StagedPolicy:
     """Successive halving with a barrier after each stage; see `Director`.
 
-    Trials of a stage start in order as GPUs come free; the barrier takes `sync_s`, then the cluster is resized and the
-    survivors go on. A trial whose segment failed goes on from its checkpoint, before others. Gangs wait here and not in the
-    controller, so that they can still become smaller where machines are refused.
+    Trials of a stage start in order as GPUs come free. The barrier takes `sync_s`; then the cluster is resized and the
+    survivors go on. A trial whose segment failed goes on from its checkpoint, before other trials. Gangs wait here and not in
+    the controller, so that they can become smaller if machines are refused.
 
     Args:
         director: decides.
-        limits: of the run.
-        sync_s: seconds a barrier takes.
+        limits: deadline and budget of the run.
+        sync_s: seconds that a barrier takes.
         gpus_per_instance: of the machines.
-        holds: keep the machines until the limit although the work is done.
+        holds: keep the machines until the limit even if the work is done.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class StagedPolicy:
         return (*cut, *resizing, *self._release_idle(view))
 
     def _after_leaving(self, view: RunView) -> Sequence[Action]:
-        """One that was cut has left its GPUs; what was held beside its machine is enough from now on."""
+        """A trial that was cut has left its GPUs: its machine is no longer held beside the planned ones."""
         started = self._fill(view)
         if self._leaving or self._held == self._planned or self._limits.is_stopping:
             return started
@@ -286,7 +286,7 @@ class StagedPolicy:
         if not self._held:
             return self._limits.stop(view)
         self._most_gpus = shares.most_gpus
-        # A stage that was cut may leave fewer trials than have shares.
+        # After a cut, fewer trials may be left than there are shares.
         self._gpus = dict(zip(bracket.trials, shares.gpus, strict=False))
         self._queue.extend(bracket.trials)
         started = self._fill(view)
@@ -295,7 +295,7 @@ class StagedPolicy:
         return (*stopped, *scaling, *started, *self._plan_prefetch(view), *self._arm_cut(view)[1])
 
     def _beside_leaving(self, instances: int, view: RunView) -> int:
-        """So many machines, and those on which someone who was cut still is: idle ones would be given back before them."""
+        """So many machines, and those on which trials that were cut still run: idle ones would be given back before them."""
         if not self._leaving:
             return instances
         busy = sum(instance.free_gpus < instance.gpus for instance in view.instances.values())
@@ -309,7 +309,7 @@ class StagedPolicy:
         return (SetTimer(self._tag(PREFETCH), view.now_s + after_s),)
 
     def _fill(self, view: RunView) -> Sequence[Action]:
-        """Start queued trials on the GPUs that are free; stop where nothing fits before the limit any more."""
+        """Start queued trials on free GPUs; stop the run if nothing fits before the limit any more."""
         capacity = self._held * self._gpus_per_instance
         usable = capacity if self._most_gpus is None else min(capacity, self._most_gpus)
         busy = sum(gang.gpus for trial, gang in self._training.items() if trial not in self._leaving)
@@ -333,7 +333,7 @@ class StagedPolicy:
         return self._limits.stop(view) if is_over else actions
 
     def _started(self, trial: TrialId, gpus: int, view: RunView) -> Action | None:
-        """The action to train it; None where nothing of it would be durable by the limit."""
+        """The action to train it; None if nothing would be durable by the limit."""
         action = self._limits.run(view, trial, gpus, self._bracket.stage.until_iteration)
         if action is None:
             return None
@@ -345,7 +345,7 @@ class StagedPolicy:
     # Within a stage.
 
     def _resize(self, trials: Iterable[TrialId], view: RunView) -> list[Action]:
-        """Let trials go on with larger gangs, through a checkpoint, on GPUs that nobody else of this stage will need."""
+        """Let trials go on with larger gangs, through a checkpoint, on GPUs that no other trial of this stage will need."""
         spare = view.free_gpus - sum(self._resizing.values())
         actions: list[Action] = []
         for trial in trials:
@@ -363,7 +363,7 @@ class StagedPolicy:
         return actions
 
     def _release_idle(self, view: RunView) -> Sequence[Action]:
-        """Give back whole machines that this stage does not need any more, and the next will not."""
+        """Give back whole machines that neither this stage nor the next one needs."""
         kept = self._director.kept_instances(self._bracket)
         if kept is None or self._resizing or self._leaving:
             return ()
@@ -379,7 +379,7 @@ class StagedPolicy:
         return self._cut(view) if is_due else timer
 
     def _arm_cut(self, view: RunView) -> tuple[bool, Sequence[Action]]:
-        """Whether the stage is to be cut now, and the timer for when it will be, where that has moved."""
+        """Whether to cut the stage now; else the timer for the cut, if its time has moved."""
         can_be_cut = self._bracket.index > 0 or self._bracket.reports > 0
         at_s = self._director.cut_at_s(self._bracket, view) if can_be_cut else None
         if at_s is None or math.isinf(at_s):
@@ -391,7 +391,7 @@ class StagedPolicy:
         return False, (SetTimer(self._tag(CUT), at_s),) if moved else ()
 
     def _cut(self, view: RunView) -> Sequence[Action]:
-        """End the stage with those who have reached its end."""
+        """End the stage with the trials that have reached its end."""
         dropped = self._bracket.cut()
         for trial in dropped:
             del self._gpus[trial]

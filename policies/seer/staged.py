@@ -1,4 +1,4 @@
-"""SEER, the reading that needs no R: stages whose training grows as their survivors shrink, as long as T and B allow."""
+"""SEER, the reading that needs no R: survivors shrink from stage to stage and train longer, as long as T and B allow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.protocols import RunView
 
 STEPS = 50
-"""The training that is tried next is shorter by at most one part in so many, or by an iteration of the last stage."""
+"""Each training that is tried is shorter than the one before by one part in so many, or by one iteration of the last stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,13 @@ def seer_staged(
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021), planned from T and B instead of towards R.
 
-    K stages; from each to the next, one in eta survives and trains eta times as long. The first stage's training is the
-    longest for which the cheapest on-time allocation costs at most B. What the first stage shows about seconds per iteration
-    and scaling decides anew how long the survivors train, and so does every later barrier.
+    K stages; from each to the next, one in eta survives and trains eta times as long. The first stage trains as long as the
+    cheapest on-time allocation costs at most B. At each barrier, what was learned about seconds per iteration and scaling
+    decides again how long the survivors train.
 
-    K stages start the largest number of configurations of which cuts by eta leave one in the last, and of which T and B
-    allow the least training; all of them if the job says `exact`. Where the job gives the stages, nothing is left to choose,
-    and this is `seer`.
+    K stages start the most configurations for which cuts by eta leave one in the last stage and T and B allow the least
+    training; all configurations if the job says `exact`. If the job gives the stages, nothing is left to choose, and this is
+    `seer`.
 
     Args:
         job: the tuning job.
@@ -158,10 +158,10 @@ def _cut(trials: int, reduction_factor: int, stages: int) -> tuple[int, ...]:
 
 
 def schedules(sizes: Sequence[int], job: TuningJob, done: int = 0) -> Iterator[tuple[Stage, ...]]:
-    """Stages with these trials whose training grows by eta, longest training first, all within the curves.
+    """Stages with these trials, each training eta times as long as the one before; longest training first.
 
-    The last stage trains j further iterations and the k-th before it floor(j / eta^k), for falling j, in steps that shrink
-    with it: finer than a whole iteration of the first stage, which would be eta^(K - 1) of the last.
+    The last stage trains j further iterations, the k-th stage before it floor(j / eta^k). j falls in steps that shrink with it,
+    so that they are finer than an iteration of the first stage, which is eta^(K - 1) iterations of the last.
 
     Args:
         sizes: trials of each stage.
@@ -225,7 +225,7 @@ def longest_plan(
 
 
 def is_out_of_reach(stages: Sequence[Stage], terms: Terms) -> bool:
-    """Whether the training alone exceeds T or B, however it is spread; saves looking for plans that cannot be."""
+    """Whether the training alone exceeds T or B, however it is spread; saves the search for a plan."""
     speedups = {gpus: terms.speedup(gpus) for gpus in terms.gang_sizes}
     one_gpu_s = terms.profile.iteration_s
     longest_s = sum(stage.iterations for stage in stages) * one_gpu_s / max(speedups.values())
@@ -246,7 +246,7 @@ def _infeasible(job: TuningJob, terms: Terms, stages: int, mechanisms: Mechanism
 
 
 class GrowingReplanner:
-    """Finds anew how long the survivors can train; see `policies.seer.director.Replanner`.
+    """Finds at each barrier how long the survivors can train; see `policies.seer.director.Replanner`.
 
     Args:
         stages: K; the plan has fewer where curves end earlier.
@@ -262,11 +262,10 @@ class GrowingReplanner:
     def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
         """The plan for what is left; the bracket goes on with its stages.
 
-        The survivors get the longest training that T and B allow at their mean speed and with their spread. Who wins need
-        not be insured against being slow, as there is no R to reach: the last barrier knows the winner's own speed. Where
-        not even the least training is paid for, the worst survivors are dropped, one by one; where nothing is on time, the
-        best one alone trains one iteration as fast as the budget allows.
-        `Limits` stops it at T in any case.
+        The survivors train as long as T and B allow at their mean speed and with their spread. A slow winner needs no
+        insurance, because there is no R to reach, and the last barrier knows the winner's own speed. If not even the least
+        training is paid for, the worst survivors are dropped, one by one. If nothing is on time, the best one alone trains one
+        iteration as fast as the budget allows. `Limits` stops it at T in any case.
         """
         plan = self._longest(bracket, view, observed)
         bracket.stages = (*bracket.stages[: bracket.index], *plan.stages)
