@@ -26,6 +26,7 @@ from elastune.experiments.spec.sections import Count, JobSpec, PolicySpec, Secti
 from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, with_settings
 from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.node_scaling import unstated_gangs
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
 from elastune.traces import load_bundle, scaling_of, slower_phrase
 from elastune.traces.formats.yaml_text import dump_yaml
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elastune.sim.model.prices import PriceBook
+    from elastune.sim.model.scaling import Scaling
     from elastune.traces import Bundle
 
 
@@ -130,10 +132,29 @@ class RunSpec(Section):
 
     def notes(self) -> tuple[str, ...]:
         """What to know before the numbers of this run are used; commands print it once."""
-        scaling = self.workload.scaling
-        phrase = "" if scaling is None else slower_phrase(scaling_of(cast("str", scaling)))
-        name = scaling if isinstance(scaling, str) else "as given"
-        return (f"workload.scaling {name}: {phrase}",) if phrase else ()
+        given = self.workload.scaling
+        if given is None:
+            return ()
+        scaling = scaling_of(cast("str", given))
+        name = given if isinstance(given, str) else "as given"
+        phrases = (slower_phrase(scaling), self._across_phrase(scaling))
+        return tuple(f"workload.scaling {name}: {phrase}" for phrase in phrases if phrase)
+
+    def _across_phrase(self, scaling: Scaling) -> str:
+        """Which gangs on several machines are believed without a measurement, in words; empty where none is."""
+        try:
+            book = self.cloud.price_book(0.0)
+        except InputError:  # the run itself says so
+            return ""
+        whole = book.default_type.gpus_per_instance
+        gangs = unstated_gangs(scaling, whole, book.max_instances * whole)
+        if not gangs:
+            return ""
+        listed = f"{gangs[0]} to {gangs[-1]}" if len(gangs) > 3 else ", ".join(map(str, gangs))
+        return (
+            f"nothing says what the network between machines of {whole} GPUs costs, so gangs of {listed} GPUs are believed as"
+            f" fast as on one machine; state it as in {{{gangs[0]}x{gangs[0] // whole}: 4.0}}, or leave these gangs out"
+        )
 
     def require_simulable(self) -> None:
         """Accept a run whose outcome the recorded curves know.

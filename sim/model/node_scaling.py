@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.scaling import check_gang
+from elastune.sim.model.scaling import LinearScaling, check_gang
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,3 +192,24 @@ class OnMachines:
 def knows_nodes(scaling: Scaling) -> bool:
     """Whether a gang's speed depends on how many nodes it is on."""
     return isinstance(scaling, PlacedTableScaling | AllReduceScaling)
+
+
+def unstated_gangs(scaling: Scaling, gpus_per_machine: int, most_gpus: int) -> tuple[int, ...]:
+    """Gangs of whole machines that train faster than one machine, although nothing says what the network between them costs.
+
+    None where the scaling knows of nodes, or is `linear`, which says that the network costs nothing.
+
+    Args:
+        scaling: by GPUs.
+        gpus_per_machine: of the machines that are rented.
+        most_gpus: of the quota.
+    """
+    largest = min(scaling.max_gpus, most_gpus)
+    if knows_nodes(scaling) or isinstance(scaling, LinearScaling) or largest <= gpus_per_machine:
+        return ()
+    fastest, sizes = scaling.speedup(gpus_per_machine), []
+    for gpus in range(2 * gpus_per_machine, largest + 1, gpus_per_machine):
+        if scaling.speedup(gpus) > fastest:
+            fastest = scaling.speedup(gpus)
+            sizes.append(gpus)
+    return tuple(sizes)

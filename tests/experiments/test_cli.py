@@ -20,7 +20,7 @@ from elastune.policies.registry import Entry as PolicyEntry
 SPEC = """
 job: {trials: 20, max_iterations: 9, deadline_s: 3600, budget_usd: 20}
 workload: {bundle: digits-mlp, scaling: resnet50-v100, iteration_s: 60}
-cloud: {instance_type: p3.8xlarge, startup: fast, rescale_s: 5}
+cloud: {instance_type: {name: p3.8xlarge, price_usd_per_hour: 12.24, gpus_per_instance: 8}, startup: fast, rescale_s: 5}
 policy: seer
 seed: 1
 """

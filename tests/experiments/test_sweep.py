@@ -368,9 +368,10 @@ def test_an_interrupt_keeps_what_was_done_and_is_code_130(tmp_path, started):
     process = started()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert (
-        tmp_path / "stderr"
-    ).read_text() == "what was finished is in out; the same command goes on from there\nerror: interrupted\n"
+    assert (tmp_path / "stderr").read_text().splitlines()[-2:] == [
+        "what was finished is in out; the same command goes on from there",
+        "error: interrupted",
+    ]
     done = len(Store(tmp_path / "out").known())
     assert 0 < done < 6 * SEEDS
     planned = plan(sweep_of(axes=SLOW, seeds=SEEDS), tmp_path / "out")

@@ -263,8 +263,10 @@ def test_a_condition_that_is_none_is_refused_and_never_run(elastune, where, mess
 )
 def test_bad_input_is_code_2(elastune, arguments, message):
     failed = elastune(*arguments)
-    assert (failed.exit_code, failed.stderr.count("\n")) == (2, 1)
-    assert message in failed.stderr
+    *notes, error = failed.stderr.splitlines()
+    assert failed.exit_code == 2
+    assert message in error
+    assert all(note.startswith("note: ") for note in notes)
 
 
 def test_folders_of_two_machines_merge_into_the_whole(elastune, tmp_path):

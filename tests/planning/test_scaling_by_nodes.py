@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from elastune.experiments.spec.run import RunSpec
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.plan import Terms
@@ -85,3 +86,30 @@ def played(plan, terms, believed):
     controller = Controller(run_plan(plan, job, profile, terms.price_book), job, terms.price_book, name="plan")
     run(controller, SimulatedBackend(truth, CloudTruth(terms.profile.startup), Streams(0)))
     return controller.finished_at_s
+
+
+@pytest.mark.parametrize(
+    ("scaling", "gangs"),
+    [
+        ({1: 1, 4: 2.6, 8: 3.4}, "gangs of 8 GPUs"),
+        ({1: 1, 4: 2.6, 8: 3.4, 12: 3.0, 16: 4.0}, "gangs of 8, 16 GPUs"),
+        ({"family": "power", "exponent": 0.8, "max_gpus": 32}, "gangs of 8 to 32 GPUs"),
+    ],
+)
+def test_gangs_across_machines_that_nothing_measured_are_named(scaling, gangs):
+    (note,) = (note for note in plan_spec(scaling).notes() if "network" in note)
+    assert f"between machines of 4 GPUs costs, so {gangs} are believed as fast as on one machine" in note
+    assert "state it as in {8x2: 4.0}" in note
+
+
+@pytest.mark.parametrize(
+    "scaling", ["linear", "bert-t4", {1: 1, 4: 2.6}, {1: 1, 4: 2.6, 8: 2.5}, {1: 1, 4: 2.6, "8x2": 2.9}]
+)
+def test_gangs_across_machines_that_are_stated_or_not_planned_are_not_named(scaling):
+    assert not [note for note in plan_spec(scaling).notes() if "network" in note]
+
+
+def plan_spec(scaling):
+    workload = {"iteration_s": 60, "scaling": scaling}
+    cloud = {"instance_type": "p3.8xlarge", "max_instances": 8}
+    return RunSpec.of(job={"trials": 4, "max_iterations": 3}, workload=workload, cloud=cloud, policy="rubberband")
