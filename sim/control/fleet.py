@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from elastune.sim.model.commands import Command
 
 
+_ACTIVE = (InstanceStatus.REQUESTED, InstanceStatus.LAUNCHED, InstanceStatus.READY)
+
+
 class Fleet:
     """Requests and releases machines, as known to the state. Commands are appended to the given list."""
 
@@ -24,19 +27,15 @@ class Fleet:
     def reconcile(self, key: tuple[str, str], commands: list[Command]) -> None:
         """Bring the machines of one type and market to its target."""
         state = self._state
-        ours = [(n, i) for n, i in state.instances.items() if (i.instance_type, i.market) == key]
-        held = [(n, i) for n, i in ours if i.status not in (InstanceStatus.DRAINING, InstanceStatus.RELEASING)]
-        missing = state.targets[key] - len(held)
+        missing = state.targets[key] - state.active[key]
         if missing > 0:
-            draining = [(n, i) for n, i in ours if i.status is InstanceStatus.DRAINING and i.gone_at_s == math.inf]
+            draining = [(n, i) for n, i in sorted(state.draining.items()) if i.pool == key and i.gone_at_s == math.inf]
             for number, instance in draining[:missing]:
-                instance.status = InstanceStatus.READY
-                state.draining -= 1
-                state.ready_gpus += instance.gpus
-                state.free.admit(number, instance.free_gpus)
+                state.reactivate(number, instance)
             for _ in range(min(missing - len(draining), state.price_book.max_instances - len(state.instances))):
                 self._provision(key, commands)
         elif missing < 0:
+            held = [(n, i) for n, i in state.instances.items() if i.pool == key and i.status in _ACTIVE]
             for number, instance in sorted(held, key=lambda pair: self._shrink_order(*pair))[:-missing]:
                 if instance.free_gpus == instance.gpus:
                     self.release(number, instance, commands)
@@ -62,8 +61,8 @@ class Fleet:
         """Give back idle machines that drain."""
         state = self._state
         free_s = state.price_book.billing.free_if_reclaimed_within_s
-        for number, instance in state.instances.items():
-            is_idle = instance.status is InstanceStatus.DRAINING and instance.free_gpus == instance.gpus
+        for number, instance in sorted(state.draining.items()):
+            is_idle = instance.free_gpus == instance.gpus
             # No release for a machine that its provider takes at this moment, or that costs nothing if the provider takes it.
             is_taken = instance.gone_at_s <= state.now_s or instance.gone_at_s - instance.launched_at_s < free_s
             if is_idle and not is_taken:

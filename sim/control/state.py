@@ -6,7 +6,7 @@ Only the controller changes it, by events and commands. `check_invariants` state
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from elastune.sim.model.ids import Placement
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.price_series import Price
-    from elastune.sim.model.prices import InstanceType, PriceBook
+    from elastune.sim.model.prices import InstanceType, Pool, PriceBook
     from elastune.sim.model.protocols import InstanceView, TrialView
 
 NO_SEGMENT = SegmentId(-1)
 # Looking up a member of an enumeration costs a descriptor call; these are needed at every segment.
 _IDLE, _WAITING, _RUNNING, _STOPPED = TrialStatus.IDLE, TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.STOPPED
+_DRAINING, _RELEASING = InstanceStatus.DRAINING, InstanceStatus.RELEASING
 _INSTANCE_GONE = Outcome.INSTANCE_GONE
 
 
@@ -99,6 +100,11 @@ class InstanceState:
         self.launched_at_s = math.nan
         self.gone_at_s = math.inf
 
+    @property
+    def pool(self) -> Pool:
+        """Its type and market."""
+        return self.instance_type, self.market
+
 
 class Totals:
     """Sums over the run, for its result.
@@ -134,8 +140,9 @@ class RunState:
         self.suspended: list[InstanceId] = []
         self.waiting: deque[RunTrial] = deque()
         self.waiting_gpus = 0
-        self.draining = 0
-        self.targets: dict[tuple[str, str], int] = {}
+        self.draining: dict[InstanceId, InstanceState] = {}
+        self.active: Counter[Pool] = Counter()
+        self.targets: dict[Pool, int] = {}
         self.running_trials = 0
         self.ready_gpus = 0
         self.bills_instances = price_book.billing.model == "per-instance"
@@ -175,13 +182,28 @@ class RunState:
         """Release it when its last gang ends."""
         if instance.status is not InstanceStatus.DRAINING:
             self.withdraw(number, instance)
+            self._deactivate(instance)
             instance.status = InstanceStatus.DRAINING
-            self.draining += 1
+            self.draining[number] = instance
+
+    def reactivate(self, number: InstanceId, instance: InstanceState) -> None:
+        """Use a machine that drains again."""
+        del self.draining[number]
+        instance.status = InstanceStatus.READY
+        self.active[instance.pool] += 1
+        self.ready_gpus += instance.gpus
+        self.free.admit(number, instance.free_gpus)
+
+    def _deactivate(self, instance: InstanceState) -> None:
+        """Count a machine no more for its target."""
+        if instance.status not in (_DRAINING, _RELEASING):
+            self.active[instance.pool] -= 1
 
     def instance_gone(self, event: InstanceGone) -> None:
         instance = self.instances.pop(event.instance)
         self.gone.add(event.instance)
         self.withdraw(event.instance, instance)
+        self._deactivate(instance)
         self.bill.gone(event.instance, event.at_s, is_reclaimed=event.cause is GoneCause.RECLAIMED)
         if not math.isnan(instance.launched_at_s):
             self.totals.leased_gpu_s += instance.gpus * (event.at_s - instance.launched_at_s)
@@ -193,20 +215,23 @@ class RunState:
         if instance.status is InstanceStatus.READY:
             self.ready_gpus -= instance.gpus
         elif instance.status is InstanceStatus.DRAINING:
-            self.draining -= 1
+            del self.draining[number]
         self.free.withdraw(number)
 
     def instance_requested(self, number: InstanceId, instance_type: InstanceType, market: str) -> None:
-        self.instances[number] = InstanceState(instance_type.name, market, instance_type.gpus_per_instance)
+        instance = InstanceState(instance_type.name, market, instance_type.gpus_per_instance)
+        self.instances[number] = instance
+        self.active[instance.pool] += 1
         self.bill.requested(number, self.price_book.price(instance_type.name, market), self.now_s)
 
     def instance_refused(self, event: InstanceRefused) -> None:
-        del self.instances[event.instance]
+        self._deactivate(self.instances.pop(event.instance))
         self.bill.refused(event.instance)
         self.progress.refusals += 1
 
     def instance_released(self, number: InstanceId, instance: InstanceState) -> None:
         self.withdraw(number, instance)
+        self._deactivate(instance)
         instance.status = InstanceStatus.RELEASING
         self.bill.released(number, self.now_s)
 
@@ -343,6 +368,9 @@ class RunState:
         }
         assert self.waiting_gpus == sum(action.gpus for action in self.waiting)
         assert self.running_trials == sum(trial.segment != NO_SEGMENT for trial in self.trials)
+        active = Counter(i.pool for i in self.instances.values() if i.status not in (_DRAINING, _RELEASING))
+        assert active == +self.active, "machines that count for a target"
+        assert self.draining == {n: i for n, i in self.instances.items() if i.status is _DRAINING}
         assert len(self.instances) <= self.price_book.max_instances, "more instances than the quota"
 
 

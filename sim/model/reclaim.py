@@ -67,8 +67,8 @@ class Lifetimes:
     def __post_init__(self) -> None:
         if not self.mean_s > 0:
             raise InputError(f"lifetime.mean_s is {self.mean_s}, but must be positive")
-        if not (math.isfinite(self.shape) and self.shape > 0):
-            raise InputError(f"lifetime.shape is {self.shape}, but must be positive")
+        if not 0.01 <= self.shape < math.inf:
+            raise InputError(f"lifetime.shape is {self.shape}, but must be at least 0.01")
         if not (math.isfinite(self.bulk_per_hour) and self.bulk_per_hour >= 0):
             raise InputError(f"bulk.per_hour is {self.bulk_per_hour}, but must be a number >= 0")
         if not 0 < self.bulk_share <= 1:

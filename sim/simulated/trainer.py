@@ -80,7 +80,7 @@ class Course:
         if slowness is not None:
             each_s *= slowness[command.from_iteration : command.from_iteration + self.iterations]
         self.train_s = float(each_s.sum())
-        if command.checkpoint_every:
+        if 0 < command.checkpoint_every < command.until_iteration:
             # Iteration k + 1 begins after the checkpoint of iteration k.
             done = np.arange(command.from_iteration, command.from_iteration + self.iterations)
             each_s[1:] += self._checkpoint_s * (done[1:] % command.checkpoint_every == 0)

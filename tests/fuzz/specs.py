@@ -1,0 +1,129 @@
+"""Random run specs: ordinary ones in which much can go wrong, and the same with values that nobody expects."""
+
+from __future__ import annotations
+
+from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.spec.sections import Section
+from elastune.policies.registry import POLICIES
+
+_NUMBERS = [
+    *(0, 1, 2, 3, 100, 10**4, 10**6, 2**31, 2**53 + 1, 2**63, 10**12, 10**30),
+    *(0.5, 1e-300, 1e-9, 1e-3, 1.5, 1e9, 1e18, 1e300),
+]
+_OTHERS = [
+    *(-1, -0.0, -1e-9, float("inf"), float("nan")),
+    *("", "x", "1_0", "010", "1e3", "../x", "[red]", None, True, [], {}, [[0, 1], [5, 0]]),
+]
+
+
+_COUNTS = {
+    *(
+        "trials",
+        "min_iterations",
+        "max_iterations",
+        "reduction_factor",
+        "checkpoint_every",
+        "max_instances",
+        "max_gpus",
+    ),
+    *(
+        "gpus_per_instance",
+        "on_demand_rungs",
+        "min_gpus",
+        "seed",
+        "shape",
+        "share",
+        "zones",
+        "slowdown",
+        "interference",
+    ),
+    *("store_writers", "score_noise", "gb", "capacity"),
+}
+"""Keys of numbers that do not say a unit at their end."""
+
+
+def _one(rng, *values):
+    return rng.choice(values)
+
+
+def ordinary_spec(rng):
+    """A small run on a shipped workload, on any policy and cloud."""
+    tau = _one(rng, 1, 30, 600)
+    job = {"trials": rng.randint(1, 12), "max_iterations": rng.randint(1, 9)}
+    if rng.random() < 0.7:
+        job["deadline_s"] = tau * rng.uniform(3, 100)
+    if rng.random() < 0.7:
+        job["budget_usd"] = tau * rng.uniform(0.002, 0.1)
+    job |= _some(rng, reduction_factor=_one(rng, 2, 3, 4), checkpoint_every=_one(rng, 0, 1, 3, "auto"))
+    workload = {"bundle": _one(rng, "digits-mlp", "mnist5k-cnn"), "iteration_s": tau}
+    workload["scaling"] = _one(rng, "linear", "resnet50-v100", {"amdahl": 0.2})
+    workload |= _some(rng, straggler_cv=_one(rng, 0, 0.3), score_noise=_one(rng, 0, 0.1), evaluate_s=tau / 10)
+    return {"job": job, "workload": workload, "cloud": _cloud(rng, tau), "policy": _one(rng, *sorted(POLICIES)),
+            "seed": rng.randrange(1000)}  # fmt: skip
+
+
+def _some(rng, **values):
+    return {key: value for key, value in values.items() if rng.random() < 0.3}
+
+
+def _cloud(rng, tau):
+    prices = {"price_usd_per_hour": 3, "spot_price_usd_per_hour": 1}
+    if rng.random() < 0.2:
+        prices["price_usd_per_hour"] = [[0, 3], [tau * 5, _one(rng, 0.5, 10)]]
+    cloud = {"instance_type": {"name": "m", **prices, "gpus_per_instance": _one(rng, 1, 2, 4, 8)}}
+    cloud |= {"rescale_s": _one(rng, 0.01, 1, tau), "market": _one(rng, "on-demand", "on-demand", "spot", "mixed")}
+    cloud["spot"] = {"lifetime": {"mean_s": tau * _one(rng, 3, 30), "shape": _one(rng, 0.7, 1, 3)},
+                     "notice_s": _one(rng, 0, 30, 120)}  # fmt: skip
+    if rng.random() < 0.2:
+        cloud["spot"]["bulk"] = {"per_hour": _one(rng, 0.5, 5), "share": _one(rng, 0.5, 1), "zones": 2}
+    cloud |= _some(
+        rng,
+        queue_s=_one(rng, 0, tau),
+        init_s=_one(rng, 0, 3 * tau),
+        setup_s=tau,
+        sync_s=tau / 5,
+        max_instances=_one(rng, 1, 2, 8),
+        billing={"granularity_s": _one(rng, 0, 1, 60, 3600), "minimum_s": _one(rng, 0, 60, 600)},
+        capacity=_one(rng, 0, 1, [[0, 2], [tau * 10, 0]]),
+        faults={"instance_loss_per_hour": _one(rng, 0, 5), "segment_failure_per_hour": _one(rng, 0, 20)},
+        placement=_one(rng, "on", "off", "spread"),
+        head_node_usd_per_hour=0.5,
+        interference=0.2,
+        store_writers=1,
+        slow_nodes={"share": 0.3, "slowdown": 2},
+    )
+    if rng.random() < 0.2:
+        cloud["billing"] = {"model": "per-function", "minimum_s": _one(rng, 0, 60)}
+    return cloud
+
+
+def _keys(model, prefix=()):
+    """All keys of a section of the spec, as paths."""
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        for part in _sections_in(field.annotation):
+            yield from _keys(part, (*prefix, name))
+
+
+def _sections_in(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for part in getattr(annotation, "__args__", ()) for found in _sections_in(part)]
+
+
+_KEYS = sorted(_keys(RunSpec))
+_NUMERIC = [key for key in _KEYS if key[-1].endswith(("_s", "_usd", "_hour", "_cv", "cv", "_gb")) or key[-1] in _COUNTS]
+
+
+def spec_with_extremes(rng):
+    """An ordinary spec in which one key, or two, have odd values; most often large or small numbers."""
+    spec = ordinary_spec(rng)
+    for _ in range(_one(rng, 1, 1, 1, 2)):
+        *parents, last = rng.choice(_NUMERIC if rng.random() < 0.8 else _KEYS)
+        inner = spec
+        for parent in parents:
+            if not isinstance(inner.get(parent), dict):
+                inner[parent] = {}
+            inner = inner[parent]
+        inner[last] = rng.choice(_NUMBERS if rng.random() < 0.8 else _OTHERS)
+    return spec
