@@ -127,14 +127,14 @@ def read_entries(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -
         for number, line in enumerate(stream, start=2):
             try:
                 yield decode(line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InvalidJournalError(path, number, f"not an entry of a journal: {error}") from error
 
 
 def _decode_header(line: bytes, path: Path) -> Header:
     try:
         header = msgspec.json.decode(line, type=Header)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJournalError(path, 1, f"not the header of a journal: {error}") from error
     if header.format != JOURNAL_FORMAT:
         problem = f"journal format {header.format}; this version reads format {JOURNAL_FORMAT}"

@@ -23,33 +23,33 @@ def test_random_input_breaks_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def breaks(seed, folder):
+def breaks(seed, _):
     raise KeyError(seed)
 
 
-def hangs(seed, folder):
+def hangs(*_):
     while True:
         pass
 
 
-def is_greedy(seed, folder):
+def is_greedy(*_):
     bytearray(3 << 30)
 
 
 @pytest.mark.parametrize(
     ("case", "told"), [(breaks, "KeyError: 7"), (hangs, "HangError: no end"), (is_greedy, "MemoryError")]
 )
-def test_whatever_breaks_is_told(case, told, monkeypatch, tmp_path):
+def test_whatever_breaks_is_told(case, told, monkeypatch):
     monkeypatch.setattr(guard, "CASES", {"case": case})
     monkeypatch.setattr(guard, "HANG_S", 0.5)
     assert told in guard.failure_of("case", 7)
-    monkeypatch.setattr(guard, "CASES", {"case": lambda seed, folder: folder})
+    monkeypatch.setattr(guard, "CASES", {"case": lambda *_: None})
     assert guard.failure_of("case", 7) is None
 
 
 def test_a_failure_is_printed_with_the_command_that_repeats_it(monkeypatch, capsys):
     class Failing:
-        def failure_of(self, kind, seed):
+        def failure_of(self, _, seed):
             return "KeyError: 7" if seed == 4 else None
 
         def close(self):

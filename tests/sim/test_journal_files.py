@@ -114,6 +114,7 @@ def test_a_journal_of_another_format_is_refused(tmp_path):
     "line",
     [
         b"{",
+        b'{"type":"Entry","event":{"type":"TimerFired","at_s":1.0,"tag":"\xe0"}}',
         b"\n",
         b'{"type":"Entry","event":{"type":"SomethingElse","at_s":1.0}}',
         b'{"type":"Entry","event":{"type":"TimerFired","at_s":"soon","tag":"a"}}',
