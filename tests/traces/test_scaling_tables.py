@@ -265,3 +265,49 @@ def test_tables_may_be_compressed(tmp_path):
     path.write_bytes(b"gpus,speedup")
     with pytest.raises(InvalidTraceError, match=r"speed\.csv\.gz: cannot be read: Not a gzipped file"):
         traces.scaling_of(str(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({1: 1, 2: 1.9, "2": 1.5}, r"scaling: 2 is given twice; keep one"),
+        ({1: 1, 2: 1.9, "2x1": 1.5}, r"scaling: 2 GPUs on 1 nodes are given twice, once as 2x1; keep one"),
+        ({1: 1, "02": 1.5}, r"scaling: '02' is neither a number of GPUs nor one of"),
+        ({1: 1, 10**9: 2}, r"'1000000000' is no gang: it has 1 to 100000 GPUs"),
+        (
+            {"family": "linear", "max_gpus": 10**9},
+            r"scaling.max_gpus is 1e\+09, but must be a whole number from 1 to 100000",
+        ),
+        ({1: 1, 2: "1_9"}, r"the speed-up of 2 GPUs is '1_9', but must be a number"),
+    ],
+)
+def test_inline_speedups_that_contradict_themselves_or_have_no_end_are_refused(value, message):
+    with pytest.raises(InputError, match=message):
+        traces.scaling_of(value)
+
+
+def test_two_columns_of_a_table_say_the_same_or_are_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("gpus,speedup,iteration_s\n1,1,10\n2,1.9,5.26\n")
+    assert traces.load_scaling(path).points == {1: 1.0, 2: 1.9}
+    path.write_text("gpus,speedup,iteration_s\n1,1,10\n2,1.9,9\n")
+    with pytest.raises(
+        InvalidTraceError, match=r"row 2, column iteration_s: means a speed-up of 1.111, but speedup one of 1.9"
+    ):
+        traces.load_scaling(path)
+    path.write_text("gpus,speedup\n1,1\n100001,2\n")
+    with pytest.raises(InvalidTraceError, match=r"row 2, column gpus: is 100001, but must be at most 100000"):
+        traces.load_scaling(path)
+
+
+def test_numpy_numbers_are_taken_inline():
+    import numpy as np
+
+    scaling = traces.scaling_of({np.int64(1): np.int64(1), np.int64(2): np.float64(1.5)})
+    assert scaling == traces.scaling_of({1: 1, 2: 1.5})
+    assert traces.startup_of({"queue_s": np.int64(3)}) == traces.startup_of({"queue_s": 3})
+    assert traces.tail_of({"samples": np.array([1.0, 2.0])}) == traces.tail_of({"samples": [1, 2]})
+    with pytest.raises(InputError, match=r"startup.queue_s is 1700000000.0, more than 1e\+08 s .*since 1970"):
+        traces.startup_of({"queue_s": 1.7e9})
+    with pytest.raises(InputError, match=r"tail.samples holds '2_0', but must hold numbers"):
+        traces.tail_of({"samples": [1, "2_0"]})

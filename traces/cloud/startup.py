@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 from elastune.sim.model.errors import InputError, nearest, unknown
 from elastune.sim.model.profile import Delay, Startup
+from elastune.traces.formats.limits import LONGEST_S, too_long
+from elastune.traces.formats.texts import plain
 
 DelayInput: TypeAlias = "float | Mapping[str, float | Sequence[float]]"
 """Seconds, `{mean_s, cv}`, or `{recorded_s}`."""
@@ -59,8 +61,9 @@ def startup_of(value: StartupInput) -> Startup:
             raise unknown("start-up", value, _PRESETS, "or give queue_s and init_s")
         return _PRESETS[value]
     if isinstance(value, Mapping):
-        _require_keys("startup", value, _PHASES)
-        return Startup(*(_delay_of(f"startup.{key}", value.get(key, 0.0)) for key in _PHASES))
+        given: Mapping[str, DelayInput] = plain(value)
+        _require_keys("startup", given, _PHASES)
+        return Startup(*(_delay_of(f"startup.{key}", given.get(key, 0.0)) for key in _PHASES))
     raise InputError(f"startup is {value!r}, but must be a preset's name or a mapping with queue_s and init_s")
 
 
@@ -95,4 +98,6 @@ def _require_keys(where: str, value: Mapping[str, object], known: tuple[str, ...
 def _number(where: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
         raise InputError(f"{where} is {value!r}, but must be a number of at least 0")
+    if value > LONGEST_S:
+        raise InputError(f"{where} is {value!r}, {too_long(value)}")
     return float(value)

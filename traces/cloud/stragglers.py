@@ -1,6 +1,6 @@
 """How iterations vary: a name, numbers in a spec, or a table of measured durations.
 
-Imports sim.model, the standard library and traces.formats.csv_rows.
+Imports sim.model, traces.formats and the standard library.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
+from elastune.sim.model.numbers import number_of
 from elastune.sim.model.spread import LOG_NORMAL, EmpiricalTail, ParetoTail, Tail
 from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.formats.texts import plain
 
 TailInput: TypeAlias = "str | Mapping[str, Sequence[float] | Mapping[float, float]]"
 """A name, the path of a .csv, or `{quantiles: ...}` or `{samples: ...}`; see `tail_of`."""
@@ -38,9 +40,10 @@ def tail_of(value: TailInput) -> Tail:
             raise unknown("tail", value, _NAMED, "or give a .csv, {quantiles: [...]} or {samples: [...]}")
         return _NAMED[value]
     if isinstance(value, Mapping):
+        given: Mapping[str, object] = plain(value)
         for key in ("quantiles", "samples"):
-            if value.keys() == {key}:
-                return _measured(key, value[key])
+            if given.keys() == {key}:
+                return _measured(key, given[key])
     raise InputError(f"tail is {value!r}, but must be a name, a .csv, {{quantiles: [...]}} or {{samples: [...]}}")
 
 
@@ -56,10 +59,12 @@ def _measured(key: str, numbers: object) -> EmpiricalTail:
 
 def _number(key: str, value: object) -> float:
     try:
-        number = float(value)  # type: ignore[arg-type]  # what is no number is refused here
-    except (TypeError, ValueError):
-        raise InputError(f"tail.{key} holds {value!r}, but must hold numbers") from None
-    return number
+        number = number_of(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise InputError(f"tail.{key} holds {value!r}, but must hold numbers")
+    return float(number)
 
 
 def _read(path: Path) -> Tail:

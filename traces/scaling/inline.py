@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, cast
 from elastune.sim.model.errors import InputError, nearest, unknown
 from elastune.sim.model.node_scaling import AllReduceScaling, Link, PlacedTableScaling
 from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
-from elastune.traces.scaling.tables import KINDS
+from elastune.traces.formats.texts import plain
+from elastune.traces.scaling.tables import KINDS, MOST_GPUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Keys = Mapping[str, object]
 
-_GANG = re.compile(r"(\d+)(?:x(\d+))?")
+_GANG = re.compile(r"(0|[1-9][0-9]*)(?:x(0|[1-9][0-9]*))?")
 _ANY = ("family", "kind", "max_gpus")
 _LINKS = ("intra", "inter")
 
@@ -33,7 +34,11 @@ def scaling_inline(value: Mapping[int | str, object]) -> Scaling:
     Raises:
         InputError: it means none, or a number is out of range.
     """
-    keys = {str(key): given for key, given in value.items()}
+    keys: dict[str, object] = {}
+    for key, given in plain(value).items():
+        if str(key) in keys:
+            raise InputError(f"scaling: {key} is given twice; keep one")
+        keys[str(key)] = given
     if "family" in keys:
         family = str(keys["family"])
         if family not in FAMILIES:
@@ -86,8 +91,8 @@ def gang_of(text: str) -> tuple[int, int | None]:
     if not found:
         raise InputError(f"{text!r} is no gang: give GPUs, as in 8, or GPUs x nodes, as in 16x2")
     gpus, nodes = int(found[1]), int(found[2]) if found[2] else None
-    if not 1 <= (1 if nodes is None else nodes) <= gpus:
-        raise InputError(f"{text!r} is no gang: it has at least 1 GPU, and between 1 node and as many as GPUs")
+    if not 1 <= (1 if nodes is None else nodes) <= gpus <= MOST_GPUS:
+        raise InputError(f"{text!r} is no gang: it has 1 to {MOST_GPUS} GPUs, and between 1 node and as many as GPUs")
     return gpus, nodes
 
 
@@ -95,6 +100,8 @@ def _points(points: Keys, kind: ScalingKind) -> Scaling:
     speedups: dict[tuple[int, int], float] = {}
     for key, given in points.items():
         gpus, nodes = gang_of(key)
+        if (gpus, nodes or 1) in speedups:
+            raise InputError(f"scaling: {gpus} GPUs on {nodes or 1} nodes are given twice, once as {key}; keep one")
         speedups[gpus, nodes or 1] = _number(f"scaling: the speed-up of {key} GPUs", given)
     if any("x" in key for key in points):
         return PlacedTableScaling(speedups, kind)
@@ -104,7 +111,7 @@ def _points(points: Keys, kind: ScalingKind) -> Scaling:
 def _short_law(keys: Keys) -> Scaling:
     allowed = (*_SHORT, "max_gpus", "kind")
     for key in keys:
-        if key not in allowed:
+        if key not in allowed and not _GANG.fullmatch(key):
             match = nearest(key, (*allowed, "family"))
             meant = f"; did you mean {match!r}?" if match else ""
             raise InputError(f"scaling: {key!r} is neither a number of GPUs nor one of amdahl, power, max_gpus{meant}")
@@ -198,8 +205,8 @@ def _kind(keys: Keys) -> ScalingKind:
 
 def _max_gpus(keys: Keys) -> int:
     max_gpus = _number("scaling.max_gpus", keys.get("max_gpus", 64))
-    if max_gpus != int(max_gpus) or max_gpus < 1:
-        raise InputError(f"scaling.max_gpus is {max_gpus:g}, but must be a whole number of at least 1")
+    if not (1 <= max_gpus <= MOST_GPUS and max_gpus == int(max_gpus)):
+        raise InputError(f"scaling.max_gpus is {max_gpus:g}, but must be a whole number from 1 to {MOST_GPUS}")
     return int(max_gpus)
 
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MEASURES = ("speedup", "iteration_s", "step_s", "samples_per_s")
 KINDS = ("weak", "strong")
 _ALIKE = 0.01  # of two columns that were rounded
-_MOST_GPUS = 100_000  # planners look at every number of GPUs up to the largest
+MOST_GPUS = 100_000
+"""Planners look at every number of GPUs up to the largest."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _by_gang(rows: Sequence[Row]) -> dict[Gang, Row]:
     knows_nodes = any(row.cells.get("nodes") for row in rows)
     found: dict[Gang, Row] = {}
     for row in rows:
-        gpus = row.whole_number("gpus", 1, _MOST_GPUS)
+        gpus = row.whole_number("gpus", 1, MOST_GPUS)
         nodes = row.whole_number("nodes", 1) if knows_nodes else 1
         if nodes > gpus:
             raise row.wrong("nodes", f"is {nodes}, but {gpus} GPUs fit on at most as many nodes")
