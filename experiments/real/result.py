@@ -61,15 +61,16 @@ class RealResult:
 
 
 def real_answer(world: World, controller: Controller, store: CheckpointStore) -> Answer | None:
-    """The answer of a real run: what its workers measured."""
+    """The answer of a real run: what its workers measured at the latest durable checkpoint of the trial that the run names."""
     number = controller.best
     if number is None:
         return None
-    trial, saved = controller.state.trials[number], store.latest(number)
+    trial = controller.state.trials[number]
+    saved = store.latest(number, at_most=trial.checkpoint_iteration)
     assert trial.configuration is not None  # a real backend tells it before the trial's first segment
     return Answer(
         trial.configuration,
-        trial.checkpoint_score,
+        trial.checkpoint_score if saved is None else saved.score,
         None if saved is None else saved.test_score,
         is_of_draw=world.spec.workload.configurations in (None, "bundle"),
     )

@@ -161,7 +161,7 @@ class Limits:
         return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1, checkpoint_every=every)
 
     def best(self, view: RunView) -> TrialId | None:
-        """The trial with the best durable score; None if nothing is durable."""
+        """The trial whose latest durable checkpoint has the best known score; None if nothing is durable."""
         direction = self._job.direction
         durable = (
             (loss_of(view.trial(trial).checkpoint_score, direction), trial)
