@@ -214,7 +214,7 @@ def test_a_run_that_breaks_is_code_1_and_keeps_its_journal(elastune, folder, mon
     assert failed.exit_code == 1
     assert failed.stderr.startswith("error: sleeps: nothing can happen any more at 0.0 s")
     assert files_in(folder) == ["out/journal.jsonl", "spec.yaml"]
-    compared = elastune("compare", "spec.yaml", "--policies", "seer,sleeps", "--seeds", 1, "--json")
+    compared = elastune("compare", "spec.yaml", "--policies", "seer,sleeps", "--seeds", 1, "--jobs", 1, "--json")
     assert compared.exit_code == 1
     assert [run["status"] for run in json.loads(compared.stdout)["runs"]] == ["done", "failed"]
 
