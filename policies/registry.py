@@ -114,7 +114,7 @@ UPPER_BOUNDS: Mapping[str, Entry] = {
         oracle, "upper bound: knows the curves, trains only the best reachable configuration", needs_truth=True
     ),
 }
-"""Not tuners: what could be reached by who knows what none can know."""
+"""Not tuners: what a policy that knows the future could reach."""
 
 
 ON_REAL_WORKERS: Mapping[str, Entry] = {
@@ -124,7 +124,7 @@ ON_REAL_WORKERS: Mapping[str, Entry] = {
         needs_real_workers=True,
     ),
 }
-"""Tuners of which no simulation can be made."""
+"""Tuners that cannot be simulated."""
 
 
 def all_entries() -> Mapping[str, Entry]:

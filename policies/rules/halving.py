@@ -132,7 +132,7 @@ class Bracket:
         self._scores[trial] = score
 
     def advance(self) -> list[TrialId]:
-        """Begin the next stage with its survivors; returns those who drop out, worst last."""
+        """Begin the next stage with its survivors; returns the trials that drop out, worst last."""
         order = ranked(self._scores.items(), self._direction)
         self.index += 1
         self.trials, dropped = order[: self.stage.trials], order[self.stage.trials :]
@@ -140,10 +140,9 @@ class Bracket:
         return dropped
 
     def cut(self) -> list[TrialId]:
-        """End the stage with those who have reported; returns the others.
+        """End the stage with the trials that have reported; returns the others.
 
-        Where none has, the best of the stage before goes on alone; in a first stage, where none is known to be better than
-        another, all go on.
+        If none has, the best of the stage before goes on alone. In the first stage none is known to be better, so all go on.
         """
         dropped = self.pending
         if not self._scores:
@@ -152,7 +151,7 @@ class Bracket:
         return dropped
 
     def leader(self) -> TrialId | None:
-        """The best of those who have reported, else the best of the stage before; None where neither is known."""
+        """The best trial that has reported, else the best of the stage before; None if neither is known."""
         if self._scores:
             return ranked(self._scores.items(), self._direction)[0]
         return self.trials[0] if self.index else None
@@ -192,7 +191,7 @@ class AsynchronousRung:
             heapq.heappush(top, _negated(heapq.heappop(self._rest)))
 
     def promote(self) -> TrialId | None:
-        """The best trial that is to be promoted now, marked as promoted; None where there is none."""
+        """The best trial to promote now, marked as promoted; None if there is none."""
         if not self._unpromoted or not self._top or self._unpromoted[0] > _negated(self._top[0]):
             return None
         return TrialId(heapq.heappop(self._unpromoted)[1])

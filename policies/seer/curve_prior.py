@@ -1,4 +1,4 @@
-"""What a schedule of successive halving is expected to be worth before anything was trained, under a model of curves [ours].
+"""The expected score of a schedule of successive halving before anything was trained, under a model of curves [ours].
 
 Imports numpy and `policies.rules.halving`. The parameters are read from `curve_priors.json`, which
 `experiments.profiling.fit_curve_prior` writes from recorded workloads.
@@ -94,10 +94,10 @@ class CurveModel:
 
 @dataclass(frozen=True)
 class CurvePrior:
-    """A workload that is like one of several known kinds, each as likely.
+    """A workload that is like one of several known kinds, each equally likely.
 
-    Averaging what the kinds predict, not their parameters, keeps both extremes in sight: good configurations that are rare,
-    for which many have to be tried, and good ones that are common, for which long training pays.
+    Predictions are averaged, not parameters. So both extremes count: where good configurations are rare, many have to be tried;
+    where they are common, long training pays.
 
     Attributes:
         models: one for each family that it was fitted on.

@@ -71,14 +71,14 @@ class StoppingRule:
         return Task(TrialId(self._next - 1), self._levels[-1], self._report_every)
 
     def last_resort(self) -> Task | None:
-        """Nothing: who was stopped never runs again."""
+        """Nothing: a trial that was stopped never runs again."""
         return None
 
     def reached(self, trial: TrialId, iteration: int, score: float | None) -> None:
         """At R nothing is decided any more."""
 
     def reported(self, trial: TrialId, iteration: int, score: float | None) -> bool:
-        """Whether it is in the top 1/eta of the rung it has come to, if it has come to one."""
+        """Whether it is in the top 1/eta of the rung that it has just reached, if any."""
         rung = self._rung_at.get(iteration)
         if rung is None or iteration <= self._reached[trial]:
             return True

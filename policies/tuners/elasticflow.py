@@ -1,4 +1,4 @@
-"""ElasticFlow's rule for a single tuning job: the minimum share that meets the deadline, spare GPUs where they help most."""
+"""ElasticFlow's rule for one tuning job: the minimum share that meets the deadline, spare GPUs where they help most."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _most_stages(job: TuningJob, terms: Terms) -> tuple[Stage, ...] | None:
 def least_plan(
     stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
 ) -> Plan | None:
-    """The plan with the least gang, the same in all stages, that keeps deadline and budget; None where no gang does.
+    """The plan with the least gang, the same in all stages, that keeps deadline and budget; None if no gang does.
 
     All trials of a stage train at once, as far as the quota allows.
     """
@@ -133,7 +133,7 @@ class ElasticFlowDirector(Director):
         return bracket
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  T is the deadline here
-        """Minimum shares for what is left of time and budget, the largest ones where none is on time, and what is spare."""
+        """Minimum shares for the time and budget left, or the largest if none is on time; then spare GPUs."""
         left_usd = self._terms.budget_usd - view.committed_usd
         terms = replace(self._terms, deadline_s=self._terms.deadline_s - view.now_s, budget_usd=left_usd)
         stages, live = (bracket.stage, *bracket.remaining), len(view.instances)

@@ -75,7 +75,7 @@ def hyperband_fixed(
 
 @memoized
 def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, int] | None:
-    """Machines that finish the most configurations for least, and configurations of the first bracket; None where none do."""
+    """Machines that finish the most configurations at least cost, and the size of the first bracket; None if none does."""
     sized = []
     for count in terms.cluster_sizes:
         schedule = Schedule(job, terms, count)
@@ -134,11 +134,11 @@ class Schedule:
     instances: int
 
     def gang(self, stage: Stage, *, is_first: bool) -> int:
-        """GPUs per trial that end a stage first."""
+        """GPUs per trial with which the stage ends first."""
         return on_cluster(stage, self.instances, self.terms, is_first=is_first).allocation.gpus_per_trial
 
     def largest(self, bracket: int, most: int, is_kept: Callable[[BracketLoad], bool]) -> int:
-        """The most configurations the bracket can begin with so that its load is kept; 0 where one is too many."""
+        """The most configurations with which the bracket's load is kept; 0 if one is too many."""
         sizes = bracket_sizes(self.job)
         return largest_number(min(sizes[bracket % len(sizes)], most), lambda n: is_kept(self.load(bracket, n)))
 
@@ -265,7 +265,7 @@ class _Rounds:
         return estimate(stages, allocations, self.terms, live_instances=live_instances)
 
     def largest(self, bracket: int, most: int, left: Terms, live_instances: int = 0) -> int:
-        """The most configurations the bracket can begin with so that it keeps what is left; 0 where one is too many."""
+        """The most configurations with which the bracket keeps these limits; 0 if one is too many."""
         sizes = bracket_sizes(self.job)
         most = min(sizes[bracket % len(sizes)], most)
         return largest_number(most, lambda n: left.are_kept_by(self.plan(bracket, n, live_instances)))

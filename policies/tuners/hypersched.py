@@ -159,7 +159,7 @@ class HyperSchedPolicy:
         return (PauseTrial(trial),)
 
     def _is_worth(self, trial: TrialId, gpus: int, view: RunView) -> bool:
-        """Whether to give the trial this many GPUs: always fewer, and more where they are free and make up for the pause."""
+        """Whether to give the trial so many GPUs: always if fewer; if more, when they are free and make up for the pause."""
         now = self._live[trial]
         if gpus <= now:
             return gpus < now
@@ -183,7 +183,7 @@ class HyperSchedPolicy:
             self._interrupted.append(trial)
 
     def _fill(self, view: RunView) -> Sequence[Action]:
-        """Start what goes on, then what comes back or is new; end the run where nothing is left."""
+        """Start trials that go on, then paused or new ones; end the run if nothing is left."""
         actions: list[Action] = []
         free = view.free_gpus
         for _ in range(len(self._interrupted)):
@@ -204,7 +204,7 @@ class HyperSchedPolicy:
         return actions
 
     def _start(self, trial: TrialId, gpus: int, view: RunView, actions: list[Action]) -> bool:
-        """Start it; where not one iteration fits any more, it is over."""
+        """Start it; if not one iteration fits any more, it is over."""
         action = self._limits.run(view, trial, gpus, self._job.max_iterations)
         if action is None:
             self._live.pop(trial, None)
@@ -232,7 +232,7 @@ class HyperSchedPolicy:
         return None
 
     def _stop_exploring(self, view: RunView, actions: list[Action]) -> None:
-        """End all that is paused once too little time is left for more than what is alive."""
+        """Stop all paused trials once the time left is too short for more than the live ones."""
         if not self._is_exploring:
             return
         left_s = self._limits.stop_at_s - view.now_s
@@ -252,7 +252,7 @@ class HyperSchedPolicy:
         return max(sizes, key=lambda size: (self._scaling.speedup(size), -size))
 
     def _claimed(self) -> int:
-        """Further GPUs that trials on their way to a larger gang will take."""
+        """GPUs that trials between two gangs will take in addition."""
         return sum(max(gpus - self._live.get(trial, 0), 0) for trial, gpus in self._resizing.items())
 
     def _unclaimed(self, view: RunView) -> int:

@@ -22,10 +22,10 @@ STARTUP_PERCENT = 90.0
 
 
 class PausingRungs:
-    """Who goes on, who pauses, who comes back (Liaw et al., SoCC 2019, section 4, and the authors' code).
+    """Which trials go on, pause and come back (Liaw et al., SoCC 2019, section 4, and the authors' code).
 
-    The cutoff of a rung is the 1/eta percentile of the losses recorded in it, once there are two. A trial is held against the
-    cutoffs of all rungs it has passed, at each of its results: it may pause long after a rung, when others have passed it.
+    The cutoff of a rung is the 1/eta percentile of its losses, once there are two. Each result compares the trial with the
+    cutoffs of all rungs that it has passed, so it may pause long after a rung, when other trials have passed it.
 
     Args:
         levels: iterations of each rung, ascending.
@@ -58,7 +58,7 @@ class PausingRungs:
         return None
 
     def clear(self) -> list[TrialId]:
-        """Those who are paused; none is any more."""
+        """The paused trials, which are forgotten."""
         paused = [trial for rung in self._rungs for trial in rung.paused]
         for rung in self._rungs:
             rung.paused.clear()
@@ -74,7 +74,7 @@ class _Rung:
         self._losses: list[float] = []
 
     def is_below_cutoff(self, trial: TrialId, loss: float) -> bool:
-        """Whether what is recorded of the trial misses the cutoff that was there before it came."""
+        """Whether the recorded loss of the trial misses the cutoff as it was before the trial came."""
         cutoff = self._cutoff()
         if trial not in self.recorded:
             self.recorded[trial] = loss
@@ -91,7 +91,7 @@ class _Rung:
 
 
 def fair_shares(ranked: Sequence[TrialId], gpus: int, most: int) -> Mapping[TrialId, int]:
-    """One GPU for every trial; the others round-robin, the best trial first, up to `most` each.
+    """One GPU for every trial; the others one by one in turn, the best trial first, up to `most` each.
 
     Args:
         ranked: live trials, best first.
@@ -111,7 +111,7 @@ def fair_shares(ranked: Sequence[TrialId], gpus: int, most: int) -> Mapping[Tria
 
 
 class SmoothedLosses:
-    """The mean of each trial's last results; iterations that are done again after a failure count once."""
+    """The mean of each trial's last results; iterations repeated after a failure count once."""
 
     def __init__(self) -> None:
         self._last: dict[TrialId, deque[tuple[int, float]]] = {}
@@ -131,7 +131,7 @@ class SmoothedLosses:
 
 
 class Stopwatch:
-    """Seconds of iterations, trials and starts, as far as they have been seen.
+    """Seconds of iterations, trials and starts that have been seen.
 
     Args:
         believed_startup_s: start-up before any has been seen.

@@ -1,4 +1,4 @@
-"""The oracle: what could be reached by who knows all curves. An upper bound, not a tuner."""
+"""The oracle: what a policy that knows all curves could reach. An upper bound, not a tuner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ASHA's promotions as a rule: which trial goes on to which rung [pure]."""
+"""ASHA's promotions as a rule: which trial goes on to which rung. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PromotionRule:
         self._next = 0
 
     def next_task(self) -> Task | None:
-        """A promotion, or a new configuration; None where there is neither."""
+        """A promotion, else a new configuration; None if there is neither."""
         for rung in range(self.top - 1, -1, -1):
             trial = self._rungs[rung].promote()
             if trial is not None:
@@ -51,7 +51,7 @@ class PromotionRule:
         return self._task(TrialId(self._next - 1), 0)
 
     def last_resort(self) -> Task | None:
-        """The best of the highest rung goes on to R, unless one has come so far, so that there is a trained winner."""
+        """The best trial of the highest rung goes on towards R, unless one was sent there before [ours]."""
         last = len(self.levels) - 1
         if last in self._rung_of:
             return None
@@ -62,7 +62,7 @@ class PromotionRule:
         return None
 
     def reached(self, trial: TrialId, iteration: int, score: float | None) -> None:  # noqa: ARG002  its rung says it
-        """A trial has come to its rung."""
+        """A trial has reached its rung."""
         self._rungs[self._rung_of[trial]].record(trial, loss_of(score, self._direction))
 
     def reported(self, trial: TrialId, iteration: int, score: float | None) -> bool:  # noqa: ARG002  decides at rungs only
