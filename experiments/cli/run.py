@@ -301,9 +301,9 @@ def ledger(journal: Journal, as_json: AsJson = False) -> None:
 
     found = ledger_of(journal)
     if as_json:
-        print_json({"journal": str(journal), "ledger_usd": found.usd(), "ledger_gpu_s": found.gpu_s()})
+        print_json({"journal": str(journal), "ledger_usd": found.usd, "ledger_gpu_s": found.gpu_s})
     else:
-        _print_ledger(found.usd(), found.gpu_s())
+        _print_ledger(found.usd, found.gpu_s)
 
 
 def _print_ledger(cost_usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:

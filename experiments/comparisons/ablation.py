@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from elastune.sim.control.journal import Entry
+    from elastune.experiments.runs.fold import Tables
+
 
 AS_IT_IS = "-"
 """The first row's switch: none."""
@@ -134,23 +135,16 @@ def _run(sha256: str, is_rough: bool, spec: RunSpec) -> tuple[dict[str, Any], st
     row, result = row_of(spec, bundle_of(spec.workload.bundle or "", None, sha256), record_trajectory=True)
     if result is None or result.recording is None:
         return row, ""
-    return row, hashlib.sha256(repr(list(_deciding(result.recording.entries))).encode()).hexdigest()
+    return row, hashlib.sha256(repr(list(_deciding(result.recording.tables))).encode()).hexdigest()
 
 
-def _deciding(entries: Sequence[Entry]) -> Iterator[object]:
+def _deciding(tables: Tables) -> Iterator[object]:
     """Yield these commands with their times. Timers and report intervals decide nothing by themselves."""
-    for entry in entries:
-        for command in entry.commands:
-            if isinstance(command, StartSegment):
-                yield (
-                    entry.event.at_s,
-                    command.trial,
-                    command.placement,
-                    command.from_iteration,
-                    command.until_iteration,
-                )
-            elif isinstance(command, EndSegment | ProvisionInstance | ReleaseInstance):
-                yield entry.event.at_s, command
+    for _, at_s, command, _ in tables.changes:
+        if isinstance(command, StartSegment):
+            yield at_s, command.trial, command.placement, command.from_iteration, command.until_iteration
+        elif isinstance(command, EndSegment | ProvisionInstance | ReleaseInstance):
+            yield at_s, command
 
 
 def _table(labels: Sequence[str], runs: Sequence[Sequence[tuple[str, tuple[dict[str, Any], str]]]]) -> pd.DataFrame:

@@ -22,9 +22,8 @@ from elastune.experiments.real.resume import NODES_FILE, cut_torn_note, note_lea
 from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
 from elastune.experiments.runs.configurations import configuration_source, workload_of
+from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, header_of
-from elastune.experiments.runs.ledger import Ledger
-from elastune.experiments.runs.placements import PlacementAccount
 from elastune.experiments.runs.replay import require_same_data, require_same_prices
 from elastune.experiments.runs.result import result_of
 from elastune.experiments.runs.run_folder import claim_folder, require_inside, require_kind, require_same_spec
@@ -276,13 +275,7 @@ class _RealRun:
             left: what that driver has left behind; None for a run that begins.
         """
         world, started_s = self.world, time.monotonic()
-        ledger, placements = (
-            Ledger(world.price_book),
-            PlacementAccount(world.truth.scaling, most_gpus(world.price_book)),
-        )
-        for entry in entries:
-            ledger.write(entry)
-            placements.write(entry)
+        tables = Tables.of(entries, world.price_book)
         control_s: Sequence[float] = ()
         decision_s: Sequence[float] = ()
         if not controller.is_closed:
@@ -293,12 +286,12 @@ class _RealRun:
                 header = None if journal.exists() else world.header()
                 writer = JournalWriter(stack.enter_context(journal.open("ab")), header, flush_each=True)
                 watcher, decisions = watch(controller), _Decisions(backend)
-                sinks.sinks += [decisions, writer, ledger, placements, *([] if watcher is None else [watcher])]
+                sinks.sinks += [decisions, writer, tables, *([] if watcher is None else [watcher])]
                 run(controller, backend)
                 control_s, decision_s = backend.control_s, decisions.seconds
         settings = self.settings()
         answer = real_answer(world, controller, CheckpointStore(settings.checkpoints, settings.keep))
-        result = result_of(world, controller, ledger, placements.sums(), answer)
+        result = result_of(world, controller, tables, answer)
         return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s)
 
     def backend(self, left: Resumption | None) -> RayBackend:

@@ -1,7 +1,7 @@
-"""Where a run's dollars and GPU-seconds went, as a fold over its journal. Imports `sim`, and the tag of the policies' limits.
+"""Where a run's dollars and GPU-seconds went, read from its leases and segments. Imports experiments.runs.fold and `sim`.
 
-Each part is computed from events and orders of its own, none as what is left over: that the dollars add up to the bill, and the
-GPU-seconds to those between launch and end of all machines, is a check of both.
+Each part is computed from rows of its own, none as what is left over. So it is a check of both that the dollars add up to the
+bill, and the GPU-seconds to those between launch and end of all machines.
 """
 
 from __future__ import annotations
@@ -28,14 +28,9 @@ from elastune.sim.model.price_series import PriceSeries, combined
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from elastune.sim.control.journal import Entry
-    from elastune.sim.model.commands import Command
-    from elastune.sim.model.events import Event
-    from elastune.sim.model.ids import InstanceId, SegmentId
+    from elastune.experiments.runs.fold import Lease, Segment, Tables
+    from elastune.sim.model.ids import InstanceId
     from elastune.sim.model.price_series import Price
-    from elastune.sim.model.prices import PriceBook
 
 PARTS = (
     "training",
@@ -73,33 +68,48 @@ functions are billed, only what gangs do and rounding cost dollars; GPU-seconds 
 """
 
 
-@dataclass(slots=True)
-class _Lease:
-    """One machine.
+@dataclass(frozen=True)
+class Ledger:
+    """A run's bill and GPU-seconds by part, in the order of `PARTS`. Bought time is not held time.
+
+    Attributes:
+        usd: dollars.
+        gpu_s: GPU-seconds between launch and end of all machines.
+    """
+
+    usd: dict[str, float]
+    gpu_s: dict[str, float]
+
+    @classmethod
+    def of(cls, tables: Tables) -> Ledger:
+        """The ledger of these tables; complete where the run has ended."""
+        count = _Count(tables)
+        count.all()
+        return cls(count.usd, count.gpu_s)
+
+
+@dataclass(slots=True, eq=False)
+class _Account:
+    """What is counted of one lease.
 
     Attributes:
         gpu_usd_per_s: price of one of its GPUs where it does not change.
-        launched_at_s: NaN before.
         billed_from_s: when its bill began; NaN before.
-        ready_at_s: when it could train; NaN before.
         ends_at_s: when it is gone, known since it was given back; infinite before.
         held_gpus: GPUs that gangs hold.
         waiting_gpus: GPUs that a gang has given back and none has taken since.
-        settled_at_s: until when idle GPUs are counted.
-        usd: dollars by part, not yet in the ledger's own, as they may turn out to be free.
+        settled_at_s: until when idle GPUs are counted; NaN before it is ready.
         is_closed: its bill is settled, and nothing about it is counted any more.
+        usd: dollars by part, not yet in the ledger's own, as they may turn out to be free.
     """
 
-    gpus: int
-    price: Price
+    lease: Lease
     gpu_usd_per_s: float | None
-    launched_at_s: float = math.nan
     billed_from_s: float = math.nan
-    ready_at_s: float = math.nan
     ends_at_s: float = math.inf
     held_gpus: int = 0
     waiting_gpus: int = 0
-    settled_at_s: float = 0.0
+    settled_at_s: float = math.nan
     is_closed: bool = False
     usd: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
@@ -107,110 +117,88 @@ class _Lease:
         """Price of so many of its GPUs for this time."""
         if self.gpu_usd_per_s is not None:
             return gpus * (until_s - from_s) * self.gpu_usd_per_s
-        return gpus / self.gpus * use_usd(self.price, from_s, until_s)
+        return gpus / self.lease.gpus * use_usd(self.lease.price, from_s, until_s)
+
+    def bill_from(self, at_s: float) -> None:
+        """Its bill begins, if it has not begun."""
+        if math.isnan(self.billed_from_s):
+            self.billed_from_s = at_s
 
 
-@dataclass(slots=True)
-class _Gang:
-    order: StartSegment
-    placed: Sequence[tuple[_Lease, int]]
-    started_at_s: float
+class _Count:
+    """Goes through the changes of the tables once."""
 
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._book = tables.price_book
+        self._bills_instances = self._book.billing.model == "per-instance"
+        self.usd = dict.fromkeys(PARTS, 0.0)
+        self.gpu_s = dict.fromkeys(PARTS, 0.0)
+        self._accounts: dict[InstanceId, _Account] = {}
+        self._open: dict[InstanceId, _Account] = {}
+        self._running: dict[int, Segment] = {}
+        self._timers: set[str] = set()
+        self._is_at_barrier = False
+        self._is_finished = False
 
-@dataclass
-class Ledger:
-    """Takes a run's entries in order; a sink for `sim.control.controller.Controller`, and for journals that are read back."""
+    def all(self) -> None:
+        """Count every change; GPUs wait for a barrier from the end of an entry on."""
+        entry, now_s = 0, 0.0
+        for number, at_s, what, row in self._tables.changes:
+            if number != entry:
+                self._turn(now_s)
+                entry, now_s = number, at_s
+            # Nearly all changes of a long run are these two, so they come first.
+            if type(what) is SegmentEnded:
+                self._end(row, what)  # type: ignore[arg-type]  # a segment's row
+            elif type(what) is StartSegment:
+                self._start(row, at_s)  # type: ignore[arg-type]
+            elif row is not None:
+                self._take(what, row, at_s)  # type: ignore[arg-type]
+            elif isinstance(what, FinishRun):
+                self._finish(at_s)
+            elif isinstance(what, StartTimer):
+                self._timers |= {what.tag} - {HARD_STOP}
+            elif isinstance(what, TimerFired):
+                self._timers.discard(what.tag)
 
-    price_book: PriceBook
-    _usd: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    _gpu_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    _leases: dict[InstanceId, _Lease] = field(default_factory=dict)
-    _gangs: dict[SegmentId, _Gang] = field(default_factory=dict)
-    _timers: set[str] = field(default_factory=set)
-    _is_at_barrier: bool = False
-    _finished_at_s: float = math.inf
+    # Segments.
 
-    def __post_init__(self) -> None:
-        self._bills_instances = self.price_book.billing.model == "per-instance"
+    def _start(self, segment: Segment, at_s: float) -> None:
+        for lease, count in segment.held:
+            account = self._accounts[lease.instance]
+            self._settle(account, at_s)
+            account.held_gpus += count
+            account.waiting_gpus -= min(count, account.waiting_gpus)
+        self._running[segment.command.segment] = segment
 
-    def usd(self) -> dict[str, float]:
-        """Dollars by part, in the order of `PARTS`; complete when the run has ended."""
-        return dict(self._usd)
-
-    def gpu_s(self) -> dict[str, float]:
-        """GPU-seconds by part, in the order of `PARTS`; complete when the run has ended. Bought time is not held time."""
-        return dict(self._gpu_s)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the run has ended."""
-        return self._finished_at_s < math.inf
-
-    def write(self, entry: Entry) -> None:
-        """Take one entry."""
-        event = entry.event
-        if entry.status == "stale":
-            return
-        # Nearly all entries of a long run are these, so they come first.
-        if isinstance(event, SegmentEnded):
-            self._end(event)
-        elif entry.status == "handled":
-            self._take(event)
-        for command in entry.commands:
-            if type(command) is StartSegment:
-                self._start(command, event.at_s)
-            else:
-                self._order(command, event.at_s)
-        for action in entry.actions:
-            if isinstance(action, FinishRun):
-                self._finish(event.at_s)
-        if (bool(self._gangs) or bool(self._timers)) != self._is_at_barrier:
-            self._turn(event.at_s)
-
-    def _order(self, command: Command, at_s: float) -> None:
-        if isinstance(command, ProvisionInstance):
-            self._provision(command, at_s)
-        elif isinstance(command, ReleaseInstance):
-            self._give_back(self._leases[command.instance], at_s)
-        elif isinstance(command, StartTimer) and command.tag != HARD_STOP:
-            self._timers.add(command.tag)
-
-    # Gangs.
-
-    def _start(self, order: StartSegment, at_s: float) -> None:
-        placed = [(self._leases[number], count) for number, count in order.placement]
-        for lease, count in placed:
-            self._settle(lease, at_s)
-            lease.held_gpus += count
-            lease.waiting_gpus -= min(count, lease.waiting_gpus)
-        self._gangs[order.segment] = _Gang(order, placed, at_s)
-
-    def _end(self, event: SegmentEnded) -> None:
-        gang = self._gangs.pop(event.segment)
-        gpu_s, usd = self._gpu_s, self._usd
-        for part, from_s, until_s in self._spent(gang, event):
-            for lease, count in gang.placed:
+    def _end(self, segment: Segment, event: SegmentEnded) -> None:
+        gpu_s, usd = self.gpu_s, self.usd
+        placed = [(self._accounts[lease.instance], count) for lease, count in segment.held]
+        for part, from_s, until_s in self._spent(segment, event):
+            for account, count in placed:
                 spent_gpu_s = count * (until_s - from_s)
                 gpu_s[part] += spent_gpu_s
-                rate = lease.gpu_usd_per_s
-                spent_usd = lease.use_usd(count, from_s, until_s) if rate is None else spent_gpu_s * rate
+                rate = account.gpu_usd_per_s
+                spent_usd = account.use_usd(count, from_s, until_s) if rate is None else spent_gpu_s * rate
                 if self._bills_instances:
-                    lease.usd[part] += spent_usd
+                    account.usd[part] += spent_usd
                 else:
                     usd[part] += spent_usd
-        if self._finished_at_s < math.inf:
-            return
-        self._free(gang, event.at_s)
+        if not self._is_finished:
+            del self._running[segment.command.segment]
+            self._free(segment, event.at_s)
 
-    def _spent(self, gang: _Gang, event: SegmentEnded) -> list[tuple[str, float, float]]:
+    def _spent(self, segment: Segment, event: SegmentEnded) -> list[tuple[str, float, float]]:
         """(part, from, until) of a segment, in order; checkpoints within it count as if they were written at its end."""
-        order, train_s, finished_at_s = gang.order, event.train_s, self._finished_at_s
+        train_s = event.train_s
+        finished_at_s = self._tables.finished_s if self._is_finished else math.inf
         # What the end of the run cuts short is done by nobody again.
-        kept_s = train_s - event.lost_s if finished_at_s == math.inf else train_s
-        from_s = gang.started_at_s
+        kept_s = train_s if self._is_finished else train_s - event.lost_s
+        from_s = segment.started_s
         spent = []
         for part, seconds in (
-            ("launch" if order.restore_from is None else "rescale", event.launch_s),
+            ("launch" if segment.command.restore_from is None else "rescale", event.launch_s),
             ("training", kept_s),
             ("redone", train_s - kept_s),
             ("checkpoint", event.checkpoint_s),
@@ -224,121 +212,113 @@ class Ledger:
                     from_s = until_s
         return spent
 
-    def _free(self, gang: _Gang, at_s: float) -> None:
+    def _free(self, segment: Segment, at_s: float) -> None:
         """Its GPUs come back."""
-        for lease, count in gang.placed:
-            self._settle(lease, at_s)
-            lease.held_gpus -= count
-            lease.waiting_gpus += count
+        for lease, count in segment.held:
+            account = self._accounts[lease.instance]
+            self._settle(account, at_s)
+            account.held_gpus -= count
+            account.waiting_gpus += count
         if not self._bills_instances:
-            price = combined((lease.price, count / lease.gpus) for lease, count in gang.placed)
-            self._round(self._usd, price, gang.started_at_s, at_s)
+            price = combined((lease.price, count / lease.gpus) for lease, count in segment.held)
+            self._round(self.usd, price, segment.started_s, at_s)
 
-    # Machines.
+    # Leases.
 
-    def _provision(self, order: ProvisionInstance, at_s: float) -> None:
-        book = self.price_book
-        price = book.price(order.instance_type, order.market)
-        gpus = book.type_named(order.instance_type).gpus_per_instance
-        gpu_usd_per_s = None if isinstance(price, PriceSeries) else price / gpus / SECONDS_PER_HOUR
-        lease = _Lease(gpus, price, gpu_usd_per_s)
-        if book.billing.bills_queue:
-            lease.billed_from_s = at_s
-        self._leases[order.instance] = lease
-
-    def _take(self, event: Event) -> None:
-        rule = self.price_book.billing
-        match event:
-            case InstanceLaunched(at_s, instance):
-                lease = self._leases[instance]
-                lease.launched_at_s = at_s
-                self._usd["data"] += self.price_book.ingress_usd
-                if rule.bills_startup:
-                    self._bill_from(lease, at_s)
-            case InstanceBooted(at_s, instance) if rule.is_setup_billed:
-                self._bill_from(self._leases[instance], at_s)
-            case InstanceReady(at_s, instance):
-                lease = self._leases[instance]
-                lease.ready_at_s = lease.settled_at_s = at_s
-                self._bill_from(lease, at_s)
-            case InstanceRefused():
-                del self._leases[event.instance]
-            case InstanceGone():
-                lease = self._leases.pop(event.instance)
-                used_s = event.at_s - lease.billed_from_s
-                is_free = event.cause is GoneCause.RECLAIMED and used_s < rule.free_if_reclaimed_within_s
-                self._close(lease, event.at_s, event.at_s, is_free=is_free)
-            case TimerFired(tag=tag):
-                self._timers.discard(tag)
-            case _:
-                pass
-
-    @staticmethod
-    def _bill_from(lease: _Lease, at_s: float) -> None:
-        if math.isnan(lease.billed_from_s):
-            lease.billed_from_s = at_s
-
-    def _give_back(self, lease: _Lease, at_s: float) -> None:
-        self._settle(lease, at_s)
-        lease.waiting_gpus = 0
-        lease.ends_at_s = at_s + self.price_book.release_s
-
-    def _settle(self, lease: _Lease, at_s: float) -> None:
-        """Count the idle GPUs of a ready machine up to now."""
-        if lease.is_closed or math.isnan(lease.ready_at_s):
+    def _take(self, what: object, lease: Lease, at_s: float) -> None:
+        rule = self._book.billing
+        if isinstance(what, ProvisionInstance):
+            self._provision(lease, at_s)
             return
-        from_s, lease.settled_at_s = lease.settled_at_s, at_s
-        idle_gpus = lease.gpus - lease.held_gpus
+        account = self._accounts[lease.instance]
+        match what:
+            case ReleaseInstance():
+                self._settle(account, at_s)
+                account.waiting_gpus = 0
+                account.ends_at_s = at_s + self._book.release_s
+            case InstanceLaunched():
+                self.usd["data"] += self._book.ingress_usd
+                if rule.bills_startup:
+                    account.bill_from(at_s)
+            case InstanceBooted() if rule.is_setup_billed:
+                account.bill_from(at_s)
+            case InstanceReady():
+                account.settled_at_s = at_s
+                account.bill_from(at_s)
+            case InstanceRefused():
+                del self._open[lease.instance]
+            case InstanceGone():
+                del self._open[lease.instance]
+                used_s = at_s - account.billed_from_s
+                is_free = lease.cause is GoneCause.RECLAIMED and used_s < rule.free_if_reclaimed_within_s
+                self._close(account, at_s, at_s, is_free=is_free)
+
+    def _provision(self, lease: Lease, at_s: float) -> None:
+        price = lease.price
+        gpu_usd_per_s = None if isinstance(price, PriceSeries) else price / lease.gpus / SECONDS_PER_HOUR
+        account = self._accounts[lease.instance] = self._open[lease.instance] = _Account(lease, gpu_usd_per_s)
+        if self._book.billing.bills_queue:
+            account.billed_from_s = at_s
+
+    def _settle(self, account: _Account, at_s: float) -> None:
+        """Count the idle GPUs of a ready machine up to now."""
+        if account.is_closed or math.isnan(account.settled_at_s):
+            return
+        from_s, account.settled_at_s = account.settled_at_s, at_s
+        idle_gpus = account.lease.gpus - account.held_gpus
         if at_s <= from_s or not idle_gpus:
             return
-        waiting_gpus = lease.waiting_gpus if self._is_at_barrier else 0
+        waiting_gpus = account.waiting_gpus if self._is_at_barrier else 0
         for part, gpus in (("idle_at_barriers", waiting_gpus), ("idle", idle_gpus - waiting_gpus)):
-            self._gpu_s[part] += gpus * (at_s - from_s)
+            self.gpu_s[part] += gpus * (at_s - from_s)
             if self._bills_instances:
-                lease.usd[part] += lease.use_usd(gpus, from_s, at_s)
+                account.usd[part] += account.use_usd(gpus, from_s, at_s)
 
     def _turn(self, at_s: float) -> None:
-        """From now on GPUs wait for a barrier, or do no longer."""
-        for lease in self._leases.values():
-            if lease.waiting_gpus:
-                self._settle(lease, at_s)
+        """Whether GPUs wait for a barrier from now on."""
+        if (bool(self._running) or bool(self._timers)) == self._is_at_barrier:
+            return
+        for account in self._open.values():
+            if account.waiting_gpus:
+                self._settle(account, at_s)
         self._is_at_barrier = not self._is_at_barrier
 
-    def _close(self, lease: _Lease, at_s: float, ends_at_s: float, *, is_free: bool = False) -> None:
+    def _close(self, account: _Account, at_s: float, ends_at_s: float, *, is_free: bool = False) -> None:
         """Settle a machine's bill.
 
         Args:
-            lease: the machine.
+            account: of the machine.
             at_s: until when its GPUs count.
             ends_at_s: until when it is billed.
             is_free: whether its provider asks nothing for it.
         """
-        self._settle(lease, at_s)
-        lease.is_closed = True
-        up_at_s = at_s if math.isnan(lease.ready_at_s) else lease.ready_at_s
-        if not math.isnan(lease.launched_at_s):
-            self._gpu_s["startup"] += lease.gpus * (up_at_s - lease.launched_at_s)
-        if self._bills_instances and not math.isnan(lease.billed_from_s):
-            lease.usd["startup"] += lease.use_usd(lease.gpus, lease.billed_from_s, up_at_s)
-            lease.usd["idle"] += lease.use_usd(lease.gpus, at_s, ends_at_s)
-            self._round(lease.usd, lease.price, lease.billed_from_s, ends_at_s)
+        self._settle(account, at_s)
+        account.is_closed = True
+        lease = account.lease
+        ready_s = account.settled_at_s
+        up_at_s = at_s if math.isnan(ready_s) else lease.ready_s
+        if not math.isnan(lease.launched_s):
+            self.gpu_s["startup"] += lease.gpus * (up_at_s - lease.launched_s)
+        if self._bills_instances and not math.isnan(account.billed_from_s):
+            account.usd["startup"] += account.use_usd(lease.gpus, account.billed_from_s, up_at_s)
+            account.usd["idle"] += account.use_usd(lease.gpus, at_s, ends_at_s)
+            self._round(account.usd, lease.price, account.billed_from_s, ends_at_s)
         if not is_free:
-            for part, usd in lease.usd.items():
-                self._usd[part] += usd
+            for part, usd in account.usd.items():
+                self.usd[part] += usd
         # Gangs that were cut by the end of the run tell only later what they did, and it is settled at once.
-        lease.usd = self._usd
+        account.usd = self.usd
 
     def _round(self, usd: dict[str, float], price: Price, from_s: float, until_s: float) -> None:
-        usd["rounding"] += lease_usd(self.price_book.billing, price, from_s, until_s) - use_usd(price, from_s, until_s)
+        usd["rounding"] += lease_usd(self._book.billing, price, from_s, until_s) - use_usd(price, from_s, until_s)
 
     def _finish(self, at_s: float) -> None:
-        """Every lease is given back now; gangs are cut, and tell how far they came in facts that are yet to be drained."""
-        book = self.price_book
-        for gang in self._gangs.values():
-            self._free(gang, at_s)
-        for lease in self._leases.values():
-            self._close(lease, min(at_s, lease.ends_at_s), min(lease.ends_at_s, at_s + book.release_s))
-        self._leases.clear()
-        self._finished_at_s = at_s
-        self._usd["data"] += book.storage_usd_per_hour * at_s / SECONDS_PER_HOUR
-        self._usd["head_node"] += book.head_node_usd_per_hour * at_s / SECONDS_PER_HOUR
+        """Every lease is given back now; gangs are cut, and tell how far they came only after the end."""
+        book = self._book
+        for segment in self._running.values():
+            self._free(segment, at_s)
+        for account in self._open.values():
+            self._close(account, min(at_s, account.ends_at_s), min(account.ends_at_s, at_s + book.release_s))
+        self._is_finished = True
+        self.usd["data"] += book.storage_usd_per_hour * at_s / SECONDS_PER_HOUR
+        self.usd["head_node"] += book.head_node_usd_per_hour * at_s / SECONDS_PER_HOUR

@@ -1,4 +1,4 @@
-"""What placement cost a run, as a fold over its journal. Imports sim.control.journal, sim.model and traces.
+"""What placement cost a run, read from its segments. Imports experiments.runs.fold, sim.model and traces.
 
 A gang is spread if it is on more machines than it needs. A gang never waits for GPUs of one machine, so fragmentation shows as
 spreading, and as idle GPUs of machines that cannot be given back, which are in the ledger. A trial migrates if it goes on from
@@ -7,17 +7,14 @@ its checkpoint on other machines than before; it pays the same launch as one tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.commands import StartSegment
-from elastune.sim.model.events import SegmentEnded
 from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.traces.bundles.terms import EvaluatedScaling
 
 if TYPE_CHECKING:
-    from elastune.sim.control.journal import Entry
-    from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
+    from elastune.experiments.runs.fold import Segment, Tables
+    from elastune.sim.model.ids import InstanceId, TrialId
     from elastune.sim.model.scaling import Scaling
 
 PARTS = (
@@ -31,69 +28,44 @@ resumed: segments that go on from a checkpoint. migrations: of them on other mac
 on launching and restoring."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Gang:
-    trial: TrialId
-    gpus: int
-    nodes: int
-    is_migrated: bool
+def placement_account(tables: Tables, scaling: Scaling, gpus_per_machine: int) -> dict[str, float]:
+    """Counts and GPU-seconds, in the order of `PARTS`; complete when the run has ended.
 
-
-@dataclass
-class PlacementAccount:
-    """Takes a run's entries in order; a sink for `sim.control.controller.Controller`, and for journals that are read back.
-
-    Attributes:
+    Args:
+        tables: of the run.
         scaling: the true one.
         gpus_per_machine: of the largest machines, on which a gang could have been.
     """
-
-    scaling: Scaling
-    gpus_per_machine: int
-    _sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
-    _gangs: dict[SegmentId, _Gang] = field(default_factory=dict)
-    _last_machines: dict[TrialId, frozenset[InstanceId]] = field(default_factory=dict)
-
-    def sums(self) -> dict[str, float]:
-        """Counts and GPU-seconds, in the order of `PARTS`; complete when the run has ended."""
-        return dict(self._sums)
-
-    def write(self, entry: Entry) -> None:
-        """Take one entry."""
-        event = entry.event
-        if entry.status != "stale" and isinstance(event, SegmentEnded):
-            self._end(event)
-        for command in entry.commands:
-            if isinstance(command, StartSegment):
-                self._start(command)
-
-    def _start(self, order: StartSegment) -> None:
-        machines = frozenset(instance for instance, _ in order.placement)
-        is_resumed = order.restore_from is not None
-        is_migrated = is_resumed and machines != self._last_machines.get(order.trial)
-        gpus = sum(count for _, count in order.placement)
-        self._last_machines[order.trial] = machines
-        self._gangs[order.segment] = _Gang(order.trial, gpus, len(machines), is_migrated)
-        sums = self._sums
+    sums: dict[str, float] = dict.fromkeys(PARTS, 0)
+    last_machines: dict[TrialId, frozenset[InstanceId]] = {}
+    migrated = set()
+    for segment in tables.segments:
+        machines = frozenset([lease.instance for lease, _ in segment.held])
+        is_resumed = segment.command.restore_from is not None
+        is_migrated = is_resumed and machines != last_machines.get(segment.trial)
+        last_machines[segment.trial] = machines
+        if is_migrated:
+            migrated.add(segment.command.segment)
         sums["segments"] += 1
         sums["resumed"] += is_resumed
         sums["migrations"] += is_migrated
-        sums["spread_segments"] += len(machines) > self._needed(gpus)
+        sums["spread_segments"] += len(machines) > -(-segment.gpus // gpus_per_machine)
+    for segment in tables.ended():
+        _add_end(sums, segment, scaling, -(-segment.gpus // gpus_per_machine))
+        if segment.command.segment in migrated and segment.ended is not None:
+            sums["migration_gpu_s"] += segment.ended.launch_s * segment.gpus
+    return sums
 
-    def _needed(self, gpus: int) -> int:
-        return -(-gpus // self.gpus_per_machine)
 
-    def _end(self, event: SegmentEnded) -> None:
-        gang = self._gangs.pop(event.segment)
-        sums, scaling = self._sums, self.scaling
-        training = scaling.training if isinstance(scaling, EvaluatedScaling) else scaling
-        trained_gpu_s = event.train_s * gang.gpus
-        if gang.is_migrated:
-            sums["migration_gpu_s"] += event.launch_s * gang.gpus
-        if isinstance(training, PlacedTableScaling) and not training.is_measured(gang.gpus, gang.nodes):
-            sums["unmeasured_gpu_s"] += trained_gpu_s
-        needed = self._needed(gang.gpus)
-        if gang.nodes > needed:
-            sums["spread_gpu_s"] += trained_gpu_s
-            slowed = scaling.speedup(gang.gpus, gang.nodes) / scaling.speedup(gang.gpus, needed)
-            sums["spread_lost_gpu_s"] += trained_gpu_s * (1 - slowed)
+def _add_end(sums: dict[str, float], segment: Segment, scaling: Scaling, needed: int) -> None:
+    """GPU-seconds that a segment trained without measurement, or spread over more machines than needed."""
+    assert segment.ended is not None
+    gpus, nodes = segment.gpus, len(segment.held)
+    training = scaling.training if isinstance(scaling, EvaluatedScaling) else scaling
+    trained_gpu_s = segment.ended.train_s * gpus
+    if isinstance(training, PlacedTableScaling) and not training.is_measured(gpus, nodes):
+        sums["unmeasured_gpu_s"] += trained_gpu_s
+    if nodes > needed:
+        sums["spread_gpu_s"] += trained_gpu_s
+        slowed = scaling.speedup(gpus, nodes) / scaling.speedup(gpus, needed)
+        sums["spread_lost_gpu_s"] += trained_gpu_s * (1 - slowed)

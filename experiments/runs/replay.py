@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, header_of, spec_of
 from elastune.experiments.runs.ledger import Ledger
 from elastune.experiments.runs.world import Belief, World, data_sha256, file_sha256, new_header
@@ -79,10 +80,7 @@ def ledger_of(path: str | Path) -> Ledger:
     path = Path(path)
     header = header_of(path)
     require_same_prices(path, header)
-    ledger = Ledger(spec_of(path).price_book())
-    for entry in entries_of(path, is_whole=True):
-        ledger.write(entry)
-    return ledger
+    return Ledger.of(Tables.of(entries_of(path, is_whole=True), spec_of(path).price_book()))
 
 
 def require_same_prices(journal: Path, header: Header) -> None:

@@ -1,6 +1,6 @@
 """What comes out of a run, and how it is read off the controller that has finished it.
 
-Imports the other modules of `experiments`, and `sim` for types.
+Imports experiments.runs, and `sim` for types.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from elastune.experiments.runs.ledger import Ledger
+from elastune.experiments.runs.placements import placement_account
 from elastune.experiments.runs.regret import Regret, regret_of
 from elastune.experiments.runs.trajectory import Recording, segments_table, trajectory_table
+from elastune.experiments.runs.world import World, most_gpus
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,8 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from elastune.experiments.runs.ledger import Ledger
-    from elastune.experiments.runs.world import World
+    from elastune.experiments.runs.fold import Tables
     from elastune.sim.control.controller import Controller
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import Direction
@@ -143,12 +145,12 @@ def recorded_answer(world: World, controller: Controller) -> Answer | None:
 def result_of(
     world: World,
     controller: Controller,
-    ledger: Ledger,
-    placement: dict[str, float],
+    tables: Tables,
     answer: Answer | None,
     recording: Recording | None = None,
 ) -> RunResult:
-    """The result of a run that the controller has finished."""
+    """The result of a run that the controller has finished, and whose journal was folded into these tables."""
+    ledger = Ledger.of(tables)
     state, job = controller.state, world.job
     best = controller.best
     regret = None
@@ -177,9 +179,9 @@ def result_of(
         trials_started=len(state.started),
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
-        ledger_usd=ledger.usd(),
-        ledger_gpu_s=ledger.gpu_s(),
-        placement=placement,
+        ledger_usd=ledger.usd,
+        ledger_gpu_s=ledger.gpu_s,
+        placement=placement_account(tables, world.truth.scaling, most_gpus(world.price_book)),
         provenance=world.provenance,
         digest=world.spec.digest(),
         direction=job.direction,

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from elastune.experiments.files import kept_file
-from elastune.experiments.runs.ledger import Ledger
-from elastune.experiments.runs.placements import PlacementAccount
+from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.result import RunResult, recorded_answer, result_of
 from elastune.experiments.runs.trajectory import Recording
-from elastune.experiments.runs.world import World, most_gpus
-from elastune.sim.control.journal import JournalWriter, MemorySink
+from elastune.experiments.runs.world import World
+from elastune.sim.control.journal import JournalWriter
 from elastune.sim.control.runner import run
 
 if TYPE_CHECKING:
@@ -57,23 +56,15 @@ def execute(
     """
     spec.require_simulable()
     world = World.of(spec, bundle)
-    ledger, memory = Ledger(world.price_book), MemorySink()
-    placements = PlacementAccount(world.truth.scaling, most_gpus(world.price_book))
-    sinks = _Sinks([ledger, placements, memory] if record_trajectory else [ledger, placements])
+    tables = Tables(world.price_book)
+    sinks = _Sinks([tables])
     controller = world.controller(sinks)
     with _opened(journal) as stream:
         if stream is not None:
             sinks.sinks.append(JournalWriter(stream, world.header()))
         run(controller, world.backend())
-    recording = Recording(memory.entries, world.recorded_scores, world.price_book, world.job.direction)
-    return result_of(
-        world,
-        controller,
-        ledger,
-        placements.sums(),
-        recorded_answer(world, controller),
-        recording if record_trajectory else None,
-    )
+    recording = Recording(tables, world.recorded_scores, world.job.direction) if record_trajectory else None
+    return result_of(world, controller, tables, recorded_answer(world, controller), recording)
 
 
 @contextmanager

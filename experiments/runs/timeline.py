@@ -5,34 +5,26 @@ Imports sim.model, the run spec, what reads journals, and the store; pandas insi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, header_of, journal_of, spec_of
 from elastune.experiments.runs.trajectory import Recording, trajectory_table
 from elastune.experiments.runs.world import World
 from elastune.experiments.spec.run import RunSpec
-from elastune.sim.model.actions import FinishRun
-from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment
+from elastune.sim.model.commands import ReleaseInstance, StartSegment
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.events import (
-    InstanceGone,
-    InstanceLaunched,
-    InstanceReady,
-    InstanceRefused,
-    SegmentEnded,
-)
+from elastune.sim.model.events import SegmentEnded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
-    from elastune.sim.control.journal import Entry
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId, SegmentId
-    from elastune.sim.model.prices import PriceBook
 
 
 @dataclass(frozen=True)
@@ -71,17 +63,14 @@ def timeline_of(path: str | Path) -> Timeline:
 
     path = Path(path)
     spec = spec_of(path)
-    walk = _Walk(spec.price_book())
-    for entry in entries_of(path, is_whole=True):
-        walk.take(entry)
-    assert walk.finished is not None  # the journal is whole
+    tables = Tables.of(entries_of(path, is_whole=True), spec.price_book())
     return Timeline(
-        pd.DataFrame(list(walk.segment_rows()), columns=list(_SEGMENT_COLUMNS)),
-        pd.DataFrame(list(walk.lease_rows()), columns=list(_LEASE_COLUMNS)),
+        pd.DataFrame(list(_segment_rows(tables)), columns=list(_SEGMENT_COLUMNS)),
+        pd.DataFrame(list(_lease_rows(tables)), columns=list(_LEASE_COLUMNS)),
         policy=spec.policy.label,
-        end_s=walk.finished[0],
+        end_s=tables.finished_s,
         deadline_s=spec.job.deadline_s,
-        best_trial=walk.finished[1],
+        best_trial=tables.best,
     )
 
 
@@ -102,128 +91,70 @@ _LEASE_COLUMNS = (
 )
 
 
-@dataclass(slots=True)
-class _Lease:
-    """One machine; NaN is not yet. `free` are the lanes that no gang holds, ascending."""
-
-    instance_type: str
-    market: str
-    gpus: int
-    requested_s: float
-    free: list[int]
-    launched_s: float = float("nan")
-    ready_s: float = float("nan")
-    end_s: float | None = None
-    cause: str = "finished"
+def _lease_rows(tables: Tables) -> Iterator[tuple[object, ...]]:
+    """See `Timeline.leases`."""
+    for lease in sorted(tables.leases, key=lambda lease: lease.instance):
+        if not math.isnan(lease.launched_s):
+            end_s, cause = (tables.finished_s, "finished") if lease.cause is None else (lease.ended_s, str(lease.cause))
+            times = (lease.requested_s, lease.launched_s, lease.ready_s, end_s)
+            yield (lease.instance, lease.instance_type, lease.market, lease.gpus, *times, cause)
 
 
-@dataclass(slots=True)
-class _Gang:
-    """One segment, the lanes it holds as (instance, lane), and how it ended."""
+def _segment_rows(tables: Tables) -> Iterator[tuple[object, ...]]:
+    """See `Timeline.segments`."""
+    lanes = _Lanes(tables)
+    for segment in tables.segments:
+        command, ended = segment.command, segment.ended
+        if ended is None:
+            told: tuple[object, ...] = (math.nan, math.nan, math.nan)
+            reached, outcome = command.from_iteration, "cut"
+        else:
+            told = (ended.launch_s, ended.train_s, ended.checkpoint_s)
+            reached, outcome = ended.iteration, str(ended.outcome)
+        spread = (command.from_iteration, command.until_iteration, reached, outcome)
+        end_s = min(lanes.ended_s.get(command.segment, math.inf), tables.finished_s)
+        for instance, lane in lanes.of[command.segment]:
+            yield (command.trial, command.segment, instance, lane, segment.started_s, end_s, *told, *spread)
 
-    order: StartSegment
-    start_s: float
-    lanes: list[tuple[InstanceId, int]]
-    end_s: float | None = None
-    ended: SegmentEnded | None = None
 
-
-@dataclass
-class _Walk:
-    """Machines and segments, entry by entry.
+class _Lanes:
+    """Which GPUs of its machines each segment held: the lowest that were free.
 
     Attributes:
-        finished: when the run was, and its answer.
+        of: (instance, lane) by segment.
+        ended_s: when a segment gave them back, by segment; one that the end of the run cut is missing.
     """
 
-    price_book: PriceBook
-    finished: tuple[float, int | None] | None = None
-    _leases: dict[InstanceId, _Lease] = field(default_factory=dict)
-    _gangs: dict[SegmentId, _Gang] = field(default_factory=dict)
+    def __init__(self, tables: Tables) -> None:
+        self.of: dict[SegmentId, list[tuple[InstanceId, int]]] = {}
+        self.ended_s: dict[SegmentId, float] = {}
+        self._free = {lease.instance: list(range(lease.gpus)) for lease in tables.leases}
+        for _, at_s, what, _ in tables.changes:
+            if isinstance(what, StartSegment):
+                self._take(what)
+            elif isinstance(what, SegmentEnded):
+                self._give_back(what.segment, at_s)
+            elif isinstance(what, ReleaseInstance):
+                # A machine that is given back cuts the gangs on it.
+                held = [segment for segment, lanes in self.of.items() if what.instance in dict(lanes)]
+                for segment in held:
+                    self._give_back(segment, at_s)
 
-    def take(self, entry: Entry) -> None:
-        """Fold one entry."""
-        at_s = entry.event.at_s
-        self._fold(entry.event)
-        for command in entry.commands:
-            match command:
-                case ProvisionInstance(instance, instance_type, market):
-                    gpus = self.price_book.type_named(instance_type).gpus_per_instance
-                    self._leases[instance] = _Lease(instance_type, market, gpus, at_s, list(range(gpus)))
-                case ReleaseInstance(instance):
-                    self._cut(instance, at_s)
-                case StartSegment():
-                    self._start(command, at_s)
-        for action in entry.actions:
-            if isinstance(action, FinishRun) and self.finished is None:
-                self.finished = at_s, action.best
-
-    def _fold(self, event: Event) -> None:
-        match event:
-            case SegmentEnded() if event.segment in self._gangs:
-                self._end(self._gangs[event.segment], event.at_s)
-                self._gangs[event.segment].ended = event
-            case InstanceLaunched(at_s, instance):
-                self._leases[instance].launched_s = at_s
-            case InstanceReady(at_s, instance):
-                self._leases[instance].ready_s = at_s
-            case InstanceRefused():
-                del self._leases[event.instance]
-            case InstanceGone(at_s, instance, cause) if self.finished is None:
-                self._leases[instance].end_s, self._leases[instance].cause = at_s, str(cause)
-            case _:
-                pass
-
-    def _start(self, order: StartSegment, at_s: float) -> None:
-        """The gang takes the lowest free lanes of each of its machines."""
+    def _take(self, command: StartSegment) -> None:
         lanes = []
-        for instance, count in order.placement:
-            free = self._leases[instance].free
+        for instance, count in command.placement:
+            free = self._free[instance]
             lanes += [(instance, lane) for lane in free[:count]]
             del free[:count]
-        self._gangs[order.segment] = _Gang(order, at_s, lanes)
+        self.of[command.segment] = lanes
 
-    def _cut(self, instance: InstanceId, at_s: float) -> None:
-        """A machine that is given back cuts the gangs on it."""
-        for gang in self._gangs.values():
-            if gang.end_s is None and any(held == instance for held, _ in gang.lanes):
-                self._end(gang, at_s)
-
-    def _end(self, gang: _Gang, at_s: float) -> None:
-        if gang.end_s is not None:
+    def _give_back(self, segment: SegmentId, at_s: float) -> None:
+        if segment in self.ended_s:
             return
-        gang.end_s = at_s
-        for instance, lane in gang.lanes:
-            if instance in self._leases:
-                free = self._leases[instance].free
-                free.append(lane)
-                free.sort()
-
-    def segment_rows(self) -> Iterator[tuple[object, ...]]:
-        """See `Timeline.segments`."""
-        assert self.finished is not None
-        finished_s = self.finished[0]
-        for gang in self._gangs.values():
-            end_s = finished_s if gang.end_s is None else min(gang.end_s, finished_s)
-            order, ended = gang.order, gang.ended
-            if ended is None:
-                told: tuple[object, ...] = (float("nan"), float("nan"), float("nan"))
-                reached, outcome = order.from_iteration, "cut"
-            else:
-                told = (ended.launch_s, ended.train_s, ended.checkpoint_s)
-                reached, outcome = ended.iteration, str(ended.outcome)
-            spread = (order.from_iteration, order.until_iteration, reached, outcome)
-            for instance, lane in gang.lanes:
-                yield (order.trial, order.segment, instance, lane, gang.start_s, end_s, *told, *spread)
-
-    def lease_rows(self) -> Iterator[tuple[object, ...]]:
-        """See `Timeline.leases`."""
-        assert self.finished is not None
-        for instance, lease in sorted(self._leases.items()):
-            if lease.launched_s == lease.launched_s:
-                end_s = self.finished[0] if lease.end_s is None else lease.end_s
-                times = (lease.requested_s, lease.launched_s, lease.ready_s, end_s)
-                yield (instance, lease.instance_type, lease.market, lease.gpus, *times, lease.cause)
+        self.ended_s[segment] = at_s
+        for instance, lane in self.of[segment]:
+            self._free[instance].append(lane)
+            self._free[instance].sort()
 
 
 def trajectories_of(folder: str | Path, results: pd.DataFrame, *, keep: Sequence[str] = ()) -> pd.DataFrame:
@@ -271,4 +202,5 @@ def _recording(path: Path) -> Recording:
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")
-    return Recording(list(entries_of(path)), world.recorded_scores, world.price_book, world.job.direction)
+    tables = Tables.of(entries_of(path), world.price_book)
+    return Recording(tables, world.recorded_scores, world.job.direction)

@@ -1,6 +1,6 @@
 """How a run went: tidy tables of its money, machines and best score over time, and of its segments.
 
-Imports sim.control.journal, sim.model.billing, sim.model and numpy; pandas inside the functions that need it.
+Imports experiments.runs.fold, sim.model and numpy; pandas inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ from elastune.sim.model.job import loss_of
 from elastune.sim.model.price_series import combined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
     import numpy as np
     import pandas as pd
 
-    from elastune.sim.control.journal import Entry
-    from elastune.sim.model.events import Event
+    from elastune.experiments.runs.fold import Change, Lease, Segment, Tables
     from elastune.sim.model.ids import InstanceId, SegmentId
     from elastune.sim.model.job import Direction
-    from elastune.sim.model.price_series import Price
     from elastune.sim.model.prices import PriceBook
 
 
@@ -44,13 +42,12 @@ class Recording:
     """What the tables are made from.
 
     Attributes:
-        entries: the journal.
+        tables: the leases and segments.
         scores: (trials, iterations) float; the curves of the seed's draw.
     """
 
-    entries: Sequence[Entry]
+    tables: Tables
     scores: np.ndarray
-    price_book: PriceBook
     direction: Direction
 
 
@@ -64,12 +61,13 @@ def segments_table(recording: Recording) -> pd.DataFrame:
 
     columns = ["trial", "segment", "instances", "gpus", "start_s", "end_s", "from_iteration", "iteration", "outcome"]
     rows = []
-    for order, started_at_s, ended in _segments(recording.entries):
-        placed = [number for number, _ in order.placement]
-        gpus = sum(count for _, count in order.placement)
+    for segment in recording.tables.ended():
+        ended = segment.ended
+        assert ended is not None
+        placed = [lease.instance for lease, _ in segment.held]
         spent = (ended.launch_s, ended.train_s, ended.checkpoint_s)
-        reached = (order.from_iteration, ended.iteration, str(ended.outcome))
-        rows.append((ended.trial, ended.segment, placed, gpus, started_at_s, ended.at_s, *reached, *spent))
+        reached = (segment.command.from_iteration, ended.iteration, str(ended.outcome))
+        rows.append((ended.trial, ended.segment, placed, segment.gpus, segment.started_s, ended.at_s, *reached, *spent))
     return pd.DataFrame(rows, columns=[*columns, "launch_s", "train_s", "checkpoint_s"])
 
 
@@ -106,33 +104,28 @@ def trajectory_table(recording: Recording) -> pd.DataFrame:
 
 
 def _rows(recording: Recording) -> Iterator[tuple[float, ...]]:
-    """The state after each event, and after each iteration that was the best so far."""
-    walk = _Walk(recording.price_book)
+    """The state after each change, and after each iteration that was the best so far."""
+    tables = recording.tables
+    walk = _Walk(tables.price_book)
     durable = _BestSoFar(recording)
     improvements = deque(_improvements(recording))
-    for entry in recording.entries:
-        if walk.is_finished:
-            return
-        event = entry.event
-        while improvements and improvements[0][0] <= event.at_s:
-            at_s, walk.best_score = improvements.popleft()
-            yield walk.row(at_s)
-        if isinstance(event, SegmentEnded) and entry.status != "stale":
-            durable.offer(event.trial, event.checkpoint_iteration)
-            walk.durable_score = durable.score
-        walk.take(entry)
-        if any(isinstance(action, FinishRun) for action in entry.actions):
+    for change in tables.changes:
+        _, at_s, what, _ = change
+        while improvements and improvements[0][0] <= at_s:
+            improved_s, walk.best_score = improvements.popleft()
+            yield walk.row(improved_s)
+        if isinstance(what, SegmentEnded):
+            durable.offer(what.trial, what.checkpoint_iteration)
+        elif isinstance(what, FinishRun):
             # What the end of the run cut short tells what it had saved only now.
-            for drained in _drained_ends(recording.entries):
-                durable.offer(drained.trial, drained.checkpoint_iteration)
-            walk.durable_score = durable.score
-        yield walk.row(event.at_s)
-
-
-def _drained_ends(entries: Iterable[Entry]) -> Iterator[SegmentEnded]:
-    for entry in entries:
-        if entry.status == "drained" and isinstance(entry.event, SegmentEnded):
-            yield entry.event
+            for segment in tables.ended():
+                if segment.ended is not None:
+                    durable.offer(segment.trial, segment.ended.checkpoint_iteration)
+        walk.durable_score = durable.score
+        walk.take(change)
+        yield walk.row(at_s)
+        if isinstance(what, FinishRun):
+            return
 
 
 class _BestSoFar:
@@ -159,39 +152,27 @@ class _BestSoFar:
 def _improvements(recording: Recording) -> Iterator[tuple[float, float]]:
     """(seconds, score) of each iteration that was the best so far, in order of time."""
     ends = []
-    for order, started_at_s, ended in _segments(recording.entries):
-        done = ended.iteration - order.from_iteration
+    for segment in recording.tables.ended():
+        ended, first = segment.ended, segment.command.from_iteration
+        assert ended is not None
+        done = ended.iteration - first
         for nth in range(1, done + 1):
-            at_s = started_at_s + ended.launch_s + ended.train_s * nth / done
-            ends.append((min(at_s, ended.at_s), order.trial, order.from_iteration + nth))
+            at_s = segment.started_s + ended.launch_s + ended.train_s * nth / done
+            ends.append((min(at_s, ended.at_s), segment.trial, first + nth))
     best = _BestSoFar(recording)
     for at_s, trial, iteration in sorted(ends):
         if best.offer(trial, iteration):
             yield at_s, best.score
 
 
-def _segments(entries: Iterable[Entry]) -> Iterator[tuple[StartSegment, float, SegmentEnded]]:
-    """Each segment's order, the time of it, and its end."""
-    started: dict[SegmentId, tuple[StartSegment, float]] = {}
-    for entry in entries:
-        if isinstance(entry.event, SegmentEnded) and entry.status != "stale":
-            yield (*started.pop(entry.event.segment), entry.event)
-        for command in entry.commands:
-            if isinstance(command, StartSegment):
-                started[command.segment] = (command, entry.event.at_s)
-
-
 class _Walk:
-    """Machines and money, entry by entry."""
+    """Machines and money, change by change."""
 
     def __init__(self, price_book: PriceBook) -> None:
         self.best_score = math.nan
         self.durable_score = math.nan
-        self.is_finished = False
-        self._price_book = price_book
         self._bill = Bill.of(price_book)
         self._bills_instances = price_book.billing.model == "per-instance"
-        self._types: dict[InstanceId, tuple[str, str]] = {}
         self._launched: set[InstanceId] = set()
         self._ready: dict[InstanceId, int] = {}
         self._held: dict[SegmentId, int] = {}
@@ -201,60 +182,49 @@ class _Walk:
         machines = (sum(self._held.values()), sum(self._ready.values()), len(self._launched), len(self._held))
         return (at_s, self._bill.spent_usd(at_s), self.best_score, self.durable_score, *machines)
 
-    def take(self, entry: Entry) -> None:
-        """What the event and the orders on it change."""
-        at_s = entry.event.at_s
-        if entry.status == "handled":
-            self._fold(entry.event)
-        for command in entry.commands:
-            match command:
-                case ProvisionInstance(instance, instance_type, market):
-                    self._types[instance] = (instance_type, market)
-                    self._bill.requested(instance, self._price_book.price(instance_type, market), at_s)
-                case ReleaseInstance(instance):
-                    self._ready.pop(instance, None)
-                    self._bill.released(instance, at_s)
-                case StartSegment():
-                    self._start(command, at_s)
-        if any(isinstance(action, FinishRun) for action in entry.actions):
+    def take(self, change: Change) -> None:
+        """What changes with it."""
+        _, at_s, what, row = change
+        if isinstance(what, StartSegment):
+            self._start(row, at_s)  # type: ignore[arg-type]  # a segment's row
+        elif isinstance(what, SegmentEnded):
+            del self._held[what.segment]
+            if not self._bills_instances:
+                self._bill.stop(what.segment, at_s)
+        elif isinstance(what, FinishRun):
             self._bill.stop_all(at_s)
             self._launched.clear()
             self._ready.clear()
             self._held.clear()
-            self.is_finished = True
+        elif row is not None:
+            self._take(what, row, at_s)  # type: ignore[arg-type]  # a lease's row
 
-    def _start(self, order: StartSegment, at_s: float) -> None:
-        self._held[order.segment] = sum(count for _, count in order.placement)
+    def _start(self, segment: Segment, at_s: float) -> None:
+        number = segment.command.segment
+        self._held[number] = segment.gpus
         if not self._bills_instances:
-            shares = ((self._price(number), count / self._gpus(number)) for number, count in order.placement)
-            self._bill.ask(order.segment, combined(shares))
-            self._bill.start(order.segment, at_s)
+            self._bill.ask(number, combined((lease.price, count / lease.gpus) for lease, count in segment.held))
+            self._bill.start(number, at_s)
 
-    def _fold(self, event: Event) -> None:
-        match event:
-            case SegmentEnded():
-                del self._held[event.segment]
-                if not self._bills_instances:
-                    self._bill.stop(event.segment, event.at_s)
+    def _take(self, what: object, lease: Lease, at_s: float) -> None:
+        instance = lease.instance
+        match what:
+            case ProvisionInstance():
+                self._bill.requested(instance, lease.price, at_s)
+            case ReleaseInstance():
+                self._ready.pop(instance, None)
+                self._bill.released(instance, at_s)
             case InstanceLaunched():
-                self._launched.add(event.instance)
-                self._bill.launched(event.instance, event.at_s)
+                self._launched.add(instance)
+                self._bill.launched(instance, at_s)
             case InstanceBooted():
-                self._bill.booted(event.instance, event.at_s)
+                self._bill.booted(instance, at_s)
             case InstanceReady():
-                self._ready[event.instance] = self._gpus(event.instance)
-                self._bill.ready(event.instance, event.at_s)
+                self._ready[instance] = lease.gpus
+                self._bill.ready(instance, at_s)
             case InstanceRefused():
-                self._bill.refused(event.instance)
+                self._bill.refused(instance)
             case InstanceGone():
-                self._launched.discard(event.instance)
-                self._ready.pop(event.instance, None)
-                self._bill.gone(event.instance, event.at_s, is_reclaimed=event.cause is GoneCause.RECLAIMED)
-            case _:
-                pass
-
-    def _gpus(self, instance: InstanceId) -> int:
-        return self._price_book.type_named(self._types[instance][0]).gpus_per_instance
-
-    def _price(self, instance: InstanceId) -> Price:
-        return self._price_book.price(*self._types[instance])
+                self._launched.discard(instance)
+                self._ready.pop(instance, None)
+                self._bill.gone(instance, at_s, is_reclaimed=lease.cause is GoneCause.RECLAIMED)

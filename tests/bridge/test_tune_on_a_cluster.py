@@ -50,7 +50,7 @@ def test_asha_finds_the_best_configuration_though_its_worker_dies(asha):
 def test_the_journal_of_a_run_under_tune_replays_and_its_ledger_adds_up(asha):
     answer, journal = asha
     assert replay_journal(journal)[1]
-    assert sum(ledger_of(journal).usd().values()) == pytest.approx(answer["cost_usd"])
+    assert sum(ledger_of(journal).usd.values()) == pytest.approx(answer["cost_usd"])
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_every_policy_keeps_its_limits_and_its_journal_replays(policy, scheduler
     assert tuner.run.cost_usd <= LIMITS["budget_usd"]
     assert replay_journal(tmp_path / "journal.jsonl")[1]
     ledger = ledger_of(tmp_path / "journal.jsonl")
-    assert math.fsum(ledger.usd().values()) == pytest.approx(tuner.run.cost_usd)
+    assert math.fsum(ledger.usd.values()) == pytest.approx(tuner.run.cost_usd)
 
 
 @pytest.mark.parametrize("policy", sorted(set(POLICIES) - PLANNERS - {"pbt"}))

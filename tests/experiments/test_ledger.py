@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from elastune import RunSpec, execute
+from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.ledger import PARTS, Ledger
 from elastune.experiments.runs.replay import ledger_of as ledger_of_journal
 from elastune.policies.execution.limits import HARD_STOP
@@ -54,10 +55,8 @@ def one_gpu_segment_on_one_of_two_machines(finish):
 
 
 def ledger_of(entries, billing, release_s=0.0):
-    ledger = Ledger(PriceBook((PAIR,), billing, release_s=release_s))
-    for entry in entries:
-        ledger.write(entry)
-    return {part: round(usd * 1000, 9) for part, usd in ledger.usd().items() if usd}
+    ledger = Ledger.of(Tables.of(entries, PriceBook((PAIR,), billing, release_s=release_s)))
+    return {part: round(usd * 1000, 9) for part, usd in ledger.usd.items() if usd}
 
 
 def test_a_machine_that_is_billed_from_launch():
@@ -146,16 +145,14 @@ def run_of_two_stages(cause=GoneCause.RELEASED):
 
 
 def filled_ledger(entries, book):
-    ledger = Ledger(book)
-    for entry in entries:
-        ledger.write(entry)
-    assert ledger.is_complete
-    return ledger
+    tables = Tables.of(entries, book)
+    assert tables.is_complete
+    return Ledger.of(tables)
 
 
 def test_waiting_for_others_is_told_from_idling_and_lost_work_from_training():
     ledger = filled_ledger(run_of_two_stages(), PriceBook((PAIR,), BillingRule(0.0, 0.0), release_s=7.0))
-    assert {part: gpu_s for part, gpu_s in ledger.gpu_s().items() if gpu_s} == {
+    assert {part: gpu_s for part, gpu_s in ledger.gpu_s.items() if gpu_s} == {
         "training": 20 + 40 + 2 * 10 + 2 * 20,
         "redone": 2 * 5,
         "launch": 5 + 5,
@@ -167,15 +164,15 @@ def test_waiting_for_others_is_told_from_idling_and_lost_work_from_training():
         "idle": 2 * 7,
     }
     # 0.1 cent per GPU-second.
-    assert {part: usd * 1000 for part, usd in ledger.usd().items()} == pytest.approx(ledger.gpu_s())
+    assert {part: usd * 1000 for part, usd in ledger.usd.items()} == pytest.approx(ledger.gpu_s)
 
 
 def test_a_timer_of_the_limits_is_no_barrier():
     entries = run_of_two_stages()
     entries[4].commands.pop(0)
     ledger = filled_ledger(entries, PriceBook((PAIR,), BillingRule(0.0, 0.0), release_s=7.0))
-    assert ledger.gpu_s()["idle_at_barriers"] == 20
-    assert ledger.gpu_s()["idle"] == 2 * 10 + 2 * 7
+    assert ledger.gpu_s["idle_at_barriers"] == 20
+    assert ledger.gpu_s["idle"] == 2 * 10 + 2 * 7
 
 
 def test_a_gpu_that_nobody_has_used_yet_waits_for_no_barrier():
@@ -188,19 +185,19 @@ def test_a_reclaimed_machine_that_is_free_leaves_its_gpu_seconds_and_its_data(ca
     rule = BillingRule(0.0, 600.0, free_if_reclaimed_within_s=3600.0)
     book = PriceBook((PAIR,), rule, data_gb=10.0, ingress_usd_per_gb=0.2, head_node_usd_per_hour=36.0)
     ledger = filled_ledger(run_of_two_stages(cause), book)
-    usd = {part: usd for part, usd in ledger.usd().items() if usd}
+    usd = {part: usd for part, usd in ledger.usd.items() if usd}
     assert usd["data"] == 2.0
     assert usd["head_node"] == pytest.approx(1.12)
     assert (set(usd) == {"data", "head_node"}) is is_free
     assert usd.get("rounding", 0.0) == pytest.approx(0.0 if is_free else 2 * (600 - 112) / 1000)
-    assert math.fsum(ledger.gpu_s().values()) == pytest.approx(2 * 112)
+    assert math.fsum(ledger.gpu_s.values()) == pytest.approx(2 * 112)
 
 
 def test_parts_are_priced_when_they_happen():
     # 0.1 cent per GPU-second until 60 s, ten times as much from then on.
     changing = InstanceType("pair", 2, {"on-demand": PriceSeries((0.0, 60.0), (7.2, 72.0))})
     ledger = filled_ledger(run_of_two_stages(), PriceBook((changing,), BillingRule(0.0, 0.0), release_s=7.0))
-    usd = {part: usd * 1000 for part, usd in ledger.usd().items() if usd}
+    usd = {part: usd * 1000 for part, usd in ledger.usd.items() if usd}
     assert usd == pytest.approx(
         {
             "training": 60 + 10 * 60,
@@ -231,7 +228,7 @@ def test_the_ledger_of_a_journal_is_that_of_the_run(tmp_path):
     spec = random_spec(3)
     result = execute(spec, bundle=BUNDLE, journal=tmp_path / "journal.jsonl")
     found = ledger_of_journal(tmp_path / "journal.jsonl")
-    assert (found.usd(), found.gpu_s()) == (result.ledger_usd, result.ledger_gpu_s)
+    assert (found.usd, found.gpu_s) == (result.ledger_usd, result.ledger_gpu_s)
 
 
 def test_a_journal_that_was_cut_has_no_bill(tmp_path):

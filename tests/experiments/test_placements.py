@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from elastune import RunSpec, execute
-from elastune.experiments.runs.placements import PARTS, PlacementAccount
+from elastune.experiments.runs.fold import Tables
+from elastune.experiments.runs.placements import PARTS, placement_account
 from elastune.experiments.runs.replay import replay_journal
 from elastune.experiments.runs.world import World
 from elastune.sim.control.journal import Entry
-from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.commands import ProvisionInstance, StartSegment
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import Outcome, RunStarted, SegmentEnded
 from elastune.sim.model.node_scaling import OnMachines, PlacedTableScaling
+from elastune.sim.model.prices import InstanceType, PriceBook
 from elastune.sim.model.scaling import LinearScaling
 from elastune.traces import synthetic_bundle
 from elastune.traces.bundles.terms import EvaluatedScaling
@@ -29,10 +31,10 @@ def end(segment, trial, launch_s=0.0, train_s=10.0):
 
 
 def account_of(*entries, scaling=TABLE):
-    account = PlacementAccount(scaling, gpus_per_machine=4)
-    for entry in entries:
-        account.write(entry)
-    return {part: number for part, number in account.sums().items() if number}
+    requested = Entry(RunStarted(0.0), commands=[ProvisionInstance(number, "four", "on-demand") for number in range(3)])
+    book = PriceBook((InstanceType("four", 4, {"on-demand": 1.0}),))
+    found = placement_account(Tables.of([requested, *entries], book), scaling, gpus_per_machine=4)
+    return {part: number for part, number in found.items() if number}
 
 
 def test_a_packed_gang_costs_nothing():

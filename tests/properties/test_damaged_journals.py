@@ -52,7 +52,7 @@ def recorded(tmp_path_factory):
         path = folder / f"{name}.jsonl"
         cloud = BASE["cloud"] | {key[6:]: value for key, value in changes.items() if key.startswith("cloud.")}
         execute(RunSpec.of(**{**BASE, "cloud": cloud, "policy": changes["policy"]}), journal=path)
-        journals[name] = path.read_bytes().splitlines(keepends=True), math.fsum(ledger_of(path).usd().values())
+        journals[name] = path.read_bytes().splitlines(keepends=True), math.fsum(ledger_of(path).usd.values())
     return journals
 
 
@@ -71,10 +71,10 @@ def verdict(path, lines):
         ledger = ledger_of(path)
     except InputError as error:
         return error
-    parts = {**ledger.usd(), **{f"{part} gpu_s": seconds for part, seconds in ledger.gpu_s().items()}}
+    parts = {**ledger.usd, **{f"{part} gpu_s": seconds for part, seconds in ledger.gpu_s.items()}}
     assert all(math.isfinite(amount) for amount in parts.values())
     assert min(amount for part, amount in parts.items() if part != "rounding") >= -1e-9, parts
-    return math.fsum(ledger.usd().values())
+    return math.fsum(ledger.usd.values())
 
 
 def edited(lines, kind, at, other):

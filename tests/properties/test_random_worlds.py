@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny_worlds import build_world
 
+from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.ledger import PARTS, Ledger
 from elastune.policies.registry import POLICIES, factory
 from elastune.sim.control.controller import Controller
@@ -324,10 +325,8 @@ def test_the_bill_is_a_fold_over_the_journal(play, tiny, seed):
 @given(rough_worlds(), st.integers(0, 10**6))
 def test_the_parts_of_the_ledger_add_up_to_the_bill_and_to_the_machines_time(play, tiny, seed):
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
-    ledger = Ledger(tiny.book)
-    for entry in story.entries:
-        ledger.write(entry)
-    usd, gpu_s = ledger.usd(), ledger.gpu_s()
+    ledger = Ledger.of(Tables.of(story.entries, tiny.book))
+    usd, gpu_s = ledger.usd, ledger.gpu_s
     assert tuple(usd) == tuple(gpu_s) == PARTS
     assert math.fsum(usd.values()) == pytest.approx(story.bill_usd, rel=1e-9, abs=1e-9)
     assert math.fsum(gpu_s.values()) == pytest.approx(story.state.totals.leased_gpu_s, rel=1e-9, abs=1e-6)
@@ -346,9 +345,9 @@ def test_what_is_reclaimed_early_is_free_in_bill_and_ledger(play, tiny, seed, it
     within_s = iterations * tiny.profile.iteration_s
     rule = msgspec.structs.replace(tiny.book.billing, free_if_reclaimed_within_s=within_s)
     book = msgspec.structs.replace(tiny.book, billing=rule)
-    ledger = Ledger(book)
+    tables = Tables(book)
     policy = RandomPolicy(tiny.job, book, seed)
-    again = Controller(policy, tiny.job, book, name="again", sink=ledger, placement=tiny.placement)
+    again = Controller(policy, tiny.job, book, name="again", sink=tables, placement=tiny.placement)
     reclaimed = set()
     for entry in story.entries:
         event = entry.event
@@ -365,8 +364,10 @@ def test_what_is_reclaimed_early_is_free_in_bill_and_ledger(play, tiny, seed, it
     ]
     around_usd = loads * book.ingress_usd + book.standing_usd_per_hour * again.finished_at_s / 3600
     assert bill_usd == pytest.approx(math.fsum(usd) + around_usd, rel=1e-9, abs=1e-9)
-    assert math.fsum(ledger.usd().values()) == pytest.approx(bill_usd, rel=1e-9, abs=1e-9)
-    assert math.fsum(ledger.gpu_s().values()) == pytest.approx(again.state.totals.leased_gpu_s, rel=1e-9, abs=1e-6)
+    assert math.fsum(Ledger.of(tables).usd.values()) == pytest.approx(bill_usd, rel=1e-9, abs=1e-9)
+    assert math.fsum(Ledger.of(tables).gpu_s.values()) == pytest.approx(
+        again.state.totals.leased_gpu_s, rel=1e-9, abs=1e-6
+    )
 
 
 @settings(max_examples=60)

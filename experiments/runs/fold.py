@@ -1,0 +1,182 @@
+"""The one fold of a journal: a table of leases, a table of segments, and the order in which their rows changed.
+
+Ledger, placement account, trajectory and timeline are read from these tables. `Tables` takes entries one at a time, so it is a
+sink during the run and reads a recorded journal as well. Imports `sim.model`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from elastune.sim.model.actions import FinishRun
+from elastune.sim.model.commands import Command, ProvisionInstance, ReleaseInstance, StartSegment
+from elastune.sim.model.events import (
+    Event,
+    GoneCause,
+    InstanceBooted,
+    InstanceGone,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+    SegmentEnded,
+    TimerFired,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from elastune.sim.control.journal import Entry
+    from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
+    from elastune.sim.model.price_series import Price
+    from elastune.sim.model.prices import PriceBook
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One instance that was requested. A time is NaN where the run ended first.
+
+    Attributes:
+        price: USD per hour.
+        cause: why it is gone; None before.
+    """
+
+    instance: InstanceId
+    instance_type: str
+    market: str
+    gpus: int
+    price: Price
+    requested_s: float
+    launched_s: float = math.nan
+    ready_s: float = math.nan
+    ended_s: float = math.nan
+    cause: GoneCause | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """One segment that was started.
+
+    Attributes:
+        command: that started it.
+        held: (lease, GPUs) of its placement.
+        gpus: in all.
+        ended: how it ended, also if that was reported after the end of the run; None if nobody reported it.
+    """
+
+    command: StartSegment
+    held: tuple[tuple[Lease, int], ...]
+    gpus: int
+    started_s: float
+    ended: SegmentEnded | None = None
+
+    @property
+    def trial(self) -> TrialId:
+        """What it trains."""
+        return self.command.trial
+
+
+Change: TypeAlias = tuple[int, float, Event | Command | FinishRun, Lease | Segment | None]
+"""(number of the entry, seconds, what changed a row, the row). Timers, `EndSegment` and the end of the run have no row."""
+
+
+class Tables:
+    """The leases and segments of a run; a sink for `sim.control.controller.Controller`.
+
+    Attributes:
+        leases: in the order of their requests; those that were refused are in it.
+        segments: in the order of their starts.
+        changes: in the order of the journal. Events of superseded segments are left out, and so are instances after the end.
+        finished_s: when the run ended; infinite before.
+        best: the trial that the run named.
+    """
+
+    def __init__(self, price_book: PriceBook) -> None:
+        self.price_book = price_book
+        self.leases: list[Lease] = []
+        self.segments: list[Segment] = []
+        self.changes: list[Change] = []
+        self.finished_s = math.inf
+        self.best: TrialId | None = None
+        self._number = 0
+        self._held: dict[InstanceId, Lease] = {}
+        self._running: dict[SegmentId, Segment] = {}
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], price_book: PriceBook) -> Tables:
+        """The tables of these entries."""
+        tables = cls(price_book)
+        for entry in entries:
+            tables.write(entry)
+        return tables
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended."""
+        return self.finished_s < math.inf
+
+    def ended(self) -> Iterator[Segment]:
+        """The segments whose end was reported, in that order."""
+        return (row for _, _, what, row in self.changes if type(what) is SegmentEnded and isinstance(row, Segment))
+
+    def write(self, entry: Entry) -> None:
+        """Take one entry."""
+        event, at_s = entry.event, entry.event.at_s
+        if entry.status == "stale":
+            return
+        self._number += 1
+        # Nearly all entries of a long run are these, so they come first.
+        if type(event) is SegmentEnded:
+            segment = self._running.pop(event.segment)
+            segment.ended = event
+            self.changes.append((self._number, at_s, event, segment))
+        elif entry.status == "handled":
+            self._take(event, at_s)
+        for command in entry.commands:
+            if type(command) is StartSegment:
+                self._start(command, at_s)
+            else:
+                self._command(command, at_s)
+        for action in entry.actions:
+            if type(action) is FinishRun and not self.is_complete:
+                self.finished_s, self.best = at_s, action.best
+                self.changes.append((self._number, at_s, action, None))
+
+    def _start(self, command: StartSegment, at_s: float) -> None:
+        held = tuple([(self._held[instance], gpus) for instance, gpus in command.placement])
+        segment = Segment(command, held, sum([gpus for _, gpus in held]), at_s)
+        self._running[command.segment] = segment
+        self.segments.append(segment)
+        self.changes.append((self._number, at_s, command, segment))
+
+    def _command(self, command: Command, at_s: float) -> None:
+        if isinstance(command, ProvisionInstance):
+            self.changes.append((self._number, at_s, command, self._request(command, at_s)))
+        elif isinstance(command, ReleaseInstance):
+            self.changes.append((self._number, at_s, command, self._held[command.instance]))
+        else:
+            self.changes.append((self._number, at_s, command, None))
+
+    def _request(self, command: ProvisionInstance, at_s: float) -> Lease:
+        book, kind = self.price_book, command.instance_type
+        gpus = book.type_named(kind).gpus_per_instance
+        lease = Lease(command.instance, kind, command.market, gpus, book.price(kind, command.market), at_s)
+        self._held[command.instance] = lease
+        self.leases.append(lease)
+        return lease
+
+    def _take(self, event: Event, at_s: float) -> None:
+        if isinstance(event, TimerFired):
+            self.changes.append((self._number, at_s, event, None))
+            return
+        if not isinstance(event, InstanceLaunched | InstanceBooted | InstanceReady | InstanceRefused | InstanceGone):
+            return
+        lease = self._held[event.instance]
+        if isinstance(event, InstanceLaunched):
+            lease.launched_s = at_s
+        elif isinstance(event, InstanceReady):
+            lease.ready_s = at_s
+        elif isinstance(event, InstanceGone):
+            lease.ended_s, lease.cause = at_s, event.cause
+        self.changes.append((self._number, at_s, event, lease))
