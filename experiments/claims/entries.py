@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, g
 from pydantic import Field, ValidationError, model_validator
 
 from elastune.experiments.spec.errors import one_message
-from elastune.experiments.spec.sections import Count, NotNegative, Number, PolicySpec, Section
+from elastune.experiments.spec.section import Count, Number, Range, Section
+from elastune.experiments.spec.sections import PolicySpec
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.rows import columns, measures
 from elastune.sim.model.errors import InputError, unknown
@@ -170,7 +171,7 @@ class Endpoint(Section):
     measure: str
     kind: Literal["difference", "ratio"] = "difference"
     also: tuple[str, ...] = ()
-    least_effect: NotNegative = 0.05
+    least_effect: Annotated[Number, Range(0, 1e9)] = 0.05
     contrasts: tuple[Contrast, ...] = ()
 
     @model_validator(mode="after")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from elastune.experiments.spec.sections import NotNegative, Number, Section
+from elastune.experiments.spec.section import SECONDS, Number, Range, Section
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.prices import BillingRule
 
@@ -25,13 +25,15 @@ PROVIDERS: dict[str, dict[str, Any]] = {
 class BillingSpec(Section):
     """How use becomes a bill; see `sim.model.prices.BillingRule`. A provider's name stands for its rule."""
 
-    granularity_s: NotNegative = 1.0
-    minimum_s: NotNegative = 60.0
-    bills_startup: bool = True
-    model: Literal["per-instance", "per-function"] = "per-instance"
-    bills_queue: bool | None = None
-    bills_setup: bool | None = None
-    free_if_reclaimed_within_s: NotNegative | None = None
+    granularity_s: Annotated[Number, SECONDS, "use is rounded up to a multiple of it; 0 for none"] = 1.0
+    minimum_s: Annotated[Number, SECONDS, "what is billed at least"] = 60.0
+    bills_startup: Annotated[bool, "whether a machine is billed from its launch on"] = True
+    model: Annotated[Literal["per-instance", "per-function"], "what is billed: machines, or the GPUs that train"] = (
+        "per-instance"
+    )
+    bills_queue: Annotated[bool | None, "whether it is billed from its request on (false)"] = None
+    bills_setup: Annotated[bool | None, "whether its set-up is billed (as its start-up)"] = None
+    free_if_reclaimed_within_s: Annotated[Number | None, SECONDS, "a machine taken back so early costs nothing"] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -70,17 +72,14 @@ def _rule_of(provider: object) -> dict[str, Any]:
 
 
 class DataSpec(Section):
-    """What machines load when they are launched, and what it costs to load and to keep.
+    """What machines load when they are launched, and what it costs to load and to keep."""
 
-    Attributes:
-        gb: left out, the size of the bundle's data set.
-        download_gb_per_s: how fast a new machine loads it, in its set-up; left out, in no time.
-    """
-
-    gb: NotNegative | None = None
-    download_gb_per_s: Annotated[Number, Field(gt=0)] | None = None
-    ingress_usd_per_gb: NotNegative = 0.0
-    storage_usd_per_gb_month: NotNegative = 0.0
+    gb: Annotated[Number | None, Range(0, 1e9), "size of the data set in 1e9 bytes; the bundle's"] = None
+    download_gb_per_s: Annotated[
+        Number | None, Range(1e-6, 1e6), "how fast a new machine loads it, in its set-up; left out, in no time"
+    ] = None
+    ingress_usd_per_gb: Annotated[Number, Range(0, 1e6), "price of loading it onto one machine"] = 0.0
+    storage_usd_per_gb_month: Annotated[Number, Range(0, 1e6), "price of keeping it during the run"] = 0.0
 
     def download_s(self, data_bytes: float | None) -> float:
         """Seconds that a new machine loads the data; see `size_gb`."""

@@ -11,10 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from elastune.experiments.spec.billing import BillingSpec, DataSpec
-from elastune.experiments.spec.sections import Count, NotNegative, Number, Section
+from elastune.experiments.spec.section import (
+    ANY_SHARE,
+    GPUS,
+    MACHINES,
+    RATE,
+    SECONDS,
+    SPREAD,
+    Count,
+    Number,
+    Range,
+    Section,
+)
 from elastune.experiments.spec.spot import SpotSpec, StepPairs, pair_form, pool_named, steps_of
 from elastune.sim.control.placement import PlacementRule  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.sim.model.errors import InputError
@@ -45,6 +56,13 @@ def _price_form(value: object) -> float | tuple[tuple[float, float], ...] | None
     return series if isinstance(value, list | tuple) else series[0][1]
 
 
+USD_PER_HOUR = Range(0, 1e6)
+PriceForm = Annotated[
+    float | tuple[tuple[Annotated[float, SECONDS], Annotated[float, USD_PER_HOUR]], ...] | None,
+    BeforeValidator(_price_form),
+]
+
+
 def _plain_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(value)
@@ -59,18 +77,14 @@ def _series_of(key: str, pairs: tuple[tuple[float, float], ...]) -> PriceSeries:
 
 
 class InstanceTypeSpec(Section):
-    """A machine: a name from the price catalogue, or price and GPUs.
+    """A machine: a name from the price catalogue, or price and GPUs."""
 
-    Attributes:
-        price_usd_per_hour: a number, or a series of pairs [from which second of the run, USD per hour].
-    """
-
-    name: str | None = None
-    price_usd_per_hour: Annotated[float | tuple[tuple[float, float], ...] | None, BeforeValidator(_price_form)] = None
-    spot_price_usd_per_hour: Annotated[float | tuple[tuple[float, float], ...] | None, BeforeValidator(_price_form)] = (
-        None
-    )
-    gpus_per_instance: Count | None = None
+    name: Annotated[str | None, "of the price catalogue; or give price and GPUs"] = None
+    price_usd_per_hour: Annotated[
+        PriceForm, USD_PER_HOUR, "a number, or a series `[[0, 3.1], [3600, 2.8]]` by seconds of the run"
+    ] = None
+    spot_price_usd_per_hour: Annotated[PriceForm, USD_PER_HOUR, "the same for its spot market"] = None
+    gpus_per_instance: Annotated[Count | None, GPUS, "of one machine"] = None
 
     def instance_type(self, prices: str | None = None, region: str | None = None) -> InstanceType:
         """The machine in the words of `sim`.
@@ -84,7 +98,12 @@ class InstanceTypeSpec(Section):
         """
         inline = (self.price_usd_per_hour, self.spot_price_usd_per_hour, self.gpus_per_instance)
         if self.name is not None and inline == (None, None, None):
-            return _catalogued(self.name, prices, region)
+            found = _catalogued(self.name, prices, region)
+            if found.gpus_per_instance not in GPUS:
+                raise InputError(
+                    f"cloud.instance_type {found.name} has {found.gpus_per_instance} GPUs, but may have {GPUS}"
+                )
+            return found
         if self.price_usd_per_hour is None or self.gpus_per_instance is None:
             missing = "price_usd_per_hour" if self.price_usd_per_hour is None else "gpus_per_instance"
             raise InputError(f"cloud.instance_type.{missing} is missing")
@@ -109,9 +128,9 @@ def _price_of(key: str, price: float | tuple[tuple[float, float], ...]) -> Price
 class DelaySpec(Section):
     """A waiting time: a log-normal one, or as recorded."""
 
-    mean_s: Number | None = None
-    cv: Number | None = None
-    recorded_s: tuple[Number, ...] | None = None
+    mean_s: Annotated[Number | None, SECONDS, "mean of a log-normal wait; a plain number is this one"] = None
+    cv: Annotated[Number | None, SPREAD, "its spread (0)"] = None
+    recorded_s: Annotated[tuple[Annotated[Number, SECONDS], ...] | None, "or waits as they were recorded"] = None
 
 
 class StartupSpec(Section):
@@ -125,16 +144,16 @@ class StartupSpec(Section):
 class FaultsSpec(Section):
     """What breaks; see `sim.model.profile.Faults`."""
 
-    instance_loss_per_hour: NotNegative = 0.0
-    segment_failure_per_hour: NotNegative = 0.0
+    instance_loss_per_hour: Annotated[Number, RATE, "how often a machine is lost"] = 0.0
+    segment_failure_per_hour: Annotated[Number, RATE, "how often a gang breaks"] = 0.0
 
 
 class SlowNodesSpec(Section):
     """How machines differ in speed; see `sim.model.profile.SlowNodes`."""
 
-    share: NotNegative = 0.0
-    slowdown: NotNegative = 1.0
-    cv: NotNegative = 0.0
+    share: Annotated[Number, ANY_SHARE, "of machines that are slow"] = 0.0
+    slowdown: Annotated[Number, Range(1, 1000), "how many times slower they are"] = 1.0
+    cv: Annotated[Number, SPREAD, "spread of the speed of all machines"] = 0.0
 
 
 def _placement_form(value: object) -> object:
@@ -144,39 +163,58 @@ def _placement_form(value: object) -> object:
     return None if value is True or value == "on" else value
 
 
-class CloudSpec(Section):
-    """What is rented, at which price, and how long it takes to come.
+CAPACITY = Range(0, 10_000)
 
-    Attributes:
-        prices: a price catalogue of one's own; see `traces/README.md`.
-        region: where a machine of the catalogue is rented, if it has several.
-        head_node: the machine that runs the tuner, by its name in the catalogue; or `head_node_usd_per_hour`.
-    """
+
+class CloudSpec(Section):
+    """What is rented, at which price, and how long it takes to come."""
 
     instance_type: InstanceTypeSpec
-    prices: str | None = None
-    region: str | None = None
-    market: Literal["on-demand", "spot", "mixed"] = "on-demand"
-    on_demand_rungs: Annotated[Count, Field(ge=1)] | None = None
-    spot: SpotSpec | None = None
-    billing: BillingSpec = BillingSpec()
-    startup: StartupSpec = StartupSpec()
-    sync_s: NotNegative = 0.0
-    rescale_s: NotNegative | None = None
-    max_instances: Annotated[Count, Field(ge=1, le=10_000)] | None = None
-    max_gpus: Annotated[Count, Field(ge=1)] | None = None
-    quota_ramp: Annotated[StepPairs | None, BeforeValidator(pair_form)] = None
-    capacity: Annotated[Count | StepPairs | dict[str, Count | StepPairs] | None, BeforeValidator(pair_form)] = None
-    when_refused: Literal["refuse", "wait", "fail-over"] | None = None
-    fail_over: tuple[str, ...] | None = None
+    prices: Annotated[str | None, "a price catalogue of your own"] = None
+    region: Annotated[str | None, "where a machine of the catalogue is rented, if it has several"] = None
+    market: Annotated[Literal["on-demand", "spot", "mixed"], "`mixed`: spot, and the last rungs on demand"] = (
+        "on-demand"
+    )
+    on_demand_rungs: Annotated[Count | None, Range(1, 1000), "how many last rungs `mixed` trains on demand"] = None
+    spot: Annotated[SpotSpec | None, "how machines are taken back ([spot](spot.md))"] = None
+    billing: Annotated[
+        BillingSpec, "`aws`, `gcp` or `azure`, or the keys below, or `{provider: aws, ...}` ([costs](costs.md))"
+    ] = BillingSpec()
+    startup: Annotated[
+        StartupSpec,
+        "`fast`, `typical`, `slow`, or `queue_s`, `init_s`, `setup_s`, each a number, `{mean_s, cv}` or `{recorded_s: [...]}`;"
+        " these three may also stand in `cloud` itself",
+    ] = StartupSpec()
+    sync_s: Annotated[Number, SECONDS, "a barrier between stages"] = 0.0
+    rescale_s: Annotated[Number | None, SECONDS, "checkpoint and launch of a trial that moves; the bundle's"] = None
+    max_instances: Annotated[Count | None, MACHINES, "the account's quota (32); or `max_gpus`"] = None
+    max_gpus: Annotated[Count | None, Range(1, 10_240_000), "the same in GPUs"] = None
+    quota_ramp: Annotated[StepPairs | None, BeforeValidator(pair_form), "`[[0, 4], [600, 32]]`: the quota grows"] = None
+    capacity: Annotated[
+        Count | StepPairs | dict[str, Annotated[Count | StepPairs, CAPACITY]] | None,
+        BeforeValidator(pair_form),
+        CAPACITY,
+        "how many machines there are: a number, pairs by seconds as above, or either of them by pool (`p3.8xlarge/spot`)",
+    ] = None
+    when_refused: Annotated[
+        Literal["refuse", "wait", "fail-over"] | None,
+        "whether a request beyond that is refused, waits, or goes elsewhere",
+    ] = None
+    fail_over: Annotated[tuple[str, ...] | None, "pools that are asked next"] = None
     faults: FaultsSpec = FaultsSpec()
-    placement: Annotated[PlacementRule | None, BeforeValidator(_placement_form)] = None
-    head_node: str | None = None
-    head_node_usd_per_hour: NotNegative | None = None
-    data: DataSpec | None = None
-    slow_nodes: SlowNodesSpec | None = None
-    interference: NotNegative | None = None
-    store_writers: Annotated[Number, Field(gt=0)] | None = None
+    placement: Annotated[
+        PlacementRule | None,
+        BeforeValidator(_placement_form),
+        "`on`: gangs on as few machines as they fit on; `off`: where there is room; `spread`",
+    ] = None
+    head_node: Annotated[str | None, "the machine that runs the tuner, by its name in the catalogue"] = None
+    head_node_usd_per_hour: Annotated[Number | None, USD_PER_HOUR, "or its price"] = None
+    data: Annotated[DataSpec | None, "what machines load"] = None
+    slow_nodes: Annotated[SlowNodesSpec | None, "how machines differ ([stragglers](stragglers.md))"] = None
+    interference: Annotated[Number | None, SPREAD, "how much gangs on one machine slow each other"] = None
+    store_writers: Annotated[
+        Number | None, Range(1e-3, 1e6), "so many checkpoints are written at once without slowing each other"
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -326,7 +364,12 @@ class CloudSpec(Section):
             raise InputError(
                 f"cloud.max_gpus is {self.max_gpus}, but one instance has {gpus_per_instance} GPUs already"
             )
-        return self.max_gpus // gpus_per_instance
+        instances = self.max_gpus // gpus_per_instance
+        if instances not in MACHINES:
+            raise InputError(
+                f"cloud.max_gpus is {self.max_gpus}, which is {instances} instances, but there may be {MACHINES}"
+            )
+        return instances
 
     def startup_delays(self, data_bytes: float | None = None) -> Startup:
         """How machines come up; the data set is loaded in their set-up.

@@ -44,7 +44,7 @@ def one_message(error: ValidationError, root: type[BaseModel]) -> str:
     """What is wrong, where, and what would be right; unknown keys first, because they cause missing ones."""
     details = error.errors(include_url=False)
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
-    detail = (unknown or details)[0]
+    detail = _deepest(unknown or details)
     location = _without_alternatives(detail["loc"])
     path = dotted(location)
     if detail["type"] == "extra_forbidden":
@@ -52,6 +52,13 @@ def one_message(error: ValidationError, root: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return f"{path} is missing"
     return f"{path or 'the spec'} is {detail['input']!r}, but {_wanted(detail)}"
+
+
+def _deepest(details: Sequence[ErrorDetails]) -> ErrorDetails:
+    """What is wrong with the first key; of the alternatives of a union, the one that fits furthest."""
+    first = _without_alternatives(details[0]["loc"])
+    of_key = [detail for detail in details if _without_alternatives(detail["loc"])[: len(first)] == first]
+    return max(of_key, key=lambda detail: len(_without_alternatives(detail["loc"])))
 
 
 def _without_alternatives(location: Sequence[str | int]) -> list[str | int]:

@@ -16,13 +16,14 @@ import json
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
 from elastune.experiments.files import write_text
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.places import data_folders, spec_file
-from elastune.experiments.spec.sections import Count, JobSpec, PolicySpec, Section, WorkloadSpec
+from elastune.experiments.spec.section import Count, Range, Section
+from elastune.experiments.spec.sections import JobSpec, PolicySpec, WorkloadSpec
 from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, with_settings
 from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
@@ -53,7 +54,7 @@ class RunSpec(Section):
     workload: WorkloadSpec
     cloud: CloudSpec
     policy: PolicySpec
-    seed: Annotated[Count, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[Count, Range(0, 2**63 - 1)] = 0
 
     @model_validator(mode="wrap")
     @classmethod

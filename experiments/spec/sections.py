@@ -9,13 +9,23 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
+from elastune.experiments.spec.section import (
+    GANG,
+    ITERATIONS,
+    SECONDS,
+    SOME_SECONDS,
+    SPREAD,
+    Count,
+    Number,
+    Range,
+    Section,
+)
 from elastune.experiments.spec.yaml_file import policy_mapping
 from elastune.policies.registry import entry_named, factory
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.sim.model.job import TuningJob
-from elastune.sim.model.numbers import number_of, whole_number_of
 from elastune.sim.model.profile import Stragglers
 from elastune.sim.model.spread import EmpiricalTail
 from elastune.traces import Overrides, ProfileErrors, scaling_of, tail_of
@@ -29,29 +39,6 @@ if TYPE_CHECKING:
 _STAGED_KEYS = ("trials", "min_iterations", "max_iterations", "reduction_factor")
 
 
-def _number_form(value: object) -> object:
-    """Numbers that are written as text are read as everywhere; true is none."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004  pydantic reports ValueErrors with their place
-    return number_of(value) if isinstance(value, str) else value
-
-
-def _count_form(value: object) -> object:
-    """The same for whole numbers."""
-    return whole_number_of(value) if isinstance(value, str) else _number_form(value)
-
-
-Number = Annotated[float, BeforeValidator(_number_form)]
-NotNegative = Annotated[Number, Field(ge=0)]
-Count = Annotated[int, BeforeValidator(_count_form)]
-
-
-class Section(BaseModel):
-    """A part of a spec: unknown keys are errors, and nothing changes once it is checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 def _checkpoint_form(value: object) -> object:
     if isinstance(value, str) and value != "auto":
         raise ValueError("must be a whole number, or auto")
@@ -61,17 +48,32 @@ def _checkpoint_form(value: object) -> object:
 class JobSpec(Section):
     """The search; see `sim.model.job.TuningJob`. The direction is the bundle's, where there is one with curves."""
 
-    trials: Count | None = None
-    min_iterations: Count | None = None
-    max_iterations: Count | None = None
-    reduction_factor: Count | None = None
-    exact: bool = False
-    deadline_s: Number | None = None
-    budget_usd: Number | None = None
-    levels: Literal["cumulative", "further"] = "cumulative"
-    stages: tuple[tuple[Count, Count], ...] | None = None
-    direction: Literal["minimize", "maximize"] | None = None
-    checkpoint_every: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], BeforeValidator(_checkpoint_form)] = 0
+    trials: Annotated[
+        Count | None,
+        ITERATIONS,
+        "configurations that may be tried, in the seed's order; each policy starts the largest number its rule can finish",
+    ] = None
+    min_iterations: Annotated[Count | None, ITERATIONS, "r: iterations of the first rung (1)"] = None
+    max_iterations: Annotated[Count | None, ITERATIONS, "R: iterations that count as trained"] = None
+    reduction_factor: Annotated[Count | None, Range(2, 1_000_000), "eta: one in so many survives a rung (3)"] = None
+    exact: Annotated[bool, "all of them, neither more nor fewer"] = False
+    deadline_s: Annotated[Number | None, SOME_SECONDS, "T; left out, there is no limit"] = None
+    budget_usd: Annotated[Number | None, Range(0, 1e12, is_open=True), "B; left out, there is no limit"] = None
+    levels: Annotated[
+        Literal["cumulative", "further"],
+        "rungs in all (1, 3, 9: Hyperband), or `further` (1, then 3 more, then 9 more: RubberBand)",
+    ] = "cumulative"
+    stages: Annotated[
+        tuple[tuple[Annotated[Count, ITERATIONS], Annotated[Count, ITERATIONS]], ...] | None,
+        "`[[32, 1], [10, 3]]`: (trials, further iterations) instead of trials, iterations and reduction factor",
+    ] = None
+    direction: Annotated[Literal["minimize", "maximize"] | None, "the bundle's, where there is one"] = None
+    checkpoint_every: Annotated[
+        Count | Literal["auto"],
+        BeforeValidator(_checkpoint_form),
+        Range(0, 1_000_000),
+        "a checkpoint each so many iterations besides those at segment ends; `auto` (default on spot): Young-Daly",
+    ] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -139,10 +141,14 @@ class StragglerSpec(Section):
     `per_iteration` is left out. `per` says what it is drawn for: the gang (where it is left out), or each worker of it.
     """
 
-    persistent: NotNegative = 0.0
-    per_iteration: NotNegative = 0.0
-    tail: Annotated[str | dict[str, Any], BeforeValidator(_tail_form)] = "lognormal"
-    per: Literal["gang", "worker"] | None = None
+    persistent: Annotated[Number, SPREAD, "drawn once for each segment"] = 0.0
+    per_iteration: Annotated[Number, SPREAD, "drawn anew for each iteration; a plain number is this one"] = 0.0
+    tail: Annotated[
+        str | dict[str, Any],
+        BeforeValidator(_tail_form),
+        "its shape: `lognormal`, `pareto`, a CSV, or what was measured",
+    ] = "lognormal"
+    per: Annotated[Literal["gang", "worker"] | None, "what it is drawn for"] = None
 
     def stragglers(self) -> Stragglers:
         """The same in the words of `sim`.
@@ -183,16 +189,17 @@ def _scaling_form(value: object) -> object:
 ScalingForm = Annotated[str | dict[str, Any] | None, BeforeValidator(_scaling_form)]
 
 
+ERROR = Range(-1, 1e6, is_open=True)
+
+
 class ProfileSpec(Section):
-    """How wrong the policy's beliefs are; errors are relative, above -1.
+    """How wrong the policy's beliefs are; errors are relative, above -1."""
 
-    Attributes:
-        scaling: what is believed instead of the true scaling, in the forms of `workload.scaling`.
-    """
-
-    iteration_s_error: Number = 0.0
-    scaling_error: Number = 0.0
-    scaling: ScalingForm = None
+    iteration_s_error: Annotated[
+        Number, ERROR, "how wrong policies believe seconds per iteration; 0.2 is 20 % too much"
+    ] = 0.0
+    scaling_error: Annotated[Number, ERROR, "the same for the speed-up beyond one GPU"] = 0.0
+    scaling: Annotated[ScalingForm, "a scaling that is believed instead of the true one"] = None
 
     def errors(self) -> ProfileErrors:
         """The same in the words of `traces`.
@@ -223,24 +230,38 @@ def _one_of(known: Sequence[str]) -> Callable[[object], object]:
 
 
 class WorkloadSpec(Section):
-    """What trains, and what a run says about it instead of the bundle.
+    """What trains, and what a run says about it instead of the bundle."""
 
-    Attributes:
-        configurations: one of `CONFIGURATIONS`, None for the first.
-        batch: one of `BATCHES`, None for the first.
-        score_noise: what validation adds to each score that is heard, as a standard deviation in the unit of regret, (median -
-            best) of the bundle's final scores; on top of what the recorded curves hold.
-    """
-
-    bundle: str | None = None
-    configurations: Annotated[str | None, BeforeValidator(_one_of(CONFIGURATIONS))] = None
-    batch: Annotated[str | None, BeforeValidator(_one_of(BATCHES))] = None
-    scaling: ScalingForm = None
-    iteration_s: Annotated[Number, Field(gt=0)] | None = None
-    evaluate_s: NotNegative | None = None
-    min_gpus: Annotated[Count, Field(ge=1)] | None = None
-    straggler_cv: Annotated[StragglerSpec | None, BeforeValidator(_straggler_form)] = None
-    score_noise: NotNegative | None = None
+    bundle: Annotated[str | None, "name or folder of recorded curves; planners need none"] = None
+    configurations: Annotated[
+        str | None,
+        BeforeValidator(_one_of(CONFIGURATIONS)),
+        "of real runs: the `bundle`'s, a fresh draw (`search-space`), or Optuna's `random`, `tpe`, `gp`",
+    ] = None
+    batch: Annotated[
+        str | None, BeforeValidator(_one_of(BATCHES)), "of real gangs: `global` (shared by the gang), or `per-worker`"
+    ] = None
+    scaling: Annotated[
+        ScalingForm,
+        "the bundle's; or speed-up by gang: a shipped name, a CSV, `{1: 1, 2: 1.7}`, `{2x2: 1.1}` by GPUs and nodes, a law with"
+        " its parameters, or `linear` ([scaling](scaling.md))",
+    ] = None
+    iteration_s: Annotated[Number | None, Range(1e-6, 1e9), "seconds per iteration on one GPU; the bundle's"] = None
+    evaluate_s: Annotated[
+        Number | None, SECONDS, "the part of it that one GPU evaluates while the others of the gang wait; the bundle's"
+    ] = None
+    min_gpus: Annotated[Count | None, GANG, "the smallest gang that holds a configuration; the bundle's"] = None
+    straggler_cv: Annotated[
+        StragglerSpec | None,
+        BeforeValidator(_straggler_form),
+        "spread of an iteration's duration, a number or the keys below; the bundle's ([stragglers](stragglers.md))",
+    ] = None
+    score_noise: Annotated[
+        Number | None,
+        Range(0, 1e6),
+        "what validation adds to every score that a policy is told: a normal standard deviation, as a share of (median -"
+        " best) of the bundle's final scores. Answers and regret are judged without it; on recorded curves only",
+    ] = None
     profile: ProfileSpec = ProfileSpec()
 
     def overrides(self, rescale_s: float | None) -> Overrides:
@@ -249,9 +270,10 @@ class WorkloadSpec(Section):
         Raises:
             InputError: the scaling or the tail of the stragglers is unknown or malformed.
         """
+        scaling = None if self.scaling is None else scaling_of(cast("str", self.scaling))
         return Overrides(
             iteration_s=self.iteration_s,
-            scaling=None if self.scaling is None else scaling_of(cast("str", self.scaling)),
+            scaling=scaling,
             rescale_s=rescale_s,
             stragglers=None if self.straggler_cv is None else self.straggler_cv.stragglers(),
             evaluate_s=self.evaluate_s,

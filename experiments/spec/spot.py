@@ -10,9 +10,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
-from elastune.experiments.spec.sections import Count, NotNegative, Number, Section
+from elastune.experiments.spec.section import SECONDS, SOME_SECONDS, Count, Number, Range, Section
 from elastune.sim.model.capacity import Steps
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import ON_DEMAND, SPOT
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 # Engine documentation, "Spot VMs", preemption process.
 NOTICES_S = {"aws": 120.0, "gcp": 30.0}
 
-StepPairs = list[tuple[NotNegative, Count]]
+StepPairs = list[tuple[Annotated[Number, SECONDS], Annotated[Count, Range(0, 10_000)]]]
 
 
 class LifetimeSpec(Section):
     """Spot machines go by chance, each on its own; see `sim.model.reclaim.Lifetimes`."""
 
-    mean_s: Number
-    shape: Number = 1.0
+    mean_s: Annotated[Number, Range(1, 1e9), "mean life of a spot machine"]
+    shape: Annotated[Number, Range(0.1, 100), "of its Weibull distribution; 1 is exponential"] = 1.0
 
 
 class BulkSpec(Section):
     """Many machines of a zone go at once; see `sim.model.reclaim.Lifetimes`."""
 
-    per_hour: Number
-    share: Number = 1.0
-    zones: Count = 1
+    per_hour: Annotated[Number, Range(0, 60), "how often a zone takes many machines back at once"]
+    share: Annotated[Number, Range(1e-3, 1), "share of the zone's machines that go"] = 1.0
+    zones: Annotated[Count, Range(1, 1000), "machines are spread evenly over so many zones"] = 1
 
 
 def _notice_form(value: object) -> object:
@@ -63,13 +63,25 @@ def _start_form(value: object) -> object:
 class SpotSpec(Section):
     """How spot machines are taken back: by a recording, or by chance."""
 
-    trace: str | None = None
-    recording: str | None = None
-    start_s: Annotated[NotNegative | Literal["random"] | None, BeforeValidator(_start_form)] = None
+    trace: Annotated[str | None, "a file that recorded when machines came and went"] = None
+    recording: Annotated[str | None, "which recording of the file"] = None
+    start_s: Annotated[
+        Number | Literal["random"] | None,
+        BeforeValidator(_start_form),
+        SECONDS,
+        "where in it the run begins, or `random`",
+    ] = None
     lifetime: LifetimeSpec | None = None
     bulk: BulkSpec | None = None
-    notice_s: Annotated[NotNegative, BeforeValidator(_notice_form)] = NOTICES_S["aws"]
-    mtbf_s: Annotated[Number, Field(gt=0)] | None = None
+    notice_s: Annotated[
+        Number,
+        BeforeValidator(_notice_form),
+        SECONDS,
+        "how long before its end a machine is told; or `aws` (120), `gcp` (30)",
+    ] = NOTICES_S["aws"]
+    mtbf_s: Annotated[
+        Number | None, SOME_SECONDS, "what policies believe of the mean life of a machine; what is true"
+    ] = None
 
     @model_validator(mode="after")
     def _recorded_or_drawn(self) -> Self:

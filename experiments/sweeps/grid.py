@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.sections import Count, Number, Section
+from elastune.experiments.spec.section import Count, Number, Section
 from elastune.experiments.spec.yaml_file import put, read_mapping, with_settings
 from elastune.experiments.sweeps.rows import spec_columns
 from elastune.sim.model.errors import InputError

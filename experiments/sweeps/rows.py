@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from elastune.experiments.runs.ledger import PARTS as LEDGER_PARTS
 from elastune.experiments.runs.placements import PARTS as PLACEMENT_PARTS
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.sections import BATCHES, CONFIGURATIONS, PolicySpec, Section
+from elastune.experiments.spec.section import Section
+from elastune.experiments.spec.sections import BATCHES, CONFIGURATIONS, PolicySpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -400,7 +400,7 @@ def test_a_folder_is_no_journal(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("budget_usd", ["1.0e+8", "1.0e+12", "1.0e+300"])
+@pytest.mark.parametrize("budget_usd", ["1e8", "1e12"])
 def test_a_budget_without_end_ends(budget_usd):
     assert execute(RunSpec.load(HEADLINE, [f"job.budget_usd={budget_usd}"])).score > 0
 

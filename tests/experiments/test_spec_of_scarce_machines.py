@@ -176,7 +176,7 @@ def test_waits_may_be_recorded():
             },
             r"^cloud\.market is spot, but inline has no spot price: give price_usd_per_hour and spot_price_usd_per_hour inline",
         ),
-        ({"capacity": -1}, r"^cloud\.capacity names -1 instances"),
+        ({"capacity": -1}, r"^cloud\.capacity is -1, but must be a whole number from 0 up to 10,000$"),
         ({"capacity": [[5, 1]]}, r"^cloud\.capacity begins at 5 s"),
         ({"capacity": [[0, 1], [9, 2], [7, 3]]}, r"^cloud\.capacity goes from 9 s to 7 s, but its times must rise"),
         ({"capacity": [1, 2]}, r"^cloud\.capacity is \[1, 2\], but must be a number of instances, or a list of pairs"),

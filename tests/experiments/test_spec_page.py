@@ -7,10 +7,16 @@ import pytest
 
 from elastune import RunSpec
 from elastune.experiments.runs.result import RunResult
+from elastune.experiments.spec.page import written
 from elastune.experiments.sweeps.rows import spec_columns
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
 WORDS = {word for code in re.findall(r"`([^`]+)`", PAGE) for word in re.findall(r"[a-z_]+", code)}
+
+
+def test_the_tables_of_the_page_are_those_of_the_spec():
+    told = "docs/spec.md is out of date: python -m elastune.experiments.spec.page docs/spec.md"
+    assert written(PAGE) == PAGE, told
 
 
 @pytest.mark.parametrize("key", [*spec_columns(), "seed"])

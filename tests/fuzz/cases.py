@@ -32,7 +32,7 @@ def run_and_check(spec, folder, bundle=None):
     deadline_s, budget_usd = spec.job.deadline_s, spec.job.budget_usd
     assert deadline_s is None or result.makespan_s <= deadline_s * (1 + _SAME), (result.makespan_s, deadline_s)
     assert budget_usd is None or result.cost_usd <= budget_usd * (1 + _SAME), (result.cost_usd, budget_usd)
-    parts_usd = ledger_of(path).usd()
+    parts_usd = ledger_of(path).usd
     total_usd = math.fsum(parts_usd.values())
     assert math.isclose(total_usd, result.cost_usd, rel_tol=1e-6, abs_tol=1e-9), (total_usd, result.cost_usd)
     assert min(usd for part, usd in parts_usd.items() if part != "rounding") >= -1e-9 * (1 + result.cost_usd), parts_usd
@@ -116,7 +116,7 @@ def damaged_journal(seed, folder):
         except (InputError, ReplayError):
             continue
     try:
-        parts_usd = ledger_of(path).usd()
+        parts_usd = ledger_of(path).usd
     except InputError:
         return
     assert all(math.isfinite(usd) for usd in parts_usd.values())
