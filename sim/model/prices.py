@@ -19,6 +19,8 @@ MIXED = "mixed"
 Pool: TypeAlias = tuple[str, str]
 """Name of an instance type, and market."""
 SECONDS_PER_HOUR = 3600.0
+MOST_GPUS_PER_INSTANCE = 1_000
+"""The largest machine [ours]; the controller lists free GPUs by their number."""
 HOURS_PER_MONTH = 730.0
 """As the providers count: 365 x 24 / 12."""
 
@@ -35,9 +37,10 @@ class InstanceType(msgspec.Struct, frozen=True):
     usd_per_hour: dict[str, Price]
 
     def __post_init__(self) -> None:
-        if self.gpus_per_instance < 1:
+        if not 1 <= self.gpus_per_instance <= MOST_GPUS_PER_INSTANCE:
             raise InputError(
-                f"instance type {self.name}: gpus_per_instance is {self.gpus_per_instance}, but must be >= 1"
+                f"instance type {self.name}: gpus_per_instance is {self.gpus_per_instance}, but must be between 1 and"
+                f" {MOST_GPUS_PER_INSTANCE}"
             )
         if not self.usd_per_hour:
             raise InputError(f"instance type {self.name}: no price is given")

@@ -30,6 +30,16 @@ def _require_seconds(**named_s: float) -> None:
             raise InputError(f"{name} is {seconds}, but must be a number >= 0")
 
 
+MOST_CV = 1e6
+"""The largest coefficient of variation [ours]: its square must not overflow, and n recorded numbers have at most sqrt(n)."""
+
+
+def _require_cv(**named: float) -> None:
+    for name, cv in named.items():
+        if not 0 <= cv <= MOST_CV:
+            raise InputError(f"{name} is {cv}, but must be between 0 and {MOST_CV:g}")
+
+
 @dataclass(frozen=True)
 class Timings:
     """Seconds around the training of a trial.
@@ -71,7 +81,8 @@ class Delay:
     quantiles_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_seconds(mean_s=self.mean_s, cv=self.cv)
+        _require_seconds(mean_s=self.mean_s)
+        _require_cv(cv=self.cv)
 
     @classmethod
     def recorded(cls, waits_s: Sequence[float]) -> Delay:
@@ -162,7 +173,7 @@ class Stragglers:
     is_per_worker: bool = False
 
     def __post_init__(self) -> None:
-        _require_seconds(persistent_cv=self.persistent_cv, per_iteration_cv=self.per_iteration_cv)
+        _require_cv(persistent_cv=self.persistent_cv, per_iteration_cv=self.per_iteration_cv)
         if isinstance(self.tail, EmpiricalTail) and self.per_iteration_cv != self.tail.cv:
             raise InputError(
                 f"per_iteration_cv is {self.per_iteration_cv}, but what was measured has {self.tail.cv}: leave one out"
@@ -211,7 +222,7 @@ class SlowNodes:
     cv: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_seconds(cv=self.cv)
+        _require_cv(**{"slow_nodes.cv": self.cv})
         if not 0 <= self.share <= 1:
             raise InputError(f"slow_nodes.share is {self.share}, but must be between 0 and 1")
         if not (math.isfinite(self.slowdown) and self.slowdown >= 1):
