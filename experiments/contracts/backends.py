@@ -129,7 +129,7 @@ class Dialogue:
         self.backend.perform(StartSegment(SegmentId(segment), TrialId(trial), placement, 0, until, report_every))
 
     def end_of(self, segment: int) -> SegmentEnded:
-        """The end of a segment, told already or awaited."""
+        """The end of a segment, already received or awaited."""
         for event in self.events:
             if isinstance(event, SegmentEnded) and event.segment == segment:
                 return event
@@ -179,10 +179,10 @@ def samples_before_it_trains(talk: Dialogue) -> None:
     talk.start(2, 0, iterations=3)
     talk.end_of(2)
     sampled = [event.trial for event in talk.events if isinstance(event, TrialSampled)]
-    talk.require(sampled in ([], [0, 1]), "a configuration was told more than once, or not of every trial")
+    talk.require(sampled in ([], [0, 1]), "a configuration was sent more than once, or not for every trial")
     for trial in sampled:
         of_trial = [event for event in talk.events if getattr(event, "trial", None) == trial]
-        talk.require(isinstance(of_trial[0], TrialSampled), f"trial {trial} was told of before its configuration")
+        talk.require(isinstance(of_trial[0], TrialSampled), f"an event of trial {trial} came before its configuration")
 
 
 def reports_only_on_request(talk: Dialogue) -> None:

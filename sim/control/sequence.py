@@ -117,7 +117,7 @@ class JournalCheck:
             InvalidJournalError: it has not, or the end of a machine or a segment is missing.
         """
         self._require(self._is_finished and not self._machines, "the journal ends before its run did")
-        # A segment that was started on a machine which was lost at that moment may be told of too late.
+        # A segment started on a machine that is lost at that moment may end after the run, which nobody records.
         lost = [number for number, (_, from_s) in self._running.items() if from_s < self._now_s]
         self._require(not lost, f"segment {lost[:1]} has no end")
 
