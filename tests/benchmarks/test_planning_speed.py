@@ -6,9 +6,10 @@ import statistics
 import time
 from dataclasses import replace
 
+import msgspec
 import pytest
 
-from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.frontier import frontier, frontier_of
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
@@ -68,3 +69,46 @@ def test_frontier_of_percentiles(space, startup_cv, scaling, capsys):
 def with_spread_starts(known, cv):
     startup = known.profile.startup
     return replace(known, profile=replace(known.profile, startup=replace(startup, init=replace(startup.init, cv=cv))))
+
+
+SHORT_LEASES = BillingRule(minimum_s=60.0, bills_startup=False)
+BY_THE_HOUR = BillingRule(granularity_s=3600.0, minimum_s=60.0)
+
+
+@pytest.mark.filterwarnings("ignore::elastune.policies.planning.aged.InexactFrontierWarning")
+@pytest.mark.parametrize(("stages", "shape"), [(HALVED, "halved"), (UNEVEN, "uneven")], ids=["halved", "uneven"])
+@pytest.mark.parametrize("scaling", [SMALL_GANGS, LARGE_GANGS], ids=["gangs to 8", "gangs to 64"])
+@pytest.mark.parametrize(
+    ("rule", "iteration_s", "what"),
+    [
+        (SHORT_LEASES, 5.0, "minimum of 60 s"),
+        (BY_THE_HOUR, 60.0, "by the hour"),
+        (BY_THE_HOUR, 600.0, "by the hour, long"),
+    ],
+    ids=["minimum", "hourly", "hourly-long"],
+)
+def test_frontier_where_minimum_and_quanta_bind(stages, shape, scaling, rule, iteration_s, what, capsys):
+    known = terms(scaling)
+    plain = replace(known, profile=replace(known.profile, iteration_s=iteration_s))
+    bound = replace(plain, price_book=msgspec.structs.replace(plain.price_book, billing=rule))
+    plain_ms = median_ms(lambda: frontier(stages, plain), repeats=3)
+    found = frontier(stages, bound)
+    took_ms = median_ms(lambda: frontier(stages, bound), repeats=3)
+    gap = max(plan.search_gap for plan in found)
+    with capsys.disabled():
+        row = f"{what}, {shape}, gangs to {scaling.max_gpus}: {len(found)} plans in {took_ms:.0f} ms"
+        print(f"\n{row}, {took_ms / plain_ms:.1f} times the plain frontier, search gap up to {100 * gap:.0f} %")  # noqa: T201
+
+
+def test_frontier_of_three_instance_types(capsys):
+    one = terms(LARGE_GANGS)
+    machines = [InstanceType(f"p3.{gpus}", gpus, {"on-demand": 3.06 * gpus}) for gpus in (1, 4, 8)]
+    books = [
+        msgspec.structs.replace(one.price_book, instance_types=(kind,), max_instances=512 // kind.gpus_per_instance)
+        for kind in machines
+    ]
+    offered = [replace(one, price_book=book) for book in books]
+    each_ms = [median_ms(lambda terms=terms: frontier(HALVED, terms), repeats=3) for terms in offered]
+    took_ms = median_ms(lambda: frontier_of(HALVED, offered), repeats=3)
+    with capsys.disabled():
+        print(f"\nthree instance types: {took_ms:.0f} ms, {took_ms / max(each_ms):.1f} times the slowest of them")  # noqa: T201
