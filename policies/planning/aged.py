@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MOST_STARTED = 64_000_000
 """Work of one stage: partial plans, times numbers of machines to go on with, times the square of the quota."""
-MOST_COMPARED = 4_000_000
+MOST_COMPARED = 12_000_000
 """Machines whose credits are compared, all stages together."""
 
 _MOST_LEVELS = 64
@@ -141,10 +141,13 @@ class _Search:
         """Those that none of their own kind beats; all hold as many machines."""
         if len(partials) < 2:
             return partials
+        latest_s = self.limits.latest_s
+        if kinds.min() == kinds.max():
+            return partials.at(undominated(partials, self._prepaid, later_tail_s2, latest_s, self._work))
         kept = []
         for kind in np.unique(kinds):
             some = np.flatnonzero(kinds == kind)
-            rivals, latest_s = partials.at(some), self.limits.latest_s
+            rivals = partials.at(some)
             kept.append(some[undominated(rivals, self._prepaid, later_tail_s2, latest_s, self._work)])
         return partials.at(np.concatenate(kept))
 

@@ -128,6 +128,7 @@ class _Contest:
         self._order = np.lexsort((partials.paid_usd, np.rint(late_s / TIME_GRAIN_S)))
         ordered = partials.at(self._order)
         self._prepaid = prepaid
+        self._shifts = _SHIFTS if prepaid.quantum_s else _SHIFTS[:1]
         self._time_s, self._latest_s = ordered.time_s, ordered.late_s(later_tail_s2[1])
         self._paid_usd = ordered.paid_usd
         self._credits_s = ordered.credits_s[:, ordered.credits_s.shape[1] - int(ordered.held[0]) :]
@@ -164,7 +165,7 @@ class _Contest:
         for first in range(0, len(pairs), _PAIRS):
             some = pairs[first : first + _PAIRS]
             some = some[~is_beaten[some[:, 1]]]
-            if not self._work.takes(len(some) * self._credits_s.shape[1]):
+            if not self._work.takes(len(some) * self._credits_s.shape[1] * len(self._shifts)):
                 break
             is_beaten[some[self._pays_no_more(rivals[some[:, 0]], block[some[:, 1]]), 1]] = True
         return is_beaten
@@ -174,7 +175,7 @@ class _Contest:
         mine_s, theirs_s = self._credits_s[rivals], self._useful_s[others]
         left_usd = (self._paid_usd + self._rounding_usd)[others] - self._paid_usd[rivals]
         pays = np.zeros(len(rivals), bool)
-        for shift in _SHIFTS if self._prepaid.quantum_s else _SHIFTS[:1]:
+        for shift in self._shifts:
             paired_s = np.roll(theirs_s, shift, axis=1)
             more_s = self._prepaid.beyond_s(paired_s - mine_s)
             # Those that pay each second are like each other only.
