@@ -12,7 +12,7 @@ from elastune.sim.model.errors import InputError
 from elastune.traces.formats.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -70,8 +70,8 @@ def put(mapping: dict[str, Any], path: Sequence[str], value: object, what: str) 
     """
     for depth, key in enumerate(path[:-1], start=1):
         below = mapping.setdefault(key, {})
-        if path[:depth] == ["policy"] and isinstance(below, str):
-            below = mapping[key] = policy_mapping(below)
+        if isinstance(below, str) and (long_form := _SHORT_FORMS.get(".".join(path[:depth]))):
+            below = mapping[key] = long_form(below)
         if not isinstance(below, dict):
             raise InputError(f"{what}: {'.'.join(path[:depth])} is {below!r}, which holds no keys")
         mapping = below
@@ -94,3 +94,10 @@ def policy_mapping(text: str) -> dict[str, Any]:
             raise InputError(f"policy {text!r}: {parameter.strip()!r} is given twice")
         policy[parameter.strip()] = parse_yaml(value, f"policy {text!r}")
     return policy
+
+
+_SHORT_FORMS: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "policy": policy_mapping,
+    "cloud.billing": lambda provider: {"provider": provider},
+}
+"""Sections that may be one word, and what the word stands for."""

@@ -366,3 +366,8 @@ def test_what_only_real_runs_know_is_kept_in_the_spec_and_refused_in_simulation(
 def test_an_unknown_word_is_an_error_that_names_the_nearest(key, value, problem):
     with pytest.raises(InputError, match=problem):
         with_workload(**{key: value})
+
+
+def test_a_key_can_be_set_beside_a_providers_name():
+    spec = with_set("cloud.billing=azure", "cloud.billing.model=per-function")
+    assert (spec.cloud.billing.minimum_s, spec.cloud.billing.model) == (300.0, "per-function")

@@ -117,7 +117,6 @@ def test_a_number_beyond_the_range_is_refused_by_name(name):
         assert str(caught.value).startswith(name), caught.value
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.range is not None])
 def test_a_run_at_either_end_of_the_range_ends(name):
     allowed = KEYS[name].range
@@ -125,7 +124,6 @@ def test_a_run_at_either_end_of_the_range_ends(name):
     is_run_or_told(with_value(name, allowed.most))
 
 
-@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([*KEYS, "seed"]), st.sampled_from(ODD))
 def test_whatever_a_key_holds_the_run_ends_or_says_why_not(name, text):
