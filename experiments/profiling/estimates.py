@@ -46,13 +46,15 @@ class Estimate(NamedTuple):
         count = len(ordered)
         if not ordered:
             return None
-        left_out, outside = 0, 2.0 * 0.5**count
-        # P(the median lies outside the k-th and the k-th last of n) = 2 P(Binomial(n, 1/2) < k).
+        # P(the median lies outside the k-th and the k-th last of n) = 2 P(Binomial(n, 1/2) < k). Counted in whole numbers: of a
+        # thousand samples they are too large for a float, and 1 / 2^n is too small.
+        left_out, below, ways = 0, 1, 1
         while left_out + 1 < (count + 1) // 2:
-            further = outside + 2.0 * math.comb(count, left_out + 1) * 0.5**count
-            if further > 1 - _CONFIDENCE:
+            ways = ways * (count - left_out) // (left_out + 1)
+            if 2 * (below + ways) / 2**count > 1 - _CONFIDENCE:
                 break
-            left_out, outside = left_out + 1, further
+            left_out, below = left_out + 1, below + ways
+        outside = 2 * below / 2**count
         low, high = ordered[left_out], ordered[-1 - left_out]
         return cls(statistics.median(ordered), low, high, max(1.0 - outside, 0.0), count)
 
