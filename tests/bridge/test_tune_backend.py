@@ -1,5 +1,7 @@
 """Small rules of the Ray Tune adapter that need no loop."""
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +41,30 @@ def test_a_diverged_score_is_none_and_a_word_is_refused():
     assert finite(2) == 2.0
     with pytest.raises(InputError, match="a score is 'high'"):
         finite("high")
+
+
+def test_numpy_scalars_of_a_search_space_are_the_plain_values_they_stand_for():
+    config = {
+        "lr": np.float64(0.1),
+        "half": np.float32(0.5),
+        "layers": np.int64(3),
+        "bias": np.bool_(True),
+        "name": np.str_("adam"),
+        "nothing": np.float64("nan"),
+        "zero": np.array(2),
+        "inner": {"width": np.int32(7)},
+    }
+    plain = plain_configuration(config)
+    expected = {
+        "lr": 0.1,
+        "half": 0.5,
+        "layers": 3,
+        "bias": True,
+        "name": "adam",
+        "nothing": "nan",
+        "zero": 2,
+        "inner/width": 7,
+    }
+    assert plain == expected
+    assert {key: type(value) for key, value in plain.items()} == {key: type(value) for key, value in expected.items()}
+    assert msgspec.json.decode(msgspec.json.encode(plain)) == expected

@@ -91,7 +91,9 @@ def all_series(rows, rounds, cost, *, speedup=1.6, worker=lambda _series: 1.0, c
 def test_a_median_has_the_interval_of_order_statistics():
     assert Estimate.of([]) is None
     assert Estimate.of([3.0]) == (3.0, 3.0, 3.0, 0.0, 1)
-    many = Estimate.of(range(1, 10_001))  # 10,000 iterations of 1 ms are timed in 10 s; by the normal law, 98 on either side
+    many = Estimate.of(
+        range(1, 10_001)
+    )  # 10,000 iterations of 1 ms are timed in 10 s; by the normal law, 98 on either side
     assert (many.value, many.low, many.high) == (5000.5, 4902, 5099)
     assert many.coverage == pytest.approx(0.95117, abs=1e-5)
     assert Estimate.of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0, 0.75, 3)  # their range: 1 - 2 / 2^3

@@ -110,7 +110,7 @@ def _restore_token() -> None:
 
 
 def _reread_token() -> None:
-    """Ray keeps the variables of a process from the first time that it needs them; before 2.49 it has no tokens."""
+    """Ray keeps the variables of a process from the first time that it needs them; old versions have no tokens."""
     from ray import _raylet
 
     if hasattr(_raylet, "AuthenticationTokenLoader"):

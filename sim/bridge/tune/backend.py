@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from elastune.sim.model.commands import (
     EndSegment,
     ProvisionInstance,
@@ -327,6 +329,8 @@ class TuneBackend:
 
     def _iteration_in(self, result: Mapping[str, Any], trial: TuneTrial) -> int:
         iteration = result.get(self._time_attr)
+        if isinstance(iteration, np.generic):
+            iteration = iteration.item()
         if isinstance(iteration, bool) or not isinstance(iteration, int | float) or iteration != int(iteration):
             raise InputError(
                 f"trial {trial.trial_id} reported {self._time_attr} = {iteration!r}, but time_attr must name the whole number"
@@ -386,9 +390,11 @@ def finite(score: object) -> float | None:
 
 
 def plain_configuration(config: Mapping[str, Any]) -> dict[str, float | int | str | bool | None]:
-    """The configuration as the journal holds it: nested keys joined by a slash, what is no plain value as text."""
+    """The configuration as the journal holds it: nested keys joined by a slash, other than plain values and numpy scalars as text."""
     plain: dict[str, float | int | str | bool | None] = {}
     for key, value in config.items():
+        if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+            value = value.item()  # noqa: PLW2901  np.float64 is a float that msgspec cannot write
         if isinstance(value, dict):
             plain |= {f"{key}/{inner}": value for inner, value in plain_configuration(value).items()}
         elif isinstance(value, str | bool | int | float | None) and not _is_not_a_number(value):
