@@ -9,6 +9,7 @@ import sys
 
 import pandas as pd
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -228,6 +229,40 @@ def test_an_interrupted_run_is_code_130(elastune, monkeypatch):
     assert (stopped.exit_code, stopped.stderr) == (130, "error: interrupted\n")
 
 
+def test_a_run_that_is_interrupted_keeps_its_journal_and_says_where(elastune, folder, monkeypatch):
+    class Interrupted:
+        def on_event(self, _event, _view):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(POLICIES, "interrupted", PolicyEntry(lambda *_: Interrupted(), "for tests"))
+    stopped = elastune("run", "spec.yaml", "--policy", "interrupted", "-o", "out")
+    assert stopped.exit_code == 130
+    assert stopped.stderr == "what was done is kept in out/journal.jsonl\nerror: interrupted\n"
+    assert files_in(folder) == ["out/journal.jsonl", "spec.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "broken"),
+    [
+        (["plan", "spec.yaml"], "plans.planning.make_plans"),
+        (["ledger", "spec.yaml"], "runs.replay.ledger_of"),
+        (["replay", "spec.yaml"], "runs.replay.replay_journal"),
+        (["ablate", "spec.yaml"], "comparisons.ablation.ablate"),
+        (["profile", "digits-mlp"], "profiling.curves.profile_workload"),
+        (["check-policy", "seer"], "contracts.user_policy.check_target"),
+    ],
+)
+def test_every_command_that_is_interrupted_is_code_130(elastune, monkeypatch, arguments, broken):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"elastune.experiments.{broken}", interrupted)
+    stopped = elastune(*arguments)
+    assert stopped.exit_code == 130
+    assert stopped.stderr.endswith("error: interrupted\n")
+    assert stopped.stdout == ""
+
+
 def test_a_place_that_cannot_be_written_is_code_2(elastune, folder):
     (folder / "file").write_text("")
     failed = elastune("run", "spec.yaml", "-o", "file")
@@ -313,6 +348,48 @@ def test_profile_hands_its_arguments_over(elastune, monkeypatch):
 
 def test_the_version_is_printed(elastune):
     assert re.fullmatch(r"elastune \d+\.\d+\.\d+\n", elastune("--version").stdout)
+
+
+def commands_of(group, path=()):
+    """Every command, as the words that name it."""
+    for name, command in getattr(group, "commands", {}).items():
+        yield from [(*path, name), *commands_of(command, (*path, name))]
+
+
+@pytest.mark.parametrize("words", list(commands_of(typer.main.get_command(app))), ids=" ".join)
+def test_every_command_has_help_that_names_all_of_its_options(elastune, words):
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    shown = elastune(*words, "-h")
+    assert shown.exit_code == 0
+    assert shown.stdout == elastune(*words, "--help").stdout
+    named = {option for one in command.params for option in one.opts if option.startswith("--")}
+    assert named <= set(re.findall(r"--[a-z-]+", shown.stdout))
+    assert command.help
+    assert "Usage: " in shown.stdout
+
+
+def test_the_help_of_results_shows_the_options_of_its_table(elastune):
+    shown = elastune("results", "--help").stdout
+    assert {"--where", "--group", "--against", "--csv"} <= set(re.findall(r"--[a-z]+", shown))
+    assert "elastune results merge" in shown
+
+
+def test_commands_are_grouped(elastune):
+    shown = elastune("-h").stdout
+    places = [shown.index(panel) for panel in ("Run and compare", "Plan", "Data")]
+    assert places == sorted(places)
+    assert {"Output", "Real workers"} <= set(re.findall(r"Output|Real workers", elastune("run", "-h").stdout))
+
+
+def test_a_policy_is_shown_with_its_parameters(elastune):
+    shown = elastune("policies", "show", "sha-elastic").stdout
+    assert re.search(r"parameter gpus_per_trial +1 where left out", shown)
+    assert "--policy sha-elastic:gpus_per_trial=1" in shown
+    told = json.loads(elastune("policies", "show", "sha-elastic", "--json").stdout)
+    assert told["parameters"] == {"gpus_per_trial": 1}
+    assert elastune("policies", "show", "sha-elastik").exit_code == 2
 
 
 def test_names_are_completed():
