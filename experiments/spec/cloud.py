@@ -98,12 +98,7 @@ class InstanceTypeSpec(Section):
         """
         inline = (self.price_usd_per_hour, self.spot_price_usd_per_hour, self.gpus_per_instance)
         if self.name is not None and inline == (None, None, None):
-            found = _catalogued(self.name, prices, region)
-            if found.gpus_per_instance not in GPUS:
-                raise InputError(
-                    f"cloud.instance_type {found.name} has {found.gpus_per_instance} GPUs, but may have {GPUS}"
-                )
-            return found
+            return _catalogued(self.name, prices, region)
         if self.price_usd_per_hour is None or self.gpus_per_instance is None:
             missing = "price_usd_per_hour" if self.price_usd_per_hour is None else "gpus_per_instance"
             raise InputError(f"cloud.instance_type.{missing} is missing")
@@ -188,7 +183,7 @@ class CloudSpec(Section):
     sync_s: Annotated[Number, SECONDS, "a barrier between stages"] = 0.0
     rescale_s: Annotated[Number | None, SECONDS, "checkpoint and launch of a trial that moves; the bundle's"] = None
     max_instances: Annotated[Count | None, MACHINES, "the account's quota (32); or `max_gpus`"] = None
-    max_gpus: Annotated[Count | None, Range(1, 10_240_000), "the same in GPUs"] = None
+    max_gpus: Annotated[Count | None, Range(1, 2_000_000), "the same in GPUs"] = None
     quota_ramp: Annotated[StepPairs | None, BeforeValidator(pair_form), "`[[0, 4], [600, 32]]`: the quota grows"] = None
     capacity: Annotated[
         Count | StepPairs | dict[str, Annotated[Count | StepPairs, CAPACITY]] | None,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import core_schema
 
 from elastune.sim.model.numbers import number_of, whole_number_of
+from elastune.sim.model.prices import MOST_GPUS_PER_INSTANCE
 from elastune.traces.scaling.tables import MOST_GPUS
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ SPREAD = Range(0, 100)
 """A coefficient of variation, or a slowdown less 1."""
 USD = Range(0, 1e9)
 ITERATIONS = Range(1, 1_000_000)
-MACHINES = Range(1, 10_000)
-GPUS = Range(1, 1024)
+MACHINES = Range(1, 2000)
+"""Planners look at every number of them: SEER needs 10 s for 3,000, and over 40 s for 10,000."""
+GPUS = Range(1, MOST_GPUS_PER_INSTANCE)
 """Of one machine."""
 GANG = Range(1, MOST_GPUS)
 """GPUs that train one trial."""

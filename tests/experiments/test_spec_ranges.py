@@ -161,5 +161,5 @@ def test_a_machine_of_a_catalogue_is_held_to_the_same_range(tmp_path):
         "name,gpus_per_instance,on_demand_usd_per_hour,spot_usd_per_hour,source,date\nhuge,1000000,1,,here,2026-01-01\n"
     )
     cloud = {"instance_type": "huge", "prices": str(prices)}
-    with pytest.raises(InputError, match="huge has 1000000 GPUs, but may have from 1 up to 1,024"):
+    with pytest.raises(InputError, match="gpus_per_instance is 1000000, but must be between 1 and 1000"):
         RunSpec.model_validate({**SPEC, "cloud": cloud})
