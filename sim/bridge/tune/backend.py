@@ -390,7 +390,7 @@ def finite(score: object) -> float | None:
 
 
 def plain_configuration(config: Mapping[str, Any]) -> dict[str, float | int | str | bool | None]:
-    """The configuration as the journal holds it: nested keys joined by a slash; what is no plain value or numpy scalar as text."""
+    """The configuration as the journal holds it: nested keys joined by a slash, values that are not plain as text."""
     plain: dict[str, float | int | str | bool | None] = {}
     for key, value in config.items():
         if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
