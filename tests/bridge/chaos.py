@@ -75,6 +75,11 @@ class Run:
 
     def __init__(self, folder, spec, *how):
         self.folder = folder
+        # What lies outside of the folder is named again to go on.
+        places = [
+            (option, place) for option, place in zip(how, how[1:], strict=False) if option in ("--ray", "--checkpoints")
+        ]
+        self._outside = [part for named in places for part in named]
         self.journal = folder / "journal.jsonl"
         file = folder.parent / f"{folder.name}.yaml"
         file.write_text(yaml.safe_dump(spec))
@@ -86,7 +91,7 @@ class Run:
             return subprocess.Popen(command, stdout=log, stderr=log)
 
     def resume(self):
-        self.driver = self._start("--resume", str(self.folder))
+        self.driver = self._start("--resume", str(self.folder), *self._outside)
 
     def log(self):
         return (self.folder.parent / f"{self.folder.name}.log").read_text()
