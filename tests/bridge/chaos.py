@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -76,9 +77,7 @@ class Run:
     def __init__(self, folder, spec, *how):
         self.folder = folder
         # What lies outside of the folder is named again to go on.
-        places = [
-            (option, place) for option, place in zip(how, how[1:], strict=False) if option in ("--ray", "--checkpoints")
-        ]
+        places = [(option, place) for option, place in pairwise(how) if option in ("--ray", "--checkpoints")]
         self._outside = [part for named in places for part in named]
         self.journal = folder / "journal.jsonl"
         file = folder.parent / f"{folder.name}.yaml"
