@@ -16,31 +16,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-Kind: TypeAlias = Literal["simulated run", "real run"]
+Kind: TypeAlias = Literal["simulated run", "real run", "sweep"]
 
 KIND_FILE = "kind.txt"
 _REAL_FILE = "real.json"
+_OTHER_MARKERS = {"parts.sha256": "sweep", "bundle.yaml": "bundle"}  # what only they hold
 
 
 def claim_folder(folder: Path, kind: Kind) -> None:
     """Make the folder one of this kind of run; its marker says so.
 
     Raises:
-        InputError: it holds a run of the other kind.
+        InputError: it holds something of another kind.
     """
     require_kind(folder, kind)
     write_text(folder / KIND_FILE, f"{kind}\n")
 
 
 def require_kind(folder: Path, kind: Kind) -> None:
-    """Check that the folder is free for this kind of run.
+    """Check that the folder is free for this kind of result.
 
     Raises:
-        InputError: it holds a run of the other kind.
+        InputError: it holds something of another kind.
     """
     found = _kind_of(folder)
     if found not in (None, kind):
-        raise InputError(f"{folder} holds a {found}, which a {kind} would overwrite: choose another folder (-o)")
+        raise InputError(
+            f"{folder} holds a {found}, but a {kind} needs a folder of its own: choose another folder (-o)"
+        )
 
 
 def _kind_of(folder: Path) -> str | None:
@@ -50,6 +53,9 @@ def _kind_of(folder: Path) -> str | None:
         return marker.read_text(encoding="utf-8", errors="replace").strip()[:40]
     if (folder / _REAL_FILE).exists():
         return "real run"
+    for name, kind in _OTHER_MARKERS.items():
+        if (folder / name).exists():
+            return kind
     return "simulated run" if (folder / "journal.jsonl").exists() else None
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments.files import locked, next_part, write_whole
 from elastune.experiments.results_version import before_versions
 from elastune.experiments.runs.journals import journal_of
+from elastune.experiments.runs.run_folder import require_kind
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.rows import columns, schema, table_of
 from elastune.sim.model.errors import InputError
@@ -79,8 +80,9 @@ class Store:
         """Lock the folder for writing while the block runs, and remove leftovers of a killed process.
 
         Raises:
-            InputError: another process writes, or the folder cannot be made.
+            InputError: another process writes, the folder cannot be made, or it holds a run or a bundle.
         """
+        require_kind(self.folder, "sweep")
         for folder in (self.folder, self.runs):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"{folder}: the results go to a folder, but this is a file")

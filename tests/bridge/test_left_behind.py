@@ -280,12 +280,12 @@ def test_a_missing_spec_is_written_again(handed):
 
 def test_folders_refuse_a_run_of_the_other_kind(handed, tmp_path):
     with pytest.raises(
-        InputError, match=r"holds a real run, which a simulated run would overwrite: choose another folder"
+        InputError, match=r"holds a real run, but a simulated run needs a folder of its own: choose another"
     ):
         claim_folder(handed, "simulated run")
     claim_folder(tmp_path / "new", "simulated run")
     claim_folder(tmp_path / "new", "simulated run")
-    with pytest.raises(InputError, match="holds a simulated run, which a real run would overwrite"):
+    with pytest.raises(InputError, match="holds a simulated run, but a real run needs a folder of its own"):
         execute_real(small(), tmp_path / "new", RealRunOptions(speed=1.0))
 
 

@@ -42,6 +42,15 @@ class Stumbling:
         return [][1]
 
 
+class Endless:
+    def __init__(self, job, profile, price_book, rng):
+        pass
+
+    def on_event(self, event, view):
+        from elastune.sim.model.actions import SetTimer
+        return [SetTimer("t", float("inf"))]
+
+
 def few(job):
     return None
 
@@ -83,10 +92,16 @@ def test_broken_promises_are_named_with_world_and_time(bad):
     assert "world 'plain', at 0.000 s: FinishRun names no trial" in report.broken[0].problem
 
 
+def test_a_timer_that_never_fires_is_a_broken_promise(bad):
+    report = check_target(f"{bad}:Endless")
+    assert {finding.promise for finding in report.broken} == {"actions_are_possible"}
+    assert "a timer must fire at a finite time" in report.broken[0].problem
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("Missing", r"has no 'Missing'; it has Forgetful, Raising, NoPolicy, Stumbling, few, number"),
+        ("Missing", r"has no 'Missing'; it has Forgetful, Raising, NoPolicy, Stumbling, Endless, few, number"),
         ("number", r"number is a int; it must be a class or function of \(job, profile, price_book, rng\)"),
         ("few", r"cannot be built: too many positional arguments"),
         ("NoPolicy", r"a NoPolicy has no on_event"),

@@ -145,3 +145,24 @@ def test_a_redirected_standard_output_is_written_in_place(tmp_path):
     with (tmp_path / "all").open("a") as stream, kept_file(Path(f"/dev/fd/{stream.fileno()}")) as out:
         out.write(b"after\n")
     assert (tmp_path / "all").read_text() == "before\nafter\n"
+
+
+def test_runs_and_sweeps_refuse_the_folders_of_each_other_and_of_bundles(elastune):
+    Path("sweep.yaml").write_text("base: spec.yaml\naxes: {policy: [sha-fixed]}\nseeds: 1\n", encoding="utf-8")
+    assert elastune("run", "spec.yaml", "-o", "run").exit_code == 0
+    assert elastune("sweep", "sweep.yaml", "-o", "swept").exit_code == 0
+    Path("bundle").mkdir()
+    Path("bundle", "bundle.yaml").touch()
+    for command, spec, out, found in (
+        ("run", "spec.yaml", "swept", "holds a sweep"),
+        ("run", "spec.yaml", "bundle", "holds a bundle"),
+        ("sweep", "sweep.yaml", "run", "holds a simulated run"),
+        ("sweep", "sweep.yaml", "bundle", "holds a bundle"),
+    ):
+        before = sorted(path.name for path in Path(out).iterdir())
+        failed = elastune(command, spec, "-o", out)
+        assert failed.exit_code == 2
+        assert found in failed.output
+        assert sorted(path.name for path in Path(out).iterdir()) == before
+    assert elastune("run", "spec.yaml", "-o", "run").exit_code == 0
+    assert elastune("sweep", "sweep.yaml", "-o", "swept").exit_code == 0
