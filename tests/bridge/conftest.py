@@ -9,7 +9,7 @@ import sys
 import threading
 from dataclasses import dataclass
 
-import cloudpickle
+from ray import cloudpickle
 import numpy as np
 import pytest
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cloudpickle
+from ray import cloudpickle
 import pytest
 import yaml
 
