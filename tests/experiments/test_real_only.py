@@ -82,9 +82,7 @@ def test_a_real_run_gets_a_controller_that_knows_what_may_change():
 
 def test_the_hyperparameters_that_are_handed_in_are_no_parameter_of_the_spec():
     assert "hyperparameters" not in ON_REAL_WORKERS["pbt"].parameters
-    with pytest.raises(
-        InputError, match=r"policy pbt has no parameter 'hyperparameters'; its parameters: gpus_per_trial"
-    ):
+    with pytest.raises(InputError, match=r"there is no pbt parameter 'hyperparameters'; known: gpus_per_trial"):
         spec_of({"name": "pbt", "hyperparameters": 3})
 
 

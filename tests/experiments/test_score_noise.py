@@ -77,5 +77,5 @@ def test_a_bundle_whose_scores_are_all_alike_has_no_unit_for_noise():
 
 
 def test_noise_below_zero_is_refused():
-    with pytest.raises(InputError, match=r"^workload\.score_noise is -1, but must be greater than or equal to 0$"):
+    with pytest.raises(InputError, match=r"^workload\.score_noise is -1, but must be a number from 0 up to 1e6$"):
         spec(-1)
