@@ -9,9 +9,9 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from ray import cloudpickle
 import numpy as np
 import pytest
+from ray import cloudpickle
 
 pytest.importorskip("psutil", reason="real workers need the bridge extra")
 

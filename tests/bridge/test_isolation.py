@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ray import cloudpickle
 import pytest
 import yaml
+from ray import cloudpickle
 
 from elastune.sim.bridge.machines import isolation
 from elastune.sim.bridge.machines.connection import ENVIRONMENT
