@@ -77,7 +77,7 @@ POLICIES: Mapping[str, Entry] = {
     ),
     "seer-staged": Entry(
         seer_staged,
-        "SEER that needs no R: stages grow by eta, trained as long as T and B allow, re-planned",
+        "SEER planned without R: stages grow by eta, trained as long as T and B allow, re-planned",
         switches=StagedMechanisms.switches(),
         mechanisms=StagedMechanisms,
     ),

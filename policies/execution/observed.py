@@ -37,7 +37,7 @@ class Observed:
     """Seconds per iteration of each trial, and how well gangs scale.
 
     A trial's seconds per iteration on one GPU come from its segments on one GPU, or from larger gangs and the scaling learned
-    so far. Scaling is learned from trials that were seen both on one GPU and on more.
+    so far. Scaling is learned only from trials that ended a segment on one GPU first and on more later.
     """
 
     def __init__(self, profile: Profile) -> None:

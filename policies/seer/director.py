@@ -42,7 +42,7 @@ class Replanner(Protocol):
 
 
 class SeerDirector(PlannedDirector):
-    """Follows a plan, and replaces it by a new one at each barrier; see `policies.seer.mechanisms.Mechanisms`.
+    """Follows a plan, and replaces it by a new one at each barrier if `replan` says so; see `policies.seer.mechanisms`.
 
     Args:
         plan: made before the run.
@@ -105,6 +105,7 @@ class SeerDirector(PlannedDirector):
     def cut_at_s(self, bracket: Bracket, view: RunView) -> float | None:
         """When the rung is cut: the latest time to end it so that the best trial can still finish by T within B.
 
+        None where `reserve` is off, in the last rung, for a trial that is alone, and while no trial is known to be best.
         If every trial that still trains will have ended by then, at the pace it has reported, nothing has to be cut.
         """
         leader = bracket.leader()

@@ -32,21 +32,27 @@ Parallelism = Literal["uniform", "ranked"]
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanisms:
-    """What makes SEER SEER. Each mechanism can be switched off on its own; this is the only list of them.
+    """What makes SEER SEER. Each mechanism can be switched off; this is the only list of them.
+
+    Some switches depend on others. `solver` has no effect with `elastic=false`. `makespan` has no effect with `elastic=false`,
+    with `solver=greedy` or without a deadline. `resize_rule` has no effect without a deadline. `reserve` and `hard_stop` have
+    none where the job has neither a deadline nor a budget.
 
     Attributes:
         policy: name in messages.
         solver: how allocations are found: "frontier", exactly, on the time-cost frontier, or "greedy", see
             `policies.planning.greedy`.
-        makespan: what the plan before the run keeps T with: "p95", the 95th percentile of its makespan as far as B pays for
-            that, or "mean".
-        replan: the remaining rungs are planned anew at each barrier, with what was learned.
+        makespan: what the plan before the run keeps T with: "p95", the 95th percentile of its makespan, or "mean". Where B
+            does not pay for the percentile, the plan with the earliest one that B pays for is taken.
+        replan: the remaining rungs are planned anew at each barrier, with what was learned. The stage beyond the plan always
+            is.
         reserve: the time and money to finish the best trial by T are kept back: a rung that would use them up is cut.
         resize_rule: when a trial gets a larger gang in the middle of a rung because it would end too late for the rungs to
             come: "gain", where its projected progress rises by a tenth, "always", where it rises at all, or "never".
         elastic: the cluster fits each rung, and machines that a rung no longer needs are given back before it ends; else it
             is constant.
-        parallelism: "uniform", the same gang for all trials of a rung, or "ranked", larger gangs for better trials.
+        parallelism: "uniform", the same gang for all trials of a rung, or "ranked", larger gangs for better trials. "ranked"
+            changes nothing in the first rung and in rungs that train in waves.
         hard_stop: everything stops at T and before the committed bill exceeds B; without it neither is promised.
 
     Raises:
@@ -94,7 +100,7 @@ class Mechanisms:
     def plan(
         self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
     ) -> Plan | None:
-        """The cheapest plan by the deadline, the fastest where there is no budget; None where none keeps both.
+        """The cheapest plan by the deadline, the fastest where there is only a deadline; None where none keeps both.
 
         By expected makespans; see `safer`.
         """
@@ -106,7 +112,11 @@ class Mechanisms:
         return _best_of(frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed), terms)
 
     def safer(self, plan: Plan, terms: Terms) -> Plan:
-        """The plan of the same stages that keeps T with 95 % probability for least money, or comes nearest to that within B."""
+        """The plan of the same stages that keeps T 19 times in 20 and costs least, or is the fastest where there is no budget.
+
+        Where B does not pay for such a plan, it is the one with the earliest 95th percentile that fits B and is on time on
+        average. The plan itself is returned where there is no such plan, or where `makespan` has no effect.
+        """
         if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
             return plan
         found = _best_of(frontier(plan.stages, terms, makespan="p95"), terms)

@@ -1,7 +1,7 @@
 """SEER, the reading that plans towards R iterations. README.md in this folder is its pseudo-code.
 
-`run_seer` plans before the run (`best_plan`) and hands the plan to `policies.seer.director`, which follows it; at each barrier
-`SeerReplanner` plans the rungs that are left.
+`run_seer` plans before the run with `best_plan` and hands the plan to `policies.seer.director`, which follows it; at each
+barrier `SeerReplanner` plans the rungs that are left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from elastune.policies.seer.director import SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, best_expected, require_one_of
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
-from elastune.policies.sizing.replanning import fastest_affordable, terms_left
+from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
 from elastune.policies.sizing.sizing import largest
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def seer(
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021): Sequential Elimination with Elastic Resources.
 
-    Of all plans that end by T and cost at most B, SEER runs the one whose winner has the best expected score. The cluster fits
-    each rung. While it runs, SEER learns how fast trials train and how well they scale, and plans the remaining rungs anew at
-    each barrier. Without a deadline it takes the cheapest plan for the most configurations, without a budget the fastest.
+    For each target of the winner's training, SEER takes the most configurations that have a plan by T within B. It runs the
+    plan whose winner has the best expected score. The cluster fits each rung. While it runs, SEER learns how fast trials train
+    and how well they scale, and plans the remaining rungs anew at each barrier. Plans are the cheapest by T, or the fastest
+    where there is a deadline but no budget.
 
     Args:
         job: the tuning job.
@@ -67,7 +68,8 @@ def seer(
 
     Raises:
         InputError: a parameter has none of its values.
-        InfeasibleJobError: not even one configuration reaches R by T within B.
+        InfeasibleJobError: not even one configuration, or as many as must be started, reaches the lowest of `winner_targets`
+            by T within B.
 
     Deviations:
         The full text of the paper is not at hand. Its abstract says: test many configurations in the beginning, keep varying
@@ -77,6 +79,9 @@ def seer(
         longer one, training all of them less is weighed against that, by the same expected score.
         Within a rung a trial gets more GPUs only if other trials of the rung have left them; nothing is rented for it.
         Where B pays for it, the plan keeps T with the 95th percentile of its makespan: money that is left is worth nothing.
+        Where B does not, it is the plan with the earliest 95th percentile that fits B and is on time on average.
+        The trials of a rung have equal gangs when it begins, unless `parallelism` is "ranked". Gangs differ between rungs.
+        Speed-up is learned only from a trial that trains on one GPU first and on more later.
     """
     require_one_of("seer", "objective", objective, ("expected_score", "largest_n"))
     return run_seer(job, profile, price_book, Mechanisms(**mechanisms), objective)
@@ -114,7 +119,11 @@ def best_plan(job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: O
 
 
 def winner_targets(job: TuningJob, profile: Profile, objective: Objective) -> list[int]:
-    """Iterations to which a plan may train its winner, most first: R, and less where a shorter run is a prefix of a longer."""
+    """Iterations to which a plan may train its winner, most first; at most four.
+
+    R alone, unless a shorter run is a prefix of a longer one (a bundle with a constant schedule). Then also 2/3, 1/2 and 1/3 of
+    R, but not less than eta times `job.min_iterations`. R alone for "largest_n" and where the job gives the stages.
+    """
     if objective == "largest_n" or job.stages is not None or not profile.is_prefix_schedule:
         return [job.max_iterations]
     least = min(job.min_iterations * job.reduction_factor, job.max_iterations)
@@ -151,7 +160,8 @@ class SeerReplanner:
         """The plan for what is left; the bracket goes on with its stages.
 
         If all survivors can train as planned, they do. Else `_affordable` drops the worst or trains all of them less. If no
-        plan is on time, the best survivor alone is trained as fast as the budget allows; `Limits` stops it at T in any case.
+        plan keeps T and B, the best survivor trains alone by `fastest_or_cheapest`: by the fastest plan if B pays for it, else
+        by the cheapest. `Limits` ends the run by T within B, unless `hard_stop` is off.
         """
         plan = self._affordable(bracket, view, observed)
         last, end = plan.stages[-1].until_iteration, bracket.stages[-1].until_iteration
@@ -175,7 +185,7 @@ class SeerReplanner:
         if best is not None:
             return best
         terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=True), view)
-        return fastest_affordable(self._stages_left(bracket, 1, targets[0]), terms, live_instances(view))
+        return fastest_or_cheapest(self._stages_left(bracket, 1, targets[0]), terms, live_instances(view))
 
     def _largest(self, bracket: Bracket, view: RunView, observed: Observed, target: int) -> Plan | None:
         """The plan that trains the most survivors towards so many iterations; None if not even one is on time within B.

@@ -1,4 +1,7 @@
-"""SEER, the reading that needs no R: survivors shrink from stage to stage and train longer, as long as T and B allow."""
+"""SEER, the reading that plans without R: survivors shrink from stage to stage and train longer, as long as T and B allow.
+
+`job.max_iterations` is still needed: it is where recorded curves end, and nothing trains beyond it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from elastune.policies.seer.mechanisms import Mechanisms, best_expected
 from elastune.policies.seer.seer import run_seer
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
-from elastune.policies.sizing.replanning import fastest_affordable, terms_left
+from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ STEPS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class StagedMechanisms(Mechanisms):
-    """Those of `seer`, but without a reserve: there is no R that the winner must reach."""
+    """Those of `seer`, but without a reserve, so that no rung is cut: there is no R that the winner must reach."""
 
     policy: str = "seer-staged"
     reserve: bool = False
@@ -56,6 +59,7 @@ def seer_staged(
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021), planned from T and B instead of towards R.
 
+    `job.max_iterations` is not a goal here, but it is needed: nothing trains beyond it.
     K stages; from each to the next, one in eta survives and trains eta times as long. The first stage trains as long as the
     cheapest on-time allocation costs at most B. At each barrier, what was learned about seconds per iteration and scaling
     decides again how long the survivors train.
@@ -89,8 +93,8 @@ def seer_staged(
         `job.min_iterations` is the least training of the first stage; `job.levels` has no meaning here.
         Training is found on a grid of steps of at most 2 %, or of one iteration of the last stage.
         Within a stage a trial gets a larger gang only on GPUs that others of the stage have left; nothing is rented for it.
-        Nothing is kept back for the winner unless `reserve` says so: there is no R that it must reach, and later stages shrink
-        with what is left.
+        Nothing is kept back for the winner, and no stage is cut, unless `reserve` says so: there is no R that the winner must
+        reach, and later stages shrink with what is left.
     """
     chosen = StagedMechanisms(**mechanisms)
     _check_stages(job, stages)
@@ -98,7 +102,7 @@ def seer_staged(
         return run_seer(job, profile, price_book, chosen, "expected_score")
     terms = Terms.of(job, profile, price_book)
     counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
-    found = best_plan(counts, job, terms, chosen)
+    found = best_staged_plan(counts, job, terms, chosen)
     if found is None:
         raise _infeasible(job, terms, counts[0], chosen)
     plan, count = found
@@ -107,7 +111,9 @@ def seer_staged(
 
 
 @memoized
-def best_plan(counts: Sequence[int], job: TuningJob, terms: Terms, mechanisms: Mechanisms) -> tuple[Plan, int] | None:
+def best_staged_plan(
+    counts: Sequence[int], job: TuningJob, terms: Terms, mechanisms: Mechanisms
+) -> tuple[Plan, int] | None:
     """The plan with the best expected score of its winner, made safer, and its K; None where none is on time and paid."""
     found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)
     # Plans that curves cut short may be equal; more cuts are then open to later barriers.
@@ -264,8 +270,9 @@ class GrowingReplanner:
 
         The survivors train as long as T and B allow at their mean speed and with their spread. A slow winner needs no
         insurance, because there is no R to reach, and the last barrier knows the winner's own speed. If not even the least
-        training is paid for, the worst survivors are dropped, one by one. If nothing is on time, the best one alone trains one
-        iteration as fast as the budget allows. `Limits` stops it at T in any case.
+        training keeps T and B, the worst survivors are dropped, one by one. If that does not help, the best one alone trains
+        one iteration by `fastest_or_cheapest`: by the fastest plan if B pays for it, else by the cheapest. `Limits` ends the
+        run by T within B, unless `hard_stop` is off.
         """
         plan = self._longest(bracket, view, observed)
         bracket.stages = (*bracket.stages[: bracket.index], *plan.stages)
@@ -283,4 +290,4 @@ class GrowingReplanner:
             if plan is not None:
                 return plan
         terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=False), view)
-        return fastest_affordable([Stage(1, 1, done + 1)], terms, live)
+        return fastest_or_cheapest([Stage(1, 1, done + 1)], terms, live)

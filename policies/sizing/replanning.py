@@ -27,8 +27,11 @@ def terms_left(terms: Terms, profile: Profile, view: RunView) -> Terms:
     return replace(terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
 
 
-def fastest_affordable(stages: Sequence[Stage], terms: Terms, live_instances: int) -> Plan:
-    """Late whatever is done: resumed stages as fast as the budget of these terms allows."""
+def fastest_or_cheapest(stages: Sequence[Stage], terms: Terms, live_instances: int) -> Plan:
+    """The last resort where no plan keeps T and B: the fastest plan of resumed stages if B pays for it, else the cheapest.
+
+    Nothing between the two is tried. Even the cheapest may cost more than what is left; `Limits` ends the run in time.
+    """
     # A deadline without a budget asks for the fastest plan, a budget without a deadline for the cheapest.
     hurried = replace(terms, deadline_s=sys.float_info.max, budget_usd=math.inf)
     fastest = greedy_plan(stages, hurried, live_instances=live_instances, is_resumed=True)

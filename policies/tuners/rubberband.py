@@ -21,7 +21,7 @@ from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
-from elastune.policies.sizing.replanning import fastest_affordable, terms_left
+from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
 from elastune.policies.sizing.sizing import largest
 from elastune.sim.model.errors import InputError
 
@@ -140,4 +140,4 @@ class RubberbandDirector(PlannedDirector):
         terms = terms_left(self._terms, profile, view)
         stages, live = (bracket.stage, *bracket.remaining), live_instances(view)
         plan = rubberband_plan(stages, terms, steps=self._steps, live_instances=live, is_resumed=True)
-        return fastest_affordable(stages, terms, live) if plan is None else plan
+        return fastest_or_cheapest(stages, terms, live) if plan is None else plan
