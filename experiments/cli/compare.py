@@ -115,9 +115,15 @@ def _print(comparison: Comparison, folder: Path | None) -> None:
         _paired_table(comparison.paired).print()
     for row in comparison.summary.to_dict("records"):
         if row["error"]:
-            say(f"{row['policy']}: {row['error']}")
+            say(named_error(row["policy"], row["error"]))
     if folder is not None:
         say(f"written to {folder}")
+
+
+def named_error(policy: str, error: str) -> str:
+    """What went wrong with a policy; many errors begin with its name, which is not said twice."""
+    name = policy.partition(":")[0]
+    return f"{policy}: {error.removeprefix(f'{name}: ')}"
 
 
 def _summary_table(summary: pd.DataFrame) -> Table:

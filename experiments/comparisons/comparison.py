@@ -84,7 +84,7 @@ def default_policies(spec: RunSpec) -> tuple[str, ...]:
 
 def compare(
     spec: RunSpec,
-    policies: Sequence[str] = (),
+    policies: str | Sequence[str] = (),
     seeds: int | Sequence[int] = 20,
     *,
     jobs: int = 2,
@@ -97,7 +97,7 @@ def compare(
 
     Args:
         spec: the run; its policy is not used.
-        policies: as the command line takes them; none for `default_policies`.
+        policies: names, each with its parameters if any, or one text with commas between; none for `default_policies`.
         seeds: the seeds, or how many, counted from the spec's.
         jobs: processes; 1 runs everything in this one.
         bundle: used instead of the one that the spec names.
@@ -107,7 +107,8 @@ def compare(
         InputError: the input is wrong whatever the policy, a run needs real workers, or no policy finds a plan.
         Interrupted: Ctrl-C; holds the comparison on the seeds that are finished.
     """
-    specs = [spec.with_policy(policy) for policy in policies or default_policies(spec)]
+    names = policies.split(",") if isinstance(policies, str) else policies
+    specs = [spec.with_policy(policy) for policy in names or default_policies(spec)]
     for one in specs:
         one.require_simulable()
     labels = [one.policy.label for one in specs]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from elastune.experiments.runs.world import terms_of
+from elastune.experiments.spec.places import spec_file
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import read_mapping, with_settings
 from elastune.policies.planning.bound import Bound
@@ -42,13 +43,13 @@ NAIVE_GPUS = (1, 2, 4, 8)
 _CURVE_POINTS, _BOUND_POINTS = 9, 400
 
 
-def load_plan_spec(path: Path, settings: Sequence[str] = ()) -> RunSpec:
-    """The spec of a YAML file, in which the policy may be missing.
+def load_plan_spec(path: str | Path, settings: Sequence[str] = ()) -> RunSpec:
+    """The spec of a YAML file, or the shipped one of this name; its policy may be missing.
 
     Raises:
         InputError: as `RunSpec.load`.
     """
-    mapping = with_settings(read_mapping(path), settings)
+    mapping = with_settings(read_mapping(spec_file(path)), settings)
     return RunSpec.of(**{"policy": "rubberband", **mapping})
 
 

@@ -164,7 +164,7 @@ CAPACITY = Range(0, 10_000)
 class CloudSpec(Section):
     """What is rented, at which price, and how long it takes to come."""
 
-    instance_type: InstanceTypeSpec
+    instance_type: Annotated[InstanceTypeSpec, "the machine: its name in the price catalogue, or the keys below"]
     prices: Annotated[str | None, "a price catalogue of your own"] = None
     region: Annotated[str | None, "where a machine of the catalogue is rented, if it has several"] = None
     market: Annotated[Literal["on-demand", "spot", "mixed"], "`mixed`: spot, and the last rungs on demand"] = (

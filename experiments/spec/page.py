@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.section import Range
+from elastune.experiments.spec.section import NeededUnless, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +71,9 @@ def _section_in(annotation: object) -> type[BaseModel] | None:
 def _default(field: FieldInfo, *, is_section: bool) -> str:
     if field.is_required():
         return "*needed*"
+    needed = next((part for part in field.metadata if isinstance(part, NeededUnless)), None)
+    if needed is not None:
+        return str(needed)
     if field.default is None or is_section:
         return ""
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"

@@ -41,6 +41,20 @@ Count = Annotated[int, BeforeValidator(_count_form)]
 
 
 @dataclass(frozen=True)
+class NeededUnless:
+    """A key that may be left out only where another one is given.
+
+    Attributes:
+        other: the name of the other key, in the same section.
+    """
+
+    other: str
+
+    def __str__(self) -> str:
+        return f"*needed* unless `{self.other}` is given"
+
+
+@dataclass(frozen=True)
 class Range:
     """The numbers that a key may hold; what else it may hold, such as None or a word, is left alone.
 

@@ -18,6 +18,7 @@ from elastune.experiments.spec.section import (
     SOME_SECONDS,
     SPREAD,
     Count,
+    NeededUnless,
     Number,
     Range,
     Section,
@@ -51,10 +52,13 @@ class JobSpec(Section):
     trials: Annotated[
         Count | None,
         ITERATIONS,
+        NeededUnless("stages"),
         "configurations that may be tried, in the seed's order; each policy starts the largest number its rule can finish",
     ] = None
     min_iterations: Annotated[Count | None, ITERATIONS, "r: iterations of the first rung (1)"] = None
-    max_iterations: Annotated[Count | None, ITERATIONS, "R: iterations that count as trained"] = None
+    max_iterations: Annotated[
+        Count | None, ITERATIONS, NeededUnless("stages"), "R: iterations that count as trained"
+    ] = None
     reduction_factor: Annotated[Count | None, Range(2, 1_000_000), "eta: one in so many survives a rung (3)"] = None
     exact: Annotated[bool, "all of them, neither more nor fewer"] = False
     deadline_s: Annotated[Number | None, SOME_SECONDS, "T; left out, there is no limit"] = None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from elastune.experiments.spec.errors import one_message
+from elastune.experiments.spec.places import spec_names
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.section import Count, Number, Section
 from elastune.experiments.spec.yaml_file import put, read_mapping, with_settings
@@ -97,6 +98,10 @@ class SweepSpec(Section):
             InputError: a file cannot be read or is malformed, a key is unknown, or a setting is an axis too.
         """
         path = Path(path)
+        if str(path) in spec_names() and not path.exists():
+            raise InputError(
+                f"{path}: is a run spec that ships, but a sweep needs a YAML file with base, axes and seeds"
+            )
         try:
             return cls.of(read_mapping(path), settings, folder=path.parent)
         except InputError as error:

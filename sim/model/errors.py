@@ -87,9 +87,10 @@ class WorkerError(TuningError):
 
 
 def nearest(word: str, known: Collection[str], *, likeness: float = 0.6) -> str | None:
-    """The known word most like this one, or None where none is at least that similar (0 to 1)."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=likeness)
-    return found[0] if found else None
+    """The known word most like this one, or None where none is at least that similar (0 to 1); case does not count."""
+    by_folded = {one.casefold(): one for one in known}
+    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=likeness)
+    return by_folded[found[0]] if found else None
 
 
 def unknown(kind: str, word: str, known: Collection[str], hint: str = "") -> InputError:

@@ -419,3 +419,20 @@ def test_a_seed_is_read_as_in_a_spec(elastune, folder, seed):
     assert done.exit_code == 2
     assert seed in done.stderr
     assert not (folder / "out").exists()
+
+
+def test_plan_takes_the_name_of_a_shipped_spec_as_run_does(elastune):
+    planned = elastune("plan", "headline", "--planner", "static", "--json")
+    assert planned.exit_code == 0, planned.stderr
+    assert json.loads(planned.stdout)["naive"] == {}
+    assert "did you mean 'headline'?" in elastune("plan", "headlin").stderr
+
+
+def test_a_sweep_of_a_shipped_run_spec_says_that_a_sweep_file_is_wanted(elastune):
+    refused = elastune("sweep", "headline")
+    assert refused.exit_code == 2
+    assert "a sweep needs a YAML file with base, axes and seeds" in refused.stderr
+
+
+def test_a_name_in_capitals_finds_its_suggestion(elastune):
+    assert "did you mean 'seer'?" in elastune("run", "spec.yaml", "--policy", "SEER").stderr

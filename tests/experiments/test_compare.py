@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from elastune import RunSpec, compare, execute
+from elastune.experiments.cli.compare import named_error
 from elastune.experiments.comparisons.comparison import default_policies
 from elastune.experiments.comparisons.paired_runs import Interrupted
 from elastune.experiments.runs.ledger import PARTS
@@ -245,3 +246,12 @@ def test_the_ledger_table_holds_the_means_over_the_runs_of_each_policy(compariso
         training = parts.set_index("part").loc["training"]
         assert training["usd"] == pytest.approx(done["ledger_usd.training"].mean())
         assert training["gpu_hours"] == pytest.approx(done["ledger_gpu_s.training"].mean() / 3600)
+
+
+def test_policies_may_be_one_text_with_commas():
+    assert list(compare(spec_of(), "seer, sha-fixed", 1, jobs=1).summary["policy"]) == ["seer", "sha-fixed"]
+
+
+def test_an_error_that_begins_with_its_policy_names_it_once():
+    assert named_error("asha-fixed", "asha-fixed: no machine") == "asha-fixed: no machine"
+    assert named_error("sha-elastic:gpus_per_trial=4", "out of memory") == "sha-elastic:gpus_per_trial=4: out of memory"

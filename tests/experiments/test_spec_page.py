@@ -7,8 +7,9 @@ import pytest
 
 from elastune import RunSpec
 from elastune.experiments.runs.result import RunResult
-from elastune.experiments.spec.page import written
+from elastune.experiments.spec.page import table, written
 from elastune.experiments.sweeps.rows import spec_columns
+from elastune.sim.model.errors import InputError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
 WORDS = {word for code in re.findall(r"`([^`]+)`", PAGE) for word in re.findall(r"[a-z_]+", code)}
@@ -44,3 +45,19 @@ def test_defaults_on_the_page_are_the_defaults():
     )
     assert (cloud.billing.granularity_s, cloud.billing.minimum_s, cloud.billing.bills_startup) == (1, 60, True)
     assert (cloud.price_book().max_instances, cloud.market, spec.seed) == (32, "on-demand", 0)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "told"),
+    [
+        ("job", "trials", "*needed* unless `stages` is given"),
+        ("job", "max_iterations", "*needed* unless `stages` is given"),
+        ("cloud", "instance_type", "*needed*"),
+    ],
+)
+def test_what_a_spec_cannot_do_without_is_marked_needed(section, key, told):
+    assert f"| `{key}` | {told} |" in table(section)
+    whole = {"job": {"trials": 3, "max_iterations": 3}, "cloud": {"instance_type": "p3.8xlarge"}}
+    whole[section] = {name: value for name, value in whole[section].items() if name != key}
+    with pytest.raises(InputError, match=rf"{section}\.{key}"):
+        RunSpec.of(**whole, workload={}, policy="seer")

@@ -33,6 +33,7 @@ SPEC = {
 }
 KEYS = {key.name: key for key in keys() if not key.name.startswith("policy.")}
 WITHOUT_NUMBERS = {
+    "cloud.instance_type",
     "job.exact", "job.levels", "job.direction", "workload.bundle", "workload.configurations", "workload.batch",
     "workload.scaling", "workload.straggler_cv", "workload.straggler_cv.tail", "workload.straggler_cv.per",
     "workload.profile.scaling", "cloud.instance_type.name", "cloud.prices", "cloud.region", "cloud.market", "cloud.spot",
