@@ -300,7 +300,7 @@ def test_compare_says_which_policy_finds_no_plan(elastune):
         *("--seeds", 1, "--jobs", 1),
     )
     assert found.exit_code == 0
-    assert "sha-fixed-naive: sha-fixed-naive: the naive size is B / (c T)" in found.stdout.replace("\n", " ")
+    assert "sha-fixed-naive: the naive size is B / (c T)" in found.stdout.replace("\n", " ")
 
 
 def test_bundles_are_listed_and_shown(elastune, folder):
