@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegisteredPolicy:
     """A policy of the registry.
 
     Attributes:
@@ -68,57 +68,67 @@ class Entry:
         return {p.name: p.default for p in named if p.name not in handed} | further
 
 
-POLICIES: Mapping[str, Entry] = {
-    "seer": Entry(
+POLICIES: Mapping[str, RegisteredPolicy] = {
+    "seer": RegisteredPolicy(
         seer,
         "SEER: best expected score within T and B, elastic, planned and re-planned at each rung",
         switches=("objective=largest_n", *Mechanisms.switches()),
         mechanisms=Mechanisms,
     ),
-    "seer-staged": Entry(
+    "seer-staged": RegisteredPolicy(
         seer_staged,
         "SEER planned without R: stages grow by eta, trained as long as T and B allow, re-planned",
         switches=StagedMechanisms.switches(),
         mechanisms=StagedMechanisms,
     ),
-    "rubberband": Entry(
+    "rubberband": RegisteredPolicy(
         rubberband,
         "RubberBand: cheapest elastic plan by T, for the largest SHA that fits B",
         switches=("steps=next", "makespan=p95", "replan=true"),
     ),
-    "sha-fixed": Entry(sha_fixed, "successive halving on the best fixed cluster"),
-    "sha-fixed-naive": Entry(sha_fixed_naive, "successive halving on floor(B / cT) machines held for all of T"),
-    "asha-fixed": Entry(asha_fixed, "ASHA on the best fixed cluster", on_one_gpu=True),
-    "asha-fixed-naive": Entry(asha_fixed_naive, "ASHA on floor(B / cT) machines held for all of T", on_one_gpu=True),
-    "asha-elastic": Entry(asha_elastic, "ASHA, elastic, a constant number of GPUs per trial, with admission control"),
-    "asha-stopping-fixed": Entry(
+    "sha-fixed": RegisteredPolicy(sha_fixed, "successive halving on the best fixed cluster"),
+    "sha-fixed-naive": RegisteredPolicy(
+        sha_fixed_naive, "successive halving on floor(B / cT) machines held for all of T"
+    ),
+    "asha-fixed": RegisteredPolicy(asha_fixed, "ASHA on the best fixed cluster", on_one_gpu=True),
+    "asha-fixed-naive": RegisteredPolicy(
+        asha_fixed_naive, "ASHA on floor(B / cT) machines held for all of T", on_one_gpu=True
+    ),
+    "asha-elastic": RegisteredPolicy(
+        asha_elastic, "ASHA, elastic, a constant number of GPUs per trial, with admission control"
+    ),
+    "asha-stopping-fixed": RegisteredPolicy(
         asha_stopping_fixed, "ASHA that stops instead of pausing, on the best fixed cluster", on_one_gpu=True
     ),
-    "pasha-fixed": Entry(
+    "pasha-fixed": RegisteredPolicy(
         pasha_fixed, "PASHA: ASHA whose highest rung rises on demand, on the best fixed cluster", on_one_gpu=True
     ),
-    "hyperband-fixed": Entry(hyperband_fixed, "Hyperband, brackets back to back, on the best fixed cluster"),
-    "hypersched-fixed": Entry(
+    "hyperband-fixed": RegisteredPolicy(hyperband_fixed, "Hyperband, brackets back to back, on the best fixed cluster"),
+    "hypersched-fixed": RegisteredPolicy(
         hypersched_fixed, "HyperSched: ever more GPUs for the best trials, on a fixed cluster", on_one_gpu=True
     ),
-    "random-fixed": Entry(random_fixed, "random search, every configuration to R, on the best fixed cluster"),
-    "one-cut": Entry(one_cut, "many configurations for a few iterations, the best one to R, elastic"),
-    "elasticflow": Entry(elasticflow, "ElasticFlow's rule: minimum shares by T, spare GPUs by marginal speed-up"),
-    "random-elastic": Entry(random_elastic, "random search, elastic, a constant number of GPUs per trial"),
-    "hyperband-elastic": Entry(hyperband_elastic, "Hyperband, elastic, a constant number of GPUs per trial"),
-    "sha-elastic": Entry(sha_elastic, "successive halving, elastic, a constant number of GPUs per trial"),
+    "random-fixed": RegisteredPolicy(
+        random_fixed, "random search, every configuration to R, on the best fixed cluster"
+    ),
+    "one-cut": RegisteredPolicy(one_cut, "many configurations for a few iterations, the best one to R, elastic"),
+    "elasticflow": RegisteredPolicy(
+        elasticflow, "ElasticFlow's rule: minimum shares by T, spare GPUs by marginal speed-up"
+    ),
+    "random-elastic": RegisteredPolicy(random_elastic, "random search, elastic, a constant number of GPUs per trial"),
+    "hyperband-elastic": RegisteredPolicy(hyperband_elastic, "Hyperband, elastic, a constant number of GPUs per trial"),
+    "sha-elastic": RegisteredPolicy(sha_elastic, "successive halving, elastic, a constant number of GPUs per trial"),
 }
 
-UPPER_BOUNDS: Mapping[str, Entry] = {
-    "oracle": Entry(
+UPPER_BOUNDS: Mapping[str, RegisteredPolicy] = {
+    "oracle": RegisteredPolicy(
         oracle, "upper bound: knows the curves, trains only the best reachable configuration", needs_truth=True
     ),
 }
 """Not tuners: what a policy that knows the future could reach."""
 
 
-ON_REAL_WORKERS: Mapping[str, Entry] = {
-    "pbt": Entry(
+ON_REAL_WORKERS: Mapping[str, RegisteredPolicy] = {
+    "pbt": RegisteredPolicy(
         pbt,
         "population based training: the worst go on from the best with changed hyperparameters (real workers only)",
         needs_real_workers=True,
@@ -127,12 +137,12 @@ ON_REAL_WORKERS: Mapping[str, Entry] = {
 """Tuners that cannot be simulated."""
 
 
-def all_entries() -> Mapping[str, Entry]:
+def all_entries() -> Mapping[str, RegisteredPolicy]:
     """Policies, those for real workers only, and upper bounds, by name."""
     return {**POLICIES, **ON_REAL_WORKERS, **UPPER_BOUNDS}
 
 
-def entry_named(name: str) -> Entry:
+def entry_named(name: str) -> RegisteredPolicy:
     """The policy of this name.
 
     Raises:

@@ -12,7 +12,7 @@ from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
 
 if TYPE_CHECKING:
     from elastune.experiments.contracts.user_policy import Report
-    from elastune.policies.registry import Entry
+    from elastune.policies.registry import RegisteredPolicy
 
 app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
 
@@ -49,11 +49,11 @@ def show(
     print_pairs(name, {"what it does": entry.summary, **given, "in a command": f"--policy {example}"})
 
 
-def _told(name: str, entry: Entry) -> dict[str, object]:
+def _told(name: str, entry: RegisteredPolicy) -> dict[str, object]:
     return {"name": name, "summary": entry.summary, "parameters": entry.parameters}
 
 
-def _parameters(entry: Entry) -> str:
+def _parameters(entry: RegisteredPolicy) -> str:
     return ", ".join(f"{parameter}={value}" for parameter, value in entry.parameters.items())
 
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from elastune.experiments.spec.run import RunSpec
 
 
-class World(enum.StrEnum):
+class RunPlace(enum.StrEnum):
     """What a run happens in."""
 
     SIMULATION = "simulation"
@@ -93,7 +93,7 @@ def run(
     journal: Annotated[
         Path | None, typer.Option(help="Put the journal elsewhere (simulation only).", rich_help_panel=OUTPUT)
     ] = None,
-    world: Annotated[World, typer.Option("--on", help="Where it runs.")] = World.SIMULATION,
+    place: Annotated[RunPlace, typer.Option("--on", help="Where it runs.")] = RunPlace.SIMULATION,
     device: Annotated[Device | None, device_option(_REAL)] = None,
     ray: Annotated[str | None, ray_option(_REAL)] = None,
     checkpoints: Annotated[str | None, checkpoints_option("in the results", _REAL)] = None,
@@ -128,7 +128,7 @@ def run(
         )
     spec = load_spec(spec_file, [*(settings or []), *_overriding(policy, seed)])
     folder = out or Path("results/runs") / spec.digest()
-    if world is World.SIMULATION:
+    if place is RunPlace.SIMULATION:
         refuse(means, "this run is simulated (--on ray runs it on real workers)")
         _simulate(spec, folder, journal or folder / "journal.jsonl", as_json)
         return

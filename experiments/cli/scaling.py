@@ -19,7 +19,7 @@ from elastune.sim.model.numbers import whole_number_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from elastune.experiments.plans.scaling_fits import GangFit, HeldOut, HoldOut
+    from elastune.experiments.plans.scaling_fits import GangFit, HeldOutGang, HoldOut
     from elastune.traces.scaling.fit import ScalingFit, SpeedupEstimate
 
     Gang = tuple[int, int]
@@ -263,7 +263,7 @@ def _gangs_table(fit: ScalingFit, predicted: Sequence[Gang]) -> Table:
     return table
 
 
-def _print_held_out(name: str, found: Sequence[HeldOut]) -> None:
+def _print_held_out(name: str, found: Sequence[HeldOutGang]) -> None:
     """One line per gang of each table, and the means."""
     from elastune.experiments.plans.scaling_fits import coverage, mean_errors
     from elastune.traces.scaling.fit import LEVEL
@@ -275,7 +275,7 @@ def _print_held_out(name: str, found: Sequence[HeldOut]) -> None:
     say(f"{covered} of {intervals} intervals of {100 * LEVEL:.0f} % hold what was measured")
 
 
-def _held_out_table(name: str, found: Sequence[HeldOut]) -> Table:
+def _held_out_table(name: str, found: Sequence[HeldOutGang]) -> Table:
     from elastune.experiments.plans.scaling_fits import as_text
     from elastune.traces.scaling.laws import FITTED_FAMILIES
 

@@ -148,7 +148,7 @@ def _gang_json(one: GangFit) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutGang:
     """One gang of one table of many, predicted from smaller ones.
 
     Attributes:
@@ -180,7 +180,7 @@ class HoldOut(NamedTuple):
         missing: by the columns that name the table and `gpus` and `nodes`, those that a table did not measure.
     """
 
-    found: Sequence[HeldOut]
+    found: Sequence[HeldOutGang]
     missing: Sequence[Mapping[str, object]]
 
 
@@ -217,7 +217,7 @@ def hold_out(
         for row in rows
         if all(row.cells.get(column) == wanted for column, wanted in where.items())
     )
-    found: list[HeldOut] = []
+    found: list[HeldOutGang] = []
     missing: list[dict[str, object]] = []
     for group in groups:
         named = dict(zip(by, group, strict=True))
@@ -229,13 +229,13 @@ def hold_out(
             if one.is_used or one.measured is None:
                 continue
             errors = {name: speedup / one.measured - 1 for name, speedup in one.by_family.items()}
-            found.append(HeldOut(named, fit.chosen.family, one, errors))
+            found.append(HeldOutGang(named, fit.chosen.family, one, errors))
     if not found:
         raise InputError(f"no table of {text} measured any of {predict} that is not fitted: nothing can be compared")
     return HoldOut(found, missing)
 
 
-def mean_errors(found: Sequence[HeldOut]) -> dict[str, float]:
+def mean_errors(found: Sequence[HeldOutGang]) -> dict[str, float]:
     """Mean absolute relative error by family, and of the chosen ones."""
     means = {}
     for family in FITTED_FAMILIES:
@@ -245,7 +245,7 @@ def mean_errors(found: Sequence[HeldOut]) -> dict[str, float]:
     return means | {"chosen": sum(abs(one.one.error or 0.0) for one in found) / len(found)}
 
 
-def coverage(found: Sequence[HeldOut]) -> tuple[int, int]:
+def coverage(found: Sequence[HeldOutGang]) -> tuple[int, int]:
     """How many of the intervals hold what was measured, and how many there are."""
     known = [one.one.is_covered for one in found if one.one.is_covered is not None]
     return sum(known), len(known)

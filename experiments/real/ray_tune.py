@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO
 
-    from elastune.sim.bridge.tune.scheduler import Found, TuneScheduler
+    from elastune.sim.bridge.tune.scheduler import TuneExperiment, TuneScheduler
     from elastune.sim.control.controller import Controller
     from elastune.sim.control.journal import Entry, Header
     from elastune.sim.model.commands import Command
@@ -214,12 +214,12 @@ def _check(sections: Mapping[str, Any], *, is_priced: bool) -> None:
         )
 
 
-def _spec_of(sections: Mapping[str, Any], found: Found, *, instances: int) -> RunSpec:
+def _spec_of(sections: Mapping[str, Any], found: TuneExperiment, *, instances: int) -> RunSpec:
     job = sections["job"] | {"trials": found.trials, "direction": found.direction}
     return RunSpec.of(**{**sections, "job": job, "cloud": sections["cloud"] | {"max_instances": instances}})
 
 
-def _begin(sections: Mapping[str, Any], journal: Path | None, found: Found) -> TuneRun:
+def _begin(sections: Mapping[str, Any], journal: Path | None, found: TuneExperiment) -> TuneRun:
     """The run in the cluster that was found.
 
     Raises:

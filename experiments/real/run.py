@@ -31,7 +31,7 @@ from elastune.experiments.runs.world import World, most_gpus
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.machines.cluster_folder import ClusterFolder
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-from elastune.sim.control.journal import JournalWriter, replay
+from elastune.sim.control.journal import JournalWriter, Sinks, replay
 from elastune.sim.control.runner import run
 from elastune.sim.model.errors import InputError, ReplayError
 from elastune.sim.model.streams import Streams
@@ -113,7 +113,7 @@ def execute_real(
             f"{settings.checkpoints} holds checkpoints of another run, whose trials have the same numbers: choose another"
             " place (--checkpoints)"
         )
-    sinks = _Sinks()
+    sinks = Sinks()
     controller = real.world.controller(sinks)
     with locked(folder, _TAKEN):
         _require_new(folder)  # another driver may have been as fast
@@ -169,7 +169,7 @@ def resume_real(
         require_same_data(journal, header, world)
         require_same_spec(folder, world.spec)
         entries = list(entries_of(journal))
-        sinks = _Sinks()
+        sinks = Sinks()
         controller = _replayed(world, journal, entries, sinks)
         left = resumption_of(controller, entries, folder) if entries else None
         return _RealRun(world, folder, options).drive(controller, sinks, watch, entries, left)
@@ -210,7 +210,7 @@ def _options_of(path: Path) -> RealRunOptions:
         raise InputError(f"{path} does not say how the run was run: {error}") from error
 
 
-def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: _Sinks) -> Controller:
+def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: Sinks) -> Controller:
     """A controller that stands where the dead driver's stood; nothing listens to it yet."""
     built: list[Controller] = []
 
@@ -225,17 +225,6 @@ def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: _Sin
         raise ReplayError(f"{journal}: this version decides otherwise than the one that ran it: {error}") from error
     sinks.sinks.clear()
     return built[0]
-
-
-class _Sinks:
-    """Several sinks as one, to which some come later."""
-
-    def __init__(self) -> None:
-        self.sinks: list[Sink] = []
-
-    def write(self, entry: Entry) -> None:
-        for sink in self.sinks:
-            sink.write(entry)
 
 
 class _Decisions:
@@ -260,7 +249,7 @@ class _RealRun:
     def drive(
         self,
         controller: Controller,
-        sinks: _Sinks,
+        sinks: Sinks,
         watch: Callable[[Controller], Sink | None],
         entries: Sequence[Entry] = (),
         left: Resumption | None = None,

@@ -11,26 +11,14 @@ from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.result import RunResult, recorded_answer, result_of
 from elastune.experiments.runs.trajectory import Recording
 from elastune.experiments.runs.world import World
-from elastune.sim.control.journal import JournalWriter
+from elastune.sim.control.journal import JournalWriter, Sinks
 from elastune.sim.control.runner import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from elastune.experiments.spec.run import RunSpec
-    from elastune.sim.control.journal import Entry, Sink
     from elastune.traces import Bundle
-
-
-class _Sinks:
-    """Several sinks as one; the file can be added once the run is known to start."""
-
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.sinks = list(sinks)
-
-    def write(self, entry: Entry) -> None:
-        for sink in self.sinks:
-            sink.write(entry)
 
 
 def execute(
@@ -57,7 +45,7 @@ def execute(
     spec.require_simulable()
     world = World.of(spec, bundle)
     tables = Tables(world.price_book)
-    sinks = _Sinks([tables])
+    sinks = Sinks(tables)
     controller = world.controller(sinks)
     with _opened(journal) as stream:
         if stream is not None:

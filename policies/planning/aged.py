@@ -45,7 +45,7 @@ class InexactFrontierWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Found:
+class AgedPlans:
     """What the search came to.
 
     Attributes:
@@ -68,7 +68,7 @@ class Found:
 
 def aged_allocations(
     per_stage: Sequence[Sequence[Choice]], terms: Terms, space: Space, live_instances: int, known: Sequence[Plan]
-) -> Found:
+) -> AgedPlans:
     """What is efficient besides the known plans.
 
     Args:
@@ -78,14 +78,14 @@ def aged_allocations(
         live_instances: machines held already.
         known: plans of the space, priced exactly.
     """
-    search = _Search(per_stage, terms, space, live_instances, known)
+    search = _AgedSearch(per_stage, terms, space, live_instances, known)
     layers = search.layers()
     found = [] if layers is None else _traced(layers, per_stage, live_instances, prefetches=space == "wide")
     limits = search.limits
-    return Found(found, search.left_out, limits.before_s, limits.missed_usd)
+    return AgedPlans(found, search.left_out, limits.before_s, limits.missed_usd)
 
 
-class _Search:
+class _AgedSearch:
     """Stage by stage, all partial plans that may become efficient."""
 
     def __init__(

@@ -80,7 +80,7 @@ def least_usd(terms: Terms, machines: int, used_machine_s: float, functions_usd:
 
 
 @dataclass
-class _Group:
+class _LeaseGroup:
     """Machines that were asked for together.
 
     Attributes:
@@ -104,7 +104,7 @@ class Leases:
         self.started = 0
         self._terms = terms
         self._rule = terms.price_book.billing
-        self._groups = [_Group(live_instances, 0.0, is_from_before=True)] if live_instances else []
+        self._groups = [_LeaseGroup(live_instances, 0.0, is_from_before=True)] if live_instances else []
         self._held = live_instances
         self._usd: list[float] = []
 
@@ -113,7 +113,7 @@ class Leases:
         startup = self._terms.profile.startup
         if instances > self._held:
             unbilled_s = sum(delay.mean_s for delay in startup.unbilled(self._rule))
-            self._groups.append(_Group(instances - self._held, now_s - ahead_s + unbilled_s))
+            self._groups.append(_LeaseGroup(instances - self._held, now_s - ahead_s + unbilled_s))
             self.started += instances - self._held
             self._held = instances
             return startup.mean_s - ahead_s
@@ -135,12 +135,12 @@ class Leases:
             self._usd.append(taken * self._lease_usd(group, now_s))
         self._groups = [group for group in self._groups if group.count]
 
-    def _paid_until_s(self, group: _Group, now_s: float) -> float:
+    def _paid_until_s(self, group: _LeaseGroup, now_s: float) -> float:
         if group.is_from_before:
             return now_s
         return group.billed_from_s + self._rule.billed_s(now_s - group.billed_from_s)
 
-    def _lease_usd(self, group: _Group, now_s: float) -> float:
+    def _lease_usd(self, group: _LeaseGroup, now_s: float) -> float:
         used_s = max(now_s - group.billed_from_s, 0.0) + self._terms.price_book.release_s
         if group.is_from_before:
             return used_s * self._terms.usd_per_s

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from elastune.policies.planning.aged import Found
+    from elastune.policies.planning.aged import AgedPlans
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.planning.spaces import Choice, Space
@@ -92,7 +92,7 @@ def frontier(
     return efficient_plans(filter(terms.are_kept_by, plans))
 
 
-def _with_gaps(plans: list[Plan], found: Found) -> list[Plan]:
+def _with_gaps(plans: list[Plan], found: AgedPlans) -> list[Plan]:
     """The plans, which say by how much they may be too dear where the search was cut short."""
     if not found.left_out:
         return plans

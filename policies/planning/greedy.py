@@ -29,7 +29,7 @@ def greedy_plan(
     cheapest constant cluster if that is cheaper, single stages are changed as long as money is saved. The budget is not
     looked at: the caller compares the plan's cost with it.
     """
-    search = _Search(stages, terms, live_instances, is_resumed=is_resumed)
+    search = _GreedySearch(stages, terms, live_instances, is_resumed=is_resumed)
     if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s):
         fastest = search.fastest()
         return fastest if fastest.makespan_s <= terms.deadline_s else None
@@ -41,7 +41,7 @@ def greedy_plan(
 
 def fastest_plan(stages: Sequence[Stage], terms: Terms) -> Plan:
     """The earliest plan that was found, whatever it costs and however late it is."""
-    return _Search(stages, terms, 0, is_resumed=False).fastest()
+    return _GreedySearch(stages, terms, 0, is_resumed=False).fastest()
 
 
 def cheapest_plan(stages: Sequence[Stage], terms: Terms) -> Plan:
@@ -51,7 +51,7 @@ def cheapest_plan(stages: Sequence[Stage], terms: Terms) -> Plan:
     return plan
 
 
-class _Search:
+class _GreedySearch:
     """The options of one job's stages, and plans made of them."""
 
     def __init__(self, stages: Sequence[Stage], terms: Terms, live_instances: int, *, is_resumed: bool) -> None:

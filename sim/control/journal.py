@@ -93,6 +93,22 @@ class MemorySink:
         self.entries.append(entry)
 
 
+class Sinks:
+    """Several sinks as one.
+
+    Attributes:
+        sinks: each gets every entry, in this order; more can be added while the run goes on.
+    """
+
+    def __init__(self, *sinks: Sink) -> None:
+        self.sinks = list(sinks)
+
+    def write(self, entry: Entry) -> None:
+        """Hand the entry to each sink."""
+        for sink in self.sinks:
+            sink.write(entry)
+
+
 def _open(path: Path) -> BinaryIO:
     return path.open("rb")
 

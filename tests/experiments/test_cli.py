@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from elastune.experiments.cli import options as cli_options
 from elastune.experiments.cli.app import app
-from elastune.policies.registry import POLICIES
-from elastune.policies.registry import Entry as PolicyEntry
+from elastune.policies.registry import POLICIES, RegisteredPolicy
 
 SPEC = """
 job: {trials: 20, max_iterations: 9, deadline_s: 3600, budget_usd: 20}
@@ -213,7 +212,7 @@ def test_a_run_that_breaks_is_code_1_and_keeps_its_journal(elastune, folder, mon
         def on_event(self, _event, _view):
             return ()
 
-    monkeypatch.setitem(POLICIES, "sleeps", PolicyEntry(lambda *_: Sleeps(), "for tests"))
+    monkeypatch.setitem(POLICIES, "sleeps", RegisteredPolicy(lambda *_: Sleeps(), "for tests"))
     failed = elastune("run", "spec.yaml", "--policy", "sleeps", "-o", "out")
     assert failed.exit_code == 1
     assert failed.stderr.startswith("error: sleeps: nothing can happen any more at 0.0 s")
@@ -237,7 +236,7 @@ def test_a_run_that_is_interrupted_keeps_its_journal_and_says_where(elastune, fo
         def on_event(self, _event, _view):
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(POLICIES, "interrupted", PolicyEntry(lambda *_: Interrupted(), "for tests"))
+    monkeypatch.setitem(POLICIES, "interrupted", RegisteredPolicy(lambda *_: Interrupted(), "for tests"))
     stopped = elastune("run", "spec.yaml", "--policy", "interrupted", "-o", "out")
     assert stopped.exit_code == 130
     assert stopped.stderr == "what was done is kept in out/journal.jsonl\nerror: interrupted\n"

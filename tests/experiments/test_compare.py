@@ -17,8 +17,7 @@ from elastune.experiments.comparisons.comparison import default_policies
 from elastune.experiments.comparisons.paired_runs import Interrupted
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.world import World
-from elastune.policies.registry import POLICIES
-from elastune.policies.registry import Entry as PolicyEntry
+from elastune.policies.registry import POLICIES, RegisteredPolicy
 from elastune.sim.model.actions import RunTrial
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.traces import synthetic_bundle
@@ -136,11 +135,11 @@ def test_a_policy_that_breaks_is_told_apart(monkeypatch):
         def on_event(self, _event, _view):
             return (RunTrial(0, 99, 1),)
 
-    monkeypatch.setitem(POLICIES, "broken", PolicyEntry(lambda *_: Broken(), "for tests"))
+    monkeypatch.setitem(POLICIES, "broken", RegisteredPolicy(lambda *_: Broken(), "for tests"))
     found = compare(spec_of(), ("broken", "seer"), 2, jobs=1, bundle=BUNDLE)
     assert found.failed == 2
     assert "broken: RunTrial(trial=0, gpus=99" in found.summary["error"][0]
-    monkeypatch.setitem(POLICIES, "wrong", PolicyEntry(lambda *_: 1 / 0, "for tests"))
+    monkeypatch.setitem(POLICIES, "wrong", RegisteredPolicy(lambda *_: 1 / 0, "for tests"))
     wrong = compare(spec_of(), ("wrong", "seer"), 2, jobs=1, bundle=BUNDLE)
     assert wrong.summary["error"][0].startswith("ZeroDivisionError: division by zero (test_compare.py, line ")
     assert wrong.summary["failed"].tolist() == [2, 0]

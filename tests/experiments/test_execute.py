@@ -17,8 +17,7 @@ import pytest
 from elastune import RunSpec, execute, replay_journal
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.world import World
-from elastune.policies.registry import POLICIES
-from elastune.policies.registry import Entry as PolicyEntry
+from elastune.policies.registry import POLICIES, RegisteredPolicy
 from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer
 from elastune.sim.model.errors import (
     InfeasibleJobError,
@@ -89,7 +88,7 @@ class Answers:
 @pytest.fixture
 def answering(monkeypatch):
     def install(build):
-        monkeypatch.setitem(POLICIES, "answers", PolicyEntry(lambda *_: build(), "for tests"))
+        monkeypatch.setitem(POLICIES, "answers", RegisteredPolicy(lambda *_: build(), "for tests"))
 
     return install
 

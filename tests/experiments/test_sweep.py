@@ -24,8 +24,7 @@ from elastune.experiments.sweeps import run as sweep
 from elastune.experiments.sweeps import worker as sweep_worker
 from elastune.experiments.sweeps.run import plan, run_sweep
 from elastune.experiments.sweeps.store import Store, read_results
-from elastune.policies.registry import POLICIES
-from elastune.policies.registry import Entry as PolicyEntry
+from elastune.policies.registry import POLICIES, RegisteredPolicy
 from elastune.sim.model.actions import RunTrial
 from elastune.sim.model.errors import InputError, WorkerError
 
@@ -176,8 +175,8 @@ def test_failed_cells_are_reported_and_run_again_on_request_only(tmp_path, monke
     def wrong(*_):
         raise ZeroDivisionError("by a first draft")
 
-    monkeypatch.setitem(POLICIES, "broken", PolicyEntry(_Broken, "for tests"))
-    monkeypatch.setitem(POLICIES, "wrong", PolicyEntry(wrong, "for tests"))
+    monkeypatch.setitem(POLICIES, "broken", RegisteredPolicy(_Broken, "for tests"))
+    monkeypatch.setitem(POLICIES, "wrong", RegisteredPolicy(wrong, "for tests"))
     first = run(sweep_of(axes=spec_axes, seeds=2), tmp_path)
     assert first.counts == {"done": 2, "infeasible": 0, "failed": 4}
     assert [(one["policy"], one["seed"]) for one in first.failures] == [

@@ -81,7 +81,7 @@ class TuneTrial(Protocol):
 
 
 @dataclass(slots=True)
-class Segment:
+class RunningSegment:
     """A stretch of training that was ordered and has not ended.
 
     Attributes:
@@ -154,7 +154,7 @@ class TuneBackend:
     """
 
     def __init__(self, trials: Sequence[TuneTrial], *, metric: str, time_attr: str, clock: Callable[[], float]) -> None:
-        self.to_start: list[Segment] = []
+        self.to_start: list[RunningSegment] = []
         self._trials = trials
         self._numbers = {trial.trial_id: TrialId(number) for number, trial in enumerate(trials)}
         self._metric = metric
@@ -162,7 +162,7 @@ class TuneBackend:
         self._clock = clock
         self._told_at_s = clock()
         self._events: deque[Event] = deque((RunStarted(self._told_at_s),))
-        self._segments: dict[TrialId, Segment] = {}
+        self._segments: dict[TrialId, RunningSegment] = {}
         self._timers: dict[str, float] = {}
         self._sampled: set[TrialId] = set()
 
@@ -207,7 +207,7 @@ class TuneBackend:
             self._pass_over(order, trial, now_s)
             return
         gpus = sum(count for _, count in order.placement)
-        segment = Segment(order, gpus, now_s, None)
+        segment = RunningSegment(order, gpus, now_s, None)
         self._segments[order.trial] = segment
         self.to_start.append(segment)
 
@@ -314,7 +314,7 @@ class TuneBackend:
         if segment is not None:
             segment.is_broken = True
 
-    def _take(self, segment: Segment, trial: TuneTrial, result: Mapping[str, Any], now_s: float) -> None:
+    def _take(self, segment: RunningSegment, trial: TuneTrial, result: Mapping[str, Any], now_s: float) -> None:
         iteration = self._iteration_in(result, trial)
         expected = segment.iteration + 1
         if iteration != expected:
@@ -338,7 +338,7 @@ class TuneBackend:
             )
         return int(iteration)
 
-    def _settle(self, segment: Segment, how: str, now_s: float) -> None:
+    def _settle(self, segment: RunningSegment, how: str, now_s: float) -> None:
         """The segment has ended with a checkpoint of where it stands."""
         trial, iteration = self._trials[segment.order.trial], segment.iteration
         durable = self._durable(trial)
@@ -354,12 +354,14 @@ class TuneBackend:
         saved = trial.latest_checkpoint_result
         return 0 if saved is None else self._iteration_in(saved.metrics, trial)
 
-    def _break(self, segment: Segment, outcome: Outcome, now_s: float) -> None:
+    def _break(self, segment: RunningSegment, outcome: Outcome, now_s: float) -> None:
         """The segment ends as it stands: only what Tune has stored is durable."""
         durable = min(self._durable(self._trials[segment.order.trial]), segment.iteration)
         self._tell(segment, outcome, now_s, durable, is_broken=True)
 
-    def _tell(self, segment: Segment, outcome: Outcome, now_s: float, durable: int, *, is_broken: bool = False) -> None:
+    def _tell(
+        self, segment: RunningSegment, outcome: Outcome, now_s: float, durable: int, *, is_broken: bool = False
+    ) -> None:
         order = segment.order
         del self._segments[order.trial]
         if segment in self.to_start:

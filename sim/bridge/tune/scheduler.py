@@ -34,7 +34,7 @@ DIRECTIONS: Mapping[str, Direction] = {"min": "minimize", "max": "maximize"}
 
 
 @dataclass(frozen=True)
-class Found:
+class TuneExperiment:
     """What is known when Tune asks for the first time.
 
     Attributes:
@@ -73,7 +73,7 @@ class SteeredRun(Protocol):
 
 
 @dataclass(frozen=True)
-class Answer:
+class BestTrial:
     """What a run was for.
 
     Attributes:
@@ -139,7 +139,7 @@ class TuneScheduler(TrialScheduler):
 
     def __init__(
         self,
-        build: Callable[[Found], SteeredRun],
+        build: Callable[[TuneExperiment], SteeredRun],
         *,
         time_attr: str = "training_iteration",
         metric: str | None = None,
@@ -160,14 +160,14 @@ class TuneScheduler(TrialScheduler):
         self._problem: TuningError | None = None
 
     @property
-    def best(self) -> Answer | None:
+    def best(self) -> BestTrial | None:
         """The answer of the policy; None where nothing durable was trained, or the run has not been finished."""
         if self.run is None or self.run.best is None:
             return None
         trial = self._trials[self.run.best]
         saved = trial.latest_checkpoint_result
         assert saved is not None, "only a trial that is durable is an answer"
-        return Answer(trial.trial_id, trial.config, saved.metrics, saved.checkpoint)
+        return BestTrial(trial.trial_id, trial.config, saved.metrics, saved.checkpoint)
 
     # What Tune calls before it begins.
 
@@ -332,7 +332,7 @@ class TuneScheduler(TrialScheduler):
             raise InputError(
                 f"no node of the Ray cluster has {self._resources}, which a GPU stands for (resources_per_gpu)"
             )
-        self.run = self._build(Found(len(self._trials), sum(nodes), DIRECTIONS[self._mode]))
+        self.run = self._build(TuneExperiment(len(self._trials), sum(nodes), DIRECTIONS[self._mode]))
         began_s = time.monotonic()
         self._backend = TuneBackend(
             self._trials,

@@ -43,7 +43,7 @@ class Alone:
         return is_true
 
 
-class _Group:
+class _TorchGroup:
     """A gang that torch.distributed connects."""
 
     def __init__(self, device: str) -> None:
@@ -117,7 +117,7 @@ def form_group(
             f"rank {rank} of {size}: the worker group at {rendezvous} did not come together: {error}"
         ) from error
     try:
-        yield _Group(device)
+        yield _TorchGroup(device)
     finally:
         torch.distributed.destroy_process_group()
 

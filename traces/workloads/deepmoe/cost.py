@@ -32,20 +32,20 @@ def dense_multiply_adds(network: DeepMoe) -> float:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _ConvolutionAtSide:
     """A convolution, and the side of its images."""
 
     layer: Convolution
     side: int
 
 
-def _layers(network: DeepMoe) -> Iterator[tuple[_Layer, _Layer | None]]:
+def _layers(network: DeepMoe) -> Iterator[tuple[_ConvolutionAtSide, _ConvolutionAtSide | None]]:
     """Stages of the network: the stem alone, then the two convolutions of each block."""
     side = network.architecture.shape.side
-    yield _Layer(network.stem, side), None
+    yield _ConvolutionAtSide(network.stem, side), None
     for block in network.blocks:
         side //= 2
-        yield _Layer(block.inner, side), _Layer(block.outer, side)
+        yield _ConvolutionAtSide(block.inner, side), _ConvolutionAtSide(block.outer, side)
 
 
 def _total(network: DeepMoe, active: Sequence[torch.Tensor], images: int) -> torch.Tensor:
