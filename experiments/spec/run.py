@@ -154,7 +154,8 @@ class RunSpec(Section):
         listed = f"{gangs[0]} to {gangs[-1]}" if len(gangs) > 3 else ", ".join(map(str, gangs))
         return (
             f"nothing says what the network between machines of {whole} GPU{'' if whole == 1 else 's'} costs, so gangs of"
-            f" {listed} GPUs are believed as fast as on one machine; state it as in {{{gangs[0]}x{gangs[0] // whole}: 4.0}}, or leave these gangs out"
+            f" {listed} GPUs are believed as fast as on one machine; state it as in"
+            f" {{{gangs[0]}x{gangs[0] // whole}: 4.0}}, or leave these gangs out"
         )
 
     def require_simulable(self) -> None:
