@@ -17,11 +17,11 @@ run: $(VENV)/.ready-run
 	$(BIN)/elastune compare experiments/catalog/headline.yaml --policies $(HEADLINE) --seeds 20 -o results/headline
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(COVERAGE)  # in order: the long ones, of the bridge, are first
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in order: the long ones, of the bridge, are first
 
 # For daily work: no real workers, no training, nothing that is marked slow.
 test-fast: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/bridge --ignore tests/workloads -m 'not benchmark and not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/bridge --ignore tests/workloads -m 'not benchmark and not slow' $(COVERAGE)
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build
