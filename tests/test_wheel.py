@@ -21,7 +21,7 @@ SOURCES = (
     "README.md",
     "LICENSE",
 )
-HEADLINE = ROOT / "experiments" / "catalog" / "headline.yaml"
+HEADLINE = "headline"
 TRAPS = ("sim", "policies", "traces", "experiments")
 
 pytestmark = pytest.mark.slow
