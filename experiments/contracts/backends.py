@@ -60,6 +60,8 @@ class BackendUnderTest:
         iterations: a segment of so many takes far longer than `moment_s`.
         moment_s: a wait that is shorter than an iteration.
         build_losing: a fresh backend whose machines are lost while the first segment on them runs; None if there is none.
+        is_repeatable: equal commands give equal events. A real machine is now faster and now slower, so its runs are not
+            compared with each other.
     """
 
     name: str
@@ -69,6 +71,7 @@ class BackendUnderTest:
     moment_s: float
     market: str = ON_DEMAND
     build_losing: Callable[[], Backend] | None = None
+    is_repeatable: bool = True
 
 
 class Dialogue:
@@ -211,7 +214,7 @@ def ends_at_a_safe_point(talk: Dialogue) -> None:
 
 
 def a_second_end_changes_nothing(talk: Dialogue) -> None:
-    """A segment that is told to end twice ends once, at the same iteration."""
+    """A segment that is told to end twice ends once, durable, at the same iteration as if told once."""
     ends = []
     for waits in (None, 0.25, 0.5, 1.0, 2.0):
         again = Dialogue(talk.under_test, "a second EndSegment changes nothing", None)
@@ -226,9 +229,13 @@ def a_second_end_changes_nothing(talk: Dialogue) -> None:
         again.end_of(0)
         again.wait("after the end", 4 * talk.under_test.moment_s)
         again.require(len(again.ends()) == 1, "the segment ended more than once")
-        ends.append((again.ends()[0].iteration, again.ends()[0].checkpoint_iteration))
+        end = again.ends()[0]
+        again.require(end.outcome is Outcome.ENDED, "the outcome is not `ended`")
+        again.require(end.checkpoint_iteration == end.iteration, "what it has done is not durable")
+        ends.append(end.iteration)
         again.backend.close()
-    talk.require(len(set(ends)) == 1, f"with and without a second EndSegment it ended after {ends}")
+    is_same = len(set(ends)) == 1 or not talk.under_test.is_repeatable
+    talk.require(is_same, f"with and without a second EndSegment it ended after {ends}")
 
 
 def release_cuts_gangs(talk: Dialogue) -> None:
@@ -260,16 +267,17 @@ def a_request_can_be_cancelled(talk: Dialogue) -> None:
 def a_timer_moves(talk: Dialogue) -> None:
     """A timer that is set again fires at the new time only."""
     talk.hear()
-    moment_s = talk.under_test.moment_s
-    for at_s in (6 * moment_s, moment_s, 2 * moment_s):
-        talk.backend.perform(StartTimer("moved", at_s))
-    # Real clocks are late by what the host needs, so the upper limit is generous.
-    talk.wait("well before the first time", 5 * moment_s)
-    talk.wait("well after it", 3 * moment_s)
-    fired_s = [event.at_s for event in talk.events if isinstance(event, TimerFired) and event.tag == "moved"]
-    talk.require(len(fired_s) == 1, f"it fired at {fired_s}")
-    is_in_time = 2 * moment_s * (1 - 1e-9) <= fired_s[0] <= 5 * moment_s
-    talk.require(is_in_time, f"it fired at {fired_s[0]} s instead of {2 * moment_s} s")
+    start_s, unit_s = talk.now_s, 4 * talk.under_test.moment_s
+    for units in (6, 1, 2):
+        talk.backend.perform(StartTimer("moved", start_s + units * unit_s))
+    talk.wait("well before the first time", 5 * unit_s)
+    talk.wait("well after it", 3 * unit_s)
+    fired = [event for event in talk.events if isinstance(event, TimerFired)]
+    told = [event.tag for event in fired]
+    # A real clock fires late by what the host needs. The order of timers does not depend on that.
+    talk.require(told == ["moved", "well before the first time", "well after it"], f"the timers fired as {told}")
+    due_s = start_s + 2 * unit_s
+    talk.require(fired[0].at_s >= due_s * (1 - 1e-9), f"it fired at {fired[0].at_s} s instead of {due_s} s")
 
 
 def a_start_on_a_dead_machine_ends(talk: Dialogue) -> None:

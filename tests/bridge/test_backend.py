@@ -38,8 +38,9 @@ ZERO = InstanceId(0)
 @pytest.fixture
 def under_test(real):
     return BackendUnderTest(
-        "ray", real, "m", iterations=ITERATIONS, moment_s=0.25, build_losing=lambda: real(loses_after_s=4.0)
-    )
+        "ray", real, "m", iterations=ITERATIONS, moment_s=0.25, build_losing=lambda: real(loses_after_s=4.0),
+        is_repeatable=False,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("promise", BACKEND_PROMISES)
