@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from elastune.policies.seer.mechanisms import Mechanisms
+from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
 from elastune.policies.seer.seer import seer
 from elastune.policies.seer.staged import StagedMechanisms, seer_staged
 from elastune.policies.tuners.asha import asha_elastic, asha_fixed, asha_fixed_naive
@@ -72,8 +72,8 @@ POLICIES: Mapping[str, RegisteredPolicy] = {
     "seer": RegisteredPolicy(
         seer,
         "SEER: best expected score within T and B, elastic, planned and re-planned at each rung",
-        switches=("objective=largest_n", *Mechanisms.switches()),
-        mechanisms=Mechanisms,
+        switches=TowardsR.switches(),
+        mechanisms=TowardsR,
     ),
     "seer-staged": RegisteredPolicy(
         seer_staged,

@@ -1,7 +1,7 @@
 """Fits the curve models of SEER's expected score, and measures what they predict of families that they have not seen.
 
 `python -m experiments.profiling.fit_curve_prior FOLDER...` fits the shipped bundles and those in the folders, writes
-their families, and no others, to `policies/curve_priors.json`, and prints for each bundle how well the prior of the
+their families, and no others, to `policies/sizing/curve_priors.json`, and prints for each bundle how well the prior of the
 other families agrees with replaying successive halving on its curves. Imports policies, sim.model, traces and numpy;
 scipy in the functions that need it.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from elastune.experiments.files import write_text
 from elastune.policies.rules.halving import Stage, rungs
-from elastune.policies.seer.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, CurvePrior, family_key
+from elastune.policies.sizing.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, CurvePrior, family_key
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.job import TuningJob
 from elastune.traces import bundle_names, load_bundle
@@ -302,7 +302,7 @@ def document_of(bundles: Iterable[Bundle]) -> Document:
     }
     return {
         "source": "ours: `python -m experiments.profiling.fit_curve_prior` on the recorded curves of the bundles below",
-        "model": "policies.seer.curve_prior.CurveModel; the prior for a workload leaves its own family out",
+        "model": "policies.sizing.curve_prior.CurveModel; the prior for a workload leaves its own family out",
         "held_out": "experiments.profiling.fit_curve_prior.HeldOut.summary, for the prior without the bundle's family",
         "families": entries,
     }

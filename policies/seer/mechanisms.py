@@ -1,4 +1,4 @@
-"""What both readings of SEER share: their mechanisms, finding allocations, choosing by expected score, what is left. Pure."""
+"""The mechanisms of both readings of SEER, and how they find the allocations of a plan. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.lateness import Makespan  # noqa: TC001  read by get_type_hints
 from elastune.policies.planning.static import plan_on_cluster
-from elastune.policies.seer.curve_prior import prior_for
-from elastune.sim.model.errors import InputError
+from elastune.policies.sizing.refusal import require_one_of
+from elastune.policies.sizing.targets import Truncate, winner_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
 
+Objective = Literal["expected_score", "largest_n"]
 Solver = Literal["frontier", "greedy"]
 ResizeRule = Literal["gain", "never", "always"]
 Parallelism = Literal["uniform", "ranked"]
@@ -127,14 +128,28 @@ class Mechanisms:
         return plan if found is None else found
 
 
-def require_one_of(policy: str, name: str, value: object, allowed: Sequence[object]) -> None:
-    """Accept a parameter that has one of these values.
+@dataclass(frozen=True, kw_only=True)
+class TowardsR(Mechanisms):
+    """Those of `seer`, which plans towards R.
 
-    Raises:
-        InputError: it has another value.
+    Attributes:
+        objective: "expected_score" weighs more configurations against longer training of the winner, under a curve model that
+            was fitted on other families. "largest_n" trains to R and starts as many configurations as it can.
+        truncate: where a plan may train its winner to less than R; see `policies.sizing.targets.Truncate`. A winner that was
+            trained to less goes on if time and money are left. No effect with `objective=largest_n`.
     """
-    if value not in allowed:
-        raise InputError(f"{policy}: {name} is {value!r}, but must be one of {', '.join(map(str, allowed))}")
+
+    objective: Objective = "expected_score"
+    truncate: Truncate = "prefix-only"
+
+    def targets(self, job: TuningJob, profile: Profile) -> list[int]:
+        """Iterations to which a plan may train its winner, most first."""
+        return winner_targets(job, profile, self.truncation)
+
+    @property
+    def truncation(self) -> Truncate:
+        """Where the winner may be trained to less than R."""
+        return "never" if self.objective == "largest_n" else self.truncate
 
 
 def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:
@@ -154,25 +169,3 @@ def _constant_plan(stages: Sequence[Stage], terms: Terms, live_instances: int, *
         if count in terms.cluster_sizes
     ]
     return _best_of(plans, terms)
-
-
-def best_expected(plans: Sequence[Plan], family: str, max_iterations: int, before: Sequence[Stage] = ()) -> Plan | None:
-    """The plan whose winner has the best expected score, under a curve model fitted on other families; None of none.
-
-    Args:
-        plans: to choose from.
-        family: of the workload.
-        max_iterations: R.
-        before: stages that all of them continue.
-    """
-    if len(plans) < 2:
-        return plans[0] if plans else None
-    prior = prior_for(family)
-    # Rounded, so that the last bits of a matrix product do not decide; ties go to the longer training.
-    return min(
-        plans,
-        key=lambda plan: (
-            round(prior.expected_regret((*before, *plan.stages), max_iterations), 9),
-            -plan.stages[-1].until_iteration,
-        ),
-    )

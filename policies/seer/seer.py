@@ -7,20 +7,18 @@ barrier `SeerReplanner` plans the rungs that are left.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.seer.director import SeerDirector
-from elastune.policies.seer.mechanisms import Mechanisms, best_expected, require_one_of
+from elastune.policies.seer.mechanisms import TowardsR
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
 from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
-from elastune.policies.sizing.sizing import largest
+from elastune.policies.sizing.targets import best_expected, best_of_targets, least_job
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,20 +32,13 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import Profile
     from elastune.sim.model.protocols import RunView
 
-Objective = Literal["expected_score", "largest_n"]
-
-TARGETS = (1.0, 2 / 3, 1 / 2, 1 / 3)
-"""Shares of R to which a plan may train the winner if a shorter run is a prefix of a longer one."""
-
 
 def seer(
     job: TuningJob,
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
-    *,
-    objective: Objective = "expected_score",
-    **mechanisms: Any,  # noqa: ANN401  `Mechanisms` checks them
+    **mechanisms: Any,  # noqa: ANN401  `TowardsR` checks them
 ) -> StagedPolicy:
     """Dunlap et al., "Elastic Hyperparameter Tuning on the Cloud" (SoCC 2021): Sequential Elimination with Elastic Resources.
 
@@ -61,73 +52,49 @@ def seer(
         profile: what was measured.
         price_book: the cloud's terms.
         rng: not used.
-        objective: "expected_score" weighs more configurations against longer training of the winner, under a curve model that
-            was fitted on other families; a winner trained to fewer iterations than R goes on if time and money are left.
-            "largest_n" trains to R and starts as many configurations as it can.
-        mechanisms: see `policies.seer.mechanisms.Mechanisms`.
+        mechanisms: see `policies.seer.mechanisms.TowardsR`.
 
     Raises:
         InputError: a parameter has none of its values.
-        InfeasibleJobError: not even one configuration, or as many as must be started, reaches the lowest of `winner_targets`
-            by T within B.
+        InfeasibleJobError: not even one configuration, or as many as must be started, reaches the lowest target by T within B.
 
     Deviations:
         The full text of the paper is not at hand. Its abstract says: test many configurations in the beginning, keep varying
         degrees of parallelism among the promising ones so that they are trained sufficiently by the deadline, avoid the
         effects of sublinear scaling. Everything else is our reading, the expected score and its curve model included.
-        Where not all survivors of a rung can be trained as planned, the worst are dropped. Where a shorter run is a prefix of a
-        longer one, training all of them less is weighed against that, by the same expected score.
+        Where not all survivors of a rung can be trained as planned, the worst are dropped. Where `truncate` allows it, training
+        all of them less is weighed against that, by the same expected score.
         Within a rung a trial gets more GPUs only if other trials of the rung have left them; nothing is rented for it.
         Where B pays for it, the plan keeps T with the 95th percentile of its makespan: money that is left is worth nothing.
         Where B does not, it is the plan with the earliest 95th percentile that fits B and is on time on average.
         The trials of a rung have equal gangs when it begins, unless `parallelism` is "ranked". Gangs differ between rungs.
         Speed-up is learned only from a trial that trains on one GPU first and on more later.
     """
-    require_one_of("seer", "objective", objective, ("expected_score", "largest_n"))
-    return run_seer(job, profile, price_book, Mechanisms(**mechanisms), objective)
+    return run_seer(job, profile, price_book, TowardsR(**mechanisms))
 
 
-def run_seer(
-    job: TuningJob, profile: Profile, price_book: PriceBook, mechanisms: Mechanisms, objective: Objective
-) -> StagedPolicy:
+def run_seer(job: TuningJob, profile: Profile, price_book: PriceBook, mechanisms: TowardsR) -> StagedPolicy:
     """Plan, then run the plan; see `seer`."""
     terms = Terms.of(job, profile, price_book)
-    plan = best_plan(job, terms, mechanisms, objective)
+    plan = best_plan(job, terms, mechanisms)
     if plan is None:
-        raise infeasible(mechanisms.policy, job, terms, mechanisms.plan)
-    replanner = SeerReplanner(plan, job, terms, mechanisms, objective)
+        least = least_job(job, profile, mechanisms.truncation)
+        raise infeasible(mechanisms.policy, least, terms, mechanisms.plan)
+    replanner = SeerReplanner(plan, job, terms, mechanisms)
     stages = (*plan.stages, *_beyond(plan, job))
     director = SeerDirector(plan, terms, job, mechanisms, replanner, stages)
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
 @memoized
-def best_plan(job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> Plan | None:
+def best_plan(job: TuningJob, terms: Terms, mechanisms: TowardsR) -> Plan | None:
     """The plan to run; None if not even one configuration is trained on time within the budget.
 
-    For each number of iterations that the winner may be trained to, `largest` finds the most configurations that can be
-    trained so. The plan with the best expected score of its winner is made safer against being late.
+    The plan with the best expected score of its winner, over all numbers of iterations that the winner may be trained to, is
+    made safer against being late.
     """
-    plans = []
-    for target in winner_targets(job, terms.profile, objective):
-        shortened = msgspec.structs.replace(job, max_iterations=target)
-        found = largest(shortened, terms, lambda stages: mechanisms.plan(stages, terms))
-        if found is not None:
-            plans.append(found[1])
-    best = best_expected(plans, terms.profile.family, job.max_iterations)
+    best = best_of_targets(job, terms, mechanisms.truncation, lambda stages: mechanisms.plan(stages, terms))
     return None if best is None else mechanisms.safer(best, terms)
-
-
-def winner_targets(job: TuningJob, profile: Profile, objective: Objective) -> list[int]:
-    """Iterations to which a plan may train its winner, most first; at most four.
-
-    R alone, unless a shorter run is a prefix of a longer one (a bundle with a constant schedule). Then also 2/3, 1/2 and 1/3 of
-    R, but not less than eta times `job.min_iterations`. R alone for "largest_n" and where the job gives the stages.
-    """
-    if objective == "largest_n" or job.stages is not None or not profile.is_prefix_schedule:
-        return [job.max_iterations]
-    least = min(job.min_iterations * job.reduction_factor, job.max_iterations)
-    return sorted({max(round(job.max_iterations * share), least) for share in TARGETS}, reverse=True)
 
 
 def _beyond(plan: Plan, job: TuningJob) -> tuple[Stage, ...]:
@@ -145,13 +112,12 @@ class SeerReplanner:
         plan: made before the run.
         job: the tuning job.
         terms: what was known before the run.
-        mechanisms: how plans are made.
-        objective: how they are chosen.
+        mechanisms: how plans are made and chosen.
     """
 
-    def __init__(self, plan: Plan, job: TuningJob, terms: Terms, mechanisms: Mechanisms, objective: Objective) -> None:
+    def __init__(self, plan: Plan, job: TuningJob, terms: Terms, mechanisms: TowardsR) -> None:
         planned = plan.stages[-1].until_iteration
-        self._targets = [t for t in winner_targets(job, terms.profile, objective) if t <= planned] or [planned]
+        self._targets = [t for t in mechanisms.targets(job, terms.profile) if t <= planned] or [planned]
         self._max_iterations = job.max_iterations
         self._terms = terms
         self._mechanisms = mechanisms

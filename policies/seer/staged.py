@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,11 +15,12 @@ from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.seer.director import SeerDirector
-from elastune.policies.seer.mechanisms import Mechanisms, best_expected
+from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
 from elastune.policies.seer.seer import run_seer
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
 from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
+from elastune.policies.sizing.targets import best_expected
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def seer_staged(
     chosen = StagedMechanisms(**mechanisms)
     _check_stages(job, stages)
     if job.stages is not None:
-        return run_seer(job, profile, price_book, chosen, "expected_score")
+        return run_seer(job, profile, price_book, TowardsR(**asdict(chosen)))
     terms = Terms.of(job, profile, price_book)
     counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
     found = best_staged_plan(counts, job, terms, chosen)

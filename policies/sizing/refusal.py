@@ -1,4 +1,4 @@
-"""Refusals of jobs that cannot be done: they name limits that the rule accepts when they are given back [ours]. Pure."""
+"""Refusals of parameters, and of jobs that cannot be done: they name what the rule accepts instead [ours]. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from elastune.policies.planning.greedy import fastest_plan
 from elastune.policies.rules.halving import rungs
 from elastune.policies.rules.margin import PLAN_MARGIN_S, deadline_for_s
-from elastune.sim.model.errors import InfeasibleJobError
+from elastune.sim.model.errors import InfeasibleJobError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
+
+
+def require_one_of(policy: str, name: str, value: object, allowed: Sequence[object]) -> None:
+    """Accept a parameter that has one of these values.
+
+    Raises:
+        InputError: it has another value.
+    """
+    if value not in allowed:
+        raise InputError(f"{policy}: {name} is {value!r}, but must be one of {', '.join(map(str, allowed))}")
 
 
 class Possible(NamedTuple):

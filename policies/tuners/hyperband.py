@@ -27,10 +27,11 @@ from elastune.policies.sizing.constant import check_gang, constant_allocation
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import Possible, refusal
+from elastune.policies.sizing.targets import Truncate, best_of_brackets, check_truncate, least_job, target_jobs
 from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -48,34 +49,64 @@ def hyperband_fixed(
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    truncate: Truncate = "never",
 ) -> StagedPolicy:
     """Li et al., "Hyperband" (JMLR 2018), Algorithm 1, on the best fixed cluster, brackets back to back while time is left.
 
     Survivors share the cluster: gangs of the size that ends the stage first, uneven waves allowed.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        truncate: where brackets may end at less than R; see `policies.sizing.targets`.
+
     Raises:
+        InputError: `truncate` has none of its values.
         InfeasibleJobError: no cluster size finishes even one configuration.
 
     Deviations:
         The paper counts brackets by floor(log_eta R) + 1 with r = 1; here there is one per rung of the job, whose last level is
         R even where R / r is no power of eta.
         A bracket that is too large for what is left of time, budget or configurations starts with fewer [ours].
-        The paper has no machines; how survivors share them, n and m are ours.
+        The paper has no machines; how survivors share them, n and m are ours, and so are brackets that end before R.
     """
+    check_truncate("hyperband-fixed", truncate)
     terms = Terms.of(job, profile, price_book)
-    best = _best_cluster(job, terms)
+    best = _best_target(job, terms, truncate)
     if best is None:
-        free = terms.without_limits()
-        schedules = (Schedule(job, free, count) for count in terms.cluster_sizes)
-        raise _refusal("hyperband-fixed", job, [schedule.possible() for schedule in schedules])
-    instances, first = best
-    director = HyperbandDirector(Schedule(job, terms, instances), first)
+        free, least = terms.without_limits(), least_job(job, profile, truncate)
+        schedules = (Schedule(least, free, count) for count in terms.cluster_sizes)
+        raise _refusal("hyperband-fixed", least, [schedule.possible() for schedule in schedules])
+    target, (instances, sizes) = best
+    director = HyperbandDirector(Schedule(target, terms, instances), sizes[0])
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 
 @memoized
-def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, int] | None:
-    """Machines that finish the most configurations at least cost, and the size of the first bracket; None if none does."""
+def _best_target(
+    job: TuningJob, terms: Terms, truncate: Truncate
+) -> tuple[TuningJob, tuple[int, tuple[int, ...]]] | None:
+    """The job with the best of its targets, and its `_best_cluster`; None if no target can be reached."""
+    found = {}
+    for target in target_jobs(job, terms.profile, truncate):
+        cluster = _best_cluster(target, terms)
+        if cluster is not None:
+            found[target] = cluster
+    best = best_of_brackets({target: _brackets(target, sizes) for target, (_, sizes) in found.items()}, job, terms)
+    return None if best is None else (best, found[best])
+
+
+def _brackets(job: TuningJob, sizes: Sequence[int]) -> list[tuple[Stage, ...]]:
+    """Stages of each bracket that starts so many configurations."""
+    count = len(bracket_sizes(job))
+    return [bracket_stages(job, index % count, size) for index, size in enumerate(sizes)]
+
+
+def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, tuple[int, ...]] | None:
+    """Machines that finish the most configurations at least cost, and the sizes of the brackets; None if none does."""
     sized = []
     for count in terms.cluster_sizes:
         schedule = Schedule(job, terms, count)
@@ -87,7 +118,7 @@ def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, int] | None:
     if not sized:
         return None
     _, _, negative_count, sizes = max(sized)
-    return -negative_count, sizes[0]
+    return -negative_count, tuple(sizes)
 
 
 def bracket_sizes(job: TuningJob) -> tuple[int, ...]:
@@ -219,6 +250,7 @@ def hyperband_elastic(
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     gpus_per_trial: int = 1,
+    truncate: Truncate = "never",
 ) -> StagedPolicy:
     """Hyperband (Li et al., JMLR 2018, Algorithm 1), all trials of a rung at once, each on `gpus_per_trial` GPUs.
 
@@ -231,22 +263,31 @@ def hyperband_elastic(
         price_book: the cloud's terms.
         rng: not used.
         gpus_per_trial: size of every gang.
+        truncate: see `hyperband_fixed`.
 
     Raises:
-        InputError: the gang is larger than the scaling is known for, or than the quota.
+        InputError: the gang is larger than the scaling is known for, or than the quota; or `truncate` has none of its values.
         InfeasibleJobError: not one configuration, or with `exact` not all of them, is finished by T and B at this size.
 
     Deviations:
         Those of `hyperband_fixed` about brackets; machines that come and go are ours.
     """
+    check_truncate("hyperband-elastic", truncate)
     terms = Terms.of(job, profile, price_book)
     check_gang("hyperband-elastic", gpus_per_trial, terms)
-    rounds = _Rounds(job, terms, gpus_per_trial)
-    planned = rounds.planned()
-    if not planned or (job.exact and sum(planned) < job.trials):
-        free = replace(rounds, terms=terms.without_limits())
-        raise _refusal(f"hyperband-elastic with {gpus_per_trial} GPUs per trial", job, [free.possible()])
-    director = ElasticHyperbandDirector(rounds, planned[0])
+    rounds = {target: _Rounds(target, terms, gpus_per_trial) for target in target_jobs(job, profile, truncate)}
+    planned = {target: of_target.planned() for target, of_target in rounds.items()}
+    brackets = {
+        target: _brackets(target, sizes)
+        for target, sizes in planned.items()
+        if sizes and (sum(sizes) == job.trials or not job.exact)
+    }
+    best = best_of_brackets(brackets, job, terms)
+    if best is None:
+        least = least_job(job, profile, truncate)
+        free = replace(rounds[least], terms=terms.without_limits())
+        raise _refusal(f"hyperband-elastic with {gpus_per_trial} GPUs per trial", least, [free.possible()])
+    director = ElasticHyperbandDirector(rounds[best], planned[best][0])
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 

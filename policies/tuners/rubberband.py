@@ -22,7 +22,7 @@ from elastune.policies.planning.rubberband_search import rubberband_plan
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
 from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
-from elastune.policies.sizing.sizing import largest
+from elastune.policies.sizing.targets import Truncate, best_of_targets, check_truncate, least_job
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def rubberband(
     steps: Literal["next", "all"] = "all",
     makespan: Literal["mean", "p95"] = "mean",
     replan: bool = False,
+    truncate: Truncate = "never",
 ) -> StagedPolicy:
     """Misra et al., "RubberBand: Cloud-based Hyperparameter Tuning" (EuroSys 2021).
 
@@ -67,9 +68,10 @@ def rubberband(
             `policies.planning.lateness`.
         replan: where a stage took longer or shorter than planned by more than `DEPARTURE`, plan the remaining ones anew for
             the time that is left, with the seconds per iteration and the scaling that were seen; off is the paper.
+        truncate: where the winner may be trained to less than R, "never" is the paper; see `policies.sizing.targets`.
 
     Raises:
-        InputError: `steps` or `makespan` is neither of its values.
+        InputError: `steps`, `makespan` or `truncate` has none of its values.
         InfeasibleJobError: no plan ends by the deadline within the budget.
 
     Deviations:
@@ -78,31 +80,35 @@ def rubberband(
         Makespans are closed forms (with the expected slowest gang of a stage) instead of sampled critical paths.
         Gangs fill or divide whole machines, so that every plan can be placed as it is priced [ours].
         Without a deadline the cheapest plan of all is made [ours].
-        Re-planning is ours.
+        Re-planning is ours, and so is a winner that is trained to less than R.
     """
+    check_truncate("rubberband", truncate)
     if steps not in ("next", "all"):
         raise InputError(f"rubberband: steps is {steps!r}, but must be 'next' or 'all'")
     if makespan not in ("mean", "p95"):
         raise InputError(f"rubberband: makespan is {makespan!r}, but must be 'mean' or 'p95'")
     terms = Terms.of(job, profile, price_book)
-    plan = _largest_plan(job, terms, steps, makespan)
+    plan = _best_plan(job, terms, steps, makespan, truncate)
     if plan is None:
 
         def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
             return _plan_within(stages, within, steps, makespan)
 
-        raise infeasible("rubberband", job, terms, plan_for)
+        raise infeasible("rubberband", least_job(job, profile, truncate), terms, plan_for)
     director = RubberbandDirector(plan, job, terms, steps) if replan else PlannedDirector(plan, job)
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 
 
 @memoized
-def _largest_plan(
-    job: TuningJob, terms: Terms, steps: Literal["next", "all"], makespan: Literal["mean", "p95"]
+def _best_plan(
+    job: TuningJob,
+    terms: Terms,
+    steps: Literal["next", "all"],
+    makespan: Literal["mean", "p95"],
+    truncate: Truncate,
 ) -> Plan | None:
     """Of the largest SHA whose plan keeps T and B."""
-    found = largest(job, terms, lambda stages: _plan_within(stages, terms, steps, makespan))
-    return None if found is None else found[1]
+    return best_of_targets(job, terms, truncate, lambda stages: _plan_within(stages, terms, steps, makespan))
 
 
 def _plan_within(

@@ -2,11 +2,13 @@
 
 Names are `room.module.name` below `policies`:
 
-    for n configurations, largest first:                  sizing.sizing.largest
-      rungs of n, n/eta, n/eta^2, ... trials              rules.halving.rungs
-      machines and gangs of the best fixed cluster,       sizing.constant.cheapest_fixed_plan
-        or one gang size on machines that come and go     sizing.constant.constant_plan
-      keep the first n whose plan keeps T and B           planning.plan.Terms.are_kept_by
+    for each target of the winner's training:             sizing.targets.winner_targets
+      the first n, largest first, that has a plan:        sizing.sizing.largest
+        rungs of n, n/eta, n/eta^2, ... trials            rules.halving.rungs
+        machines and gangs of the best fixed cluster,     sizing.constant.cheapest_fixed_plan
+          or one gang size on machines that come and go   sizing.constant.constant_plan
+        the plan must keep T and B                        planning.plan.Terms.are_kept_by
+    take the plan with the best expected score            sizing.targets.best_expected
     run each rung, all its trials to the same iteration   execution.planned.run_plan
       keep the best 1/eta and stop the others             rules.halving.Bracket.advance
 """
@@ -29,7 +31,7 @@ from elastune.policies.sizing.constant import (
 )
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
-from elastune.policies.sizing.sizing import largest
+from elastune.policies.sizing.targets import Truncate, best_of_targets, check_truncate, least_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,30 +46,46 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import Profile
 
 
-def sha_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: np.random.Generator) -> StagedPolicy:  # noqa: ARG001
+def sha_fixed(
+    job: TuningJob,
+    profile: Profile,
+    price_book: PriceBook,
+    rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    truncate: Truncate = "never",
+) -> StagedPolicy:
     """Successive halving (Jamieson and Talwalkar, AISTATS 2016) on the best fixed cluster.
 
     The cluster finishes the most configurations by T within B; of several that do, it is the cheapest. Survivors share it:
     each stage uses the gang size that ends the stage first, in uneven waves if need be.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        truncate: where the winner may be trained to less than R; see `policies.sizing.targets`.
+
     Raises:
+        InputError: `truncate` has none of its values.
         InfeasibleJobError: no cluster size finishes even one configuration.
 
     Deviations:
-        The paper has no machines: how survivors share them, the number of configurations and the cluster are ours.
+        The paper has no machines: how survivors share them, the number of configurations and the cluster are ours. So is a
+        winner that is trained to less than R.
     """
+    check_truncate("sha-fixed", truncate)
     terms = Terms.of(job, profile, price_book)
-    plan = _largest_fixed_plan(job, terms)
+    plan = _best_fixed_plan(job, terms, truncate)
     if plan is None:
-        raise infeasible("sha-fixed", job, terms, cheapest_fixed_plan)
+        raise infeasible("sha-fixed", least_job(job, profile, truncate), terms, cheapest_fixed_plan)
     return run_plan(plan, job, profile, price_book)
 
 
 @memoized
-def _largest_fixed_plan(job: TuningJob, terms: Terms) -> Plan | None:
+def _best_fixed_plan(job: TuningJob, terms: Terms, truncate: Truncate) -> Plan | None:
     """Of the most configurations that successive halving finishes on any fixed cluster, on the cheapest."""
-    found = largest(job, terms, lambda stages: cheapest_fixed_plan(stages, terms))
-    return None if found is None else found[1]
+    return best_of_targets(job, terms, truncate, lambda stages: cheapest_fixed_plan(stages, terms))
 
 
 def sha_fixed_naive(
@@ -75,15 +93,26 @@ def sha_fixed_naive(
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    truncate: Truncate = "never",
 ) -> StagedPolicy:
     """Successive halving on floor(B / (c T)) machines, held for all of T.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        truncate: see `sha_fixed`.
+
     Raises:
+        InputError: `truncate` has none of its values.
         InfeasibleJobError: T or B is missing, B does not pay one machine for all of T, or not one configuration is finished.
 
     Deviations:
         Those of `sha_fixed`, but the cluster is the naive one.
     """
+    check_truncate("sha-fixed-naive", truncate)
     terms = Terms.of(job, profile, price_book)
     instances = naive_instances("sha-fixed-naive", job, price_book)
     free = replace(terms, budget_usd=math.inf)
@@ -92,10 +121,10 @@ def sha_fixed_naive(
         plan = plan_on_cluster(stages, instances, free) if instances in terms.cluster_sizes else None
         return plan if plan is not None and terms.are_kept_by(plan) else None
 
-    found = largest(job, free, on_time)
-    if found is None:
-        raise naive_refusal("sha-fixed-naive", job, terms)
-    return run_plan(found[1], job, profile, price_book, holds=True)
+    plan = best_of_targets(job, free, truncate, on_time)
+    if plan is None:
+        raise naive_refusal("sha-fixed-naive", least_job(job, profile, truncate), terms)
+    return run_plan(plan, job, profile, price_book, holds=True)
 
 
 def sha_elastic(
@@ -105,25 +134,36 @@ def sha_elastic(
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     gpus_per_trial: int = 1,
+    truncate: Truncate = "never",
 ) -> StagedPolicy:
     """Successive halving with all trials of a stage at once, each on `gpus_per_trial` GPUs; idle machines are given back.
 
     Where the quota is smaller than a stage, its trials take turns.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        gpus_per_trial: size of every gang.
+        truncate: see `sha_fixed`.
+
     Raises:
-        InputError: the gang is larger than the scaling is known for, or than the quota.
+        InputError: the gang is larger than the scaling is known for, or than the quota; or `truncate` has none of its values.
         InfeasibleJobError: not one configuration is finished by T and B at this size.
 
     Deviations:
         The paper has no machines; this is the obvious extension to machines that come and go, and ours.
     """
+    check_truncate("sha-elastic", truncate)
     terms = Terms.of(job, profile, price_book)
     check_gang("sha-elastic", gpus_per_trial, terms)
 
     def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
         return constant_plan(stages, gpus_per_trial, within)
 
-    found = largest(job, terms, lambda stages: plan_for(stages, terms))
-    if found is None:
-        raise infeasible(f"sha-elastic with {gpus_per_trial} GPUs per trial", job, terms, plan_for)
-    return run_plan(found[1], job, profile, price_book, gives_back=True)
+    plan = best_of_targets(job, terms, truncate, lambda stages: plan_for(stages, terms))
+    if plan is None:
+        least = least_job(job, profile, truncate)
+        raise infeasible(f"sha-elastic with {gpus_per_trial} GPUs per trial", least, terms, plan_for)
+    return run_plan(plan, job, profile, price_book, gives_back=True)

@@ -16,7 +16,7 @@ from elastune.experiments.profiling.fit_curve_prior import (
     schedules,
 )
 from elastune.policies.rules.halving import Stage
-from elastune.policies.seer.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, family_key, prior_for
+from elastune.policies.sizing.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, family_key, prior_for
 from elastune.sim.model.errors import InputError
 from elastune.traces import bundle_names, load_bundle
 

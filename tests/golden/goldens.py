@@ -50,7 +50,7 @@ VARIANTS = (
     "sha-elastic:gpus_per_trial=4",
     "asha-elastic:gpus_per_trial=2",
 )
-TABLES = ("traces/data/instance_types.csv", "traces/data/scaling.csv", "policies/seer/curve_priors.json")
+TABLES = ("traces/data/instance_types.csv", "traces/data/scaling.csv", "policies/sizing/curve_priors.json")
 
 _JOB = {
     "job": {"stages": [[32, 1], [10, 3], [3, 9], [1, 37]]},

@@ -13,9 +13,10 @@ from elastune.policies.execution.observed import Observed
 from elastune.policies.planning.plan import Allocation, Plan, Terms
 from elastune.policies.rules.halving import Bracket, Stage, rungs
 from elastune.policies.seer.director import SeerDirector
-from elastune.policies.seer.mechanisms import Mechanisms
-from elastune.policies.seer.seer import SeerReplanner, winner_targets
+from elastune.policies.seer.mechanisms import TowardsR
+from elastune.policies.seer.seer import SeerReplanner
 from elastune.policies.sizing.sizing import largest
+from elastune.policies.sizing.targets import winner_targets
 from elastune.sim.model.events import Outcome, ProgressReported, SegmentEnded
 from elastune.sim.model.ids import TrialId
 
@@ -46,7 +47,7 @@ def test_a_late_trial_gets_more_gpus_if_it_gains_a_tenth(world, rule, rescale_s,
     stages = (Stage(2, 22, 22),)
     plan = Plan(stages, (Allocation(2, 2, 1, 2),), (22.0,), 22.0, 22.0)
     terms = Terms.of(tiny.job, tiny.profile, tiny.book)
-    director = SeerDirector(plan, terms, tiny.job, Mechanisms(resize_rule=rule), replanner=None)
+    director = SeerDirector(plan, terms, tiny.job, TowardsR(resize_rule=rule), replanner=None)
     bracket = Bracket(stages, [TrialId(0), TrialId(1)], "minimize")
     trial = SimpleNamespace(gpus=1, iteration=2, checkpoint_iteration=0)
     view = SimpleNamespace(now_s=2.0, trial=lambda _: trial)
@@ -96,7 +97,7 @@ def test_a_new_plan_insures_against_the_slowest_winner_if_the_budget_pays_for_it
     observed.segment(ended(0, 1, 10.0), 1, 1)
     observed.segment(ended(1, 1, 20.0), 1, 1)
     plan = Plan(stages, (), (), 0.0, 0.0)
-    replanner = SeerReplanner(plan, tiny.job, terms, Mechanisms(), "largest_n")
+    replanner = SeerReplanner(plan, tiny.job, terms, TowardsR(objective="largest_n"))
     view = SimpleNamespace(job=tiny.job, now_s=0.0, committed_usd=0.0, instances={})
     replanned = replanner.replanned(bracket, view, observed)
     assert replanned.stages[0].trials == trials
@@ -107,16 +108,17 @@ def test_a_new_plan_insures_against_the_slowest_winner_if_the_budget_pays_for_it
 
 @pytest.mark.parametrize(
     ("min_iterations", "targets"),
-    # The whole of R = 60, two thirds, half and a third; none below two rungs of 10 and 30.
-    [(1, [60, 40, 30, 20]), (10, [60, 40, 30])],
+    # The whole of R = 60, two thirds, half, a third and a fifth; none below two rungs of 10 and 30.
+    [(1, [60, 40, 30, 20, 12]), (10, [60, 40, 30])],
 )
 def test_a_winner_may_be_trained_to_a_share_of_the_end(world, min_iterations, targets):
     tiny = world(trials=4, iterations=60, min_iterations=min_iterations, reduction_factor=3)
     constant = SimpleNamespace(is_prefix_schedule=True)
     decaying = SimpleNamespace(is_prefix_schedule=False)
-    assert winner_targets(tiny.job, constant, "expected_score") == targets
-    assert winner_targets(tiny.job, decaying, "expected_score") == [60]
-    assert winner_targets(tiny.job, constant, "largest_n") == [60]
+    assert winner_targets(tiny.job, constant, "always") == winner_targets(tiny.job, decaying, "always") == targets
+    assert winner_targets(tiny.job, constant, "prefix-only") == targets
+    assert winner_targets(tiny.job, decaying, "prefix-only") == [60]
+    assert winner_targets(tiny.job, constant, "never") == [60]
 
 
 def test_the_search_for_the_largest_number_begins_a_tenth_above_what_the_budget_can_pay(world):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from elastune.policies.rules.halving import Stage, rungs
-from elastune.policies.seer.curve_prior import (
+from elastune.policies.sizing.curve_prior import (
     FAILED_REGRET,
     PRIORS_FILE,
     CurveModel,

@@ -23,9 +23,9 @@ from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.plan import Terms
 from elastune.policies.registry import factory
 from elastune.policies.rules.halving import Stage
-from elastune.policies.seer.curve_prior import prior_for
 from elastune.policies.seer.mechanisms import Mechanisms
 from elastune.policies.seer.staged import first_sizes, is_out_of_reach, longest_plan, most_stages, schedules
+from elastune.policies.sizing.curve_prior import prior_for
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.job import TuningJob
 from elastune.sim.model.profile import GroundTruth, Stragglers
