@@ -77,7 +77,8 @@ def reported_regret(rows: pd.DataFrame, bundle: Bundle) -> np.ndarray:
             continue
         if isinstance(stages, str):
             trials, iterations = _of_stages(stages)
-        drawn = bundle.test_scores[bundle.draw(int(trials), int(seed)), int(iterations) - 1]
+        drawn = bundle.drawn_test_scores(int(trials), int(seed), int(iterations))
+        assert drawn is not None, "the bundle has test scores"
         trained = None if np.isnan(test_score) else float(test_score)
         # The started trials do not change the total.
         regret = regret_of(drawn, [0], 0, trained, direction=bundle.direction, bundle_finals=bundle.test_scores[:, -1])

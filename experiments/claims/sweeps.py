@@ -20,6 +20,7 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
+from elastune.traces import repeating_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -234,8 +235,5 @@ def _check_pool(sweep: SweepSpec, workload: ClaimWorkload) -> None:
     """Check one cell of each size, which is quick even for thousands of cells."""
     for cell in sweep.narrowed(_SIZES).cells():
         drawn = cell.spec.job.tuning_job("minimize").trials
-        if drawn > workload.pool // 4:
-            raise InputError(
-                f"cell {cell.label}: draws {drawn} configurations of {workload.pool}; a quarter at most, else seeds"
-                " repeat each other"
-            )
+        if phrase := repeating_phrase(drawn, workload.pool):
+            raise InputError(f"cell {cell.label}: {phrase}")

@@ -73,6 +73,7 @@ def _print_bundle(described: Mapping[str, Any]) -> None:
         "final scores, worst to best": ", ".join(f"{level}: {number(score)}" for level, score in quantiles.items()),
         "diverged": percent(described["diverged_share"]),
         "Spearman of early with final ranks": ", ".join(correlations),
+        **_noise(described["replicates"]),
         "cost of an iteration": f"{number(described['iteration_s'])} s on 1 GPU, times {number(low)} to {number(high)}",
         "evaluation, of that": f"{number(described['evaluate_s'])} s on 1 GPU, whatever the gang",
         "GPUs for its memory": f"at least {described['min_gpus']}",
@@ -88,3 +89,18 @@ def _print_bundle(described: Mapping[str, Any]) -> None:
         "sha256": described["sha256"],
     }
     print_pairs(described["name"], rows)
+
+
+def _noise(noise: Mapping[str, Any] | None) -> dict[str, str]:
+    """How much trainings of the same configuration differ, where there are several."""
+    if noise is None:
+        return {}
+    several = (
+        f"of {noise['trials_with_several']} configurations, {noise['fewest']} to {noise['most']} trainings of each"
+    )
+    return {
+        "replicates": several,
+        "spread of final scores": f"{number(noise['spread_over_replicates'])} over replicates, "
+        f"{number(noise['spread_over_configurations'])} over configurations",
+        "Spearman between replicates": number(noise["rank_correlation"], 3),
+    }

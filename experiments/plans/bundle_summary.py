@@ -5,6 +5,7 @@ Imports numpy, sim.model.job and traces; scipy.stats inside the function that ne
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces import Bundle
+    from elastune.traces.bundles.replicates import Replicates
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """From the worst final score (0) to the best (1)."""
@@ -36,6 +38,7 @@ def describe(bundle: Bundle) -> dict[str, object]:
         "final_quantiles": _final_quantiles(bundle),
         "diverged_share": float(np.mean(~np.isfinite(bundle.scores[:, -1]))),
         "rank_correlation": _rank_correlations(bundle),
+        "replicates": _noise(bundle),
         "iteration_s": bundle.iteration_s,
         "evaluate_s": bundle.evaluate_s,
         "min_gpus": 1 if bundle.min_gpus is None else int(bundle.min_gpus.max()),
@@ -106,5 +109,55 @@ def _rank_correlations(bundle: Bundle) -> list[dict[str, float | int | None]]:
 def _ranks(bundle: Bundle, iteration: int) -> np.ndarray:
     from scipy.stats import rankdata
 
-    losses = [loss_of(score, bundle.direction) for score in bundle.scores[:, iteration - 1].tolist()]
-    return np.asarray(rankdata(losses))
+    return np.asarray(rankdata(_losses(bundle, bundle.scores[:, iteration - 1])))
+
+
+def _losses(bundle: Bundle, scores: np.ndarray) -> list[float]:
+    return [loss_of(score, bundle.direction) for score in scores.tolist()]
+
+
+def _noise(bundle: Bundle) -> dict[str, object] | None:
+    """How much the final scores of equal configurations differ; None where each was trained once.
+
+    Both spreads are standard deviations, and robust ones, because few runs that diverge would decide otherwise: the median of
+    the trials' own, and the range between the quartiles of the trials' means over 1.349, which it is for a normal distribution.
+    """
+    if bundle.replicates is None:
+        return None
+    trial, finals = bundle.replicates.trial, bundle.replicates.scores[:, -1]
+    by_trial = [finals[trial == row] for row in range(bundle.trials)]
+    finite = [scores[np.isfinite(scores)] for scores in by_trial]
+    spreads = [scores.std(ddof=1) for scores in finite if len(scores) > 1]
+    means = [scores.mean() for scores in finite if len(scores)]
+    counts = [len(scores) for scores in by_trial]
+    return {
+        "trials_with_several": sum(count > 1 for count in counts),
+        "fewest": min(counts),
+        "most": max(counts),
+        "spread_over_replicates": float(np.median(spreads)) if spreads else None,
+        "spread_over_configurations": float(np.subtract(*np.quantile(means, (0.75, 0.25)))) / 1.349 if means else None,
+        "rank_correlation": _correlation_of_replicates(bundle, bundle.replicates),
+    }
+
+
+def _correlation_of_replicates(bundle: Bundle, replicates: Replicates) -> float | None:
+    """Spearman's correlation of the final ranks of two replicates; the mean over all pairs that share at least three trials."""
+    from scipy.stats import rankdata
+
+    finals = {
+        number: dict(
+            zip(
+                replicates.trial[replicates.number == number].tolist(),
+                _losses(bundle, replicates.scores[replicates.number == number, -1]),
+                strict=True,
+            )
+        )
+        for number in np.unique(replicates.number).tolist()
+    }
+    found = []
+    for one, other in itertools.combinations(finals.values(), 2):
+        shared = sorted(one.keys() & other.keys())
+        ranks = [rankdata([of[trial] for trial in shared]) for of in (one, other)]
+        if len(shared) >= 3 and all(rank.std() > 0 for rank in ranks):
+            found.append(np.corrcoef(*ranks)[0, 1])
+    return float(np.mean(found)) if found else None

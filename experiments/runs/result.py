@@ -134,11 +134,11 @@ def recorded_answer(world: World, controller: Controller) -> Answer | None:
         return None
     row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
     iteration = controller.state.trials[trial].checkpoint_iteration
-    tests = world.bundle.test_scores
+    tests = world.bundle.drawn_test_scores(world.job.trials, world.spec.seed, iteration)
     return Answer(
         world.bundle.configurations[row],
         _finite(world.recorded_scores.item(trial, iteration - 1)),
-        None if tests is None else _finite(tests.item(row, iteration - 1)),
+        None if tests is None else _finite(tests.item(trial)),
     )
 
 

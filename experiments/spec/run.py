@@ -11,6 +11,7 @@ where no bundle says it, `job.direction`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -29,7 +30,7 @@ from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
-from elastune.traces import load_bundle, scaling_of, slower_phrase
+from elastune.traces import bundle_folder, load_bundle, repeating_phrase, scaling_of, slower_phrase
 from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
 
 
 _ANY_SEED = "\0 any seed"
+
+
+@functools.cache
+def _configurations_in(folder: Path) -> int:
+    """How many configurations a bundle has; a sweep asks this of each of its cells."""
+    return load_bundle(folder).trials
 
 
 class RunSpec(Section):
@@ -133,6 +140,9 @@ class RunSpec(Section):
 
     def notes(self) -> tuple[str, ...]:
         """What to know before the numbers of this run are used; commands print it once."""
+        return (*self._scaling_notes(), *self._draw_notes())
+
+    def _scaling_notes(self) -> tuple[str, ...]:
         given = self.workload.scaling
         if given is None:
             return ()
@@ -140,6 +150,18 @@ class RunSpec(Section):
         name = given if isinstance(given, str) else "as given"
         phrases = (slower_phrase(scaling), self._across_phrase(scaling))
         return tuple(f"workload.scaling {name}: {phrase}" for phrase in phrases if phrase)
+
+    def _draw_notes(self) -> tuple[str, ...]:
+        """Whether seeds repeat each other, since each draws much of the bundle's configurations."""
+        name = self.workload.bundle
+        if name is None:
+            return ()
+        try:
+            folder = bundle_folder(name, data_folders()).resolve()
+            phrase = repeating_phrase(self.job.tuning_job("minimize").trials, _configurations_in(folder))
+        except InputError:  # the run itself says so
+            return ()
+        return (f"workload.bundle {name}: {phrase}",) if phrase else ()
 
     def _across_phrase(self, scaling: Scaling) -> str:
         """Which gangs on several machines are believed without a measurement, in words; empty where none is."""

@@ -23,6 +23,7 @@ from elastune.sim.model.streams import Streams
 from elastune.traces.bundles.costs import iteration_costs, mean_seconds
 from elastune.traces.bundles.curves import read_configurations, read_curves
 from elastune.traces.bundles.header import read_header
+from elastune.traces.bundles.replicates import Replicates
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
 from elastune.traces.scaling.named import load_scaling, scaling_of
 from elastune.traces.scaling.tables import slower_phrase
@@ -56,7 +57,8 @@ class Bundle:
         score: what the score is.
         iteration: what an iteration is.
         max_iterations: the length of the curves.
-        scores: (trials, iterations) float; `scores[t, k]` after k + 1 iterations, NaN where the run diverged.
+        scores: (trials, iterations) float; `scores[t, k]` after k + 1 iterations, NaN where the run diverged. Of a trial
+            that was trained several times, those of the first replicate.
         configurations: hyperparameters by trial.
         relative_cost: (trials,) float > 0; cost of an iteration of each.
         source: who recorded it.
@@ -76,6 +78,7 @@ class Bundle:
         family: bundles of one family are not independent samples; None where it stands alone.
         schedule: what a curve cut short is worth (a schedule that depends on the length makes it another curve).
         notes: everything else its bundle.yaml says.
+        replicates: all curves, where trials were trained more than once; None where each was trained once.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Bundle:
     family: str | None = None
     schedule: str | None = None
     notes: Mapping[str, object] = field(default_factory=dict)
+    replicates: Replicates | None = None
 
     def __post_init__(self) -> None:
         for array in (self.scores, self.test_scores, self.seconds, self.relative_cost, self.min_gpus):
@@ -129,6 +133,17 @@ class Bundle:
     def drawn_configurations(self, trials: int, seed: int) -> list[Configuration]:
         """The configurations of `draw`, in its order."""
         return [self.configurations[row] for row in self.draw(trials, seed)]
+
+    def drawn_test_scores(self, trials: int, seed: int, iteration: int) -> np.ndarray | None:
+        """(trials,) float: test scores after so many iterations of the curves that the seed draws; None where there are none.
+
+        Raises:
+            InputError: the bundle has fewer configurations.
+        """
+        rows, tests = self.draw(trials, seed), self.test_scores
+        if self.replicates is not None:
+            rows, tests = self.replicates.drawn(rows, seed), self.replicates.test_scores
+        return None if tests is None else tests[rows, iteration - 1]
 
     def terms(self, overrides: Overrides | None = None, *, sync_s: float = 0.0) -> WorkloadTerms:
         """The numbers of a run: the overrides, and the bundle's own where there is none.
@@ -207,14 +222,18 @@ class Bundle:
         """
         self.require_covers(job)
         rows = self.draw(job.trials, seed)
-        iteration_s = terms.iteration_s * self.relative_cost[rows]
+        scores, iteration_s = self.scores, terms.iteration_s * self.relative_cost[rows]
+        curves = rows
+        if self.replicates is not None:
+            curves, scores = self.replicates.drawn(rows, seed), self.replicates.scores
+            iteration_s *= self.replicates.slowness[curves]
         scaling = terms.of_iteration(terms.scaling)
         min_gpus = self.min_gpus
         if terms.min_gpus is not None:
             min_gpus = np.full(self.trials, terms.min_gpus) if terms.min_gpus > 1 else None
         if min_gpus is not None:
             min_gpus = min_gpus[rows]
-        return GroundTruth(self.scores[rows], iteration_s, scaling, terms.timings, terms.stragglers, min_gpus)
+        return GroundTruth(scores[curves], iteration_s, scaling, terms.timings, terms.stragglers, min_gpus)
 
     def require_covers(self, job: TuningJob) -> None:
         """Check that the curves are long enough for a job.
@@ -238,10 +257,14 @@ class Bundle:
         """What an operator believes: the terms, averaged over the bundle's configurations, with these errors.
 
         An operator cannot tell configurations of different cost from trials that are persistently slow or fast, so the
-        spread of the costs is part of the persistent spread. The smallest gang is that of the largest configuration.
+        spread of the costs, and of the durations of replicates, is part of the persistent spread. The smallest gang is that
+        of the largest configuration.
         """
         mean_cost = float(self.relative_cost.mean())
         cost_cv = float(self.relative_cost.std()) / mean_cost
+        if self.replicates is not None:
+            squared = self.relative_cost**2 * self.replicates.mean_squared_slowness()
+            cost_cv = math.sqrt(max(float(squared.mean()) / mean_cost**2 - 1, 0.0))
         persistent_cv = math.sqrt((1 + terms.stragglers.persistent_cv**2) * (1 + cost_cv**2) - 1)
         believed = terms.profile(startup, errors, mean_cost=mean_cost)
         if terms.min_gpus is None and self.min_gpus is not None:
@@ -252,6 +275,19 @@ class Bundle:
             family=self.family or self.name,
             is_prefix_schedule=self.schedule == "constant",
         )
+
+
+def repeating_phrase(drawn: int, configurations: int) -> str:
+    """Why seeds that draw so many of the configurations are no independent samples, in words; empty where they are.
+
+    A draw of more configurations than there are is refused elsewhere.
+    """
+    most = configurations // 4
+    if not most < drawn <= configurations:
+        return ""
+    return (
+        f"draws {drawn} of {configurations} configurations; with more than a quarter ({most}), seeds repeat each other"
+    )
 
 
 def bundle_names(search: Sequence[Path] = ()) -> tuple[str, ...]:
@@ -295,20 +331,21 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle
         raise InvalidTraceError(folder / "bundle.yaml", problem, column="trials")
     curves = read_curves(folder / "curves.parquet", configured.labels, header.max_iterations)
     iteration_s, relative_cost = _costs(folder / "curves.parquet", header, configured, curves)
+    replicates, first = Replicates.of(curves), curves.first
     return Bundle(
         name=header.name,
         direction=header.direction,
         score=header.score,
         iteration=header.iteration,
         max_iterations=header.max_iterations,
-        scores=curves.scores,
+        scores=curves.scores[first],
         configurations=configured.configurations,
         relative_cost=relative_cost,
         source=header.source,
         licence=header.licence,
         sha256=_digest(folder),
-        test_scores=curves.test_scores,
-        seconds=curves.seconds,
+        test_scores=None if curves.test_scores is None else curves.test_scores[first],
+        seconds=None if curves.seconds is None else curves.seconds[first],
         iteration_s=iteration_s,
         evaluate_s=_evaluate_s(folder / "bundle.yaml", header, iteration_s),
         min_gpus=configured.min_gpus if (configured.min_gpus > 1).any() else None,
@@ -321,6 +358,7 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle
         family=header.family,
         schedule=header.schedule,
         notes=notes,
+        replicates=replicates,
     )
 
 
@@ -343,11 +381,12 @@ def _costs(
     trials, recorded = len(configured.labels), configured.relative_cost
     if header.iteration_s is not None or curves.seconds is None:
         return header.iteration_s, np.ones(trials) if recorded is None else recorded
-    trial = np.repeat(np.arange(trials), curves.seconds.shape[1])
+    trial = np.repeat(curves.trial, curves.seconds.shape[1])
     mean_s = mean_seconds(curves.seconds.ravel(), trial, trials)
     for position in np.flatnonzero(mean_s <= 0):
         raise InvalidTraceError(file, f"is 0 throughout trial {configured.labels[position]}", column="seconds")
-    cost = iteration_costs(mean_s, np.isfinite(curves.seconds).sum(axis=1), recorded)
+    timed = np.bincount(curves.trial, weights=np.isfinite(curves.seconds).sum(axis=1))
+    cost = iteration_costs(mean_s, timed, recorded)
     return cost.iteration_s, np.ones(trials) if cost.relative is None else cost.relative
 
 

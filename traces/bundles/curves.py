@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from elastune.traces.formats.csv_rows import Row
 
 _COLUMNS = ("trial", "iteration", "score")
-_OPTIONAL_COLUMNS = ("test_score", "seconds")
+_VALUES = ("score", "test_score", "seconds")
+_OPTIONAL_COLUMNS = ("replicate", "test_score", "seconds")
 _MOST = 2**63 - 1  # the largest whole number of a numpy array
 _NO_HYPERPARAMETERS = ("trial", "relative_cost", "min_gpus")
 
@@ -47,17 +48,26 @@ class Configurations:
 
 @dataclass(frozen=True, eq=False)
 class CurveTables:
-    """What was recorded, in the order of the configurations.
+    """The recorded curves, in the order of the configurations, and of the replicates of each.
 
     Attributes:
-        scores: (trials, iterations) float, NaN where the run diverged.
+        trial: (curves,) int, ascending; the row of each curve's configuration.
+        replicate: (curves,) int; its number among the trainings of the trial, 0 where each trial was trained once.
+        scores: (curves, iterations) float, NaN where the run diverged.
         test_scores: of the same shape, or None where none were recorded.
         seconds: of the same shape, seconds of each iteration, or None where none were recorded.
     """
 
+    trial: np.ndarray
+    replicate: np.ndarray
     scores: np.ndarray
     test_scores: np.ndarray | None
     seconds: np.ndarray | None
+
+    @property
+    def first(self) -> np.ndarray:
+        """(trials,) int: the first curve of each trial."""
+        return np.flatnonzero(np.diff(self.trial, prepend=-1))
 
 
 def read_configurations(path: Path) -> Configurations:
@@ -133,11 +143,11 @@ def _whole(text: str) -> int:
 def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> CurveTables:
     """The curves of these trials, every iteration from 1 to `max_iterations`.
 
-    The rows of a trial stand in order of their iterations; trials may be interleaved. A curve may end early only where
-    its last score is not finite: the run diverged, and the rest is NaN.
+    The rows of a curve stand in order of their iterations; curves may be interleaved. A curve may end early only where its
+    last score is not finite: the run diverged, and the rest is NaN.
 
     Args:
-        path: a parquet file with `trial, iteration, score` and optionally `test_score, seconds`.
+        path: a parquet file with `trial, iteration, score` and optionally `replicate, test_score, seconds`.
         labels: (trials,) int; the trials in the order of the result.
         max_iterations: the length of a complete curve.
 
@@ -145,18 +155,68 @@ def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> CurveTab
         InvalidTraceError: with the row, where one is to blame.
     """
     columns = _read_columns(path)
-    iteration = _whole_numbers(path, "iteration", columns["iteration"])
-    trial = _positions(path, _whole_numbers(path, "trial", columns["trial"]), labels)
-    _check_order(path, labels, trial, iteration)
-    _check_longest(path, labels, trial, iteration, max_iterations)
-    values = {name: _numbers(path, name, columns[name]) for name in columns if name not in {"trial", "iteration"}}
+    rows = _rows(path, columns, labels)
+    _check_order(rows)
+    _check_longest(rows, max_iterations)
+    values = {name: _numbers(path, name, columns[name]) for name in columns if name in _VALUES}
     for name in {"score", "test_score"} & values.keys():
         _check_scores(path, name, values[name])
     if "seconds" in values:
         _check_seconds(path, values["seconds"], values["score"])
-    _check_ends(path, labels, trial, values["score"], max_iterations)
-    shaped = {name: _shaped(cells, trial, iteration, (len(labels), max_iterations)) for name, cells in values.items()}
-    return CurveTables(shaped["score"], shaped.get("test_score"), shaped.get("seconds"))
+    _check_ends(rows, values["score"], max_iterations)
+    shape = (len(rows.trial_of), max_iterations)
+    shaped = {name: _shaped(cells, rows, shape) for name, cells in values.items()}
+    return CurveTables(
+        rows.trial_of, rows.replicate_of, shaped["score"], shaped.get("test_score"), shaped.get("seconds")
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Which point of which curve each row of a file holds.
+
+    Attributes:
+        path: of the file.
+        labels: (trials,) int; what it calls the trials.
+        curve: (rows,) int.
+        iteration: (rows,) int, counted from 1.
+        trial_of: (curves,) int, ascending.
+        replicate_of: (curves,) int, ascending within a trial.
+        names_replicates: whether the file tells replicates apart.
+    """
+
+    path: Path
+    labels: np.ndarray
+    curve: np.ndarray
+    iteration: np.ndarray
+    trial_of: np.ndarray
+    replicate_of: np.ndarray
+    names_replicates: bool
+
+    def name(self, curve: int) -> str:
+        """What messages call a curve."""
+        trial = f"trial {self.labels[self.trial_of[curve]]}"
+        return f"{trial}, replicate {self.replicate_of[curve]}" if self.names_replicates else trial
+
+    def wrong(self, row: int, problem: str) -> InvalidTraceError:
+        """The error for an iteration."""
+        return InvalidTraceError(self.path, problem, row=row + 1, column="iteration")
+
+
+def _rows(path: Path, columns: Mapping[str, np.ndarray], labels: np.ndarray) -> _Rows:
+    iteration = _whole_numbers(path, "iteration", columns["iteration"])
+    trial = _positions(path, _whole_numbers(path, "trial", columns["trial"]), labels)
+    if "replicate" not in columns:
+        trials = np.arange(len(labels))
+        return _Rows(path, labels, trial, iteration, trials, np.zeros_like(trials), names_replicates=False)
+    replicate = _whole_numbers(path, "replicate", columns["replicate"])
+    for row in np.flatnonzero(replicate < 0).tolist():
+        problem = f"is {replicate[row]}, but must be 0 or more"
+        raise InvalidTraceError(path, problem, row=row + 1, column="replicate")
+    numbers, places = np.unique(replicate, return_inverse=True)
+    curves, curve = np.unique(trial * len(numbers) + places, return_inverse=True)
+    trial_of, place_of = np.divmod(curves, len(numbers))
+    return _Rows(path, labels, curve, iteration, trial_of, numbers[place_of], names_replicates=True)
 
 
 def _read_columns(path: Path) -> Mapping[str, np.ndarray]:
@@ -213,35 +273,33 @@ def _positions(path: Path, trial: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return positions
 
 
-def _check_order(path: Path, labels: np.ndarray, trial: np.ndarray, iteration: np.ndarray) -> None:
-    """Within a trial, each row's iteration is the one before plus 1, from 1."""
-    by_trial = np.argsort(trial, kind="stable")
-    its_trial, its_iteration = trial[by_trial], iteration[by_trial]
+def _check_order(rows: _Rows) -> None:
+    """Within a curve, each row's iteration is the one before plus 1, from 1."""
+    by_curve = np.argsort(rows.curve, kind="stable")
+    its_curve, its_iteration = rows.curve[by_curve], rows.iteration[by_curve]
     before = np.zeros_like(its_iteration)
-    before[1:] = np.where(its_trial[1:] == its_trial[:-1], its_iteration[:-1], 0)
+    before[1:] = np.where(its_curve[1:] == its_curve[:-1], its_iteration[:-1], 0)
     wrong = np.flatnonzero(its_iteration != before + 1)
     if wrong.size:
-        at = wrong[np.argmin(by_trial[wrong])]
-        problem = _order_problem(int(labels[its_trial[at]]), int(its_iteration[at]), int(before[at]))
-        raise InvalidTraceError(path, problem, row=int(by_trial[at]) + 1, column="iteration")
+        at = wrong[np.argmin(by_curve[wrong])]
+        problem = _order_problem(rows.name(its_curve[at]), int(its_iteration[at]), int(before[at]))
+        raise rows.wrong(int(by_curve[at]), problem)
 
 
-def _order_problem(trial: int, iteration: int, before: int) -> str:
+def _order_problem(curve: str, iteration: int, before: int) -> str:
     if before == 0:
-        return f"trial {trial} starts at iteration {iteration}, but iterations are counted from 1"
+        return f"{curve} starts at iteration {iteration}, but iterations are counted from 1"
     if iteration == before:
-        return f"iteration {iteration} of trial {trial} appears twice"
+        return f"iteration {iteration} of {curve} appears twice"
     if iteration < before:
-        return f"iteration {iteration} of trial {trial} comes after its iteration {before}: out of order or twice"
-    return f"trial {trial} jumps from iteration {before} to {iteration}"
+        return f"iteration {iteration} of {curve} comes after its iteration {before}: out of order or twice"
+    return f"{curve} jumps from iteration {before} to {iteration}"
 
 
-def _check_longest(path: Path, labels: np.ndarray, trial: np.ndarray, iteration: np.ndarray, longest: int) -> None:
-    wrong = np.flatnonzero(iteration > longest)
-    if wrong.size:
-        row = int(wrong[0])
-        problem = f"iteration {iteration[row]} of trial {labels[trial[row]]} is beyond max_iterations ({longest})"
-        raise InvalidTraceError(path, problem, row=row + 1, column="iteration")
+def _check_longest(rows: _Rows, longest: int) -> None:
+    for row in np.flatnonzero(rows.iteration > longest).tolist():
+        name = rows.name(rows.curve[row])
+        raise rows.wrong(row, f"iteration {rows.iteration[row]} of {name} is beyond max_iterations ({longest})")
 
 
 def _check_scores(path: Path, column: str, scores: np.ndarray) -> None:
@@ -257,25 +315,22 @@ def _check_seconds(path: Path, seconds: np.ndarray, score: np.ndarray) -> None:
         raise InvalidTraceError(path, problem, row=row + 1, column="seconds")
 
 
-def _shaped(cells: np.ndarray, trial: np.ndarray, iteration: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(trials, iterations) float: the cells in their places, NaN where there is none."""
+def _shaped(cells: np.ndarray, rows: _Rows, shape: tuple[int, int]) -> np.ndarray:
+    """(curves, iterations) float: the cells in their places, NaN where there is none."""
     shaped = np.full(shape, np.nan)
-    shaped[trial, iteration - 1] = cells
+    shaped[rows.curve, rows.iteration - 1] = cells
     return shaped
 
 
-def _check_ends(path: Path, labels: np.ndarray, trial: np.ndarray, scores: np.ndarray, longest: int) -> None:
-    lengths = np.bincount(trial, minlength=len(labels))
-    absent = np.flatnonzero(lengths == 0)
-    if absent.size:
-        raise InvalidTraceError(path, f"trial {labels[absent[0]]} of configs.csv has no curve")
-    last = np.empty(len(labels))
-    last[trial] = scores  # of several rows of a trial, the last one stays
-    early = np.flatnonzero((lengths < longest) & np.isfinite(last))
-    if early.size:
-        at = early[0]
-        raise InvalidTraceError(
-            path,
-            f"trial {labels[at]} ends at iteration {lengths[at]} of {longest}; only a curve whose last score is not finite"
-            " (diverged) may end early",
+def _check_ends(rows: _Rows, scores: np.ndarray, longest: int) -> None:
+    lengths = np.bincount(rows.curve, minlength=len(rows.trial_of))
+    for trial in np.setdiff1d(np.arange(len(rows.labels)), rows.trial_of[lengths > 0]).tolist():
+        raise InvalidTraceError(rows.path, f"trial {rows.labels[trial]} of configs.csv has no curve")
+    last = np.empty(len(lengths))
+    last[rows.curve] = scores  # of several rows of a curve, the last one stays
+    for curve in np.flatnonzero((lengths < longest) & np.isfinite(last)).tolist():
+        problem = (
+            f"{rows.name(curve)} ends at iteration {lengths[curve]} of {longest}; only a curve whose last score is not finite"
+            " (diverged) may end early"
         )
+        raise InvalidTraceError(rows.path, problem)
