@@ -149,6 +149,13 @@ def import_table(
             metavar="A,B,...", help="Hyperparameters.", show_default="all others that are constant in each trial"
         ),
     ] = None,
+    replicate_column: Annotated[
+        str | None, _column("--replicate-column", "Numbers the trainings of a trial.", "replicate, if there")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE", help="Read only the rows that hold this value.", show_default="all rows"),
+    ] = None,
     configs: Annotated[Path | None, typer.Option(help="A second table, a row of hyperparameters per trial.")] = None,
     score: Score = None,
     iteration: Iteration = None,
@@ -171,6 +178,8 @@ def import_table(
         elapsed=elapsed_column,
         test_score=test_score_column,
         configuration=None if config_columns is None else [column.strip() for column in config_columns.split(",")],
+        replicate=replicate_column,
+        where=_conditions(where or []),
     )
     folder = _folder(out, name)
     with progress(f"Reading {table.name}"):
@@ -222,7 +231,10 @@ def import_syne_tune(
     test_score: Annotated[
         str | None, typer.Option(help="Reported, never selected by.", autocompletion=_complete_objective)
     ] = None,
-    training_seed: Annotated[int, count_option(least=0, help="Which of the recorded ones; a bundle holds one.")] = 0,
+    training_seed: Annotated[int, count_option(least=0, help="Which of the recorded ones.")] = 0,
+    all_training_seeds: Annotated[
+        bool, typer.Option("--all-training-seeds", help="Take all of them, as replicates of each configuration.")
+    ] = False,
     score: Score = None,
     iteration: Iteration = None,
     settings: Settings = None,
@@ -241,7 +253,7 @@ def import_syne_tune(
         elapsed=elapsed,
         seconds=seconds,
         test_score=test_score,
-        seed=training_seed,
+        seed=None if all_training_seeds else training_seed,
         untimed=untimed,
     )
     folder = _folder(out, name)
@@ -387,6 +399,16 @@ def _description(
         iteration=iteration,
         others=_others(settings or []),
     )
+
+
+def _conditions(where: list[str]) -> dict[str, str]:
+    """Values by column, of texts such as `on_grid=True`."""
+    from elastune.sim.model.errors import InputError
+
+    for condition in where:
+        if "=" not in condition:
+            raise InputError(f"--where {condition}: must be COLUMN=VALUE, as in --where on_grid=True")
+    return dict(condition.split("=", 1) for condition in where)
 
 
 def _others(settings: list[str]) -> dict[str, Any]:

@@ -236,7 +236,11 @@ def _one_of(known: Sequence[str]) -> Callable[[object], object]:
 class WorkloadSpec(Section):
     """What trains, and what a run says about it instead of the bundle."""
 
-    bundle: Annotated[str | None, "name or folder of recorded curves; planners need none"] = None
+    bundle: Annotated[
+        str | None,
+        "name or folder of recorded curves, of which a seed draws `job.trials` configurations, and a replicate of each where"
+        " there are several; planners need none",
+    ] = None
     configurations: Annotated[
         str | None,
         BeforeValidator(_one_of(CONFIGURATIONS)),

@@ -41,7 +41,8 @@ def test_a_simulation_of_all_trials_takes_the_recorded_seconds(described, tmp_pa
     trials, iterations = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
     rows = st.lists(seconds_of_an_iteration, min_size=iterations, max_size=iterations)
     seconds = data.draw(st.lists(rows, min_size=trials, max_size=trials))
-    costs = data.draw(st.none() | st.lists(st.floats(1e-3, 1e3), min_size=trials, max_size=trials))
+    off = data.draw(st.none() | st.lists(st.floats(0.9, 1.1), min_size=trials, max_size=trials))
+    costs = None if off is None else (np.mean(seconds, axis=1) / 7 * off).tolist()
     folder = tmp_path_factory.mktemp("table")
     (folder / "tidy.csv").write_text(table_of(seconds, costs))
     bundle = from_table(folder / "tidy.csv", folder / "bundle", described)
@@ -84,7 +85,7 @@ def run_of(folder, trials, iterations):
     return execute(spec)
 
 
-@pytest.mark.parametrize("costs", [None, [2.0, 4.0], [1.0, 2.0], [1.0, 1.0]])
+@pytest.mark.parametrize("costs", [None, [2.0, 4.0], [1.0, 2.0], [1.0, 1.7]])
 def test_a_run_of_the_recorded_trials_on_one_gpu_takes_and_costs_what_they_took(tmp_path, described, costs):
     (tmp_path / "tidy.csv").write_text(table_of([[2.0, 2.0], [4.0, 4.0]], costs))
     from_table(tmp_path / "tidy.csv", tmp_path / "bundle", described)
@@ -92,11 +93,38 @@ def test_a_run_of_the_recorded_trials_on_one_gpu_takes_and_costs_what_they_took(
     assert (result.makespan_s, result.cost_usd) == (pytest.approx(12.0), pytest.approx(12.0))
 
 
-def test_costs_that_the_seconds_contradict_are_counted(imported):
-    bundle = imported(TIDY.replace("optimizer", "relative_cost").replace("sgd", "2").replace("adam", "2"))
-    assert (bundle.iteration_s, bundle.relative_cost.tolist()) == (1.0, [2.0, 2.0])
-    assert bundle.notes["imported"]["trials_with_seconds_10_percent_off_their_relative_cost"] == 2
+def test_costs_that_are_a_little_off_their_seconds_are_counted(imported):
+    # 2 s and 4 s at costs 1 and 1.7: an iteration at cost 1 takes 6 / 2.7 = 2.22 s, and they are off by 11 and 6 %.
+    bundle = imported(table_of([[2.0, 2.0], [4.0, 4.0]], [1.0, 1.7]))
+    assert (bundle.iteration_s, bundle.relative_cost.tolist()) == (pytest.approx(12 / 5.4), [1.0, 1.7])
+    assert bundle.notes["imported"]["trials_with_seconds_10_percent_off_their_relative_cost"] == 1
     assert bundle.provenance["iteration_s"] == "measured elsewhere: recorded seconds, at relative cost 1"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "costs", "told"),
+    [
+        ([2.0, 4.0], [1.0, 1.0], "trial 0: is 1, so that an iteration takes 3 s, but the seconds say 2 s"),
+        ([2.0, 4.0], [4.0, 2.0], "trial 0: is 4, so that an iteration takes 4 s, but the seconds say 2 s"),
+        ([5.0] * 9 + [50.0], [1.0] * 10, "trial 9: is 1, so that an iteration takes 9.5 s, but the seconds say 50 s"),
+    ],
+)
+def test_costs_that_contradict_their_seconds_are_refused(imported, out, seconds, costs, told):
+    text = table_of([[took_s] * 2 for took_s in seconds], costs)
+    with pytest.raises(InvalidTraceError, match=f"column relative_cost: {told}; leave one of them out"):
+        imported(text)
+    assert not out.exists()
+    assert imported(text, untimed=True).relative_cost.tolist() == costs
+
+
+def test_a_bundle_whose_costs_contradict_its_seconds_is_refused_unless_it_says_iteration_s(imported, out):
+    imported(table_of([[2.0, 2.0], [4.0, 4.0]], [1.0, 2.0]))
+    text, header = (out / "configs.csv").read_text(), (out / "bundle.yaml").read_text()
+    (out / "configs.csv").write_text(text.replace("1.0", "2.0").replace("0,2.0", "0,4.0"))
+    assert traces.load_bundle(out).iteration_s == 2.0  # as bundle.yaml says
+    (out / "bundle.yaml").write_text("\n".join(x for x in header.splitlines() if not x.startswith("iteration_s:")))
+    with pytest.raises(InvalidTraceError, match=r"configs\.csv, row 1, column relative_cost: is 4, so that"):
+        traces.load_bundle(out)
 
 
 def test_a_relative_cost_that_varies_within_a_trial_is_refused_and_names_both_rows(imported):

@@ -387,6 +387,9 @@ def _costs(
         raise InvalidTraceError(file, f"is 0 throughout trial {configured.labels[position]}", column="seconds")
     timed = np.bincount(curves.trial, weights=np.isfinite(curves.seconds).sum(axis=1))
     cost = iteration_costs(mean_s, timed, recorded)
+    if cost.contradiction is not None:
+        at, problem = cost.contradiction
+        raise InvalidTraceError(file.parent / "configs.csv", problem, row=at + 1, column="relative_cost")
     return cost.iteration_s, np.ones(trials) if cost.relative is None else cost.relative
 
 

@@ -3,7 +3,8 @@
 An iteration of a trial takes `iteration_s * relative_cost` seconds on one GPU. Importers and bundles follow the same rules:
 
 - Recorded relative costs say how trials differ. Recorded seconds then give `iteration_s`, the seconds at relative cost 1, so
-  that all recorded iterations together take as long in a simulation, one by one on one GPU, as they took when recorded.
+  that all recorded iterations together take as long in a simulation, one by one on one GPU, as they took when recorded. Where
+  both are recorded, they must agree.
 - Without recorded relative costs, those follow from the seconds: each trial alone takes as long as it was recorded to take, and
   the mean over the trials is at cost 1. A trial without seconds costs 1.
 - An `iteration_s` in `bundle.yaml` or in a run outranks the seconds, and `relative_cost` stands as it is.
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_DIFFERING = 0.1
+_DIFFERING = 1.1
+"""Seconds vary from run to run. Beyond this factor off what its relative cost says, a trial is counted."""
+_OFTEN_OFF, _OFTEN = 1.25, 0.25
+_EVER_OFF = 3.0
+"""Costs contradict seconds where more than a quarter of the trials are off by a quarter, or any by a factor of three."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +32,14 @@ class IterationCosts:
         relative: (trials,) float > 0; None where neither seconds nor costs were recorded.
         untimed: trials without seconds whose relative cost is assumed to be 1.
         differing: trials whose recorded relative cost is more than 10 % off what their seconds say.
+        contradiction: where recorded costs contradict the seconds, the trial that does so most, and how, in words.
     """
 
     iteration_s: float | None
     relative: np.ndarray | None
     untimed: int = 0
     differing: int = 0
+    contradiction: tuple[int, str] | None = None
 
 
 def mean_seconds(seconds: np.ndarray, trial: np.ndarray, trials: int) -> np.ndarray:
@@ -67,5 +74,12 @@ def iteration_costs(mean_s: np.ndarray | None, lengths: np.ndarray, recorded: np
         return IterationCosts(iteration_s, relative, untimed=int((~timed).sum()))
     weights = np.maximum(lengths, 1)[timed]
     iteration_s = float((mean_s[timed] * weights).sum() / (recorded[timed] * weights).sum())
-    off = np.abs(mean_s[timed] / (iteration_s * recorded[timed]) - 1.0)
-    return IterationCosts(iteration_s, recorded, differing=int((off > _DIFFERING).sum()))
+    ratio = mean_s[timed] / (iteration_s * recorded[timed])
+    off = np.maximum(ratio, 1.0 / ratio)
+    contradiction = None
+    if (off > _OFTEN_OFF).mean() > _OFTEN or off.max() > _EVER_OFF:
+        trial = int(np.flatnonzero(timed)[off.argmax()])
+        cost, said_s = recorded[trial], iteration_s * recorded[trial]
+        told = f"is {cost:g}, so that an iteration takes {said_s:.4g} s, but the seconds say {mean_s[trial]:.4g} s"
+        contradiction = (trial, told)
+    return IterationCosts(iteration_s, recorded, differing=int((off > _DIFFERING).sum()), contradiction=contradiction)

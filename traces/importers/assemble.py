@@ -5,6 +5,7 @@ Imports the standard library, numpy, sim.model.errors, traces.bundles and its ne
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,13 +45,45 @@ def write_recording(
     """
     require_room(out, overwrite=overwrite)
     curves = regular_curves(recording, rules)
-    numbers, cost = _trial_numbers(recording, curves), _costs(recording, curves)
-    tables = {"configs.csv": _configurations(recording, curves, numbers, cost)}
+    trials = _Trials.of_recording(recording, curves)
+    cost = _costs(recording, curves, trials)
+    tables = {"configs.csv": _configurations(recording, trials, cost)}
     if not _are_numbers(recording):
-        names = [recording.labels[trial] for trial in np.flatnonzero(curves.kept).tolist()]
-        tables["trials.csv"] = _frame({"trial": numbers, "recorded_as": names})
-    header = _header(recording, description, curves, cost)
-    return write_bundle(out, header, _curves(curves, numbers), tables, overwrite=overwrite)
+        names = [recording.labels[position] for position in trials.first.tolist()]
+        tables["trials.csv"] = _frame({"trial": trials.numbers, "recorded_as": names})
+    header = _header(recording, description, curves, trials, cost)
+    return write_bundle(out, header, _curves(recording, curves, trials), tables, overwrite=overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trials:
+    """The trials that are kept.
+
+    Attributes:
+        numbers: (trials,) int; their own numbers, or 0, 1, 2, ... in the order of the recording.
+        first: (trials,) int; the position of each trial, or of its first training, in the recording.
+        of: (positions,) int; which of them a position in the recording is of, -1 where it is not kept.
+    """
+
+    numbers: np.ndarray
+    first: np.ndarray
+    of: np.ndarray
+
+    @classmethod
+    def of_recording(cls, recording: RecordedCurves, curves: RegularCurves) -> _Trials:
+        kept = np.flatnonzero(curves.kept)
+        labels = [recording.labels[position] for position in kept.tolist()]
+        places = {label: place for place, label in enumerate(dict.fromkeys(labels))}
+        of = np.full(len(curves.kept), -1)
+        of[kept] = [places[label] for label in labels]
+        first = kept[np.unique(of[kept], return_index=True)[1]]
+        numbers = [int(label) for label in places] if _are_numbers(recording) else np.arange(len(places))
+        return cls(np.array(numbers, dtype=np.int64), first, of)
+
+    def summed(self, counts: np.ndarray) -> np.ndarray:
+        """(trials,) float: the sum over the trainings of each trial; `counts` is of shape (positions,)."""
+        kept = self.of >= 0
+        return np.bincount(self.of[kept], weights=counts[kept], minlength=len(self.numbers))
 
 
 def _are_numbers(recording: RecordedCurves) -> bool:
@@ -66,26 +99,17 @@ def _are_numbers(recording: RecordedCurves) -> bool:
     )
 
 
-def _trial_numbers(recording: RecordedCurves, curves: RegularCurves) -> np.ndarray:
-    """(kept trials,) int: their own numbers, or 0, 1, 2, ... in the order of the recording."""
-    if _are_numbers(recording):
-        own: np.ndarray = np.array([int(label) for label in recording.labels], dtype=np.int64)[curves.kept]
-        return own
-    return np.arange(curves.kept.sum())
-
-
 def _frame(columns: Mapping[str, object]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(columns)
 
 
-def _curves(curves: RegularCurves, numbers: np.ndarray) -> pd.DataFrame:
+def _curves(recording: RecordedCurves, curves: RegularCurves, trials: _Trials) -> pd.DataFrame:
     points = curves.points
-    number_of = np.zeros(len(curves.kept), dtype=np.int64)
-    number_of[curves.kept] = numbers
     columns = {
-        "trial": number_of[points.trial],
+        "trial": trials.numbers[trials.of[points.trial]],
+        "replicate": None if recording.replicates is None else recording.replicates[points.trial],
         "iteration": points.iteration.astype(np.int64),
         "score": points.score,
         "test_score": points.test_score,
@@ -94,40 +118,45 @@ def _curves(curves: RegularCurves, numbers: np.ndarray) -> pd.DataFrame:
     return _frame({name: column for name, column in columns.items() if column is not None})
 
 
-def _costs(recording: RecordedCurves, curves: RegularCurves) -> IterationCosts:
-    """What an iteration of each kept trial costs."""
-    mean_s, lengths = _mean_seconds(recording, curves), curves.timed[curves.kept]
+def _costs(recording: RecordedCurves, curves: RegularCurves, trials: _Trials) -> IterationCosts:
+    """What an iteration of each kept trial costs.
+
+    Raises:
+        InvalidTraceError: the seconds are no durations, or contradict the recorded costs.
+    """
+    mean_s, lengths = _mean_seconds(recording, curves, trials), trials.summed(curves.timed)
+    recorded = None if recording.relative_cost is None else recording.relative_cost[trials.first]
     if mean_s is not None:
-        _check_means(recording, curves, mean_s)
-    recorded = recording.relative_cost
-    return iteration_costs(mean_s, lengths, None if recorded is None else recorded[curves.kept])
+        _check_means(recording, trials, mean_s)
+    cost = iteration_costs(mean_s, lengths, recorded)
+    if cost.contradiction is not None:
+        trial, problem = cost.contradiction
+        label = recording.labels[trials.first[trial]]
+        advice = "leave one of them out: relative_cost from the table, or the seconds with --untimed"
+        raise InvalidTraceError(recording.origin, f"trial {label}: {problem}; {advice}", column="relative_cost")
+    return cost
 
 
-def _mean_seconds(recording: RecordedCurves, curves: RegularCurves) -> np.ndarray | None:
-    """(kept trials,) float: mean seconds of an iteration, NaN where unknown; None where nothing was timed."""
-    mean_s: np.ndarray
+def _mean_seconds(recording: RecordedCurves, curves: RegularCurves, trials: _Trials) -> np.ndarray | None:
+    """(trials,) float: mean seconds of an iteration, NaN where unknown; None where nothing was timed."""
     if curves.points.seconds is not None:
-        mean_s = mean_seconds(curves.points.seconds, curves.points.trial, len(curves.kept))[curves.kept]
-    elif recording.trial_s is not None:
-        mean_s = (recording.trial_s / np.where(curves.timed > 0, curves.timed, np.nan))[curves.kept]
-    else:
+        return mean_seconds(curves.points.seconds, trials.of[curves.points.trial], len(trials.numbers))
+    if recording.trial_s is None:
         return None
+    mean_s: np.ndarray = (recording.trial_s / np.where(curves.timed > 0, curves.timed, np.nan))[trials.first]
     return mean_s
 
 
-def _check_means(recording: RecordedCurves, curves: RegularCurves, mean_s: np.ndarray) -> None:
-    for position in np.flatnonzero((mean_s <= 0) | (mean_s > LONGEST_S)).tolist():
-        label = recording.labels[np.flatnonzero(curves.kept)[position]]
-        took_s = mean_s[position]
+def _check_means(recording: RecordedCurves, trials: _Trials, mean_s: np.ndarray) -> None:
+    for trial in np.flatnonzero((mean_s <= 0) | (mean_s > LONGEST_S)).tolist():
+        label, took_s = recording.labels[trials.first[trial]], mean_s[trial]
         problem = too_long(took_s) if took_s > 0 else "leave seconds out altogether with --untimed"
         told = f"trial {label}: its iterations took {took_s:g} s; {problem}"
         raise InvalidTraceError(recording.origin, told, column=recording.columns.get("seconds"))
 
 
-def _configurations(
-    recording: RecordedCurves, curves: RegularCurves, numbers: np.ndarray, cost: IterationCosts
-) -> pd.DataFrame:
-    kept = [recording.configurations[trial] for trial in np.flatnonzero(curves.kept).tolist()]
+def _configurations(recording: RecordedCurves, trials: _Trials, cost: IterationCosts) -> pd.DataFrame:
+    kept = [recording.configurations[position] for position in trials.first.tolist()]
     names = list(dict.fromkeys(name for configuration in kept for name in configuration))
     reserved = {"trial", "relative_cost"} & set(names)
     if reserved:
@@ -135,11 +164,11 @@ def _configurations(
         raise InvalidTraceError(recording.origin, problem)
     columns = {name: [configuration.get(name, "") for configuration in kept] for name in names}
     costs = {} if cost.relative is None else {"relative_cost": cost.relative}
-    return _frame({"trial": numbers, **columns, **costs})
+    return _frame({"trial": trials.numbers, **columns, **costs})
 
 
 def _header(
-    recording: RecordedCurves, description: Description, curves: RegularCurves, cost: IterationCosts
+    recording: RecordedCurves, description: Description, curves: RegularCurves, trials: _Trials, cost: IterationCosts
 ) -> dict[str, object]:
     """What `bundle.yaml` says."""
     if description.direction is None:
@@ -154,7 +183,7 @@ def _header(
         "score": description.score or recording.columns["score"],
         "iteration": description.iteration or _iteration_text(recording, curves.step),
         "max_iterations": curves.max_iterations,
-        "trials": int(curves.kept.sum()),
+        "trials": len(trials.numbers),
         "iteration_s": cost.iteration_s,
         "source": description.source,
         "licence": description.licence,
@@ -176,10 +205,10 @@ def _iteration_text(recording: RecordedCurves, step: int) -> str:
 
 def _notes(recording: RecordedCurves, curves: RegularCurves, cost: IterationCosts) -> dict[str, object]:
     """What was left out of the recording and what was made of it; nothing where it stands as it was."""
-    dropped = [recording.labels[trial] for trial in np.flatnonzero(~curves.kept).tolist()]
     told = {
-        "trials_recorded": len(recording.labels),
-        "trials_dropped_as_incomplete": dropped,
+        "trials_recorded": len(set(recording.labels)),
+        "trainings_recorded": 0 if recording.replicates is None else len(recording.labels),
+        "trials_dropped_as_incomplete": recording.names(~curves.kept),
         "trials_ended_as_diverged": list(curves.ended),
         "points_of_iteration_0_dropped": curves.zeros,
         "points_beyond_iterations_cut": curves.cut,

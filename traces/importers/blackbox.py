@@ -60,7 +60,7 @@ class BlackboxChoice:
         elapsed: the objective that holds seconds since the start; None: the one the folder names.
         seconds: the objective that holds the seconds of each iteration, instead.
         test_score: an objective that is reported, and never selected by.
-        seed: which of the recorded training seeds; a bundle holds one.
+        seed: which of the recorded training seeds; None: all of them, as replicates.
         untimed: leave the seconds out.
     """
 
@@ -68,7 +68,7 @@ class BlackboxChoice:
     elapsed: str | None = None
     seconds: str | None = None
     test_score: str | None = None
-    seed: int = 0
+    seed: int | None = 0
     untimed: bool = False
 
 
@@ -81,7 +81,7 @@ def from_blackbox(
     rules: CurveRules | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write one task and one training seed of a tabular blackbox as a bundle.
+    """Write one task of a tabular blackbox as a bundle, and one of its training seeds or all.
 
     A score that is no number beside seconds that are is a diverged run. Where neither is a number, or the seconds are left
     out, the blackbox does not tell whether the run diverged or was not recorded, and `rules.incomplete` decides.
@@ -105,7 +105,7 @@ def from_blackbox(
 def recording_of(
     blackbox: TabularBlackbox, choice: BlackboxChoice, origin: str, title: str = "Syne Tune blackbox"
 ) -> RecordedCurves:
-    """One task and one training seed of a blackbox; `origin` is what errors call it, `title` what the bundle says."""
+    """One task of a blackbox; `origin` is what errors call it, `title` what the bundle says."""
     lacking = [name for name in _NEEDED if not hasattr(blackbox, name)]
     if lacking:
         hint = ""
@@ -118,27 +118,30 @@ def recording_of(
     objectives = [str(name) for name in blackbox.objectives_names]
     _check_shape(origin, evaluations, (len(table.frame), len(fidelities), len(objectives)))
     columns = _columns(origin, objectives, choice)
-    of_seed = evaluations[:, _seed(origin, evaluations, choice.seed)].astype(np.float64)
-    curves = {key: of_seed[:, :, objectives.index(name)] for key, name in columns.items()}
-    trial, position = np.nonzero(_recorded(curves))
+    seeds = _seeds(origin, evaluations, choice.seed)
+    of_seeds = evaluations[:, seeds].astype(np.float64)
+    curves = {key: of_seeds[..., objectives.index(name)] for key, name in columns.items()}
+    trial, training, position = found = np.nonzero(_recorded(curves))
     points = Points(
         trial=trial,
         iteration=fidelities[position],
         row=trial + 1,
-        **{key: curve[trial, position] for key, curve in curves.items()},
+        **{key: curve[found] for key, curve in curves.items()},
     )
     texts = {name: table.texts(name) for name in table.names}
     unused = [name for name in objectives if name not in columns.values()]
-    return RecordedCurves(
+    recording = RecordedCurves(
         origin=origin,
         labels=[str(number) for number in range(len(table.frame))],
         configurations=[{name: cells[row] for name, cells in texts.items()} for row in range(len(table.frame))],
         points=points,
         columns={"iteration": next(iter(blackbox.fidelity_space), "fidelity"), **columns},
-        notes={"from": title, "training_seed": choice.seed}
+        notes={"from": title}
+        | ({} if choice.seed is None else {"training_seed": choice.seed})
         | ({} if evaluations.shape[1] == 1 else {"training_seeds_recorded": evaluations.shape[1]})
         | ({"objectives_left_out": unused} if unused else {}),
     )
+    return recording if len(seeds) == 1 else recording.by_replicate(training)
 
 
 def _check_shape(origin: str, evaluations: np.ndarray, shape: tuple[int, int, int]) -> None:
@@ -176,18 +179,19 @@ def _columns(origin: str, objectives: Sequence[str], choice: BlackboxChoice) -> 
     return columns
 
 
-def _seed(origin: str, evaluations: np.ndarray, seed: int) -> int:
-    if not 0 <= seed < evaluations.shape[1]:
-        raise InputError(f"{origin}: asked for seed {seed}, but its seeds are 0 to {evaluations.shape[1] - 1}")
-    return seed
+def _seeds(origin: str, evaluations: np.ndarray, seed: int | None) -> list[int]:
+    recorded = evaluations.shape[1]
+    if seed is not None and not 0 <= seed < recorded:
+        raise InputError(f"{origin}: asked for seed {seed}, but its seeds are 0 to {recorded - 1}")
+    return list(range(recorded)) if seed is None else [seed]
 
 
 def _recorded(curves: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(configurations, fidelities) bool: up to the last number of each curve, be it a score or seconds."""
+    """(configurations, seeds, fidelities) bool: up to the last number of each curve, be it a score or seconds."""
     known = np.isfinite(curves["score"])
     for key in ("elapsed_s", "seconds"):
         if key in curves:
             known = known | np.isfinite(curves[key])
-    after = np.flip(np.cumsum(np.flip(known, axis=1), axis=1), axis=1)
+    after = np.flip(np.cumsum(np.flip(known, axis=-1), axis=-1), axis=-1)
     recorded: np.ndarray = after > 0
     return recorded

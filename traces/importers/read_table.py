@@ -14,6 +14,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError, nearest
 from elastune.sim.model.numbers import number_of
+from elastune.traces.formats.csv_rows import same_cell
 from elastune.traces.formats.texts import text_of
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ class SourceTable:
         origin: what errors call it.
         frame: its cells; texts where it was a CSV file.
         names: of its columns.
+        rows: (rows,) int; where each row stands in the file, counted from 1 below the header.
     """
 
-    def __init__(self, origin: str, frame: pd.DataFrame) -> None:
+    def __init__(self, origin: str, frame: pd.DataFrame, rows: np.ndarray | None = None) -> None:
         self.origin, self.frame = origin, frame
+        self.rows = np.arange(1, len(frame) + 1) if rows is None else rows
         self.names = [str(name) for name in frame.columns]
         for name in self.names:
             if self.names.count(name) > 1:
@@ -67,7 +70,21 @@ class SourceTable:
 
     def wrong(self, row: int, column: str, problem: str) -> InvalidTraceError:
         """The error for a cell; `row` is a position, counted from 0."""
-        return InvalidTraceError(self.origin, problem, row=row + 1, column=column)
+        return InvalidTraceError(self.origin, problem, row=int(self.rows[row]), column=column)
+
+    def where(self, conditions: Mapping[str, str]) -> SourceTable:
+        """The rows whose cells in these columns hold this text, or this number.
+
+        Raises:
+            InvalidTraceError: there is no such column or no such row.
+        """
+        kept = np.ones(len(self.frame), dtype=bool)
+        for column, wanted in conditions.items():
+            texts = self.texts(self.require(column, "--where"))
+            kept &= np.array([same_cell(text, wanted) for text in texts])
+            if not kept.any():
+                raise InvalidTraceError(self.origin, f"no row holds {wanted!r}, as --where asks", column=column)
+        return SourceTable(self.origin, self.frame[kept].reset_index(drop=True), self.rows[kept])
 
     def require(self, column: str, option: str) -> str:
         """The column's name, if there is one.

@@ -103,6 +103,8 @@ class Points:
 class RecordedCurves:
     """The curves and configurations of a recorded search, before they are checked.
 
+    A trial that was trained several times stands here once for each training, under one label, see `by_replicate`.
+
     Attributes:
         origin: what errors name as the file.
         labels: what the recording calls each of its trials.
@@ -113,6 +115,7 @@ class RecordedCurves:
         trial_s: (trials,) float; seconds of all points of a trial that are not inherited, where points have none; or None.
         seconds_provenance: what the seconds are, after `measured elsewhere`.
         notes: what the importer says of itself, for `imported` in `bundle.yaml`; `from` is what it read.
+        replicates: (trials,) int; the number of each training of a trial, or None where each was trained once.
     """
 
     origin: str
@@ -124,12 +127,42 @@ class RecordedCurves:
     trial_s: np.ndarray | None = None
     seconds_provenance: str = "recorded seconds"
     notes: Mapping[str, object] = field(default_factory=dict)
+    replicates: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert "from" in self.notes, "every importer says what it read"
 
+    def name(self, trial: int) -> str:
+        """What messages and notes call a trial, or one training of it."""
+        label = self.labels[trial]
+        return label if self.replicates is None else f"{label} (replicate {self.replicates[trial]})"
+
+    def names(self, which: np.ndarray) -> list[str]:
+        """What notes call the trials of a mask."""
+        return [self.name(trial) for trial in np.flatnonzero(which).tolist()]
+
+    def by_replicate(self, replicate: np.ndarray) -> RecordedCurves:
+        """The same recording, its trials once for each training.
+
+        Args:
+            replicate: (points,) int >= 0; which training of its trial each point belongs to.
+        """
+        without = np.setdiff1d(np.arange(len(self.labels)), self.points.trial)
+        trial = np.concatenate([self.points.trial, without])
+        number = np.concatenate([replicate, np.zeros(len(without), dtype=np.int64)])
+        pairs, position = np.unique(np.column_stack([trial, number]), axis=0, return_inverse=True)
+        of = pairs[:, 0]
+        return replace(
+            self,
+            labels=[self.labels[trial] for trial in of.tolist()],
+            configurations=[self.configurations[trial] for trial in of.tolist()],
+            points=replace(self.points, trial=position.reshape(-1)[: len(replicate)]),
+            relative_cost=None if self.relative_cost is None else self.relative_cost[of],
+            replicates=pairs[:, 1],
+        )
+
     def wrong(self, points: Points, at: int, column: str, problem: str) -> InvalidTraceError:
         """The error for one point; `problem` follows the name of its trial."""
         row = None if points.row is None else int(points.row[at])
-        message = f"trial {self.labels[points.trial[at]]}: {problem}"
+        message = f"trial {self.name(points.trial[at])}: {problem}"
         return InvalidTraceError(self.origin, message, row=row, column=self.columns.get(column, column))

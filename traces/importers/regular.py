@@ -58,18 +58,17 @@ def regular_curves(recording: RecordedCurves, rules: CurveRules) -> RegularCurve
         InvalidTraceError: they are not what a bundle needs, and no rule says what to do about it.
         InputError: nothing is left.
     """
-    points = _in_order(recording)
+    points = _in_order(recording, rules)
     if not len(points):
         raise InvalidTraceError(recording.origin, "has no points of any curve")
     _check_scores(recording, points)
     points = _with_seconds(recording, points)
-    recorded = len(points)
     points, step = _counted_from_1(recording, points, rules)
-    zeros = recorded - len(points)
+    zeros = len(recording.points) - len(points)
     timed = points if points.inherited is None else points.taken(~points.inherited)
     cut = _cut(recording, points, rules)
     points = points.taken(points.iteration <= cut)
-    beyond = recorded - zeros - len(points)
+    beyond = len(recording.points) - zeros - len(points)
     points, kept, ended, longest = _complete(recording, points, rules)
     return RegularCurves(
         points=points,
@@ -107,8 +106,11 @@ def _first(points: Points, wrong: np.ndarray) -> int:
     return int(wrong[0] if points.row is None else wrong[np.argmin(points.row[wrong])])
 
 
-def _in_order(recording: RecordedCurves) -> Points:
-    """Sorted by trial and iteration, each pair once, iterations whole numbers."""
+def _in_order(recording: RecordedCurves, rules: CurveRules) -> Points:
+    """Sorted by trial and iteration, each pair once, iterations whole numbers.
+
+    Of several points of an iteration 0 that is left out, the first says when the clock began.
+    """
     points = recording.points
     whole = np.isfinite(points.iteration) & (points.iteration == np.floor(points.iteration)) & (points.iteration >= 0)
     if not whole.all():
@@ -117,13 +119,16 @@ def _in_order(recording: RecordedCurves) -> Points:
             points, at, "iteration", f"is {points.iteration[at]:g}, but must be a whole number, 0 or more"
         )
     points = points.taken(np.lexsort((points.iteration, points.trial)))
-    twice = np.flatnonzero((np.diff(points.trial) == 0) & (np.diff(points.iteration) == 0)) + 1
+    is_repeated = np.zeros(len(points), dtype=bool)
+    is_repeated[1:] = (np.diff(points.trial) == 0) & (np.diff(points.iteration) == 0)
+    left_out = is_repeated & (points.iteration == 0) & (rules.iteration_zero == "drop")
+    twice = np.flatnonzero(is_repeated & ~left_out)
     if twice.size:
         at = _first(points, twice)
         first = "" if points.row is None else f" in row {points.row[at - 1]}"
         problem = f"iteration {points.iteration[at]:g} was already given{first}; keep one row of each iteration"
         raise recording.wrong(points, at, "iteration", problem)
-    return points
+    return points.taken(~left_out)
 
 
 def _with_seconds(recording: RecordedCurves, points: Points) -> Points:
@@ -237,8 +242,8 @@ def _complete(
         return points.taken(~short[points.trial]), ~short, [], longest
     if rules.incomplete == "error":
         raise _too_short(recording, points, short, lengths)
-    ended = [recording.labels[trial] for trial in np.flatnonzero(short).tolist()]
-    return _ended_in_nan(points, np.flatnonzero(short), lengths), np.full(trials, True), ended, longest
+    ended = _ended_in_nan(points, np.flatnonzero(short), lengths)
+    return ended, np.full(trials, True), recording.names(short), longest
 
 
 def _too_short(recording: RecordedCurves, points: Points, short: np.ndarray, lengths: np.ndarray) -> InvalidTraceError:
@@ -252,7 +257,7 @@ def _too_short(recording: RecordedCurves, points: Points, short: np.ndarray, len
         " that they did diverge with --incomplete diverged"
     )
     if not lengths[trial]:
-        message = f"trial {recording.labels[trial]}: {problem}"
+        message = f"trial {recording.name(trial)}: {problem}"
         return InvalidTraceError(recording.origin, message, column=recording.columns["iteration"])
     at = int(np.flatnonzero(points.trial == trial)[-1])
     return recording.wrong(points, at, "iteration", problem)

@@ -5,7 +5,7 @@ Imports the standard library, numpy, sim.model.errors and its neighbours; pandas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ class TableColumns:
         elapsed: seconds since the trial's start, instead.
         test_score: None: `test_score`, if there is such a column.
         configuration: hyperparameters; None: every other column whose cells are equal within each trial.
+        replicate: numbers the trainings of a trial, where there are several; None: `replicate`, if there is such a column.
+        where: only the rows that hold this text in this column; the others are counted.
     """
 
     trial: str = "trial"
@@ -51,6 +53,8 @@ class TableColumns:
     elapsed: str | None = None
     test_score: str | None = None
     configuration: Sequence[str] | None = None
+    replicate: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
 
 
 def from_table(
@@ -111,11 +115,13 @@ class _Configured:
 def _recording(table: SourceTable, asked: TableColumns, second: SourceTable | None, *, untimed: bool) -> RecordedCurves:
     import pandas as pd
 
+    recorded = len(table.frame)
+    table = table.where(asked.where) if asked.where else table
     names = _names(table, asked, untimed=untimed)
     rest = [name for name in table.names if name not in names.values()]
     codes, labels = pd.factorize(np.array(table.labels(names["trial"]), dtype=object))
-    measured = {key: table.numbers(name) for key, name in names.items() if key != "trial"}
-    points = Points(trial=codes.astype(np.int64), row=np.arange(1, len(codes) + 1), **measured)
+    measured = {key: table.numbers(name) for key, name in names.items() if key not in {"trial", "replicate"}}
+    points = Points(trial=codes.astype(np.int64), row=table.rows, **measured)
     if second is None:
         configured, left_out = _in_points(table, asked, rest, codes, labels.tolist())
     else:
@@ -126,16 +132,30 @@ def _recording(table: SourceTable, asked: TableColumns, second: SourceTable | No
         ]
         points = replace(points, trial=np.array(place_of, dtype=np.int64)[codes])
         _check_same(table, second, rest, codes, place_of)
-    notes: dict[str, object] = {"from": f"tidy table {Path(table.origin).name}"}
-    return RecordedCurves(
+    notes = {
+        "from": f"tidy table {Path(table.origin).name}",
+        "columns_left_out": left_out,
+        "rows_left_out_by_where": recorded - len(table.frame),
+    }
+    recording = RecordedCurves(
         origin=table.origin,
         labels=configured.labels,
         configurations=configured.by_trial(),
         points=points,
         columns=names,
         relative_cost=configured.relative_cost,
-        notes=notes | ({"columns_left_out": left_out} if left_out else {}),
+        notes={key: note for key, note in notes.items() if note},
     )
+    return recording.by_replicate(_replicates(table, names["replicate"])) if "replicate" in names else recording
+
+
+def _replicates(table: SourceTable, column: str) -> np.ndarray:
+    """(rows,) int >= 0: which training of its trial each row is of."""
+    numbers = table.numbers(column)
+    for row in np.flatnonzero(~((numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < 2**53))):
+        text = table.texts(column, np.array([row]))[0]
+        raise table.wrong(int(row), column, f"is {text!r}, but must be a whole number, 0 or more")
+    return numbers.astype(np.int64)
 
 
 def _names(table: SourceTable, asked: TableColumns, *, untimed: bool) -> dict[str, str]:
@@ -147,6 +167,8 @@ def _names(table: SourceTable, asked: TableColumns, *, untimed: bool) -> dict[st
     names = {key: table.require(getattr(asked, key), f"--{key}-column") for key in ("trial", "iteration", "score")}
     if asked.test_score is not None or "test_score" in table.names:
         names["test_score"] = table.require(asked.test_score or "test_score", "--test-score-column")
+    if asked.replicate is not None or "replicate" in table.names:
+        names["replicate"] = table.require(asked.replicate or "replicate", "--replicate-column")
     if untimed:
         return names
     if asked.elapsed is not None:
@@ -182,7 +204,7 @@ def _in_points(
 
 
 def _differs(table: SourceTable, name: str, row: int, first: int, label: str) -> InvalidTraceError:
-    problem = f"differs within trial {label} from row {first + 1}, so it is no hyperparameter of it"
+    problem = f"differs within trial {label} from row {table.rows[first]}, so it is no hyperparameter of it"
     return table.wrong(row, name, problem)
 
 
