@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 CATALOG = Path(__file__).parents[1] / "catalog"
 FIRST_SEED = {"smoke": 45_000, "full": 50_000}
 
+PLANNERS = ("static", "rubberband-next", "rubberband", "fair", "wide", "bound")
+"""Planners of an experiment on plans, and the lower bound on every plan's cost."""
+PLANNED = ("cost_usd", "makespan_s", "instances")
+"""What is measured of their plans."""
+
 _Kind = TypeVar("_Kind", bound=Section)
 SizeName: TypeAlias = Literal["smoke", "full"]
 Positive = Annotated[Number, Field(gt=0)]
@@ -142,19 +147,45 @@ class PlanExperiment(_Sized):
 
 
 class Contrast(Section):
-    """A comparison of policies.
+    """A comparison of policies, and the bound that decides the claim.
+
+    What is compared is a gain: by how much the policy is better than the other one, as a difference or as a ratio. Without
+    `against` it is the measure itself, and with `along` the change of either from one setting to the next.
 
     Attributes:
-        experiment: whose runs.
+        experiment: whose runs or plans.
         policies: each of them ...
         against: ... with each of these; none for no comparison, where the measure itself is the result.
         by: further columns by which the pairs are told apart, such as `workload.scaling`.
+        measure: instead of the endpoint's.
+        kind: instead of the endpoint's.
+        along: a column whose settings are compared with each other.
+        values: of this column, in order; none for all of them, ascending.
+        where: a condition on rows of runs, as `elastune results --where` takes it.
+        above: the claim needs more than this, told apart from it by the interval and by Holm's p-value.
+        below: the claim needs less than this, in the same way.
+        least: the claim needs an interval that is nowhere below this.
+        most: the claim needs an interval that is nowhere above this.
     """
 
     experiment: str
     policies: tuple[str, ...] = Field(min_length=1)
     against: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
+    measure: str | None = None
+    kind: Literal["difference", "ratio"] | None = None
+    along: str | None = None
+    values: tuple[str | Number, ...] = ()
+    where: str | None = None
+    above: Number | None = None
+    below: Number | None = None
+    least: Number | None = None
+    most: Number | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether the verdict rests on it; else it is only told in the claim's table."""
+        return any(bound is not None for bound in (self.above, self.below, self.least, self.most))
 
 
 class Endpoint(Section):
@@ -210,6 +241,7 @@ class Claim(Section):
         experiments: runs, by name.
         plans: plans, by name.
         figures: by name.
+        not_testable: why nothing here can decide it, or not yet; such a claim has neither runs nor plans.
     """
 
     id: str
@@ -219,28 +251,36 @@ class Claim(Section):
     question: str
     expected: str
     conditions: tuple[str, ...] = ()
-    endpoint: Endpoint
+    endpoint: Endpoint = Field(default_factory=lambda: Endpoint(measure="regret"))
     experiments: dict[str, Experiment] = Field(default_factory=dict)
     plans: dict[str, PlanExperiment] = Field(default_factory=dict)
-    figures: dict[str, FigureEntry] = Field(min_length=1)
+    figures: dict[str, FigureEntry] = Field(default_factory=dict)
+    not_testable: str = ""
 
     @model_validator(mode="after")
     def _names_are_there(self) -> Claim:
         known = [*self.experiments, *self.plans]
-        if not known:
-            raise InputError("neither experiments nor plans are given")
+        if bool(known) == bool(self.not_testable):
+            raise InputError("give experiments or plans, or say in not_testable why there are none")
         for contrast in self.endpoint.contrasts:
-            _require_known("experiment", contrast.experiment, tuple(self.experiments))
-            policies = self.experiments[contrast.experiment].policies
-            for policy in (*contrast.policies, *contrast.against):
-                _require_known(f"policy of {contrast.experiment}", policy, policies)
-            for column in contrast.by:
-                _require_known("column", column, tuple(columns()))
+            _require_known("experiment", contrast.experiment, known)
+            self._check_contrast(contrast)
         for name, drawn in self.figures.items():
             _require_known("experiment", drawn.experiment, known)
             if drawn.where is not None and drawn.experiment in self.plans:
                 raise InputError(f"figures.{name}.where is about rows of runs, but {drawn.experiment} has plans")
         return self
+
+    def _check_contrast(self, contrast: Contrast) -> None:
+        is_planned = contrast.experiment in self.plans
+        policies = PLANNERS if is_planned else self.experiments[contrast.experiment].policies
+        measured = PLANNED if is_planned else measures()
+        for policy in (*contrast.policies, *contrast.against):
+            _require_known(f"policy of {contrast.experiment}", policy, policies)
+        if contrast.measure is not None:
+            _require_known("measure", contrast.measure, measured)
+        for column in filter(None, (*contrast.by, contrast.along)):
+            _require_known("column", column, tuple(columns()))
 
 
 def _require_known(kind: str, name: str, known: Collection[str]) -> None:

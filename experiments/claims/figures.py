@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.experiments import figures
 from elastune.experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, planners_as_policies
-from elastune.experiments.claims.rows import rows_of
+from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
 from elastune.experiments.figures.tables import name_of
 from elastune.experiments.runs.timeline import timeline_of, trajectories_of
 from elastune.experiments.statistics.paired import paired_table, profile_table
@@ -170,6 +170,26 @@ def _planned(source: Source) -> Figure:
     return figures.sensitivity(rows, source.text("x", ""), value=measure, label=label, told=told)
 
 
+def _explored(source: Source) -> Figure:
+    """How many times as many configurations a policy starts as another one, by deadline and scaling; a panel per start-up."""
+    rows, policy, against = source.rows, source.text("policy", "seer"), source.text("against", "sha-fixed")
+    # The panels' names are sorted as texts: numbers of equal width keep their order.
+    startup = [f"start-up {seconds:3.0f} s" for seconds in rows[list(_STARTUP)].sum(axis=1)]
+    keys = [DEADLINE_MULTIPLE, "workload.scaling", "startup", "workload", "seed"]
+    started = rows.assign(startup=startup).pivot_table(index=keys, columns="policy", values="trials_started")
+    ratios = (started[policy] / started[against]).rename("trials_started").reset_index()
+    return figures.score_grid(
+        ratios.rename(columns={"startup": "policy", "workload": "bundle_name"}),
+        value="trials_started",
+        x=DEADLINE_MULTIPLE,
+        y="workload.scaling",
+        label=f"configurations started, {policy} over {against}",
+    )
+
+
+_STARTUP = tuple(f"cloud.startup.{part}.mean_s" for part in ("queue_s", "init_s", "setup_s"))
+
+
 def _differences(source: Source) -> Figure:
     """Pooled differences in regret of every other policy to the reference."""
     reference = source.text("reference", "seer")
@@ -181,6 +201,7 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
         source.rows, reference=source.text("reference", "sha-fixed")
     ),
     "differences": _differences,
+    "explored": _explored,
     "frontier": lambda source: figures.frontier(frontier_of_first(source.planned())),
     "gantt": _gantt,
     "gaps": _gaps,
@@ -189,7 +210,11 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
     "ledger": lambda source: figures.ledger(source.rows),
     "profiles": lambda source: figures.performance_profiles(profile_table(source.rows)),
     "score-grid": lambda source: figures.score_grid(
-        source.rows, value=source.text("measure", "regret"), against=source.drawn.options.get("against")
+        source.rows,
+        value=source.text("measure", "regret"),
+        against=source.drawn.options.get("against"),
+        x=DEADLINE_MULTIPLE,
+        y=BUDGET_MULTIPLE,
     ),
     "score-over-cost": lambda source: figures.best_so_far(source.trajectories(), "spent_usd"),
     "score-over-time": lambda source: figures.best_so_far(source.trajectories(), "at_s"),
@@ -201,6 +226,7 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cost-over-deadline": ("reference",),
     "differences": ("reference",),
+    "explored": ("policy", "against"),
     "gaps": ("by",),
     "plans": ("x", "measure", "fixed"),
     "score-grid": ("measure", "against"),

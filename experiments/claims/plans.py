@@ -95,6 +95,21 @@ class ClaimPlans:
         mine = rows[rows["key"].isin(list(places))]
         return mine.sort_values("key", key=lambda keys: keys.map(places), kind="stable", ignore_index=True)
 
+    def as_runs(self) -> tuple[pd.DataFrame, list[str]]:
+        """The plans as rows of runs, planners as policies, and what varies between them.
+
+        Jobs are what intervals resample, or the deadlines of a single one.
+        """
+        rows = self.read()
+        if not len(rows):
+            return rows, []
+        is_single = len(rows["seed"].unique()) == 1
+        units = rows["deadline_s"].rank(method="dense") if is_single else rows["seed"]
+        alike = dict.fromkeys(("bundle_family", "bundle_sha256"), "plans")
+        return rows.rename(columns={"planner": "policy"}).assign(seed=units, direction="minimize", **alike), axes_of(
+            rows
+        )
+
     def _rows(self) -> pd.DataFrame | None:
         import pandas as pd
 
@@ -139,15 +154,15 @@ def _read_part(part: Path) -> pd.DataFrame:
         raise InputError(f"{part}: is damaged: {error}; remove it, and its jobs are planned again") from error
 
 
-def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path) -> ClaimPlans:
-    """The jobs of an experiment on plans.
+def plans_of(claim: Claim, name: str, size: SizeName, *, results: Path, most_seeds: int | None = None) -> ClaimPlans:
+    """The jobs of an experiment on plans, on so many seeds at most.
 
     Raises:
         InputError: one of them is no job, or says too little for planning.
     """
     experiment = claim.plans[name]
     try:
-        sweep = plan_sweep(experiment, size)
+        sweep = plan_sweep(experiment, size, most_seeds)
         jobs = [_planned_job(experiment, cell, seed) for cell in sweep.cells() for seed in sweep.seeds]
     except InputError as error:
         raise InputError(f"{claim.id}: {name}: {error}") from error

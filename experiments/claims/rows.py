@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
 from elastune.experiments.runs.regret import regret_of
 from elastune.experiments.statistics.summary import condition
 from elastune.experiments.sweeps.store import Store
 from elastune.traces import load_bundle
+
+DEADLINE_MULTIPLE, BUDGET_MULTIPLE = "deadline_r_tau", "budget_c_r_tau"
+"""Columns of T and B as multiples of what one configuration takes to R on one GPU; empty where there is no limit."""
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def rows_of(sweeps: Sequence[ClaimSweep], where: str | None = None) -> pd.DataFrame:
-    """The rows of all of them that are there, with columns experiment and workload, and regret by the reported score.
+    """The rows that are there, with experiment, workload, T and B as multiples, and regret by the reported score.
 
     Args:
         sweeps: of a claim.
@@ -58,6 +62,12 @@ def _rows(sweep: ClaimSweep, where: str | None) -> pa.Table:
     named = {"experiment": sweep.experiment, "workload": sweep.workload}
     for name, value in named.items():
         rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
+    for name, column, unit in (
+        (DEADLINE_MULTIPLE, DEADLINE, sweep.units.deadline_s),
+        (BUDGET_MULTIPLE, BUDGET, sweep.units.budget_usd),
+    ):
+        # Three digits undo the rounding of the limits themselves.
+        rows = rows.append_column(name, pc.round(pc.divide(rows[column], unit), ndigits=3))
     rows = rows.append_column("regret_validation", rows["regret"])
     return rows.set_column(rows.schema.get_field_index("regret"), "regret", pa.array(reported, from_pandas=True))
 

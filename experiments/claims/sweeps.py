@@ -89,6 +89,7 @@ def sweeps_of(
     *,
     results: Path,
     data: Sequence[Path] = (),
+    most_seeds: int | None = None,
 ) -> tuple[list[ClaimSweep], list[LeftOut]]:
     """Build the sweeps of an experiment, and list the parts whose data is missing. Nothing is written.
 
@@ -99,6 +100,7 @@ def sweeps_of(
         workloads: of the catalogue.
         results: the folder in which results of all claims lie.
         data: the folders of real data.
+        most_seeds: fewer seeds than the size has, the first ones.
 
     Raises:
         InputError: the experiment is none, draws more than a quarter of a pool, or changes what T and B are multiples of.
@@ -116,7 +118,7 @@ def sweeps_of(
         label = f"{claim.id}: {name}: {workload_name}"
         try:
             units = _units(base)
-            sweep = SweepSpec.of(_document(base, experiment, chosen, size, units))
+            sweep = SweepSpec.of(_document(base, experiment, chosen, units, seeds_of(chosen, size, most_seeds)))
             _check_pool(sweep, workload)
         except InputError as error:
             raise InputError(f"{label}: {error}") from error
@@ -149,7 +151,7 @@ def _absent(bundle: str, data: Sequence[Path]) -> str:
 
 
 def _document(
-    base: dict[str, Any], experiment: Experiment, size: Size, name: SizeName, units: LimitUnits
+    base: dict[str, Any], experiment: Experiment, size: Size, units: LimitUnits, seeds: list[int]
 ) -> dict[str, Any]:
     axes = {**experiment.axes, **size.axes}
     for key, multiples, unit in (
@@ -159,15 +161,16 @@ def _document(
         if multiples:
             # Six digits, so that the printed value is the value of the run.
             axes[key] = [float(f"{multiple * unit:.6g}") for multiple in multiples]
-    return {"base": base, "axes": axes, "zip": experiment.zip, "seeds": seeds_of(size, name)}
+    return {"base": base, "axes": axes, "zip": experiment.zip, "seeds": seeds}
 
 
-def seeds_of(size: Size, name: SizeName) -> list[int]:
-    """The seeds of a size."""
-    return list(range(FIRST_SEED[name], FIRST_SEED[name] + size.seeds))
+def seeds_of(size: Size, name: SizeName, most: int | None = None) -> list[int]:
+    """The seeds of a size, so many at most."""
+    count = size.seeds if most is None else min(size.seeds, most)
+    return list(range(FIRST_SEED[name], FIRST_SEED[name] + count))
 
 
-def plan_sweep(experiment: PlanExperiment, size: SizeName) -> SweepSpec:
+def plan_sweep(experiment: PlanExperiment, size: SizeName, most_seeds: int | None = None) -> SweepSpec:
     """The cells that an experiment on plans plans, as a sweep whose policy does not matter.
 
     Raises:
@@ -176,7 +179,9 @@ def plan_sweep(experiment: PlanExperiment, size: SizeName) -> SweepSpec:
     chosen = experiment.size(size)
     base = merged({"policy": "rubberband"}, experiment.base)
     axes = {**experiment.axes, **chosen.axes}
-    return SweepSpec.of({"base": base, "axes": axes, "zip": experiment.zip, "seeds": seeds_of(chosen, size)})
+    return SweepSpec.of(
+        {"base": base, "axes": axes, "zip": experiment.zip, "seeds": seeds_of(chosen, size, most_seeds)}
+    )
 
 
 def merged(*documents: Mapping[str, Any]) -> dict[str, Any]:

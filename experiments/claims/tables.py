@@ -39,6 +39,9 @@ def claim_table(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
 
     tables = []
     for contrast in claim.endpoint.contrasts:
+        # Changes along a column, and parts of the rows, are in the page of the verdicts.
+        if contrast.along is not None or contrast.where is not None:
+            continue
         chosen = rows[(rows["experiment"] == contrast.experiment)] if len(rows) else rows
         if len(chosen):
             tables += list(_of_contrast(claim.endpoint, contrast, chosen))
@@ -53,11 +56,13 @@ def _of_contrast(endpoint: Endpoint, contrast: Contrast, rows: pd.DataFrame) -> 
             continue
         for scope, group in groups:
             # Further measures are given pooled only: they explain, and decide nothing.
-            for measure in (endpoint.measure, *(() if group else endpoint.also)):
+            main = contrast.measure or endpoint.measure
+            for measure in (main, *(() if group or contrast.measure else endpoint.also)):
+                kind = (contrast.kind or endpoint.kind) if measure == main else "difference"
                 if not contrast.against:
                     yield _alone(contrast, measure, mine, scope, group)
                 elif set(mine["policy"]) != {policy}:
-                    yield _compared(endpoint, contrast, measure, policy, mine, scope, group)
+                    yield _compared(endpoint, contrast, measure, policy, mine, scope, group, is_ratio=kind == "ratio")
 
 
 def _groups(contrast: Contrast, rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -82,8 +87,9 @@ def _compared(
     rows: pd.DataFrame,
     scope: str,
     group: Sequence[str],
+    *,
+    is_ratio: bool,
 ) -> pd.DataFrame:
-    is_ratio = endpoint.kind == "ratio" and measure == endpoint.measure
     if is_ratio:
         # Differences of logarithms are ratios, and their mean a geometric mean.
         rows = rows.assign(**{measure: np.log(rows[measure].astype(float))})

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from elastune.experiments.cli import (
     bundles,
+    claims,
     compare,
     figures,
     plan,
@@ -71,6 +72,7 @@ app.command("compare", rich_help_panel=_RUNS)(compare.compare)
 app.command("ablate", rich_help_panel=_RUNS)(compare.ablate)
 app.command("sweep", rich_help_panel=_RUNS)(sweep.sweep)
 app.add_typer(results.results, name="results", rich_help_panel=_RUNS)
+app.command("claims", rich_help_panel=_RUNS)(claims.claims)
 app.command("figures", rich_help_panel=_RUNS)(figures.figures)
 app.command("ledger", rich_help_panel=_RUNS)(run.ledger)
 app.command("replay", rich_help_panel=_RUNS)(run.replay)

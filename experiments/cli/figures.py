@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -15,33 +16,47 @@ from elastune.experiments.cli.options import (
     PoolAddress,
     PoolJobs,
     RetryFailed,
+    begins,
     kept_when_interrupted,
     out_option,
     pool_jobs,
     print_json,
     progress,
 )
-from elastune.experiments.cli.tables import Column, Table, key, numbers, say, text
+from elastune.experiments.cli.tables import Column, Table, duration, key, numbers, say, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from elastune.experiments.claims.drawing import Failures, Needed
+    from elastune.experiments.claims.drawing import Drawing, Failures, Needed
     from elastune.experiments.claims.writing import Written
 
 
 ALL = "all"
 """The name of everything."""
-_RESULTS, _OUT = Path("results/catalog"), Path("results/figures")
+RESULTS, _OUT = Path("results/catalog"), Path("results/figures")
+
+DataFolder: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder of real data that does not ship; without it those parts are left out.",
+        show_default="ELASTUNE_DATA, else the configuration file's",
+    ),
+]
+ResultsFolder: TypeAlias = Annotated[
+    Path, typer.Option("--results", help="Folder of the runs, which a later call goes on with.")
+]
 
 
-def complete_figure(incomplete: str) -> list[str]:
-    """Figures and claims whose names begin so."""
+def _names() -> list[str]:
     from elastune.experiments.claims import load_claims
 
     claims = load_claims()
-    names = [ALL, *claims, *(name for claim in claims.values() for name in claim.figures)]
-    return [name for name in names if name.startswith(incomplete)]
+    return [ALL, *claims, *(name for claim in claims.values() for name in claim.figures)]
+
+
+complete_figure = begins(_names)
 
 
 def figures(  # noqa: PLR0913, PLR0917  the options of a command
@@ -49,20 +64,16 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
         list[str] | None,
         typer.Argument(
             metavar="[NAMES]...",
-            help="Figures, or claims (their figures and table), or `all`; left out, they are listed.",
+            help="Figures, or claims (their figures and table), or `all`; left out, they are listed and asked for.",
             autocompletion=complete_figure,
         ),
     ] = None,
-    is_smoke: Annotated[bool, typer.Option("--smoke", help="A few runs of each, in seconds.")] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of real data that does not ship; without it those parts are left out.",
-            show_default="ELASTUNE_DATA, else the configuration file's",
-        ),
-    ] = None,
+    is_full: Annotated[
+        bool, typer.Option("--full/--smoke", help="The full size, which may take hours, or a few runs of each.")
+    ] = False,
+    data: DataFolder = None,
     out: Annotated[Path, out_option("Folder of figures and tables.", str(_OUT))] = _OUT,
-    results: Annotated[Path, typer.Option(help="Folder of the runs, which a later call goes on with.")] = _RESULTS,
+    results: ResultsFolder = RESULTS,
     jobs: PoolJobs = None,
     ray_address: PoolAddress = None,
     is_retrying: RetryFailed = False,
@@ -72,53 +83,82 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     as_json: AsJson = False,
 ) -> None:
     """Run what is missing for the figures of the papers' claims, and draw them."""
-    from elastune.experiments.claims.drawing import needed, prepare, run_missing
+    from elastune.experiments.claims.drawing import needed, prepare
     from elastune.experiments.claims.writing import write_all
     from elastune.experiments.spec.places import data_folders
 
-    asked = [] if ALL in (names or ()) else names or []
-    drawing = prepare(asked, "smoke" if is_smoke else "full", results=results, data=data_folders(data))
+    def ready(names: Sequence[str]) -> Drawing:
+        asked = [] if ALL in names else names
+        return prepare(asked, "full" if is_full else "smoke", results=results, data=data_folders(data))
+
     if is_listing:
-        with _progress("Counting") as on_progress:
+        drawing = ready(names or [])
+        with on_one_bar("Counting") as on_progress:
             parts = needed(drawing, is_retrying=is_retrying, is_counting=True, on_progress=on_progress)
         _show_list(drawing, parts, as_json=as_json)
         return
     if not names:
-        _show_list(drawing, (), as_json=as_json)
-        say(
-            "Ask by name, as `elastune figures S1 --smoke`; --list counts the runs that are missing, `all` draws everything.",
-            err=True,
-        )
-        return
-    with kept_when_interrupted(results), _progress("Running") as on_progress:
-        parts = needed(drawing, is_retrying=is_retrying, on_progress=on_progress)
-        failures = run_missing(
-            parts,
-            jobs=pool_jobs(jobs, ray_address),
-            ray_address=ray_address,
-            is_retrying=is_retrying,
-            on_progress=on_progress,
-        )
-    written = write_all(drawing, out, lambda name: _command(name, data, is_smoke=is_smoke))
+        _show_list(ready([]), (), as_json=as_json)
+        names = _asked_for()
+        if not names:
+            return
+    drawing = ready(names)
+    parts, failures = run_parts(drawing, results, jobs, ray_address, is_retrying=is_retrying)
+    written = write_all(drawing, out, lambda name: command_of("figures", name, data, is_full=is_full))
     _show(drawing, parts, written, failures, out, as_json=as_json)
     if failures.counts:
         raise typer.Exit(FAILED)
 
 
+def _asked_for() -> list[str]:
+    """The names that are typed in; none where nobody is there to ask."""
+    if not sys.stdin.isatty():
+        say(
+            "Ask by name, as `elastune figures S1`; --list counts the runs that are missing, `all` draws everything.",
+            err=True,
+        )
+        return []
+    return str(typer.prompt("Which, with spaces between", default="", show_default=False, err=True)).split()
+
+
+def run_parts(
+    drawing: Drawing, results: Path, jobs: int | None, ray_address: str | None, *, is_retrying: bool
+) -> tuple[list[Needed], Failures]:
+    """Say how long it takes, and run what is missing; returns all parts, and which runs failed."""
+    from elastune.experiments.claims.drawing import needed, run_missing
+
+    processes = pool_jobs(jobs, ray_address)
+    with kept_when_interrupted(results), on_one_bar("Running") as on_progress:
+        parts = needed(drawing, is_retrying=is_retrying, on_progress=on_progress)
+        _say_time(parts, processes)
+        failures = run_missing(
+            parts, jobs=processes, ray_address=ray_address, is_retrying=is_retrying, on_progress=on_progress
+        )
+    return parts, failures
+
+
+def _say_time(parts: Sequence[Needed], processes: int | None) -> None:
+    """Say on standard error how much is missing and about how long it takes."""
+    missing, core_s = sum(part.missing for part in parts), sum(part.core_s for part in parts)
+    if missing:
+        on = "on a cluster of as many CPUs as there are" if processes is None else f"with --jobs {processes}"
+        say(f"{missing:,} runs and plans are missing: about {duration(core_s / (processes or 1))} {on}", err=True)
+
+
 @contextmanager
-def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def on_one_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """One bar over everything; yields what is told: what is under way, done, total."""
     with progress(title) as tell:
         yield lambda label, done, total: tell(done, total, label)
 
 
-def _command(name: str, data: Path | None, *, is_smoke: bool) -> str:
-    """The command that draws one of them."""
-    options = [*(["--smoke"] if is_smoke else []), *(["--data", str(data)] if data is not None else [])]
-    return shlex.join(["elastune", "figures", name, *options])
+def command_of(command: str, name: str, data: Path | None, *, is_full: bool) -> str:
+    """The command that draws or decides one of them."""
+    options = [*(["--full"] if is_full else []), *(["--data", str(data)] if data is not None else [])]
+    return shlex.join(["elastune", command, name, *options])
 
 
-def _show_list(drawing: Any, parts: Sequence[Needed], *, as_json: bool) -> None:  # noqa: ANN401  experiments.claims.drawing.Drawing, imported when needed
+def _show_list(drawing: Drawing, parts: Sequence[Needed], *, as_json: bool) -> None:
     listed = [
         {
             "name": asked.name,
@@ -138,14 +178,14 @@ def _show_list(drawing: Any, parts: Sequence[Needed], *, as_json: bool) -> None:
         _say_left_out(drawing)
 
 
-def _left_out(drawing: Any) -> list[dict[str, str]]:  # noqa: ANN401  see _show_list
+def _left_out(drawing: Drawing) -> list[dict[str, str]]:
     return [
         {"part": f"{part.claim} {part.experiment}, {part.workload}", "reason": part.reason} for part in drawing.left_out
     ]
 
 
 def _show(
-    drawing: Any,  # noqa: ANN401  see _show_list
+    drawing: Drawing,
     parts: Sequence[Needed],
     written: Sequence[Written],
     failures: Failures,
@@ -153,10 +193,7 @@ def _show(
     *,
     as_json: bool,
 ) -> None:
-    told = [each.to_json() for each in written]
-    failed = [
-        {"part": label, "failed": count, "error": failures.first[label]} for label, count in failures.counts.items()
-    ]
+    told, failed = [each.to_json() for each in written], _failed(failures)
     if as_json:
         ran = {"ran": sum(part.missing for part in parts), "of": sum(part.total for part in parts)}
         print_json(
@@ -172,7 +209,18 @@ def _show(
         return
     _written_table(told, out).print()
     _say_left_out(drawing)
-    for row in failed:
+    say_failures(failures)
+
+
+def _failed(failures: Failures) -> list[dict[str, Any]]:
+    return [
+        {"part": label, "failed": count, "error": failures.first[label]} for label, count in failures.counts.items()
+    ]
+
+
+def say_failures(failures: Failures) -> None:
+    """Say which runs failed, and how to run them again."""
+    for row in _failed(failures):
         say(f"failed, {row['failed']} runs of {row['part']}: {row['error']}; `--retry-failed` runs them again")
 
 
@@ -200,6 +248,6 @@ def _written_table(written: Sequence[Mapping[str, Any]], folder: Path) -> Table:
     return table
 
 
-def _say_left_out(drawing: Any) -> None:  # noqa: ANN401  see _show_list
+def _say_left_out(drawing: Drawing) -> None:
     for row in _left_out(drawing):
         say(f"left out: {row['part']}: {row['reason']}")

@@ -187,6 +187,13 @@ def seconds(value: float | None) -> str:
     return NONE if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
+def duration(value_s: float) -> str:
+    """Roughly how long, in the unit that reads best: `40 s`, `25 min`, `5.5 h`."""
+    if value_s < 100:
+        return f"{max(value_s, 1):.0f} s"
+    return f"{value_s / 60:.0f} min" if value_s < 6000 else f"{value_s / 3600:.1f} h"
+
+
 def percent(value: float | None) -> str:
     """A share as whole per cent."""
     return NONE if value is None or math.isnan(value) else f"{100 * value:.0f} %"

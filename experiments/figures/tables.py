@@ -109,6 +109,8 @@ MEASURES = {
 """Name and unit of measures whose column does not say it."""
 
 SETTINGS = {
+    "deadline_r_tau": ("deadline", "R tau"),
+    "budget_c_r_tau": ("budget", "c R tau"),
     "cloud.interference": ("interference", "share per other gang"),
     "workload.profile.iteration_s_error": ("error of believed seconds per iteration", "share"),
     "workload.profile.scaling": ("believed scaling", ""),

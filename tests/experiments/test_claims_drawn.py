@@ -28,6 +28,7 @@ from elastune.experiments.claims.plans import (
     rows_of_job,
 )
 from elastune.experiments.claims.rows import reported_regret, rows_of
+from elastune.experiments.claims.sweeps import LimitUnits
 from elastune.experiments.claims.tables import claim_table, runs_table
 from elastune.experiments.claims.writing import write_all
 from elastune.experiments.cli.app import app
@@ -363,7 +364,7 @@ def test_without_a_name_figures_are_listed_and_nothing_is_run(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     listed = CliRunner().invoke(app, ["figures"])
     assert listed.exit_code == 0
-    assert listed.stderr.startswith("Ask by name, as `elastune figures S1 --smoke`")
+    assert listed.stderr.startswith("Ask by name, as `elastune figures S1`")
     assert "s1-profiles" in listed.stdout
     told = json.loads(CliRunner().invoke(app, ["figures", "--json"]).stdout)
     assert (len(told["figures"]), told["parts"]) == (len(figures_named()), [])
@@ -414,17 +415,22 @@ def test_rows_of_sweeps_with_and_without_gaps_keep_what_they_say(tmp_path):
     sweeps = []
     for name, rows in seeds.items():
         keyed = [
-            row | {"key": f"{name} {seed}", "seed": seed, "job.trials": 4, "job.max_iterations": 27}
+            row
+            | {"key": f"{name} {seed}", "seed": seed, "job.trials": 4, "job.max_iterations": 27, "job.deadline_s": 40.0}
             for seed, row in enumerate(rows)
         ]
         store = Store(tmp_path / name)
         with store.writing():
             store.write_part(store.next_part(), keyed)
         sweep = SimpleNamespace(seeds=[0, 1], base={"workload": {"bundle": "mnist5k-cnn"}})
-        sweeps.append(SimpleNamespace(folder=tmp_path / name, experiment="e", workload=name, sweep=sweep))
+        units = LimitUnits(deadline_s=100.0, budget_usd=2.0)
+        told = {"experiment": "e", "workload": name, "sweep": sweep, "units": units}
+        sweeps.append(SimpleNamespace(folder=tmp_path / name, **told))
     for order in (sweeps, sweeps[::-1]):
         rows = rows_of(order).set_index(["workload", "seed"])
         assert rows.loc[("whole", 0), ["best_trial", "deadline_met"]].tolist() == [0, True]
         gap = rows.loc[("gaps", 1), ["best_trial", "deadline_met", "regret", "trials_started"]]
+        assert rows.loc[("whole", 0), "deadline_r_tau"] == 0.4
+        assert np.isnan(rows.loc[("whole", 0), "budget_c_r_tau"]), "there is no budget"
         assert gap.isna().all(), "a run without a plan has met no deadline and missed none"
         assert len(rows) == 6

@@ -1,0 +1,99 @@
+"""The page of the claims, from their records alone. Imports nothing but the standard library.
+
+The records are what `elastune claims --json` prints. They lie beside the page, so that it can be made again without a run.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from elastune.experiments.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+RECORDS, PAGE, FIGURES = "claims.json", "claims.md", "figures"
+
+_HEAD = """# Claims and verdicts
+
+`elastune claims` wrote this page from the runs of the [catalogue](catalog.md). A verdict follows from the bound that the
+claim's file states, and from nothing else: a claim holds where the interval of its gain lies on the right side of the bound and
+no cell of the grid on the wrong one. Gains are above 0 (ratios above 1) where the policy is better. Intervals are of 95 %, over
+families, bundles and paired seeds; p-values are Holm's over the baselines. The papers' full texts were not at hand: what
+is marked as recalled is a reconstruction.
+"""
+
+
+def write_page(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Write the records and their page into the folder; returns both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {path.stem for path in (folder / FIGURES).glob("*.png")}
+    told = [{**record, "figures": [name for name in record["figures"] if name in there]} for record in records]
+    write_text(folder / RECORDS, json.dumps(told, indent=2, allow_nan=False) + "\n")
+    write_text(folder / PAGE, page(told))
+    return [folder / RECORDS, folder / PAGE]
+
+
+def page(records: Sequence[Mapping[str, Any]]) -> str:
+    """The page as markdown."""
+    head = "| id | claim | measured | verdict |\n|---|---|---|---|"
+    rows = [
+        f"| [{record['id']}](#{record['id'].lower()}) | {record['claim']} | {measured(record)} | {verdict(record)} |"
+        for record in records
+    ]
+    return "\n".join([_HEAD, head, *rows, "", *map(_section, records)])
+
+
+def measured(record: Mapping[str, Any]) -> str:
+    """The first contrast's gain with its interval."""
+    if not record["tests"]:
+        return "-"
+    first = record["tests"][0]
+    return f"{first['gain']}: {interval(first)}"
+
+
+def verdict(record: Mapping[str, Any]) -> str:
+    """The word, and the size it rests on unless that is the full one."""
+    is_told = record["size"] in (None, "full", record["verdict"])
+    return record["verdict"] if is_told else f"{record['verdict']} ({record['size']})"
+
+
+def interval(test: Mapping[str, Any]) -> str:
+    """The gain with its interval, or a word where there are no pairs."""
+    if test["value"] is None:
+        return "no pairs"
+    return f"{test['value']:g} [{test['low']:g}, {test['high']:g}]"
+
+
+def _section(record: Mapping[str, Any]) -> str:
+    parts = [
+        f'## <a id="{record["id"].lower()}"></a>{record["id"]}: {record["claim"]}',
+        f"{record['source']} ({record['flag']}). Expected: {record['expected']}.",
+        f"**Verdict: {verdict(record)}.** {_sentence(record['where'])}".rstrip(),
+    ]
+    if record["tests"]:
+        parts.append(_tests(record["tests"]))
+    parts += ["\n".join(f"- {told}" for told in record["conditions"])] if record["conditions"] else []
+    parts += [f"![{name}]({FIGURES}/{name}.png)" for name in record["figures"]]
+    return "\n\n".join(parts) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _tests(tests: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        "| gain | scaling | measured | needed | p (Holm) | pairs | families | cells right / wrong / all | verdict |",
+        "|---" * 9 + "|",
+    ]
+    for test in tests:
+        p = "-" if test["p_holm"] is None else f"{test['p_holm']:.2g}"
+        cells = f"{test['cells_right']} / {test['cells_wrong']} / {test['cells']}"
+        lines.append(
+            f"| {test['gain']} | {test['scaling']} | {interval(test)} | {test['needed']} | {p} | {test['pairs']:,} | {test['families']} | {cells} |"
+            f" {test['verdict']} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""Decide the claims by the bounds in their entries. Nothing here is judged by hand.
+
+Imports the evidence, and the rows of runs and plans; pandas inside. A contrast holds where its gain lies on the right side of
+its bound and no cell on the wrong one. It does not hold where neither the whole nor any cell lies on the right side. Between,
+it holds partly. A claim holds where all its contrasts do, and does not hold where none does, not even partly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from elastune.experiments.claims.evidence import evidence_of
+from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
+from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
+from elastune.experiments.statistics.summary import KEPT_APART, varying, with_origins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from elastune.experiments.claims.drawing import Drawing
+    from elastune.experiments.claims.entries import Claim, Contrast
+    from elastune.experiments.claims.evidence import Cell, Evidence, Finding
+
+Word: TypeAlias = Literal["holds", "partly", "does not hold", "not testable here", "smoke"]
+_MULTIPLES = {DEADLINE: DEADLINE_MULTIPLE, BUDGET: BUDGET_MULTIPLE}
+_SCALING = KEPT_APART[0]
+_SHORT = {DEADLINE_MULTIPLE: "T", BUDGET_MULTIPLE: "B", "workload": "workload"}
+
+
+def verdicts(drawing: Drawing, size: str) -> list[dict[str, Any]]:
+    """One record per requested claim, as `elastune claims --json` prints it.
+
+    Args:
+        drawing: of which everything was run.
+        size: in words: `full`, `smoke`, or how many of the seeds there were.
+
+    Returns:
+        id, claim, source, flag, expected, measured (of the first contrast) with its interval, verdict, where, conditions, size,
+        and `tests`, one per policy and baseline.
+    """
+    return [_record(drawing, claim, size) for claim in drawing.tables]
+
+
+def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
+    found = [] if claim.not_testable else list(_evidence(drawing, claim))
+    tests = [_test(one) | {"scaling": scaling} for scaling, one in found]
+    missing = [f"{part.experiment}, {part.workload}: left out, {part.reason}" for part in _left_out(drawing, claim)]
+    verdict, where = _verdict(claim, tests, is_smoke=drawing.size == "smoke")
+    first = found[0][1].pooled if found else None
+    return {
+        "id": claim.id,
+        "claim": claim.claim,
+        "source": claim.source,
+        "flag": claim.flag,
+        "expected": claim.expected,
+        "measured": None if first is None else _plain(first.value),
+        "interval": None if first is None else [_plain(first.low), _plain(first.high)],
+        "verdict": verdict,
+        "where": where,
+        "conditions": [*claim.conditions, *missing],
+        "size": size if found else None,
+        "figures": [] if claim.not_testable else list(claim.figures),
+        "tests": tests,
+    }
+
+
+def _left_out(drawing: Drawing, claim: Claim) -> list[Any]:
+    return [part for part in drawing.left_out if part.claim == claim.id]
+
+
+def _evidence(drawing: Drawing, claim: Claim) -> Iterator[tuple[str, Evidence]]:
+    """Whose speed-ups it rests on, and the evidence; workloads with their own and with borrowed ones are never pooled."""
+    for contrast in claim.endpoint.contrasts:
+        if contrast.decides:
+            rows, cells = _rows(drawing, claim, contrast)
+            for scaling, part in rows.groupby(_SCALING) if len(rows) else ():
+                for one in evidence_of(claim.endpoint, contrast, part, cells):
+                    yield str(scaling), one
+
+
+def _rows(drawing: Drawing, claim: Claim, contrast: Contrast) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a contrast's experiment, and the columns that tell its cells apart."""
+    mine = (claim.id, contrast.experiment)
+    for plans in drawing.plans:
+        if (plans.claim.id, plans.experiment) == mine:
+            rows, cells = plans.as_runs()
+            return rows.assign(**{_SCALING: "borrowed"}), cells
+    rows = rows_of([sweep for sweep in drawing.sweeps if (sweep.claim.id, sweep.experiment) == mine], contrast.where)
+    return (with_origins(rows), _cell_columns(rows)) if len(rows) else (rows, [])
+
+
+def _cell_columns(rows: pd.DataFrame) -> list[str]:
+    """Workload, T and B as multiples, and what else varies within a workload."""
+    within = {name for _, part in rows.groupby("workload") for name in varying(part)}
+    names = [_MULTIPLES.get(name, name) for name in sorted(within) if name != "policy"]
+    return [*(["workload"] if len(rows["workload"].unique()) > 1 else []), *names]
+
+
+def _test(one: Evidence) -> dict[str, Any]:
+    """One policy against one baseline, as `elastune claims --json` prints it."""
+    right, wrong = one.cells_on("right"), one.cells_on("wrong")
+    word = _word(one, right, wrong)
+    return {
+        "policy": one.policy,
+        "against": one.against,
+        "measure": one.measure,
+        "kind": one.kind,
+        "experiment": one.contrast.experiment,
+        "along": one.contrast.along,
+        "gain": one.name,
+        "needed": str(one.bound),
+        **_numbers(one.pooled),
+        "one_sided": one.one_sided,
+        "cells": len(one.cells),
+        "cells_right": len(right),
+        "cells_wrong": len(wrong),
+        "where": _where(one.cells, right) if word != "holds" else "",
+        "where_not": _where(one.cells, wrong),
+        "verdict": word,
+    }
+
+
+def _word(one: Evidence, right: Sequence[Cell], wrong: Sequence[Cell]) -> Word:
+    if one.side == "right":
+        return "partly" if wrong else "holds"
+    return "partly" if right and len(one.cells) > 1 else "does not hold"
+
+
+def _numbers(found: Finding) -> dict[str, Any]:
+    numbers = {name: _plain(getattr(found, name)) for name in ("value", "low", "high", "p_holm")}
+    return numbers | {name: getattr(found, name) for name in ("pairs", "families", "bundles", "seeds")}
+
+
+def _plain(value: float) -> float | None:
+    """Four significant digits, which is all that a table shows; None for no number."""
+    return None if math.isnan(value) else float(f"{value:.4g}")
+
+
+def _where(cells: Sequence[Cell], chosen: Sequence[Cell]) -> str:
+    """How many cells, and of each setting the values in which most of its cells are among them."""
+    if not chosen:
+        return ""
+    if len(chosen) == len(cells):
+        return f"in all {len(cells)} cells"
+    told = []
+    for name in cells[0].settings:
+        of, among = (Counter(_value(cell.settings[name]) for cell in part) for part in (cells, chosen))
+        values = [value for value in of if 2 * among[value] > of[value]]
+        if values and len(values) < len(of):
+            told.append(f"{_SHORT.get(name, name.rpartition('.')[2])} {', '.join(values)}")
+    most = f", most of {'; '.join(told)}" if told else ""
+    return f"in {len(chosen)} of {len(cells)} cells{most}"
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _verdict(claim: Claim, tests: Sequence[Mapping[str, Any]], *, is_smoke: bool) -> tuple[Word, str]:
+    """The word for the claim, and where it holds and where not."""
+    if claim.not_testable:
+        return "not testable here", claim.not_testable
+    if not tests:
+        return "not testable here", "its data does not ship, and none was named"
+    if is_smoke:
+        return "smoke", "the smoke size shows that everything works, and decides nothing"
+    words = {test["verdict"] for test in tests}
+    word: Word = "partly" if len(words) > 1 else next(iter(words))
+    return word, "; ".join(filter(None, map(_where_told, tests)))
+
+
+def _where_told(test: Mapping[str, Any]) -> str:
+    who = f"over {test['against']}" if test["against"] else test["policy"]
+    if test["verdict"] == "holds":
+        return f"{who}: holds"
+    parts = [test["verdict"]] if test["verdict"] != "partly" else []
+    parts += [f"holds {test['where']}"] if test["where"] else []
+    parts += [f"the opposite {test['where_not']}"] if test["where_not"] else []
+    return f"{who}: {', '.join(parts)}"

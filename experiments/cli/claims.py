@@ -1,0 +1,129 @@
+"""`elastune claims`: run what the papers' claims need and is missing, and decide them. Imports typer."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elastune.experiments.cli.figures import (
+    RESULTS,
+    DataFolder,
+    ResultsFolder,
+    command_of,
+    on_one_bar,
+    run_parts,
+    say_failures,
+)
+from elastune.experiments.cli.numbers import count_option
+from elastune.experiments.cli.options import (
+    COMPUTE,
+    FAILED,
+    AsJson,
+    PoolAddress,
+    PoolJobs,
+    RetryFailed,
+    begins,
+    out_option,
+    print_json,
+)
+from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from elastune.experiments.claims.drawing import Drawing
+
+
+def _claims() -> Iterable[str]:
+    from elastune.experiments.claims import load_claims
+
+    return load_claims()
+
+
+def claims(  # noqa: PLR0913, PLR0917  the options of a command
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IDS]...", help="Claims, as S1; left out, all of them.", autocompletion=begins(_claims)
+        ),
+    ] = None,
+    is_smoke: Annotated[
+        bool, typer.Option("--smoke", help="A few runs of each, in minutes; decides nothing.", rich_help_panel=COMPUTE)
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        count_option(
+            help="Fewer seeds than the full size has; the table says so.", show_default="all", rich_help_panel=COMPUTE
+        ),
+    ] = None,
+    data: DataFolder = None,
+    out: Annotated[Path | None, out_option("Folder for claims.md, claims.json and the figures.")] = None,
+    results: ResultsFolder = RESULTS,
+    jobs: PoolJobs = None,
+    ray_address: PoolAddress = None,
+    is_retrying: RetryFailed = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decide the papers' claims: run what is missing, then print what was measured, where it holds, and a verdict."""
+    from elastune.experiments.claims import load_claims
+    from elastune.experiments.claims.drawing import prepare
+    from elastune.experiments.claims.verdicts import verdicts
+    from elastune.experiments.spec.places import data_folders
+    from elastune.sim.model.errors import unknown
+
+    known = load_claims()
+    for name in ids or []:
+        if name not in known:
+            raise unknown("claim", name, known)
+    size = "smoke" if is_smoke else "full" if seeds is None else f"{seeds} seeds"
+    drawing = prepare(
+        ids or [], "smoke" if is_smoke else "full", results=results, data=data_folders(data), most_seeds=seeds
+    )
+    _, failures = run_parts(drawing, results, jobs, ray_address, is_retrying=is_retrying)
+    with on_one_bar("Deciding"):
+        records = verdicts(drawing, size)
+    if out is not None:
+        _write(drawing, records, out, lambda name: command_of("figures", name, data, is_full=not is_smoke))
+    if as_json:
+        print_json(records)
+    else:
+        _print(records)
+        say_failures(failures)
+    if failures.counts:
+        raise typer.Exit(FAILED)
+
+
+def _write(drawing: Drawing, records: Sequence[Mapping[str, Any]], out: Path, command: Callable[[str], str]) -> None:
+    from elastune.experiments.claims.page import FIGURES, write_page
+    from elastune.experiments.claims.writing import write_all
+
+    write_all(drawing, out / FIGURES, command)
+    for path in write_page(records, out):
+        say(f"written: {path}", err=True)
+
+
+def _print(records: Sequence[Mapping[str, Any]]) -> None:
+    """Each claim with all that is known of it, then one table of the verdicts."""
+    from elastune.experiments.claims.page import measured, verdict
+
+    for record in records:
+        print_pairs(f"{record['id']}: {record['claim']}", _told(record))
+    table = Table("Verdicts", [*key("id"), *text("claim", "measured", "verdict")])
+    for record in records:
+        table.add(record["id"], record["claim"], measured(record), verdict(record))
+    table.print()
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, object]:
+    from elastune.experiments.claims.page import interval, verdict
+
+    told: dict[str, object] = {
+        "source": f"{record['source']}; {record['flag']}",
+        "expected": record["expected"],
+    }
+    for number, test in enumerate(record["tests"], start=1):
+        counts = f"{test['pairs']:,} pairs, {test['families']} families"
+        told[f"measured {number}"] = f"{test['gain']}: {interval(test)}, needed: {test['needed']}; {counts}"
+    return told | {"where": record["where"] or "-", "verdict": verdict(record)}

@@ -1,0 +1,259 @@
+"""Claims are decided by the bounds in their entries: the gain, its interval, the cells, the words, the page."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from elastune.experiments.claims import load_claims, verdicts
+from elastune.experiments.claims.drawing import needed, prepare
+from elastune.experiments.claims.entries import CATALOG, Contrast, Endpoint
+from elastune.experiments.claims.evidence import Bound, Finding, evidence_of
+from elastune.experiments.claims.page import page, write_page
+from elastune.experiments.cli.app import app
+from elastune.sim.model.errors import InputError
+
+SEEDS = 12
+DOCS = CATALOG.resolve().parents[1] / "docs"
+
+
+def runs(values, *, measure="regret", family="a", direction="minimize", **settings):
+    """Rows of `SEEDS` seeds by policy: a number for each, or one for all of them."""
+    told = {"bundle_family": family, "bundle_sha256": family, "direction": direction, **settings}
+    return [
+        {"policy": policy, "seed": seed, measure: float(value), **told}
+        for policy, of_policy in values.items()
+        for seed, value in enumerate(np.broadcast_to(of_policy, SEEDS))
+    ]
+
+
+def evidence(rows, cells=(), *, measure="regret", kind="difference", effect=0.05, **contrast):
+    against = contrast.pop("against", ("fixed",))
+    endpoint = Endpoint(measure=measure, kind=kind, least_effect=effect)
+    asked = Contrast(experiment="e", policies=("seer",), against=against, **contrast)
+    return evidence_of(endpoint, asked, pd.DataFrame(rows), list(cells))
+
+
+def noise(scale, seed=0):
+    return scale * np.random.default_rng(seed).uniform(-1, 1, SEEDS)
+
+
+def test_a_gain_is_by_how_much_the_policy_is_better_and_families_weigh_equally():
+    rows = runs({"seer": 0.1, "fixed": 0.4}) + runs({"seer": 0.1, "fixed": 0.2}, family="b")
+    rows += runs({"seer": 0.1, "fixed": 0.2}, family="b", cell=2)
+    (one,) = evidence(rows, ["cell"], above=0)
+    assert one.pooled.value == pytest.approx((0.3 + 0.1) / 2)
+    assert (one.pooled.pairs, one.pooled.families, one.one_sided) == (36, 2, 0)
+    assert one.name == "regret, fixed minus seer"
+
+
+def test_a_ratio_is_a_geometric_mean_and_of_what_should_be_high_the_policy_is_above():
+    cost = runs({"seer": [1.0, 4.0] * 6, "fixed": 4.0}, measure="cost_usd")
+    (one,) = evidence(cost, measure="cost_usd", kind="ratio", above=1)
+    assert one.pooled.value == pytest.approx(2.0)
+    assert one.name == "cost_usd, fixed over seer"
+    started = runs({"seer": 30.0, "fixed": 20.0}, measure="trials_started")
+    (one,) = evidence(started, measure="trials_started", kind="ratio", above=1)
+    assert one.pooled.value == pytest.approx(1.5)
+    assert one.name == "trials_started, seer over fixed"
+
+
+def test_a_change_along_a_setting_is_paired_by_cell_and_seed():
+    rows = [
+        row
+        for scaling, lead in (("linear", 0.02), ("bert", 0.12))
+        for cell in (1, 2)
+        for row in runs({"seer": 0.1, "fixed": 0.1 + lead * cell}, scaling=scaling, cell=cell)
+    ]
+    (one,) = evidence(rows, ["cell", "scaling"], along="scaling", values=("linear", "bert"), above=0)
+    assert one.pooled.value == pytest.approx(0.15)
+    assert [(cell.settings, round(cell.found.value, 9)) for cell in one.cells] == [
+        ({"cell": 1, "scaling": "linear to bert"}, 0.1),
+        ({"cell": 2, "scaling": "linear to bert"}, 0.2),
+    ]
+
+
+def test_without_values_a_change_goes_from_each_setting_to_the_next():
+    rows = [row for deadline in (3.0, 1.0, 2.0) for row in runs({"seer": 0.1 * deadline}, deadline=deadline)]
+    (one,) = evidence(rows, ["deadline"], against=(), along="deadline", most=0.02)
+    assert [cell.settings["deadline"] for cell in one.cells] == ["1.0 to 2.0", "2.0 to 3.0"]
+    assert one.pooled.value == pytest.approx(0.1)
+
+
+def test_runs_without_a_plan_are_counted_and_make_no_pair():
+    rows = runs({"seer": 0.1, "fixed": [0.2] * 9 + [math.nan] * 3})
+    (one,) = evidence(rows, above=0)
+    assert (one.pooled.pairs, one.one_sided) == (9, 3)
+    assert one.pooled.value == pytest.approx(0.1)
+
+
+def test_p_values_are_corrected_over_the_baselines():
+    rows = runs({"seer": 0.1, "fixed": 0.2 + noise(0.05), "other": 0.3 + noise(0.05, 1)})
+    two = evidence(rows, against=("fixed", "other"), above=0)
+    # All 12 differences have one sign: 2 / 2^12 each, times 2.
+    assert [one.pooled.p for one in two] == [pytest.approx(2 / 2**12)] * 2
+    assert [one.pooled.p_holm for one in two] == [pytest.approx(4 / 2**12)] * 2
+
+
+def found(value, low, high, p=0.001):
+    return Finding(value, low, high, p, p, 12, 1, 1, 12)
+
+
+@pytest.mark.parametrize(
+    ("bound", "finding", "side"),
+    [
+        (Bound(0, is_strict=True), found(0.1, 0.05, 0.2), "right"),
+        (Bound(0, is_strict=True), found(0.1, 0.05, 0.2, p=0.2), "open"),
+        (Bound(0, is_strict=True), found(0.1, 0.0, 0.2), "open"),
+        (Bound(0, is_strict=True), found(-0.1, -0.2, -0.05), "wrong"),
+        (Bound(0, is_strict=True), found(-0.01, -0.02, -0.005), "open"),
+        (Bound(most=1, is_strict=True), found(0.5, 0.4, 0.6), "right"),
+        (Bound(1), found(1.0, 1.0, 1.0, p=1.0), "right"),
+        (Bound(1), found(0.9, 0.85, 0.99, p=1.0), "wrong"),
+        (Bound(0.95, 1.05), found(1.0, 0.96, 1.04, p=1.0), "right"),
+        (Bound(0.95, 1.05), found(1.0, 0.96, 1.06, p=1.0), "open"),
+        (Bound(0, is_strict=True), found(math.nan, math.nan, math.nan, p=math.nan), "open"),
+    ],
+)
+def test_an_interval_is_on_the_claim_s_side_on_the_other_or_on_both(bound, finding, side):
+    assert bound.side(finding, effect=0.05) == side
+
+
+def grid(*leads):
+    """Leads of `seer` in cells T = 1, 2, ... of scaling `b`, and none in scaling `a`."""
+    return [
+        row
+        for place, lead in enumerate(leads, start=1)
+        for scaling, gain in (("a", 0.0), ("b", lead))
+        for row in runs(
+            {"seer": 0.5 + noise(0.01), "fixed": 0.5 + gain + noise(0.01, 1)}, deadline_r_tau=place, scaling=scaling
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "word", "where"),
+    [
+        (runs({"seer": 0.1, "fixed": 0.2 + noise(0.05)}), "holds", ""),
+        (runs({"seer": 0.1, "fixed": 0.1 + noise(0.05)}), "does not hold", ""),
+        (grid(0.2, 0.2, 0.2), "holds", ""),
+        (grid(0.2, -0.2, 0.0), "partly", "in 1 of 6 cells"),
+    ],
+)
+def test_the_word_follows_from_the_whole_and_the_cells(rows, word, where):
+    cells = [name for name in ("deadline_r_tau", "scaling") if name in rows[0]]
+    (one,) = evidence(rows, cells, above=0)
+    told = verdicts._test(one)
+    assert (told["verdict"], told["where"]) == (word, where)
+
+
+def test_where_names_the_settings_in_which_most_cells_are():
+    (one,) = evidence(grid(0.2, 0.2, -0.2), ["deadline_r_tau", "scaling"], above=0)
+    told = verdicts._test(one)
+    assert told["verdict"] == "partly"
+    assert told["where"] == "in 2 of 6 cells, most of scaling b"
+    assert told["where_not"] == "in 1 of 6 cells"
+
+
+def test_a_claim_holds_where_all_its_tests_do_and_smoke_decides_nothing():
+    claim = SimpleNamespace(not_testable="")
+    holds, not_so = ({"verdict": word, "against": word, "policy": "seer"} for word in ("holds", "does not hold"))
+    holds |= {"where": "", "where_not": ""}
+    not_so |= {"where": "", "where_not": "in 2 of 3 cells"}
+    assert verdicts._verdict(claim, [holds], is_smoke=False) == ("holds", "over holds: holds")
+    assert verdicts._verdict(claim, [not_so], is_smoke=False)[0] == "does not hold"
+    word, where = verdicts._verdict(claim, [holds, not_so], is_smoke=False)
+    assert word == "partly"
+    assert where == "over holds: holds; over does not hold: does not hold, the opposite in 2 of 3 cells"
+    assert verdicts._verdict(claim, [holds], is_smoke=True)[0] == "smoke"
+    assert verdicts._verdict(claim, [], is_smoke=False)[0] == "not testable here"
+
+
+def test_every_claim_has_a_bound_or_says_why_it_cannot_be_decided():
+    for claim in load_claims().values():
+        assert bool(claim.not_testable) != any(contrast.decides for contrast in claim.endpoint.contrasts), claim.id
+
+
+def test_the_full_size_takes_six_hours_of_two_cores_at_most(tmp_path, shared_data):
+    parts = needed(prepare([], "full", results=tmp_path, data=[shared_data]), is_counting=True)
+    assert sum(part.core_s for part in parts) <= 6 * 3600 * 2
+
+
+def test_the_page_is_what_its_records_say():
+    records = json.loads((DOCS / "claims.json").read_text())
+    assert (DOCS / "claims.md").read_text() == page(records)
+    claims = load_claims()
+    assert [record["id"] for record in records] == list(claims)
+    for record in records:
+        claim = claims[record["id"]]
+        assert (record["claim"], record["expected"]) == (claim.claim, claim.expected)
+        assert all((DOCS / "figures" / f"{name}.png").is_file() for name in record["figures"])
+
+
+def test_figures_that_were_not_drawn_are_not_on_the_page(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "s1-map.png").write_bytes(b"")
+    record = {name: name for name in ("id", "claim", "source", "flag", "expected", "verdict", "where")}
+    record |= {"tests": [], "conditions": [], "size": None, "figures": ["s1-map", "s1-none"]}
+    _, written = write_page([record], tmp_path)
+    assert "![s1-map](figures/s1-map.png)" in written.read_text()
+    assert "s1-none" not in written.read_text()
+
+
+def test_fewer_seeds_are_the_first_ones_of_the_size(tmp_path):
+    few = prepare(["H1"], "full", results=tmp_path, data=[tmp_path], most_seeds=2)
+    all_of_them = prepare(["H1"], "full", results=tmp_path, data=[tmp_path])
+    assert [sweep.sweep.seeds for sweep in few.sweeps] == [sweep.sweep.seeds[:2] for sweep in all_of_them.sweeps]
+    assert [sweep.folder for sweep in few.sweeps] == [sweep.folder for sweep in all_of_them.sweeps]
+
+
+def test_an_unknown_claim_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(app, ["claims", "S11"])
+    assert refused.exit_code == 2
+    assert "no claim 'S11'; did you mean 'S1'?" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_claims_that_cannot_be_tested_here_say_why_without_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["claims", "V1", "R4", "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [record["verdict"] for record in told] == ["not testable here"] * 2
+    assert told[0]["where"].startswith("predictions are tested on real runs")
+    assert {"id", "claim", "source", "flag", "expected", "measured", "interval", "verdict", "conditions"} <= told[
+        0
+    ].keys()
+
+
+def test_an_entry_with_neither_experiments_nor_a_reason_is_refused():
+    from elastune.experiments.claims.entries import Claim
+
+    with pytest.raises(InputError, match="give experiments or plans, or say in not_testable why there are none"):
+        Claim(id="S1", claim="a", source="a", flag="a", question="a", expected="a")
+
+
+@pytest.mark.slow
+def test_a_claim_is_run_and_decided_by_one_command_and_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["claims", "R5", "--smoke", "--jobs", "1", "--json", "-o", str(tmp_path / "docs")]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    assert "32 runs and plans are missing: about " in first.stderr
+    (record,) = json.loads(first.stdout)
+    assert (record["verdict"], record["size"]) == ("smoke", "smoke")
+    assert [test["needed"] for test in record["tests"]] == ["above 1", "at least 0.95 and at most 1.05"]
+    assert record["measured"] > 1
+    again = CliRunner().invoke(app, command)
+    assert "missing" not in again.stderr
+    assert json.loads(again.stdout) == [record]
+    assert (tmp_path / "docs" / "claims.md").read_text() == page(
+        json.loads((tmp_path / "docs" / "claims.json").read_text())
+    )
