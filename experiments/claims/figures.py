@@ -183,7 +183,7 @@ def _explored(source: Source) -> Figure:
         value="trials_started",
         x=DEADLINE_MULTIPLE,
         y="workload.scaling",
-        label=f"configurations started, {policy} over {against}",
+        label=f"started, {policy} / {against}",
     )
 
 

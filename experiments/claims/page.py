@@ -93,7 +93,7 @@ def _tests(tests: Sequence[Mapping[str, Any]]) -> str:
         p = "-" if test["p_holm"] is None else f"{test['p_holm']:.2g}"
         cells = f"{test['cells_right']} / {test['cells_wrong']} / {test['cells']}"
         lines.append(
-            f"| {test['gain']} | {test['scaling']} | {interval(test)} | {test['needed']} | {p} | {test['pairs']:,} | {test['families']} | {cells} |"
-            f" {test['verdict']} |"
+            f"| {test['gain']} | {test['scaling']} | {interval(test)} | {test['needed']} | {p} | {test['pairs']:,} |"
+            f" {test['families']} | {cells} | {test['verdict']} |"
         )
     return "\n".join(lines)

@@ -123,7 +123,7 @@ def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_runs(catalog, 
     folder = catalog(lambda d: d["figures"]["s1-profiles"].update(change))
     with pytest.raises(InputError, match=message):
         prepare(["s1-profiles"], "smoke", results=tmp_path, data=NOWHERE, folder=folder)
-    prepare(["s1-differences"], "smoke", results=tmp_path, data=NOWHERE, folder=folder)
+    prepare(["s1-free"], "smoke", results=tmp_path, data=NOWHERE, folder=folder)
 
 
 def test_stages_take_the_place_of_numbers_that_say_the_same():
@@ -189,7 +189,7 @@ def catalog(tmp_path):
             r"smoke\.axes changes, 'policies'; did you mean 'policy'\?",
         ),
         (
-            lambda d: d["endpoint"]["contrasts"][0].update(policies=["seer", "sha-fixe"]),
+            lambda d: d["endpoint"]["contrasts"][0].update(policies=["sha-fixe"]),
             r"no policy of grid 'sha-fixe'; did you mean 'sha-fixed'\?",
         ),
         (
