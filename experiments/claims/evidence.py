@@ -34,7 +34,7 @@ _OF_PLANS = "deadline_s"
 
 
 @dataclass(frozen=True)
-class Bound:
+class NeededGain:
     """The side of a number on which a claim needs its gains.
 
     Attributes:
@@ -48,7 +48,7 @@ class Bound:
     is_strict: bool = False
 
     @classmethod
-    def of(cls, contrast: Contrast) -> Bound:
+    def of(cls, contrast: Contrast) -> NeededGain:
         """From a contrast that decides."""
         if contrast.above is not None or contrast.below is not None:
             return cls(*_ends(contrast.above, contrast.below), is_strict=True)
@@ -64,7 +64,7 @@ class Bound:
         """The end from which a strict bound tells gains apart."""
         return self.least if math.isfinite(self.least) else self.most
 
-    def side(self, found: Finding, effect: float = 0.0) -> Side:
+    def side(self, found: MeanGain, effect: float = 0.0) -> Side:
         """On which side a finding is; on the wrong one only if it is off by the effect."""
         is_told_apart = not self.is_strict or found.p_holm < LEVEL
         is_inside = self.least <= found.low and found.high <= self.most
@@ -82,7 +82,7 @@ def _ends(low: float | None, high: float | None) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Finding:
+class MeanGain:
     """A mean gain with its interval; NaN where there are no pairs.
 
     Attributes:
@@ -107,11 +107,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellGain:
     """The finding in one cell, named by its settings."""
 
     settings: Mapping[str, Any]
-    found: Finding
+    found: MeanGain
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ class Evidence:
     against: str | None
     measure: str
     kind: Literal["difference", "ratio"]
-    bound: Bound
+    bound: NeededGain
     effect: float
-    pooled: Finding
-    cells: Sequence[Cell]
+    pooled: MeanGain
+    cells: Sequence[CellGain]
     one_sided: int
 
     @property
@@ -156,7 +156,7 @@ class Evidence:
         """Over all pairs."""
         return self.bound.side(self.pooled)
 
-    def cells_on(self, side: Side) -> list[Cell]:
+    def cells_on(self, side: Side) -> list[CellGain]:
         """The cells on one side of the bound."""
         return [cell for cell in self.cells if self.bound.side(cell.found, self.effect) == side]
 
@@ -186,7 +186,7 @@ def _evidence(
 ) -> Evidence:
     measure, kind = contrast.measure or endpoint.measure, contrast.kind or endpoint.kind
     is_ratio = kind == "ratio" and (contrast.along is not None or against is not None)
-    bound = Bound.of(contrast)
+    bound = NeededGain.of(contrast)
     gains, one_sided = _gains(rows, policy, against, measure, [*cells, *filter(None, [contrast.along])], is_ratio)
     if contrast.along is not None:
         gains, cells = _changes(gains, contrast.along, contrast.values, cells), [*cells, contrast.along]
@@ -195,7 +195,7 @@ def _evidence(
     pooled, *by_cell = _findings(gains, [chosen for _, chosen in groups], ends, is_ratio=is_ratio)
     adjusted = holm([one.p for one in by_cell])
     told = [
-        Cell({name: labels[name] for name in cells}, replace(one, p_holm=float(p)))
+        CellGain({name: labels[name] for name in cells}, replace(one, p_holm=float(p)))
         for (labels, _), one, p in zip(groups[1:], by_cell, adjusted, strict=True)
     ]
     told_kind: Literal["difference", "ratio"] = "ratio" if is_ratio else "difference"
@@ -245,7 +245,7 @@ def _changes(gains: pd.DataFrame, along: str, values: Sequence[Any], cells: Sequ
     return pd.concat(steps) if steps else gains.head(0)
 
 
-def _findings(gains: pd.DataFrame, groups: Sequence[np.ndarray], end: float, *, is_ratio: bool) -> list[Finding]:
+def _findings(gains: pd.DataFrame, groups: Sequence[np.ndarray], end: float, *, is_ratio: bool) -> list[MeanGain]:
     """The finding of each group of rows, by position."""
     values, units = gains["gain"].to_numpy(dtype=float), Units.of_table(gains)
     pooled = pooled_means_each([(values[chosen, None], units.where(chosen)) for chosen in groups])
@@ -256,8 +256,8 @@ def _findings(gains: pd.DataFrame, groups: Sequence[np.ndarray], end: float, *, 
     ]
 
 
-def _finding(found: Pooled, p: float, pairs: int, *, is_ratio: bool) -> Finding:
+def _finding(found: Pooled, p: float, pairs: int, *, is_ratio: bool) -> MeanGain:
     told = found.interval()
     ends = [told.value, told.low, told.high]
     value, low, high = np.exp(ends).tolist() if is_ratio else ends
-    return Finding(value, low, high, p, p, pairs, found.families, found.bundles, found.seeds)
+    return MeanGain(value, low, high, p, p, pairs, found.families, found.bundles, found.seeds)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.claims.drawing import Drawing
     from elastune.experiments.claims.entries import Claim, Contrast
-    from elastune.experiments.claims.evidence import Cell, Evidence, Finding
+    from elastune.experiments.claims.evidence import CellGain, Evidence, MeanGain
 
 Word: TypeAlias = Literal["holds", "partly", "does not hold", "not testable here", "smoke"]
 _MULTIPLES = {DEADLINE: DEADLINE_MULTIPLE, BUDGET: BUDGET_MULTIPLE}
@@ -124,13 +124,13 @@ def _test(one: Evidence) -> dict[str, Any]:
     }
 
 
-def _word(one: Evidence, right: Sequence[Cell], wrong: Sequence[Cell]) -> Word:
+def _word(one: Evidence, right: Sequence[CellGain], wrong: Sequence[CellGain]) -> Word:
     if one.side == "right":
         return "partly" if wrong else "holds"
     return "partly" if right and len(one.cells) > 1 else "does not hold"
 
 
-def _numbers(found: Finding) -> dict[str, Any]:
+def _numbers(found: MeanGain) -> dict[str, Any]:
     numbers = {name: _plain(getattr(found, name)) for name in ("value", "low", "high", "p_holm")}
     return numbers | {name: getattr(found, name) for name in ("pairs", "families", "bundles", "seeds")}
 
@@ -140,7 +140,7 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.4g}")
 
 
-def _where(cells: Sequence[Cell], chosen: Sequence[Cell]) -> str:
+def _where(cells: Sequence[CellGain], chosen: Sequence[CellGain]) -> str:
     """How many cells, and of each setting the values in which most of its cells are among them."""
     if not chosen:
         return ""

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from elastune.experiments.claims import load_claims, verdicts
 from elastune.experiments.claims.drawing import needed, prepare
 from elastune.experiments.claims.entries import CATALOG, Contrast, Endpoint
-from elastune.experiments.claims.evidence import Bound, Finding, evidence_of
+from elastune.experiments.claims.evidence import MeanGain, NeededGain, evidence_of
 from elastune.experiments.claims.page import page, write_page
 from elastune.experiments.cli.app import app
 from elastune.sim.model.errors import InputError
@@ -102,23 +102,23 @@ def test_p_values_are_corrected_over_the_baselines():
 
 
 def found(value, low, high, p=0.001):
-    return Finding(value, low, high, p, p, 12, 1, 1, 12)
+    return MeanGain(value, low, high, p, p, 12, 1, 1, 12)
 
 
 @pytest.mark.parametrize(
     ("bound", "finding", "side"),
     [
-        (Bound(0, is_strict=True), found(0.1, 0.05, 0.2), "right"),
-        (Bound(0, is_strict=True), found(0.1, 0.05, 0.2, p=0.2), "open"),
-        (Bound(0, is_strict=True), found(0.1, 0.0, 0.2), "open"),
-        (Bound(0, is_strict=True), found(-0.1, -0.2, -0.05), "wrong"),
-        (Bound(0, is_strict=True), found(-0.01, -0.02, -0.005), "open"),
-        (Bound(most=1, is_strict=True), found(0.5, 0.4, 0.6), "right"),
-        (Bound(1), found(1.0, 1.0, 1.0, p=1.0), "right"),
-        (Bound(1), found(0.9, 0.85, 0.99, p=1.0), "wrong"),
-        (Bound(0.95, 1.05), found(1.0, 0.96, 1.04, p=1.0), "right"),
-        (Bound(0.95, 1.05), found(1.0, 0.96, 1.06, p=1.0), "open"),
-        (Bound(0, is_strict=True), found(math.nan, math.nan, math.nan, p=math.nan), "open"),
+        (NeededGain(0, is_strict=True), found(0.1, 0.05, 0.2), "right"),
+        (NeededGain(0, is_strict=True), found(0.1, 0.05, 0.2, p=0.2), "open"),
+        (NeededGain(0, is_strict=True), found(0.1, 0.0, 0.2), "open"),
+        (NeededGain(0, is_strict=True), found(-0.1, -0.2, -0.05), "wrong"),
+        (NeededGain(0, is_strict=True), found(-0.01, -0.02, -0.005), "open"),
+        (NeededGain(most=1, is_strict=True), found(0.5, 0.4, 0.6), "right"),
+        (NeededGain(1), found(1.0, 1.0, 1.0, p=1.0), "right"),
+        (NeededGain(1), found(0.9, 0.85, 0.99, p=1.0), "wrong"),
+        (NeededGain(0.95, 1.05), found(1.0, 0.96, 1.04, p=1.0), "right"),
+        (NeededGain(0.95, 1.05), found(1.0, 0.96, 1.06, p=1.0), "open"),
+        (NeededGain(0, is_strict=True), found(math.nan, math.nan, math.nan, p=math.nan), "open"),
     ],
 )
 def test_an_interval_is_on_the_claim_s_side_on_the_other_or_on_both(bound, finding, side):
