@@ -166,3 +166,9 @@ def test_without_optuna_it_says_what_to_install(fixtures, out, undirected, monke
     monkeypatch.setitem(sys.modules, "optuna.storages", None)
     with pytest.raises(InputError, match=r"reading a study takes Optuna: pip install -e '\.\[optuna\]'"):
         from_optuna(fixtures / "optuna.db", out, undirected)
+
+
+def test_the_password_of_a_storage_is_not_shown(out, undirected):
+    with pytest.raises(InputError, match=r"nosql://me:\*\*\*@host/db: Optuna cannot read it: ") as told:
+        from_optuna("nosql://me:secret@host/db", out, undirected)
+    assert "secret" not in str(told.value)

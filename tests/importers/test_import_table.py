@@ -289,3 +289,70 @@ def test_a_hyperparameter_called_as_a_column_of_the_bundle_is_refused(imported):
     text = TIDY.replace("trial,iteration", "run,iteration").replace("optimizer", "trial")
     with pytest.raises(InvalidTraceError, match=r"a hyperparameter is called 'trial', which a bundle uses itself"):
         imported(text, columns=TableColumns(trial="run"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (TableColumns(score="iteration"), "column iteration: is taken for the iteration and for the score"),
+        (TableColumns(seconds="score"), "column score: is taken for the score and for the seconds"),
+        (TableColumns(configuration=["score"]), "column score: is measured, so it is no hyperparameter"),
+    ],
+)
+def test_a_column_has_one_meaning(imported, columns, told):
+    with pytest.raises(InvalidTraceError, match=told):
+        imported(TIDY, columns=columns)
+
+
+def test_seconds_that_are_not_asked_for_are_left_out_and_no_hyperparameter(imported):
+    assert "seconds" not in imported(TIDY, untimed=True).configurations[0]
+    elapsed = imported(
+        TIDY.replace("optimizer", "t").replace("sgd", "0").replace("adam", "0"), untimed=True, overwrite=True
+    )
+    assert elapsed.notes["imported"]["columns_left_out"] == ["seconds"]
+
+
+def test_a_column_iteration_s_is_no_hyperparameter(imported):
+    text = TIDY.replace("seconds", "iteration_s")
+    with pytest.raises(InvalidTraceError, match=r"column iteration_s: is no hyperparameter: .* --seconds-column"):
+        imported(text)
+    bundle = imported(text, columns=TableColumns(seconds="iteration_s"))
+    assert (bundle.iteration_s, bundle.relative_cost.tolist()) == (2.0, [0.5, 1.5])
+
+
+GROWING = "trial,iteration,score,seconds\n" + "".join(
+    f"{trial},{iteration},1,{iteration * 10 + trial}\n" for trial in (0, 1) for iteration in (1, 2, 3, 4)
+)
+
+
+def test_seconds_that_grow_like_a_clock_are_refused_until_an_option_says_what_they_are(imported):
+    with pytest.raises(InvalidTraceError, match="column seconds: grows from iteration to iteration in every trial"):
+        imported(GROWING)
+    assert imported(GROWING, columns=TableColumns(elapsed="seconds")).seconds.tolist()[0] == [10.0, 10.0, 10.0, 10.0]
+    bundle = imported(GROWING, columns=TableColumns(seconds="seconds"), overwrite=True)
+    assert bundle.seconds.tolist()[0] == [10.0, 20.0, 30.0, 40.0]
+
+
+def test_seconds_that_fall_once_are_those_of_each_iteration(imported):
+    assert imported(GROWING.replace("1,4,1,41", "1,4,1,30")).seconds.tolist()[1] == [11.0, 21.0, 31.0, 30.0]
+
+
+def test_one_number_in_two_spellings_is_one_value_of_a_hyperparameter(imported):
+    bundle = imported(TIDY.replace("0,2,0.8,1,0.1", "0,2,0.8,1,1e-1"))
+    assert [configuration["lr"] for configuration in bundle.configurations] == [0.1, 0.2]
+
+
+def test_one_number_in_two_spellings_is_no_two_trials(imported):
+    with pytest.raises(InvalidTraceError, match=r"row 2, column trial: is 1\.0, but 1 elsewhere: write them alike"):
+        imported("trial,iteration,score\n1,1,5\n1.0,2,4\n")
+
+
+def test_what_a_bundle_cannot_hold_is_told_of_the_table_and_not_of_a_file_that_was_not_written(imported, out):
+    with pytest.raises(InvalidTraceError, match=r"tidy\.csv, column min_gpus: trial 3: is 'low', but must be a number"):
+        imported("trial,iteration,score,min_gpus\n3,1,5,low\n")
+    assert not out.exists()
+
+
+def test_a_wide_table_is_refused_with_what_to_do(imported):
+    with pytest.raises(InvalidTraceError, match="if the table has a column for each iteration, make a row of each"):
+        imported("trial,epoch_1,epoch_2\n0,5,4\n")

@@ -315,3 +315,25 @@ def test_folders_that_belong_to_no_run_are_named(write_run, out, described):
     root = write_run("crashed", points(1, 2, 1.0), tag="lr")
     bundle = from_tensorboard(root, out, described, choice=LOSS)
     assert bundle.notes["imported"]["folders_without_the_tag"] == ["crashed"]
+
+
+def test_two_runs_in_one_folder_are_refused(runs, out, described):
+    """The later one would leave nothing of the first, as where both begin at step 1."""
+    events = max((runs / "run-0").rglob("events*"), key=lambda file: file.stat().st_size)
+    shutil.copy(events, runs / "run-1" / events.name.replace("tfevents.1", "tfevents.9"))
+    with pytest.raises(InvalidTraceError, match="so that nothing is left of the event files before it in this folder"):
+        from_tensorboard(runs, out, described, choice=CHOICE)
+
+
+def test_a_name_that_is_given_plainly_and_with_dots_is_refused(runs, out, described):
+    (runs / "run-2" / "hparams.yaml").write_text("opt.lr: 1\nopt: {lr: 2}\n")
+    with pytest.raises(InvalidTraceError, match=r"hparams\.yaml, column opt\.lr: is given twice"):
+        from_tensorboard(runs, out, described, choice=CHOICE)
+
+
+def test_symbolic_links_are_not_followed_and_told(runs, out, described):
+    (runs / "run-9").symlink_to(runs / "run-0")
+    (runs / "loop").symlink_to(runs)
+    bundle = from_tensorboard(runs, out, described, choice=CHOICE)
+    assert bundle.trials == 3
+    assert bundle.notes["imported"]["symbolic_links_not_followed"] == ["loop", "run-9"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from tidy_tables import TIDY, rows
 
 from elastune.sim.model.errors import InvalidTraceError
+from elastune.traces import load_bundle
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.importers import CurveRules, Description, TableColumns, from_table, table_columns
 
@@ -25,10 +27,21 @@ LATIN_1 = "trial,iteration,score,größe\n0,1,1,2\n".encode("latin-1")
         ("t.csv", TIDY.encode("utf-16-le"), r"is no CSV text: it holds bytes that no text has"),
         ("t.csv", LATIN_1, r"is no CSV text: its header is not UTF-8 \(byte 0xf6\); save it as UTF-8"),
         ("t.csv.gz", gzip.compress(LATIN_1, mtime=0), r"is no CSV text: its header is not UTF-8"),
-        ("t.csv", TIDY.replace("sgd", "größe").encode("latin-1"), r"is no CSV text: .*invalid UTF8 data"),
+        (
+            "t.csv",
+            TIDY.replace("sgd", "größe").encode("latin-1"),
+            r"is no CSV text: column 6 of row 1 is not UTF-8; save it",
+        ),
         ("t.csv.xz", lzma.compress(TIDY.encode()), r"is no CSV text but compressed with xz: unpack it"),
         ("t.xlsx", b"PK\x03\x04rest", r"is no CSV text but a zip archive or a workbook"),
-        ("t.csv", gzip.compress(TIDY.encode(), mtime=0), r"is no CSV text"),
+        (
+            "t.csv",
+            gzip.compress(TIDY.encode(), mtime=0),
+            r"is no CSV text but compressed with gzip: let its name end in \.gz",
+        ),
+        ("t.csv", TIDY.replace(",", ";").encode(), r"is separated by semicolons: save it with commas"),
+        ("t.csv", TIDY.replace(",", "\t").encode(), r"is separated by tabs: save it with commas"),
+        ("t.csv", b"# made by hand\n" + TIDY.encode(), r"begins with a comment"),
         ("t.csv.gz", gzip.compress(TIDY.encode(), mtime=0)[:-30], r"is no CSV text"),
         ("t.csv", bytes(range(256)), r"is no CSV text"),
     ],
@@ -40,7 +53,9 @@ def test_bytes_that_are_no_utf_8_text_are_refused_with_what_to_do(tmp_path, out,
     if "header" in message:
         with pytest.raises(InvalidTraceError, match=message):
             table_columns(tmp_path / name)
-    with pytest.raises(InvalidTraceError, match=r"is no CSV text|cannot be read|has no such column|header names"):
+    with pytest.raises(
+        InvalidTraceError, match=r"is no CSV text|cannot be read|has no such column|header names|separated|comment"
+    ):
         read_rows(tmp_path / name, ("trial",))
 
 
@@ -140,3 +155,27 @@ def test_a_file_that_a_bundle_names_is_blamed_by_its_own_name(write, out):
         )
     assert str(error.value) == f"{scaling}, row 2, column speedup: is 'fast', but must be a number"
     assert not out.exists()
+
+
+def test_a_quotation_mark_that_is_never_closed_does_not_fill_the_screen(imported):
+    with pytest.raises(InvalidTraceError, match=r"row 1, column score: is .0\.5") as told:
+        imported('trial,iteration,score\n0,1,"0.5\n' + "0,2,0.4\n" * 1000)
+    assert len(str(told.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["t.csv", "bundle/bundle.yaml", "bundle/curves.parquet", "bundle/configs.csv"])
+def test_a_pipe_is_refused_because_it_may_never_end(imported, tmp_path, out, described, name):
+    imported(TIDY)
+    (tmp_path / "bundle").mkdir()
+    for file in out.iterdir():
+        (tmp_path / "bundle" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InvalidTraceError, match="is a pipe or a device, but must be a file"):
+        load_bundle(tmp_path / "bundle") if "/" in name else from_table(tmp_path / name, tmp_path / "other", described)
+
+
+def test_columns_without_a_name_are_left_out_and_counted(imported):
+    bundle = imported(",trial,iteration,score,\n5,0,1,3,x\n6,0,2,2,x\n")
+    assert bundle.configurations == [{}]
+    assert bundle.notes["imported"]["columns_left_out"] == ["(without a name)", "(without a name)"]

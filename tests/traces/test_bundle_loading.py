@@ -85,10 +85,10 @@ def test_without_iteration_s_the_recorded_seconds_say_what_each_trial_costs(writ
     }
     bundle = traces.load_bundle(write_bundle(curves=curves))
     assert (bundle.iteration_s, bundle.relative_cost.tolist()) == (2.0, [0.5, 1.5])
-    configs = "trial,relative_cost\n0,2\n1,4\n"
+    configs = "trial,relative_cost\n0,2\n1,5\n"
     bundle = traces.load_bundle(write_bundle(curves=curves, configs=configs, name="costed"))
-    assert bundle.relative_cost.tolist() == [2.0, 4.0]
-    assert bundle.iteration_s == (1 + 2 + 3 + 4) / (1 * 2 + 3 * 4)
+    assert bundle.relative_cost.tolist() == [2.0, 5.0]
+    assert bundle.iteration_s == (1 + 2 + 3 + 4) / (1 * 2 + 3 * 5)
 
 
 def test_a_bundle_may_name_a_shipped_scaling(write_bundle):

@@ -198,3 +198,37 @@ def test_the_shipped_prices_are_those_of_the_shared_table():
         kind = found[offer.name, region]
         assert kind.gpus_per_instance == offer.instance_type.gpus_per_instance
         assert kind.usd_per_hour == pytest.approx(offer.instance_type.usd_per_hour, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "name,InstanceType,gpus,Price\na,b,1,3\n",
+            "row 1, column name: is 'a', but InstanceType is 'b': keep one column",
+        ),
+        (
+            "name,gpus,usd_per_hour,Price\na,1,3,4\n",
+            "row 1, column usd_per_hour: is '3', but Price is '4': keep one column",
+        ),
+        (
+            "name,gpus,Price\na,1,1e300\n",
+            "row 1, column Price: is 1e\\+300, but must be at most 1,000,000 USD per hour",
+        ),
+        (
+            "name,gpus,Price\na,0.5,3\nb,,3\n",
+            "no machine .*: 1 row left out, with a part of a GPU: a; 1 row left out, without",
+        ),
+        ("name;gpus;Price\na;1;3,5\n", "is separated by semicolons: save it with commas"),
+    ],
+)
+def test_a_price_table_that_contradicts_itself_or_means_nothing_is_refused(tmp_path, text, told):
+    (tmp_path / "prices.csv").write_text(text)
+    with pytest.raises(InvalidTraceError, match=told):
+        import_prices(tmp_path / "prices.csv")
+
+
+def test_two_columns_of_one_meaning_that_agree_are_one(tmp_path):
+    (tmp_path / "prices.csv").write_text("name,gpus,usd_per_hour,Price\na,1,3,3.0\n")
+    (offer,) = import_prices(tmp_path / "prices.csv").offers
+    assert offer.instance_type.usd_per_hour == {"on-demand": 3.0}

@@ -311,3 +311,23 @@ def test_numpy_numbers_are_taken_inline():
         traces.startup_of({"queue_s": 1.7e9})
     with pytest.raises(InputError, match=r"tail.samples holds '2_0', but must hold numbers"):
         traces.tail_of({"samples": [1, "2_0"]})
+
+
+@pytest.mark.parametrize("name", ["a#b.csv", "a#model=b.csv", "a#1/b#2.csv"])
+def test_a_file_whose_name_holds_a_number_sign_is_read_and_no_other(tmp_path, name):
+    (tmp_path / "a").write_text("gpus,speedup\n1,1\n2,1.1\n")
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("model,gpus,speedup\nx,1,1\nx,2,1.9\ny,1,1\ny,2,1.5\n")
+    assert traces.scaling_of(f"{file}#model=y").points == {1: 1.0, 2: 1.5}
+    file.write_text("gpus,speedup\n1,1\n2,1.9\n")
+    assert traces.scaling_of(str(file)).points == {1: 1.0, 2: 1.9}
+
+
+@pytest.mark.parametrize("text", ["gpus,speedup\n1,1\n2,1e300\n", "gpus,iteration_s\n1,1.7e9\n2,1\n"])
+def test_a_speedup_beyond_all_reason_is_refused(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(
+        InvalidTraceError, match=r"row 2, column .*: means a speed-up of .* on 2 GPUs: was another amount"
+    ):
+        traces.scaling_of(str(tmp_path / "x.csv"))

@@ -110,3 +110,9 @@ def test_the_shipped_bert_is_what_the_shared_table_holds(shared_data):
     found = import_step_times(steps, "bert", "weak", 12, {"kind": "placements"}).scaling
     shipped = traces.scaling_named("bert-t4")
     assert dict(found.points) == pytest.approx(dict(shipped.points), abs=0.0005)
+
+
+def test_two_rows_that_measure_the_same_are_refused_and_both_named(file):
+    file.write_text(TABLE + "toy,4,2,31.0,placements,4,3.5,2.0\n")
+    with pytest.raises(InvalidTraceError, match="row 11, column step_time_s: measures what row 8 does: keep one"):
+        import_step_times(file, "toy", "weak", 4)

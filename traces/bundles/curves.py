@@ -14,6 +14,7 @@ from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import WHOLE, number_of
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.formats.limits import LARGEST, LONGEST_S, are_costs, are_too_large, too_large, too_long
+from elastune.traces.formats.texts import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -223,6 +224,7 @@ def _read_columns(path: Path) -> Mapping[str, np.ndarray]:
     import pyarrow as pa
     from pyarrow import parquet
 
+    require_file(path)
     try:
         with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names

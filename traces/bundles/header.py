@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from elastune.sim.model.errors import InvalidTraceError, nearest
+from elastune.traces.formats.texts import read_text
 from elastune.traces.formats.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
@@ -77,12 +78,7 @@ def read_header(path: Path) -> tuple[BundleHeader, dict[str, object]]:
 
 
 def _read_mapping(path: Path) -> dict[str, object]:
-    try:
-        mapping = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise InvalidTraceError(path, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidTraceError(path, f"is not a text file: {error.reason}") from error
+    mapping = parse_yaml(read_text(path), str(path))
     if not isinstance(mapping, dict):
         raise InvalidTraceError(path, f"holds a {type(mapping).__name__}, but must hold keys and values")
     return {str(key): value for key, value in mapping.items()}

@@ -165,7 +165,7 @@ def _price(rows: Iterable[Row], times_s: tuple[float, ...], market: str) -> Pric
         if not row.cells[column]:
             what = f"{row.text('name')}{_in(row)} has no {market} price"
             raise row.wrong(column, f"is empty: {what}; give one in USD per hour, or leave the row out")
-        found.append(row.number_at_least(column))
+        found.append(row.price(column))
     return found[0] if len(found) == 1 else PriceSeries(times_s, tuple(found))
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import number_of
-from elastune.traces.formats.limits import LONGEST_S, too_long
+from elastune.traces.formats.limits import DEAREST, LONGEST_S, too_long
+from elastune.traces.formats.texts import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,17 @@ class Row:
             raise self.wrong(column, f"is {number:.15g}, {too_long(number)}")
         return number
 
+    def price(self, column: str) -> float:
+        """The cell as dollars per hour: 0 or more.
+
+        Raises:
+            InvalidTraceError: it is anything else, or no machine costs so much.
+        """
+        number = self.number_at_least(column)
+        if number > DEAREST:
+            raise self.wrong(column, f"is {number:g}, but must be at most {DEAREST:,.0f} USD per hour")
+        return number
+
     def whole_number(self, column: str, least: int = 0, most: int = MOST) -> int:
         """The cell as a whole number from `least` to `most`.
 
@@ -134,13 +146,33 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> list[Row]:
     return rows
 
 
+def check_separator(path: Path, header: Sequence[str]) -> None:
+    """Check that a header is separated by commas.
+
+    Raises:
+        InvalidTraceError: it is one column with another separator in its name.
+    """
+    if len(header) != 1:
+        return
+    (line,) = header
+    for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if separator in line:
+            problem = f"is separated by {called}: save it with commas between columns, and points in decimal numbers"
+            raise InvalidTraceError(path, problem)
+    if line.startswith("#"):
+        raise InvalidTraceError(path, "begins with a comment, but must begin with the names of its columns")
+
+
 def _lines(path: Path) -> Iterator[list[str]]:
+    require_file(path)
     try:
         with _opened(path) as file:
             return iter([line for line in csv.reader(file, strict=True) if line])
     except OSError as error:
         raise InvalidTraceError(path, f"cannot be read: {error.strerror or error}") from error
-    except (csv.Error, UnicodeDecodeError, EOFError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        raise InvalidTraceError(path, f"is no CSV text: {error}; save it as UTF-8") from error
+    except (csv.Error, EOFError, zlib.error) as error:
         raise InvalidTraceError(path, f"is no CSV text: {error}") from error
 
 
@@ -151,6 +183,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
+    check_separator(path, header)
     for column in required:
         if column not in header:
             raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(header)}", column=column)

@@ -9,6 +9,8 @@ import numpy as np
 
 LONGEST_S = 1e8
 """About three years: no iteration, trial or recorded spot market lasts longer. A time of day is 1.7e9 s after 1970."""
+DEAREST = 1e6
+"""USD per hour of a machine."""
 LARGEST = 1e100
 """Of scores and relative costs: their sums, squares and ratios must not overflow."""
 

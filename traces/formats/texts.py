@@ -1,4 +1,4 @@
-"""Values of other libraries as plain values and as text, and JSON texts. Imports the standard library and sim.model.errors.
+"""Text files, JSON texts, and values of other libraries as text. Imports the standard library and sim.model.errors.
 
 Numpy's scalars and arrays come from tables, search spaces and keyword arguments. YAML and JSON know neither.
 """
@@ -7,9 +7,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elastune.sim.model.errors import InvalidTraceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def require_file(path: Path) -> None:
+    """Check that a file can be read to its end, which a pipe or a device may never have.
+
+    Raises:
+        InvalidTraceError: it is a folder, a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise InvalidTraceError(path, f"is {'a folder' if path.is_dir() else 'a pipe or a device'}, but must be a file")
+
+
+def read_text(path: Path, hint: str = "") -> str:
+    """The text in a file.
+
+    Raises:
+        InvalidTraceError: it cannot be read, or is no UTF-8; `hint` follows the first.
+    """
+    require_file(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidTraceError(path, f"cannot be read: {error.strerror}{hint}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidTraceError(path, f"is no UTF-8 text: {error.reason}; save it as UTF-8") from error
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  any value of a table or a study

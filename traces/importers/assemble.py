@@ -6,6 +6,7 @@ Imports the standard library, numpy, sim.model.errors, traces.bundles and its ne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,6 @@ from elastune.traces.importers.regular import regular_curves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import pandas as pd
 
@@ -52,7 +52,14 @@ def write_recording(
         names = [recording.labels[position] for position in trials.first.tolist()]
         tables["trials.csv"] = _frame({"trial": trials.numbers, "recorded_as": names})
     header = _header(recording, description, curves, trials, cost)
-    return write_bundle(out, header, _curves(recording, curves, trials), tables, overwrite=overwrite)
+    try:
+        return write_bundle(out, header, _curves(recording, curves, trials), tables, overwrite=overwrite)
+    except InvalidTraceError as error:
+        if Path(error.file) != out / "configs.csv" or error.row is None:
+            raise
+        # That file was not written. Its rows are the trials.
+        label = recording.labels[trials.first[error.row - 1]]
+        raise InvalidTraceError(recording.origin, f"trial {label}: {error.problem}", column=error.column) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
-from elastune.traces.formats.texts import parse_json
+from elastune.traces.formats.texts import parse_json, read_text, require_file
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.blackbox import BlackboxChoice, recording_of
 from elastune.traces.importers.read_table import read_parquet
@@ -76,6 +76,12 @@ class BlackboxFolder:
             for name in metadata[key]:
                 if metadata[key].count(name) > 1:
                     raise InvalidTraceError(file, f"names {name!r} twice", column=key)
+        for name in metadata["task_names"]:
+            if Path(str(name)).name != str(name):
+                raise InvalidTraceError(file, f"{name!r} is no part of a file's name", column="task_names")
+        for key in ("metric_default", "metric_elapsed_time"):
+            if not isinstance(metadata.get(key), str | None):
+                raise InvalidTraceError(file, f"is {metadata[key]!r}, but must be the name of an objective", column=key)
         return cls(
             path=Path(path),
             tasks=[str(name) for name in metadata["task_names"]],
@@ -184,24 +190,22 @@ def blackbox_folder(name_or_path: str) -> Path:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(file, file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidTraceError(file, f"cannot be read: {error.strerror}; is this a folder of Syne Tune's?") from error
-    except UnicodeDecodeError as error:
-        raise InvalidTraceError(file, f"is no UTF-8 text: {error}") from error
+    value = parse_json(file, read_text(file, "; is this a folder of Syne Tune's?"))
     if not isinstance(value, dict):
         raise InvalidTraceError(file, f"holds a {type(value).__name__}, but must hold keys and values")
     return value
 
 
 def _read_array(file: Path, *, mapped: bool = False) -> np.ndarray:
+    require_file(file)
     try:
-        array: np.ndarray = np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
+        loaded: object = np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
     except OSError as error:
         raise InvalidTraceError(file, f"cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError) as error:
         raise InvalidTraceError(file, f"is no array of numbers: {error}") from error
-    if array.dtype.kind not in "iuf":
-        raise InvalidTraceError(file, f"holds {array.dtype}, but must hold numbers")
-    return array
+    if not isinstance(loaded, np.ndarray) or not loaded.ndim:
+        raise InvalidTraceError(file, "is no array of numbers: it holds several, or a single number")
+    if loaded.dtype.kind not in "iuf":
+        raise InvalidTraceError(file, f"holds {loaded.dtype}, but must hold numbers")
+    return loaded

@@ -5,6 +5,7 @@ Imports the standard library, numpy, sim.model.errors and its neighbours; optuna
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -69,7 +70,7 @@ def from_optuna(
         with _opened(str(study)) as storage:
             found = _found(str(study), storage, study_name)
             described = _directed(description, found)
-            recording = _recording(found, f"{study}, study {found.study_name!r}", rules, untimed=untimed)
+            recording = _recording(found, f"{_told(str(study))}, study {found.study_name!r}", rules, untimed=untimed)
     else:
         described = _directed(description, study)
         recording = _recording(study, f"study {study.study_name!r}", rules, untimed=untimed)
@@ -105,8 +106,12 @@ def _found(origin: str, storage: BaseStorage, name: str | None) -> Study:
 
     names = _names(origin, storage)
     if name is None and len(names) != 1:
-        listed = f"name one with --study: {', '.join(names)}" if names else "there is nothing to import"
-        raise InputError(f"{origin} holds {len(names)} studies; {listed}")
+        listed = (
+            f"name one with --study: {', '.join(names)}"
+            if names
+            else "there is nothing to import: is it a storage of Optuna's?"
+        )
+        raise InputError(f"{_told(origin)} holds {len(names)} studies; {listed}")
     if name is not None and name not in names:
         raise unknown("study", name, names)
     with _reading(origin):
@@ -126,7 +131,12 @@ def _reading(origin: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{origin}: Optuna cannot read it: {' '.join(str(error).split())}") from error
+        raise InputError(f"{_told(origin)}: Optuna cannot read it: {' '.join(str(error).split())}") from error
+
+
+def _told(origin: str) -> str:
+    """A path or URL for messages, without the password."""
+    return re.sub(r"(://[^:/@]*:)[^/]*@", r"\1***@", origin)
 
 
 def _open(origin: str, stack: ExitStack) -> BaseStorage:

@@ -77,6 +77,7 @@ def import_prices(path: Path, *, date: str = "", source: str = "") -> ImportedPr
     if START in header or set(COLUMNS) <= set(header):
         return ImportedPrices(load_offers(path), {})
     called = _called(path, header)
+    _check_names(rows, called)
     by_place: dict[tuple[str, str], list[Row]] = {}
     left_out: dict[str, list[str]] = {}
     for row in rows:
@@ -88,10 +89,11 @@ def import_prices(path: Path, *, date: str = "", source: str = "") -> ImportedPr
             continue
         place = (row.text(called["name"]), row.cells.get(called.get("region", ""), ""))
         by_place.setdefault(place, []).append(row)
-    if not by_place:
-        raise InvalidTraceError(path, "has no machine with GPUs and a price")
     told = {"date": date, "source": source}
-    return ImportedPrices(tuple(_offer_of(zones, called, told) for zones in by_place.values()), left_out)
+    imported = ImportedPrices(tuple(_offer_of(zones, called, told) for zones in by_place.values()), left_out)
+    if not imported.offers:
+        raise InvalidTraceError(path, f"has no machine with GPUs and a price: {'; '.join(imported.notes())}")
+    return imported
 
 
 def _why_not(row: Row, called: Mapping[str, str]) -> str:
@@ -156,6 +158,22 @@ def _called(path: Path, header: Iterable[str]) -> dict[str, str]:
     return called
 
 
+def _check_names(rows: Sequence[Row], called: Mapping[str, str]) -> None:
+    """Where two columns may mean the same, they must say the same.
+
+    Raises:
+        InvalidTraceError: they do not; names the row.
+    """
+    for ours in COLUMNS:
+        for other in (name for name in _CALLED[ours] if name in rows[0].cells and name != called[ours]):
+            for row in rows:
+                if not same_cell(row.cells[other], row.cells[called[ours]]):
+                    problem = (
+                        f"is {row.cells[other]!r}, but {called[ours]} is {row.cells[called[ours]]!r}: keep one column"
+                    )
+                    raise row.wrong(other, problem)
+
+
 def _offer_of(zones: Sequence[Row], called: Mapping[str, str], told: Mapping[str, str]) -> Offer:
     """The machine of all rows that name it in one region."""
     first = zones[0]
@@ -167,9 +185,9 @@ def _offer_of(zones: Sequence[Row], called: Mapping[str, str], told: Mapping[str
         by_zone.setdefault(row.cells.get(called.get("zone", ""), ""), []).append(row)
     for rows in by_zone.values():
         _check_equal(rows, spot, called)
-    spots = [rows[0].number_at_least(spot) for rows in by_zone.values() if rows[0].cells.get(spot)]
+    spots = [rows[0].price(spot) for rows in by_zone.values() if rows[0].cells.get(spot)]
     notes = {note: joined(zones, called.get(note, "")) or told.get(note, "") for note in NOTES}
-    usd_per_hour = {ON_DEMAND: first.number_at_least(called["on_demand_usd_per_hour"])}
+    usd_per_hour = {ON_DEMAND: first.price(called["on_demand_usd_per_hour"])}
     if spots:
         usd_per_hour[SPOT] = round(median(spots), 6)
     if len(spots) > 1:

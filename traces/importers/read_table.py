@@ -6,6 +6,7 @@ tables of the project's own format are read by `traces.formats.csv_rows`, which 
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,11 @@ import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError, nearest
 from elastune.sim.model.numbers import number_of
-from elastune.traces.formats.csv_rows import same_cell
-from elastune.traces.formats.texts import text_of
+from elastune.traces.formats.csv_rows import check_separator, same_cell
+from elastune.traces.formats.texts import require_file, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
     from pyarrow import csv
@@ -28,10 +29,15 @@ _NO_TEXT = {
     b"\xff\xfe": "UTF-16: save it as UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8",
     b"\xfd7zXZ": "compressed with xz: unpack it, or compress it with gzip",
+    b"\x1f\x8b": "compressed with gzip: let its name end in .gz",
+    b"BZh": "compressed with bzip2: let its name end in .bz2",
     b"PK\x03\x04": "a zip archive or a workbook: unpack it, or export it as CSV",
 }
 """What files begin with that are often taken for CSV text, and what to do about them."""
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".br")
+_SHOWN = 60
+"""Characters of a cell in a message; a quotation mark that is never closed makes one of the rest of the file."""
+_NOT_UTF8 = re.compile(r"column #(\d+): .*?(?:Row #(\d+): )?.*invalid UTF8", re.DOTALL)
 _EXACT = 2**53
 """Floats beyond it are not all the whole numbers."""
 
@@ -43,13 +49,15 @@ class SourceTable:
         origin: what errors call it.
         frame: its cells; texts where it was a CSV file.
         names: of its columns.
+        unnamed: columns without a name, which are left out; pandas writes its index so.
         rows: (rows,) int; where each row stands in the file, counted from 1 below the header.
     """
 
     def __init__(self, origin: str, frame: pd.DataFrame, rows: np.ndarray | None = None) -> None:
-        self.origin, self.frame = origin, frame
+        named = [bool(name) for name in frame.columns]
+        self.origin, self.frame, self.unnamed = origin, frame.loc[:, named], len(named) - sum(named)
         self.rows = np.arange(1, len(frame) + 1) if rows is None else rows
-        self.names = [str(name) for name in frame.columns]
+        self.names = [str(name) for name in self.frame.columns]
         for name in self.names:
             if self.names.count(name) > 1:
                 raise InvalidTraceError(origin, "the header names it twice", column=name)
@@ -97,10 +105,12 @@ class SourceTable:
         match = nearest(column, self.names)
         meant = f"did you mean {match!r}? " if match else ""
         problem = f"has no such column; {meant}its columns: {', '.join(self.names)}; name another with {option}"
+        if sum(name[-1:].isdigit() for name in self.names) > 1:
+            problem += ", or, if the table has a column for each iteration, make a row of each"
         raise InvalidTraceError(self.origin, problem, column=column)
 
-    def numbers(self, column: str) -> np.ndarray:
-        """(rows,) float: the cells, NaN where one is empty.
+    def numbers(self, column: str, hint: str = "") -> np.ndarray:
+        """(rows,) float: the cells, NaN where one is empty; `hint` follows the problem in messages.
 
         Raises:
             InvalidTraceError: one is no number.
@@ -113,7 +123,8 @@ class SourceTable:
             try:
                 numbers[row] = number_of(cell, is_score=True) if cell else np.nan
             except ValueError as error:
-                problem = f"is {cell!r}, but {error} (empty or nan where a run diverged)"
+                shown = cell if len(cell) <= _SHOWN else f"{cell[:_SHOWN]}..."
+                problem = f"is {shown!r}, but {error}{hint}"
                 raise self.wrong(row, column, problem) from None
         return numbers
 
@@ -152,7 +163,19 @@ class SourceTable:
         labels = self.texts(column)
         if "" in labels:
             raise self.wrong(labels.index(""), column, "is empty")
+        self._check_alike(column, labels)
         return labels
+
+    def _check_alike(self, column: str, labels: Sequence[str]) -> None:
+        """Names that are one number must be one text: 3 and 3.0 are one trial for some programs, and two for others."""
+        known: dict[float, str] = {}
+        for label in dict.fromkeys(labels):
+            try:
+                other = known.setdefault(number_of(label), label)
+            except ValueError:
+                continue
+            if other != label:
+                raise self.wrong(labels.index(label), column, f"is {label}, but {other} elsewhere: write them alike")
 
 
 def table_columns(file: Path) -> list[str]:
@@ -170,6 +193,7 @@ def table_columns(file: Path) -> list[str]:
 
 
 def _is_parquet(file: Path) -> bool:
+    require_file(file)
     try:
         with file.open("rb") as opened:
             return opened.read(len(_PARQUET)) == _PARQUET
@@ -188,6 +212,9 @@ def _readable(file: Path, kind: str) -> Iterator[None]:
         problem = f"is no {kind}: its header is not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8"
         raise InvalidTraceError(file, problem) from error
     except (OSError, pa.ArrowException) as error:
+        if found := _NOT_UTF8.search(str(error)):
+            at = f"column {int(found[1]) + 1}" + (f" of row {int(found[2]) - 1}" if found[2] else "")
+            raise InvalidTraceError(file, f"is no {kind}: {at} is not UTF-8; save it as UTF-8") from error
         raise InvalidTraceError(file, f"is no {kind}: {error}") from error
 
 
@@ -209,14 +236,16 @@ def _csv_names(file: Path) -> list[str]:
 
     _check_text(file)
     with _readable(file, "CSV text"), csv.open_csv(file, parse_options=_lenient({})) as opened:
-        return [name.strip() for name in opened.schema.names]
+        names = [name.strip() for name in opened.schema.names]
+    check_separator(file, names)
+    return names
 
 
 def _check_text(file: Path) -> None:
     with file.open("rb") as opened:
         begins = opened.read(8)
     for mark, problem in _NO_TEXT.items():
-        if begins.startswith(mark):
+        if begins.startswith(mark) and not problem.endswith(file.suffix or "none"):
             raise InvalidTraceError(file, f"is no CSV text but {problem}")
     if b"\0" in begins and file.suffix not in _COMPRESSED:
         raise InvalidTraceError(file, "is no CSV text: it holds bytes that no text has")

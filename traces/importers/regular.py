@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
 _COUNTED_FROM_0 = "if they are counted from 0, --iteration-zero first adds 1"
+_MOST = 1e12  # floats tell larger numbers of steps apart, but a slip is likelier
 _LONGEST_START_S = 3600.0
 _SLOWEST_START = 100.0
 """A first iteration may take an hour and 100 times the others; beyond that, the clock began before the trial."""
@@ -112,11 +113,14 @@ def _in_order(recording: RecordedCurves, rules: CurveRules) -> Points:
     Of several points of an iteration 0 that is left out, the first says when the clock began.
     """
     points = recording.points
-    whole = np.isfinite(points.iteration) & (points.iteration == np.floor(points.iteration)) & (points.iteration >= 0)
+    whole = (points.iteration == np.floor(points.iteration)) & (points.iteration >= 0) & (points.iteration <= _MOST)
     if not whole.all():
         at = _first(points, np.flatnonzero(~whole))
         raise recording.wrong(
-            points, at, "iteration", f"is {points.iteration[at]:g}, but must be a whole number, 0 or more"
+            points,
+            at,
+            "iteration",
+            f"is {points.iteration[at]:g}, but must be a whole number, 0 or more, up to {_MOST:g}",
         )
     points = points.taken(np.lexsort((points.iteration, points.trial)))
     is_repeated = np.zeros(len(points), dtype=bool)

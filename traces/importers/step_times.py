@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from elastune.traces.formats.csv_rows import Row
+
 Gang = tuple[int, int]
+_MEASURED = ("step_time_s", "sync_time_s")
 COLUMNS = ("workload", "gpus", "nodes", "local_batch_size", "step_time_s", "sync_time_s")
 
 
@@ -109,6 +112,7 @@ def _read(path: Path, workload: str, where: Mapping[str, str]) -> dict[Gang, dic
     if workload not in known:
         raise unknown(f"workload in {path}", workload, known)
     measured: dict[Gang, dict[int, list[tuple[float, float]]]] = {}
+    seen: dict[tuple[str, ...], Row] = {}
     for row in rows:
         if row.cells["workload"] != workload or any(row.cells[column] != text for column, text in where.items()):
             continue
@@ -118,6 +122,11 @@ def _read(path: Path, workload: str, where: Mapping[str, str]) -> dict[Gang, dic
         step_s, sync_s = row.positive_number("step_time_s"), row.number_at_least("sync_time_s")
         if sync_s > step_s:
             raise row.wrong("sync_time_s", f"is {sync_s:g}, but the whole step takes {step_s:g}")
+        described = tuple(text for column, text in row.cells.items() if column not in _MEASURED)
+        before = seen.setdefault(described, row)
+        if before is not row:
+            problem = f"measures what row {before.number} does: keep one, or tell them apart in a column of your own"
+            raise row.wrong("step_time_s", problem)
         by_batch = measured.setdefault((gpus, nodes), {})
         by_batch.setdefault(row.whole_number("local_batch_size", 1), []).append((step_s, sync_s))
     if not measured:

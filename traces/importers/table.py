@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.sim.model.errors import InputError
+from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.traces.formats.csv_rows import same_cell
 from elastune.traces.formats.limits import LARGEST, are_costs
 from elastune.traces.importers.assemble import write_recording
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from elastune.sim.model.errors import InvalidTraceError
     from elastune.traces.bundles.bundle import Bundle
     from elastune.traces.importers.recording import Description
 
+_GROWTHS = 6
+"""So many times must the seconds have grown, and never fallen, before they are taken for a clock."""
 _COST = "relative_cost"
+_NO_HYPERPARAMETERS = ("score", "test_score", "seconds")
+"""Columns that are left out, and told, unless an option names them."""
+_DIVERGED = " (empty or nan where a run diverged)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +124,14 @@ def _recording(table: SourceTable, asked: TableColumns, second: SourceTable | No
     names = _names(table, asked, untimed=untimed)
     rest = [name for name in table.names if name not in names.values()]
     codes, labels = pd.factorize(np.array(table.labels(names["trial"]), dtype=object))
-    measured = {key: table.numbers(name) for key, name in names.items() if key not in {"trial", "replicate"}}
+    measured = {
+        key: table.numbers(name, _DIVERGED if "score" in key else "")
+        for key, name in names.items()
+        if key not in {"trial", "replicate"}
+    }
     points = Points(trial=codes.astype(np.int64), row=table.rows, **measured)
+    if asked.seconds is None and points.seconds is not None:
+        _check_not_elapsed(table, names, points)
     if second is None:
         configured, left_out = _in_points(table, asked, rest, codes, labels.tolist())
     else:
@@ -134,7 +144,7 @@ def _recording(table: SourceTable, asked: TableColumns, second: SourceTable | No
         _check_same(table, second, rest, codes, place_of)
     notes = {
         "from": f"tidy table {Path(table.origin).name}",
-        "columns_left_out": left_out,
+        "columns_left_out": [*left_out, *["(without a name)"] * table.unnamed],
         "rows_left_out_by_where": recorded - len(table.frame),
     }
     recording = RecordedCurves(
@@ -147,6 +157,27 @@ def _recording(table: SourceTable, asked: TableColumns, second: SourceTable | No
         notes={key: note for key, note in notes.items() if note},
     )
     return recording.by_replicate(_replicates(table, names["replicate"])) if "replicate" in names else recording
+
+
+def _check_not_elapsed(table: SourceTable, names: Mapping[str, str], points: Points) -> None:
+    """A column `seconds` that grows all the time is probably the time since the start.
+
+    Raises:
+        InvalidTraceError: it does, in every trial, by as much as a clock would.
+    """
+    assert points.seconds is not None
+    order = np.lexsort((points.iteration, points.trial))
+    trial, seconds = points.trial[order], points.seconds[order]
+    is_later = np.diff(trial) == 0
+    grows = np.diff(seconds)[is_later] > 0
+    ends, begins = np.flatnonzero(np.diff(trial, append=-1)), np.flatnonzero(np.diff(trial, prepend=-1))
+    longest = ends - begins + 1
+    if len(grows) >= _GROWTHS and grows.all() and (seconds[ends] >= longest / 2 * seconds[begins]).all():
+        problem = (
+            f"grows from iteration to iteration in every trial: if it counts from the start of the trial, name it with"
+            f" --elapsed-column {names['seconds']}; if iterations do get slower, with --seconds-column {names['seconds']}"
+        )
+        raise InvalidTraceError(table.origin, problem, column=names["seconds"])
 
 
 def _replicates(table: SourceTable, column: str) -> np.ndarray:
@@ -170,11 +201,21 @@ def _names(table: SourceTable, asked: TableColumns, *, untimed: bool) -> dict[st
     if asked.replicate is not None or "replicate" in table.names:
         names["replicate"] = table.require(asked.replicate or "replicate", "--replicate-column")
     if untimed:
-        return names
+        return _checked(table, names)
     if asked.elapsed is not None:
         names["elapsed_s"] = table.require(asked.elapsed, "--elapsed-column")
     elif asked.seconds is not None or "seconds" in table.names:
         names["seconds"] = table.require(asked.seconds or "seconds", "--seconds-column")
+    return _checked(table, names)
+
+
+def _checked(table: SourceTable, names: dict[str, str]) -> dict[str, str]:
+    """The names, each of which has one meaning."""
+    for key, name in names.items():
+        other = next(other for other, its in names.items() if its == name)
+        if other != key:
+            problem = f"is taken for the {other} and for the {key}: name another column for one of them"
+            raise InvalidTraceError(table.origin, problem, column=name)
     return names
 
 
@@ -184,35 +225,46 @@ def _in_points(
     """Hyperparameters among the other columns of the points, and the columns that are none."""
     first = np.unique(codes, return_index=True)[1]
     varying = {name: _varies(table, name, codes, first) for name in rest}
-    wanted = [name for name in rest if varying[name] is None]
+    wanted = _wanted(table, asked, rest, varying)
+    for name in wanted:
+        row = varying[name]
+        if row is not None:
+            there, label = table.rows[first[codes[row]]], labels[codes[row]]
+            problem = f"differs within trial {label} from row {there}, so it is no hyperparameter of it"
+            raise table.wrong(row, name, problem)
+    cost = _costs(table, _COST)[first] if _COST in wanted else None
+    texts = {name: table.texts(name, first) for name in wanted if name != _COST}
+    return _Configured(labels, texts, cost), [name for name in rest if name not in wanted]
+
+
+def _wanted(
+    table: SourceTable, asked: TableColumns, rest: Sequence[str], varying: Mapping[str, int | None]
+) -> list[str]:
+    """The columns of hyperparameters and costs; a column that varies within a trial is no hyperparameter."""
     if asked.configuration is not None:
         wanted = [table.require(name, "--config-columns") for name in asked.configuration]
         for name in wanted:
-            row = varying.get(name)
-            if row is not None:
-                raise _differs(table, name, row, first[codes[row]], labels[codes[row]])
-    cost = None
-    if _COST in (wanted if asked.configuration is not None else rest):
-        row = varying[_COST]
-        if row is not None:
-            raise _differs(table, _COST, row, first[codes[row]], labels[codes[row]])
-        wanted.remove(_COST)
-        cost = _costs(table, _COST)[first]
-    texts = {name: table.texts(name, first) for name in wanted}
-    used = {*wanted, *(() if cost is None else (_COST,))}
-    return _Configured(labels, texts, cost), [name for name in rest if name not in used]
-
-
-def _differs(table: SourceTable, name: str, row: int, first: int, label: str) -> InvalidTraceError:
-    problem = f"differs within trial {label} from row {table.rows[first]}, so it is no hyperparameter of it"
-    return table.wrong(row, name, problem)
+            if name not in rest:
+                raise InvalidTraceError(table.origin, "is measured, so it is no hyperparameter", column=name)
+        return wanted
+    if "iteration_s" in rest:
+        problem = (
+            "is no hyperparameter: if it holds the seconds of each iteration, name it with --seconds-column; if it is one"
+            " number for all trials, leave it out and give --set iteration_s=SECONDS"
+        )
+        raise InvalidTraceError(table.origin, problem, column="iteration_s")
+    return [name for name in rest if name == _COST or (varying[name] is None and name not in _NO_HYPERPARAMETERS)]
 
 
 def _varies(table: SourceTable, name: str, codes: np.ndarray, first: np.ndarray) -> int | None:
     """The first row whose cell is not that of its trial's first row, or None."""
     kinds = table.kinds(name)
     differing = np.flatnonzero(kinds != kinds[first][codes])
-    return int(differing[0]) if differing.size else None
+    for row in differing.tolist():
+        one, other = table.texts(name, np.array([row, first[codes[row]]]))
+        if not same_cell(one, other):  # 0.1 and 0.10 are the same
+            return int(row)
+    return None
 
 
 def _in_second(table: SourceTable, trial: str) -> _Configured:

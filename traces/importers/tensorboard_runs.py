@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
-from elastune.traces.formats.texts import parse_json, text_of
+from elastune.traces.formats.texts import parse_json, read_text, text_of
 from elastune.traces.formats.yaml_text import parse_yaml
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.event_files import merge_hyperparameters, read_event_file
@@ -168,7 +168,7 @@ def _scored(root: Path, files: Sequence[EventFile], choice: EventChoice) -> dict
         root, {folder for folder in tagged if folder not in sessions or not tagged & set(folder.parents)}, choice
     )
     if parts:
-        one = parts[-1]
+        one = next((part for part in reversed(parts) if "train" not in part.name.lower()), parts[-1])
         what = f"name the one that holds the score, as in --part {one.name}" if one in tagged else f"import {one} alone"
         listed = " and ".join(part.relative_to(root).as_posix() for part in parts[:2])
         problem = (
@@ -235,6 +235,12 @@ def _run(path: Path, scored: Path, files: Sequence[EventFile], choice: EventChoi
         wall_times = points[:, 2].copy()
         points[0, 2], points[1:, 2] = np.nan, np.diff(wall_times)
         again = kept[:, 0] >= points[0, 0]
+        if again.any() and again.all():
+            problem = (
+                f"begins at step {points[0, 0]:g}, so that nothing is left of the event files before it in this folder: if"
+                " these are two runs, put each into a folder of its own; if a run was started anew, remove its first attempt"
+            )
+            raise InvalidTraceError(file.path, problem, column=choice.tag)
         redone += int(again.sum())
         kept = np.concatenate([kept[~again], points])
     return _Run(
@@ -294,6 +300,7 @@ def _recording(
     first = sum(int(np.isnan(run.seconds).sum()) for run in runs)
     counted = {
         "folders_without_the_tag": list(left_out),
+        "symbolic_links_not_followed": _links(root),
         "points_redone_after_a_restart": sum(run.redone for run in runs),
         "event_files_cut_short": sum(file.is_cut_short for run in runs for file in run.files),
     }
@@ -313,6 +320,11 @@ def _recording(
         f" of {len(seconds)})",
         notes={"from": f"TensorBoard runs in {root.name}"} | {key: count for key, count in counted.items() if count},
     )
+
+
+def _links(root: Path) -> list[str]:
+    """Folders below that are symbolic links; they may lead in circles, or to a run that is there already."""
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() and path.is_dir())
 
 
 def _filled(seconds: np.ndarray) -> np.ndarray:
@@ -345,23 +357,19 @@ def _configuration(run: _Run, file_name: str | None) -> dict[str, str]:
 
 def _read_configuration(file: Path) -> dict[str, str]:
     """Text of each value, under dotted names where they are nested."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = parse_json(file, text) if file.suffix == ".json" else parse_yaml(text, str(file))
-    except OSError as error:
-        raise InvalidTraceError(file, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidTraceError(file, f"is no UTF-8 text: {error}") from error
+    text = read_text(file)
+    content = parse_json(file, text) if file.suffix == ".json" else parse_yaml(text, str(file))
     if not isinstance(content, dict):
         raise InvalidTraceError(file, f"holds a {type(content).__name__}, but must hold names and values")
-    return _flat("", content)
+    return _flat(file, "", content)
 
 
-def _flat(prefix: str, content: Mapping[object, object]) -> dict[str, str]:
+def _flat(file: Path, prefix: str, content: Mapping[object, object]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, value in content.items():
-        if isinstance(value, dict):
-            texts |= _flat(f"{prefix}{name}.", value)
-        else:
-            texts[f"{prefix}{name}"] = text_of(value)
+        whole = f"{prefix}{name}"
+        below = _flat(file, f"{whole}.", value) if isinstance(value, dict) else {whole: text_of(value)}
+        for twice in texts.keys() & below.keys():
+            raise InvalidTraceError(file, "is given twice, once under a dotted name", column=twice)
+        texts |= below
     return texts

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
@@ -19,7 +20,6 @@ from elastune.traces.formats.csv_rows import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from elastune.sim.model.scaling import Scaling, ScalingKind
     from elastune.traces.formats.csv_rows import Row
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MEASURES = ("speedup", "iteration_s", "step_s", "samples_per_s")
 KINDS = ("weak", "strong")
+_MOST_PER_GPU = 10_000.0  # beyond it, a time of day was taken for a duration, or a number is a slip
 _ALIKE = 0.01  # of two columns that were rounded
 MOST_GPUS = 100_000
 """Planners look at every number of GPUs up to the largest."""
@@ -109,7 +110,14 @@ def _speedups(path: Path, measure: str, by_gang: Mapping[Gang, Row], kind: Scali
     if measure == "step_s" and kind == "unstated":
         problem = "needs a column kind: in weak scaling a step of p GPUs does p times the work, in strong the same"
         raise InvalidTraceError(path, problem, column=measure)
-    return {gang: _speedup(measure, number, of_one, gang[0], kind) for gang, number in measured.items()}
+    speedups = {gang: _speedup(measure, number, of_one, gang[0], kind) for gang, number in measured.items()}
+    for gang, speedup in speedups.items():
+        if speedup > _MOST_PER_GPU * gang[0]:
+            problem = (
+                f"means a speed-up of {speedup:g} on {gang[0]} GPUs: was another amount of work measured on one GPU?"
+            )
+            raise by_gang[gang].wrong(measure, problem)
+    return speedups
 
 
 def _speedup(measure: str, number: float, of_one: float, gpus: int, kind: ScalingKind) -> float:
@@ -168,11 +176,14 @@ def _matching(path: Path, rows: Sequence[Row], where: Mapping[str, str]) -> list
 def filtered_path(text: str) -> tuple[str, dict[str, str]]:
     """A file and the filters behind its `#`, as in `tables.csv#workload=bert,global_batch=128`.
 
+    The name of the file, or of its folder, may hold a `#` itself.
+
     Raises:
         InputError: what is behind the # are no filters.
     """
-    file, _, filters = text.partition("#")
-    return file, filters_of(filters)
+    ends = [at for at, letter in enumerate(text) if letter == "#"]
+    end = next((at for at in (len(text), *reversed(ends)) if Path(text[:at]).is_file()), ends[0] if ends else len(text))
+    return text[:end], filters_of(text[end + 1 :])
 
 
 def filters_of(text: str) -> dict[str, str]:
