@@ -102,10 +102,22 @@ def _write(folder: Path, spec: RunSpec, comparison: Comparison) -> None:
         write_text(folder / f"{name}.csv", getattr(comparison, name).to_csv(index=False))
     done = comparison.results[comparison.results["status"] == "done"]
     if len(done):
-        from elastune.experiments import figures
+        _draw(folder, comparison, done)
 
-        figures.save(figures.comparison(done, comparison.trajectories), folder / "comparison.png")
-        figures.save(figures.ledger(comparison.ledger), folder / "ledger.png")
+
+def _draw(folder: Path, comparison: Comparison, done: pd.DataFrame) -> None:
+    from elastune.experiments import figures
+    from elastune.experiments.figures.tables import few_policies
+
+    every = comparison.results["policy"].unique()
+    shown = few_policies(done, str(every[0]))
+    done, trajectories, ledger = (
+        table[table["policy"].isin(shown)] for table in (done, comparison.trajectories, comparison.ledger)
+    )
+    figures.save(figures.comparison(done, trajectories), folder / "comparison.png")
+    figures.save(figures.ledger(ledger), folder / "ledger.png")
+    if len(shown) < len(every):
+        say(f"the pictures show {shown[0]} and the {len(shown) - 1} best of {len(every)} policies by regret", err=True)
 
 
 def _print(comparison: Comparison, folder: Path | None) -> None:

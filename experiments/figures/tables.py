@@ -155,6 +155,16 @@ def require_one_run_each(results: pd.DataFrame, figure: str, keys: Sequence[str]
         raise InputError(f"{figure}: several runs of {told}: something else varies; draw a part of the table")
 
 
+MOST_POLICIES = 8
+"""More lines than this cannot be told apart in one picture."""
+
+
+def few_policies(results: pd.DataFrame, reference: str) -> list[str]:
+    """The policies of a picture: the reference, and those with the least mean regret; `MOST_POLICIES` in all."""
+    means = done_runs(results).groupby("policy")["regret"].mean().drop(reference, errors="ignore")
+    return [reference, *map(str, means.sort_values(kind="stable").index[: MOST_POLICIES - 1])]
+
+
 def policy_named(results: pd.DataFrame, figure: str, policy: str) -> str:
     """The policy, if the table has it; raises an InputError that lists those it has."""
     if policy not in set(results["policy"]):

@@ -16,6 +16,7 @@ from elastune.experiments.claims.figures import FIGURES
 from elastune.experiments.claims.made import MADE, make_bundle
 from elastune.experiments.claims.plans import plans_of
 from elastune.experiments.claims.sweeps import merged, sweeps_of
+from elastune.experiments.figures.tables import MOST_POLICIES
 from elastune.sim.model.errors import InputError
 from elastune.traces import load_bundle
 from elastune.traces.bundles.synthetic import hypersched_toy
@@ -97,6 +98,18 @@ def test_everything_that_can_be_drawn_is_asked_for_and_nothing_else(tmp_path):
     asked = prepare([], "smoke", results=tmp_path, data=NOWHERE).figures
     # The same without its twin is drawn of S1; both stand side by side for those who draw by themselves.
     assert {figure.drawn.draw for figure in asked} == FIGURES.keys() - {"score-over-time-and-cost"}
+
+
+def test_a_picture_shows_eight_policies_at_most(tmp_path):
+    for asked in prepare([], "smoke", results=tmp_path, data=NOWHERE).figures:
+        policies = (
+            ()
+            if asked.drawn.experiment in asked.claim.plans
+            else asked.claim.experiments[asked.drawn.experiment].policies
+        )
+        where = asked.drawn.where or ""
+        named = [policy for policy in policies if f"'{policy}'" in where]
+        assert len(named or policies) <= MOST_POLICIES, asked.name
 
 
 def test_the_page_of_the_catalogue_names_every_figure():

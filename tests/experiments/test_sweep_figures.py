@@ -9,7 +9,7 @@ from elastune.experiments.figures import cost_over_deadline, score_grid, sensiti
 from elastune.experiments.figures.grid import Scale
 from elastune.experiments.figures.series import offsets
 from elastune.experiments.figures.style import balanced
-from elastune.experiments.figures.tables import Series, label_of
+from elastune.experiments.figures.tables import Series, few_policies, label_of
 from elastune.sim.model.errors import InputError
 
 POLICIES = ("seer", "rubberband", "sha-fixed")
@@ -346,3 +346,11 @@ def test_a_series_leaves_out_what_is_not_finite():
     assert np.isnan(series.value[1])
     assert (series.low[0], series.high[0]) == (1.0, 3.0)
     assert len(Series.of([]).at) == 0
+
+
+def test_a_picture_of_many_policies_shows_the_reference_and_the_best():
+    rows = pd.DataFrame(
+        [{"policy": f"p{place}", "seed": 0, "regret": place / 10, "status": "done"} for place in range(10)]
+    )
+    assert few_policies(rows, "p9") == ["p9", *(f"p{place}" for place in range(7))]
+    assert few_policies(rows.head(3), "p1") == ["p1", "p0", "p2"]
