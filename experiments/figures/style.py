@@ -20,7 +20,7 @@ from elastune.experiments.files import write_whole
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -85,13 +85,23 @@ _NEXT_MARKERS = ("H", "<", ">", "*", "d", "8", "1", "s")
 
 
 def looks_of(policies: Iterable[str]) -> dict[str, Look]:
-    """The look of each policy in drawing order: known ones first, then the others by name, which get the next looks."""
+    """The look of each policy in drawing order: known ones first, then the others by name, which get the next looks.
+
+    A variant of a known policy, such as `seer:truncate=always`, looks like it where it is the only one of its name.
+    """
     names = set(policies)
-    unknown = sorted(names - KNOWN.keys())
+    known = {name: look for policy, look in KNOWN.items() if (name := _only_one(policy, names)) is not None}
     styles = product((SOLID, DASHED, DOTTED, DASH_DOT), zip(_NEXT_COLORS, _NEXT_MARKERS, strict=True))
     upcoming = cycle([Look(color, dashes, marker) for dashes, (color, marker) in styles])
-    known = {name: look for name, look in KNOWN.items() if name in names}
-    return known | dict(zip(unknown, upcoming, strict=False))
+    return known | dict(zip(sorted(names - known.keys()), upcoming, strict=False))
+
+
+def _only_one(policy: str, names: Collection[str]) -> str | None:
+    """The name of this policy, or of its only variant; None where there is none, or several."""
+    if policy in names:
+        return policy
+    variants = [name for name in names if name.startswith(f"{policy}:")]
+    return variants[0] if len(variants) == 1 else None
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

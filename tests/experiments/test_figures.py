@@ -294,6 +294,16 @@ def test_nothing_sticks_out_of_a_figure():
         assert tight.y1 <= height
 
 
+def test_the_only_variant_of_a_policy_looks_like_it_and_is_drawn_in_its_place():
+    alone = looks_of(["asha-fixed", "seer:truncate=always"])
+    assert list(alone) == ["seer:truncate=always", "asha-fixed"]
+    assert alone["seer:truncate=always"] == KNOWN["seer"]
+    beside = looks_of(["seer", "seer:truncate=always"])
+    assert beside["seer:truncate=always"] not in KNOWN.values()
+    two = looks_of(["seer:truncate=never", "seer:truncate=always"])
+    assert not set(two.values()) & set(KNOWN.values())
+
+
 def test_a_policy_looks_the_same_in_every_subset():
     everything = looks_of([*KNOWN, "homemade"])
     assert looks_of(["rubberband", "homemade"]) == {name: everything[name] for name in ("rubberband", "homemade")}
