@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from elastune.policies.explore_finish.policy import explore_finish
 from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
 from elastune.policies.seer.seer import seer
 from elastune.policies.seer.staged import StagedMechanisms, seer_staged
@@ -80,6 +81,11 @@ POLICIES: Mapping[str, RegisteredPolicy] = {
         "SEER planned without R: stages grow by eta, trained as long as T and B allow, re-planned",
         switches=StagedMechanisms.switches(),
         mechanisms=StagedMechanisms,
+    ),
+    "explore-finish": RegisteredPolicy(
+        explore_finish,
+        "many configurations on many machines without barriers, then the best few on large gangs (ours)",
+        switches=("time_share=1", "money_share=0.4", "rounds=1", "widens=false"),
     ),
     "rubberband": RegisteredPolicy(
         rubberband,

@@ -11,6 +11,7 @@ import re
 BESIDE_THE_CODE = {
     "traces/README.md": "generated/traces.md",
     "policies/seer/README.md": "generated/seer.md",
+    "policies/explore_finish/README.md": "generated/explore_finish.md",
     "sim/DESIGN.md": "generated/design.md",
 }
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")

@@ -12,9 +12,10 @@ from elastune import policies
 from elastune.policies.registry import all_entries
 
 FOLDER = Path(policies.__file__).parent
-ROOMS = ("rules", "planning", "execution", "sizing", "seer", "tuners")
+ROOMS = ("rules", "planning", "execution", "sizing", "seer", "explore_finish", "tuners")
 NAME = re.compile(rf"\b((?:{'|'.join(ROOMS)})\.\w+\.[\w.]+)")
 README = (FOLDER / "seer" / "README.md").read_text(encoding="utf-8")
+OUR_README = (FOLDER / "explore_finish" / "README.md").read_text(encoding="utf-8")
 MODULES = ("rubberband", "sha", "asha", "hyperband", "hypersched")
 
 
@@ -43,8 +44,14 @@ def test_seer_is_told_in_twenty_lines_that_each_name_their_function():
         assert NAME.search(line), f"no function is named: {line}"
 
 
-@pytest.mark.parametrize("name", sorted(set(NAME.findall(README))))
-def test_what_the_readme_of_seer_names_exists(name):
+def test_our_policy_is_told_in_twenty_lines():
+    (lines,) = blocks(OUR_README)
+    assert len(lines) <= 20
+    assert len(NAME.findall("\n".join(lines))) >= len(lines) // 2
+
+
+@pytest.mark.parametrize("name", sorted(set(NAME.findall(README + OUR_README))))
+def test_what_the_readmes_of_policies_name_exists(name):
     assert callable(resolved(name))
 
 

@@ -1,0 +1,230 @@
+"""`explore-finish`: how it shares time and money, whom it takes into the finals, and two histories worked out by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from elastune.policies.explore_finish.finals import ends_of_rounds, final_round, gangs_that_pay
+from elastune.policies.explore_finish.phases import share_out
+from elastune.policies.explore_finish.policy import explore_finish
+from elastune.policies.planning.plan import Terms
+from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.scaling import LinearScaling, TableScaling
+
+SCORES = [
+    [0.90, 0.80, 0.70, 0.60],
+    [0.50, 0.45, 0.40, 0.35],
+    [0.70, 0.30, 0.20, 0.10],
+    [0.60, 0.50, 0.50, 0.50],
+]
+
+
+@pytest.fixture
+def tiny(world):
+    """Four trials, R = 4, eta = 2, 10 s an iteration, machines of one GPU for 1 USD a second."""
+
+    def of(**keywords):
+        defaults = {
+            "scores": SCORES,
+            "timings": (2.0, 1.0, 4.0),
+            "gpus": 1,
+            "usd_per_hour": 3600.0,
+            "reduction_factor": 2,
+        }
+        return world(**{**defaults, **keywords})
+
+    return of
+
+
+def terms_of(tiny):
+    return Terms.of(tiny.job, tiny.profile, tiny.book)
+
+
+def phases_of(tiny, **shares):
+    return share_out("x", tiny.job, terms_of(tiny), **{"time_share": 0.4, "money_share": 0.7, **shares})
+
+
+def test_the_machines_are_those_that_the_money_pays_for_while_it_explores(tiny):
+    # 40 % of 100 s is 40 s; 70 % of 150 USD pays 2.6 machines for 40 s.
+    phases = phases_of(tiny(quota=8, deadline_s=100.0, budget_usd=150.0))
+    assert (phases.gpus, phases.instances) == (1, 2)
+    assert (phases.explores_until_s, phases.ends_s) == pytest.approx((40.0, 100.0), abs=0.01)
+
+
+def test_start_up_is_no_time_to_explore(tiny):
+    phases = phases_of(tiny(quota=8, deadline_s=125.0, budget_usd=150.0, startup=(5.0, 20.0)))
+    assert phases.explores_until_s == pytest.approx(25 + 40, abs=0.01)
+
+
+@pytest.mark.parametrize(("quota", "instances"), [(8, 4), (3, 3)])
+def test_no_more_machines_than_configurations_or_than_the_quota(tiny, quota, instances):
+    assert phases_of(tiny(quota=quota, deadline_s=100.0, budget_usd=1000.0)).instances == instances
+
+
+def test_a_budget_that_ends_before_the_deadline_ends_the_plan(tiny):
+    # 60 USD pay one machine for 60 of 100 s.
+    phases = phases_of(tiny(quota=8, deadline_s=100.0, budget_usd=60.0))
+    assert (phases.instances, phases.ends_s) == (1, 60.0)
+
+
+def test_without_a_deadline_it_plans_two_trainings_to_the_end(tiny):
+    # 2 + 40 + 1 s each.
+    assert phases_of(tiny(quota=8)).ends_s == 86.0
+
+
+def test_all_configurations_are_started_where_the_job_says_so(tiny):
+    # One machine starts all four, 13 s each, in 52 s. By T = 35 it takes two: 4 x 13 / 2 + 13 / 2 = 32.5 s at worst.
+    # Both are held, though the money for exploring pays for one only.
+    assert phases_of(tiny(quota=8, deadline_s=60.0, budget_usd=60.0, exact=True)).instances == 1
+    assert phases_of(tiny(quota=2, deadline_s=35.0, budget_usd=66.0, exact=True), money_share=0.2).instances == 2
+    with pytest.raises(InfeasibleJobError, match=r"x: with 1 GPU per trial, no number.* 4 configurations to 1 iter"):
+        phases_of(tiny(quota=2, deadline_s=25.0, exact=True))
+
+
+def test_a_gang_pays_while_twice_the_size_is_15_percent_faster(tiny):
+    terms = terms_of(tiny(gpus=4, quota=4))
+    # 1.5 / 1 and 2 / 1.5 pay; 2.2 / 2 does not.
+    table = TableScaling({1: 1.0, 2: 1.5, 4: 2.0, 8: 2.2})
+    terms = replace(terms, profile=replace(terms.profile, scaling=table))
+    assert tuple(gangs_that_pay(terms, widens=True)) == (1, 2, 4)
+    assert tuple(gangs_that_pay(terms, widens=False)) == (1,)
+
+
+def round_of(terms, **given):
+    defaults = {"candidates": 9, "live": 8, "now_s": 40.0, "ends_s": [70.0, 100.0], "left_usd": math.inf}
+    return final_round((1, 2), terms, **{**defaults, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "finalists", "gpus", "instances"),
+    [
+        # 8 machines of one GPU hold four gangs of two.
+        ({}, 4, 2, 8),
+        ({"candidates": 3}, 3, 2, 6),
+        # Three gangs of two for 30 s and then two of them for 30 s cost 180 + 120 USD; two and one cost 120 + 60.
+        ({"left_usd": 299.0}, 2, 2, 4),
+        ({"left_usd": 300.0}, 3, 2, 6),
+        # One gang of two for 60 s costs 120 USD. With less, single GPUs: 60 USD for one.
+        ({"left_usd": 119.0}, 2, 1, 2),
+        ({"left_usd": 89.0}, 1, 1, 1),
+        # Not even one is paid to the end: it trains until the money ends.
+        ({"left_usd": 10.0}, 1, 1, 1),
+    ],
+)
+def test_a_round_takes_the_largest_gang_and_the_most_finalists_that_are_paid(tiny, given, finalists, gpus, instances):
+    terms = replace(terms_of(tiny(quota=8)), profile=replace(tiny().profile, scaling=LinearScaling(8)))
+    assert round_of(terms, **given) == (finalists, gpus, instances, 70.0)
+
+
+def test_rounds_are_equally_long():
+    assert list(ends_of_rounds(40.0, 100.0, 3)) == [60.0, 80.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({"time_share": 0.0}, "explore-finish: time_share is 0.0, but must be above 0 and at most 1"),
+        ({"money_share": 1.1}, "explore-finish: money_share is 1.1, but must be above 0 and at most 1"),
+        ({"rounds": 0}, "explore-finish: rounds is 0, but must be at least 1"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(tiny, parameters, problem):
+    world = tiny(deadline_s=100.0)
+    with pytest.raises(InputError, match=problem):
+        explore_finish(world.job, world.profile, world.book, None, **parameters)
+
+
+SIX = [*SCORES, [0.80, 0.20, 0.15, 0.12], [0.30, 0.25, 0.24, 0.23]]
+
+
+@pytest.fixture
+def history(tiny, play):
+    """The history: everything but launches, the timers of the limits, and reports that change nothing."""
+
+    def run(*, parameters=None, **keywords):
+        world = tiny(**keywords)
+        story = play(explore_finish(world.job, world.profile, world.book, None, **(parameters or {})), world)
+        lines = [
+            re.sub(r"hard-stop at [\d.]+(, )?", "", text).removesuffix(", ").removesuffix(" -> ") for text in story.log
+        ]
+        kept = [text for text in lines if "launched" not in text and "drained" not in text]
+        return story, [text for text in kept if "report" not in text or "->" in text]
+
+    return run
+
+
+# On one GPU: to iteration 1 13 s, from 1 to 2 14 s, from 2 to 4 24 s. Half of 245 USD pays three machines for the first 40 s.
+#   t1 (.5) is the best of two, and of three; t3 (.6) is the second of four, t5 (.3) the best of six.
+# At 40 s 120 USD are spent, and 125 are left: a gang of two for the last 60 s, one finalist. t5 has saved nothing yet in its
+# second segment; it goes on when t3 has left the second of the two machines that are kept. It trains 3 iterations in 15 s. Then
+# those that are next by durable score follow; t2 is paused where its next iteration would end after T.
+def test_the_best_go_on_with_larger_gangs_on_fewer_machines(history):
+    story, lines = history(
+        scores=SIX, quota=4, deadline_s=100.0, budget_usd=245.0, parameters={"money_share": 0.5, "time_share": 0.4}
+    )
+    assert lines == [
+        "0 start -> +i0, +i1, +i2, final-round at 39.9992",
+        "0 ready 0 -> s0: t0 0..1 on i0x1",
+        "0 ready 1 -> s1: t1 0..1 on i1x1",
+        "0 ready 2 -> s2: t2 0..1 on i2x1",
+        "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1 -> s3: t3 0..1 on i0x1",
+        "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1 -> s4: t1 1..2 on i1x1",
+        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1 -> s5: t4 0..1 on i2x1",
+        "26 completed t3 s3 at 1/1 score 0.6 in 2+10+1 -> s6: t3 1..2 on i0x1",
+        "26 completed t4 s5 at 1/1 score 0.8 in 2+10+1 -> s7: t5 0..1 on i2x1",
+        "27 completed t1 s4 at 2/2 score 0.45 in 3+10+1",
+        "39 completed t5 s7 at 1/1 score 0.3 in 2+10+1 -> s8: t5 1..2 on i1x1",
+        "39.9992 timer final-round -> end s6, end s8, -i2, final-round at 69.9986",
+        "39.9992 ended t5 s8 at 1/1 score 0.3 in 0.9992+0+0",
+        "39.9992 released i2",
+        "40 completed t3 s6 at 2/2 score 0.5 in 3+10+1 -> s9: t5 1..4 on i0x1 i1x1",
+        "59 completed t5 s9 at 4/4 score 0.23 in 3+15+1 -> s10: t1 2..4 on i0x1 i1x1",
+        "69.9986 timer final-round",
+        "73 completed t1 s10 at 4/4 score 0.35 in 3+10+1 -> s11: t3 2..4 on i0x1 i1x1",
+        "87 completed t3 s11 at 4/4 score 0.5 in 3+10+1 -> s12: t2 1..4 on i0x1 i1x1",
+        "95 report t2 s12 at 2 score 0.3 -> end s12",
+        "96 ended t2 s12 at 2/2 score 0.3 in 3+5+1 -> -i0, -i1",
+    ]
+    assert (story.makespan_s, story.best) == (96.0, 5)
+    assert story.bill_usd == pytest.approx(40 + 2 * 96, abs=1e-3)
+
+
+# 150 USD pay one machine for all of 100 s. There is no time for finals: it is ASHA until nothing more would be durable.
+def test_without_time_for_the_finals_it_is_asha(history):
+    story, lines = history(scores=SIX, quota=4, deadline_s=100.0, budget_usd=150.0, parameters={"time_share": 1.0})
+    assert lines == [
+        "0 start -> +i0, final-round at 99.998",
+        "0 ready 0 -> s0: t0 0..1 on i0x1",
+        "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1 -> s1: t1 0..1 on i0x1",
+        "26 completed t1 s1 at 1/1 score 0.5 in 2+10+1 -> s2: t1 1..2 on i0x1",
+        "40 completed t1 s2 at 2/2 score 0.45 in 3+10+1 -> s3: t2 0..1 on i0x1",
+        "53 completed t2 s3 at 1/1 score 0.7 in 2+10+1 -> s4: t3 0..1 on i0x1",
+        "66 completed t3 s4 at 1/1 score 0.6 in 2+10+1 -> s5: t3 1..2 on i0x1",
+        "80 completed t3 s5 at 2/2 score 0.5 in 3+10+1 -> s6: t1 2..4 on i0x1",
+        "93 report t1 s6 at 3 score 0.4 -> end s6",
+        "94 ended t1 s6 at 3/3 score 0.4 in 3+10+1 -> -i0",
+    ]
+    assert (story.makespan_s, story.best) == (94.0, 1)
+
+
+# Four machines have nothing to try after 13 s but t1 and t3, the best two of four: half of the GPUs is idle. All are durable
+# at iteration 1, and the finals begin at once instead of at 40 % of 60 s.
+def test_the_finals_begin_early_when_half_of_the_gpus_have_nothing_to_try(history):
+    story, lines = history(scores=[[0.9] * 4, [0.5, 0.4, 0.3, 0.2], [0.7] * 4], quota=3, deadline_s=60.0)
+    assert lines[4:8] == [
+        "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1",
+        "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1 -> s3: t1 1..2 on i0x1",
+        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1 -> end s3, final-round at 36.499",
+        "13 ended t1 s3 at 1/1 score 0.5 in 0+0+0 -> s4: t1 1..4 on i0x1 i1x1 i2x1",
+    ]
+    assert story.best == 1
+
+
+def test_without_limits_it_ends_after_the_time_of_two_trainings(history):
+    # 2 x (2 + 40 + 1) s. A trial that has begun before then trains to R.
+    story, _ = history(quota=1)
+    assert 86 <= story.makespan_s <= 86 + 34
