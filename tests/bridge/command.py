@@ -13,8 +13,6 @@ import psutil
 
 from tests.bridge.chaos import wait_for
 
-_ENDS_WITHIN_S = 10.0
-
 
 @dataclass
 class Terminal:
@@ -34,7 +32,7 @@ class Terminal:
 
     def is_clean(self):
         """Whether no process of its clusters lives."""
-        return wait_for(lambda: not self._processes(), _ENDS_WITHIN_S)
+        return wait_for(lambda: not self._processes())
 
     def _processes(self):
         found = psutil.process_iter(["cmdline", "status"])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,14 +57,10 @@ class Emulated:
 
 
 class Borrowed:
-    """A cluster that several backends use one after the other: closing gives back their nodes only.
+    """A cluster that several backends use one after the other: closing gives back their nodes only."""
 
-    Attributes:
-        loses_after_s: each node is killed with SIGKILL so long after it is ready; None for never.
-    """
-
-    def __init__(self, cluster, first, loses_after_s=None):
-        self.cluster, self._first, self._loses_after_s = cluster, first, loses_after_s
+    def __init__(self, cluster, first):
+        self.cluster, self._first = cluster, first
         self._ours = set()
 
     @property
@@ -76,16 +69,10 @@ class Borrowed:
 
     def acquire(self, instance, gpus, *, launched, is_cancelled):
         self._ours.add(instance)
-        node = self.cluster.acquire(self._first + instance, gpus, launched=launched, is_cancelled=is_cancelled)
-        if self._loses_after_s is not None:
-            threading.Timer(self._loses_after_s, self.kill, (instance,)).start()
-        return node
+        return self.cluster.acquire(self._first + instance, gpus, launched=launched, is_cancelled=is_cancelled)
 
     def raylet_pid(self, instance):
         return self.cluster.raylet_pid(self._first + instance)
-
-    def kill(self, instance):
-        os.kill(self.raylet_pid(instance), signal.SIGKILL)
 
     def release(self, instance):
         self.cluster.release(self._first + instance)
@@ -122,13 +109,13 @@ def real(cluster, tmp_path):
     """Builds real backends; closes those that a test left open."""
     built = []
 
-    def build(trainables=None, speed=1.0, loses_after_s=None, configuration=None, **keywords):
+    def build(trainables=None, configuration=None, clock=None, **keywords):
         settings = WorkerSettings(
             build=trainables or Emulated(), checkpoints=str(tmp_path / f"checkpoints-{len(built)}"), device="cpu"
         )
-        nodes = Borrowed(cluster, 1000 * next(_SERIES), loses_after_s)
+        nodes = Borrowed(cluster, 1000 * next(_SERIES))
         backend = RayBackend(
-            nodes, settings, gpus_of={"m": 2}, configurations=Table(configuration), clock=Clock(speed), **keywords
+            nodes, settings, gpus_of={"m": 2}, configurations=Table(configuration), clock=clock or Clock(), **keywords
         )
         backend.nodes = nodes  # to break it
         built.append(backend)

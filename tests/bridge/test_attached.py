@@ -35,7 +35,7 @@ def two_nodes(cluster):
 
 def spec(iterations=3):
     document = job("random-fixed", "digits-mlp", 4000)
-    document["job"] |= {"trials": 4, "max_iterations": iterations, "exact": True}
+    document["job"] |= {"trials": 4, "max_iterations": iterations, "budget_usd": 20, "exact": True}
     document["workload"] |= {"iteration_s": 10}
     return document
 
@@ -55,8 +55,8 @@ def test_nodes_are_leased_and_given_back(two_nodes, tmp_path):
 
 def test_another_driver_takes_the_nodes_over(two_nodes, tmp_path):
     run = Run(tmp_path / "run", spec(9), "--ray", two_nodes.address, "--emulate", "10")
-    wait_for(lambda: sum(isinstance(entry.event, SegmentEnded) for entry in run.entries()) >= 1, 120)
-    wait_for(run.open_segments, 60)
+    wait_for(lambda: sum(isinstance(entry.event, SegmentEnded) for entry in run.entries()) >= 1)
+    wait_for(run.open_segments)
     time.sleep(1.0)
     run.driver.send_signal(signal.SIGKILL)
     run.driver.wait()
@@ -76,15 +76,14 @@ import sys, time
 from elastune.sim.bridge.machines.attached import AttachedNodes
 from elastune.sim.bridge.machines.nodes import NoNodeError
 
-nodes = AttachedNodes(sys.argv[1], patience_s=2.0)
-
-def lease(number):
-    try:
-        return nodes.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False).node_id
-    except NoNodeError:
-        return "none"
-
-print(lease(1), lease(2), flush=True)
+nodes = AttachedNodes(sys.argv[1])
+first = nodes.acquire(1, 1, launched=lambda: None, is_cancelled=lambda: False)
+tries = iter(range(3))
+try:
+    second = nodes.acquire(2, 1, launched=lambda: None, is_cancelled=lambda: next(tries, None) is None).node_id
+except NoNodeError:
+    second = "none"
+print(first.node_id, second, flush=True)
 time.sleep(600)
 """
 
@@ -92,10 +91,10 @@ time.sleep(600)
 def test_a_node_is_leased_to_one_driver_at_a_time_and_free_when_that_dies(two_nodes, monkeypatch):
     monkeypatch.setattr(attached, "connect", lambda _: None)  # this process is a driver of the cluster already
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    ours = attached.AttachedNodes(two_nodes.address, patience_s=2.0)
+    ours = attached.AttachedNodes(two_nodes.address)
 
-    def lease(number):
-        return ours.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False)
+    def lease(number, nodes=ours):
+        return nodes.acquire(number, 1, launched=lambda: None, is_cancelled=lambda: False)
 
     first = lease(1)
     command = [sys.executable, "-c", ANOTHER_DRIVER, two_nodes.address]
@@ -106,7 +105,7 @@ def test_a_node_is_leased_to_one_driver_at_a_time_and_free_when_that_dies(two_no
             assert theirs != first.node_id
             assert none == "none", "a node of ours was leased a second time"
             with pytest.raises(NoNodeError, match="no free node with 1 slots"):
-                lease(2)
+                lease(2, attached.AttachedNodes(two_nodes.address, patience_s=0.0))
             with pytest.raises(WorkerError, match="all nodes are leased"), _node_of(DoctorOptions(ray_address="there")):
                 pass
         finally:

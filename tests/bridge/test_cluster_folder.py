@@ -43,7 +43,7 @@ def test_processes_of_a_cluster_and_its_folder_are_ended():
         sleeper(namesake) as theirs,
     ):
         folder.end_leftovers()
-        assert ours.wait(10) == agent.wait(10) == -signal.SIGKILL
+        assert ours.wait(60) == agent.wait(60) == -signal.SIGKILL
         assert theirs.poll() is None
         theirs.kill()
     assert not folder.path.exists()

@@ -98,7 +98,7 @@ def test_closing_takes_back_what_the_autoscaler_was_asked_for_even_if_it_has_not
     nodes.close()
     assert cluster[-1] == []
     cancelled.set()
-    waiting.join(10)
+    waiting.join(60)
     assert refused == ["cancelled"]
     assert cluster[-1] == []
 

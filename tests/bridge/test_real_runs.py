@@ -26,7 +26,7 @@ RECORDED = sorted(JOURNALS.glob("*.jsonl"))
 def small(**sections):
     """Four configurations for three iterations, on two machines of one slot."""
     spec = job("sha-fixed", "digits-mlp", 6000)
-    spec["job"] |= {"trials": 4, "max_iterations": 3}
+    spec["job"] |= {"trials": 4, "max_iterations": 3, "budget_usd": 20}
     for section, keys in sections.items():
         spec[section] = keys if section == "policy" else spec[section] | keys
     return RunSpec.of(**spec)

@@ -227,9 +227,9 @@ def test_another_thread_can_end_a_segment(worker, bench, store):
     messages = []
     thread = threading.Thread(target=lambda: messages.extend(segment.train()))
     thread.start()
-    assert is_training.wait(30)
+    assert is_training.wait(60)
     segment.end()
-    thread.join(30)
+    thread.join(60)
 
     assert not thread.is_alive()
     assert messages[-1].was_ended
@@ -406,7 +406,7 @@ def test_where_no_process_group_is_needed_the_other_ranks_only_hold_their_slots(
     holding.join(0.2)
     assert holding.is_alive()
     member.end()
-    holding.join(5.0)
+    holding.join(60)
     assert not holding.is_alive()
     assert told == []
     assert bench.built == []

@@ -41,7 +41,7 @@ def read_in_background(pipe):
 
     thread = threading.Thread(target=read)
     thread.start()
-    return lambda: thread.join(20) or found[0]
+    return lambda: thread.join(120) or found[0]
 
 
 def test_a_journal_into_a_pipe_is_the_journal_of_a_file(elastune, tmp_path):

@@ -102,7 +102,7 @@ def test_a_profile_is_a_complete_bundle(undisturbed):
     assert manifest["command"] == "elastune profile digits-mlp --trials 4 --iterations 100 --jobs 2 --seed 0"
     assert (manifest["direction"], manifest["schedule"], manifest["scaling"]) == ("minimize", "constant", None)
     assert 0.2 < manifest["launch_s"] < 60
-    assert 0 < manifest["checkpoint_s"] < 1
+    assert 0 < manifest["checkpoint_s"] < 60
     assert min(manifest["checkpoint_bytes"], manifest["data_bytes"]) > 1000
     assert 0 <= manifest["straggler"]["persistent_cv"] < manifest["straggler"]["per_iteration_cv"] + 5
     assert set(manifest["measured_on"]) >= {"cpu", "cores", "python", "torch", "numpy"}
@@ -163,7 +163,7 @@ def test_no_worker_outlives_the_profile_and_what_was_done_is_kept(end, tmp_path)
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.kill()
-    process.wait(timeout=20)
+    process.wait(timeout=120)
 
     wait_until(lambda: is_gone(process.pid), "every worker was gone")
     assert recorded(tmp_path) > 0

@@ -74,9 +74,9 @@ class Nodes:
         """End it, and see that nothing of it is left."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=PATIENCE_S)
         self.process.stdout.close()
-        left = psutil.wait_procs(below, timeout=30)[1]
+        left = psutil.wait_procs(below, timeout=PATIENCE_S)[1]
         assert not left, [process.cmdline() for process in left]
 
 

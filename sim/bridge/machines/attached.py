@@ -27,7 +27,7 @@ _POLL_S = 0.25
 _SHARE = 0.51
 """Of a node's own resource: two leases do not fit, and what others pin to the node with a hundredth of it still does."""
 _LEASED_WITHIN_S = 1.0
-_TAKEN_OVER_WITHIN_S = 15.0
+_TAKEN_OVER_WITHIN_S = 30.0
 """Until Ray has noticed that the driver before has died."""
 
 
