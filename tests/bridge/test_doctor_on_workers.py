@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
+from contextlib import nullcontext
 
 import pytest
 
-from elastune.experiments.real.doctor import DoctorOptions, _checkpoints, _on_node, look
+from elastune.experiments.real.doctor import DoctorOptions, examine
+from elastune.experiments.real.probes import OpenCluster, Probes, form_group_alone
 from elastune.sim.bridge.machines.nodes import Node
 from elastune.sim.bridge.machines.remote_call import run_on
 from elastune.sim.model.errors import WorkerError
@@ -33,9 +35,16 @@ def node(cluster):
     cluster.release(number)
 
 
+def checks_on(node, place):
+    """The checks on a node of a cluster that is up already."""
+    probes = Probes(cluster=lambda *_: nullcontext(OpenCluster(node, (1,), None)))
+    checks = {check.name: check for check in examine(DoctorOptions(checkpoints=place), probes)}
+    return {name: checks[name] for name in list(checks)[list(checks).index("ray") + 1 :]}
+
+
 def test_a_node_that_works_is_all_right(node, tmp_path):
-    checks = {check.name: check for check in _on_node(node, DoctorOptions(checkpoints=str(tmp_path / "there")))}
-    assert list(checks) == ["worker", "gang", "clock", "checkpoints"]
+    checks = checks_on(node, str(tmp_path / "there"))
+    assert list(checks) == ["worker", "worker group", "clock", "checkpoints"]
     assert all(check.status == "ok" or check.name == "checkpoints" for check in checks.values())
     assert "MB/s" in checks["checkpoints"].found
     assert list((tmp_path / "there").iterdir()) == []  # nothing is left there
@@ -45,7 +54,7 @@ def test_a_node_that_works_is_all_right(node, tmp_path):
     ("place", "match"), [("/proc/nowhere", "cannot be saved"), ("memory://of-the-node", "cannot be read here")]
 )
 def test_a_place_that_does_not_serve_fails(node, place, match):
-    check = _checkpoints(node, DoctorOptions(checkpoints=place))
+    check = checks_on(node, place)["checkpoints"]
     assert check.status == "failed"
     assert match in check.found
     assert "--checkpoints URL" in check.advice
@@ -65,14 +74,14 @@ def test_the_command_examines_an_embedded_cluster_and_leaves_nothing(shell):
     done = shell.elastune("doctor", "--json")
     assert done.returncode == 0, done.stdout
     names = [check["name"] for check in json.loads(done.stdout)["checks"]]
-    assert names[-5:] == ["ray", "worker", "gang", "clock", "checkpoints"]
+    assert names[-5:] == ["ray", "worker", "worker group", "clock", "checkpoints"]
     assert shell.is_clean()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_devices_are_examined(shell):
-    assert look("cuda")["agreed"] == 1
+    assert form_group_alone("cuda").startswith("nccl ")
     done = shell.elastune("doctor", "--device", "cuda", "--json")
     assert done.returncode == 0, done.stderr
-    assert {"gang", "GPU"} <= {check["name"] for check in json.loads(done.stdout)["checks"]}
+    assert {"worker group", "GPU"} <= {check["name"] for check in json.loads(done.stdout)["checks"]}

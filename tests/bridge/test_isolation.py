@@ -108,7 +108,7 @@ def enter(address, then, environment):
         env=environment | ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -1,4 +1,4 @@
-"""The doctor without a cluster: what each look says of what it finds, and how the command ends."""
+"""The doctor without a cluster: what each check says of what was found, and how the command ends."""
 
 from __future__ import annotations
 
@@ -7,92 +7,190 @@ import os
 import subprocess
 import sys
 import tempfile
-from types import SimpleNamespace
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from elastune.experiments.cli.app import app
 from elastune.experiments.real import doctor
-from elastune.experiments.real.doctor import Check, DoctorOptions
+from elastune.experiments.real.doctor import Check, DoctorOptions, examine
+from elastune.experiments.real.probes import (
+    CheckpointTrip,
+    ClockReading,
+    FoundWorker,
+    Gpu,
+    Leftovers,
+    OpenCluster,
+    Probes,
+    Space,
+    leftovers,
+    version_of,
+)
+from elastune.experiments.real.slots import slots_here
 from elastune.sim.bridge.machines.embedded import visible_gpus
-from elastune.sim.model.errors import InputError
+from elastune.sim.bridge.machines.nodes import Node
+from elastune.sim.model.errors import InputError, WorkerError
 
 pytest.importorskip("psutil", reason="the bridge extra is not installed")
 
-
-@pytest.fixture
-def elastune():
-    return lambda *arguments: CliRunner().invoke(app, ["doctor", *arguments])
-
-
-def found(checks, name):
-    return next(check for check in checks if check.name == name)
+GIB = 2**30
+ROOMY = Space("/there", 5 * GIB, 10 * GIB)
+OPENED = OpenCluster(Node("node", "127.0.0.1", 1), (1,), None)
 
 
-def test_missing_packages_are_named_and_nothing_is_started(monkeypatch):
+@contextmanager
+def opened(_device, _address):
+    yield OPENED
+
+
+def broken(*_):
+    raise WorkerError("it broke")
+
+
+HEALTHY = Probes(
+    python=lambda: "3.11.7",
+    version=lambda _: "1.0",
+    slots=lambda _: ["A100"] * 4,
+    load=lambda: 0.5,
+    cores=lambda: 2,
+    memory_bytes=lambda: 4 * GIB,
+    shared_memory=lambda: ROOMY,
+    disk=lambda: ROOMY,
+    leftovers=lambda: Leftovers((), 0),
+    cluster=opened,
+    worker=lambda *_: FoundWorker("3.11.2", "2.4"),
+    group=lambda *_: "gloo",
+    clock=lambda *_: ClockReading(100.0, 101.0, 105.0),
+    checkpoint=lambda *_: CheckpointTrip(0.1, 0.1, is_read_here=True),
+)
+
+
+def checks(options=DoctorOptions(), **changes):  # noqa: B008  frozen
+    return list(examine(options, replace(HEALTHY, **changes)))
+
+
+def status(name, **changes):
+    """Of the one check of this name."""
+    [check] = [check for check in checks(**changes) if check.name == name]
+    return check.status
+
+
+def found(name, **changes):
+    [check] = [check for check in checks(**changes) if check.name == name]
+    return check.found
+
+
+def test_where_all_is_well_every_check_is_and_none_has_advice():
+    told = checks()
+    assert [check.name for check in told] == [
+        "python", "packages", "slots", "load", "memory", "shared memory", "disk", "leftovers",
+        "ray", "worker", "worker group", "clock", "checkpoints",
+    ]  # fmt: skip
+    assert {(check.status, check.advice) for check in told} == {("ok", "")}
+
+
+def test_missing_packages_are_named_and_nothing_is_started():
     known = {"torch": "2.4", "psutil": "5.9", "fsspec": "2024.2", "optuna": "4.0", "mlxtend": "0.23"}
-    monkeypatch.setattr(doctor, "_version", known.get)
-    checks = list(doctor.examine(DoctorOptions()))
-    assert [check.status for check in checks] == ["ok", "failed", "warning", "failed"]
-    assert "ray missing" in checks[1].found
-    assert "elastune[bridge]" in checks[1].advice
-    assert "scikit-learn is missing" in checks[2].found
-    assert checks[3].name == "ray"
-
-
-@pytest.mark.parametrize(("version", "status"), [("3.10.14", "failed"), ("3.11.0", "ok"), ("4.0.1", "ok")])
-def test_old_pythons_fail(monkeypatch, version, status):
-    monkeypatch.setattr(doctor.platform, "python_version", lambda: version)
-    assert doctor._python().status == status
-
-
-@pytest.mark.parametrize(("load", "status"), [(0.9, "ok"), (1.1, "warning")])
-def test_a_busy_machine_is_a_warning(monkeypatch, load, status):
-    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 2)
-    assert doctor._load().status == status
-
-
-@pytest.mark.parametrize(("free_gib", "status"), [(3.9, "warning"), (4.1, "ok")])
-def test_memory_is_counted_for_each_slot(monkeypatch, free_gib, status):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free_gib * 2**30))
-    assert doctor._memory(4).status == status
-
-
-@pytest.mark.parametrize(("free", "shared", "disk"), [(0.04, "warning", "warning"), (0.5, "ok", "ok")])
-def test_little_shared_memory_and_full_disks_are_warnings(monkeypatch, free, shared, disk):
-    total = 10 * 2**30
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(total=total, free=free * total))
-    assert (doctor._shared_memory().status, doctor._disk().status) == (shared, disk)
-
-
-def test_no_device_fails_where_one_was_asked_for(monkeypatch):
-    monkeypatch.setattr(doctor, "slots_here", lambda device: {"cpu": 4, "cuda": 0}[device])
-    assert doctor._slots("cpu") == Check("slots", "ok", "4 CPU cores, a slot each")
-    assert doctor._slots("cuda").status == "failed"
-    assert "--device cpu" in doctor._slots("cuda").advice
+    told = checks(version=known.get, cluster=broken)
+    assert [check.status for check in told] == ["ok", "failed", "warning", "failed"]
+    assert "ray missing" in told[1].found
+    assert "elastune[bridge]" in told[1].advice
+    assert "scikit-learn is missing" in told[2].found
+    assert told[3].name == "ray"
 
 
 @pytest.mark.parametrize(
-    ("there_s", "status"), [(98.5, "warning"), (99.5, "ok"), (102.0, "ok"), (104.5, "ok"), (106.5, "warning")]
+    ("name", "probe", "value", "expected"),
+    [
+        ("python", "python", "3.10.14", "failed"),
+        ("python", "python", "4.0.1", "ok"),
+        ("load", "load", 0.9, "ok"),
+        ("load", "load", 1.1, "warning"),
+        ("memory", "memory_bytes", 3.9 * GIB, "warning"),
+        ("memory", "memory_bytes", 4.1 * GIB, "ok"),
+        ("shared memory", "shared_memory", None, "warning"),
+        ("shared memory", "shared_memory", Space("/dev/shm", 511 * 2**20, GIB), "warning"),
+        ("shared memory", "shared_memory", Space("/dev/shm", 513 * 2**20, GIB), "ok"),
+        ("disk", "disk", Space("/tmp", 4, 100), "warning"),
+        ("disk", "disk", Space("/tmp", 6, 100), "ok"),
+    ],
 )
-def test_clocks_are_compared_within_the_time_of_an_answer(there_s, status):
-    assert doctor._clocks(there_s, asked_s=100.0, answered_s=105.0).status == status
+def test_thresholds_of_this_machine(name, probe, value, expected):
+    assert status(name, **{probe: lambda: value}) == expected
 
 
-@pytest.mark.parametrize(("python", "status"), [("3.11.2", "ok"), ("3.12.2", "failed")])
-def test_nodes_with_another_python_fail(monkeypatch, python, status):
-    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.11.7")
-    [worker, group] = doctor._worker({"python": python, "torch": "2.4"}, "cpu")
-    assert (worker.status, group.status) == (status, "ok")
+def test_slots_are_counted_and_no_device_fails_where_one_is_asked_for():
+    cuda = DoctorOptions("cuda")
+    assert checks()[2] == Check("slots", "ok", "4 CPU cores, a slot each")
+    assert checks(cuda)[2] == Check("slots", "ok", "4 x A100")
+    none = checks(cuda, slots=lambda _: [])[2]
+    assert none.status == "failed"
+    assert "--device cpu" in none.advice
 
 
-def test_a_device_that_something_else_uses_is_a_warning():
-    used = {"python": doctor.platform.python_version(), "torch": "2.4", "nccl": "2.20.5", "gpu": "A100"}
-    [_, group, gpu] = doctor._worker({**used, "free_bytes": 3 * 2**30, "total_bytes": 40 * 2**30}, "cuda")
-    assert group.found == "nccl 2.20.5 connects workers"
-    assert (gpu.status, gpu.found) == ("warning", "3.0 of 40.0 GiB free on A100")
+def test_this_machine_is_not_examined_where_a_cluster_is_named():
+    names = [check.name for check in checks(DoctorOptions(ray_address="there:1"))]
+    assert names[:3] == ["python", "packages", "leftovers"]
+
+
+def test_processes_that_are_left_are_named():
+    assert found("leftovers", leftovers=lambda: Leftovers((), 1)) == "none; 1 embedded clusters run"
+    [check] = [check for check in checks(leftovers=lambda: Leftovers((7, 9), 0)) if check.name == "leftovers"]
+    assert check.status == "warning"
+    assert check.advice.endswith("kill 7 9")
+
+
+@pytest.mark.parametrize(
+    ("there_s", "expected"), [(98.5, "warning"), (99.5, "ok"), (102.0, "ok"), (104.5, "ok"), (106.5, "warning")]
+)
+def test_clocks_are_compared_within_the_time_of_an_answer(there_s, expected):
+    assert status("clock", clock=lambda *_: ClockReading(100.0, there_s, 105.0)) == expected
+
+
+def test_nodes_with_another_python_fail():
+    assert status("worker", worker=lambda *_: FoundWorker("3.12.2", "2.4")) == "failed"
+
+
+@pytest.mark.parametrize(("free_gib", "expected"), [(3, "warning"), (30, "ok")])
+def test_a_device_that_something_else_uses_is_a_warning(free_gib, expected):
+    used = FoundWorker("3.11.2", "2.4", Gpu("A100", free_gib * GIB, 40 * GIB))
+    told = {"worker": lambda *_: used, "group": lambda *_: "nccl 2.20.5"}
+    assert status("GPU", **told) == expected
+    assert found("GPU", **told) == f"{free_gib}.0 of 40.0 GiB free on A100"
+    assert found("worker group", **told) == "nccl 2.20.5 connects workers"
+
+
+@pytest.mark.parametrize(
+    ("trip", "expected"),
+    [
+        (CheckpointTrip(1.0, 0.1, is_read_here=True), "ok"),
+        (CheckpointTrip(2.0, 0.1, is_read_here=True), "warning"),
+        (CheckpointTrip(0.1, 2.0, is_read_here=True), "warning"),
+        (CheckpointTrip(0.1, 0.1, is_read_here=False), "failed"),
+    ],
+)
+def test_checkpoints_of_16_mib_are_saved_and_read_within_a_second_or_two(trip, expected):
+    assert status("checkpoints", checkpoint=lambda *_: trip) == expected
+
+
+@pytest.mark.parametrize(
+    ("probe", "names"),
+    [
+        ("cluster", ["ray"]),
+        ("worker", ["ray", "worker"]),
+        ("group", ["ray", "worker", "worker group", "checkpoints"]),
+        ("clock", ["ray", "worker", "worker group", "clock", "checkpoints"]),
+        ("checkpoint", ["ray", "worker", "worker group", "clock", "checkpoints"]),
+    ],
+)
+def test_what_breaks_is_one_failed_check_of_its_own(probe, names):
+    told = checks(**{probe: broken})[8:]
+    assert [check.name for check in told] == names
+    [failed] = [check for check in told if check.status == "failed"]
+    assert "it broke" in failed.found
+    assert failed.advice
 
 
 @pytest.fixture
@@ -116,16 +214,23 @@ def lingering(tmp_path, monkeypatch):
         process.communicate()
 
 
-def test_processes_of_clusters_without_a_keeper_are_named(lingering, tmp_path):
-    assert doctor._leftovers() == Check("leftovers", "ok", "none")
+def test_processes_of_clusters_without_a_keeper_are_found(lingering, tmp_path):
+    assert leftovers() == Leftovers((), 0)
     lingering("-m", "elastune.sim.bridge.machines.keeper", f"{tmp_path}/elastune-kept")
     lingering(f"--session-dir={tmp_path}/elastune-kept/session_1/sockets")
-    assert doctor._leftovers() == Check("leftovers", "ok", "none; 1 embedded clusters run")
-
+    assert leftovers() == Leftovers((), 1)
     orphan = lingering(f"--raylet-socket={tmp_path}/elastune-lost/session_2/sockets/raylet")
-    check = doctor._leftovers()
-    assert check.status == "warning"
-    assert check.advice.endswith(f"kill {orphan}")
+    assert leftovers() == Leftovers((orphan,), 1)
+
+
+def test_a_package_that_is_missing_has_no_version():
+    assert version_of("pytest") == pytest.__version__
+    assert version_of("no-such-package") is None
+
+
+@pytest.fixture
+def elastune():
+    return lambda *arguments: CliRunner().invoke(app, ["doctor", *arguments])
 
 
 def test_an_address_where_nobody_listens_fails_at_once(elastune):
@@ -140,9 +245,9 @@ def test_an_address_where_nobody_listens_fails_at_once(elastune):
 
 
 def test_each_check_is_a_line_and_a_failure_the_exit_code(elastune, monkeypatch):
-    checks = [Check("slots", "ok", "2 CPU cores"), Check("load", "warning", "9 on 2 cores", "wait")]
+    results = [Check("slots", "ok", "2 CPU cores"), Check("load", "warning", "9 on 2 cores", "wait")]
     told = []
-    monkeypatch.setattr(doctor, "examine", lambda options: told.append(options) or iter(checks))
+    monkeypatch.setattr(doctor, "examine", lambda options: told.append(options) or iter(results))
     done = elastune("--device", "cuda", "--checkpoints", "s3://bucket/here")
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
@@ -151,13 +256,13 @@ def test_each_check_is_a_line_and_a_failure_the_exit_code(elastune, monkeypatch)
     ]
     assert told == [DoctorOptions("cuda", None, "s3://bucket/here")]
 
-    checks.append(Check("ray", "failed", "it does not start", "see the message"))
+    results.append(Check("ray", "failed", "it does not start", "see the message"))
     assert elastune().exit_code == 1
     assert json.loads(elastune("--json").stdout)["checks"][2]["advice"] == "see the message"
 
 
 def test_slots_are_the_cores_this_process_may_use():
-    assert doctor.slots_here("cpu") == len(os.sched_getaffinity(0))
+    assert slots_here("cpu") == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +282,7 @@ def test_devices_are_those_that_the_variable_names_and_that_are_there(monkeypatc
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if named is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert doctor.slots_here("cuda") == len(visible)
+    assert slots_here("cuda") == len(visible)
     if visible:
         assert visible_gpus() == visible
     else:
