@@ -1,7 +1,4 @@
-"""A policy of the registry for `ray.tune.Tuner`: the composition of spec, policy, controller and journal around Tune.
-
-Imports experiments.spec.run, experiments.runs.world and `sim`; the scheduler itself, and ray with it, inside the function.
-"""
+"""`tune_scheduler`: a policy of the registry for `ray.tune.Tuner`. Imports ray only inside the function."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.ids import TrialId
 
 FREE_MACHINES = {"price_usd_per_hour": 0.0, "gpus_per_instance": 1}
-"""What is meant where no cloud is described: machines of one GPU that cost nothing."""
+"""The cloud if none is given: machines of one GPU that cost nothing."""
 CLOUD_KEYS = (
     "instance_type",
     "price_usd_per_hour",
@@ -43,11 +40,11 @@ CLOUD_KEYS = (
     "rescale_s",
     "placement",
 )
-"""What can be said of machines that are there already; the rest is about how machines come and go."""
+"""Keys for machines that exist already; all other keys say how machines start and end."""
 
 
 class JournalFile:
-    """A journal on disk; the file is there from its first entry on, and each entry before its orders are carried out."""
+    """A journal on disk. The first entry creates the file; each entry is written before its commands are performed."""
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
@@ -64,17 +61,17 @@ class JournalFile:
         self._writer.write(entry)
 
     def close(self) -> None:
-        """Nothing is appended any more."""
+        """Close the file."""
         if self._stream is not None:
             self._stream.close()
 
 
 @dataclass(eq=False)
 class TuneRun:
-    """A policy at work under Tune; see `sim.bridge.tune.scheduler.SteeredRun`.
+    """The run of a policy under Tune; see `sim.bridge.tune.scheduler.SteeredRun`.
 
     Attributes:
-        spec: of the run, trials and machines as Tune has them.
+        spec: of the run, with Tune's trials and machines.
     """
 
     spec: RunSpec
@@ -88,12 +85,12 @@ class TuneRun:
 
     @property
     def best(self) -> TrialId | None:
-        """The trial that the policy named, in the order in which Tune has added them."""
+        """Number of the trial that the policy named, in the order in which Tune added them."""
         return self.controller.best
 
     @property
     def makespan_s(self) -> float:
-        """Seconds from the first question of Tune to FinishRun; 0 before."""
+        """Seconds from Tune's first question to FinishRun; 0 before."""
         return self.controller.finished_at_s
 
     @property
@@ -103,15 +100,15 @@ class TuneRun:
         return state.bill.spent_usd(self.controller.finished_at_s if self.is_finished else state.now_s)
 
     def handle(self, event: Event) -> Sequence[Command]:
-        """Decide on one event; it is in the journal before its orders are returned."""
+        """Handle an event; it is in the journal before its commands are returned."""
         return self.controller.handle(event)
 
     def story(self) -> str:
-        """Where the run stands, for errors."""
+        """The state of the run, for errors."""
         return self.controller.story()
 
     def status(self) -> str:
-        """Where the run stands, for whoever watches it."""
+        """The state of the run, for a progress line."""
         state = self.controller.state
         return (
             f"{self.controller.name} at {state.now_s:.0f} s: {state.running_trials} trials running,"
@@ -119,7 +116,7 @@ class TuneRun:
         )
 
     def close(self) -> None:
-        """The journal is complete, as far as the run came."""
+        """Close the journal."""
         if self.journal is not None:
             self.journal.close()
 
@@ -137,27 +134,27 @@ def tune_scheduler(  # noqa: PLR0913  all but the policy by keyword, each a choi
     journal: str | Path | None = None,
     seed: int = 0,
 ) -> TuneScheduler:
-    """The scheduler to hand to `tune.TuneConfig(scheduler=..., num_samples=...)`.
+    """The scheduler for `tune.TuneConfig(scheduler=..., num_samples=...)`.
 
-    Sections are those of a run spec. The job's trials are those that Tune adds (`num_samples`), its iterations are counted by
-    `time_attr`, and its limits run from when Tune asks for the first trial.
+    Sections are those of a run spec. The job's trials are those that Tune adds (`num_samples`), `time_attr` counts its
+    iterations, and its limits count from the first time that Tune asks for a trial.
 
     Args:
-        policy: name, or name and parameters; as a spec has it.
+        policy: name, or name and parameters, as in a spec.
         job: without trials and direction; `max_iterations` at least.
         workload: `bundle`, or `iteration_s` (seconds of an iteration on one GPU) and `scaling`.
-        cloud: price and size of the machines that Tune's cluster is thought to consist of, and `rescale_s` (seconds to launch a
-            trial); None for machines of one GPU that cost nothing.
-        resources_per_gpu: what a GPU stands for; `{"cpu": 1}` where left out.
-        metric: key of the score in results; None where `TuneConfig` says it.
-        mode: `min` or `max`; None where `TuneConfig` says it.
+        cloud: price and size of the machines in Tune's cluster, and `rescale_s` (seconds to launch a trial); None for free
+            machines of one GPU.
+        resources_per_gpu: Ray's resources of one GPU; by default `{"cpu": 1}`.
+        metric: key of the score in results; None if `TuneConfig` has it.
+        mode: `min` or `max`; None if `TuneConfig` has it.
         time_attr: key of the iterations completed in results.
         journal: a file that does not exist yet.
-        seed: of what the policy draws.
+        seed: of the policy's random draws.
 
     Raises:
-        InputError: a section is wrong, or ray[tune] is not installed. What depends on the number of trials or on the cluster is
-            found when the run begins: `Tuner.fit` raises it before anything is trained.
+        InputError: a section is wrong, or ray[tune] is not installed. Problems that depend on the number of trials or on the
+            cluster are raised by `Tuner.fit`, before anything is trained.
     """
     sections = {
         "job": dict(job),
@@ -184,7 +181,7 @@ def tune_scheduler(  # noqa: PLR0913  all but the policy by keyword, each a choi
 
 
 def _check(sections: Mapping[str, Any], *, is_priced: bool) -> None:
-    """What can be known before Tune has begun."""
+    """Check what is known before Tune begins."""
     job, cloud = sections["job"], sections["cloud"]
     for key, instead in (
         ("trials", "num_samples of tune.TuneConfig"),
@@ -209,7 +206,7 @@ def _check(sections: Mapping[str, Any], *, is_priced: bool) -> None:
         raise InputError(f"policy {spec.policy.name} is told the true curves, which Ray Tune does not know")
     if entry.needs_real_workers:
         raise InputError(
-            f"policy {spec.policy.name} changes configurations, and trials go on from each other's checkpoints, which this"
+            f"policy {spec.policy.name} changes configurations, and trials continue from each other's checkpoints, which this"
             " scheduler cannot do: Ray Tune has a PopulationBasedTraining of its own"
         )
 
@@ -220,7 +217,7 @@ def _spec_of(sections: Mapping[str, Any], found: TuneExperiment, *, instances: i
 
 
 def _begin(sections: Mapping[str, Any], journal: Path | None, found: TuneExperiment) -> TuneRun:
-    """The run in the cluster that was found.
+    """Begin the run in the cluster that Tune has.
 
     Raises:
         InputError: the cluster is smaller than one machine, or the policy finds no plan within deadline and budget.

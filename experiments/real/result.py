@@ -1,4 +1,4 @@
-"""What comes out of a real run: the same as of a simulated one, and what controlling it took."""
+"""The result of a real run: that of a simulated run, and the seconds that control took."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ class RealResult:
     """The result of a real run.
 
     Attributes:
-        run: what every run has.
-        folder: where it lies.
-        control_s: (events,) seconds of this process per event, from the event to the last order: deciding, writing, ordering.
-            Those of this driver only, where a run went on.
-        decision_s: (events,) the first part of it, until the controller had decided.
-        host_s: seconds this driver took.
+        run: the result that every run has.
+        folder: of the run.
+        control_s: (events,) seconds from each event to its last command. A resumed run has those of the last driver only.
+        decision_s: (events,) the part of them until the controller had decided.
+        host_s: seconds of this driver.
     """
 
     run: RunResult
@@ -38,11 +37,11 @@ class RealResult:
     host_s: float
 
     def to_json(self) -> dict[str, object]:
-        """What `elastune run --on ray --json` prints."""
+        """As `elastune run --on ray --json` prints it."""
         return self.run.to_json() | {"real": self.control()}
 
     def control(self) -> dict[str, float | int | None]:
-        """Events and what they took."""
+        """The number of events, and quantiles of their seconds."""
         import numpy as np
 
         told: dict[str, float | int | None] = {"events": len(self.control_s)}
@@ -52,7 +51,7 @@ class RealResult:
         return told | {"host_s": self.host_s}
 
     def write(self) -> Path:
-        """Write result.json; returns its path. One that is there stays where this driver had nothing left to do."""
+        """Write result.json and return its path. An existing one stays if this driver had nothing left to do."""
         path = self.folder / "result.json"
         if path.is_file() and not self.control_s:
             return path
@@ -61,13 +60,13 @@ class RealResult:
 
 
 def real_answer(world: World, controller: Controller, store: CheckpointStore) -> Answer | None:
-    """The answer of a real run: what its workers measured at the latest durable checkpoint of the trial that the run names."""
+    """The answer of a real run, measured at the latest durable checkpoint of the trial that the policy named."""
     number = controller.best
     if number is None:
         return None
     trial = controller.state.trials[number]
     saved = store.latest(number, at_most=trial.checkpoint_iteration)
-    assert trial.configuration is not None  # a real backend tells it before the trial's first segment
+    assert trial.configuration is not None  # told before the trial's first segment
     return Answer(
         trial.configuration,
         trial.checkpoint_score if saved is None else saved.score,

@@ -1,4 +1,4 @@
-"""Where a real run stood when its driver died, read off the controller that its journal was replayed to."""
+"""The state of a real run whose driver died, read from the controller after a replay of the journal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from elastune.sim.model.events import ProgressReported, SegmentEnded, TimerFired
 from elastune.sim.model.ids import InstanceId, TrialId
 
 NODES_FILE = "nodes.jsonl"
-"""Which nodes are behind the instances."""
+"""Ray's nodes by instance."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path) -> Resumption:
-    """What is to be settled and ordered again.
+    """What the dead driver left behind.
 
     Args:
-        controller: to which the entries were replayed.
+        controller: after the replay of the entries.
         entries: of the journal, at least one.
         folder: of the run.
     """
     state = controller.state
-    ordered = {
+    started = {
         command.segment: (entry.event.at_s, command.until_iteration)
         for entry in entries
         for command in entry.commands
@@ -51,9 +51,9 @@ def resumption_of(controller: Controller, entries: Sequence[Entry], folder: Path
                 TrialId(number),
                 trial.segment,
                 trial.placement,
-                ordered[trial.segment][0],
+                started[trial.segment][0],
                 trial.from_iteration,
-                ordered[trial.segment][1],
+                started[trial.segment][1],
                 trial.iteration,
                 trial.score,
                 is_clone=trial.cloned_from is not None,
@@ -82,7 +82,7 @@ class _Taught(TypedDict):
 
 
 def _taught(entries: Sequence[Entry]) -> _Taught:
-    """What was told to the source of configurations, and which trials are not its own any more."""
+    """What the source of configurations was told, and which trials are clones."""
     taught = _Taught(sampled={}, clones=set(), results=[])
     for entry in entries:
         match entry.event:
@@ -98,7 +98,7 @@ def _taught(entries: Sequence[Entry]) -> _Taught:
 
 
 def _timers(entries: Sequence[Entry]) -> Mapping[str, float]:
-    """Those that were set and have not fired."""
+    """Timers that have not fired, by tag."""
     timers: dict[str, float] = {}
     for entry in entries:
         if isinstance(entry.event, TimerFired):
@@ -108,13 +108,13 @@ def _timers(entries: Sequence[Entry]) -> Mapping[str, float]:
 
 
 def note_lease(nodes_file: Path, instance: InstanceId, node: Node) -> None:
-    """Write down which node is behind an instance, for a driver that may have to take it over."""
+    """Note the node of an instance, so that another driver can take it over."""
     with nodes_file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"instance": instance, **asdict(node)}) + "\n")
 
 
 def cut_torn_note(path: Path) -> int:
-    """Cut what a driver that died had not written to its end, so that no line is appended to it; bytes that are left."""
+    """Cut an unfinished last line, which a dead driver may have left; return the bytes that remain."""
     text = path.read_bytes() if path.is_file() else b""
     whole = text.rfind(b"\n") + 1
     if whole < len(text):
@@ -124,7 +124,7 @@ def cut_torn_note(path: Path) -> int:
 
 
 def leased_in(nodes_file: Path) -> Mapping[InstanceId, Node]:
-    """The nodes that were written down, by instance; the last line is whole (see `cut_torn_note`).
+    """The noted nodes by instance; `cut_torn_note` comes first.
 
     Raises:
         InputError: a line is damaged.

@@ -1,8 +1,8 @@
-"""Running a spec on real workers, and going on with a run whose driver died.
+"""Runs a spec on real workers, and resumes a run whose driver died.
 
-The same controller and policy as in `running`, on the other backend. A run has a folder: spec.yaml, real.json (how it is run),
-journal.jsonl (each entry before its orders are performed), nodes.jsonl (the machines behind the instances), checkpoints/ and,
-at the end, result.json. Ray and torch are imported by the bridge, inside functions.
+Uses the controller and policy of a simulated run. The folder of a run holds spec.yaml, real.json (its options), journal.jsonl
+(each entry is written before its commands are performed), nodes.jsonl (Ray's nodes by instance), checkpoints/ and, at the end,
+result.json.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ if TYPE_CHECKING:
     from elastune.traces.workloads import BatchMode
 
 CLUSTER_FILE = "cluster.json"
-"""Names the folder of the embedded cluster that a driver has started."""
+"""Names the folder of the embedded cluster."""
 _TAKEN = "another process is running this run"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealRunOptions:
-    """How a spec is run for real; written to real.json, so that a run can go on as it began.
+    """Options of a real run; real.json keeps them for a resume.
 
     Attributes:
         device: what a slot is: a CPU slot, or a CUDA GPU.
-        ray_address: of a running Ray cluster; None for one of our own on this machine.
+        ray_address: of a running Ray cluster; None for an embedded one.
         checkpoints: folder or fsspec URL that every node reaches; None for `checkpoints` in the run's folder.
-        speed: of an emulated run, in seconds of the run per second of the host; None trains for real.
-        injects: whether the spec's start-up delays and losses are added to what really happens.
+        speed: seconds of the run per second of the host, for an emulated run; None trains for real.
+        injects: whether the spec's start-up delays and losses are added.
         keep: checkpoints kept of each trial.
     """
 
@@ -86,14 +86,14 @@ def execute_real(
 
     Args:
         spec: the run.
-        folder: of the run; must not hold one yet.
-        options: how it is run.
+        folder: of the run; must not hold a run yet.
+        options: of the run.
         watch: called with the controller; entries also go to what it returns.
 
     Raises:
-        InputError: the workload cannot be trained, scores are to be noisier than measured, there are fewer slots than the spec
-            may use, no plan is feasible, or the folder holds a run already.
-        WorkerError: the backend itself broke down. The folder is kept, and `resume_real` goes on.
+        InputError: the workload cannot be trained, the spec wants noisy scores, there are fewer slots than the spec may use, no
+            plan is feasible, or the folder holds a run already.
+        WorkerError: the backend broke down. `resume_real` continues the run.
     """
     _require_packages(options)
     if options.checkpoints is not None:
@@ -106,7 +106,7 @@ def execute_real(
     real.require_slots()
     _require_new(folder)
     require_inside(folder)
-    # A workload that cannot be trained, or has no plan, is told before anything is written.
+    # Problems of the workload or the plan are found before anything is written.
     settings = real.settings()
     if not CheckpointStore(settings.checkpoints, settings.keep).is_empty():
         raise InputError(
@@ -116,7 +116,7 @@ def execute_real(
     sinks = Sinks()
     controller = real.world.controller(sinks)
     with locked(folder, _TAKEN):
-        _require_new(folder)  # another driver may have been as fast
+        _require_new(folder)  # another driver may have begun meanwhile
         claim_folder(folder, "real run")
         spec.save(folder / "spec.yaml")
         write_text(folder / "real.json", json.dumps(asdict(options), indent=2) + "\n")
@@ -126,9 +126,7 @@ def execute_real(
 def _require_new(folder: Path) -> None:
     require_kind(folder, "real run")
     if (folder / "journal.jsonl").exists():
-        raise InputError(
-            f"{folder} holds a run already: go on with it (--resume {folder}), or choose another folder (-o)"
-        )
+        raise InputError(f"{folder} holds a run already: resume it (--resume {folder}), or choose another folder (-o)")
 
 
 def resume_real(
@@ -138,9 +136,9 @@ def resume_real(
     checkpoints: str | None = None,
     watch: Callable[[Controller], Sink | None] = lambda _: None,
 ) -> RealResult:
-    """Go on with a run whose driver died, from its journal and its checkpoints. A run that has ended only returns its result.
+    """Resume a run whose driver died, from its journal and checkpoints; of a run that has ended, only return the result.
 
-    A folder may come from somebody else, so what lies outside of it is used only if the caller names it as well.
+    Somebody else may have made the folder, so nothing outside of it is used unless the caller names it as well.
 
     Args:
         folder: of the run.
@@ -149,8 +147,8 @@ def resume_real(
         watch: called with the controller; entries also go to what it returns.
 
     Raises:
-        InputError: the folder holds no real run, another driver is running it, what it was planned with has changed, or it uses
-            a place outside that the caller does not name.
+        InputError: the folder holds no real run, another driver runs it, its inputs have changed, or it uses a place
+            outside that the caller does not name.
         ReplayError: the journal does not replay.
     """
     journal = folder / "journal.jsonl"
@@ -192,7 +190,7 @@ def _require_named(options: RealRunOptions, ray_address: str | None, checkpoints
 
 
 def _absolute(checkpoints: str) -> str:
-    """Workers on other machines, and a driver that goes on, have working folders of their own."""
+    """Make the place independent of the working folder, which differs between processes."""
     return checkpoints if "://" in checkpoints else str(Path(checkpoints).absolute())
 
 
@@ -204,14 +202,14 @@ def _require_packages(options: RealRunOptions) -> None:
 def _options_of(path: Path) -> RealRunOptions:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        RealRunOptions(**told)  # refuses names that it does not know
+        RealRunOptions(**told)  # refuses unknown names
         return msgspec.convert(told, RealRunOptions)
     except (ValueError, TypeError, InputError) as error:  # msgspec's is a ValueError
         raise InputError(f"{path} does not say how the run was run: {error}") from error
 
 
 def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: Sinks) -> Controller:
-    """A controller that stands where the dead driver's stood; nothing listens to it yet."""
+    """A controller in the state of the dead driver's, without sinks."""
     built: list[Controller] = []
 
     def fresh(sink: Sink) -> Controller:
@@ -228,19 +226,19 @@ def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: Sink
 
 
 class _Decisions:
-    """Seconds from each event to what the controller made of it; the first sink, so that no writing is in them."""
+    """Measures the seconds of each decision. It is the first sink, so that writing does not count."""
 
     def __init__(self, backend: RayBackend) -> None:
         self.seconds: list[float] = []
         self._backend = backend
 
-    def write(self, entry: Entry) -> None:  # noqa: ARG002  it is there
+    def write(self, entry: Entry) -> None:  # noqa: ARG002  only its time counts
         self.seconds.append(time.perf_counter() - self._backend.handed_over_s)
 
 
 @dataclass(frozen=True, eq=False)
 class _RealRun:
-    """A run and how it is run."""
+    """A run with its folder and options."""
 
     world: World
     folder: Path
@@ -254,14 +252,14 @@ class _RealRun:
         entries: Sequence[Entry] = (),
         left: Resumption | None = None,
     ) -> RealResult:
-        """The loop, with everything that listens to it.
+        """Run the loop, with the journal and all other sinks.
 
         Args:
-            controller: of the run, which writes to `sinks`.
-            sinks: without any listener so far.
+            controller: of the run; writes to `sinks`.
+            sinks: empty so far.
             watch: called with the controller; entries also go to what it returns.
-            entries: that a driver before this one has written.
-            left: what that driver has left behind; None for a run that begins.
+            entries: written by an earlier driver.
+            left: what that driver left behind; None for a new run.
         """
         world, started_s = self.world, time.monotonic()
         tables = Tables.of(entries, world.price_book)
@@ -269,7 +267,7 @@ class _RealRun:
         decision_s: Sequence[float] = ()
         if not controller.is_closed:
             with ExitStack() as stack:
-                # First of all, as a run whose cluster does not answer has not begun: nothing is there to go on with.
+                # First of all: if the cluster does not answer, there must be no journal, as the run has not begun.
                 backend = stack.enter_context(closing(self.backend(left)))
                 journal = self.folder / "journal.jsonl"
                 header = None if journal.exists() else world.header()
@@ -284,7 +282,7 @@ class _RealRun:
         return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s)
 
     def backend(self, left: Resumption | None) -> RayBackend:
-        """Machines and workers; nothing is left of them where this fails."""
+        """Start the backend; if this fails, nothing of it is left."""
         from elastune.sim.bridge.backend import RayBackend
         from elastune.sim.bridge.machines.clock import Clock
         from elastune.sim.bridge.machines.fault_injector import FaultInjector
@@ -309,7 +307,7 @@ class _RealRun:
             raise
 
     def nodes(self) -> Nodes:
-        """Where machines come from; what the embedded cluster of a driver that died has left is ended first."""
+        """Connect to the cluster, or start one after ending what is left of a dead driver's."""
         if self.options.ray_address is not None:
             from elastune.sim.bridge.machines.attached import AttachedNodes
 
@@ -330,7 +328,7 @@ class _RealRun:
         return nodes
 
     def settings(self) -> WorkerSettings:
-        """What all workers share.
+        """Settings of all workers.
 
         Raises:
             InputError: the workload cannot be trained.
@@ -351,10 +349,10 @@ class _RealRun:
         return WorkloadTrainables(known.name, spec.seed, batch=batch)
 
     def require_slots(self) -> None:
-        """Real training on our own machine takes a core or a GPU for each slot: more would share them, and time nothing real.
+        """Check that this machine has a core or a GPU for each slot, because shared ones give wrong timings.
 
         Raises:
-            InputError: the spec may use more than there are.
+            InputError: the spec may use more slots.
         """
         if self.options.ray_address is not None or self.options.speed is not None:
             return
@@ -372,10 +370,10 @@ class _RealRun:
 
 
 def cut_torn_line(journal: Path) -> None:
-    """Cut what a driver that died had not written to its end: nothing of it was performed yet.
+    """Cut an unfinished last line; its commands were not performed.
 
     Raises:
-        InputError: not even the header was written.
+        InputError: not even the header is whole.
     """
     if not cut_torn_note(journal):
-        raise InputError(f"{journal}: the driver died before anything had happened; remove the folder and start anew")
+        raise InputError(f"{journal}: the driver died before the first event; remove the folder and start anew")

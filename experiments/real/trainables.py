@@ -1,7 +1,6 @@
-"""What the workers of a real run build: trials that train, and trials that wait as long as the simulated world says.
+"""Trials that the workers of a real run build: some train, others wait as long as in the simulated world.
 
-A composition root: may import `sim.bridge`, `sim.simulated.truth` and `traces`. Both factories can be pickled; what is heavy
-is imported in the worker, when it builds.
+May import `sim.bridge`, `sim.simulated.truth` and `traces`. Both factories can be pickled; the worker does the heavy imports.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ class WorkloadTrainables:
 
     Attributes:
         workload: its name.
-        seed: of the weights and of the order of the data, with the number of each trial.
-        numbers: by trial of the run, the number that stands for it there; None for its own.
-        batch: whether the batch size of a configuration is that of the gang or of each worker.
+        seed: of weights and data order, together with the number of each trial.
+        numbers: by trial of the run, its number in the seed; None for the same number.
+        batch: whether the batch size of a configuration is that of the worker group or of each worker.
     """
 
     needs_process_group: ClassVar[bool] = True
@@ -41,13 +40,13 @@ class WorkloadTrainables:
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, trials: int, seed: int, batch: BatchMode = "global") -> WorkloadTrainables:
-        """The trials that a run draws from a profile, each trained as it was when it was profiled.
+        """The trials that a run draws from a profile, each trained as when it was profiled.
 
         Args:
             bundle: the profile of a workload.
             trials: of the run.
             seed: of the run, which decides the draw.
-            batch: what the batch size is of.
+            batch: as the attribute.
 
         Raises:
             InputError: the bundle is not a profile of a workload, or has fewer trials.
@@ -62,7 +61,7 @@ class WorkloadTrainables:
         return cls(bundle.name, profiled_with, tuple(bundle.draw(trials, seed).tolist()), batch)
 
     def __call__(self, assignment: Assignment, device: Device) -> ScoredTrainable:
-        """The trial before its first iteration, on this member of its gang."""
+        """The trial before its first iteration, on this member of its worker group."""
         from elastune.traces.workloads import Seat, training_seed, workload_named
 
         number = assignment.trial if self.numbers is None else self.numbers[assignment.trial]
@@ -73,7 +72,7 @@ class WorkloadTrainables:
 
 @dataclass(frozen=True, eq=False)
 class EmulatedTrainables:
-    """Trials that last and score as they do in the simulated world of the same seed, iteration by iteration.
+    """Trials with the durations and scores of the simulated world with the same seed.
 
     Attributes:
         truth: of that world.
@@ -88,7 +87,7 @@ class EmulatedTrainables:
     speed: float = 1.0
 
     def __call__(self, assignment: Assignment, device: Device) -> EmulatedTrial:  # noqa: ARG002  # it trains on none
-        """The trial on its gang, once its start-up has passed."""
+        """The trial on its worker group, after its start-up."""
         from elastune.sim.bridge.workers.emulated import EmulatedTrial, Emulation
         from elastune.sim.simulated.truth import Draws
 

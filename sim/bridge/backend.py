@@ -1,8 +1,7 @@
-"""The real backend: orders become Ray nodes and gangs of actors, and what happens to them becomes events.
+"""The real backend: turns commands into Ray nodes and worker groups, and what happens to them into events.
 
-Every machine and every gang has a thread of its own that follows it; events come out of one queue, in order of time. Only the
-caller's thread gives orders. Which events there are and in what order is the contract that the simulated backend keeps as well
-(`experiments.contracts.backends`).
+A thread follows each machine and each worker group. All events go through one queue, in order of time. Only the caller's thread
+gives commands. `experiments.contracts.backends` says which events must come in which order, here and in simulation.
 """
 
 from __future__ import annotations
@@ -57,24 +56,24 @@ _log = logging.getLogger(__name__)
 _WATCH_S = 0.1
 _JOIN_S = 10.0
 _HANGS_S = 60.0
-"""A gang whose machine was given back and that has not ended after so long never will."""
+"""A worker group that has not ended this long after its machine was given back never will."""
 
 
 class RayBackend:
     """Trains on real workers; see `sim.model.protocols.Backend`.
 
     Args:
-        nodes: where machines come from; closed with the backend.
-        settings: what all workers share.
+        nodes: provide machines; closed with the backend.
+        settings: shared by all workers.
         gpus_of: GPUs by instance type.
         configurations: asked once for each trial that starts without one.
         clock: of the run.
-        fault_injector: delays and losses that are injected.
-        on_lease: called with each machine that is ready, in a thread of its own.
-        resumption: what a driver that died has left behind; None for a run that begins.
+        fault_injector: adds delays and losses.
+        on_lease: called with each machine that is ready, in that machine's thread.
+        resumption: what a dead driver left behind; None for a new run.
 
     Attributes:
-        control_s: host seconds from each event's hand-over to the next request for one: deciding, writing and ordering.
+        control_s: host seconds between handing over an event and the next call of `next_event`.
         handed_over_s: when the last event was handed over, by `time.perf_counter`.
     """
 
@@ -101,7 +100,7 @@ class RayBackend:
         store = CheckpointStore(settings.checkpoints, settings.keep)
         self._context = GroupContext(settings, store, self._clock, self._tell)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._ahead: Event | None = None  # the first of them, once it was looked at
+        self._ahead: Event | None = None  # taken from the queue, but not handed over yet
         self._telling = threading.Lock()
         self._decided_at_s = self._clock.now_s()
         self._lock = threading.RLock()
@@ -125,7 +124,7 @@ class RayBackend:
     # The seam.
 
     def perform(self, command: Command) -> None:
-        """Take an order; see `sim.model.protocols.Backend`."""
+        """Start what the command asks for; see `sim.model.protocols.Backend`."""
         match command:
             case StartSegment():
                 self._start(command)
@@ -139,7 +138,7 @@ class RayBackend:
             case ReleaseInstance():
                 with self._lock:
                     machine = self._machines.get(command.instance)
-                if machine is not None:  # else it has died, and the order crossed that event on the way
+                if machine is not None:  # else it died before the command arrived
                     machine.release()
             case StartTimer():
                 self._timers_set += 1
@@ -150,7 +149,7 @@ class RayBackend:
         """Wait for the next event; see `sim.model.protocols.Backend`.
 
         Raises:
-            WorkerError: a part of the backend itself broke down, or nothing but failures comes of a trial.
+            WorkerError: the backend itself broke down, or one trial fails again and again and no other gets on.
         """
         self._note_control()
         while True:
@@ -194,23 +193,23 @@ class RayBackend:
             self._events.put(event_at(self._clock.now_s()))
 
     def _look_ahead(self, host_s: float) -> None:
-        """Wait for the first event that was told, at most so long."""
+        """Wait up to `host_s` seconds for the next event."""
         if self._ahead is None:
             with contextlib.suppress(queue.Empty):
                 self._ahead = self._events.get(timeout=host_s) if host_s > 0 else self._events.get_nowait()
 
     def _patience_s(self) -> float:
-        """How long to wait for an event before the next timer is due, or the world is looked at again."""
+        """Host seconds until the next timer, but at most `_WATCH_S`."""
         if not self._timers:
             return _WATCH_S
         return min(max(self._clock.host_s(self._timers[0][0] - self._clock.now_s()), 0.0), _WATCH_S)
 
     def _earliest(self) -> Event | None:
-        """What is next of the events that were told and the timers that are due; None where there is neither.
+        """The earlier of the next queued event and the next due timer; None if there is neither.
 
-        A timer fires at its time: that it is noticed milliseconds later is what handling it takes, as with every event.
+        A timer fires at the time it was set to, even if it is noticed milliseconds later.
         """
-        with self._telling:  # whatever is told from now on is later than any timer that is due now
+        with self._telling:  # no event can be queued now, so later events come after the timers that are due
             now_s = self._clock.now_s()
             self._look_ahead(0.0)
             while self._timers and self._timers[0][0] <= (now_s if self._ahead is None else self._ahead.at_s):
@@ -222,14 +221,14 @@ class RayBackend:
             return event
 
     def _listen(self, event: Event) -> None:
-        """Results are what a sampler learns from; those of clones are not of its configurations."""
+        """Pass results on to the sampler; a clone does not train a configuration that it proposed."""
         if isinstance(event, SegmentEnded):
             self._retries.hear(event)
         if isinstance(event, SegmentEnded | ProgressReported) and event.iteration and event.trial not in self._clones:
             self._source.hear(event.trial, event.iteration, event.score)
 
     def _is_still(self) -> bool:
-        """Whether nothing can happen any more: idle machines serve for ever, unless one dies by itself."""
+        """Whether nothing can happen any more. An idle machine counts as still, unless it is going to be lost."""
         with self._lock:
             is_moving = any(not machine.is_settled for machine in self._machines.values())
             return not (self._groups or self._timer_of or self._leaving or is_moving or not self._events.empty())
@@ -244,7 +243,7 @@ class RayBackend:
     def _start(self, command: StartSegment) -> None:
         configuration, started_at_s = self._configuration(command), self._decided_at_s
         if self._retries.is_hopeless(command):
-            self._tell(lambda at_s: _diverged(at_s, command, at_s - started_at_s))
+            self._tell(_untrained(command, command.until_iteration, None, Outcome.COMPLETED, started_at_s))
             return
         with self._lock:
             site = self._site(command.placement)
@@ -263,10 +262,10 @@ class RayBackend:
                 group.start()  # under the lock: whoever finds it may wait for its end
                 return
         score = known_score(self._context.store, command)
-        self._tell(lambda at_s: _nothing_done(at_s, command, score, at_s - started_at_s))
+        self._tell(_untrained(command, command.from_iteration, score, Outcome.INSTANCE_GONE, started_at_s))
 
     def _site(self, placement: Placement) -> Site | None:
-        """Where a gang runs; None where one of its machines is gone."""
+        """Where a worker group runs; None if one of its machines is gone."""
         nodes: list[Node] = []
         for instance, count in placement:
             machine = self._machines.get(instance)
@@ -281,7 +280,7 @@ class RayBackend:
             del self._groups[group.command.segment]
 
     def _configuration(self, command: StartSegment) -> Configuration:
-        """What the trial trains with: as ordered, as known, or as the source proposes, which is an event."""
+        """The command's configuration, the known one, or a new one from the source, which is told as an event."""
         trial, ordered = command.trial, command.configuration
         if ordered is not None:
             if ordered != self._configurations.setdefault(trial, ordered):
@@ -301,7 +300,7 @@ class RayBackend:
     # Machines.
 
     def _follow(self, instance: InstanceId, instance_type: str, market: str, node: Node | None = None) -> None:
-        """Bring a machine up, or take over one that is up, and follow it to its end."""
+        """Start a machine, or take over a running one, and follow it to its end."""
         if instance_type not in self._gpus_of:
             raise InputError(f"instance type {instance_type} is unknown here; known: {', '.join(self._gpus_of)}")
         with self._lock:
@@ -328,10 +327,15 @@ class RayBackend:
             group.save_each()
 
     def _gone(self, instance: InstanceId, market: str, cause: GoneCause | None) -> None:
-        """End what is left on the machine, and then tell that it is gone; None where its request was refused.
+        """End the worker groups on a machine, then tell that it is gone.
+
+        Args:
+            instance: the machine.
+            market: where it was rented.
+            cause: why it is gone; None if its request was refused.
 
         Raises:
-            WorkerError: a gang on it does not end.
+            WorkerError: a worker group on it does not end.
         """
         with self._lock:
             self._leaving.add(instance)
@@ -344,7 +348,7 @@ class RayBackend:
             group.join(_JOIN_S)
         self._nodes.release(instance)
         for group in groups:
-            # Its end is told before that of its machine, however long it takes to read what it has saved.
+            # The end of a worker group comes before the end of its machine, however long its checkpoints take to read.
             if not group.join(_HANGS_S):
                 raise WorkerError(f"segment {group.command.segment} does not end, although machine {instance} is gone")
         if cause is not None:
@@ -354,12 +358,12 @@ class RayBackend:
             self._leaving.discard(instance)
 
     def _break(self, error: BaseException) -> None:
-        """A thread of the backend itself broke down: the run cannot go on, and the caller must hear of it."""
+        """Remember the error of a thread of the backend; `next_event` raises it."""
         if not self._is_closed.is_set() and self._broken is None:
             self._broken = error
 
     def _watch(self) -> None:
-        """Look for machines that died, all the time."""
+        """Look for dead machines until the backend is closed."""
         try:
             while not self._is_closed.wait(_WATCH_S):
                 for instance in self._nodes.dead():
@@ -373,7 +377,7 @@ class RayBackend:
     # Going on.
 
     def _go_on(self, left: Resumption) -> None:
-        """Take up what a dead driver left: what is gone is told, what lives is followed, what was asked for is asked again."""
+        """Continue a dead driver's run: tell what is gone, follow what lives, and request again what had not come yet."""
         self._configurations.update(left.configurations)
         self._clones.update(left.clones)
         left.teach(self._source)
@@ -389,15 +393,11 @@ class RayBackend:
             self.perform(timer)
 
 
-def _nothing_done(at_s: float, command: StartSegment, score: float | None, held_s: float) -> SegmentEnded:
-    """The end of a segment whose machine was gone when it was ordered."""
-    start = command.from_iteration
-    return SegmentEnded(
-        at_s, command.trial, command.segment, start, start, score, Outcome.INSTANCE_GONE, held_s, 0.0, 0.0
+def _untrained(
+    command: StartSegment, iteration: int, score: float | None, outcome: Outcome, since_s: float
+) -> Callable[[float], SegmentEnded]:
+    """The end of a segment that had no workers, as a function of its time; `completed` without a score means diverged."""
+    trial, segment = command.trial, command.segment
+    return lambda at_s: SegmentEnded(
+        at_s, trial, segment, iteration, iteration, score, outcome, at_s - since_s, 0.0, 0.0
     )
-
-
-def _diverged(at_s: float, command: StartSegment, held_s: float) -> SegmentEnded:
-    """The end of a segment of a trial that cannot be trained: the vocabulary has no other event for it."""
-    until = command.until_iteration
-    return SegmentEnded(at_s, command.trial, command.segment, until, until, None, Outcome.COMPLETED, held_s, 0.0, 0.0)

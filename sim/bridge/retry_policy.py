@@ -1,8 +1,8 @@
-"""Trials that break again and again.
+"""When to give up a trial that fails again and again.
 
-Policies start a failed segment anew, as what failed was a machine or a process. What fails by itself, such as a configuration
-that needs more memory than there is, would be paid for until the deadline. An error that the training raises will be raised
-again; a process that died may have been killed from outside, so that it takes many more of those.
+Policies restart a failed segment, because usually a machine or a process has died. A trial that fails by itself, for example
+because it needs too much memory, would cost money until the deadline. An error that the training raises will come again. A
+process that died may have been killed from outside, so a death counts less.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _FAILS_IN_VAIN = 5
-"""Errors in a row, without anything new that is durable."""
+"""Errors in a row without a new checkpoint."""
 _DEATHS_PER_ERROR = 4
-"""Of the worker's process. Random kills were seen to hit one trial seven times before it had saved anything."""
+"""Deaths of the process that count as one error. Random kills hit one trial seven times before its first checkpoint."""
 
 
 class RetryPolicy:
-    """How often each trial has failed in vain, in errors; heard of and asked in one thread."""
+    """Counts the failures of each trial since its last checkpoint. Used by one thread."""
 
     def __init__(self) -> None:
         self.raised: set[SegmentId] = set()
-        """Segments that ended with an error of the training; put here before their ends are heard, by their own threads."""
+        """Segments whose training raised an error; their own threads put them here before their ends are told."""
         self._durable: dict[TrialId, int] = {}
         self._in_vain: dict[TrialId, float] = {}
         self._counted_out: set[TrialId] = set()
         self._got_on_beside: set[TrialId] = set()
 
     def hear(self, end: SegmentEnded) -> None:
-        """Count it.
+        """Count the end of a segment.
 
         Raises:
-            WorkerError: the trial has failed too often, and no other trial got on meanwhile: it is not the trial's fault.
+            WorkerError: the trial has failed too often, and no other trial got on meanwhile, so the trial is not the cause.
         """
         trial = end.trial
         if end.outcome is Outcome.COMPLETED or end.checkpoint_iteration > self._durable.get(trial, 0):
@@ -56,7 +56,7 @@ class RetryPolicy:
                 )
 
     def is_hopeless(self, command: StartSegment) -> bool:
-        """Whether the trial is not to be tried again, while others get on; it then counts as diverged."""
+        """Whether to give the trial up while others get on; it then counts as diverged."""
         trial = command.trial
         if self._in_vain.get(trial, 0) < _FAILS_IN_VAIN:
             return False
@@ -66,7 +66,7 @@ class RetryPolicy:
         return True
 
     def forgive(self, trial: TrialId) -> None:
-        """It has got on, or is another trial from now on."""
+        """Forget its failures: it has got on, or has become a clone of another trial."""
         self._in_vain.pop(trial, None)
         self._counted_out.discard(trial)
         self._got_on_beside.discard(trial)

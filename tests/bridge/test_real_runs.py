@@ -113,7 +113,7 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_or_left_alone(tmp_path):
     folder.mkdir()
     shutil.copyfile(RECORDED[0], folder / "journal.jsonl")
     (folder / "kind.txt").write_text("real run\n")
-    with pytest.raises(InputError, match="holds a run already: go on with it"):
+    with pytest.raises(InputError, match="holds a run already: resume it"):
         execute_real(small(), folder, RealRunOptions(speed=1.0))
     with pytest.raises(InputError, match="there is no real run in this folder"):
         resume_real(tmp_path)

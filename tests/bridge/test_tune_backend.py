@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastune.sim.bridge.tune.backend import finite, plain_configuration
-from elastune.sim.bridge.tune.resources import gang_bundles, gpus_on, ray_resources
+from elastune.sim.bridge.tune.resources import bundles_for, gpus_on, ray_resources
 from elastune.sim.model.errors import InputError
 
 
 @given(gpus=st.integers(1, 64), per_node=st.integers(1, 16))
 def test_a_gang_asks_for_all_its_gpus_and_for_no_more_than_a_node_has_at_a_time(gpus, per_node):
-    bundles = gang_bundles(gpus, per_node, {"GPU": 1.0, "CPU": 4.0})
+    bundles = bundles_for(gpus, per_node, {"GPU": 1.0, "CPU": 4.0})
     assert sum(bundle["GPU"] for bundle in bundles) == gpus
     assert all(bundle["GPU"] <= per_node and bundle["CPU"] == 4 * bundle["GPU"] for bundle in bundles)
     assert len(bundles) == -(-gpus // per_node)

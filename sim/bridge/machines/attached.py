@@ -1,10 +1,9 @@
-"""Machines leased one by one from a Ray cluster that runs already; its autoscaler is asked for more.
+"""Machines leased one by one from a running Ray cluster, whose autoscaler is asked for more.
 
-The autoscaler cannot be told which node to give back: a node that is released is only no longer ours, and the autoscaler ends
-whichever idles. Whatever node appears is taken as the machine that was asked for.
+The autoscaler cannot be told which node to end: it ends any idle node, and whatever node appears serves the request.
 
-A lease is exclusive among all drivers of the cluster: it is a placement group that holds most of the resource `node:ADDRESS`,
-of which Ray gives each node 1. Ray ends it with its driver, so what a dead one had leased can be leased by any other.
+A lease excludes all other drivers: it is a placement group that holds most of the resource `node:ADDRESS`, of which each node
+has 1. Ray ends the lease with its driver, so the nodes of a dead driver can be leased again.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.25
 _SHARE = 0.51
-"""Of a node's own resource: two leases do not fit, and what others pin to the node with a hundredth of it still does."""
+"""Of a node's own resource: two leases do not fit, but tasks that others pin to the node with a hundredth of it do."""
 _LEASED_WITHIN_S = 1.0
 _TAKEN_OVER_WITHIN_S = 30.0
-"""Until Ray has noticed that the driver before has died."""
+"""Time for Ray to notice that the previous driver has died."""
 
 
 class AttachedNodes:
@@ -37,7 +36,7 @@ class AttachedNodes:
     Args:
         address: of the cluster, as `ray.init` takes it.
         device: what a slot is.
-        patience_s: how long is waited for a node before its request is refused; an autoscaler's machine takes minutes.
+        patience_s: how long to wait for a node before the request is refused; an autoscaler takes minutes.
 
     Raises:
         InputError: no cluster answers there.
@@ -54,7 +53,7 @@ class AttachedNodes:
     def acquire(
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
     ) -> Node:
-        """A node that has exactly so many slots and that nobody has leased. See `Nodes`."""
+        """Lease a free node that has exactly `gpus` slots. See `Nodes`."""
         self._ask(instance, gpus)
         give_up_s = time.monotonic() + self._patience_s
         while not is_cancelled():
@@ -69,7 +68,7 @@ class AttachedNodes:
         raise NoNodeError("cancelled")
 
     def _lease_one(self, instance: InstanceId, gpus: int) -> Node | None:
-        """Lease a node with exactly so many slots; None where there is none that is free."""
+        """Lease a free node with exactly `gpus` slots; None if there is none."""
         for node_id, found in alive_nodes().items():
             if slots_of(found["Resources"], self._device) == gpus:
                 node = Node(node_id, found["NodeManagerAddress"], gpus)
@@ -90,7 +89,7 @@ class AttachedNodes:
         return True
 
     def _ask(self, instance: InstanceId, gpus: int) -> None:
-        """Tell the autoscaler of everything that is wanted, machines we have included; a cluster without one does not mind."""
+        """Tell the autoscaler about all wanted machines, including those we have. Without an autoscaler nothing happens."""
         with self._lock:
             if gpus and not self._is_closed:
                 self._wanted[instance] = gpus
@@ -105,7 +104,7 @@ class AttachedNodes:
         request_resources(bundles=[{kind: n * count for kind, n in slot.items()} for count in self._wanted.values()])
 
     def release(self, instance: InstanceId) -> None:
-        """The node is free for others, or for the autoscaler to end. See `Nodes`."""
+        """Free the node for others, or for the autoscaler to end. See `Nodes`."""
         with self._lock:
             _, lease = self._leased.pop(instance, (None, None))
         if lease is not None:
@@ -113,14 +112,14 @@ class AttachedNodes:
         self._ask(instance, 0)
 
     def dead(self) -> list[InstanceId]:
-        """As Ray's head knows: one that died silently is noticed by its health checks. See `Nodes`."""
+        """Those that Ray's health checks have found dead. See `Nodes`."""
         with self._lock:
             leased = dict(self._leased)
         alive = alive_nodes() if leased else {}
         return [instance for instance, (node, _) in leased.items() if node.node_id not in alive]
 
     def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
-        """Those that are alive, and that no other driver has leased meanwhile, are ours again. See `Nodes`."""
+        """Lease again those that are alive and that no other driver has leased. See `Nodes`."""
         alive = alive_nodes()
         found = {
             instance: node
@@ -129,11 +128,11 @@ class AttachedNodes:
         }
         with self._lock:
             self._wanted.update({instance: node.gpus for instance, node in found.items()})
-            self._say_wanted()  # what the dead driver asked for lasts until something else is said
+            self._say_wanted()  # replaces what the dead driver asked for
         return found
 
     def close(self) -> None:
-        """All nodes are given back; the cluster stays."""
+        """Give all nodes back; the cluster stays."""
         import ray
 
         try:
@@ -143,13 +142,13 @@ class AttachedNodes:
                     end_lease(lease)
                 self._leased.clear()
                 self._wanted.clear()
-                self._say_wanted()  # a request lasts for ever, that of a machine which has not come yet too
+                self._say_wanted()  # a request would last for ever, even for a machine that has not come yet
         finally:
             ray.shutdown()
 
 
 def lease_of(node: Node, within_s: float) -> PlacementGroup | None:
-    """The exclusive lease of a node; None where another has it."""
+    """Lease a node exclusively; None if another driver has it."""
     from ray.util.placement_group import placement_group
 
     lease: PlacementGroup = placement_group(

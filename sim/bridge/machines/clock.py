@@ -1,4 +1,4 @@
-"""The clock of a real run, and waiting by it. The only place that reads the host's clock for events."""
+"""The clock of a real run. Only this module reads the host's clock for events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Clock:
 
     Args:
         speed: run seconds per second of the host; 1 for real training. Emulated runs may go faster.
-        from_s: where it starts, for a run that goes on: the clock stands still while no driver lives.
+        from_s: where it starts. The clock of a resumed run stands still while no driver lives.
     """
 
     def __init__(self, speed: float = 1.0, from_s: float = 0.0) -> None:
@@ -24,9 +24,9 @@ class Clock:
         return self._from_s + (time.monotonic() - self._started_s) * self.speed
 
     def host_s(self, seconds: float) -> float:
-        """How long so many seconds of the run take."""
+        """Host seconds for `seconds` of the run."""
         return seconds / self.speed
 
     def wait(self, seconds: float, interrupted: threading.Event) -> bool:
-        """Wait so many seconds of the run, but not longer than the system can; whether it was interrupted."""
+        """Wait `seconds` of the run, at most as long as the system can; return whether the wait was interrupted."""
         return interrupted.wait(min(max(self.host_s(seconds), 0.0), threading.TIMEOUT_MAX))

@@ -1,8 +1,7 @@
 """The private folder of an embedded Ray cluster, and the proof that a folder is one.
 
-A run folder names the folder of its cluster, so that a driver that goes on can end what a dead driver left. A run folder may
-come from somebody else. So nothing is ended or removed unless the named folder proves that it is this user's cluster of this
-run.
+A run folder names its cluster's folder, so that a new driver can end what a dead one left. But somebody else may have made the
+run folder. So nothing is ended or removed unless the named folder proves to be this user's cluster of this run.
 
 Imports `sim.model.errors`; psutil inside functions.
 """

@@ -1,4 +1,4 @@
-"""This process as a driver of a Ray cluster, whoever keeps that."""
+"""Connects this process to a Ray cluster as a driver."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _users_token: dict[str, str | None] = {}
 
 
 def token_variables(token: str) -> dict[str, str]:
-    """Environment variables with which a cluster answers only to who knows the token, where the installed Ray has that."""
+    """Environment variables that make a cluster demand this token, if the installed Ray can."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
 
@@ -51,11 +51,11 @@ def connect(address: str, token: Mapping[str, str] | None = None) -> None:
 
     if token is not None:
         _use_token(token)
-    # A late thread of ours may ask for an actor's end after the shutdown. That must not start a cluster.
+    # A late thread may still end an actor after the shutdown, which must not start a new cluster.
     auto_init_hook.enable_auto_connect = False
     # Ray reads its environment when it is imported, and the calling program may have imported it before.
     ray_constants.ENABLE_RAY_CLUSTER = not address.startswith((LOOPBACK, "localhost"))
-    # A run reports its losses itself. Ray has no switch for what its daemons print about every node that dies.
+    # A run reports its losses itself, and Ray has no switch for the messages of its daemons about dead nodes.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker.print_to_stdstream = lambda *_, **__: None
     on_terminate = signal.getsignal(signal.SIGTERM)
@@ -69,7 +69,7 @@ def connect(address: str, token: Mapping[str, str] | None = None) -> None:
 
 
 def disconnect() -> None:
-    """End what `connect` began."""
+    """Undo `connect`."""
     import ray
 
     try:
@@ -79,7 +79,7 @@ def disconnect() -> None:
 
 
 def _isolated_job() -> JobConfig:
-    """A job whose workers do not import from the folder of this program or from the working folder, as Ray's jobs do."""
+    """A job whose workers do not search the folder of this program and the working folder for code."""
     from ray.job_config import JobConfig
 
     class IsolatedJob(JobConfig):
@@ -98,7 +98,7 @@ def _use_token(token: Mapping[str, str]) -> None:
 
 
 def _restore_token() -> None:
-    """Let the user's own variables count again."""
+    """Restore the user's own variables."""
     if not _users_token:
         return
     for name, value in _users_token.items():
@@ -110,16 +110,16 @@ def _restore_token() -> None:
 
 
 def _reread_token() -> None:
-    """Ray keeps the variables of a process from the first time that it needs them; old versions have no tokens."""
+    """Make Ray read the variables again; it keeps what it read first. Old versions have no tokens."""
     from ray import _raylet
 
     if hasattr(_raylet, "AuthenticationTokenLoader"):
-        _raylet.Config.initialize("")  # type: ignore[attr-defined]  # first, as a thread of Ray's may still ask for the token in the old mode
+        _raylet.Config.initialize("")  # type: ignore[attr-defined]  # first: a thread of Ray may still use the old mode
         _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _require_listener(address: str) -> None:
-    """Ray itself tries an address for minutes."""
+    """Fail at once if nothing listens; Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or "/" in host:
         return  # `auto`, or a client's ray://host:port

@@ -1,6 +1,6 @@
-"""A Ray cluster of our own on this machine, on loopback, whose nodes are added and removed while the job runs.
+"""A Ray cluster of our own on loopback. Nodes are added and removed while the job runs.
 
-A node's slots are CPU slots, however many cores there are, or GPUs of this machine, of which each node sees its own.
+The slots of a node are CPU slots, however many cores there are, or GPUs of this machine. Each node sees only its own GPUs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class EmbeddedNodes:
         self._nodes: dict[InstanceId, tuple[str, int]] = {}
         self._gpus: dict[InstanceId, list[str]] = {}
         self.folder = ClusterFolder.create()
-        # Kept open, because a keeper that fails removes the folder and its last words are still to be read.
+        # Kept open: a keeper that fails removes the folder, but its last line is read afterwards.
         self._log = (self.folder.path / "keeper.log").open("w+b")
         token = token_variables(secrets.token_hex(32))
         self._keeper = subprocess.Popen(  # noqa: S603  our own module
@@ -88,7 +88,7 @@ class EmbeddedNodes:
     def acquire(
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
     ) -> Node:
-        """Start a node. See `Nodes`. One at a time: starting is bound by the processor anyway."""
+        """Start a node; one at a time, because a start keeps the processor busy. See `Nodes`."""
         with self._talking:
             if is_cancelled():
                 raise NoNodeError("cancelled")
@@ -117,7 +117,7 @@ class EmbeddedNodes:
             self._free_gpus += self._gpus.pop(instance, [])
 
     def release(self, instance: InstanceId) -> None:
-        """End the node's processes, but do not wait for what a dead one has left. See `Nodes`."""
+        """End the node's processes, but do not wait for the remains of a dead node. See `Nodes`."""
         with self._lock:
             node_id, pid = self._nodes.pop(instance, ("", 0))
         if not node_id:
@@ -125,7 +125,7 @@ class EmbeddedNodes:
         if _runs(pid):
             self._remove(node_id)
         else:
-            # Another node may be starting, and that this one is lost is to be told at once.
+            # The loss is told at once, although the keeper may be busy with the start of another node.
             threading.Thread(target=self._bury, args=(node_id,), name=f"bury-{instance}", daemon=True).start()
         self._give_gpus_back(instance)
 
@@ -138,22 +138,22 @@ class EmbeddedNodes:
             self._remove(node_id)
 
     def dead(self) -> list[InstanceId]:
-        """Those whose raylet has ended, which a process of this machine shows at once. See `Nodes`."""
+        """Those whose raylet process has ended. See `Nodes`."""
         with self._lock:
             nodes = list(self._nodes.items())
         return [number for number, (_, pid) in nodes if not _runs(pid)]
 
     def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
-        """None: an embedded cluster dies with its driver."""
+        """Return nothing: an embedded cluster dies with its driver."""
         del leased
         return {}
 
     def raylet_pid(self, instance: InstanceId) -> int:
-        """The process to kill where a machine is to die."""
+        """The process to kill to let a machine die."""
         return self._nodes[instance][1]
 
     def close(self) -> None:
-        """End all nodes and the head, and whatever of them is left. See `Nodes`."""
+        """End all nodes, the head, and all leftovers. See `Nodes`."""
         try:
             disconnect()
         finally:
@@ -165,7 +165,7 @@ class EmbeddedNodes:
         assert self._keeper.stdin is not None  # a pipe
         assert self._keeper.stdout is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # an order that it did not live to read
+            with contextlib.suppress(BrokenPipeError):  # it died before it read a command
                 self._keeper.stdin.close()
             self._keeper.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -194,7 +194,7 @@ def visible_gpus() -> list[str]:
     """
     import torch
 
-    there = torch.cuda.device_count()  # as that variable leaves: `-1`, and whatever follows it, is no device
+    there = torch.cuda.device_count()  # CUDA ignores `-1` in that variable and all that follows
     named = os.environ.get(CUDA_VISIBLE)
     names = map(str, range(there)) if named is None else (name.strip() for name in named.split(","))
     found = list(itertools.islice(names, there))

@@ -1,4 +1,4 @@
-"""Delays and losses that a real run is given on purpose, drawn as the simulation draws them: the same luck for both."""
+"""Delays and losses added to a real run, drawn from the same random streams as in simulation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class MachineFaults(NamedTuple):
-    """What is to happen to a machine, besides what really happens to it.
+    """What is done to a machine, besides what really happens to it.
 
     Attributes:
         queue_s: from the request to the launch.
-        boot_s: from the launch, at least.
+        boot_s: from the launch to the boot, at least.
         setup_s: from the boot to readiness, at least.
-        lost_after_s: from the launch until it is lost; infinite for never.
-        reclaimed_at_s: when it is taken back; infinite for never.
-        notice_s: how long before that it is said.
+        lost_after_s: from the launch to the loss; infinite for never.
+        reclaimed_at_s: when the provider takes it back; infinite for never.
+        notice_s: from the notice to the reclaim.
     """
 
     queue_s: float = 0.0
@@ -34,7 +34,7 @@ class MachineFaults(NamedTuple):
 
 
 class FaultInjector:
-    """The fates of machines; nothing is injected where there is no cloud to draw them from."""
+    """Draws what happens to machines; without a cloud to draw from, nothing is injected."""
 
     def __init__(self, cloud: CloudTruth | None = None, streams: Streams | None = None) -> None:
         self._cloud, self._streams = cloud, streams
@@ -43,7 +43,7 @@ class FaultInjector:
             self._spot = cloud.spot.reclaims.begin(streams, cloud.spot.notice_s)
 
     def draw(self, instance: InstanceId, market: str, now_s: float) -> MachineFaults | None:
-        """What is to happen to a machine that is asked for now; None where a spot market has none."""
+        """What happens to a machine that is requested now; None if the spot market has none."""
         cloud, streams = self._cloud, self._streams
         if cloud is None or streams is None:
             return MachineFaults()
@@ -65,6 +65,6 @@ class FaultInjector:
         )
 
     def machine_gone(self, instance: InstanceId, market: str) -> None:
-        """The machine is gone, and its place on the spot market is free."""
+        """Free the place of the machine on the spot market."""
         if market == SPOT and self._spot is not None:
             self._spot.vacate(instance)

@@ -1,7 +1,7 @@
-"""Processes that we start import nothing of the folder in which the user works. Imports the standard library.
+"""Keeps child processes from importing code from the working folder. Imports the standard library.
 
-`python -m`, `python -c` and scripts put a folder of their own first on the search path. A `logging.py` or a `sim/` in that
-folder would run in every child.
+`python -m`, `python -c` and scripts search that folder, or their own, first. A `logging.py` or a `sim/` there would run in
+every child.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _ROOT = str(Path(__file__).parents[4])
 
 
 def child_environment() -> dict[str, str]:
-    """Environment variables that make a Python child safe; it finds what this process finds, the working folder apart."""
+    """Environment variables for a safe Python child; it finds what this process finds, except in the working folder."""
     return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(_search_path())}
 
 
 def isolate_children() -> None:
-    """Make every Python process that is started from now on safe, those of joblib and multiprocessing too."""
+    """Make all later Python children safe, including those of joblib and multiprocessing."""
     os.environ["PYTHONSAFEPATH"] = "1"
     if named := os.environ.get("PYTHONPATH"):
         os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in named.split(os.pathsep) if _is_safe(entry))

@@ -1,4 +1,4 @@
-"""The process that keeps an embedded Ray cluster: it starts and ends nodes on command, and ends everything with its parent.
+"""The process that keeps an embedded Ray cluster. It starts and ends nodes on command, and ends them all with its parent.
 
 Run as `python -P -m elastune.sim.bridge.machines.keeper FOLDER`. It reads one JSON object per line from standard input and
 answers each with one line:
@@ -6,10 +6,10 @@ answers each with one line:
 - `{"gpus": n, "visible": [...]}` adds a node; the answer is `{"node_id", "pid"}`, or `{"problem"}` if it did not come up;
 - `{"remove": node_id}` ends a node; the answer is `{}`.
 
-Before all answers it prints a line with the cluster's address. When its input ends, which happens even if its parent is killed,
-it ends every process of the cluster.
+Its first line is the cluster's address. It ends every process of the cluster when its input ends, which also happens when its
+parent is killed.
 
-It is a process of its own because Ray starts nodes only in a main thread, and because a killed process cannot clean up.
+It is a process of its own, because Ray starts nodes only in a main thread, and because a killed process cannot clean up.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ CUDA_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's least is 75 MiB; workers exchange messages of some hundred bytes."""
 _HEALTH_CHECKS = {
-    # The driver watches the processes of the nodes, so it sees a death at once. These checks only must not take a node for dead
-    # that is slow because other work keeps the machine busy.
+    # Slow checks: the driver watches the processes itself, and a node on a busy machine must not count as dead.
     "health_check_initial_delay_ms": 5000,
     "health_check_period_ms": 2000,
     "health_check_timeout_ms": 10000,
@@ -42,15 +41,15 @@ _HEALTH_CHECKS = {
 
 def main(folder: Path) -> None:
     """Keep a cluster whose files lie in this folder until standard input ends."""
-    # Ctrl-C reaches every process of a terminal. The parent decides what it means.
+    # Ctrl-C reaches every process of a terminal, but only the parent decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what Ray prints is no answer
     from ray.cluster_utils import Cluster
 
     cluster, ours = None, ClusterFolder.at(folder)
-    # Ray opens its folder to everybody, so it lies in one that only this user can enter. Ray also writes the address of its
-    # newest cluster there (RAY_TMPDIR), and fails if the folder is missing.
+    # Ray opens its folder to everybody, so it lies in one that only this user can enter. It must exist, because Ray writes the
+    # address of its newest cluster there (RAY_TMPDIR).
     ray_files = folder / "ray"
     try:
         ray_files.mkdir()
@@ -105,7 +104,7 @@ def _serve(cluster: Cluster, answer: Any) -> None:  # noqa: ANN401  a file's wri
 
 
 def _added(cluster: Cluster, **given: Any) -> Any:  # noqa: ANN401  a node of Ray's, and its parameters
-    """Start a node; nothing is left of a node that did not come up in time."""
+    """Start a node; remove what is left of it if it does not come up in time."""
     before = set(cluster.worker_nodes)
     try:
         return cluster.add_node(wait=True, **given)

@@ -31,14 +31,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MachineListener:
-    """Who hears of a machine; called in the machine's thread.
+    """Callbacks of a machine, called in its thread.
 
     Attributes:
-        tell: takes a function from the time to an event; the events of all threads come in order of time.
-        ready: called with the node before it is told of.
-        noticed: called when its provider says that it will be taken back.
-        gone: called when its life is over, with the cause, or None where it was refused; tells of its end.
-        broken: called where the thread itself breaks down.
+        tell: takes a function from the time to an event, and tells that event.
+        ready: called with the node before InstanceReady is told.
+        noticed: called when the provider announces a reclaim.
+        gone: called at the end with the cause, or with None if the request was refused; tells the end.
+        broken: called if the thread itself breaks down.
     """
 
     tell: Callable[[Callable[[float], Event]], None]
@@ -49,18 +49,18 @@ class MachineListener:
 
 
 class Machine:
-    """A machine that was asked for, has come up, or is on its way out.
+    """A machine from its request to its end.
 
     Args:
         instance: its number.
-        gpus: slots it is to have.
-        faults: delays and losses that are injected; None: there is no machine of that kind.
-        nodes: where machines come from.
+        gpus: its slots.
+        faults: injected delays and losses; None if there is no such machine to rent.
+        nodes: provide the machine.
         clock: of the run.
-        listener: hears of all that happens to it.
+        listener: hears all that happens to it.
 
     Attributes:
-        node: the Ray node, once it is ready and until it is not ours any more.
+        node: the Ray node once the machine is ready.
     """
 
     def __init__(
@@ -84,26 +84,26 @@ class Machine:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is to happen to it by itself: it serves, and is fated to serve for ever."""
+        """Whether it is ready and will stay ready: no loss and no reclaim is injected."""
         faults = self._faults
         lasts = faults is not None and math.isinf(faults.lost_after_s) and math.isinf(faults.reclaimed_at_s)
         return lasts and self.node is not None and not self._over.is_set()
 
     def start(self, node: Node | None = None) -> None:
-        """Bring it up; where it is a node that we have already, only follow it."""
+        """Bring it up; a node that we have already is only followed."""
         self.node = node
         self._thread.start()
 
     def release(self) -> None:
-        """Give it back, whatever state it is in."""
+        """Give it back in any state."""
         self._end(GoneCause.RELEASED)
 
     def die(self) -> None:
-        """It was found dead."""
+        """Note that it was found dead."""
         self._end(GoneCause.LOST)
 
     def cancel(self) -> None:
-        """End its thread without a word: the run is over."""
+        """End its thread without an event, because the run is over."""
         self._is_cancelled = True
         self._over.set()
 
@@ -124,11 +124,11 @@ class Machine:
                 self._listener.broken(error)
 
     def _live(self) -> GoneCause | None:
-        """Queue, boot, be set up, serve until the end; the cause of the end, or None where there was no machine."""
+        """Queue, boot, be set up and serve; return the cause of the end, or None if the request was refused."""
         faults = self._faults
         if faults is None:
             if self.node is not None:
-                return GoneCause.RECLAIMED  # one that was taken over had its place, and has none any more
+                return GoneCause.RECLAIMED  # a machine that was taken over has lost its place on the market
             self._refuse("no spot capacity now")
             return None
         if self.node is None:
@@ -138,7 +138,7 @@ class Machine:
                 if self._over.is_set():
                     return self._cause
                 if self._is_launched:
-                    # What was told to be there cannot be refused any more.
+                    # After InstanceLaunched a request cannot be refused any more.
                     _log.warning("instance %d was lost while it started: %s", self._instance, error)
                     return GoneCause.LOST
                 self._refuse(str(error))
@@ -146,7 +146,7 @@ class Machine:
             if node is None:
                 return self._cause
         else:
-            # Losses come by chance, whatever the age.
+            # The chance of a loss does not depend on the age.
             self._is_launched, self._launched_at_s = True, self._clock.now_s()
         self._serve(faults)
         return self._cause
@@ -156,7 +156,7 @@ class Machine:
         self._listener.tell(lambda at_s: InstanceRefused(at_s, instance, reason))
 
     def _come_up(self, faults: MachineFaults) -> Node | None:
-        """The node, ready; None where it is not wanted any more."""
+        """The node, ready; None if it has ended before."""
         instance, over = self._instance, self._over
         if self._wait_until(self._clock.now_s() + faults.queue_s):
             return None
@@ -182,7 +182,7 @@ class Machine:
         self._listener.tell(event_at)
 
     def _serve(self, faults: MachineFaults) -> None:
-        """Live until it is given back, lost or taken back."""
+        """Serve until it is released, lost or reclaimed."""
         if faults.notice_s > 0 and faults.reclaimed_at_s < math.inf:
             if self._wait_until(faults.reclaimed_at_s - faults.notice_s):
                 return
@@ -190,7 +190,7 @@ class Machine:
         self._wait_until(math.inf)
 
     def _wait_until(self, at_s: float) -> bool:
-        """Wait until a time of the run; whether its life has ended before, if only as it was fated to."""
+        """Wait until a time of the run; return whether the machine has ended before, by itself or by injection."""
         ends_at_s, cause = self._injected_end()
         if not self._wait(min(at_s, ends_at_s)) and ends_at_s <= at_s:
             self._end(cause)

@@ -1,4 +1,4 @@
-"""Where the machines of a real run come from; `embedded` and `attached` are the two kinds of `Nodes`."""
+"""The interface to the machines of a real run; `embedded` and `attached` implement it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ CPU = "cpu"
 
 
 class NoNodeError(TuningError):
-    """There is no machine to be had, or nobody wants it any more; becomes InstanceRefused or InstanceGone."""
+    """No machine is available, or the request was cancelled; becomes InstanceRefused or InstanceGone."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine that is ours.
+    """A machine that is leased.
 
     Attributes:
-        node_id: Ray's name of it.
-        host: its address, at which the workers of a gang find each other.
-        gpus: slots it has; CPU slots where there are no GPUs.
+        node_id: Ray's name for it.
+        host: its address, at which the members of a worker group meet.
+        gpus: its slots; CPU slots if there are no GPUs.
     """
 
     node_id: str
@@ -40,23 +40,23 @@ class Nodes(Protocol):
     def acquire(
         self, instance: InstanceId, gpus: int, *, launched: Callable[[], None], is_cancelled: Callable[[], bool]
     ) -> Node:
-        """A machine with so many slots, ready to train; waits for it, and calls `launched` when queueing is over.
+        """Wait for a machine with `gpus` slots; calls `launched` when queueing is over.
 
         Raises:
-            NoNodeError: there is none.
+            NoNodeError: there is none, or `is_cancelled` became true.
         """
 
     def release(self, instance: InstanceId) -> None:
-        """Give it back; nothing happens where it is gone already."""
+        """Give it back; does nothing if it is gone already."""
 
     def dead(self) -> Collection[InstanceId]:
-        """Those of ours that are not there any more, as far as can be known at once."""
+        """Leased machines that are known to have died."""
 
     def adopt(self, leased: Mapping[InstanceId, Node]) -> Mapping[InstanceId, Node]:
-        """Take over the machines of a driver that died; returns those that are still there."""
+        """Take over the machines of a dead driver; returns those that still live."""
 
     def close(self) -> None:
-        """Give everything back, and end what was started."""
+        """Give everything back and end what was started."""
 
 
 def bundle(device: str) -> dict[str, float]:

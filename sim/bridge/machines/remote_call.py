@@ -1,4 +1,4 @@
-"""Run a function once on a slot of a node, to look at the node or to try something there."""
+"""Runs a function once on a slot of a node."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run_on(
 
     Args:
         node: where it runs.
-        device: what a slot is; with `cuda` it sees one GPU.
-        function: a function that the node can import.
-        arguments: of the function; Ray must be able to pickle them.
-        within_s: how long it may take; this includes the start of a new process.
+        device: what a slot is; with `cuda` the function sees one GPU.
+        function: the node must be able to import it.
+        arguments: of the function; Ray pickles them.
+        within_s: time limit, including the start of a process.
 
     Raises:
         WorkerError: the function raised, or did not answer in time.

@@ -1,18 +1,18 @@
-"""What Ray Tune's callbacks mean as events, and what orders mean for its trials. Stands on the pure core and knows no Ray.
+"""Turns Ray Tune's callbacks into events, and commands into what its trials do. Imports the pure core, not ray.
 
-Tune keeps the loop: it calls, and is answered. So there is no waiting here: `next_event` gives what has happened so far, and
-timers fire when somebody looks. Machines are slices of a fixed cluster, ready the moment they are asked for.
+Tune runs the loop and calls this backend, so nothing waits here: `next_event` returns what has happened so far, and timers fire
+at the next call of `look`. Machines are parts of a fixed cluster, ready as soon as they are requested.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from elastune.sim.bridge.tune.segment import RunningSegment
 from elastune.sim.model.commands import (
     EndSegment,
     ProvisionInstance,
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
     from elastune.sim.model.ids import InstanceId, SegmentId
 
 PENDING, PAUSED, TERMINATED, ERROR = "PENDING", "PAUSED", "TERMINATED", "ERROR"
-"""Where Tune says that a trial is; it is RUNNING as well, which nobody here asks for."""
+"""States of a trial in Tune; RUNNING is not needed here."""
 _OVER = (TERMINATED, ERROR)
 _LASTS_S = "time_this_iter_s"
-"""Tune's own key for the seconds since the result before."""
+"""Tune's key for the seconds since the previous result."""
 _HOW_TO_SAVE = (
-    "policies pause trials and go on from checkpoints, so hand one over with each result,"
+    "policies pause trials and resume them from checkpoints, so save one with each result,"
     " tune.report(metrics, checkpoint=...), or write save_checkpoint and load_checkpoint for a class"
 )
 
 
 class SavedResult(Protocol):
-    """A checkpoint that Tune has stored, as far as it matters here."""
+    """The part of a stored checkpoint that is used here."""
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -66,88 +66,28 @@ class SavedResult(Protocol):
 
 
 class TuneTrial(Protocol):
-    """A trial of Tune, as far as it matters here."""
+    """The part of a Tune trial that is used here."""
 
     trial_id: str
     status: str
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Its hyperparameters, whatever the search space holds."""
+        """Its hyperparameters."""
 
     @property
     def latest_checkpoint_result(self) -> SavedResult | None:
-        """The last checkpoint that is stored."""
-
-
-@dataclass(slots=True)
-class RunningSegment:
-    """A stretch of training that was ordered and has not ended.
-
-    Attributes:
-        gpus: size of its gang.
-        ordered_at_s: when it was ordered.
-        score: at the last result.
-        reported_at_s: when each of its results came.
-        trains_from_s: when its first iteration began, known with its first result; NaN before.
-        is_ending: it was told to end.
-        is_pausing: Tune was told to pause it, and saves.
-        is_broken: its worker died.
-        has_left: its trainable ended by itself.
-    """
-
-    order: StartSegment
-    gpus: int
-    ordered_at_s: float
-    score: float | None
-    reported_at_s: list[float] = field(default_factory=list)
-    trains_from_s: float = math.nan
-    is_ending: bool = False
-    is_pausing: bool = False
-    is_broken: bool = False
-    has_left: bool = False
-
-    @property
-    def iteration(self) -> int:
-        """Iterations of the trial that are known to be completed."""
-        return self.order.from_iteration + len(self.reported_at_s)
-
-    def take(self, at_s: float, lasted_s: float, score: float | None) -> None:
-        """One more iteration is complete."""
-        if not self.reported_at_s:
-            self.trains_from_s = min(max(at_s - lasted_s, self.ordered_at_s), at_s)
-        self.reported_at_s.append(at_s)
-        self.score = score
-
-    def seconds(self, at_s: float, *, is_saved: bool) -> tuple[float, float, float]:
-        """Seconds of launch, training and the checkpoint at the end, which are all there were.
-
-        Args:
-            at_s: when it ended.
-            is_saved: it ended as it was told to, so that what came after its last result was saving.
-        """
-        if not self.reported_at_s:
-            return at_s - self.ordered_at_s, 0.0, 0.0
-        trained_until_s = self.reported_at_s[-1] if is_saved else at_s
-        launch_s = self.trains_from_s - self.ordered_at_s
-        return launch_s, trained_until_s - self.trains_from_s, at_s - trained_until_s
-
-    def lost_s(self, at_s: float, durable: int) -> float:
-        """Seconds of training after the last iteration that is durable."""
-        if not self.reported_at_s:
-            return 0.0
-        kept = durable - self.order.from_iteration
-        return at_s - (self.reported_at_s[kept - 1] if kept > 0 else self.trains_from_s)
+        """Its last stored checkpoint."""
 
 
 class TuneBackend:
-    """Carries orders out on Tune's trials.
+    """Performs commands on Tune's trials.
 
     Attributes:
-        to_start: segments that were ordered and that Tune has not been given yet, first ordered first.
+        to_start: segments that Tune has not been given yet, oldest first.
 
     Args:
-        trials: in the order in which Tune has added them: the trials of the job.
+        trials: of the job, in the order in which Tune added them.
         metric: key of the score in results.
         time_attr: key of the iterations completed in results.
         clock: seconds since the run began.
@@ -168,18 +108,18 @@ class TuneBackend:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing can happen any more by itself."""
+        """Whether nothing can happen any more."""
         return not (self._events or self._segments or self._timers)
 
-    # Orders.
+    # Commands.
 
     def perform(self, command: Command) -> None:
-        """Take an order; its outcome arrives as an event.
+        """Start what the command asks for; its outcome arrives as an event.
 
         Raises:
-            InputError: a trial is to go on from the checkpoint of another.
+            InputError: a trial would continue from the checkpoint of another.
         """
-        # What is ordered on an event is ordered at its time, so that the seconds of segments and machines have no gaps.
+        # Commands have the time of the event that they answer, so that the seconds of segments and machines have no gaps.
         now_s = self._told_at_s
         match command:
             case StartSegment():
@@ -193,30 +133,30 @@ class TuneBackend:
             case StartTimer():
                 self._timers[command.tag] = command.at_s
 
-    def _start(self, order: StartSegment, now_s: float) -> None:
-        if order.restore_from not in (None, order.trial):
+    def _start(self, command: StartSegment, now_s: float) -> None:
+        if command.restore_from not in (None, command.trial):
             raise InputError(
-                f"trial {order.trial} is to go on from a checkpoint of trial {order.restore_from}, which this scheduler does"
-                " not do: Ray Tune has a PopulationBasedTraining of its own"
+                f"trial {command.trial} would continue from a checkpoint of trial {command.restore_from}, which this"
+                " scheduler does not do: Ray Tune has a PopulationBasedTraining of its own"
             )
-        trial = self._trials[order.trial]
-        if order.trial not in self._sampled:
-            self._sampled.add(order.trial)
-            self._events.append(TrialSampled(now_s, order.trial, plain_configuration(trial.config)))
+        trial = self._trials[command.trial]
+        if command.trial not in self._sampled:
+            self._sampled.add(command.trial)
+            self._events.append(TrialSampled(now_s, command.trial, plain_configuration(trial.config)))
         if trial.status in _OVER:
-            self._pass_over(order, trial, now_s)
+            self._pass_over(command, trial, now_s)
             return
-        gpus = sum(count for _, count in order.placement)
-        segment = RunningSegment(order, gpus, now_s, None)
-        self._segments[order.trial] = segment
+        gpus = sum(count for _, count in command.placement)
+        segment = RunningSegment(command, gpus, now_s, None)
+        self._segments[command.trial] = segment
         self.to_start.append(segment)
 
-    def _pass_over(self, order: StartSegment, trial: TuneTrial, now_s: float) -> None:
-        """Tune will never run it again: one that failed counts as diverged, one that ended by itself keeps its score."""
+    def _pass_over(self, command: StartSegment, trial: TuneTrial, now_s: float) -> None:
+        """End a segment of a trial that Tune will not run again: a failed one has diverged, one that ended keeps its score."""
         score = None if trial.status == ERROR else self._last_score(trial)
-        until = order.until_iteration
+        until = command.until_iteration
         self._events.append(
-            SegmentEnded(now_s, order.trial, order.segment, until, until, score, Outcome.COMPLETED, 0.0, 0.0, 0.0)
+            SegmentEnded(now_s, command.trial, command.segment, until, until, score, Outcome.COMPLETED, 0.0, 0.0, 0.0)
         )
 
     def _last_score(self, trial: TuneTrial) -> float | None:
@@ -225,21 +165,21 @@ class TuneBackend:
 
     def _end(self, number: SegmentId) -> None:
         for segment in self._segments.values():
-            if segment.order.segment == number:
+            if segment.command.segment == number:
                 segment.is_ending = True
                 return
 
     def _release(self, instance: InstanceId, now_s: float) -> None:
-        """Gangs are on a machine that is given back only where the run ends; Tune is told to stop them by whoever asks."""
+        """End the segments on a machine. Some are left only at the end of the run, when Tune stops all trials."""
         for segment in list(self._segments.values()):
-            if any(number == instance for number, _ in segment.order.placement):
+            if any(number == instance for number, _ in segment.command.placement):
                 self._break(segment, Outcome.ENDED, now_s)
         self._events.append(InstanceGone(now_s, instance, GoneCause.RELEASED))
 
     # What Tune says.
 
     def next_event(self) -> Event | None:
-        """The next event that has happened; None where there is no other yet."""
+        """The next event; None if no other has happened yet."""
         if not self._events:
             return None
         event = self._events.popleft()
@@ -247,10 +187,10 @@ class TuneBackend:
         return event
 
     def look(self) -> None:
-        """Take notice of what Tune does not call for, or where it calls too early: who is paused, broken or gone; timers.
+        """Find what Tune does not announce, or announces too early: paused, broken and ended trials, and due timers.
 
         Raises:
-            InputError: a trial was paused, or ended by itself, without a checkpoint of where it stood.
+            InputError: a trial was paused or ended without a checkpoint of its last iteration.
         """
         now_s = self._clock()
         for segment in list(self._segments.values()):
@@ -258,17 +198,17 @@ class TuneBackend:
                 self._break(segment, Outcome.FAILED, now_s)
             elif segment.has_left:
                 self._settle(segment, "ended by itself", now_s)
-            elif segment.is_pausing and self._trials[segment.order.trial].status == PAUSED:
+            elif segment.is_pausing and self._trials[segment.command.trial].status == PAUSED:
                 self._settle(segment, "was paused", now_s)
         for tag in sorted((tag for tag, at_s in self._timers.items() if at_s <= now_s), key=self._timers.__getitem__):
             del self._timers[tag]
             self._events.append(TimerFired(now_s, tag))
 
     def result(self, trial: TuneTrial, result: Mapping[str, Any]) -> None:
-        """A trial has completed an iteration; ask `is_to_pause` when the policy has heard of it.
+        """Take the result of an iteration; call `is_to_pause` after the policy has handled the event.
 
         Raises:
-            InputError: the result is not that of the iteration after the last one, or it has no score.
+            InputError: the result is not of the next iteration, or it has no score.
         """
         number = self._numbers[trial.trial_id]
         segment = self._segments.get(number)
@@ -276,27 +216,27 @@ class TuneBackend:
             return
         now_s = self._clock()
         self._take(segment, trial, result, now_s)
-        order, iteration = segment.order, segment.iteration
-        is_last = iteration >= order.until_iteration or segment.is_ending
-        if order.report_every and iteration % order.report_every == 0 and not is_last:
-            self._events.append(ProgressReported(now_s, number, order.segment, iteration, segment.score))
+        command, iteration = segment.command, segment.iteration
+        is_last = iteration >= command.until_iteration or segment.is_ending
+        if command.report_every and iteration % command.report_every == 0 and not is_last:
+            self._events.append(ProgressReported(now_s, number, command.segment, iteration, segment.score))
 
     def is_to_pause(self, trial: TuneTrial) -> bool:
-        """Whether the trial is to be paused after this result, with a checkpoint."""
+        """Whether to pause the trial after this result, with a checkpoint."""
         segment = self._segments.get(self._numbers[trial.trial_id])
         if segment is None:
             return False
-        segment.is_pausing = segment.is_ending or segment.iteration >= segment.order.until_iteration
+        segment.is_pausing = segment.is_ending or segment.iteration >= segment.command.until_iteration
         return segment.is_pausing
 
     def is_to_save(self, trial: TuneTrial) -> bool:
-        """Whether the trial is to write a checkpoint after this result, and train on."""
+        """Whether the trial saves after this result and trains on."""
         segment = self._segments.get(self._numbers[trial.trial_id])
-        every = 0 if segment is None else segment.order.checkpoint_every
+        every = 0 if segment is None else segment.command.checkpoint_every
         return segment is not None and every > 0 and segment.iteration % every == 0
 
     def ended(self, trial: TuneTrial, result: Mapping[str, Any]) -> None:
-        """A trial has ended by itself, at this last result. Tune calls before it has put the trial away: `look` tells of it.
+        """Note that a trial ended by itself. Tune calls this before it stops the trial, so `look` tells the event.
 
         Raises:
             InputError: as `result`.
@@ -309,7 +249,7 @@ class TuneBackend:
             self._take(segment, trial, result, self._clock())
 
     def failed(self, trial: TuneTrial) -> None:
-        """A trial's worker died. Whether Tune will run it again is not known yet: `look` tells of it."""
+        """Note that a trial's worker died. Tune decides later whether to retry, so `look` tells the event."""
         segment = self._segments.get(self._numbers[trial.trial_id])
         if segment is not None:
             segment.is_broken = True
@@ -319,12 +259,12 @@ class TuneBackend:
         expected = segment.iteration + 1
         if iteration != expected:
             problem = f"reported {self._time_attr} {iteration}, but {expected} comes next"
-            if not segment.reported_at_s and segment.order.from_iteration:
+            if not segment.reported_at_s and segment.command.from_iteration:
                 raise InputError(
-                    f"trial {trial.trial_id} {problem}: it was resumed from its checkpoint of {expected - 1}, and has not gone"
-                    f" on from there; {_HOW_TO_SAVE}"
+                    f"trial {trial.trial_id} {problem}: it was resumed from its checkpoint of {expected - 1}, but did not"
+                    f" continue from there; {_HOW_TO_SAVE}"
                 )
-            raise InputError(f"trial {trial.trial_id} {problem}: each iteration is to be reported, once")
+            raise InputError(f"trial {trial.trial_id} {problem}: report each iteration once")
         segment.take(now_s, float(result.get(_LASTS_S, 0.0)), finite(result.get(self._metric)))
 
     def _iteration_in(self, result: Mapping[str, Any], trial: TuneTrial) -> int:
@@ -339,15 +279,15 @@ class TuneBackend:
         return int(iteration)
 
     def _settle(self, segment: RunningSegment, how: str, now_s: float) -> None:
-        """The segment has ended with a checkpoint of where it stands."""
-        trial, iteration = self._trials[segment.order.trial], segment.iteration
+        """End a segment that must have a checkpoint of its last iteration."""
+        trial, iteration = self._trials[segment.command.trial], segment.iteration
         durable = self._durable(trial)
         if durable != iteration:
             last = f"its last checkpoint is of {durable}" if durable else "it has no checkpoint"
             raise InputError(
                 f"trial {trial.trial_id} {how} at {self._time_attr} {iteration}, but {last}: {_HOW_TO_SAVE}"
             )
-        is_complete = iteration >= segment.order.until_iteration
+        is_complete = iteration >= segment.command.until_iteration
         self._tell(segment, Outcome.COMPLETED if is_complete else Outcome.ENDED, now_s, iteration)
 
     def _durable(self, trial: TuneTrial) -> int:
@@ -355,34 +295,34 @@ class TuneBackend:
         return 0 if saved is None else self._iteration_in(saved.metrics, trial)
 
     def _break(self, segment: RunningSegment, outcome: Outcome, now_s: float) -> None:
-        """The segment ends as it stands: only what Tune has stored is durable."""
-        durable = min(self._durable(self._trials[segment.order.trial]), segment.iteration)
+        """End a segment at once: only stored checkpoints are durable."""
+        durable = min(self._durable(self._trials[segment.command.trial]), segment.iteration)
         self._tell(segment, outcome, now_s, durable, is_broken=True)
 
     def _tell(
         self, segment: RunningSegment, outcome: Outcome, now_s: float, durable: int, *, is_broken: bool = False
     ) -> None:
-        order = segment.order
-        del self._segments[order.trial]
+        command = segment.command
+        del self._segments[command.trial]
         if segment in self.to_start:
             self.to_start.remove(segment)
         score = segment.score
         if not segment.reported_at_s and durable:
-            score = self._last_score(self._trials[order.trial])
+            score = self._last_score(self._trials[command.trial])
         seconds = segment.seconds(now_s, is_saved=not is_broken)
         lost_s = segment.lost_s(now_s, durable) if is_broken else 0.0
         self._events.append(
             SegmentEnded(
-                now_s, order.trial, order.segment, segment.iteration, durable, score, outcome, *seconds, lost_s
+                now_s, command.trial, command.segment, segment.iteration, durable, score, outcome, *seconds, lost_s
             )
         )
 
 
 def finite(score: object) -> float | None:
-    """The score as events hold it.
+    """The score for an event; None if it is not finite.
 
     Raises:
-        InputError: it is no number.
+        InputError: it is not a number.
     """
     try:
         number = float(score)  # type: ignore[arg-type]  # what users report: numpy and torch scalars among it
@@ -392,7 +332,7 @@ def finite(score: object) -> float | None:
 
 
 def plain_configuration(config: Mapping[str, Any]) -> dict[str, float | int | str | bool | None]:
-    """The configuration as the journal holds it: nested keys joined by a slash, values that are not plain as text."""
+    """The configuration for the journal: nested keys are joined by a slash, other values become text."""
     plain: dict[str, float | int | str | bool | None] = {}
     for key, value in config.items():
         if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:

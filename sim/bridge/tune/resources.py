@@ -1,4 +1,4 @@
-"""What a GPU of a policy stands for in Ray's resources. Pure."""
+"""Converts the GPUs of a policy to resources of Ray. Pure."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def ray_resources(resources: Mapping[str, float]) -> dict[str, float]:
     named = {key.upper() if key.lower() in ("cpu", "gpu") else key: float(amount) for key, amount in resources.items()}
     if not named or any(not amount > 0 for amount in named.values()):
         raise InputError(
-            f"resources_per_gpu is {dict(resources)}, but must name what one GPU stands for, such as {{'gpu': 1}}"
+            f"resources_per_gpu is {dict(resources)}, but must name the resources of one GPU, such as {{'gpu': 1}}"
         )
     return named
 
 
 def gpus_on(has: Mapping[str, float], resources: Mapping[str, float]) -> int:
-    """How many "GPUs" a node with these resources has."""
+    """How many GPUs of the policy a node with these resources has."""
     # The tolerance lets ten GPUs of 0.1 CPUs each fit on one CPU.
     return min(int(has.get(key, 0.0) / amount + 1e-9) for key, amount in resources.items())
 
 
-def gang_bundles(gpus: int, gpus_per_node: int, resources: Mapping[str, float]) -> list[dict[str, float]]:
-    """What a gang asks Ray for: all of it for the trainable itself where a node holds it, else bundles of whole nodes."""
+def bundles_for(gpus: int, gpus_per_node: int, resources: Mapping[str, float]) -> list[dict[str, float]]:
+    """Bundles to request for `gpus` GPUs: one if a node has that many, else whole nodes and a rest."""
     whole, rest = divmod(gpus, gpus_per_node)
     sizes = [gpus_per_node] * whole + ([rest] if rest else [])
     return [{key: amount * size for key, amount in resources.items()} for size in sizes]

@@ -1,8 +1,8 @@
-"""Any policy as a trial scheduler of Ray Tune. Stands on the pure core and ray; the controller is built elsewhere.
+"""Any policy as a trial scheduler of Ray Tune. Imports the pure core and ray; the controller is built elsewhere.
 
-Tune adds all trials and then asks at each of its steps, ten times a second or more, which to run. So the run begins at the
-first question, when trials and cluster are known, and timers are as late as a step at most. No trial starts before the
-policy has said so: they are paused as they are added.
+Tune adds all trials, and then asks ten times a second or more which one to run. The run begins with the first question, when
+trials and cluster are known. A timer is late by one such step at most. Trials are paused when they are added, so that none
+starts before the policy says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.trainable import FunctionTrainable, Trainable
 
 from elastune.sim.bridge.tune.backend import ERROR, PAUSED, PENDING, TERMINATED, TuneBackend, TuneTrial
-from elastune.sim.bridge.tune.resources import gang_bundles, gpus_on, ray_resources
+from elastune.sim.bridge.tune.resources import bundles_for, gpus_on, ray_resources
 from elastune.sim.model.errors import InputError, StalledRunError, TuningError
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from elastune.sim.model.job import Direction
 
 DIRECTIONS: Mapping[str, Direction] = {"min": "minimize", "max": "maximize"}
-"""What Tune calls a mode, in the words of a job."""
+"""The direction of a job, by Tune's mode."""
 
 
 @dataclass(frozen=True)
 class TuneExperiment:
-    """What is known when Tune asks for the first time.
+    """Known when Tune asks for the first time.
 
     Attributes:
-        trials: that Tune has added.
-        gpus: that its cluster has.
+        trials: added by Tune.
+        gpus: of its cluster.
         direction: whether scores are minimised or maximised.
     """
 
@@ -49,7 +49,7 @@ class TuneExperiment:
 
 
 class SteeredRun(Protocol):
-    """A controller at work, and what goes with it."""
+    """A controller with its journal."""
 
     @property
     def is_finished(self) -> bool:
@@ -57,29 +57,29 @@ class SteeredRun(Protocol):
 
     @property
     def best(self) -> TrialId | None:
-        """The trial that it named."""
+        """The trial that the policy named."""
 
     def handle(self, event: Event) -> Sequence[Command]:
-        """Decide on one event."""
+        """Handle an event; return commands in execution order."""
 
     def story(self) -> str:
-        """Where the run stands, for errors: nothing can happen any more."""
+        """The state of the run, for errors."""
 
     def status(self) -> str:
-        """Where the run stands, for whoever watches it."""
+        """The state of the run, for a progress line."""
 
     def close(self) -> None:
-        """Nothing follows any more."""
+        """End the run."""
 
 
 @dataclass(frozen=True)
 class BestTrial:
-    """What a run was for.
+    """The answer of a run.
 
     Attributes:
         trial_id: Tune's name of the trial.
         config: its hyperparameters.
-        metrics: what it reported with the checkpoint.
+        metrics: reported with the checkpoint.
         checkpoint: `ray.tune.Checkpoint` of its last durable iteration.
     """
 
@@ -90,27 +90,27 @@ class BestTrial:
 
 
 class Trial(TuneTrial, Protocol):
-    """What schedulers may do to `ray.tune.experiment.Trial`."""
+    """The part of `ray.tune.experiment.Trial` that schedulers may use."""
 
     @property
     def last_result(self) -> Mapping[str, Any]:
-        """What it reported last; empty before."""
+        """Its last report; empty before the first."""
 
     def set_status(self, status: str) -> None:
-        """Take the status; only while Tune is adding the trial, as it keeps lists by status."""
+        """Set the status. Allowed only while Tune adds the trial, because Tune keeps lists by status."""
 
     def update_resources(self, resources: PlacementGroupFactory) -> None:
-        """Run on these from now on; not while it is running."""
+        """Run on these resources from now on; not allowed while it runs."""
 
     def get_trainable_cls(self) -> type | None:
-        """The class that trains it; a function is wrapped in one."""
+        """The class that trains it; Tune wraps a function in one."""
 
     def init_local_path(self) -> None:
         """Make its folder."""
 
 
 class TuneLoop(Protocol):
-    """What schedulers may do to `ray.tune.execution.TuneController`; the underscores are Tune's, which lists them for that."""
+    """The part of `ray.tune.execution.TuneController` that schedulers may use. Tune itself documents the private names."""
 
     def _set_trial_status(self, trial: Any, status: str) -> None: ...  # noqa: ANN401  Tune's own class of trials
 
@@ -121,17 +121,17 @@ class TuneLoop(Protocol):
 
 
 class TuneScheduler(TrialScheduler):
-    """Hands Tune's callbacks to a controller as events, and its orders to Tune.
+    """Passes Tune's callbacks to a controller as events, and its commands to Tune.
 
     Attributes:
-        run: what `build` has made; None before the first trial is asked for.
+        run: made by `build`; None before Tune asks for the first trial.
 
     Args:
-        build: makes the run of what was found.
-        time_attr: key of the iterations completed in results; `training_iteration` is counted by Tune, any other by the
-            trainable, so that one which does not go on from its checkpoint is noticed.
-        metric: key of the score in results; None where `TuneConfig` says it.
-        mode: `min` or `max`; None where `TuneConfig` says it.
+        build: makes the run for what Tune has.
+        time_attr: key of the iterations completed in results; Tune counts `training_iteration`, the trainable counts
+            any other, which shows whether it continues from its checkpoint.
+        metric: key of the score in results; None if `TuneConfig` has it.
+        mode: `min` or `max`; None if `TuneConfig` has it.
         resources_per_gpu: what a GPU stands for, such as `{"cpu": 1}`, or `{"gpu": 1, "cpu": 4}`.
     """
 
@@ -161,7 +161,7 @@ class TuneScheduler(TrialScheduler):
 
     @property
     def best(self) -> BestTrial | None:
-        """The answer of the policy; None where nothing durable was trained, or the run has not been finished."""
+        """The answer of the policy; None if the run is not finished or has no durable trial."""
         if self.run is None or self.run.best is None:
             return None
         trial = self._trials[self.run.best]
@@ -172,10 +172,10 @@ class TuneScheduler(TrialScheduler):
     # What Tune calls before it begins.
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:
-        """Take metric and mode of `TuneConfig`; False where they contradict those given before. See `TrialScheduler`.
+        """Take metric and mode of `TuneConfig`; False if they contradict the scheduler's own. See `TrialScheduler`.
 
         Raises:
-            InputError: neither says one of them, Tune is given a limit that the policy should have, or this is a second run.
+            InputError: metric or mode is missing, Tune has a limit that belongs in the job, or this is a second run.
         """
         if self.run is not None:
             raise InputError("this scheduler has had its run: make a new one for each Tuner")
@@ -196,7 +196,7 @@ class TuneScheduler(TrialScheduler):
     def on_trial_add(self, tune_controller: TuneLoop, trial: Trial) -> None:
         """See `TrialScheduler`."""
         if trial.trial_id in self._known:
-            # It has failed, Tune would start it again at once, and the policy is to say when.
+            # It has failed. Tune would restart it at once, but the policy decides when.
             tune_controller._set_trial_status(trial, PAUSED)  # noqa: SLF001  see TuneLoop
             return
         self._trials.append(trial)
@@ -204,7 +204,7 @@ class TuneScheduler(TrialScheduler):
         if trial.status != PENDING or trial.last_result.get(self._time_attr):
             self._note(
                 InputError(
-                    f"trial {trial.trial_id} has been trained before: a restored experiment cannot go on under a policy, whose"
+                    f"trial {trial.trial_id} has been trained before: a restored experiment cannot continue, because"
                     " deadline and budget are those of one run; start a new Tuner"
                 )
             )
@@ -228,7 +228,7 @@ class TuneScheduler(TrialScheduler):
             if getattr(trainable, method) is getattr(Trainable, method):
                 self._note(
                     InputError(
-                        f"{trainable.__name__} does not have {method}, but policies pause trials and go on from checkpoints"
+                        f"{trainable.__name__} does not have {method}, but policies pause trials and resume them later"
                     )
                 )
                 return
@@ -260,13 +260,13 @@ class TuneScheduler(TrialScheduler):
             self._guarded(lambda: backend.failed(trial))
 
     def on_trial_remove(self, tune_controller: TuneLoop, trial: Trial) -> None:
-        """See `TrialScheduler`; only trials that the policy has not ended are told of."""
+        """See `TrialScheduler`; nothing to do."""
 
     def choose_trial_to_run(self, tune_controller: TuneLoop) -> None:
-        """Let the policy know what has happened, and give Tune what it is to run; see `TrialScheduler`.
+        """Tell the policy what has happened, and give Tune the trials to run; see `TrialScheduler`.
 
         Raises:
-            TuningError: the run cannot go on.
+            TuningError: the run cannot continue.
         """
         try:
             self._step(tune_controller)
@@ -280,10 +280,10 @@ class TuneScheduler(TrialScheduler):
         return "elastune: not begun" if self.run is None else f"elastune: {self.run.status()}"
 
     def save(self, checkpoint_path: str) -> None:
-        """See `TrialScheduler`; nothing is kept, as experiments are not restored."""
+        """See `TrialScheduler`; saves nothing, because experiments are not restored."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """See `TrialScheduler`; what is restored is refused when its trials are added."""
+        """See `TrialScheduler`; restored trials are refused when they are added."""
 
     # The run.
 
@@ -292,11 +292,11 @@ class TuneScheduler(TrialScheduler):
         return self._problem is not None or (self.run is not None and self.run.is_finished)
 
     def _note(self, problem: TuningError) -> None:
-        """To be raised where Tune lets errors through as they are: at the next step."""
+        """Keep an error for the next step, where Tune passes errors on unchanged."""
         self._problem = self._problem or problem
 
     def _guarded(self, take: Callable[[], None]) -> None:
-        """Take what Tune has told and let the policy decide; errors wait for the next step."""
+        """Take what Tune told and let the policy decide; errors wait for the next step."""
         try:
             take()
             self._decide()
@@ -323,7 +323,9 @@ class TuneScheduler(TrialScheduler):
 
     def _begin(self, tune_controller: TuneLoop) -> None:
         if getattr(getattr(tune_controller, "_tune_controller", None), "_reuse_actors", False):
-            raise InputError("reuse_actors is true, but gangs change their size: leave it out of tune.TuneConfig")
+            raise InputError(
+                "reuse_actors is true, but trials change their number of GPUs: leave it out of tune.TuneConfig"
+            )
         assert self._metric is not None
         assert self._mode is not None
         nodes = [gpus_on(node["Resources"], self._resources) for node in _nodes() if node["Alive"]]
@@ -342,7 +344,7 @@ class TuneScheduler(TrialScheduler):
         )
 
     def _decide(self) -> None:
-        """Let the controller handle what has happened, and carry out what it orders."""
+        """Let the controller handle what has happened, and perform its commands."""
         assert self.run is not None
         assert self._backend is not None
         while (event := self._backend.next_event()) is not None:
@@ -351,26 +353,26 @@ class TuneScheduler(TrialScheduler):
 
     def _start(self, tune_controller: TuneLoop, backend: TuneBackend) -> None:
         for segment in backend.to_start:
-            trial = self._trials[segment.order.trial]
+            trial = self._trials[segment.command.trial]
             trial.update_resources(
-                PlacementGroupFactory(gang_bundles(segment.gpus, self._gpus_per_node, self._resources))
+                PlacementGroupFactory(bundles_for(segment.gpus, self._gpus_per_node, self._resources))
             )
             # Tune starts all that are pending; returning a trial would start one at each step.
             tune_controller._set_trial_status(trial, PENDING)  # noqa: SLF001
         backend.to_start.clear()
 
     def _stop_all(self, tune_controller: TuneLoop) -> None:
-        """The run is finished: Tune's loop ends when no trial is left."""
+        """Stop all trials, which ends Tune's loop."""
         assert self.run is not None
         for trial in self._trials:
             if trial.status not in (TERMINATED, ERROR):
-                trial.init_local_path()  # of one that has never run, Tune's results would ask in vain
+                trial.init_local_path()  # Tune's results need it even if the trial never ran
                 tune_controller.stop_trial(trial)
         self.run.close()
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """What Ray says of its nodes; values differ by key."""
+    """Ray's nodes; the values have several types."""
     return cast("list[dict[str, Any]]", ray.nodes())  # type: ignore[no-untyped-call]  # ray's
 
 

@@ -1,6 +1,6 @@
-"""Where checkpoints lie: a folder, or anything fsspec reaches. Imports the standard library; fsspec where a URL asks for it.
+"""Files of checkpoints in a folder or behind an fsspec URL. Each file is written as a whole or not at all.
 
-All that a checkpoint store needs of a place: names below a root, each written as a whole or not at all.
+Imports the standard library; fsspec only for a URL.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SCRATCH = ".saving-"
-"""Prefix of the folders in which files are prepared; whatever is left of them belongs to a process that died."""
+"""Prefix of the folders in which files are prepared. One that is left belongs to a dead process."""
 
 
 class Blobs(Protocol):
-    """Files below a root, by names such as `trial-00007/iteration-000012.json`; what goes wrong is an OSError."""
+    """Files below a root, by names such as `trial-00007/iteration-000012.json`; all failures are OSErrors."""
 
     def names(self, folder: str) -> list[str]:
-        """The files of a folder, by their names within it; none where the folder is absent."""
+        """Names of the files in a folder; none if the folder is absent."""
 
     def folders(self) -> list[str]:
-        """What lies below the root itself; none where that is absent."""
+        """Names of the folders below the root; none if the root is absent."""
 
     def scratch(self, folder: str) -> contextlib.AbstractContextManager[Path]:
-        """A new local folder to prepare files of `folder` in; gone afterwards."""
+        """A temporary local folder in which files of `folder` are prepared."""
 
     def put(self, prepared: Path, name: str) -> None:
-        """Let a prepared file be `name`. Readers see all of it or what was there before, whenever this process dies."""
+        """Move a prepared file to `name`. Readers see all of it or what was there before, even if this process dies."""
 
     def settle(self, folder: str) -> None:
-        """What was put into a folder survives the machine, too."""
+        """Make what was put into a folder survive a crash of the machine."""
 
     def fetch(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """A local file with this content; only to be read.
@@ -49,17 +49,17 @@ class Blobs(Protocol):
         """
 
     def delete(self, name: str) -> None:
-        """Let it be gone, if it is there."""
+        """Delete it if it is there."""
 
     def sweep(self, folder: str) -> None:
-        """Delete what processes that died have left of their scratch folders."""
+        """Delete the scratch folders of dead processes."""
 
 
 def blobs_at(url: str) -> Blobs:
-    """The place of this path or URL; nothing is written yet.
+    """The files at a path or URL; writes nothing yet.
 
     Raises:
-        InputError: nothing is installed that reaches it.
+        InputError: no installed package can reach it.
     """
     if "://" not in url:
         return _Folder(Path(url))
@@ -75,16 +75,16 @@ def blobs_at(url: str) -> Blobs:
 
 
 class _Folder:
-    """A folder of this machine, or one that is mounted on all of them."""
+    """A local or mounted folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
     def _at(self, name: str) -> Path:
-        """Where a name lies.
+        """The path of a name.
 
         Raises:
-            PermissionError: a link leads out of the root: files elsewhere are not ours to read or delete.
+            PermissionError: a link leads out of the root; files elsewhere are neither read nor deleted.
         """
         path = self._root / name
         if not path.resolve().is_relative_to(self._root.resolve()):
@@ -135,7 +135,7 @@ class _Folder:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """What goes wrong at the other end is an OSError, whatever the file system there calls it."""
+    """Turn every error of a remote file system into an OSError."""
     try:
         yield
     except OSError:
@@ -145,7 +145,7 @@ def _reached() -> Iterator[None]:
 
 
 class _Remote:
-    """A store behind an fsspec file system. Object stores put a file as a whole; elsewhere its digest tells."""
+    """Files behind fsspec. Object stores write a file as a whole; elsewhere its digest shows whether it is whole."""
 
     def __init__(self, file_system: Any, root: str) -> None:  # noqa: ANN401  # fsspec ships no types
         self._files = file_system
@@ -195,7 +195,7 @@ class _Remote:
 
 
 def _make(folder: Path) -> None:
-    """The folder is there, and survives the machine."""
+    """Make a folder that survives a crash of the machine."""
     if folder.is_dir():
         return
     _make(folder.parent)
@@ -204,7 +204,7 @@ def _make(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """What is written of a file or of a folder's entries survives the machine."""
+    """Write a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

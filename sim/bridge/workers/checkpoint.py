@@ -1,8 +1,7 @@
-"""Checkpoints of trials: whole or not there, on a path or any fsspec URL. Imports the pure core and `sim.bridge.workers.blobs`.
+"""Checkpoints of trials in a folder or at an fsspec URL. Imports the pure core and `sim.bridge.workers.blobs`.
 
-A checkpoint is a data file, whose name ends in its own digest, and a record beside it that names it with its size and
-SHA-256. The record is written last, so a save that was cut short at any moment is not there; what was damaged
-afterwards does not fit its record, and the one before is used. Nothing here looks into the data or runs anything of it.
+A checkpoint is a data file and a record with its size and SHA-256. The record is written last, so an interrupted save does not
+count. If the data was damaged later, the checkpoint before it is used. The data is never executed here.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ _DATA_SUFFIX = ".ckpt"
 _RECORD_SUFFIX = ".json"
 
 NO_SEGMENT = SegmentId(-1)
-"""Of what was saved outside of one."""
+"""For a checkpoint that was not saved in a segment."""
 
 
 class LostCheckpointError(WorkerError):
-    """A checkpoint is not whole, or not there any more: use the one before it."""
+    """A checkpoint is damaged or deleted; use the one before it."""
 
 
 class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +48,7 @@ class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         size_bytes: of that file.
         sha256: of that file.
         segment: in which it was saved.
-        test_score: after the same iterations, on data that no decision looks at; None where there is none.
+        test_score: at the same iteration, on data that no decision uses; None if there is none.
     """
 
     trial: TrialId
@@ -72,7 +71,7 @@ class CheckpointStore:
 
     Attributes:
         url: a folder (of this machine, or a shared one), or a URL that fsspec can open.
-        keep: how many of each trial are kept, the newest ones.
+        keep: how many checkpoints of each trial are kept.
     """
 
     def __init__(self, url: str, keep: int = 2) -> None:
@@ -92,19 +91,19 @@ class CheckpointStore:
         test_score: float | None = None,
         spare: Collection[int] = (),
     ) -> SavedCheckpoint:
-        """The checkpoint is durable afterwards, or nothing has changed; older ones than the newest `keep` are deleted.
+        """Save a checkpoint durably, or change nothing; keeps the newest `keep` ones.
 
         Args:
             trial: whose it is.
             iteration: iterations that are in it.
             score: after them; NaN counts as none.
-            write: writes it to the path it is given.
+            write: writes the data to the given path.
             segment: in which it is saved.
             test_score: after the same iterations; NaN counts as none.
             spare: iterations whose checkpoints are kept beside the newest ones.
 
         Raises:
-            WorkerError: it cannot be written, with what the system said.
+            WorkerError: it cannot be written.
         """
         folder = _folder_of(trial)
         try:
@@ -112,7 +111,7 @@ class CheckpointStore:
                 prepared = scratch / "data"
                 write(prepared)
                 size_bytes, sha256 = _fingerprint(prepared)
-                # Its digest in its name: saving an iteration again replaces no data before the record does.
+                # The digest is part of the name, so that saving an iteration again does not replace data of the old record.
                 data = _data_of(iteration, sha256)
                 known, tested = _finite(score), _finite(test_score)
                 saved = SavedCheckpoint(trial, iteration, known, data, size_bytes, sha256, segment, tested)
@@ -127,16 +126,16 @@ class CheckpointStore:
             ) from error
         try:
             self._prune(trial, spare)
-        except OSError as error:  # what was saved is saved; the next save deletes them
+        except OSError as error:  # the new checkpoint is safe, and the next save tries again
             _log.warning("%s: older checkpoints of trial %d cannot be deleted: %s", self.url, trial, error)
         return saved
 
     def latest(self, trial: TrialId, at_most: int | None = None) -> SavedCheckpoint | None:
-        """The newest checkpoint of a trial that is whole, which is checked by reading it; None where there is none.
+        """The newest whole checkpoint of a trial, checked by reading it; None if there is none.
 
         Args:
             trial: whose.
-            at_most: iterations that may be in it.
+            at_most: largest iteration to consider.
         """
         for saved in self.recorded(trial, at_most):
             with contextlib.suppress(LostCheckpointError), self.restore(saved):
@@ -144,7 +143,7 @@ class CheckpointStore:
         return None
 
     def recorded(self, trial: TrialId, at_most: int | None = None) -> list[SavedCheckpoint]:
-        """What the records of a trial say, the newest first; only `restore` tells whether the data is whole."""
+        """The records of a trial, newest first; only `restore` checks the data."""
         names = self._blobs.names(_folder_of(trial))
         read = (self._read(trial, name) for name in names if name.endswith(_RECORD_SUFFIX))
         found = [saved for saved in read if saved is not None and (at_most is None or saved.iteration <= at_most)]
@@ -152,10 +151,10 @@ class CheckpointStore:
 
     @contextmanager
     def restore(self, saved: SavedCheckpoint) -> Iterator[Path]:
-        """A local file with the content of a checkpoint, checked against its record; only to be read, and only within.
+        """A local file with a checkpoint, checked against its record; read it within the context only.
 
         Raises:
-            LostCheckpointError: it is not whole, or it was deleted meanwhile.
+            LostCheckpointError: it is damaged or deleted.
         """
         name = f"{_folder_of(saved.trial)}/{saved.data}"
         with contextlib.ExitStack() as stack:
@@ -172,7 +171,7 @@ class CheckpointStore:
             yield path
 
     def is_empty(self) -> bool:
-        """Whether there is nothing of any trial.
+        """Whether there is no checkpoint of any trial.
 
         Raises:
             InputError: the place cannot be read.
@@ -183,7 +182,7 @@ class CheckpointStore:
             raise InputError(f"checkpoints at {self.url} cannot be read: {error}") from error
 
     def forget(self, trial: TrialId, above: int = 0) -> None:
-        """No checkpoint of more than `above` iterations counts any more: from there on the trial takes another course."""
+        """Delete checkpoints of more than `above` iterations, because the trial is trained anew from there."""
         self._retain(trial, [saved for saved in self.recorded(trial) if saved.iteration <= above])
 
     def _prune(self, trial: TrialId, spare: Collection[int]) -> None:
@@ -193,7 +192,7 @@ class CheckpointStore:
         )
 
     def _retain(self, trial: TrialId, kept: Sequence[SavedCheckpoint]) -> None:
-        """Delete all else of a trial: records first, so that none is left without its data."""
+        """Delete all other checkpoints of a trial: records first, so that no record is left without its data."""
         folder = _folder_of(trial)
         wanted = {name for saved in kept for name in (saved.data, _record_of(saved.iteration))}
         found = self._blobs.names(folder)
@@ -204,7 +203,7 @@ class CheckpointStore:
         self._blobs.sweep(folder)
 
     def _read(self, trial: TrialId, name: str) -> SavedCheckpoint | None:
-        """What a record says; None where it was damaged or is gone."""
+        """Read a record; None if it is damaged or gone."""
         try:
             with self._blobs.fetch(f"{_folder_of(trial)}/{name}") as path:
                 saved = msgspec.json.decode(path.read_bytes(), type=SavedCheckpoint)

@@ -1,6 +1,6 @@
-"""A trial that waits instead of training: handed seconds pass on the wall clock, handed scores come back.
+"""A trial that waits instead of training, and returns given scores.
 
-Imports the pure core, numpy and the wall clock, never torch, so that many workers fit on a small machine.
+Imports the pure core, numpy and the wall clock, but not torch, so that many workers fit on a small machine.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 _CATCHES_UP_S = 0.05
-"""Lateness of a wait that the next ones make up for: sleeping and messages cost some 0.1 ms each, which a hundred short
-iterations would add up. What is later than this was held up for another reason, and stays late."""
+"""The next waits make up for this much lateness, because sleeping and messages take about 0.1 ms each. More lateness has
+another cause and stays."""
 
 
 @dataclass(frozen=True, eq=False)
 class Emulation:
-    """What is emulated of one trial in one segment. Seconds are those of the run.
+    """One trial in one segment. Seconds are those of the run.
 
     Attributes:
-        iteration_s: (iterations,) float; how long each iteration takes on this gang.
-        scores: (iterations,) float; after each. NaN where it diverged.
-        start_s: from the start of the worker until it is ready.
-        checkpoint_s: to write a checkpoint.
+        iteration_s: (iterations,) float; duration of each iteration on this worker group.
+        scores: (iterations,) float; score after each iteration, NaN once it has diverged.
+        start_s: start-up of the worker.
+        checkpoint_s: duration of a save.
         speed: seconds of the run that pass in one second of the wall clock.
     """
 
@@ -49,9 +49,9 @@ class Emulation:
 
 
 class EmulatedTrial:
-    """The `Trainable` of an emulation. It is ready when it is built: the start-up passes in the constructor.
+    """The `Trainable` of an emulation. The constructor waits for the start-up.
 
-    A wait ends with the process, however that ends; nothing else cuts it short, as an iteration has no safe point within.
+    Nothing interrupts a wait except the end of the process, because an iteration has no safe point inside.
     """
 
     def __init__(self, emulation: Emulation) -> None:
@@ -61,10 +61,10 @@ class EmulatedTrial:
         self._wait(emulation.start_s)
 
     def train_iteration(self) -> None:
-        """Wait as long as the next iteration takes.
+        """Wait for the duration of the next iteration.
 
         Raises:
-            WorkerError: the recording has no further iteration.
+            WorkerError: no further iteration was recorded.
         """
         recorded_s = self._emulation.iteration_s
         if self._iteration >= len(recorded_s):
@@ -73,19 +73,19 @@ class EmulatedTrial:
         self._iteration += 1
 
     def evaluate(self) -> float:
-        """The recorded score; NaN before the first iteration, and where the recorded run diverged."""
+        """The recorded score; NaN before the first iteration and after a divergence."""
         return float(self._emulation.scores[self._iteration - 1]) if self._iteration else math.nan
 
     def save(self, path: Path) -> None:
-        """Write how far it has come, in as long as a checkpoint takes."""
+        """Write the iteration, and wait for the duration of a save."""
         path.write_text(json.dumps({"iteration": self._iteration}))
         self._wait(self._emulation.checkpoint_s)
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote.
+        """Continue from what `save` wrote.
 
         Raises:
-            WorkerError: that is not what the file holds.
+            WorkerError: the file is something else.
         """
         try:
             iteration = json.loads(path.read_text())["iteration"]

@@ -1,7 +1,4 @@
-"""Time segments on the same worker groups as a run uses. A segment ends as soon as its durations are known well enough.
-
-`SegmentWorker` does the training, so a segment takes here what it takes in a run.
-"""
+"""Times segments on the worker groups of a run. A segment ends as soon as its durations are known well enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the members of a gang agree on. Imports torch only where a gang of several trains together."""
+"""Connects the members of a worker group. Imports torch only for a group of several."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 _FORMING = timedelta(minutes=10)
 """How long members wait for each other at the start; importing torch on many slots of one machine takes minutes."""
 _TRAINING = timedelta(hours=6)
-"""How long members wait for each other afterwards. Rank 0 evaluates and writes checkpoints alone, which may take as long as
-it likes; whoever started the gang ends the survivors of a broken one, and no timeout has to."""
+"""How long members wait for each other afterwards. Rank 0 alone evaluates and saves, which may take long. If a member dies, the
+driver ends the others, so no time limit has to."""
 
 
 class GroupMembers(Protocol):
-    """Those of a gang; each method is called by all of them, at the same point of their course."""
+    """The members of a worker group; all of them call each method at the same point of their training."""
 
     def agree(self, number: int) -> int:
         """The number that rank 0 says."""
@@ -32,19 +32,19 @@ class GroupMembers(Protocol):
 
 
 class Alone:
-    """A gang of one."""
+    """A worker group of one."""
 
     def agree(self, number: int) -> int:
-        """What it says itself."""
+        """Its own value."""
         return number
 
     def all_of(self, is_true: bool) -> bool:
-        """What it says itself."""
+        """Its own value."""
         return is_true
 
 
 class _TorchGroup:
-    """A gang that torch.distributed connects."""
+    """A worker group connected by torch.distributed."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -65,7 +65,7 @@ class _TorchGroup:
 
 
 def listen(host: str) -> socket.socket:
-    """A socket at which the members of a gang will find rank 0: on this address alone, at a port that was free."""
+    """A socket on this address and a free port, at which the other members find rank 0."""
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     listening = socket.socket(family)
     listening.bind((host, 0))
@@ -77,17 +77,16 @@ def listen(host: str) -> socket.socket:
 def form_group(
     rank: int, size: int, device: str, rendezvous: str, listening: socket.socket | None
 ) -> Iterator[GroupMembers]:
-    """The gang, once all its members are there; torch.distributed's default group until the end of the context.
+    """Connect the members once all of them are there, until the end of the context.
 
-    Nothing of it listens on another interface than the one through which the rendezvous is reached, so a gang on loopback
-    stays on loopback.
+    Members listen only on the interface that leads to the rendezvous, so a group on loopback stays on loopback.
 
     Args:
         rank: of this member, from 0.
-        size: how many there are, more than 1.
+        size: members, more than 1.
         device: `cpu` connects by gloo, `cuda` by nccl with the first visible device of each member.
         rendezvous: `host:port` of rank 0's socket.
-        listening: that socket; rank 0's alone.
+        listening: that socket, at rank 0; else None.
 
     Raises:
         WorkerError: not all members came.
@@ -123,7 +122,7 @@ def form_group(
 
 
 def _use_interface(host: str, port: int) -> None:
-    """Let gloo and nccl use the interface that leads to the rendezvous, unless the user has named one."""
+    """Make gloo and nccl use the interface to the rendezvous, unless the user has named one."""
     import psutil
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,4 +1,4 @@
-"""What a driver that died has left behind, and how a new one takes it up: events that settle it, and orders given again."""
+"""What a dead driver left behind, and the events and commands with which a new driver continues."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenSegment:
-    """A segment that was under way.
+    """A segment that had not ended.
 
     Attributes:
-        ordered_at_s: when it was ordered.
+        started_at_s: time of its command.
         from_iteration: where it started.
         until_iteration: where it would have been complete.
-        iteration: the last that was told, or the one it started from.
+        iteration: the last one that was told, or the one it started from.
         score: at that iteration.
-        is_clone: whether it started from the checkpoint of another trial, and what it had saved before is void.
+        is_clone: it started from a checkpoint of another trial, so earlier checkpoints of its own do not count.
     """
 
     trial: TrialId
@@ -46,7 +46,7 @@ class OpenSegment:
 
 @dataclass(frozen=True)
 class OpenInstance:
-    """A machine whose end was not told yet."""
+    """A machine whose end was not told."""
 
     instance: InstanceId
     instance_type: str
@@ -59,15 +59,15 @@ class Resumption:
     """The state of a run at the last line of its journal.
 
     Attributes:
-        at_s: time of that line; the run's clock goes on from there.
-        segments: those under way. Their workers died with the driver.
-        instances: those that are not gone.
-        timers: those that have not fired, by tag.
-        configurations: of the trials, as they are now.
-        sampled: those that the source of configurations proposed, in its order.
-        clones: trials whose configurations are not the source's any more.
-        results: trial, iteration and score of what the source heard, in order.
-        leased: Ray's nodes behind the instances, as far as the dead driver wrote them down.
+        at_s: time of that line; the run's clock continues from there.
+        segments: that had not ended. Their workers died with the driver.
+        instances: that are not gone.
+        timers: that have not fired, by tag.
+        configurations: current ones, by trial.
+        sampled: configurations that the source proposed, in its order.
+        clones: trials with a configuration of another trial.
+        results: trial, iteration and score that the source was told, in order.
+        leased: Ray nodes of the instances, as the dead driver noted them.
     """
 
     at_s: float
@@ -81,32 +81,32 @@ class Resumption:
     leased: Mapping[InstanceId, Node] = field(default_factory=dict)
 
     def teach(self, source: ConfigurationSource) -> None:
-        """Let a fresh source know all that the one of the dead driver knew."""
+        """Tell a new source all that the old one knew."""
         for trial, configuration in self.sampled.items():
             source.remember(trial, configuration)
         for trial, iteration, score in self.results:
             source.hear(trial, iteration, score)
 
     def kept(self) -> dict[InstanceId, Node]:
-        """The nodes of machines that were ready: what may be taken over, where it still lives."""
+        """Nodes of machines that were ready and may be taken over."""
         ready = (InstanceStatus.READY, InstanceStatus.DRAINING)
         usable = {one.instance for one in self.instances if one.status in ready}
         return {number: node for number, node in self.leased.items() if number in usable}
 
     def requested(self) -> list[OpenInstance]:
-        """Machines that are asked for again, as nothing has come of the request yet."""
+        """Machines that were requested and not launched; they are requested again."""
         return [one for one in self.instances if one.status is InstanceStatus.REQUESTED]
 
     def to_set(self) -> list[StartTimer]:
-        """Timers that are set again."""
+        """Commands that set the timers again."""
         return [StartTimer(tag, at_s) for tag, at_s in self.timers.items()]
 
     def settling(self, store: CheckpointStore, alive: Mapping[InstanceId, Node]) -> list[Callable[[float], Event]]:
-        """Events, as functions of their time, that end what died with the driver; segments before their machines.
+        """Events, as functions of their time, that end what died with the driver: segments first, then machines.
 
         Args:
-            store: says what of each trial is durable.
-            alive: the machines that were taken over.
+            store: of checkpoints.
+            alive: machines that were taken over.
         """
         events: list[Callable[[float], Event]] = [
             _ended(one, store, alive, is_sampled=one.trial in self.configurations) for one in self.segments
@@ -118,13 +118,13 @@ class Resumption:
 def durable_of(
     store: CheckpointStore, trial: TrialId, segment: SegmentId, *, borrowed: int | None
 ) -> tuple[SavedCheckpoint | None, int]:
-    """The newest whole checkpoint of a trial whose segment broke, and up to which iteration it is durable.
+    """The newest whole checkpoint of a trial whose segment broke, and its last durable iteration.
 
     Args:
         store: of checkpoints.
         trial: whose segment broke.
         segment: that broke.
-        borrowed: where the segment of a clone started, which has that of its source until it has saved one itself; else None.
+        borrowed: for a clone, the iteration of its source's checkpoint, which counts until the clone saves one; else None.
     """
     saved = store.latest(trial)
     if borrowed is not None and (saved is None or saved.segment < segment):
@@ -133,7 +133,7 @@ def durable_of(
 
 
 def known_score(store: CheckpointStore, command: StartSegment) -> float | None:
-    """The score where a segment began, for one that ended before it had said anything; None where there is none."""
+    """The score at the start of a segment that ended before its first message; None if there is none."""
     if command.restore_from is None:
         return None
     saved = store.recorded(command.restore_from, at_most=command.from_iteration)
@@ -143,16 +143,16 @@ def known_score(store: CheckpointStore, command: StartSegment) -> float | None:
 def _ended(
     one: OpenSegment, store: CheckpointStore, alive: Mapping[InstanceId, Node], *, is_sampled: bool
 ) -> Callable[[float], SegmentEnded]:
-    """On what it spent its time died with the driver: all counts as training, in vain where nothing new became durable."""
+    """The end of a segment whose driver died. All its time counts as training, lost if no new checkpoint was saved."""
     outcome = Outcome.FAILED if all(number in alive for number, _ in one.placement) else Outcome.INSTANCE_GONE
     saved, durable = None, one.from_iteration
-    if is_sampled:  # else it has another configuration from now on, and what it may have saved is void
+    if is_sampled:  # else the trial gets another configuration, and its checkpoints do not count
         saved, durable = durable_of(store, one.trial, one.segment, borrowed=durable if one.is_clone else None)
     iteration, score = one.iteration, one.score
     if saved is not None and durable > iteration:
         iteration, score = durable, saved.score
     if durable >= one.until_iteration:
-        outcome = Outcome.COMPLETED  # which could not be told any more
+        outcome = Outcome.COMPLETED  # the driver died before it was told
     is_in_vain = durable <= one.from_iteration
 
     def event_at(at_s: float) -> SegmentEnded:

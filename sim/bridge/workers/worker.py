@@ -1,7 +1,7 @@
-"""What one worker of a gang does during a segment: restore, train, save, tell. Knows nothing of Ray, which runs it.
+"""One member of a worker group during a segment: it restores, trains, saves and reports. Knows nothing of Ray, which runs it.
 
-Imports the pure core, threads and the wall clock; torch comes with what is trained, or with a gang of several. All seconds
-are those of the wall clock.
+Imports the pure core, threads and the wall clock; torch only if the training or a group of several needs it. All seconds are
+those of the wall clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TOLD_EVERY_S = 0.1
-"""Iterations nobody asked for are told at most this often, so that short ones do not flood whoever listens."""
+"""Iterations that need no report are told at most this often, because short ones would flood the driver."""
 
 _STOP, _GO_ON = 0, 1
 
@@ -37,18 +37,18 @@ Device: TypeAlias = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Assignment:
-    """What one member of a gang is to do.
+    """The task of one member of a worker group.
 
     Attributes:
-        from_iteration: iterations of the checkpoint to go on from; 0 starts anew.
-        until_iteration: iterations after which the segment is complete.
-        report_every: each multiple of it is told as a report; 0 for none.
+        from_iteration: iteration of the checkpoint to continue from; 0 starts anew.
+        until_iteration: iteration at which the segment is complete.
+        report_every: each multiple of it is reported; 0 for none.
         checkpoint_every: each multiple of it is saved, besides the end; 0 for none.
-        restore_from: whose checkpoint is restored; None starts anew. Another trial than `trial`: a clone.
+        restore_from: whose checkpoint is restored; None starts anew. Another trial than `trial` makes a clone.
         configuration: hyperparameters.
         rank: of this member, from 0.
-        nodes: machines the gang is on.
-        size: members of the gang.
+        nodes: machines of the group.
+        size: members of the group.
     """
 
     trial: TrialId
@@ -66,18 +66,18 @@ class Assignment:
 
 @runtime_checkable
 class Tested(Protocol):
-    """A trainable that also knows its score on data that no decision looks at."""
+    """A trainable that also has a score on data that no decision uses."""
 
     def test_score(self) -> float:
-        """In the same unit as `evaluate`; NaN where training diverged."""
+        """In the unit of `evaluate`; NaN if training diverged."""
 
 
 class TrainableFactory(Protocol):
-    """Builds what is trained; can be pickled, and imports torch only when it is called."""
+    """Builds trials. It can be pickled, and imports torch only when it is called."""
 
     @property
     def needs_process_group(self) -> bool:
-        """Whether the members of a gang train together; else rank 0 does all, and the others hold their slots."""
+        """Whether the members train together; else rank 0 trains alone and the others hold their slots."""
 
     def __call__(self, assignment: Assignment, device: Device) -> Trainable:
         """The trial before its first iteration, on this member."""
@@ -85,12 +85,12 @@ class TrainableFactory(Protocol):
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What all workers of a run share.
+    """Settings of all workers of a run.
 
     Attributes:
         build: makes a trial.
         checkpoints: folder or fsspec URL that every worker reaches.
-        device: what is trained on. `cuda`: each member has one device, the only one it sees.
+        device: with `cuda` each member sees one device, its own.
         keep: checkpoints kept per trial.
     """
 
@@ -102,12 +102,12 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class Started:
-    """Restored and ready to train; the first message.
+    """The first message: restored and ready to train.
 
     Attributes:
         launch_s: since the worker was made.
-        from_iteration: what was really restored.
-        score: recorded with it; None where there was none.
+        from_iteration: that was really restored.
+        score: of the restored checkpoint; None if there is none.
     """
 
     launch_s: float
@@ -120,8 +120,8 @@ class Trained:
     """An iteration is complete, but not durable. Seconds are those of the segment so far.
 
     Attributes:
-        score: None where it is not finite.
-        is_report: a report was asked for after this iteration.
+        score: None if it is not finite.
+        is_report: the segment's command wants a report of this iteration.
     """
 
     iteration: int
@@ -145,7 +145,7 @@ class Finished:
     """The last message; its iteration is durable. Seconds are those of the whole segment.
 
     Attributes:
-        was_ended: it was told to end before it was complete.
+        was_ended: the segment was ended before it was complete.
     """
 
     iteration: int
@@ -161,7 +161,7 @@ Message: TypeAlias = Started | Trained | Saved | Finished
 
 @dataclass
 class _Course:
-    """How far the segment has come."""
+    """Progress of the segment."""
 
     iteration: int
     score: float | None
@@ -173,9 +173,9 @@ class _Course:
 
 
 class SegmentWorker:
-    """One member of a gang, for one segment. Made in an instant; `train` does the work.
+    """One member of a worker group, for one segment. `train` does the work.
 
-    `end` and `save_each` are called on rank 0, from another thread than the one in which `train` runs.
+    Another thread calls `end` and `save_each`, on rank 0 only.
     """
 
     def __init__(self, settings: WorkerSettings, assignment: Assignment) -> None:
@@ -186,38 +186,38 @@ class SegmentWorker:
         self._listening: socket.socket | None = None
 
     def rendezvous(self, host: str = "127.0.0.1") -> str:
-        """Where the other members find this one, which is rank 0: `host:port`.
+        """`host:port` at which the other members find rank 0, which is this one.
 
         Args:
-            host: address of this node that the nodes of the others reach.
+            host: address of this node that the other nodes reach.
         """
         self._listening = listen(host)
         return f"{host}:{self._listening.getsockname()[1]}"
 
     def end(self) -> None:
-        """End the segment after the iteration under way, with a checkpoint."""
+        """End the segment after the current iteration, with a checkpoint."""
         self._is_ending.set()
 
     def save_each(self) -> None:
-        """From now on, write a checkpoint after each iteration."""
+        """Write a checkpoint after each iteration from now on."""
         self._saves_each.set()
 
     def train(self, rendezvous: str | None = None) -> Iterator[Message]:
-        """Train the segment; rank 0 tells what happens, the others nothing.
+        """Train the segment; only rank 0 yields messages.
 
         Args:
-            rendezvous: what rank 0's `rendezvous` has said; only a gang that trains together needs it.
+            rendezvous: of rank 0; only members that train together need it.
 
         Raises:
-            WorkerError: the gang did not come together, a checkpoint could not be written, or training failed.
+            WorkerError: the members did not come together, a checkpoint could not be written, or training failed.
         """
         if self._assignment.rank and not self._settings.build.needs_process_group:
-            self._is_ending.wait()  # it holds its slot, and its death is noticed, until the gang is dismissed
+            self._is_ending.wait()  # holds the slot until the group is dismissed, and its death is noticed
             return
         if self._settings.build.needs_process_group:
             import torch
 
-            torch.set_num_threads(1)  # a worker fills one slot; a second thread on a shared core ran 40 times slower
+            torch.set_num_threads(1)  # a worker has one slot; two threads on a shared core ran 40 times slower
         with self._members(rendezvous) as group:
             trainable, iteration, score = self._restored(group)
             if self._assignment.rank == 0:
@@ -229,12 +229,12 @@ class SegmentWorker:
     def _lead(
         self, group: GroupMembers, trainable: Trainable, iteration: int, score: float | None
     ) -> Iterator[Message]:
-        """Rank 0's part: whether there is another iteration, evaluation, checkpoints and messages are its alone."""
+        """Rank 0's part: it alone decides when to stop, evaluates, saves and reports."""
         assignment = self._assignment
         is_own = assignment.restore_from == assignment.trial
         self._store.forget(assignment.trial, above=iteration if is_own else 0)
         now_s = time.monotonic()
-        # What lies beyond the assignment is not the trial's own before it has saved it (see `_candidates`).
+        # A later checkpoint is of another trial until this one has saved it (see `_candidates`).
         saved_iteration = iteration if iteration <= assignment.from_iteration else 0
         course = _Course(iteration, score, saved_iteration, now_s - self._made_at_s, now_s)
         yield Started(course.launch_s, iteration, score)
@@ -275,9 +275,9 @@ class SegmentWorker:
 
     def _save(self, trainable: Trainable, course: _Course) -> None:
         assignment, began_s = self._assignment, time.monotonic()
-        # Where the segment began is kept as well: it is what a clone is promised that was asked for meanwhile.
+        # The start of the segment is kept as well, because a clone may have been promised it.
         spare = (assignment.from_iteration,)
-        # The test score is told to nobody who decides: it is for the report of what was chosen.
+        # No decision sees the test score; it is for the report of the winner.
         test_score = trainable.test_score() if isinstance(trainable, Tested) else None
         self._store.save(
             assignment.trial,
@@ -303,7 +303,7 @@ class SegmentWorker:
         return form_group(assignment.rank, assignment.size, settings.device, rendezvous, listening)
 
     def _restored(self, group: GroupMembers) -> tuple[Trainable, int, float | None]:
-        """The trial at the best checkpoint that every member could load, or before its first iteration; its score there."""
+        """The trial at the best checkpoint that every member can load, else a new one; with its iteration and score."""
         candidates = iter(self._candidates() if self._assignment.rank == 0 else ())
         while True:
             offered = next(candidates, None)
@@ -315,9 +315,9 @@ class SegmentWorker:
                 return trainable, iteration, None if offered is None else offered.score
 
     def _candidates(self) -> list[SavedCheckpoint]:
-        """Checkpoints to go on from, the best one first: that of the assignment, then the ones before it.
+        """Checkpoints to continue from, best first: that of the assignment, then earlier ones.
 
-        A clone whose source has gone on, so that all of them are deleted, takes the source's next one instead.
+        If the source of a clone has trained on and deleted them all, the clone takes the source's next one.
         """
         assignment = self._assignment
         if assignment.restore_from is None:
@@ -329,7 +329,7 @@ class SegmentWorker:
         return before + [saved for saved in reversed(recorded) if saved.iteration > assignment.from_iteration]
 
     def _load(self, trainable: Trainable, iteration: int) -> bool:
-        """Whether this member has loaded this checkpoint of the trial to restore from."""
+        """Load a checkpoint of the source; return whether that worked."""
         source = self._assignment.restore_from
         assert source is not None, "rank 0 offers checkpoints only where there is a trial to restore from"
         try:

@@ -1,7 +1,7 @@
-"""One segment on real workers: a gang of actors in a placement group, followed by a thread from its start to its one event.
+"""One segment on real workers: a group of Ray actors, which a thread follows from its start to its end.
 
-Imports ray inside functions. Whatever happens - a worker, a node or the gang as a whole dies, or it is told to end - the
-thread ends every actor of the gang and then tells exactly one `SegmentEnded`.
+Imports ray inside functions. Whether a worker or a node dies or the segment is ended: the thread ends every actor of the group,
+and then tells exactly one `SegmentEnded`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _POLL_S = 0.02
 _PLACED_WITHIN_S = 60.0
-"""GPUs of actors that were just ended come back to Ray within moments; a group that cannot be placed for so long is broken."""
+"""Ray frees the GPUs of ended actors within moments, so a group that cannot be placed for this long is broken."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a gang runs.
+    """Where a worker group runs.
 
     Attributes:
-        node_ids: (gang,) Ray's names, one per member.
+        node_ids: (members,) Ray's names, one per member.
         host: address of the first of them.
-        is_whole: whether all of these machines are still there.
+        is_whole: whether all these machines still live.
     """
 
     node_ids: Sequence[str]
@@ -52,13 +52,13 @@ class Site:
 
 @dataclass(frozen=True)
 class GroupContext:
-    """What all gangs of a run share.
+    """What all worker groups of a run share.
 
     Attributes:
-        settings: what their workers share.
-        store: of checkpoints, to see what is durable where a worker could not say.
+        settings: of their workers.
+        store: of checkpoints; tells what is durable if a worker could not.
         clock: of the run.
-        tell: takes a function from the time to an event; the events of all threads come in order of time.
+        tell: takes a function from the time to an event, and tells that event.
     """
 
     settings: WorkerSettings
@@ -69,12 +69,12 @@ class GroupContext:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupListener:
-    """Who hears of a gang; called in the gang's thread.
+    """Callbacks of a worker group, called in its thread.
 
     Attributes:
-        ended: called with the segment's last event told.
-        broken: called where that event could not be found out, or be told.
-        raised: called before that event where the training itself raised an error, rather than its process died.
+        ended: called after the segment's last event.
+        broken: called if that event cannot be told.
+        raised: called before that event if the training raised an error; not if a process died.
         heard: called with each message of the first member.
     """
 
@@ -85,19 +85,19 @@ class GroupListener:
 
 
 class _AbortedError(Exception):
-    """The worker group was told to stop before its workers were there."""
+    """The worker group was stopped before it had workers."""
 
 
 class WorkerGroup:
-    """A segment under way.
+    """The workers of one segment.
 
     Args:
         command: what is trained.
-        started_at_s: time of the event that was answered with the command; from then on its GPUs are held.
+        started_at_s: time of the event that the command answers; from then on the group holds its GPUs.
         configuration: of the trial.
         site: the machines.
-        context: what all worker groups of the run share.
-        listener: hears of all that happens to it.
+        context: shared by all worker groups of the run.
+        listener: hears all that happens to it.
     """
 
     def __init__(
@@ -112,12 +112,8 @@ class WorkerGroup:
     ) -> None:
         self.command = command
         self._configuration, self._site = configuration, site
-        self._settings, self._store, self._clock, self._tell = (
-            context.settings,
-            context.store,
-            context.clock,
-            context.tell,
-        )
+        self._settings, self._store = context.settings, context.store
+        self._clock, self._tell = context.clock, context.tell
         self._listener = listener
         self._lock = threading.Lock()
         self._actors: list[Any] = []  # ray's handles have no types
@@ -135,7 +131,7 @@ class WorkerGroup:
         self._thread = threading.Thread(target=self._run, name=f"segment-{command.segment}", daemon=True)
 
     def start(self) -> None:
-        """Bring the gang up, in its own thread."""
+        """Start the thread that brings the group up."""
         self._thread.start()
 
     def end(self) -> None:
@@ -146,14 +142,14 @@ class WorkerGroup:
                 self._ask("end")
 
     def save_each(self) -> None:
-        """From now on, a checkpoint after every iteration."""
+        """Save after every iteration from now on."""
         with self._lock:
             if not self._saves_each:
                 self._saves_each = True
                 self._ask("save_each")
 
     def abort(self, outcome: Outcome) -> None:
-        """End at once; only what is durable remains."""
+        """End at once; only checkpoints remain."""
         with self._lock:
             if self._cut is None:
                 self._cut = outcome
@@ -161,7 +157,7 @@ class WorkerGroup:
             self._kill()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the last event; whether it was told."""
+        """Wait for the last event; return whether it was told."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -185,14 +181,14 @@ class WorkerGroup:
     def _note(self, error: Exception) -> None:
         level = logging.DEBUG if self._cut is not None else logging.WARNING
         told = str(error).strip().splitlines() or [type(error).__name__]
-        # Ray goes on for a paragraph about what may be the cause.
+        # Ray adds a paragraph of possible causes.
         what = told[-1].partition(" Worker exit type")[0]
         _log.log(level, "segment %d of trial %d broke: %s", self.command.segment, self.command.trial, what)
         if self._has_raised(error):
             self._listener.raised(self.command.segment)
 
     def _has_raised(self, error: Exception) -> bool:
-        """Whether it is an error of the training; in a gang of several it may only be that another member died."""
+        """Whether the training raised the error; in a group of several, the death of another member raises errors as well."""
         from ray.exceptions import OutOfMemoryError, RayTaskError
 
         return isinstance(error, OutOfMemoryError) or (
@@ -209,7 +205,7 @@ class WorkerGroup:
         if others and self._settings.build.needs_process_group:
             rendezvous = ray.get(first.rendezvous.remote(self._site.host))
         for member in others:
-            # A survivor would wait for its lost peer for ever, so whoever breaks takes all with it.
+            # A survivor would wait for its lost peer for ever, so one broken member breaks the group.
             stream = member.train.options(num_returns="streaming").remote(rendezvous)
             stream.completed().future().add_done_callback(self._member_done)
         for reference in first.train.options(num_returns="streaming").remote(rendezvous):
@@ -230,7 +226,9 @@ class WorkerGroup:
             if self._broken.wait(_POLL_S):
                 raise _AbortedError
             if time.monotonic() > give_up_s:
-                raise TimeoutError(f"no room for a gang of {len(self._site.node_ids)} within {_PLACED_WITHIN_S:g} s")
+                raise TimeoutError(
+                    f"no room for a worker group of {len(self._site.node_ids)} within {_PLACED_WITHIN_S:g} s"
+                )
 
     def _hire(self) -> None:
         import ray
@@ -269,13 +267,13 @@ class WorkerGroup:
         )
 
     def _ask(self, method: str) -> None:
-        """Call a method of the first member, if there is one yet; nobody waits for the answer."""
+        """Call a method of the first member, if it exists, without waiting for the answer."""
         if self._actors:
             getattr(self._actors[0], method).remote()
 
     def _member_done(self, future: Any) -> None:  # noqa: ANN401  a future of ray's
         if future.exception() is not None and self._finished is None and not self._broken.is_set():
-            # Ray calls back in a thread of its own, which must not wait for anything that Ray does.
+            # This is a thread of Ray, which must not wait for Ray.
             threading.Thread(target=self._break_up, name=f"segment-{self.command.segment}-breaks", daemon=True).start()
 
     def _break_up(self) -> None:
@@ -327,7 +325,7 @@ class WorkerGroup:
         outcome = Outcome.ENDED if finished.was_ended else Outcome.COMPLETED
 
         def event_at(at_s: float) -> SegmentEnded:
-            # All that is neither training nor saving is overhead of the gang's launch, its end and messages included.
+            # All other time counts as launch, including the end and the messages.
             launch_s = max(at_s - started_s - train_s - checkpoint_s, 0.0)
             end, score = finished.iteration, finished.score
             return SegmentEnded(
@@ -337,17 +335,13 @@ class WorkerGroup:
         return event_at
 
     def _broken_event(self) -> Callable[[float], SegmentEnded]:
-        """What is whole in the store counts; the time since the launch was training, as far as nothing else is known."""
+        """The end of a group that broke: whole checkpoints count, and unknown time since the launch counts as training."""
         command, trained, saved_last, started_s = self.command, self._trained, self._saved, self._started_s
         speed = self._clock.speed
         outcome = self._cut or (Outcome.FAILED if self._site.is_whole() else Outcome.INSTANCE_GONE)
-        launched_s, durable, iteration, score, kept_s = (
-            math.inf,
-            command.from_iteration,
-            command.from_iteration,
-            None,
-            0.0,
-        )
+        launched_s, kept_s = math.inf, 0.0
+        durable = iteration = command.from_iteration
+        score: float | None
         if self._restored is not None:
             is_clone = command.restore_from not in (None, command.trial)
             borrowed = command.from_iteration if is_clone else None
@@ -355,9 +349,9 @@ class WorkerGroup:
             launched_s, iteration, score = self._launch_s, trained.iteration, trained.score
             kept_s = saved_last.train_s if durable <= saved_last.iteration else trained.train_s
             if saved is not None and durable > iteration:
-                iteration, score = durable, saved.score  # written, but it could not be told any more
+                iteration, score = durable, saved.score  # the worker died before it told this
             if durable >= command.until_iteration:
-                outcome = Outcome.COMPLETED  # policies start again what is not, and this has nothing left to do
+                outcome = Outcome.COMPLETED  # nothing is left to do, so a policy must not restart it
         else:
             score = known_score(self._store, command)
 
