@@ -126,7 +126,7 @@ def test_a_line_that_was_not_written_to_its_end_is_cut(tmp_path):
     cut_torn_line(journal)
     assert journal.read_bytes() == whole
     journal.write_bytes(b'{"type":"Hea')
-    with pytest.raises(InputError, match="died before anything had happened"):
+    with pytest.raises(InputError, match="died before the first event"):
         cut_torn_line(journal)
 
 
