@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from elastune.policies.execution.limits import live_instances
-from elastune.sim.model.actions import FinishRun, StopTrial
+from elastune.sim.model.actions import StopTrial
 from elastune.sim.model.events import (
     InstanceGone,
     InstanceReady,
@@ -137,7 +137,7 @@ class AsynchronousPolicy:
                 return limiting
         if self._limits.is_stopping:
             return limiting
-        return (*limiting, *self._fill(view))
+        return (*limiting, *self._fill(view), *self._limits.rearm(view))
 
     def _begin(self, view: RunView) -> Sequence[Action]:
         instances, scaling = self._limits.scale_to(view, self._instances)
@@ -156,7 +156,7 @@ class AsynchronousPolicy:
 
     def _fill(self, view: RunView) -> Sequence[Action]:
         """Work for every free gang; the end of the run if there is none and nothing runs."""
-        self._reconsider()
+        self._reconsider(view)
         actions: list[Action] = []
         gang = self._gang_held(view)
         for _ in range(view.free_gpus // gang):
@@ -178,7 +178,7 @@ class AsynchronousPolicy:
         shrinking = self._shrink(view)
         if shrinking or view.running_trials or self._holds:
             return shrinking
-        return (FinishRun(self._limits.best(view)),)
+        return self._limits.finish(view)
 
     def _gang_held(self, view: RunView) -> int:
         """The gang's size, or as many GPUs as the machines held have, but at least what the memory needs."""
@@ -198,11 +198,12 @@ class AsynchronousPolicy:
             return True
         done = _stands_at(task, view)
         lasts_s = self._admission.lasts_s(task.until_iteration - done, done == 0)
-        return view.now_s + lasts_s <= self._limits.stop_at_s
+        return self._limits.has_time(view, self._gang_held(view), lasts_s)
 
-    def _reconsider(self) -> None:
-        """With fewer machines the budget lasts longer, so tasks that were declined may fit now."""
-        if self._declined and self._limits.stop_at_s > self._declined_until_s:
+    def _reconsider(self, view: RunView) -> None:
+        """With fewer machines, or fewer segments where those are billed, the budget lasts longer: what was declined may fit."""
+        lasts_longer = self._limits.stop_at_s > self._declined_until_s
+        if self._declined and (lasts_longer or (self._limits.meters_functions and not view.running_trials)):
             self._returned += reversed(self._declined)
             self._declined.clear()
         self._declined_until_s = self._limits.stop_at_s

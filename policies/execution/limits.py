@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.policies.execution.budget import Budget
+from elastune.policies.execution.budget import budget_of
 from elastune.policies.execution.checkpoints import iterations_between
 from elastune.policies.execution.pools import Pools, live_instances
-from elastune.policies.rules.margin import run_ends_by_s
+from elastune.policies.rules.margin import MARGIN_S, run_ends_by_s
 from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, SetTimer
 from elastune.sim.model.events import (
     InstanceBooted,
@@ -21,6 +21,7 @@ from elastune.sim.model.events import (
     InstanceLaunched,
     InstanceReady,
     InstanceRefused,
+    Outcome,
     ProgressReported,
     ReclaimNoticed,
     SegmentEnded,
@@ -53,16 +54,19 @@ class Limits:
 
     Attributes:
         is_stopping: nothing may be started any more.
-        stop_at_s: when the run ends at the latest, as known now.
+        stop_at_s: when the run ends at the latest if nothing else starts, as known now.
+        meters_functions: there is a budget, and what runs is billed, not the machines that are held.
     """
 
     def __init__(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> None:
         self._job = job
         self._profile = profile
         self._pools = Pools(price_book)
-        self._budget = None if job.budget_usd is None else Budget(job.budget_usd, price_book, job.deadline_s)
+        self._budget = budget_of(job, price_book)
         self._gpus_per_instance = price_book.default_type.gpus_per_instance
-        self._bills_functions = price_book.billing.model == "per-function"
+        self._has_moved = False
+        self._has_answer = self._has_failed = False
+        self.meters_functions = self._budget is not None and price_book.billing.model == "per-function"
         self._deadline_s = run_ends_by_s(job)
         self._is_limited = job.deadline_s is not None or job.budget_usd is not None
         # With a budget, the stop is not known before the first machine is launched and its bill runs.
@@ -83,11 +87,11 @@ class Limits:
             return self._on_refusal(view)
         if not self._is_limited:
             return ()
-        if self._budget is not None and self._bills_functions:
-            self._budget.settle_pledges(view)
+        if self._budget is not None:
+            self._budget.on_event(event, view)
         match event:
             case SegmentEnded():
-                return self._after_segment(view)
+                return self._after_segment(event, view)
             case ProgressReported():
                 return self._pause_if_late(event, view)
             case InstanceLaunched() | InstanceBooted() | InstanceReady():
@@ -151,14 +155,38 @@ class Limits:
         done = view.trial(trial).checkpoint_iteration if stands_at is None else stands_at
         iteration_s = self._iteration_s(trial, gpus)
         start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
-        if start_s + self._allowed_s(trial, iteration_s) + timings.checkpoint_s > self._starts_until_s:
+        durable_s = start_s + self._allowed_s(trial, iteration_s) + timings.checkpoint_s
+        if durable_s > self._starts_until_s:
             return None
-        if self._budget is not None and not self._budget.may_start(view, trial, gpus):
+        if not self._pays(view, gpus, durable_s):
             return None
         # Reports cost events. They are asked for only if the limit may come first, should training be slower than predicted.
-        ends_s = start_s + CAUTION * (until_iteration - done) * iteration_s + timings.checkpoint_s
-        is_safe = self._is_stop_known and ends_s < self._starts_until_s
+        train_s = (until_iteration - done) * iteration_s
+        ends_s = start_s + CAUTION * train_s + timings.checkpoint_s
+        is_safe = self._is_stop_known and ends_s < self._starts_until_s and self._pays(view, gpus, ends_s)
+        if self._budget is not None:
+            self._budget.starts(trial, gpus, start_s + train_s + timings.checkpoint_s if is_safe else durable_s)
+            self._has_moved = True
+        if not is_safe and self._has_failed and not self._has_answer and not self._job.checkpoint_every:
+            every = 1  # else the run may end without an answer
         return RunTrial(trial, gpus, until_iteration, report_every=0 if is_safe else 1, checkpoint_every=every)
+
+    def has_time(self, view: RunView, gpus: int, lasts_s: float) -> bool:
+        """Whether a gang that starts now can train for so long."""
+        until_s = view.now_s + lasts_s
+        latest_s = self._deadline_s if self.meters_functions else self.stop_at_s
+        return until_s <= latest_s and self._pays(view, gpus, until_s)
+
+    def rearm(self, view: RunView) -> Sequence[Action]:
+        """The timer of the hard stop, which each start and end moves where functions are billed; the last of an answer."""
+        has_moved, self._has_moved = self._has_moved, False
+        return self._arm(view) if has_moved and self.meters_functions and not self.is_stopping else ()
+
+    def busy_until_s(self, view: RunView) -> float:
+        """When the run ends at the latest if all GPUs are busy from now on, as known now."""
+        if self._budget is None or not self.meters_functions:
+            return self.stop_at_s
+        return min(self._deadline_s, self._budget.busy_until_s(view))
 
     def best(self, view: RunView) -> TrialId | None:
         """The trial whose latest durable checkpoint has the best known score; None if nothing is durable."""
@@ -170,11 +198,16 @@ class Limits:
         )
         return min(durable, default=(0.0, None))[1]
 
+    def finish(self, view: RunView) -> Sequence[Action]:
+        """End the run; the last action of all."""
+        self.is_stopping = True
+        return (FinishRun(self.best(view)),)
+
     def stop(self, view: RunView) -> Sequence[Action]:
         """Start nothing more; pause what runs, and end the run when that has ended."""
         self.is_stopping = True
         if not view.running_trials:
-            return (FinishRun(self.best(view)),)
+            return self.finish(view)
         trials = (TrialId(number) for number in range(self._job.trials))
         return tuple(PauseTrial(trial) for trial in trials if view.trial(trial).status in _ACTIVE)
 
@@ -183,24 +216,27 @@ class Limits:
         if not self._is_limited:
             return ()
         budget_end_s = math.inf if self._budget is None else self._budget.ends_at_s(view, pending_instances)
-        self.stop_at_s = self._starts_until_s = max(min(self._deadline_s, budget_end_s), view.now_s)
+        self.stop_at_s = max(min(self._deadline_s, budget_end_s), view.now_s)
+        # What starts is paid one by one where functions are billed.
+        self._starts_until_s = self._deadline_s if self.meters_functions else self.stop_at_s
         if self.stop_at_s == self._armed_at_s or math.isinf(self.stop_at_s):
             return ()
         self._armed_at_s = self.stop_at_s
         return (SetTimer(HARD_STOP, self.stop_at_s),)
 
-    def _after_segment(self, view: RunView) -> Sequence[Action]:
+    def _after_segment(self, event: SegmentEnded, view: RunView) -> Sequence[Action]:
+        self._has_answer |= event.checkpoint_iteration > 0
+        self._has_failed |= event.outcome is Outcome.FAILED
         if self.is_stopping:
             return self._finish_if_idle(view)
-        # Per function, what is committed changes with every segment.
-        return self._arm(view) if self._bills_functions and self._budget is not None else ()
+        self._has_moved = True
+        return ()
 
     def _on_timer(self, view: RunView) -> Sequence[Action]:
         moved = self._arm(view)
-        if self.stop_at_s - view.now_s > 1.0:
+        if self.stop_at_s - view.now_s > MARGIN_S:
             return moved
-        self.is_stopping = True
-        return (FinishRun(self.best(view)),)
+        return self.finish(view)
 
     def _on_loss(self, view: RunView) -> Sequence[Action]:
         """A machine is gone, or will be. Replace what the budget allows; end the run if no machine is left."""
@@ -255,5 +291,8 @@ class Limits:
         """Seconds that the next iteration may take; a trial that was paused as too slow must not start again at once."""
         return iteration_s * (self._spread if trial in self._seen_s else 1.0)
 
+    def _pays(self, view: RunView, gpus: int, until_s: float) -> bool:
+        return self._budget is None or self._budget.pays(view, gpus, until_s)
+
     def _finish_if_idle(self, view: RunView) -> Sequence[Action]:
-        return () if view.running_trials else (FinishRun(self.best(view)),)
+        return () if view.running_trials else self.finish(view)

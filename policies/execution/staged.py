@@ -14,7 +14,7 @@ import msgspec
 
 from elastune.policies.execution.limits import live_instances
 from elastune.policies.rules.margin import MARGIN_S
-from elastune.sim.model.actions import FinishRun, PauseTrial, SetTimer, StopTrial
+from elastune.sim.model.actions import PauseTrial, SetTimer, StopTrial
 from elastune.sim.model.events import (
     InstanceGone,
     InstanceLaunched,
@@ -169,7 +169,7 @@ class StagedPolicy:
             return limiting
         if isinstance(event, ProgressReported):
             return limiting or self._after_report(event, view)
-        return (*limiting, *self._answer(event, view))
+        return (*limiting, *self._answer(event, view), *self._limits.rearm(view))
 
     def _answer(self, event: Event, view: RunView) -> Sequence[Action]:
         match event:
@@ -265,7 +265,7 @@ class StagedPolicy:
     def _next_bracket(self, view: RunView) -> Sequence[Action]:
         bracket = self._director.next_bracket(view, self._limits.stop_at_s)
         if bracket is None:
-            return () if self._holds else (FinishRun(self._limits.best(view)),)
+            return () if self._holds else self._limits.finish(view)
         self._bracket = bracket
         return self._begin_stage(view)
 

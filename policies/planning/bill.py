@@ -120,10 +120,9 @@ class Leases:
         self._give_back(self._held - instances, now_s)
         return 0.0
 
-    def close(self, now_s: float) -> float:
-        """The bill when all are given back."""
-        self._give_back(self._held, now_s)
-        return math.fsum(self._usd)
+    def closed_usd(self, now_s: float) -> float:
+        """The bill if all are given back then."""
+        return math.fsum((*self._usd, *(group.count * self._lease_usd(group, now_s) for group in self._groups)))
 
     def _give_back(self, instances: int, now_s: float) -> None:
         self._held -= instances

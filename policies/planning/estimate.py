@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.planning.bill import Leases, around_usd, function_usd
 from elastune.policies.planning.plan import Plan
+from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def estimate(
     """
     leases = Leases(terms, live_instances)
     sync_s, startup_s = terms.profile.sync_s, terms.profile.startup.mean_s
-    now_s, busy_s, functions_usd = 0.0, 0.0, 0.0
+    now_s, busy_s, functions_usd, margin_usd = 0.0, 0.0, 0.0, 0.0
     stage_s: list[float] = []
     prefetch_after_s: list[float | None] = [None] * len(stages)
     for index, (stage, allocation) in enumerate(zip(stages, allocations, strict=True)):
@@ -74,7 +75,15 @@ def estimate(
             busy_s += sync_s
         now_s += busy_s
         stage_s.append(now_s - start_s)
-    cost_usd = leases.close(now_s) if terms.is_per_instance else functions_usd
+    if terms.is_per_instance:
+        cost_usd = leases.closed_usd(now_s)
+        margin_usd = leases.closed_usd(now_s + PLAN_MARGIN_S) - cost_usd
+    else:
+        cost_usd, size = functions_usd, allocation.gpus_per_trial
+        last = allocation.trials - (allocation.waves - 1) * allocation.gangs
+        margin_usd = last * (
+            function_usd(terms, size, segment_s + PLAN_MARGIN_S) - function_usd(terms, size, segment_s)
+        )
     return Plan(
         tuple(stages),
         tuple(allocations),
@@ -83,6 +92,7 @@ def estimate(
         cost_usd + around_usd(terms, leases.started, now_s),
         tuple(prefetch_after_s),
         terms.instance_type,
+        margin_usd=margin_usd + around_usd(terms, 0, PLAN_MARGIN_S),
     )
 
 

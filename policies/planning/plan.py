@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from elastune.policies.rules.margin import PLAN_MARGIN_S, plan_ends_by_s
+from elastune.policies.rules.margin import plan_ends_by_s
 from elastune.sim.model.errors import InfeasibleJobError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
@@ -72,12 +72,14 @@ class Terms:
     Attributes:
         deadline_s: plans end by it; infinite for none.
         budget_usd: infinite for none.
+        listed: the prices before those that change were replaced by their highest; None where none does.
     """
 
     profile: Profile
     price_book: PriceBook
     deadline_s: float = math.inf
     budget_usd: float = math.inf
+    listed: PriceBook | None = None
 
     def __post_init__(self) -> None:
         if self.profile.min_gpus > 1 and not self.gang_sizes:
@@ -94,23 +96,13 @@ class Terms:
         A price that changes is planned with at the highest that it reaches by the deadline, so that a plan keeps the budget
         whenever it holds its machines.
         """
-        return cls(
-            profile,
-            highest_prices(price_book, job.deadline_s),
-            plan_ends_by_s(job),
-            job.budget_usd or math.inf,
-        )
+        highest = highest_prices(price_book, job.deadline_s)
+        listed = None if highest is price_book else price_book
+        return cls(profile, highest, plan_ends_by_s(job), job.budget_usd or math.inf, listed)
 
     def are_kept_by(self, plan: Plan) -> bool:
         """Whether a plan keeps deadline and budget."""
-        most = max(allocation.instances for allocation in plan.allocations)
-        return plan.promised_s <= self.deadline_s and plan.cost_usd + self.margin_usd(most) <= self.budget_usd
-
-    def margin_usd(self, instances: int) -> float:
-        """What so many machines cost in the margin before the budget ends: the run ends before the money does."""
-        return (
-            PLAN_MARGIN_S * instances * self.usd_per_hour / SECONDS_PER_HOUR + PLAN_MARGIN_S * self.standing_usd_per_s
-        )
+        return plan.promised_s <= self.deadline_s and plan.needed_usd <= self.budget_usd
 
     @cached_property
     def gpus_per_instance(self) -> int:
@@ -161,6 +153,10 @@ class Terms:
     def instance_type(self) -> str:
         """Name of the machines that are rented."""
         return self.price_book.default_type.name
+
+    def for_any_deadline(self) -> Terms:
+        """The same with each price at the highest that it ever has."""
+        return self if self.listed is None else replace(self, price_book=self.listed.at_highest())
 
     def without_limits(self) -> Terms:
         """The same without deadline and budget."""
@@ -215,8 +211,8 @@ class Terms:
 
 
 def highest_prices(price_book: PriceBook, deadline_s: float | None) -> PriceBook:
-    """The book with each price at the highest that can still be paid: until machines that are held to T are given back."""
-    return price_book.at_highest(None if deadline_s is None else deadline_s + price_book.release_s)
+    """The book with each price at the highest that a run which ends by the deadline may have to pay."""
+    return price_book.at_highest(price_book.paid_until_s(deadline_s))
 
 
 @dataclass(frozen=True)
@@ -230,6 +226,8 @@ class Plan:
         instance_type: name of the machines.
         makespan_p95_s: by when it ends with 95 % probability, where that was asked for; see `policies.planning.lateness`.
         search_gap: share of its price that a plan which the search left out may save at most; 0 where nothing was left out.
+        margin_usd: what it costs to end one margin later, as a run ends that long before its money does; a whole quantum of
+            each machine where a quantum has just been used up.
     """
 
     stages: tuple[Stage, ...]
@@ -241,6 +239,12 @@ class Plan:
     instance_type: str = ""
     makespan_p95_s: float | None = None
     search_gap: float = 0.0
+    margin_usd: float = 0.0
+
+    @property
+    def needed_usd(self) -> float:
+        """The budget that keeps it."""
+        return self.cost_usd + self.margin_usd
 
     @property
     def promised_s(self) -> float:

@@ -61,14 +61,16 @@ def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
 
 def naive_refusal(name: str, job: TuningJob, terms: Terms) -> InfeasibleJobError:
     """The error for a job that the naive cluster does not finish by T: what numbers of machines held for all of T need."""
+    terms = terms.for_any_deadline()
     trials = rungs(job)[0].trials if job.exact or job.stages is not None else 1
     possible = []
     for count in terms.cluster_sizes:
         plan = plan_on_cluster(rungs(job, trials), count, terms)
         deadline_s = Possible.of(plan.promised_s, 0.0).deadline_s
         each_usd = metered_usd(terms.price_book.billing, terms.usd_per_hour, deadline_s) + terms.ingress_usd
-        needed_usd = count * each_usd + deadline_s * terms.standing_usd_per_s + terms.margin_usd(count)
-        possible.append(Possible.of(plan.promised_s, needed_usd))
+        held_usd = count * each_usd + deadline_s * terms.standing_usd_per_s
+        # The release comes after T, and the plan pays for it.
+        possible.append(Possible.of(plan.promised_s, max(held_usd, plan.needed_usd)))
     what = f"no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
     return refusal(name, job, what, min(possible), min(possible, key=lambda limits: limits[::-1]))
 

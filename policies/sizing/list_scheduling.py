@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elastune.policies.planning.bill import around_usd, cluster_usd, lease_usd
+from elastune.policies.planning.bill import around_usd, cluster_usd, function_usd, lease_usd
 from elastune.policies.rules.halving import rung_levels, rungs
+from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.policies.sizing.refusal import Possible, refusal
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ class Load:
     work_s: float
     chain_s: float
     segments: tuple[tuple[float, float], ...] = ()
+
+    def functions_usd(self, trials: int, terms: Terms, margin_s: float) -> float:
+        """Price of so many configurations, or of the one that is trained to R, where functions are billed.
+
+        Each segment may be so much longer.
+        """
+        shares = self.segments or ((1.0, self.work_s),)
+        chain = self.segments or ((1.0, self.chain_s),)
+        each_usd = math.fsum(share * function_usd(terms, self.gpus, seconds + margin_s) for share, seconds in shares)
+        chain_usd = math.fsum(function_usd(terms, self.gpus, seconds + margin_s) for _, seconds in chain)
+        return max(trials * each_usd, chain_usd)
 
 
 @dataclass(frozen=True)
@@ -103,16 +115,20 @@ def best_cluster(
         InfeasibleJobError: not one configuration is finished on any number of machines.
     """
     most = rungs(job)[0].trials if job.stages is not None else job.trials
-    counts = range(1, terms.price_book.max_instances + 1)
-    bounds = [_Bound(count, terms, load, is_elastic=is_elastic, is_anytime=is_anytime) for count in counts]
+
+    def bounds_under(terms: Terms) -> list[_Bound]:
+        counts = range(1, terms.price_book.max_instances + 1)
+        bounds = (_Bound(count, terms, load, is_elastic=is_elastic, is_anytime=is_anytime) for count in counts)
+        return [bound for bound in bounds if bound.gangs]
+
     sized = []
-    for bound in bounds:
+    for bound in bounds_under(terms):
         trials = bound.most_trials(most)
         if trials and (trials == most or not job.exact):
             preference = bound.instances if grows_gangs else -bound.cost_usd(trials)
             sized.append((trials, bound.has_time_for_tail(trials), preference, -bound.instances))
     if not sized:
-        raise _infeasible(name, job, most if job.exact else 1, [bound for bound in bounds if bound.gangs])
+        raise _infeasible(name, job, most if job.exact else 1, bounds_under(terms.for_any_deadline()))
     trials, _, _, negative_count = max(sized)
     useful = math.ceil(trials * load.gpus / terms.gpus_per_instance)
     return Cluster(trials, -negative_count if grows_gangs else min(-negative_count, useful))
@@ -139,16 +155,14 @@ class _Bound:
 
     def most_trials(self, most: int) -> int:
         """The largest n up to `most` that keeps both limits; 0 where one is too many."""
-        if not self.gangs:
-            return 0
         return largest_number(most, self._is_kept_by)
 
-    def cost_usd(self, trials: int) -> float:
-        """The expected bill."""
+    def cost_usd(self, trials: int, margin_s: float = 0.0) -> float:
+        """The expected bill if the last ones end so much later."""
         terms, load = self._terms, self.load
         usd_per_gpu_s = terms.usd_per_s / terms.gpus_per_instance
-        functions_usd = trials * load.work_s * load.gpus * usd_per_gpu_s
-        fixed_usd = cluster_usd(terms, self.instances, self._busy_s(trials), functions_usd)
+        functions_usd = load.functions_usd(trials, terms, margin_s)
+        fixed_usd = cluster_usd(terms, self.instances, self._busy_s(trials) + margin_s, functions_usd)
         if not (self._is_elastic and terms.is_per_instance):
             return fixed_usd
         idle_s = math.fsum(self._idle_gpus(max(1.0, trials * share)) * seconds for share, seconds in load.segments)
@@ -156,8 +170,8 @@ class _Bound:
         beside_usd = around_usd(terms, self.instances, self.end_s(trials))
         # A machine that trains anything at all is billed its minimum and its first quantum.
         shortest_s = min((seconds for _, seconds in load.segments), default=load.chain_s)
-        least_usd = self.instances * lease_usd(terms, shortest_s)
-        machines_usd = max(self.instances * lease_usd(terms, 0.0) + used_usd, least_usd)
+        least_usd = self.instances * lease_usd(terms, shortest_s + margin_s)
+        machines_usd = max(self.instances * lease_usd(terms, margin_s) + used_usd, least_usd)
         return min(fixed_usd, machines_usd + beside_usd)
 
     def _idle_gpus(self, trials: float) -> float:
@@ -186,4 +200,4 @@ class _Bound:
 
     def needed_usd(self, trials: int) -> float:
         """The budget that so many configurations take: their bill, and what the margin before its end costs."""
-        return self.cost_usd(trials) + self._terms.margin_usd(self.instances)
+        return self.cost_usd(trials, PLAN_MARGIN_S)

@@ -52,6 +52,7 @@ def infeasible(
         terms: its terms, within which the rule has no plan.
         plan_for: the rule's plan for these stages; None where it is late or too dear.
     """
+    terms = terms.for_any_deadline()  # the limits that are named may end later than those that were asked for
     trials = rungs(job)[0].trials if job.exact or job.stages is not None else 1
     stages = rungs(job, trials)
     what = f"no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
@@ -90,8 +91,7 @@ def _fastest(start_s: float, cheapest: Possible, terms: Terms, rule: Callable[[T
 def _possible(plan: Plan | None, terms: Terms, rule: Callable[[Terms], Plan | None]) -> Possible:
     """Limits that this plan keeps, raised until the rule itself finds a plan within them."""
     assert plan is not None  # nothing is late or too dear without limits
-    most = max(allocation.instances for allocation in plan.allocations)
-    end_s, needed_usd = plan.promised_s, plan.cost_usd + terms.margin_usd(most)
+    end_s, needed_usd = plan.promised_s, plan.needed_usd
     while True:
         limits = Possible.of(end_s, needed_usd)
         if rule(replace(terms, deadline_s=limits.deadline_s - PLAN_MARGIN_S, budget_usd=limits.budget_usd)) is not None:

@@ -148,7 +148,8 @@ class ElasticFlowDirector(Director):
         gangs = min(trials, terms.max_gpus // size)
         instances = math.ceil(gangs * size / whole)
         sizes = [size] * trials
-        if gangs == trials:
+        # Where functions are billed, idle GPUs cost nothing, and so none is spare.
+        if gangs == trials and terms.is_per_instance:
             sizes = spread_spare(sizes, instances * whole - gangs * size, terms)
         return Shares(instances, tuple(sizes))
 

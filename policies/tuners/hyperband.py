@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.execution.staged import Director, Shares
-from elastune.policies.planning.bill import cluster_usd
+from elastune.policies.planning.bill import cluster_usd, function_usd
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.spaces import on_cluster
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
+from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.policies.sizing.constant import check_gang, constant_allocation
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import memoized
@@ -77,7 +78,7 @@ def hyperband_fixed(
     terms = Terms.of(job, profile, price_book)
     best = _best_target(job, terms, truncate)
     if best is None:
-        free, least = terms.without_limits(), least_job(job, profile, truncate)
+        free, least = terms.for_any_deadline().without_limits(), least_job(job, profile, truncate)
         schedules = (Schedule(least, free, count) for count in terms.cluster_sizes)
         raise _refusal("hyperband-fixed", least, [schedule.possible() for schedule in schedules])
     target, (instances, sizes) = best
@@ -180,8 +181,7 @@ class Schedule:
 
         def is_kept(load: BracketLoad) -> bool:
             end_s = self.terms.profile.startup.mean_s + total.seconds + load.seconds
-            needed_usd = self.cost_usd(total + load) + self.terms.margin_usd(self.instances)
-            return end_s <= self.terms.deadline_s and needed_usd <= self.terms.budget_usd
+            return end_s <= self.terms.deadline_s and self.needed_usd(total + load) <= self.terms.budget_usd
 
         while left and (trials := self.largest(len(sizes), left, is_kept)):
             total += self.load(len(sizes), trials)
@@ -193,8 +193,7 @@ class Schedule:
         """Limits under which this cluster does what the job asks for at least."""
         sizes = self.sizes() if self.job.exact else [1]
         total = sum((self.load(index, size) for index, size in enumerate(sizes)), BracketLoad(0.0, 0.0))
-        needed_usd = self.cost_usd(total) + self.terms.margin_usd(self.instances)
-        return Possible.of(self.terms.profile.startup.mean_s + total.seconds, needed_usd)
+        return Possible.of(self.terms.profile.startup.mean_s + total.seconds, self.needed_usd(total))
 
     def load(self, bracket: int, trials: int) -> BracketLoad:
         """What one bracket takes, the barriers in it included."""
@@ -207,6 +206,11 @@ class Schedule:
     def cost_usd(self, load: BracketLoad) -> float:
         """The bill of so much, quanta and minimum charges included."""
         return cluster_usd(self.terms, self.instances, load.seconds, load.functions_usd)
+
+    def needed_usd(self, load: BracketLoad) -> float:
+        """The budget for so much: the run ends one margin before its money does."""
+        margin_usd = function_usd(self.terms, self.instances * self.terms.gpus_per_instance, PLAN_MARGIN_S)
+        return self.cost_usd(load + BracketLoad(PLAN_MARGIN_S, margin_usd))
 
 
 class HyperbandDirector(Director):
@@ -228,14 +232,19 @@ class HyperbandDirector(Director):
         job, index = self._schedule.job, self._begun
         trials = self._first
         if index:
-            left_s = stop_at_s - view.now_s
-            trials = self._schedule.largest(index, job.trials - self._started, lambda load: load.seconds <= left_s)
+            trials = self._schedule.largest(index, job.trials - self._started, self._fits(view, stop_at_s))
         if not trials:
             return None
         numbers = [TrialId(self._started + number) for number in range(trials)]
         self._started += trials
         self._begun += 1
         return Bracket(bracket_stages(job, index % len(bracket_sizes(job)), trials), numbers, job.direction)
+
+    def _fits(self, view: RunView, stop_at_s: float) -> Callable[[BracketLoad], bool]:
+        """Whether a bracket fits what is left: machines are paid until the stop, functions as they are used."""
+        terms = self._schedule.terms
+        left_usd = math.inf if terms.is_per_instance else terms.budget_usd - view.committed_usd
+        return lambda load: load.seconds <= stop_at_s - view.now_s and load.functions_usd <= left_usd
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  the cluster is fixed
         """Gangs of the size that ends the stage first."""
@@ -285,7 +294,7 @@ def hyperband_elastic(
     best = best_of_brackets(brackets, job, terms)
     if best is None:
         least = least_job(job, profile, truncate)
-        free = replace(rounds[least], terms=terms.without_limits())
+        free = replace(rounds[least], terms=terms.for_any_deadline().without_limits())
         raise _refusal(f"hyperband-elastic with {gpus_per_trial} GPUs per trial", least, [free.possible()])
     director = ElasticHyperbandDirector(rounds[best], planned[best][0])
     return staged(director, Limits(job, profile, price_book), profile, price_book)
@@ -327,11 +336,7 @@ class _Rounds:
     def possible(self) -> Possible:
         """Limits under which the brackets do what the job asks for at least."""
         plans = [self.plan(index, size) for index, size in enumerate(self.planned() if self.job.exact else [1])]
-        needed_usd = (
-            plan.cost_usd + self.terms.margin_usd(max(allocation.instances for allocation in plan.allocations))
-            for plan in plans
-        )
-        return Possible.of(math.fsum(plan.promised_s for plan in plans), math.fsum(needed_usd))
+        return Possible.of(math.fsum(plan.promised_s for plan in plans), math.fsum(plan.needed_usd for plan in plans))
 
 
 def _refusal(name: str, job: TuningJob, possible: list[Possible]) -> InfeasibleJobError:

@@ -25,7 +25,7 @@ from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import rung_levels
 from elastune.policies.sizing.list_scheduling import Load, best_cluster, stopping_load
 from elastune.policies.tuners.hypersched_rungs import PausingRungs, SmoothedLosses, Stopwatch, fair_shares
-from elastune.sim.model.actions import FinishRun, PauseTrial, StopTrial
+from elastune.sim.model.actions import PauseTrial, StopTrial
 from elastune.sim.model.events import (
     InstanceReady,
     InstanceRefused,
@@ -139,7 +139,9 @@ class HyperSchedPolicy:
                 pass
             case _:
                 return limiting
-        return limiting if self._limits.is_stopping else (*limiting, *self._fill(view))
+        if self._limits.is_stopping:
+            return limiting
+        return (*limiting, *self._fill(view), *self._limits.rearm(view))
 
     def _judge(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
         """Pause, resize, or let the trial go on."""
@@ -163,7 +165,7 @@ class HyperSchedPolicy:
         now = self._live[trial]
         if gpus <= now:
             return gpus < now
-        left_s = self._limits.stop_at_s - view.now_s
+        left_s = self._limits.busy_until_s(view) - view.now_s
         if gpus - now > self._unclaimed(view):
             return False
         if math.isinf(left_s):
@@ -200,7 +202,7 @@ class HyperSchedPolicy:
             if candidate is None or not self._start(candidate, 1, view, actions):
                 break
         if not self._live and view.free_gpus and not view.running_trials:
-            return (FinishRun(self._limits.best(view)),)
+            return self._limits.finish(view)
         return actions
 
     def _start(self, trial: TrialId, gpus: int, view: RunView, actions: list[Action]) -> bool:
@@ -233,9 +235,9 @@ class HyperSchedPolicy:
 
     def _stop_exploring(self, view: RunView, actions: list[Action]) -> None:
         """Stop all paused trials once the time left is too short for more than the live ones."""
-        if not self._is_exploring:
+        if not self._is_exploring or not self._next:
             return
-        left_s = self._limits.stop_at_s - view.now_s
+        left_s = self._limits.busy_until_s(view) - view.now_s
         if left_s >= self._clock.fair_s(self._job.reduction_factor, self._job.max_iterations):
             return
         self._is_exploring = False

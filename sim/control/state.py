@@ -419,6 +419,9 @@ class StateView:
     def committed_usd(self) -> float:
         return self._state.bill.committed_usd(self._state.now_s)
 
+    def committed_usd_by(self, later_s: float, added_usd_per_hour: float = 0.0) -> float:
+        return self._state.bill.committed_usd_by(later_s, self._state.now_s, added_usd_per_hour)
+
     def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
         return self._state.bill.committed_until_s(budget_usd, self._state.now_s, added_usd_per_hour)
 

@@ -143,12 +143,13 @@ class Bill:
             deadline_s: when all machines are given back at the latest; None for never.
         """
         release_s = book.release_s if book.billing.model == "per-instance" else 0.0
+        paid_until_s = book.paid_until_s(deadline_s)
         return cls(
             book.billing,
             release_s,
             ingress_usd=book.ingress_usd,
             standing_usd_per_hour=book.standing_usd_per_hour,
-            priced_until_s=math.inf if deadline_s is None else deadline_s + release_s,
+            priced_until_s=math.inf if paid_until_s is None else paid_until_s,
         )
 
     def __contains__(self, key: int) -> bool:
@@ -256,28 +257,31 @@ class Bill:
         """
         return self._commitment(now_s)(now_s)
 
+    def committed_usd_by(self, later_s: float, now_s: float, added_usd_per_hour: float = 0.0) -> float:
+        """`committed_usd` at a later time if nothing ends before, and so much more is billed from now on."""
+        return self._commitment(now_s, added_usd_per_hour)(later_s)
+
     def committed_until_s(self, budget_usd: float, now_s: float, added_usd_per_hour: float = 0.0) -> float:
         """Latest time at which `committed_usd` is within the budget; `now_s` where it already is above it.
 
         Args:
             budget_usd: the budget.
             now_s: the time.
-            added_usd_per_hour: price of machines that are about to be requested and are billed from now on.
+            added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
         """
         # A requested machine may launch at this moment, and is billed from then on.
-        usd_at = self._commitment(now_s)
+        usd_at = self._commitment(now_s, added_usd_per_hour)
         left_usd = budget_usd - usd_at(now_s)
         if left_usd < 0:
             return now_s
         beyond_s = self._beyond_s(left_usd, now_s, added_usd_per_hour, usd_at)
         if math.isinf(beyond_s):
             return math.inf
-        added_usd_per_s = added_usd_per_hour / SECONDS_PER_HOUR
         within_s = now_s
         # To a microsecond, or to the resolution of floats where the budget lasts very long.
         while beyond_s - within_s > max(1e-6, 1e-12 * beyond_s):
             middle_s = (within_s + beyond_s) / 2
-            if usd_at(middle_s) + added_usd_per_s * (middle_s - now_s) <= budget_usd:
+            if usd_at(middle_s) <= budget_usd:
                 within_s = middle_s
             else:
                 beyond_s = middle_s
@@ -305,10 +309,12 @@ class Bill:
         # The bill is a staircase below a line: its steps are at most one quantum (or the minimum) long.
         return settled_s + left_usd / rate_usd_per_s + self._rule.granularity_s + self._rule.minimum_s + 1.0
 
-    def _commitment(self, asked_at_s: float) -> Callable[[float], float]:
+    def _commitment(self, asked_at_s: float, added_usd_per_hour: float = 0.0) -> Callable[[float], float]:
         """`committed_usd` as a function of time while nothing happens; requested machines count as launched at `asked_at_s`."""
         fixed_usd = [self._closed_usd.total(), (self._launches + len(self._queued)) * self._ingress_usd]
         rising: Counter[tuple[Price, float]] = Counter()
+        if added_usd_per_hour:
+            rising[added_usd_per_hour, asked_at_s] = 1
         for meter in self._live.values():
             price, started_at_s, ends_at_s = meter.price, meter.started_at_s, meter.ends_at_s
             if ends_at_s is None:

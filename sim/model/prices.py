@@ -229,6 +229,13 @@ class PriceBook(msgspec.Struct, frozen=True):
         )
         return msgspec.structs.replace(self, instance_types=kinds)
 
+    def paid_until_s(self, deadline_s: float | None) -> float | None:
+        """The last time at whose price a run that ends by the deadline may have to pay; None for ever.
+
+        Release latency and minimum charge reach beyond the deadline.
+        """
+        return None if deadline_s is None else deadline_s + self.release_s + self.billing.minimum_s
+
     @property
     def dearest_usd_per_hour(self) -> float:
         """Price of the dearest machine that the job may hold."""

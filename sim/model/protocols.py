@@ -168,12 +168,20 @@ class RunView(Protocol):
     def committed_usd(self) -> float:
         """The bill if every live lease were given back now, its minimum charge, quantum and release latency included."""
 
+    def committed_usd_by(self, later_s: float, added_usd_per_hour: float = 0.0) -> float:
+        """`committed_usd` at a later time if nothing ends before.
+
+        Args:
+            later_s: the time.
+            added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
+        """
+
     def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
         """Latest time at which giving back all current leases keeps the bill within the budget; may be infinite.
 
         Args:
             budget_usd: the budget.
-            added_usd_per_hour: price of machines that are about to be requested and are billed from now on.
+            added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
         """
 
     def trial(self, trial: TrialId) -> TrialView:
