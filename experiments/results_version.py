@@ -9,9 +9,13 @@ do.
 
 from __future__ import annotations
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
-HISTORY = {1: "The first numbered version. Rows from before carry a digest of the source code instead."}
+HISTORY = {
+    1: "The first numbered version. Rows from before carry a digest of the source code instead.",
+    2: "Budgets where functions are billed end when what runs has used them up, not when all GPUs would have. Plans need the"
+    " quantum that begins at their end. Where segments fail and nothing is durable, tight runs save each iteration.",
+}
 """By version, what it changed."""
 
 
