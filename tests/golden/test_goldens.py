@@ -34,7 +34,7 @@ def test_numbers_that_change_under_one_version_are_told_and_not_recorded(tmp_pat
     changed = written.replace(f"{cost_usd}", f"{cost_usd * 1.001}")
     file.write_text(changed)
     with pytest.raises(
-        SystemExit, match=r"numbers change under results version 1\.\n(.|\n)*raise RESULTS_VERSION"
+        SystemExit, match=rf"numbers change under results version {RESULTS_VERSION}\.\n(.|\n)*raise RESULTS_VERSION"
     ) as told:
         goldens.main()
     assert (
