@@ -13,7 +13,7 @@ from elastune.policies.explore_finish.phases import share_out
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import ranked
 from elastune.policies.tuners.promotion import PromotionRule
-from elastune.sim.model.actions import FinishRun, PauseTrial, SetTimer
+from elastune.sim.model.actions import PauseTrial, SetTimer
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import (
     InstanceGone,
@@ -143,9 +143,9 @@ class ExploreFinish:
                 return self._begin(view)
             case TimerFired(tag=tag) if tag == ROUND:
                 self._is_due = self._rounds_left > 0
-                return (*limiting, *self._fill(view))
+                return (*limiting, *self._fill(view), *self._limits.rearm(view))
             case SegmentEnded() | InstanceReady() | InstanceGone() | InstanceRefused():
-                return (*limiting, *self._fill(view))
+                return (*limiting, *self._fill(view), *self._limits.rearm(view))
             case _:
                 return limiting
 
@@ -177,7 +177,7 @@ class ExploreFinish:
         """Ends the run where a gang is free that nothing could be started on, and nothing else runs."""
         if view.running_trials or view.free_gpus < self._gang(view):
             return ()
-        return (FinishRun(self._limits.best(view)),)
+        return self._limits.finish(view)
 
     def _gang(self, view: RunView) -> int:
         """The gang of the phase; in the finals a smaller one where machines were lost."""

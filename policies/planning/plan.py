@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from elastune.policies.rules.margin import plan_ends_by_s
+from elastune.policies.rules.margin import PLAN_MARGIN_S, plan_ends_by_s
 from elastune.sim.model.errors import InfeasibleJobError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
@@ -103,6 +103,10 @@ class Terms:
     def are_kept_by(self, plan: Plan) -> bool:
         """Whether a plan keeps deadline and budget."""
         return plan.promised_s <= self.deadline_s and plan.needed_usd <= self.budget_usd
+
+    def margin_usd(self, instances: int) -> float:
+        """What it costs to hold so many machines for the margin before the budget ends."""
+        return PLAN_MARGIN_S * (instances * self.usd_per_s + self.standing_usd_per_s)
 
     @cached_property
     def gpus_per_instance(self) -> int:
