@@ -22,13 +22,13 @@ def configure(text):
     Path("config/elastune/config.yaml").write_text(text)
 
 
-@pytest.mark.parametrize("name", ["headline", "placement", "spot", "stragglers"])
+@pytest.mark.parametrize("name", ["headline", "placement", "spot", "stragglers", "tight"])
 def test_a_shipped_spec_has_a_name(name):
     assert RunSpec.load(name) == RunSpec.load(CATALOG / f"{name}.yaml")
 
 
 def test_claims_and_workloads_are_no_specs():
-    assert spec_names() == ("headline", "placement", "spot", "stragglers")
+    assert spec_names() == ("headline", "placement", "spot", "stragglers", "tight")
 
 
 def test_a_file_of_that_name_comes_first(tmp_path):
