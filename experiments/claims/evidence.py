@@ -171,12 +171,19 @@ def evidence_of(endpoint: Endpoint, contrast: Contrast, rows: pd.DataFrame, cell
             measure, NaN where a run has no value.
         cells: columns that tell cells apart.
     """
-    cells = [name for name in cells if name not in ("policy", contrast.along)]
-    found = [
-        _evidence(endpoint, contrast, rows, cells, policy, against)
-        for policy in contrast.policies
-        for against in contrast.against or (None,)
-    ]
+    cells = [name for name in cells if not _follows(rows, name, contrast.along)]
+    return [one for policy in contrast.policies for one in _over_baselines(endpoint, contrast, rows, cells, policy)]
+
+
+def _follows(rows: pd.DataFrame, name: str, along: str | None) -> bool:
+    """Whether a setting is the same as another one, or moves with it: such cells have no change along it."""
+    return along is not None and rows.groupby(along)[name].nunique(dropna=False).max() <= 1
+
+
+def _over_baselines(
+    endpoint: Endpoint, contrast: Contrast, rows: pd.DataFrame, cells: Sequence[str], policy: str
+) -> list[Evidence]:
+    found = [_evidence(endpoint, contrast, rows, cells, policy, against) for against in contrast.against or (None,)]
     adjusted = holm([one.pooled.p for one in found])
     return [replace(one, pooled=replace(one.pooled, p_holm=float(p))) for one, p in zip(found, adjusted, strict=True)]
 

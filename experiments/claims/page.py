@@ -26,14 +26,27 @@ is marked as recalled is a reconstruction.
 """
 
 
-def write_page(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Write the records and their page into the folder; returns both."""
+def write_page(records: Sequence[Mapping[str, Any]], folder: Path, order: Sequence[str]) -> list[Path]:
+    """Write the records and their page into the folder; returns both. Claims that are not among the records stay as they are.
+
+    Args:
+        records: of some claims.
+        folder: of records, page and figures.
+        order: the ids of all claims; what is there of others goes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    at = folder / RECORDS
+    before = json.loads(at.read_text(encoding="utf-8")) if at.is_file() else []
+    by_id = {record["id"]: record for record in [*before, *records]}
     there = {path.stem for path in (folder / FIGURES).glob("*.png")}
-    told = [{**record, "figures": [name for name in record["figures"] if name in there]} for record in records]
-    write_text(folder / RECORDS, json.dumps(told, indent=2, allow_nan=False) + "\n")
+    told = [
+        {**by_id[name], "figures": [figure for figure in by_id[name]["figures"] if figure in there]}
+        for name in order
+        if name in by_id
+    ]
+    write_text(at, json.dumps(told, indent=1, allow_nan=False) + "\n")
     write_text(folder / PAGE, page(told))
-    return [folder / RECORDS, folder / PAGE]
+    return [at, folder / PAGE]
 
 
 def page(records: Sequence[Mapping[str, Any]]) -> str:

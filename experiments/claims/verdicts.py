@@ -174,7 +174,7 @@ def _verdict(claim: Claim, tests: Sequence[Mapping[str, Any]], *, is_smoke: bool
 
 
 def _where_told(test: Mapping[str, Any]) -> str:
-    who = f"over {test['against']}" if test["against"] else test["policy"]
+    who = f"{test['experiment']}, {test['gain']}"
     if test["verdict"] == "holds":
         return f"{who}: holds"
     parts = [test["verdict"]] if test["verdict"] != "partly" else []

@@ -85,7 +85,9 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
     with on_one_bar("Deciding"):
         records = verdicts(drawing, size)
     if out is not None:
-        _write(drawing, records, out, lambda name: command_of("figures", name, data, is_full=not is_smoke))
+        _write(
+            drawing, records, out, tuple(known), lambda name: command_of("figures", name, data, is_full=not is_smoke)
+        )
     if as_json:
         print_json(records)
     else:
@@ -95,12 +97,18 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
         raise typer.Exit(FAILED)
 
 
-def _write(drawing: Drawing, records: Sequence[Mapping[str, Any]], out: Path, command: Callable[[str], str]) -> None:
+def _write(
+    drawing: Drawing,
+    records: Sequence[Mapping[str, Any]],
+    out: Path,
+    order: Sequence[str],
+    command: Callable[[str], str],
+) -> None:
     from elastune.experiments.claims.page import FIGURES, write_page
     from elastune.experiments.claims.writing import write_all
 
     write_all(drawing, out / FIGURES, command)
-    for path in write_page(records, out):
+    for path in write_page(records, out, order):
         say(f"written: {path}", err=True)
 
 

@@ -79,6 +79,18 @@ def test_a_change_along_a_setting_is_paired_by_cell_and_seed():
     ]
 
 
+def test_a_setting_that_moves_with_the_one_of_the_change_tells_no_cells_apart():
+    rows = [
+        row
+        for quantum, minimum, lead in ((1, 0, 0.3), (60, 60, 0.1))
+        for cell in (1, 2)
+        for row in runs({"seer": 0.1, "fixed": 0.1 + lead}, quantum=quantum, minimum=minimum, cell=cell)
+    ]
+    (one,) = evidence(rows, ["quantum", "minimum", "cell"], along="quantum", below=0)
+    assert one.pooled.value == pytest.approx(-0.2)
+    assert [cell.settings for cell in one.cells] == [{"cell": cell, "quantum": "1 to 60"} for cell in (1, 2)]
+
+
 def test_without_values_a_change_goes_from_each_setting_to_the_next():
     rows = [row for deadline in (3.0, 1.0, 2.0) for row in runs({"seer": 0.1 * deadline}, deadline=deadline)]
     (one,) = evidence(rows, ["deadline"], against=(), along="deadline", most=0.02)
@@ -163,14 +175,14 @@ def test_where_names_the_settings_in_which_most_cells_are():
 
 def test_a_claim_holds_where_all_its_tests_do_and_smoke_decides_nothing():
     claim = SimpleNamespace(not_testable="")
-    holds, not_so = ({"verdict": word, "against": word, "policy": "seer"} for word in ("holds", "does not hold"))
+    holds, not_so = ({"verdict": word, "gain": "gain", "experiment": word} for word in ("holds", "does not hold"))
     holds |= {"where": "", "where_not": ""}
     not_so |= {"where": "", "where_not": "in 2 of 3 cells"}
-    assert verdicts._verdict(claim, [holds], is_smoke=False) == ("holds", "over holds: holds")
+    assert verdicts._verdict(claim, [holds], is_smoke=False) == ("holds", "holds, gain: holds")
     assert verdicts._verdict(claim, [not_so], is_smoke=False)[0] == "does not hold"
     word, where = verdicts._verdict(claim, [holds, not_so], is_smoke=False)
     assert word == "partly"
-    assert where == "over holds: holds; over does not hold: does not hold, the opposite in 2 of 3 cells"
+    assert where == "holds, gain: holds; does not hold, gain: does not hold, the opposite in 2 of 3 cells"
     assert verdicts._verdict(claim, [holds], is_smoke=True)[0] == "smoke"
     assert verdicts._verdict(claim, [], is_smoke=False)[0] == "not testable here"
 
@@ -201,9 +213,20 @@ def test_figures_that_were_not_drawn_are_not_on_the_page(tmp_path):
     (tmp_path / "figures" / "s1-map.png").write_bytes(b"")
     record = {name: name for name in ("id", "claim", "source", "flag", "expected", "verdict", "where")}
     record |= {"tests": [], "conditions": [], "size": None, "figures": ["s1-map", "s1-none"]}
-    _, written = write_page([record], tmp_path)
+    _, written = write_page([record], tmp_path, ["id"])
     assert "![s1-map](figures/s1-map.png)" in written.read_text()
     assert "s1-none" not in written.read_text()
+
+
+def test_claims_that_were_not_asked_for_stay_on_the_page_in_the_catalogue_s_order(tmp_path):
+    told = {name: name for name in ("claim", "source", "flag", "expected", "verdict", "where")}
+    told |= {"tests": [], "conditions": [], "size": None, "figures": []}
+    write_page([{**told, "id": "S2"}, {**told, "id": "R1"}], tmp_path, ["S1", "S2"])
+    records, _ = write_page([{**told, "id": "S1"}, {**told, "id": "S2", "claim": "new"}], tmp_path, ["S1", "S2"])
+    assert [(record["id"], record["claim"]) for record in json.loads(records.read_text())] == [
+        ("S1", "claim"),
+        ("S2", "new"),
+    ]
 
 
 def test_fewer_seeds_are_the_first_ones_of_the_size(tmp_path):
