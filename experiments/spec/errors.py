@@ -45,10 +45,10 @@ def one_message(error: ValidationError, root: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
     detail = _deepest(unknown or details)
-    location = _without_alternatives(detail["loc"])
-    path = dotted(location)
     if detail["type"] == "extra_forbidden":
-        return _unknown_key(location, root)
+        *above, key = detail["loc"]
+        return _unknown_key(_without_alternatives(above), str(key), root)
+    path = dotted(_without_alternatives(detail["loc"]))
     if detail["type"] == "missing":
         return f"{path} is missing"
     return f"{path or 'the spec'} is {detail['input']!r}, but {_wanted(detail)}"
@@ -84,19 +84,19 @@ def _wanted(detail: ErrorDetails) -> str:
     return detail["msg"].replace("Input should", "must").replace("Input", "it")
 
 
-def _unknown_key(location: Sequence[str | int], root: type[BaseModel]) -> str:
-    *above, key = location
+def _unknown_key(above: Sequence[str | int], key: str, root: type[BaseModel]) -> str:
     section = dotted(above)
-    known = [*_section_at(root, above).model_fields, *_FLAT_KEYS.get(section, ())]
+    fields = _section_at(root, above).model_fields
+    known = [*(field.alias or name for name, field in fields.items()), *_FLAT_KEYS.get(section, ())]
     listed = f"known: {', '.join(known)}"
     prefix = f"{section}." if section else ""
-    near = nearest(str(key), known)
+    near = nearest(key, known)
     if near is None:
         elsewhere = [path for path in _paths(root) if path.rpartition(".")[2] == key]
-        suggestion = elsewhere[0] if elsewhere else prefix + (nearest(str(key), known, likeness=0.0) or known[0])
+        suggestion = elsewhere[0] if elsewhere else prefix + (nearest(key, known, likeness=0.0) or known[0])
     else:
         suggestion = prefix + near
-    return f"unknown key {dotted(location)}; did you mean {suggestion}? {listed}"
+    return f"unknown key {prefix}{key}; did you mean {suggestion}? {listed}"
 
 
 def _section_at(root: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel]:

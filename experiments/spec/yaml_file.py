@@ -16,36 +16,52 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_MOST_BYTES = 10_000_000
+"""Of a file of ours; a device never ends."""
+_KINDS = {type(None): "nothing", list: "a list", int: "a number", float: "a number", bool: "true or false"}
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file.
 
     Raises:
-        InputError: the file cannot be read, is malformed (names the line), or gives a key twice.
+        InputError: the file cannot be read, is too large or no text, is malformed (names the line), or gives a key twice.
     """
+    mapping = parse_yaml(_text_of(path), str(path))
+    if not isinstance(mapping, dict):
+        raise InputError(f"{path}: holds {_KINDS.get(type(mapping), 'a text')}, but must hold keys and values")
+    return {str(key): value for key, value in mapping.items()}
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > _MOST_BYTES:
+        raise InputError(
+            f"{path}: holds more than {_MOST_BYTES // 1_000_000} MB, but must be a YAML file of keys and values"
+        )
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not a text file: {error.reason}") from error
-    mapping = parse_yaml(text, str(path))
-    if not isinstance(mapping, dict):
-        kind = "nothing" if mapping is None else f"a {type(mapping).__name__}"
-        raise InputError(f"{path}: holds {kind}, but must hold keys and values")
-    return {str(key): value for key, value in mapping.items()}
+        raise InputError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The mapping with each `dotted.key=value` put in; values are read as YAML.
 
     Raises:
-        InputError: a setting has no `=`, or goes below something that holds no keys.
+        InputError: a setting has no `=` or no value, or goes below something that holds no keys.
     """
     changed = {key: _copied(value) for key, value in mapping.items()}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not (key and equals):
             raise InputError(f"--set {setting}: must be key=value, such as job.deadline_s=1800")
+        if not text.strip():  # such as the value of a shell variable that is not set
+            raise InputError(f"--set {setting}: the value is missing; {key}=null leaves the key out")
         put(changed, key.strip().split("."), parse_yaml(text, f"--set {setting}"), f"--set {setting}")
     return changed
 

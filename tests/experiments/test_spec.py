@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -240,8 +242,30 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no\.yaml: cannot be read: No such file"):
         read_mapping(tmp_path / "no.yaml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"binary: is not a text file"):
+    with pytest.raises(InputError, match=r"binary: is not UTF-8 text"):
         read_mapping(tmp_path / "binary")
+
+
+def test_a_file_without_end_is_no_spec():
+    with pytest.raises(
+        InputError, match=r"/dev/zero: holds more than 10 MB, but must be a YAML file of keys and values"
+    ):
+        read_mapping(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("key", ["[red]", "[/x]", "job[0]", "list[int]", "\x1b[31m", "a.b", ""])
+def test_an_unknown_key_is_named_whatever_is_in_it(key):
+    with pytest.raises(InputError, match=rf"^unknown key {re.escape(key)}; did you mean .* known: job, workload"):
+        RunSpec.of(**MINIMAL, **{key: 1})
+    with pytest.raises(InputError, match=rf"^unknown key job\.{re.escape(key)}; did you mean"):
+        RunSpec.of(**{**MINIMAL, "job": {**MINIMAL["job"], key: 1}})
+
+
+@pytest.mark.parametrize("setting", ["job.deadline_s=", "job.deadline_s= "])
+def test_a_setting_without_a_value_is_refused_and_null_leaves_the_key_out(setting):
+    with pytest.raises(InputError, match=r"the value is missing; job.deadline_s=null leaves the key out$"):
+        with_set(setting)
+    assert with_set("job.deadline_s=null").job.deadline_s is None
 
 
 def test_settings_leave_what_they_were_given_alone():

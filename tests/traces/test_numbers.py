@@ -69,8 +69,25 @@ def test_a_table_refuses_them_and_names_the_cell(tmp_path, text):
 
 def test_numbers_tagged_by_hand_are_read_alike():
     assert parse_yaml("!!int 12", "here") == 12
-    with pytest.raises(InvalidTraceError, match="here, line 1: malformed YAML: is '010', but must be a number without"):
+    with pytest.raises(InvalidTraceError, match="here, line 1: '010' must be a number without"):
         parse_yaml("!!int 010", "here")
+
+
+def test_a_number_that_no_float_holds_is_no_fault_of_the_yaml():
+    with pytest.raises(
+        InvalidTraceError, match=r"^here, line 2: '1e999' must be a number that is not larger than 1.8e308$"
+    ):
+        parse_yaml("a: 1\nb: 1e999", "here")
+
+
+def test_aliases_that_stand_for_too_many_values_are_refused():
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    with pytest.raises(
+        InvalidTraceError, match=r"^here: holds more than 1,000,000 values, those behind aliases included$"
+    ):
+        parse_yaml("\n".join(lines), "here")
+    assert parse_yaml("a: &a [1, 2]\nb: *a", "here") == {"a": [1, 2], "b": [1, 2]}
 
 
 TEXTS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=8)

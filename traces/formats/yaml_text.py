@@ -6,6 +6,7 @@ whoever needs a number refuses. Dates stay text as well.
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import NUMBER, WHOLE, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from yaml import SafeDumper, SafeLoader
 
@@ -22,6 +23,8 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _DATE = "tag:yaml.org,2002:timestamp"
 _NOT_FINITE = r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 _FIRST = list("-+.0123456789")  # how a number begins
+_MOST_VALUES = 1_000_000
+"""In one text, with those behind aliases counted each time. A few lines of aliases can stand for more than memory holds."""
 
 
 def parse_yaml(text: str, where: str) -> object:
@@ -32,21 +35,23 @@ def parse_yaml(text: str, where: str) -> object:
         where: what the message of an error begins with, such as the file's name.
 
     Raises:
-        InvalidTraceError: it is malformed, or gives a key twice; names the line.
+        InvalidTraceError: it is malformed, gives a key twice, or holds a number that is none; names the line.
     """
     import yaml
 
     try:
         loader = _loader()(text)
         node = loader.get_single_node()
-        _require_unique_keys(node, where)
+        _check(node, where, itertools.count(1))
         value: object = None if node is None else loader.construct_document(node)
+    except _NumberError as error:
+        raise InvalidTraceError(f"{where}, line {error.line}", str(error)) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise InvalidTraceError(f"{where}{line}", f"malformed YAML: {error.problem or error.context}") from error
     except RecursionError as error:
-        problem = "malformed YAML: nested without end, as by an alias that contains itself"
+        problem = "malformed YAML: nested too deep, as by an alias that contains itself"
         raise InvalidTraceError(where, problem) from error
     except yaml.YAMLError as error:
         raise InvalidTraceError(where, f"malformed YAML: {' '.join(str(error).split())}") from error
@@ -93,8 +98,7 @@ def _loader() -> type[SafeLoader]:
             try:
                 return number_of(text)
             except ValueError as error:
-                problem = f"is {text!r}, but {error}"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+                raise _NumberError(f"{text!r} {error}", node.start_mark.line + 1) from error
 
     Loader.add_implicit_resolver(_NUMBERS[0], re.compile(f"(?:{WHOLE.pattern})$"), _FIRST)
     Loader.add_implicit_resolver(_NUMBERS[1], re.compile(f"(?:{NUMBER.pattern}|{_NOT_FINITE})$"), _FIRST)
@@ -103,13 +107,23 @@ def _loader() -> type[SafeLoader]:
     return Loader
 
 
-def _require_unique_keys(node: object, where: str) -> None:
-    """YAML readers keep the last of two equal keys silently; a run must not depend on that."""
+class _NumberError(Exception):
+    """What looks like a number, or is tagged as one, is none."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+def _check(node: object, where: str, count: Iterator[int]) -> None:
+    """Refuse two equal keys, of which YAML readers keep the last silently, and aliases that stand for too many values."""
     import yaml
 
+    if next(count) > _MOST_VALUES:
+        raise InvalidTraceError(where, f"holds more than {_MOST_VALUES:,} values, those behind aliases included")
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _require_unique_keys(item, where)
+            _check(item, where, count)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -117,4 +131,4 @@ def _require_unique_keys(node: object, where: str) -> None:
                 line = f"{where}, line {key.start_mark.line + 1}"
                 raise InvalidTraceError(line, f"the key {key.value!r} is given twice")
             seen.add(str(key.value))
-            _require_unique_keys(value, where)
+            _check(value, where, count)
