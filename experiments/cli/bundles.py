@@ -19,11 +19,14 @@ app.add_typer(cli_import.app, name="import")
 
 @app.command("list")
 def list_bundles(as_json: AsJson = False) -> None:
-    """The bundles that ship with the project."""
+    """The bundles that have a name here: those that ship, those of your data folders, and those in results/bundles."""
     from elastune.experiments.plans.bundle_summary import describe
-    from elastune.traces import bundle_names, load_bundle
+    from elastune.experiments.spec.places import known_bundles, place_of_bundle
+    from elastune.traces import load_bundle
 
-    described: list[dict[str, Any]] = [describe(load_bundle(name)) for name in bundle_names()]
+    described: list[dict[str, Any]] = [
+        {**describe(load_bundle(place_of_bundle(name))), "name": name} for name in known_bundles()
+    ]
     if as_json:
         shown = ("name", "direction", "score", "iteration", "trials", "max_iterations", "iteration_s", "sha256")
         print_json([{key: one[key] for key in shown} for one in described])
@@ -47,9 +50,10 @@ def show(
 ) -> None:
     """How good a bundle's configurations are, how early that shows, and what each number comes from."""
     from elastune.experiments.plans.bundle_summary import curves_table, describe
+    from elastune.experiments.spec.places import place_of_bundle
     from elastune.traces import load_bundle
 
-    bundle = load_bundle(name)
+    bundle = load_bundle(place_of_bundle(name))
     described = describe(bundle)
     if figure is not None:
         from elastune.experiments import figures

@@ -1,6 +1,6 @@
-"""Where named things lie: the run specs that ship, and folders of data that does not.
+"""Where named things lie: the run specs that ship, bundles, and folders of data that does not ship.
 
-Imports the standard library, sim.model.errors, and what reads YAML.
+Imports the standard library, sim.model.errors, and what reads YAML and bundles.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError, unknown
+from elastune.traces.bundles.bundle import bundle_folder, bundle_names
 from elastune.traces.formats.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 CATALOG = Path(__file__).parents[1] / "catalog"
 DATA_VARIABLE = "ELASTUNE_DATA"
 """Folders of data that does not ship, with colons between (semicolons on Windows)."""
+OWN_BUNDLES = Path("results/bundles")
+"""Where the command line puts bundles that it makes, in the current folder."""
 
 
 @cache
@@ -40,6 +43,26 @@ def spec_file(name_or_path: str | Path) -> Path:
     if path.name in spec_names():
         return CATALOG / f"{path.name}.yaml"
     raise unknown("run spec", path.name, spec_names(), "or give a YAML file")
+
+
+def known_bundles() -> tuple[str, ...]:
+    """Names of the bundles that `place_of_bundle` finds."""
+    return bundle_names(data_folders(), [OWN_BUNDLES])
+
+
+def place_of_bundle(name: str) -> Path:
+    """The folder of a bundle: by name in the data folders, among those that ship, or in `OWN_BUNDLES`; else by path.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
+    return bundle_folder(name, data_folders(), [OWN_BUNDLES])
+
+
+def name_in_specs(folder: Path) -> str:
+    """How a spec names the bundle in this folder: by its name where that finds it, else by its path."""
+    is_found = folder.name in known_bundles() and place_of_bundle(folder.name).resolve() == folder.resolve()
+    return folder.name if is_found else str(folder)
 
 
 def data_folders(given: Path | None = None) -> tuple[Path, ...]:

@@ -22,15 +22,15 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from elastune.experiments.files import write_text
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
-from elastune.experiments.spec.places import data_folders, spec_file
-from elastune.experiments.spec.section import Count, Range, Section
+from elastune.experiments.spec.places import place_of_bundle, spec_file
+from elastune.experiments.spec.section import SEED, Count, Section
 from elastune.experiments.spec.sections import JobSpec, PolicySpec, WorkloadSpec
 from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, with_settings
 from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
-from elastune.traces import bundle_folder, load_bundle, repeating_phrase, scaling_of, slower_phrase
+from elastune.traces import load_bundle, repeating_phrase, scaling_of, slower_phrase
 from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class RunSpec(Section):
     workload: WorkloadSpec
     cloud: CloudSpec
     policy: PolicySpec
-    seed: Annotated[Count, Range(0, 2**63 - 1)] = 0
+    seed: Annotated[Count, SEED] = 0
 
     @model_validator(mode="wrap")
     @classmethod
@@ -136,7 +136,7 @@ class RunSpec(Section):
         """
         if self.workload.bundle is None:
             raise InputError("workload.bundle is missing: a run needs recorded curves")
-        return load_bundle(self.workload.bundle, data_folders())
+        return load_bundle(place_of_bundle(self.workload.bundle))
 
     def notes(self) -> tuple[str, ...]:
         """What to know before the numbers of this run are used; commands print it once."""
@@ -157,7 +157,7 @@ class RunSpec(Section):
         if name is None:
             return ()
         try:
-            folder = bundle_folder(name, data_folders()).resolve()
+            folder = place_of_bundle(name).resolve()
             phrase = repeating_phrase(self.job.tuning_job("minimize").trials, _configurations_in(folder))
         except InputError:  # the run itself says so
             return ()

@@ -26,6 +26,7 @@ from elastune.experiments.statistics.bootstrap import (
 )
 from elastune.experiments.sweeps.rows import STATUSES, columns, measures, spec_columns
 from elastune.sim.model.errors import InputError, unknown
+from elastune.sim.model.numbers import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,14 +70,27 @@ def condition(text: str) -> pc.Expression:
     Raises:
         InputError: it is no condition, names an unknown column (with the nearest), or compares a text with a number.
     """
+    source = re.sub(r"`([\w.]+)`", r"\1", text.strip())
     try:
-        parsed = ast.parse(re.sub(r"`([\w.]+)`", r"\1", text.strip()), mode="eval").body
+        parsed = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"--where {text!r} is malformed: {_ALLOWED}") from error
     try:
+        _check_numbers(parsed, source)
         return _Condition().of(parsed)
     except InputError as error:
         raise InputError(f"--where {text!r}: {error}") from error
+
+
+def _check_numbers(condition: ast.expr, source: str) -> None:
+    """Refuse numbers that Python reads and tables and specs do not, such as 1_0 and 0x10."""
+    for node in ast.walk(condition):
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float, complex):
+            written = ast.get_source_segment(source, node) or ""
+            try:
+                number_of(written)
+            except ValueError as error:
+                raise InputError(f"{written} {error}") from error
 
 
 class _Condition:
@@ -251,12 +265,16 @@ def summarise(
         over, and `<measure>`, `<measure>_low`, `<measure>_high`.
 
     Raises:
-        InputError: a column or measure is unknown; names the nearest.
+        InputError: a column or measure is unknown (names the nearest), or a column is also a measure.
     """
     import pandas as pd
 
-    group = [known_column(name) for name in group] or varying(results)
-    names = [known_column(name, measures()) for name in names or MEASURES]
+    group = [known_column(name) for name in dict.fromkeys(group)] or varying(results)
+    names = [known_column(name, measures()) for name in dict.fromkeys(names)] or [
+        name for name in MEASURES if name not in group
+    ]
+    if both := [name for name in names if name in group]:
+        raise InputError(f"{both[0]} is a column of the groups and a measure: leave it out of one of them")
     results = with_origins(results)
     group = [*group, *kept_apart(results, group)]
     rows: list[dict[str, Any]] = []

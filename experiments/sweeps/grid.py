@@ -18,15 +18,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from elastune.experiments.spec.errors import one_message
-from elastune.experiments.spec.places import spec_names
+from elastune.experiments.spec.places import spec_file, spec_names
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.section import Count, Number, Section
+from elastune.experiments.spec.section import SEED, Count, Number, Range, Section
 from elastune.experiments.spec.yaml_file import put, read_mapping, with_settings
 from elastune.experiments.sweeps.rows import spec_columns
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.numbers import whole_number_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+
+
+MOST_RUNS = 1_000_000
+"""Of one sweep. More are a mistake: they would take weeks."""
+MOST_CELLS = 20_000
+"""Each is checked before anything starts, which takes milliseconds."""
+_COUNTED = Range(1, MOST_RUNS)
+_RANGE = "a range {from, to, step} or {from, to, num}"
 
 
 class RangeSpec(Section):
@@ -35,7 +44,7 @@ class RangeSpec(Section):
     start: Annotated[Number, Field(alias="from")]
     stop: Annotated[Number, Field(alias="to")]
     step: Number | None = None
-    num: Annotated[Count, Field(ge=1)] | None = None
+    num: Annotated[Count | None, _COUNTED] = None
     scale: Literal["linear", "log"] = "linear"
 
     def values(self) -> list[float | int]:
@@ -56,7 +65,10 @@ class RangeSpec(Section):
         start, stop, by = (Decimal(str(number)) for number in (self.start, self.stop, step))
         if by == 0 or (stop - start) / by < 0:
             raise InputError(f"a range from {self.start:g} to {self.stop:g} cannot go by steps of {step:g}")
-        return [float(start + by * index) for index in range(int((stop - start) // by) + 1)]
+        steps = int((stop - start) / by)
+        if steps >= MOST_RUNS:
+            raise InputError(f"a range from {self.start:g} to {self.stop:g} by {step:g} has over {MOST_RUNS:,} numbers")
+        return [float(start + by * index) for index in range(steps + 1)]
 
     def _spaced(self, num: int) -> list[float]:
         if self.scale == "log" and min(self.start, self.stop) <= 0:
@@ -84,7 +96,7 @@ class SweepSpec(Section):
     base: dict[str, Any]
     axes: dict[str, list[Any]] = Field(default_factory=dict)
     zip: list[dict[str, list[Any]]] = Field(default_factory=list)
-    seeds: list[Annotated[Count, Field(ge=0, lt=2**63)]]
+    seeds: list[Annotated[Count, SEED]]
 
     @classmethod
     def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
@@ -110,14 +122,14 @@ class SweepSpec(Section):
 
     @classmethod
     def of(cls, document: Mapping[str, Any], settings: Sequence[str] = (), *, folder: Path = Path()) -> Self:
-        """Read a sweep from a mapping. A base that is a path is relative to `folder`.
+        """Read a sweep from a mapping. A base that is a path is relative to `folder`; it may be the name of a shipped spec.
 
         Raises:
             InputError: see `load`.
         """
         base = document.get("base")
         if isinstance(base, str):
-            base = read_mapping(folder / base)
+            base = read_mapping(_base_file(base, folder))
         if not isinstance(base, dict):
             raise InputError("base is missing: give a run spec, by path or inline")
         base = with_settings(base, settings)
@@ -129,10 +141,10 @@ class SweepSpec(Section):
         return sweep
 
     def check(self, settings: Sequence[str] = ()) -> None:
-        """Check that no key is swept twice or also set, and that keys which move together have equally many values.
+        """Check that no key is swept twice or also set, that keys which move together have equally many values, and the size.
 
         Raises:
-            InputError: they are not.
+            InputError: one of it is wrong.
         """
         self._check_values()
         keys = [*self.axes, *(key for group in self.zip for key in group)]
@@ -150,12 +162,20 @@ class SweepSpec(Section):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds: {len(self.seeds)} are given, but at least one is needed, and none twice")
         for group in self.zip:
+            if not group:
+                raise InputError("zip: a group holds no keys")
             if len({len(values) for values in group.values()}) > 1:
                 counted = ", ".join(f"{key} has {len(values)}" for key, values in group.items())
                 raise InputError(f"zip: {counted} values, but keys that move together have equally many")
         for key, values in [*self.axes.items(), *(item for group in self.zip for item in group.items())]:
             if not values:
                 raise InputError(f"{key} is swept, but there are no values")
+        cells = self.size() // len(self.seeds)
+        if cells > MOST_CELLS or self.size() > MOST_RUNS:
+            raise InputError(
+                f"the axes make {cells:,} cells and {self.size():,} runs, but at most {MOST_CELLS:,} cells and {MOST_RUNS:,}"
+                " runs are allowed: take fewer values or seeds, or split the sweep and merge the results"
+            )
 
     def swept(self) -> list[list[dict[str, Any]]]:
         """List the settings of each value of each axis, by dotted key."""
@@ -229,6 +249,11 @@ def _label(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in settings.items()) or "base"
 
 
+def _base_file(base: str, folder: Path) -> Path:
+    file = folder / base
+    return spec_file(base) if base in spec_names() and not file.exists() else file
+
+
 def _written_out(document: Mapping[str, Any], first_seed: object) -> dict[str, Any]:
     """Replace ranges by lists. Other malformed parts are left for the model to refuse."""
     written = dict(document)
@@ -238,11 +263,23 @@ def _written_out(document: Mapping[str, Any], first_seed: object) -> dict[str, A
         groups = written["zip"] if isinstance(written["zip"], list) else [written["zip"]]
         written["zip"] = [_lists(group) if isinstance(group, dict) else group for group in groups]
     seeds = written.get("seeds", 1)
-    is_count = isinstance(seeds, int) and not isinstance(seeds, bool)
-    if is_count and isinstance(first_seed, int):
-        seeds = list(range(first_seed, first_seed + seeds))
-    written["seeds"] = _list("seeds", seeds)
+    written["seeds"] = _list("seeds", seeds) if isinstance(seeds, list | dict) else _counted(seeds, first_seed)
     return written
+
+
+def _counted(number: object, first_seed: object) -> list[int]:
+    """So many seeds, from the first on."""
+    first, count = _whole("seed", first_seed), _whole("seeds", number, f", a list, or {_RANGE}")
+    if count not in _COUNTED:
+        raise InputError(f"seeds is {count}, but must be a whole number {_COUNTED}")
+    return list(range(first, first + count))
+
+
+def _whole(key: str, value: object, otherwise: str = "") -> int:
+    try:
+        return whole_number_of(str(value))
+    except ValueError as error:
+        raise InputError(f"{key} is {value!r}, but {error}{otherwise}") from error
 
 
 def _lists(axes: Mapping[object, object]) -> dict[str, list[Any]]:
@@ -254,12 +291,9 @@ def _list(key: str, values: object) -> list[Any]:
         return values
     is_section = any(column.startswith(f"{key}.") for column in spec_columns())
     if is_section or not isinstance(values, dict):
-        also = "a number, " if key == "seeds" else ""
         below = next(iter(values), "KEY") if isinstance(values, dict) else "KEY"
         dotted = f"; keys of a section are dotted, as {key}.{below}" if is_section else ""
-        raise InputError(
-            f"{key} is {values!r}, but must be {also}a list, or a range {{from, to, step}} or {{from, to, num}}{dotted}"
-        )
+        raise InputError(f"{key} is {values!r}, but must be a list, or {_RANGE}{dotted}")
     try:
         return RangeSpec.model_validate(values).values()
     except ValidationError as error:

@@ -15,6 +15,7 @@ than was written down is refused by name; one without a digest, as in folders fr
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments.files import locked, next_part, write_whole
 from elastune.experiments.results_version import before_versions
 from elastune.experiments.runs.journals import journal_of
-from elastune.experiments.runs.run_folder import require_kind
+from elastune.experiments.runs.run_folder import require_inside, require_kind
 from elastune.experiments.spec.yaml_file import read_mapping
-from elastune.experiments.sweeps.rows import columns, schema, table_of
+from elastune.experiments.sweeps.rows import STATUSES, columns, schema, table_of
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.yaml_text import dump_yaml
 
@@ -80,9 +81,10 @@ class Store:
         """Lock the folder for writing while the block runs, and remove leftovers of a killed process.
 
         Raises:
-            InputError: another process writes, the folder cannot be made, or it holds a run or a bundle.
+            InputError: another process writes, the folder cannot be made, holds a run or a bundle, or a link in it leads out.
         """
         require_kind(self.folder, "sweep")
+        require_inside(self.folder)
         for folder in (self.folder, self.runs):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"{folder}: the results go to a folder, but this is a file")
@@ -103,16 +105,23 @@ class Store:
         Raises:
             InputError: a file is damaged or of another version, or a run is there twice.
         """
-        known: dict[str, Known] = {}
         found = self.columns("key", "status", "results_version")
-        for key, status, version in zip(*(column.to_pylist() for column in found.columns), strict=True):
-            if key in known:
-                raise InputError(
-                    f"{self.folder}: run {key[:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
-                    " leaves out doubles"
-                )
-            known[key] = Known(status, version)
-        return known
+        self._check(found)
+        keys, *others = (column.to_pylist() for column in found.columns)
+        return {key: Known(*of_key) for key, of_key in zip(keys, zip(*others, strict=True), strict=True)}
+
+    def _check(self, rows: pa.Table) -> None:
+        """Refuse rows that no sweep wrote: of one run twice, or of an unknown status."""
+        keys, statuses = rows["key"].to_pylist(), rows["status"].to_pylist()
+        if len(set(keys)) < len(keys):
+            double = next(key for key, count in Counter(keys).items() if count > 1)
+            raise InputError(
+                f"{self.folder}: run {str(double)[:12]} is there twice; `elastune results merge {self.folder} -o NEW`"
+                " leaves out doubles"
+            )
+        if unknown := set(statuses) - set(STATUSES):
+            told = ", ".join(sorted(map(repr, unknown)))
+            raise InputError(f"{self.folder}: a row has the status {told}, but must have one of {', '.join(STATUSES)}")
 
     def columns(self, *names: str) -> pa.Table:
         """These columns of all rows, in the order of the parts.
@@ -128,8 +137,12 @@ class Store:
     def _digests(self) -> dict[str, str]:
         """Recorded digest of each part, by its name."""
         file = self.folder / _DIGESTS
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        return {name.removeprefix("runs/"): digest for digest, _, name in (line.partition("  ") for line in lines)}
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        lines = [_DIGEST_LINE.fullmatch(line) for line in text.splitlines()]
+        if None in lines:
+            problem = f"line {lines.index(None) + 1} is damaged; remove the file to trust the parts as they are"
+            raise InputError(f"{file}: {problem}")
+        return {line[2]: line[1] for line in lines if line}
 
     def _note_digests(self, changed: Mapping[str, str | None]) -> None:
         """Record digests of parts; None removes the entry of a deleted part."""
@@ -222,6 +235,16 @@ class Store:
         """The rows that meet a condition, sorted by key.
 
         Raises:
+            InputError: there are none in the folder, a file is missing, damaged or of another version, or a run is there twice.
+        """
+        rows = self.read_all()
+        self._check(rows)
+        return rows if where is None else rows.filter(where)
+
+    def read_all(self) -> pa.Table:
+        """The rows sorted by key, those that are there twice included.
+
+        Raises:
             InputError: there are none in the folder, or a file is missing, damaged or of another version.
         """
         import pyarrow as pa
@@ -229,8 +252,7 @@ class Store:
         parts = self._whole_parts(may_lack=False)
         if not parts:
             raise InputError(f"{self.folder}: holds no results; `elastune sweep FILE -o {self.folder}` makes some")
-        tables = [_read(part) if where is None else _read(part).filter(where) for part in parts]
-        return pa.concat_tables(tables).sort_by("key")
+        return pa.concat_tables([_read(part) for part in parts]).sort_by("key")
 
 
 def read_results(folder: str | Path) -> pd.DataFrame:
@@ -258,7 +280,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already; merge into a new folder")
     stores = [Store(folder) for folder in folders]
-    together = pa.concat_tables([store.read() for store in stores])
+    together = pa.concat_tables([store.read_all() for store in stores])
     merged = _without_doubles(together)
     target = Store(out)
     with target.writing():
@@ -345,6 +367,7 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
 
 
 _DIGESTS = "parts.sha256"
+_DIGEST_LINE = re.compile(r"([0-9a-f]{64})  runs/([^/]+)")
 _VERSION, _CODE = "results_version", "code_sha256"
 
 

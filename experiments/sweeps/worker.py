@@ -20,6 +20,7 @@ import numpy as np
 from elastune.experiments.files import RETRY, StoreError
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.runs.simulate import execute
+from elastune.experiments.spec.places import place_of_bundle
 from elastune.experiments.sweeps.rows import bundle_row, result_row, spec_row
 from elastune.sim.model.errors import InfeasibleJobError, TuningError, WorkerError
 from elastune.traces import load_bundle
@@ -118,7 +119,7 @@ def bundle_of(name: str, shared: str | None, sha256: str) -> Bundle:
         # Plain arrays over the same memory, because indexing a numpy.memmap is slow.
         arrays = {key: np.asarray(value) for key, value in vars(bundle).items() if isinstance(value, np.memmap)}
         return replace(bundle, **arrays)  # type: ignore[arg-type]  # each under its own name
-    bundle = load_bundle(name)
+    bundle = load_bundle(place_of_bundle(name))
     if bundle.sha256 != sha256:
         raise WorkerError(f"bundle {name} is another one where the worker runs than where the sweep was started")
     return bundle

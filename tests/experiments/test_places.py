@@ -1,12 +1,22 @@
 """Names: of shipped specs, of folders, and of data that lies elsewhere."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from elastune import RunSpec
+from elastune.experiments.comparisons.comparison import compare
 from elastune.experiments.files import folder_name
-from elastune.experiments.spec.places import CATALOG, data_folders, find_data, spec_file, spec_names
+from elastune.experiments.spec.places import (
+    CATALOG,
+    data_folders,
+    find_data,
+    known_bundles,
+    name_in_specs,
+    spec_file,
+    spec_names,
+)
 from elastune.sim.model.errors import InputError
 
 
@@ -84,6 +94,21 @@ def test_the_first_folder_that_has_it_is_taken(tmp_path):
     (tmp_path / "b" / "x").mkdir(parents=True)
     assert find_data("x", [tmp_path / "a", tmp_path / "b"]) == tmp_path / "b" / "x"
     assert find_data("y", [tmp_path / "b"]) is None
+
+
+def test_a_bundle_of_ones_own_has_a_name_in_its_folder_and_never_replaces_a_shipped_one(tmp_path, monkeypatch):
+    shipped = Path(__file__).parents[2] / "traces" / "data" / "bundles"
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "results" / "bundles"
+    shutil.copytree(shipped / "digits-mlp", own / "mine")
+    shutil.copytree(shipped / "digits-mlp", own / "mnist5k-cnn")
+    assert {"mine", "digits-mlp", "mnist5k-cnn"} <= set(known_bundles())
+    assert RunSpec.load("headline", ["workload.bundle=mine"]).bundle().trials == 256
+    assert RunSpec.load("headline", ["workload.bundle=mnist5k-cnn"]).bundle().trials == 128
+    assert name_in_specs(Path("results/bundles/mine")) == "mine"
+    assert name_in_specs(Path("results/bundles/mnist5k-cnn")) == "results/bundles/mnist5k-cnn"
+    compared = compare(RunSpec.load("headline", ["workload.bundle=mine"]), "sha-fixed", 1, jobs=1)
+    assert compared.results["status"].tolist() == ["done"]
 
 
 def test_a_bundle_in_a_data_folder_has_a_name(tmp_path, monkeypatch):

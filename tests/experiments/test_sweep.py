@@ -187,7 +187,7 @@ def test_failed_cells_are_reported_and_run_again_on_request_only(tmp_path, monke
     assert first.failures[2]["settings"] == {"policy": "wrong"}
     assert run(sweep_of(axes=spec_axes, seeds=2), tmp_path).ran == 0
     for name in ("broken", "wrong"):
-        monkeypatch.setitem(POLICIES, name, POLICIES["sha-fixed"])
+        monkeypatch.setitem(POLICIES, name, POLICIES["asha-fixed"])
     again = run(sweep_of(axes=spec_axes, seeds=2), tmp_path, is_retrying=True)
     assert (again.ran, again.skipped, again.failures) == (4, 2, [])
     assert again.counts == {"done": 6, "infeasible": 0, "failed": 0}

@@ -207,7 +207,7 @@ CONDITIONS = [
 def test_conditions_keep_rows(elastune, where, rows):
     done = elastune("results", "out", "--where", where, "--group", "job.trials", "--json")
     if rows is None:
-        assert (done.exit_code, done.stderr) == (2, f"error: out: no row meets --where {where!r}\n")
+        assert (done.exit_code, json.loads(done.stderr)["error"]) == (2, f"out: no row meets --where {where!r}")
     else:
         found = told(done)
         assert sum(found[status] for status in ("done", "infeasible", "failed")) == rows
@@ -386,6 +386,60 @@ def test_a_run_that_is_in_a_folder_twice_is_told(elastune, tmp_path):
         "versions": {"1": 12},
         "journals_left_out": 0,
     }
+
+
+def test_results_of_a_run_that_is_there_twice_are_not_shown(elastune, tmp_path):
+    (part,) = Store(tmp_path / "out").parts()
+    shutil.copy(part, part.with_name("part-000001.parquet"))
+    failed = elastune("results", "out")
+    assert (failed.exit_code, failed.stdout) == (2, "")
+    assert "is there twice; `elastune results merge out -o NEW` leaves out doubles" in failed.stderr
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b"abc  runs/part-000000.parquet\n", b"\n"])
+def test_damaged_digests_are_told(elastune, tmp_path, content):
+    (tmp_path / "out" / "parts.sha256").write_bytes(content)
+    for command in (("results", "out"), ("sweep", "sweep.yaml", "-o", "out")):
+        failed = elastune(*command)
+        assert failed.exit_code == 2
+        assert "out/parts.sha256: line 1 is damaged; remove the file to trust the parts as they are" in failed.stderr
+
+
+@pytest.mark.parametrize("name", [".lock", "runs/part-000007.parquet", "journals"])
+def test_links_that_lead_out_of_the_folder_are_not_followed(elastune, tmp_path, name):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "out" / ".lock").unlink()
+    (tmp_path / "out" / name).symlink_to(tmp_path / "mine")
+    failed = elastune("sweep", "sweep.yaml", "-o", "out")
+    assert failed.exit_code == 2
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", ["1_0", "0x10", "1e999", "1j"])
+def test_conditions_read_numbers_as_everything_else_does(elastune, number):
+    failed = elastune("results", "out", "--where", f"cost_usd < {number}")
+    assert failed.exit_code == 2
+    assert f"{number} must be a number" in failed.stderr
+
+
+@pytest.mark.parametrize("option", ["--group", "--measure"])
+def test_an_option_for_names_that_holds_none_is_refused(elastune, option):
+    failed = elastune("results", "out", option, " ,")
+    assert (failed.exit_code, failed.stdout) == (2, "")
+    assert f"{option} ' ,' holds no name: give names with commas between" in failed.stderr
+
+
+def test_names_that_are_given_twice_count_once(elastune):
+    once = elastune("results", "out", "--group", "policy", "--measure", "regret", "--json")
+    twice = elastune("results", "out", "--group", "policy,policy", "--measure", "regret,regret", "--json")
+    assert (once.stdout, once.stderr) == (twice.stdout, twice.stderr)
+
+
+def test_a_measure_that_groups_is_not_averaged(elastune):
+    shown = told(elastune("results", "out", "--group", "regret", "--json"))
+    assert all("regret_low" not in row and "score_low" in row for row in shown["groups"])
+    failed = elastune("results", "out", "--group", "regret", "--measure", "regret")
+    assert "regret is a column of the groups and a measure" in failed.stderr
 
 
 def test_pandas_reads_the_folder_directly(elastune, tmp_path):  # noqa: ARG001  makes the folder

@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from elastune import RunSpec
+from elastune.experiments.spec.places import spec_file
+from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.grid import RangeSpec, SweepSpec
 from elastune.sim.model.errors import InputError
 
@@ -99,6 +101,13 @@ def test_a_base_by_path_is_beside_the_sweep_and_settings_change_it(tmp_path):
         SweepSpec.load(tmp_path / "sweep.yaml", ["job.trials=9"])
 
 
+def test_a_base_may_be_the_name_of_a_shipped_spec(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("base: headline\nseeds: 1e1\n")
+    sweep = SweepSpec.load(tmp_path / "sweep.yaml")
+    assert sweep.base == read_mapping(spec_file("headline"))
+    assert sweep.seeds == list(range(10))
+
+
 WRONG = [
     (
         {"axes": {"job.deadlin_s": [3]}},
@@ -128,11 +137,30 @@ WRONG = [
     ({"axes": {"job.trials": {"from": 1, "to": 3, "step": -1}}}, r"cannot go by steps of -1"),
     ({"axes": {"job.trials": {"from": 1, "til": 3}}}, r"job.trials: unknown key til"),
     ({"axes": {"job.budget_usd": {"from": 0, "to": 3, "num": 2, "scale": "log"}}}, r"both ends above 0"),
-    ({"seeds": 0}, r"seeds: 0 are given, but at least one is needed"),
+    ({"seeds": 0}, r"seeds is 0, but must be a whole number from 1 up to 1,000,000"),
+    ({"seeds": -1}, r"seeds is -1, but must be a whole number from 1"),
+    ({"seeds": []}, r"seeds: 0 are given, but at least one is needed"),
+    ({"seeds": 1_000_000_000}, r"seeds is 1000000000, but must be a whole number from 1 up to 1,000,000"),
+    ({"seeds": "010"}, r"seeds is '010', but must be a whole number without leading zeros, a list"),
+    ({"seeds": True}, r"seeds is True, but must be a whole number, a list"),
+    ({"seeds": [2**63]}, r"seeds\[0\] is 9223372036854775808, but must be a whole number from 0"),
     ({"seeds": [1, 1]}, r"none twice"),
     ({"seeds": [-1]}, r"seeds\[0\] is -1"),
-    ({"seeds": 2.5}, r"seeds is 2.5, but must be a number, a list, or a range"),
-    ({"base": {**BASE, "seed": "x"}}, r"seeds is 1, but|seed is 'x'"),
+    ({"seeds": 2.5}, r"seeds is 2.5, but must be a whole number, a list, or a range"),
+    ({"base": {**BASE, "seed": "x"}}, r"seed is 'x', but must be a whole number"),
+    ({"zip": [{}]}, r"zip: a group holds no keys"),
+    ({"axes": {"job.deadline_s": {"from": 1, "to": 1e9, "step": 1e-9}}}, r"has over 1,000,000 numbers"),
+    (
+        {"axes": {"job.deadline_s": {"from": 1, "to": 9, "num": 10**9}}},
+        r"job.deadline_s: num is 1000000000, but must be",
+    ),
+    (
+        {"axes": {"job.deadline_s": {"from": 1, "to": 9, "num": 20_001}}},
+        r"make 20,001 cells and 20,001 runs, but at most",
+    ),
+    ({"axes": {"job.deadline_s": {"start": 1, "to": 9, "num": 2}}}, r"unknown key start; .*known: from, to, step"),
+    ({"axes": {"[red]": [1]}}, r"cell \[red\]=1: unknown key \[red\]; did you mean"),
+    ({"axes": {"job.trials[0]": [1]}}, r"unknown key job.trials\[0\]; did you mean job.trials\?"),
     ({"base": None}, r"base is missing"),
 ]
 

@@ -290,40 +290,41 @@ def repeating_phrase(drawn: int, configurations: int) -> str:
     )
 
 
-def bundle_names(search: Sequence[Path] = ()) -> tuple[str, ...]:
+def bundle_names(search: Sequence[Path] = (), own: Sequence[Path] = ()) -> tuple[str, ...]:
     """Names of the shipped bundles and of those in the folders to search."""
-    folders = [folder for root in (*search, _SHIPPED) if root.is_dir() for folder in root.iterdir()]
+    folders = [folder for root in (*search, _SHIPPED, *own) if root.is_dir() for folder in root.iterdir()]
     return tuple(sorted({folder.name for folder in folders if (folder / "bundle.yaml").is_file()}))
 
 
-def bundle_folder(name_or_path: str | Path, search: Sequence[Path] = ()) -> Path:
-    """Where the bundle of this name lies, or the folder that was given.
+def bundle_folder(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequence[Path] = ()) -> Path:
+    """Where the bundle of this name lies, or the folder that was given; see `load_bundle`.
 
     Raises:
         InputError: there is none; the message names the nearest.
     """
     if isinstance(name_or_path, str):
-        for root in (*search, _SHIPPED):
+        for root in (*search, _SHIPPED, *own):
             if name_or_path in bundle_names((root,)) and (root / name_or_path).is_dir():
                 return root / name_or_path
     folder = Path(name_or_path)
     if not folder.is_dir():
-        raise unknown("bundle", str(name_or_path), bundle_names(search), "or give a folder with a bundle.yaml")
+        raise unknown("bundle", str(name_or_path), bundle_names(search, own), "or give a folder with a bundle.yaml")
     return folder
 
 
-def load_bundle(name_or_path: str | Path, search: Sequence[Path] = ()) -> Bundle:
+def load_bundle(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequence[Path] = ()) -> Bundle:
     """The bundle of this name or in this folder, checked.
 
     Args:
-        name_or_path: a name, looked up in `search` and then among the shipped ones, or a folder.
+        name_or_path: a name, looked up in `search`, then among the shipped ones, then in `own`; or a folder.
         search: folders that hold bundles.
+        own: folders that hold bundles, of which none replaces a shipped one.
 
     Raises:
         InputError: there is none; the message names the nearest.
         InvalidTraceError: a file of it is missing or malformed.
     """
-    folder = bundle_folder(name_or_path, search)
+    folder = bundle_folder(name_or_path, search, own)
     header, notes = read_header(folder / "bundle.yaml")
     configured = read_configurations(folder / "configs.csv")
     if header.trials not in (None, len(configured.labels)):
