@@ -39,7 +39,10 @@ def locked(folder: Path, taken: str = "another sweep is writing to this folder")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
-    with (folder / ".lock").open("w") as lock:
+    # No link is followed: in a folder that somebody handed over, it might lead to a file of ours.
+    with os.fdopen(
+        os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "w"
+    ) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -143,24 +146,31 @@ def check_outputs(*paths: Path) -> None:
     """Refuse outputs that cannot be written, before any work is done.
 
     Raises:
-        InputError: see `is_stream`.
+        InputError: see `is_stream`; or a folder above is a file, or cannot be written to.
     """
     for path in paths:
-        is_stream(path)
+        if is_stream(path):
+            continue
+        above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        if not above.is_dir():
+            raise InputError(f"{path}: cannot be written, as {above} is not a folder: name another file or folder")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise InputError(f"{path}: cannot be written, as {above} allows no new files: name another file or folder")
 
 
 def is_stream(path: Path) -> bool:
     """Whether an output is a pipe or a device, which is written in place; any other output is replaced as a whole.
 
     Raises:
-        InputError: it is a folder, a disk or a socket, or a symbolic link that leads out of its folder.
+        InputError: it is a folder, a disk or a socket, or a symbolic link that leads out of its folder, or nowhere.
     """
     if _DESCRIPTOR.fullmatch(str(path.absolute())):
         return True
-    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
-        raise InputError(
-            f"{path}: a symbolic link to {path.resolve()}, which is not in its folder: remove the link, or name another file"
-        )
+    if path.is_symlink():
+        target = Path(os.path.realpath(path))  # which ends, unlike `resolve`, also where links form a circle
+        if target.is_symlink() or target.parent != path.parent.resolve():
+            what = "itself" if target.is_symlink() else f"{target}, which is not in its folder"
+            raise InputError(f"{path}: a symbolic link to {what}: remove the link, or name another file")
     mode = path.stat().st_mode if path.exists() else stat.S_IFREG
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         return True
@@ -182,8 +192,13 @@ def _stream_to(path: Path) -> Iterator[BinaryIO]:
         why = "nobody reads this pipe; start its reader first" if error.errno == errno.ENXIO else error.strerror
         raise InputError(f"{path}: cannot be written: {why}") from error
     os.set_blocking(descriptor, True)
-    with os.fdopen(descriptor, "wb") as stream:
-        yield stream
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+    except OSError as error:
+        if error.filename is None and not isinstance(error, BrokenPipeError):
+            error.filename = str(path)  # which the system does not name where writing fails
+        raise
 
 
 def _partial_of(path: Path) -> Path:

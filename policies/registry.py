@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from elastune.policies.explore_finish.policy import explore_finish
 from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from elastune.sim.model.protocols import Policy, PolicyFactory
 
 
+_DESCRIBED = r"^    {}: (.+?)(?=\n    \w+: |\n\n|\Z)"
+"""An entry of a docstring's list of arguments or attributes."""
+
+
 @dataclass(frozen=True)
 class RegisteredPolicy:
     """A policy of the registry.
@@ -62,11 +68,33 @@ class RegisteredPolicy:
     @property
     def parameters(self) -> dict[str, object]:
         """Its parameters, with their defaults."""
+        return self._own_parameters() | (self.mechanisms.parameters() if self.mechanisms else {})
+
+    @property
+    def choices(self) -> dict[str, tuple[object, ...]]:
+        """The values of those parameters that have a list of them."""
+        written = {name: self.build.__annotations__[name] for name in self._own_parameters()}
+        types = get_type_hints(SimpleNamespace(__annotations__=written), self.build.__globals__)
+        own = {name: (True, False) if hint is bool else get_args(hint) for name, hint in types.items()}
+        return {name: values for name, values in own.items() if values} | (
+            self.mechanisms.values() if self.mechanisms else {}
+        )
+
+    def meaning(self, parameter: str) -> str:
+        """What a parameter is for, as the docstring of what takes it says; empty where that only points elsewhere."""
+        for source in (self.build, *(self.mechanisms.__mro__ if self.mechanisms else ())):
+            found = re.search(_DESCRIBED.format(parameter), inspect.getdoc(source) or "", re.MULTILINE | re.DOTALL)
+            if found:
+                text = re.sub(r"(^|; )see `[^`]+`", "", " ".join(found[1].split())).strip(".").replace("`", "")
+                return text[:1].upper() + text[1:]
+        return ""
+
+    def _own_parameters(self) -> dict[str, object]:
+        """Those of `build` itself that a user sets, with their defaults."""
         signature = inspect.signature(self.build)
-        named = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         handed = {"scores"} if self.needs_truth else {"hyperparameters"} if self.needs_real_workers else set()
-        further = self.mechanisms.parameters() if self.mechanisms else {}
-        return {p.name: p.default for p in named if p.name not in handed} | further
+        named = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in handed)
+        return {p.name: p.default for p in named}
 
 
 POLICIES: Mapping[str, RegisteredPolicy] = {

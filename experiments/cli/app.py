@@ -1,11 +1,12 @@
 """The command line: `elastune`. Imports typer; everything else inside the commands, so that `--help` is instant.
 
-Tables and JSON go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a run failed, 2 the input
-is wrong (nothing was started or written), 130 interrupted.
+Tables and JSON go to standard output, progress and errors to standard error. An error is one line; with `--json` it is a JSON
+object. Exit codes: 0 done, 1 a run failed, 2 the input is wrong (nothing was started or written), 130 interrupted.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from typing import Annotated, Any
@@ -27,32 +28,56 @@ from elastune.experiments.cli import (
     scaling,
     sweep,
 )
-from elastune.experiments.cli.options import FAILED, INTERRUPTED, WRONG_INPUT, failure
+from elastune.experiments.cli.options import FAILED, INTERRUPTED, WRONG_INPUT, CommandError
 from elastune.experiments.cli.tables import say
 from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, TuningError
 
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's own type, whose home differs between its versions
+
 
 class Commands(TyperGroup):
-    """Turns the project's errors into one line and an exit code."""
+    """Turns errors into one line, or JSON if that was asked for, and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  typer's own types, which moved between its versions
         """Run the command that was asked for."""
+        is_json = "--json" in ctx.args
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 return super().invoke(ctx)
-        except InputError as error:
-            raise failure(str(error), WRONG_INPUT) from error
-        except TuningError as error:
-            raise failure(str(error), FAILED) from error
         except BrokenPipeError:
             raise
-        except OSError as error:
-            told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise failure(told, WRONG_INPUT) from error
-        except KeyboardInterrupt as error:
-            raise failure("interrupted", INTERRUPTED) from error
+        except (CommandError, TuningError, OSError, KeyboardInterrupt) as error:
+            raise _ended(*_message_and_code(error), is_json=is_json) from error
+        except _USAGE_ERROR as error:
+            if not is_json:
+                raise
+            raise _ended(error.format_message(), WRONG_INPUT, is_json=True) from error
+
+
+def _message_and_code(error: BaseException) -> tuple[str, int]:
+    match error:
+        case CommandError():
+            return str(error), error.code
+        case InputError():
+            return str(error), WRONG_INPUT
+        case OSError(filename=str() as filename):
+            return f"{filename}: {error.strerror}", WRONG_INPUT
+        case OSError():
+            return str(error), WRONG_INPUT
+        case KeyboardInterrupt():
+            return "interrupted", INTERRUPTED
+    return str(error), FAILED
+
+
+def _ended(message: str, code: int, *, is_json: bool) -> typer.Exit:
+    """Say what is wrong on standard error; returns what ends the command with this code."""
+    if is_json:
+        typer.echo(json.dumps({"error": message, "exit_code": code}), err=True)
+    else:
+        say(f"error: {message}", err=True)
+    return typer.Exit(code)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -12,6 +12,7 @@ from elastune.experiments.cli.options import (
     FAILED,
     INTERRUPTED,
     AsJson,
+    CommandError,
     Jobs,
     Policy,
     Seeds,
@@ -19,11 +20,10 @@ from elastune.experiments.cli.options import (
     SpecFile,
     complete_policies,
     cores,
-    failure,
     load_spec,
-    names_in,
     out_option,
     print_json,
+    print_notes,
     progress,
     what_is_finished,
 )
@@ -31,7 +31,7 @@ from elastune.experiments.cli.tables import NONE, Table, interval, key, number, 
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _PARQUET, _CSV = ("results", "trajectories"), ("results", "summary", "paired", "ledger")
 _FILES = (
     "spec.yaml",
+    "kind.txt",
     *(f"{name}.parquet" for name in _PARQUET),
     *(f"{name}.csv" for name in _CSV),
     "comparison.png",
@@ -68,17 +69,18 @@ def compare(
 ) -> None:
     """Run several policies on the same seeds and compare them; differences are to the first."""
     from elastune.experiments.comparisons.comparison import compare as compare_policies
+    from elastune.experiments.comparisons.comparison import compared
     from elastune.experiments.files import check_outputs
 
-    spec, names = load_spec(spec_file, settings), names_in(policies)
-    if policies is not None and not names:
-        raise InputError(f"--policies {policies!r} names no policy; leave it out for all")
+    spec, named = load_spec(spec_file, settings), () if policies is None else policies
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
+        _require_none_lost(out, spec, [one.policy.label for one in compared(spec, named)], seeds)
     with progress("Running") as on_progress:
         comparison, interrupted = what_is_finished(
-            lambda: compare_policies(spec, names, seeds, jobs=cores(jobs), on_progress=on_progress)
+            lambda: compare_policies(spec, named, seeds, jobs=cores(jobs), on_progress=on_progress)
         )
+    print_notes(spec.notes())
     if out is not None:
         _write(out, spec, comparison)
     if as_json:
@@ -86,14 +88,44 @@ def compare(
     else:
         _print(comparison, out)
     if interrupted is not None:
-        raise failure(interrupted, INTERRUPTED)
+        raise CommandError(interrupted, INTERRUPTED)
     if comparison.failed:
         raise typer.Exit(FAILED)
 
 
+def _require_none_lost(folder: Path, spec: RunSpec, policies: Sequence[str], seeds: int) -> None:
+    """Check that the folder is free, or that all runs of its comparison are among the new ones, which replace them.
+
+    Raises:
+        InputError: it is not.
+    """
+    import pandas as pd
+
+    from elastune.experiments.runs.run_folder import require_no_other
+
+    require_no_other(folder, "comparison", spec)
+    if not (folder / "results.csv").is_file():
+        return
+    try:
+        there = pd.read_csv(folder / "results.csv")[["policy", "seed"]]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder / 'results.csv'}: is no table of a comparison: {error}; choose another folder (-o)"
+        ) from error
+    is_kept = there["policy"].isin(policies) & there["seed"].between(spec.seed, spec.seed + seeds - 1)
+    if not is_kept.all():
+        lost = there[~is_kept].iloc[0]
+        raise InputError(
+            f"{folder} holds runs that this comparison would lose, such as {lost['policy']} on seed {lost['seed']}: compare at"
+            " least the same policies and seeds, choose another folder (-o), or remove this one"
+        )
+
+
 def _write(folder: Path, spec: RunSpec, comparison: Comparison) -> None:
     from elastune.experiments.files import write_text, write_whole
+    from elastune.experiments.runs.run_folder import claim_folder
 
+    claim_folder(folder, "comparison")
     spec.save(folder / "spec.yaml")
     for name in _PARQUET:
         table = getattr(comparison, name)
@@ -205,12 +237,13 @@ def ablate(
                 spec, switches or (), seeds, is_rough=is_rough, jobs=cores(jobs), on_progress=on_progress
             )
         )
+    print_notes(spec.notes())
     if as_json:
         print_json(ablation.to_json())
     else:
         _ablation_table(ablation).print()
     if interrupted is not None:
-        raise failure(interrupted, INTERRUPTED)
+        raise CommandError(interrupted, INTERRUPTED)
 
 
 def _ablation_table(ablation: Ablation) -> Table:

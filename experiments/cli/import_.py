@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from elastune.experiments.cli.numbers import count_option
-from elastune.experiments.cli.options import AsJson, print_json, progress
+from elastune.experiments.cli.options import AsJson, names_in, print_json, progress
 from elastune.experiments.cli.tables import number, percent, print_pairs
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ def _complete_key(incomplete: str) -> list[str]:
     return [f"{key}=" for key in _OPTIONAL_KEYS if key.startswith(incomplete)]
 
 
-def _offered(ctx: typer.Context, argument: str, names_in: Callable[[str], Iterable[str]], incomplete: str) -> list[str]:
+def _offered(ctx: typer.Context, argument: str, known: Callable[[str], Iterable[str]], incomplete: str) -> list[str]:
     """Names that begin so in what is being imported; none where it cannot be read yet."""
     from elastune.sim.model.errors import InputError
 
     # An option that still lacks its value keeps the parser from assigning what stands before it.
     given = ctx.params.get(argument) or next(iter(ctx.args), None)
     try:
-        return [name for name in (names_in(str(given)) if given else ()) if name.startswith(incomplete)]
+        return [name for name in (known(str(given)) if given else ()) if name.startswith(incomplete)]
     except InputError:
         return []
 
@@ -177,7 +177,7 @@ def import_table(
         seconds=seconds_column,
         elapsed=elapsed_column,
         test_score=test_score_column,
-        configuration=None if config_columns is None else [column.strip() for column in config_columns.split(",")],
+        configuration=names_in(config_columns, "--config-columns") or None,
         replicate=replicate_column,
         where=_conditions(where or []),
     )
@@ -368,9 +368,10 @@ def import_tensorboard(
 def _folder(out: Path | None, name: str) -> Path:
     """Where the bundle goes; its name is checked in any case."""
     from elastune.experiments.files import folder_name
+    from elastune.experiments.spec.places import OWN_BUNDLES
 
     checked = folder_name(name, "--name")
-    return out or Path("results/bundles") / checked
+    return out or OWN_BUNDLES / checked
 
 
 def _rules(incomplete: Any, iteration_zero: Any, iterations: int | None) -> CurveRules:  # noqa: ANN401  typer checked them
@@ -423,8 +424,10 @@ def _others(settings: list[str]) -> dict[str, Any]:
 
 def _report(bundle: Bundle, folder: Path, *, as_json: bool) -> None:
     from elastune.experiments.plans.bundle_summary import describe, describe_import
+    from elastune.experiments.spec.places import name_in_specs
 
-    described = {"folder": str(folder), **describe(bundle), **describe_import(bundle)}
+    called = {"folder": str(folder), "in_a_spec": name_in_specs(folder)}
+    described = {**called, **describe(bundle), **describe_import(bundle)}
     if as_json:
         print_json(described)
         return
@@ -448,6 +451,7 @@ def _print_import(described: Mapping[str, Any]) -> None:
         **{key.replace("_", " "): _listed(value) for key, value in described["imported"].items()},
         **{f"lacking: {what}": f"set {key} in a run" for what, key in described["lacking"].items()},
         "written to": described["folder"],
+        "in a spec": f"workload.bundle: {described['in_a_spec']}",
     }
     print_pairs(f"{described['name']}, imported", rows)
 

@@ -9,19 +9,20 @@ import typer
 from elastune.sim.model.numbers import number_of, whole_number_of
 
 
-def count_option(*names: str, least: int = 1, **others: Any) -> Any:  # noqa: ANN401  as typer's own
+def count_option(*names: str, least: int = 1, most: int = 1_000_000, **others: Any) -> Any:  # noqa: ANN401  as typer's own
     """An option that takes a whole number.
 
     Args:
         names: of the option; none for that of the parameter.
         least: the smallest one allowed.
+        most: the largest one allowed.
         others: as `typer.Option` takes them.
     """
 
     def read(given: Any) -> int:  # noqa: ANN401  typer also hands in the default
         number = given if isinstance(given, int) else _read(given, whole_number_of)
-        if number < least:
-            raise typer.BadParameter(f"{given} must be at least {least}")
+        if not least <= number <= most:
+            raise typer.BadParameter(f"{given} must be from {least} up to {most:,}")
         return int(number)
 
     return typer.Option(*names, parser=read, **others)

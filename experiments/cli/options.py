@@ -49,9 +49,9 @@ def _policies() -> Iterable[str]:
 
 
 def _bundles() -> Iterable[str]:
-    from elastune.traces.bundles.bundle import bundle_names
+    from elastune.experiments.spec.places import known_bundles
 
-    return bundle_names()
+    return known_bundles()
 
 
 def _workloads() -> Iterable[str]:
@@ -162,9 +162,18 @@ def pool_jobs(jobs: int | None, ray_address: str | None) -> int | None:
     return jobs if ray_address is not None else cores(jobs)
 
 
-def names_in(text: str | None) -> list[str]:
-    """Names with commas between."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+def names_in(text: str | None, option: str) -> list[str]:
+    """Names with commas between; none where the option was not given.
+
+    Raises:
+        InputError: the option was given, but holds no name.
+    """
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"{option} {text!r} holds no name: give names with commas between, or leave the option out")
+    return names
 
 
 def refuse(options: Mapping[str, object], reason: str) -> None:
@@ -178,10 +187,12 @@ def refuse(options: Mapping[str, object], reason: str) -> None:
         raise InputError(f"{', '.join(given)}: not here, as {reason}")
 
 
-def failure(message: str, code: int) -> typer.Exit:
-    """Say what is wrong on standard error; returns what ends the command with this code."""
-    say(f"error: {message}", err=True)
-    return typer.Exit(code)
+class CommandError(Exception):
+    """A command ends with this message and this exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def what_is_finished(work: Callable[[], ResultT]) -> tuple[ResultT, str | None]:
@@ -195,18 +206,16 @@ def what_is_finished(work: Callable[[], ResultT]) -> tuple[ResultT, str | None]:
 
 
 def load_spec(spec_file: Path, settings: list[str] | None) -> RunSpec:
-    """The spec of a file, with what the command line sets; says what to know about it."""
+    """The spec of a file, with what the command line sets."""
     from elastune.experiments.spec.run import RunSpec
 
-    spec = RunSpec.load(spec_file, settings or [])
-    print_notes(spec.notes())
-    return spec
+    return RunSpec.load(spec_file, settings or [])
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Each note once, on standard error."""
+    """Print each note once, on standard error. Commands call it when the input is known to be right: an error stands alone."""
     for note in dict.fromkeys(notes):
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
 
 
 def print_json(value: object) -> None:
@@ -254,13 +263,14 @@ def progress(title: str, *, speed_of: str | None = None) -> Iterator[Tell]:
 
     err = Console(stderr=True, markup=False, emoji=False, highlight=False)
     counts = (told("description"), BarColumn(), MofNCompleteColumn(), told("fields[speed]"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    times = (TimeElapsedColumn(), TextColumn("{task.fields[left]}"), TimeRemainingColumn())
     with Progress(*counts, *times, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(plain(title), total=None, speed="")
+        task = bar.add_task(plain(title), total=None, speed="", left="")
 
         def tell(done: int, total: int, label: str | None = None) -> None:
             elapsed_s = bar.tasks[0].elapsed
             speed = f"{done / elapsed_s:.1f} {speed_of}/s" if speed_of and elapsed_s else ""
-            bar.update(task, description=plain(label or title), completed=done, total=total, speed=speed)
+            left = "left" if bar.tasks[0].time_remaining is not None else ""
+            bar.update(task, description=plain(label or title), completed=done, total=total, speed=speed, left=left)
 
         yield tell

@@ -36,25 +36,44 @@ def show(
     name: Annotated[str, typer.Argument(help="Of a policy.", autocompletion=complete_policy, show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """One policy: what it does, and its parameters with the values that stand where none is given."""
+    """One policy: what it does, and its parameters with their values and defaults."""
     from elastune.policies.registry import entry_named
 
     entry = entry_named(name)
     if as_json:
         print_json(_told(name, entry))
         return
-    given = {f"parameter {parameter}": f"{value} where left out" for parameter, value in entry.parameters.items()}
-    first = next(iter(entry.parameters.items()), None)
-    example = name if first is None else f"{name}:{first[0]}={first[1]}"
-    print_pairs(name, {"what it does": entry.summary, **given, "in a command": f"--policy {example}"})
+    given = {
+        f"parameter {parameter}": ". ".join(
+            filter(None, (f"{_values(entry, parameter)} (default {_written(default)})", entry.meaning(parameter)))
+        )
+        for parameter, default in entry.parameters.items()
+    }
+    first = [f"{parameter}={_written(default)}" for parameter, default in entry.parameters.items()][:1]
+    print_pairs(name, {"what it does": entry.summary, **given, "in a command": f"--policy {':'.join([name, *first])}"})
 
 
 def _told(name: str, entry: RegisteredPolicy) -> dict[str, object]:
-    return {"name": name, "summary": entry.summary, "parameters": entry.parameters}
+    choices = {parameter: list(values) for parameter, values in entry.choices.items()}
+    return {"name": name, "summary": entry.summary, "parameters": entry.parameters, "choices": choices}
 
 
 def _parameters(entry: RegisteredPolicy) -> str:
-    return ", ".join(f"{parameter}={value}" for parameter, value in entry.parameters.items())
+    return ", ".join(f"{parameter}={_written(default)}" for parameter, default in entry.parameters.items())
+
+
+def _values(entry: RegisteredPolicy, parameter: str) -> str:
+    """What a parameter may be set to, in words."""
+    if parameter in entry.choices:
+        *others, last = map(_written, entry.choices[parameter])
+        return f"{', '.join(others)} or {last}"
+    default = entry.parameters[parameter]
+    return {int: "a whole number", float: "a number"}.get(type(default), "text")
+
+
+def _written(value: object) -> str:
+    """As a command line takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_policy(

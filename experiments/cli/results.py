@@ -146,7 +146,7 @@ def _table(
     from elastune.experiments.statistics.paired import paired_table, profile_table
     from elastune.experiments.statistics.summary import summarise
 
-    columns, names = names_in(group), names_in(measure)
+    columns, names = names_in(group, "--group"), names_in(measure, "--measure")
     if against is not None:
         by = None if group is None else columns
         found = [paired_table(rows, against, measure=name, group=by, over=over.value) for name in names or ["regret"]]

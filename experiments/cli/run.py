@@ -18,16 +18,17 @@ from elastune.experiments.cli.options import (
     FAILED,
     OUTPUT,
     AsJson,
+    CommandError,
     Device,
     Journal,
     Policy,
     Settings,
     checkpoints_option,
     device_option,
-    failure,
     load_spec,
     out_option,
     print_json,
+    print_notes,
     ray_option,
     refuse,
 )
@@ -87,7 +88,7 @@ def run(
     spec_file: _SpecFile = None,
     settings: Settings = None,
     policy: Policy = None,
-    seed: Annotated[int | None, count_option(least=0, help="Instead of the spec's.")] = None,
+    seed: Annotated[int | None, count_option(least=0, most=2**63 - 1, help="Instead of the spec's.")] = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, out_option("Folder of the results.", "results/runs/<digest>")] = None,
     journal: Annotated[
@@ -137,6 +138,7 @@ def run(
 
     slots = device or Device.CPU
     how = RealRunOptions(device=slots.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
+    print_notes(spec.notes())
     _show_real(_executed(spec, folder, how), as_json)
 
 
@@ -148,13 +150,14 @@ def _overriding(policy: str | None, seed: int | None) -> list[str]:
 
 def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None:
     from elastune.experiments.files import check_outputs, write_text
-    from elastune.experiments.runs.run_folder import KIND_FILE, claim_folder, require_kind
+    from elastune.experiments.runs.run_folder import KIND_FILE, claim_folder, require_no_other
     from elastune.experiments.runs.simulate import execute
 
     check_outputs(journal, *(folder / name for name in ("spec.yaml", "result.json", KIND_FILE)))
-    require_kind(folder, "simulated run")
+    require_no_other(folder, "simulated run", spec)
     with _journal_told(journal):
         result = execute(spec, journal=journal)
+    print_notes(spec.notes())
     claim_folder(folder, "simulated run")
     spec.save(folder / "spec.yaml")
     write_text(folder / "result.json", json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
@@ -233,7 +236,9 @@ def _show_real(result: RealResult, as_json: bool) -> None:
 
 def _require_answer(result: RunResult, journal: Path) -> None:
     if result.best_trial is None:
-        raise failure(f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED)
+        raise CommandError(
+            f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED
+        )
 
 
 def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> None:

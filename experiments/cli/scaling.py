@@ -137,7 +137,9 @@ def fit(
     if by is not None:
         if gpus is None or predict is None or figure is not None:
             raise InputError("--by compares many tables: it needs --on and --predict, and draws no figure")
-        _print_hold_out(name, hold_out(name, _columns(by), gpus, predict, family=family.value, kind=held), as_json)
+        _print_hold_out(
+            name, hold_out(name, names_in(by, "--by"), gpus, predict, family=family.value, kind=held), as_json
+        )
         return
     table = with_kind(measured_table(name), held)
     gangs = () if predict is None else gangs_of(predict, table)
@@ -176,13 +178,6 @@ def _counts(given: str) -> list[int]:
     if min(counts) < 1:
         raise InputError(f"--on {given!r}: give numbers of GPUs with commas between, as 1,2,4")
     return counts
-
-
-def _columns(given: str) -> list[str]:
-    columns = names_in(given)
-    if not columns:
-        raise InputError(f"--by {given!r} names no column")
-    return columns
 
 
 @app.command("import")

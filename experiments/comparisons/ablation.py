@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def ablate(
         on_progress: called with the runs that are done and that there are.
 
     Raises:
-        InputError: a switch is no parameter of the policy, or has none of its values; the policy has no switches.
+        InputError: a switch is no parameter of the policy, has none of its values, or is there twice; the policy has none.
         Interrupted: Ctrl-C; holds the ablation on the seeds that are finished.
     """
     switches = tuple(switches) or entry_named(spec.policy.name).switches
@@ -83,6 +84,8 @@ def ablate(
             f"policy {spec.policy.name} has no switches of its own; name some, as --switch parameter=value (its parameters:"
             f" {known})"
         )
+    if doubles := [switch for switch, count in Counter(switches).items() if count > 1]:
+        raise InputError(f"--switch {doubles[0]} is given twice")
     label = spec.policy.label
     variants = [spec, *(spec.with_policy(f"{label}:{switch}") for switch in switches)]
     task = functools.partial(_run, spec.bundle().sha256, is_rough)

@@ -104,17 +104,12 @@ def compare(
         on_progress: called with the runs that are done and that there are.
 
     Raises:
-        InputError: the input is wrong whatever the policy, a run needs real workers, or no policy finds a plan.
+        InputError: the input is wrong whatever the policy, a text names no policy, a policy is there twice, a run needs real
+            workers, or no policy finds a plan.
         Interrupted: Ctrl-C; holds the comparison on the seeds that are finished.
     """
-    names = policies.split(",") if isinstance(policies, str) else policies
-    specs = [spec.with_policy(policy) for policy in names or default_policies(spec)]
-    for one in specs:
-        one.require_simulable()
+    specs = compared(spec, policies)
     labels = [one.policy.label for one in specs]
-    doubles = sorted({label for label in labels if labels.count(label) > 1})
-    if doubles:
-        raise InputError(f"policy {doubles[0]} is given twice")
     numbers = range(spec.seed, spec.seed + seeds) if isinstance(seeds, int) else tuple(seeds)
     task = functools.partial(_run, bundle, World.of(spec, bundle).bundle.sha256)
     paired = on_each_seed(task, specs, numbers, jobs=jobs, on_progress=on_progress)
@@ -124,6 +119,31 @@ def compare(
     if paired.interrupted is not None:
         raise Interrupted(comparison, paired.interrupted)
     return comparison
+
+
+def compared(spec: RunSpec, policies: str | Sequence[str] = ()) -> list[RunSpec]:
+    """The spec under each of the policies; see `compare`.
+
+    Raises:
+        InputError: a text names no policy, a policy is there twice, or one needs real workers.
+    """
+    specs = [spec.with_policy(policy) for policy in _names(policies) or default_policies(spec)]
+    for one in specs:
+        one.require_simulable()
+    labels = [one.policy.label for one in specs]
+    doubles = sorted({label for label in labels if labels.count(label) > 1})
+    if doubles:
+        raise InputError(f"policy {doubles[0]} is given twice")
+    return specs
+
+
+def _names(policies: str | Sequence[str]) -> Sequence[str]:
+    if not isinstance(policies, str):
+        return policies
+    names = [name.strip() for name in policies.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"policies {policies!r}: there is no name; leave them out for all")
+    return names
 
 
 def _run(bundle: Bundle | None, sha256: str, spec: RunSpec) -> _Told:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from elastune.experiments.spec.section import SEED
 from elastune.experiments.sweeps.pools import run_all
 from elastune.sim.model.errors import InputError
 
@@ -76,11 +77,14 @@ def on_each_seed(
         on_progress: called with the runs that are done and that there are.
 
     Raises:
-        InputError: there are no seeds or jobs, or a seed is there twice.
+        InputError: there are no seeds or jobs, a seed is there twice, or one is beyond the range of seeds.
         KeyboardInterrupt: Ctrl-C before any seed is finished.
     """
     if not seeds or jobs < 1 or len(set(seeds)) < len(seeds):
         raise InputError(f"{len(seeds)} seeds and {jobs} jobs: at least one of each, and no seed twice")
+    for seed in (min(seeds), max(seeds)):
+        if seed not in SEED:
+            raise InputError(f"the last of {len(seeds)} seeds is {seed}, but a seed must be a whole number {SEED}")
     items = [(place, variant.with_seed(seed)) for seed in seeds for place, variant in enumerate(variants)]
     found: dict[int, dict[int, ResultT]] = {seed: {} for seed in seeds}
     interrupted = None

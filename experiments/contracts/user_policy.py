@@ -144,5 +144,5 @@ def _module_named(name: str) -> ModuleType:
 def _imported(name: str, load: Callable[[], object]) -> object:
     try:
         return load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever code of the user's own does
         raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}{raised_at(error)}") from error

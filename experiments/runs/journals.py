@@ -26,7 +26,13 @@ def journal_of(folder: Path, digest: str) -> Path:
 
 
 def open_journal(path: Path) -> BinaryIO:
-    """A stream of the journal's lines."""
+    """A stream of the journal's lines.
+
+    Raises:
+        InputError: it is a device, which has no end.
+    """
+    if path.is_char_device() or path.is_block_device():
+        raise InputError(f"{path}: is a device, but a journal is a file")
     with path.open("rb") as stream:
         is_compressed = stream.read(len(_ZSTANDARD)) == _ZSTANDARD
     if not is_compressed:

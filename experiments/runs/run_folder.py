@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-Kind: TypeAlias = Literal["simulated run", "real run", "sweep"]
+Kind: TypeAlias = Literal["simulated run", "real run", "sweep", "comparison"]
 
 KIND_FILE = "kind.txt"
 _REAL_FILE = "real.json"
@@ -43,6 +43,22 @@ def require_kind(folder: Path, kind: Kind) -> None:
     if found not in (None, kind):
         raise InputError(
             f"{folder} holds a {found}, but a {kind} needs a folder of its own: choose another folder (-o)"
+        )
+
+
+def require_no_other(folder: Path, kind: Kind, spec: RunSpec) -> None:
+    """Check that a folder is free, or holds results of the same spec, which may be replaced.
+
+    Raises:
+        InputError: it holds something of another kind, or of another spec; names the keys that differ.
+    """
+    require_kind(folder, kind)
+    path = folder / "spec.yaml"
+    if not path.is_file():
+        return
+    if changes := list(_changes(RunSpec.load(path).to_dict(), spec.to_dict())):
+        raise InputError(
+            f"{folder} holds the {kind} of another spec: {'; '.join(changes)}. Choose another folder (-o), or remove this one"
         )
 
 

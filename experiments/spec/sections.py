@@ -25,6 +25,7 @@ from elastune.experiments.spec.section import (
 )
 from elastune.experiments.spec.yaml_file import policy_mapping
 from elastune.policies.registry import entry_named, factory
+from elastune.policies.sizing.refusal import require_one_of
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.sim.model.job import TuningJob
 from elastune.sim.model.profile import Stragglers
@@ -308,8 +309,12 @@ class PolicySpec(Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         factory(self.name, self.params)
-        for parameter, default in entry_named(self.name).parameters.items():
-            _require_like(f"policy {self.name}: {parameter}", self.params.get(parameter, default), default)
+        entry = entry_named(self.name)
+        for parameter, default in entry.parameters.items():
+            value = self.params.get(parameter, default)
+            _require_like(f"policy {self.name}: {parameter}", value, default)
+            if parameter in entry.choices:
+                require_one_of(f"policy {self.name}", parameter, value, entry.choices[parameter])
         return self
 
     @model_serializer

@@ -71,23 +71,23 @@ class Mechanisms:
     hard_stop: bool = True
 
     def __post_init__(self) -> None:
-        for name, allowed in self._values().items():
+        for name, allowed in self.values().items():
             require_one_of(self.policy, name, getattr(self, name), allowed)
 
     @classmethod
     def parameters(cls) -> dict[str, object]:
         """The mechanisms, with their defaults."""
-        return {name: getattr(cls, name) for name in cls._values()}
+        return {name: getattr(cls, name) for name in cls.values()}
 
     @classmethod
     def switches(cls) -> tuple[str, ...]:
         """Each mechanism switched to each of its other values, as `name=value`."""
         default = cls.parameters()
-        others = ((name, value) for name, values in cls._values().items() for value in values if value != default[name])
+        others = ((name, value) for name, values in cls.values().items() for value in values if value != default[name])
         return tuple(f"{name}={str(value).lower()}" for name, value in others)
 
     @classmethod
-    def _values(cls) -> dict[str, tuple[object, ...]]:
+    def values(cls) -> dict[str, tuple[object, ...]]:
         """What each mechanism may be set to, by its type."""
         types = get_type_hints(cls)
         return {one.name: get_args(types[one.name]) or (True, False) for one in fields(cls) if one.name != "policy"}

@@ -148,6 +148,8 @@ def read_entries(path: Path, open_journal: Callable[[Path], BinaryIO] = _open) -
 
 
 def _decode_header(line: bytes, path: Path) -> Header:
+    if not line.strip():
+        raise InvalidJournalError(path, 1, "is empty, but must hold the header of a journal")
     try:
         header = msgspec.json.decode(line, type=Header)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -53,8 +53,10 @@ def test_a_rough_world_is_drawn_by_the_seed_alone_and_keeps_the_job():
 
 
 def test_what_cannot_be_taken_apart_is_refused():
-    with pytest.raises(InputError, match=r"policy sha-fixed has no switches of its own; .* \(its parameters: none\)$"):
-        ablate(spec("sha-fixed"))
+    with pytest.raises(InputError, match=r"policy asha-fixed has no switches of its own; .* \(its parameters: none\)$"):
+        ablate(spec("asha-fixed"))
+    with pytest.raises(InputError, match=r"--switch replan=false is given twice"):
+        ablate(spec("seer"), ["replan=false", "reserve=false", "replan=false"])
     with pytest.raises(InputError, match=r"no seer parameter 'reserves'; did you mean 'reserve'\?"):
         ablate(spec("seer"), ["reserves=false"])
     with pytest.raises(InputError, match=r"rough worlds scale their failures by job.deadline_s, which is missing"):

@@ -122,6 +122,9 @@ def test_what_cannot_be_imported_is_refused(tmp_path):
         check_target("sha-fixt")
     with pytest.raises(InputError, match=r"module:Class"):
         check_target(":Policy")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(5)\n")
+    with pytest.raises(InputError, match=r"leaves\.py cannot be imported: SystemExit: 5 \(.*leaves\.py, line 1"):
+        check_target(f"{tmp_path / 'leaves.py'}:Policy")
 
 
 def test_an_exception_of_the_policy_is_told_once_with_file_and_line(command, bad):

@@ -85,7 +85,9 @@ def test_a_run_without_an_answer_is_a_failure_that_says_so(elastune, folder, for
     failed = elastune("run", "spec.yaml", "--set", "cloud.capacity=0", "-o", "out", *form)
     assert failed.exit_code == 1
     shown = "out/journal.jsonl shows why"
-    assert failed.stderr == f"error: seer has no answer: no configuration was ever saved; {shown}\n"
+    message = f"seer has no answer: no configuration was ever saved; {shown}"
+    told = json.dumps({"error": message, "exit_code": 1}) if form else f"error: {message}"
+    assert failed.stderr == f"{told}\n"
     assert json.loads((folder / "out" / "result.json").read_text())["best_trial"] is None
     if form:
         assert json.loads(failed.stdout)["best_trial"] is None
@@ -113,7 +115,7 @@ BAD_INPUT = [
     (["--set", "cloud.instance_type={gpus_per_instance: 4}"], "cloud.instance_type.price_usd_per_hour is missing"),
     (["--set", "job.max_iterations=82"], "job longer than its curves: job.max_iterations asks for 82 iterations"),
     (["--set", "job.trials=257"], "job.trials is 257, but bundle digits-mlp has 1 to 256 configurations"),
-    (["--set", "job.deadline_s=20"], "seer: no plan trains 1 configuration to 9 iterations within a deadline of 20 s"),
+    (["--set", "job.deadline_s=20"], "seer: no plan trains 1 configuration to 3 iterations within a deadline of 20 s"),
     (["--set", "job.budget_usd=0.01"], "and a budget of 0.01 USD; the fastest takes"),
     (["--set", "cloud.market=spot"], "cloud.spot is missing: say how spot machines are taken back"),
     (["--policy", "seer:replan=maybe"], "replan is 'maybe', but must be true or false"),
@@ -121,19 +123,20 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT)
-@pytest.mark.parametrize("command", ["run", "compare"])
-def test_bad_input_is_one_sentence_code_2_and_no_file(elastune, folder, command, arguments, message):
+@pytest.mark.parametrize(("command", "is_json"), [("run", False), ("run", True), ("compare", True)])
+def test_bad_input_is_one_sentence_code_2_and_no_file(elastune, folder, command, is_json, arguments, message):
     if "--policy" in arguments and command == "compare":
         arguments = ["--policies", arguments[1]]
     if command == "compare" and "job.deadline_s=20" in arguments:
         arguments = [*arguments, "--policies", "seer", "--seeds", 1]
-    failed = elastune(command, "spec.yaml", *arguments, "-o", "out", "--json")
+    failed = elastune(command, "spec.yaml", *arguments, "-o", "out", *(["--json"] if is_json else []))
     assert failed.exit_code == 2
     assert failed.stdout == ""
-    assert failed.stderr.startswith("error: ")
     assert failed.stderr.count("\n") == 1
+    told = json.loads(failed.stderr) if is_json else {"error": failed.stderr.removeprefix("error: "), "exit_code": 2}
+    assert told["exit_code"] == 2
     if not (command == "compare" and "policy=seeer" in arguments):
-        assert message in failed.stderr
+        assert message in told["error"]
     assert files_in(folder) == ["spec.yaml"]
     assert not (folder / "out").exists()
 
@@ -282,7 +285,7 @@ def test_compare_prints_a_summary_and_leaves_tables_and_a_figure(elastune, folde
     assert done.exit_code == 0, done.output
     assert "Differences to seer on the same seeds" in done.stdout
     tables = ("results.parquet", "results.csv", "trajectories.parquet", "summary.csv", "paired.csv", "ledger.csv")
-    assert set(files_in(folder / "out")) == {*tables, "comparison.png", "ledger.png", "spec.yaml"}
+    assert set(files_in(folder / "out")) == {*tables, "comparison.png", "ledger.png", "spec.yaml", "kind.txt"}
     results = pd.read_parquet(folder / "out" / "results.parquet")
     assert list(results["policy"]) == ["seer", "seer", "sha-fixed", "sha-fixed"]
     assert list(results["seed"]) == [1, 2, 1, 2]
@@ -329,7 +332,8 @@ def test_policies_are_listed(elastune):
     listed = json.loads(elastune("policies", "list", "--json").stdout)
     assert [one["name"] for one in listed] == [*POLICIES, "pbt", "oracle"]
     assert listed[2]["summary"].startswith("RubberBand: cheapest elastic plan")
-    assert {"name": "sha-elastic", "parameters": {"gpus_per_trial": 1}}.items() <= listed[-3].items()
+    assert listed[-3]["name"] == "sha-elastic"
+    assert listed[-3]["parameters"]["gpus_per_trial"] == 1
 
 
 def test_profile_hands_its_arguments_over(elastune, monkeypatch):
@@ -388,10 +392,23 @@ def test_commands_are_grouped(elastune):
 
 def test_a_policy_is_shown_with_its_parameters(elastune):
     shown = elastune("policies", "show", "sha-elastic").stdout
-    assert re.search(r"parameter gpus_per_trial +1 where left out", shown)
+    assert re.search(r"parameter gpus_per_trial +a whole number \(default 1\)\. Size of every gang", shown)
     assert "--policy sha-elastic:gpus_per_trial=1" in shown
     told = json.loads(elastune("policies", "show", "sha-elastic", "--json").stdout)
-    assert told["parameters"] == {"gpus_per_trial": 1}
+    assert told["parameters"]["gpus_per_trial"] == 1
+
+
+def test_a_policy_is_shown_with_the_values_that_its_parameters_take(elastune):
+    shown = elastune("policies", "show", "seer").stdout
+    assert re.search(r"parameter replan +true or false \(default true\)\. The remaining rungs are planned anew", shown)
+    assert re.search(r"parameter resize_rule +gain, never or always \(default gain\)", shown)
+    told = json.loads(elastune("policies", "show", "seer", "--json").stdout)
+    assert told["choices"]["parallelism"] == ["uniform", "ranked"]
+    failed = elastune("compare", "spec.yaml", "--policies", "seer:parallelism=each")
+    assert (failed.exit_code, failed.stderr) == (
+        2,
+        "error: policy seer: parallelism is 'each', but must be one of uniform, ranked\n",
+    )
     assert elastune("policies", "show", "sha-elastik").exit_code == 2
 
 

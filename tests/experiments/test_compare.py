@@ -202,10 +202,16 @@ def test_the_command_shows_what_is_finished_at_ctrl_c_and_exits_with_130(tmp_pat
     )
     assert done.returncode == 130
     *_, last = done.stderr.splitlines()
-    told = re.fullmatch(r"error: interrupted: (\d) of 40 seeds are finished, and the tables are of these", last)
+    message = json.loads(last)["error"]
+    told = re.fullmatch(r"interrupted: (\d) of 40 seeds are finished, and the tables are of these", message)
     assert told, done.stderr
     assert 1 <= int(told[1]) <= 4
     assert [row["runs"] for row in json.loads(done.stdout)["summary"]] == [int(told[1])] * 2
+
+
+def test_policies_may_be_one_text_with_commas_between():
+    compared = compare(spec_of(), " sha-fixed, random-fixed,", 1, jobs=1, bundle=BUNDLE)
+    assert compared.summary["policy"].tolist() == ["sha-fixed", "random-fixed"]
 
 
 def test_all_policies_are_the_default_and_elastic_ones_also_at_whole_machines():
@@ -222,6 +228,8 @@ def test_all_policies_are_the_default_and_elastic_ones_also_at_whole_machines():
         (("seeer",), 2, "there is no policy 'seeer'; did you mean 'seer'"),
         (("seer",), 0, "at least one of each"),
         (("seer",), [1, 1], "no seed twice"),
+        (("seer",), [0, 2**63], "the last of 2 seeds is 9223372036854775808, but a seed must be a whole number from 0"),
+        (" ,", 2, "policies ' ,': there is no name; leave them out for all"),
     ],
 )
 def test_a_comparison_that_makes_no_sense_is_refused(policies, seeds, message):

@@ -58,6 +58,9 @@ def test_a_torn_file_is_told(command, compressed, tmp_path):
 
 def test_what_is_no_journal_is_told(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
-    for path, message in ((tmp_path / "empty", "not the header of a journal"), (tmp_path, "Is a directory")):
+    for path, message in (
+        (tmp_path / "empty", "empty, line 1: is empty, but must hold the header of a journal"),
+        (tmp_path, "Is a directory"),
+    ):
         with pytest.raises(InputError, match=message):
             header_of(path)

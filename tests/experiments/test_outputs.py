@@ -61,7 +61,7 @@ def test_a_pipe_that_nobody_reads_is_refused_and_stays(elastune, tmp_path):
     os.mkfifo("pipe")
     failed = elastune("run", "spec.yaml", "-o", "out", "--journal", "pipe")
     assert failed.exit_code == 2
-    assert failed.stderr.endswith("\nerror: pipe: cannot be written: nobody reads this pipe; start its reader first\n")
+    assert failed.stderr == "error: pipe: cannot be written: nobody reads this pipe; start its reader first\n"
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert not (tmp_path / "out").exists()
 
@@ -166,3 +166,57 @@ def test_runs_and_sweeps_refuse_the_folders_of_each_other_and_of_bundles(elastun
         assert sorted(path.name for path in Path(out).iterdir()) == before
     assert elastune("run", "spec.yaml", "-o", "run").exit_code == 0
     assert elastune("sweep", "sweep.yaml", "-o", "swept").exit_code == 0
+
+
+def test_links_in_a_circle_are_refused(elastune, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    failed = elastune("run", "spec.yaml", "-o", "out", "--journal", "loop")
+    assert (failed.exit_code, failed.stdout) == (2, "")
+    assert "loop: a symbolic link to itself: remove the link, or name another file" in failed.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+@pytest.mark.parametrize("out", ["file", "file/below", "/dev/null/below"])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_runs(elastune, tmp_path, monkeypatch, command, out):
+    (tmp_path / "file").write_text("precious")
+    for runner in ("runs.simulate.execute", "comparisons.comparison.compare"):
+        monkeypatch.setattr(f"elastune.experiments.{runner}", lambda *_, **__: pytest.fail("it ran"))
+    failed = elastune(command, "spec.yaml", "-o", out)
+    assert (failed.exit_code, failed.stdout) == (2, "")
+    assert "is not a folder: name another file or folder" in failed.stderr
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_full_device_is_named(elastune):
+    failed = elastune("run", "spec.yaml", "-o", "out", "--journal", "/dev/full")
+    assert (failed.exit_code, failed.stderr) == (2, "error: /dev/full: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_results_of_another_spec_are_not_replaced(elastune, tmp_path, command):
+    options = ["--policies", "sha-fixed", "--seeds", 1, "--jobs", 1] if command == "compare" else []
+    assert elastune(command, "spec.yaml", "-o", "out", *options).exit_code == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    failed = elastune(command, "spec.yaml", "-o", "out", *options, "--set", "job.deadline_s=1800")
+    assert failed.exit_code == 2
+    assert "of another spec: job.deadline_s was 3600.0 and is 1800.0. Choose another folder (-o)" in failed.stderr
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert elastune(command, "spec.yaml", "-o", "out", *options).exit_code == 0
+
+
+def test_a_comparison_replaces_one_whose_runs_it_has_too(elastune):
+    options = ["-o", "out", "--jobs", 1]
+    assert elastune("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, *options).exit_code == 0
+    more = ["--policies", "random-fixed,sha-fixed", "--seeds", 2]
+    assert elastune("compare", "spec.yaml", *more, *options).exit_code == 0
+    for fewer in (["--policies", "sha-fixed", "--seeds", 2], ["--policies", "random-fixed,sha-fixed", "--seeds", 1]):
+        failed = elastune("compare", "spec.yaml", *fewer, *options)
+        assert failed.exit_code == 2
+        assert "out holds runs that this comparison would lose, such as " in failed.stderr
+
+
+def test_a_comparison_does_not_go_into_the_folder_of_a_run(elastune):
+    assert elastune("run", "spec.yaml", "-o", "out").exit_code == 0
+    failed = elastune("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, "-o", "out")
+    assert failed.exit_code == 2
+    assert "out holds a simulated run, but a comparison needs a folder of its own" in failed.stderr
