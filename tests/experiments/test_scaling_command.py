@@ -167,7 +167,7 @@ def test_step_times_become_a_table_that_a_spec_takes(tmp_path):
     [
         (("-o", "toy.parquet"), "toy.parquet: a scaling is written to a .csv file"),
         (("-o", "toy.csv", "--where", "kind"), "'kind' is no list of filters; they are as in workload=bert"),
-        (("-o", "toy.csv", "--where", "kind=x"), "workload toy has no row with kind=x"),
+        (("-o", "toy.csv", "--where", "kind=x"), "has no row with workload=toy, kind=x"),
     ],
 )
 def test_an_import_that_cannot_be_is_refused_and_writes_nothing(tmp_path, monkeypatch, arguments, message):

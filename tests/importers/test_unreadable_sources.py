@@ -12,6 +12,7 @@ import pytest
 from tidy_tables import TIDY, rows
 
 from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.numbers import number_of
 from elastune.traces import load_bundle
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.importers import CurveRules, Description, TableColumns, from_table, table_columns
@@ -179,3 +180,17 @@ def test_columns_without_a_name_are_left_out_and_counted(imported):
     bundle = imported(",trial,iteration,score,\n5,0,1,3,x\n6,0,2,2,x\n")
     assert bundle.configurations == [{}]
     assert bundle.notes["imported"]["columns_left_out"] == ["(without a name)", "(without a name)"]
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "12", "-0.5", "1e5", "1E-3", "1.5e+3", "+2", ".5", "1.", "123456789012345678901", "nan"]
+)
+def test_quick_and_careful_reading_give_the_same_number(imported, text):
+    bundle = imported(f"trial,iteration,score\n0,1,{text}\n")
+    assert repr(float(bundle.scores[0, 0])) == repr(float(number_of(text, is_score=True)))
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e9999", "01", "1_0", "0x1", "1e", "--1", "1 2", "1" * 500])
+def test_quick_reading_takes_nothing_that_careful_reading_refuses(imported, text):
+    with pytest.raises(InvalidTraceError, match=r"row 1, column score: is .*, but must be a number"):
+        imported(f"trial,iteration,score\n0,1,{text}\n")

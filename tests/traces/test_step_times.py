@@ -82,7 +82,7 @@ def test_only_the_last_pass_of_an_accumulated_batch_synchronises(file):
             InvalidTraceError,
             r"column node: has no such column; its columns: workload",
         ),
-        (("toy", "weak", 4, {"kind": "x"}), InvalidTraceError, r"workload toy has no row with kind=x"),
+        (("toy", "weak", 4, {"kind": "x"}), InvalidTraceError, r"has no row with workload=toy, kind=x"),
     ],
 )
 def test_what_the_table_does_not_hold_is_refused(file, arguments, error, message):

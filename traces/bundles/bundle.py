@@ -22,10 +22,9 @@ from elastune.sim.model.scaling import kind_phrase
 from elastune.sim.model.streams import Streams
 from elastune.traces.bundles.costs import iteration_costs, mean_seconds
 from elastune.traces.bundles.curves import read_configurations, read_curves
-from elastune.traces.bundles.header import read_header
+from elastune.traces.bundles.header import evaluate_s_of, read_header, scaling_in, stragglers_of, timings_of
 from elastune.traces.bundles.replicates import Replicates
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
-from elastune.traces.scaling.named import load_scaling, scaling_of
 from elastune.traces.scaling.tables import slower_phrase
 
 if TYPE_CHECKING:
@@ -348,11 +347,11 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequ
         test_scores=None if curves.test_scores is None else curves.test_scores[first],
         seconds=None if curves.seconds is None else curves.seconds[first],
         iteration_s=iteration_s,
-        evaluate_s=_evaluate_s(folder / "bundle.yaml", header, iteration_s),
+        evaluate_s=evaluate_s_of(folder / "bundle.yaml", header, iteration_s),
         min_gpus=configured.min_gpus if (configured.min_gpus > 1).any() else None,
-        timings=_timings(folder / "bundle.yaml", header),
-        stragglers=_stragglers(header),
-        scaling=_scaling(folder, header),
+        timings=timings_of(folder / "bundle.yaml", header),
+        stragglers=stragglers_of(header),
+        scaling=scaling_in(folder, header),
         checkpoint_bytes=header.checkpoint_bytes,
         data_bytes=header.data_bytes,
         provenance=header.provenance,
@@ -392,45 +391,3 @@ def _costs(
         at, problem = cost.contradiction
         raise InvalidTraceError(file.parent / "configs.csv", problem, row=at + 1, column="relative_cost")
     return cost.iteration_s, np.ones(trials) if cost.relative is None else cost.relative
-
-
-def _evaluate_s(file: Path, header: BundleHeader, iteration_s: float | None) -> float | None:
-    if header.evaluate_s is not None and (iteration_s is None or header.evaluate_s >= iteration_s):
-        problem = f"is a part of the iteration, and so must be less than iteration_s, which is {iteration_s}"
-        raise InvalidTraceError(file, problem, column="evaluate_s")
-    return header.evaluate_s
-
-
-def _timings(file: Path, header: BundleHeader) -> Timings | None:
-    if header.launch_s is None and header.checkpoint_s is None and header.rescale_s is None:
-        return None
-    if header.launch_s is None or header.checkpoint_s is None:
-        missing = "launch_s" if header.launch_s is None else "checkpoint_s"
-        raise InvalidTraceError(file, "launch_s and checkpoint_s are recorded together or not at all", column=missing)
-    own = Overrides(launch_s=header.launch_s, checkpoint_s=header.checkpoint_s, rescale_s=header.rescale_s)
-    try:
-        return own.timings(None)
-    except InputError as error:
-        raise InvalidTraceError(file, str(error), column="rescale_s") from error
-
-
-def _stragglers(header: BundleHeader) -> Stragglers | None:
-    if header.straggler is None:
-        return None
-    return Stragglers(header.straggler.persistent_cv or 0.0, header.straggler.per_iteration_cv or 0.0)
-
-
-def _scaling(folder: Path, header: BundleHeader) -> Scaling | None:
-    has_table = (folder / "scaling.csv").is_file()
-    if has_table and header.scaling is not None:
-        raise InvalidTraceError(folder / "bundle.yaml", "is given, but there is a scaling.csv too", column="scaling")
-    if has_table:
-        return load_scaling(folder / "scaling.csv")
-    if header.scaling is None:
-        return None
-    try:
-        return scaling_of(header.scaling)
-    except InvalidTraceError:
-        raise
-    except InputError as error:
-        raise InvalidTraceError(folder / "bundle.yaml", str(error), column="scaling") from error

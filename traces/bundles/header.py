@@ -1,4 +1,4 @@
-"""A bundle.yaml, read and checked.
+"""A bundle.yaml, read and checked, and what its numbers mean.
 
 Imports the standard library, msgspec, sim.model.errors; yaml where the file is opened.
 """
@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from elastune.sim.model.errors import InvalidTraceError, nearest
+from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
+from elastune.sim.model.profile import Stragglers, Timings
+from elastune.traces.bundles.terms import Overrides
 from elastune.traces.formats.texts import read_text
 from elastune.traces.formats.yaml_text import parse_yaml
+from elastune.traces.scaling.named import load_scaling, scaling_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from elastune.sim.model.scaling import Scaling
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -103,3 +108,61 @@ def _check_provenance(path: Path, header: BundleHeader) -> None:
         if not _PROVENANCE.match(text):
             problem = f"is {text!r}, but must begin with measured, published, assumed or not measured"
             raise InvalidTraceError(path, problem, column=f"provenance.{key}")
+
+
+def evaluate_s_of(file: Path, header: BundleHeader, iteration_s: float | None) -> float | None:
+    """The part of an iteration that is evaluation, or None.
+
+    Raises:
+        InvalidTraceError: it is not less than the iteration.
+    """
+    if header.evaluate_s is not None and (iteration_s is None or header.evaluate_s >= iteration_s):
+        problem = f"is a part of the iteration, and so must be less than iteration_s, which is {iteration_s}"
+        raise InvalidTraceError(file, problem, column="evaluate_s")
+    return header.evaluate_s
+
+
+def timings_of(file: Path, header: BundleHeader) -> Timings | None:
+    """Launch, checkpoint and rescale, or None where nothing was timed.
+
+    Raises:
+        InvalidTraceError: one is missing, or the rescale is shorter than its parts.
+    """
+    if header.launch_s is None and header.checkpoint_s is None and header.rescale_s is None:
+        return None
+    if header.launch_s is None or header.checkpoint_s is None:
+        missing = "launch_s" if header.launch_s is None else "checkpoint_s"
+        raise InvalidTraceError(file, "launch_s and checkpoint_s are recorded together or not at all", column=missing)
+    own = Overrides(launch_s=header.launch_s, checkpoint_s=header.checkpoint_s, rescale_s=header.rescale_s)
+    try:
+        return own.timings(None)
+    except InputError as error:
+        raise InvalidTraceError(file, str(error), column="rescale_s") from error
+
+
+def stragglers_of(header: BundleHeader) -> Stragglers | None:
+    """The spread of an iteration's duration, or None."""
+    if header.straggler is None:
+        return None
+    return Stragglers(header.straggler.persistent_cv or 0.0, header.straggler.per_iteration_cv or 0.0)
+
+
+def scaling_in(folder: Path, header: BundleHeader) -> Scaling | None:
+    """The speed-ups of a bundle, in its `scaling.csv` or in its header; None where it has none.
+
+    Raises:
+        InvalidTraceError: they are malformed, or in both.
+    """
+    has_table = (folder / "scaling.csv").is_file()
+    if has_table and header.scaling is not None:
+        raise InvalidTraceError(folder / "bundle.yaml", "is given, but there is a scaling.csv too", column="scaling")
+    if has_table:
+        return load_scaling(folder / "scaling.csv")
+    if header.scaling is None:
+        return None
+    try:
+        return scaling_of(header.scaling)
+    except InvalidTraceError:
+        raise
+    except InputError as error:
+        raise InvalidTraceError(folder / "bundle.yaml", str(error), column="scaling") from error

@@ -17,7 +17,7 @@ from elastune.traces.formats.limits import DEAREST, LONGEST_S, too_long
 from elastune.traces.formats.texts import require_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MOST = 1_000_000_000
@@ -127,6 +127,25 @@ def same_cell(one: str, other: str) -> bool:
         return False
 
 
+def matching(path: Path, rows: Sequence[Row], where: Mapping[str, str]) -> list[Row]:
+    """The rows whose columns have these texts.
+
+    Raises:
+        InvalidTraceError: there is no such column, or no such row.
+    """
+    for column in where:
+        _require(path, rows[0].cells, column)
+    found = [row for row in rows if all(row.cells[column] == wanted for column, wanted in where.items())]
+    if not found:
+        raise InvalidTraceError(path, f"has no row with {', '.join(f'{key}={text}' for key, text in where.items())}")
+    return found
+
+
+def _require(path: Path, known: Collection[str], column: str) -> None:
+    if column not in known:
+        raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(known)}", column=column)
+
+
 def read_rows(path: Path, required: Sequence[str] = ()) -> list[Row]:
     """All rows of a CSV file with a header; empty lines are skipped.
 
@@ -185,8 +204,7 @@ def _opened(path: Path) -> TextIO:
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
     check_separator(path, header)
     for column in required:
-        if column not in header:
-            raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(header)}", column=column)
+        _require(path, header, column)
     for column in header:
         if header.count(column) > 1:
             raise InvalidTraceError(path, "the header names it twice", column=column)

@@ -28,27 +28,21 @@ _NEEDED = ("hyperparameters", "objectives_evaluations", "fidelity_values", "obje
 
 
 class TabularBlackbox(Protocol):
-    """What of Syne Tune's `BlackboxTabular` is read."""
+    """What of Syne Tune's `BlackboxTabular` is read.
 
-    @property
-    def hyperparameters(self) -> pd.DataFrame:
-        """A row per configuration."""
+    Attributes:
+        hyperparameters: a row per configuration.
+        objectives_evaluations: (configurations, seeds, fidelities, objectives) float.
+        fidelity_values: (fidelities,) numbers.
+        objectives_names: of the last axis.
+        fidelity_space: its only key is what a fidelity is called.
+    """
 
-    @property
-    def objectives_evaluations(self) -> np.ndarray:
-        """(configurations, seeds, fidelities, objectives) float."""
-
-    @property
-    def fidelity_values(self) -> np.ndarray:
-        """(fidelities,) numbers."""
-
-    @property
-    def objectives_names(self) -> Sequence[str]:
-        """Of the last axis."""
-
-    @property
-    def fidelity_space(self) -> Mapping[str, object]:
-        """Its only key is what a fidelity is called."""
+    hyperparameters: pd.DataFrame
+    objectives_evaluations: np.ndarray
+    fidelity_values: np.ndarray
+    objectives_names: Sequence[str]
+    fidelity_space: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)

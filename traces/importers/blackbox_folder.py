@@ -32,9 +32,9 @@ DOWNLOADS = Path("~/.blackbox-repository")
 """Where Syne Tune puts what it downloads."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class StoredBlackbox:
-    """A `TabularBlackbox` read from a folder."""
+    """A blackbox read from a folder."""
 
     hyperparameters: pd.DataFrame
     objectives_evaluations: np.ndarray

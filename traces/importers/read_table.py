@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pyarrow import csv
 
 _PARQUET = b"PAR1"
+_PLAIN = r"^-?(?:0|[1-9][0-9]{0,20})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,4})?$"
+"""Numbers as most programs write them; `sim.model.numbers` reads the others, and says what is wrong."""
 _NO_TEXT = {
     b"\xff\xfe": "UTF-16: save it as UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8",
@@ -53,7 +55,10 @@ class SourceTable:
         rows: (rows,) int; where each row stands in the file, counted from 1 below the header.
     """
 
-    def __init__(self, origin: str, frame: pd.DataFrame, rows: np.ndarray | None = None) -> None:
+    def __init__(
+        self, origin: str, frame: pd.DataFrame, rows: np.ndarray | None = None, *, is_text: bool = False
+    ) -> None:
+        self._is_text = is_text  # whether all cells are, as in a CSV file
         named = [bool(name) for name in frame.columns]
         self.origin, self.frame, self.unnamed = origin, frame.loc[:, named], len(named) - sum(named)
         self.rows = np.arange(1, len(frame) + 1) if rows is None else rows
@@ -74,7 +79,9 @@ class SourceTable:
         if not isinstance(table, str | Path):
             return cls("the data frame", table.rename(columns=str))
         file = Path(table)
-        return cls(str(file), read_parquet(file) if _is_parquet(file) else _read_csv(file))
+        if _is_parquet(file):
+            return cls(str(file), read_parquet(file))
+        return cls(str(file), _read_csv(file), is_text=True)
 
     def wrong(self, row: int, column: str, problem: str) -> InvalidTraceError:
         """The error for a cell; `row` is a position, counted from 0."""
@@ -89,10 +96,11 @@ class SourceTable:
         kept = np.ones(len(self.frame), dtype=bool)
         for column, wanted in conditions.items():
             texts = self.texts(self.require(column, "--where"))
-            kept &= np.array([same_cell(text, wanted) for text in texts])
+            same = {text for text in set(texts) if same_cell(text, wanted)}
+            kept &= np.array([text in same for text in texts])
             if not kept.any():
                 raise InvalidTraceError(self.origin, f"no row holds {wanted!r}, as --where asks", column=column)
-        return SourceTable(self.origin, self.frame[kept].reset_index(drop=True), self.rows[kept])
+        return SourceTable(self.origin, self.frame[kept].reset_index(drop=True), self.rows[kept], is_text=self._is_text)
 
     def require(self, column: str, option: str) -> str:
         """The column's name, if there is one.
@@ -118,8 +126,10 @@ class SourceTable:
         cells = self.frame[column]
         if cells.dtype.kind in "iuf":
             return cells.to_numpy(dtype=np.float64, na_value=np.nan)
-        numbers = np.empty(len(cells))
-        for row, cell in enumerate(self.texts(column)):
+        texts = self.texts(column)
+        numbers = _plain_numbers(texts)
+        for row in np.flatnonzero(~np.isfinite(numbers)).tolist():
+            cell = texts[row]
             try:
                 numbers[row] = number_of(cell, is_score=True) if cell else np.nan
             except ValueError as error:
@@ -132,6 +142,8 @@ class SourceTable:
         """The cells (of some rows) as stripped text, empty where one is."""
         cells = self.frame[column] if rows is None else self.frame[column].iloc[rows]
         missing = cells.isna().to_numpy()
+        if self._is_text and not missing.any():
+            return [cell.strip() for cell in cells.tolist()]
         return ["" if gone else text_of(cell).strip() for cell, gone in zip(cells.tolist(), missing, strict=True)]
 
     def kinds(self, column: str) -> np.ndarray:
@@ -176,6 +188,16 @@ class SourceTable:
                 continue
             if other != label:
                 raise self.wrong(labels.index(label), column, f"is {label}, but {other} elsewhere: write them alike")
+
+
+def _plain_numbers(texts: Sequence[str]) -> np.ndarray:
+    """(texts,) float: the numbers that are written plainly, a million in a second, and NaN elsewhere."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    cells = pa.array(texts, pa.string())
+    plain = compute.if_else(compute.match_substring_regex(cells, _PLAIN), cells, None)
+    return np.array(compute.cast(plain, pa.float64()).to_numpy(zero_copy_only=False))
 
 
 def table_columns(file: Path) -> list[str]:

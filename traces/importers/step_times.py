@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.sim.model.node_scaling import PlacedTableScaling
-from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.formats.csv_rows import matching, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,17 +105,12 @@ def import_step_times(
 def _read(path: Path, workload: str, where: Mapping[str, str]) -> dict[Gang, dict[int, StepTime]]:
     """By gang, and by batch per GPU."""
     rows = read_rows(path, COLUMNS)
-    for column in where:
-        if column not in rows[0].cells:
-            raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(rows[0].cells)}", column=column)
     known = {row.text("workload") for row in rows}
     if workload not in known:
         raise unknown(f"workload in {path}", workload, known)
     measured: dict[Gang, dict[int, list[tuple[float, float]]]] = {}
     seen: dict[tuple[str, ...], Row] = {}
-    for row in rows:
-        if row.cells["workload"] != workload or any(row.cells[column] != text for column, text in where.items()):
-            continue
+    for row in matching(path, rows, {"workload": workload, **where}):
         gpus, nodes = row.whole_number("gpus", 1), row.whole_number("nodes", 1)
         if nodes > gpus:
             raise row.wrong("nodes", f"is {nodes}, but {gpus} GPUs fit on at most as many nodes")
@@ -129,9 +124,6 @@ def _read(path: Path, workload: str, where: Mapping[str, str]) -> dict[Gang, dic
             raise row.wrong("step_time_s", problem)
         by_batch = measured.setdefault((gpus, nodes), {})
         by_batch.setdefault(row.whole_number("local_batch_size", 1), []).append((step_s, sync_s))
-    if not measured:
-        filters = ", ".join(f"{column}={text}" for column, text in where.items())
-        raise InvalidTraceError(path, f"workload {workload} has no row with {filters}")
     return {gang: {b: _mean(found) for b, found in sorted(by.items())} for gang, by in sorted(measured.items())}
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.sim.model.scaling import TableScaling
-from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.formats.csv_rows import matching, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ def read_measured(path: Path, where: Mapping[str, str]) -> MeasuredTable:
     Raises:
         InvalidTraceError: the file is malformed, has no row for 1 GPU, or two for one gang.
     """
-    return measured_of(path, _matching(path, read_rows(path, ("gpus",)), where))
+    return measured_of(path, matching(path, read_rows(path, ("gpus",)), where))
 
 
 def measured_of(path: Path, rows: Sequence[Row]) -> MeasuredTable:
@@ -160,17 +160,6 @@ def _kind(rows: Sequence[Row]) -> ScalingKind:
         if told != first:
             raise row.wrong(column, f"is {told!r}, but row {rows[0].number} is {first!r}; filter with #{column}=text")
     return cast("ScalingKind", first or "unstated")
-
-
-def _matching(path: Path, rows: Sequence[Row], where: Mapping[str, str]) -> list[Row]:
-    for column in where:
-        if column not in rows[0].cells:
-            known = ", ".join(rows[0].cells)
-            raise InvalidTraceError(path, f"has no such column; its columns: {known}", column=column)
-    matching = [row for row in rows if all(row.cells[column] == wanted for column, wanted in where.items())]
-    if not matching:
-        raise InvalidTraceError(path, f"has no row with {', '.join(f'{key}={text}' for key, text in where.items())}")
-    return matching
 
 
 def filtered_path(text: str) -> tuple[str, dict[str, str]]:
