@@ -2,7 +2,7 @@
 
 `.partial/` in the bundle's folder holds what was asked for (`job.json`) and a part for each trial or series, with a JSON line
 for each record. What the operating system has taken survives the end of the process: SIGKILL loses only what is under way.
-Imports sim.model.errors and `traces.bundles.writer`.
+Imports `experiments.runs.run_folder` and `traces.bundles.writer`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from elastune.experiments.files import write_atomically
+from elastune.experiments.runs.run_folder import require_inside, require_kind
 from elastune.sim.model.errors import InputError
 from elastune.traces.bundles.writer import FILES
 
@@ -97,8 +98,10 @@ class WorkFolder:
             base: folder of a bundle that the profile begins with; copied, once.
 
         Raises:
-            InputError: it holds another profile; the message names what differs.
+            InputError: it holds another profile, or something else; the message names what differs.
         """
+        require_kind(self.out_dir, "bundle")
+        require_inside(self.out_dir)
         found = self.asked()
         if found is not None:
             require_same(self.out_dir, found, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments.runs.world import Belief, new_header
 from elastune.experiments.spec.run import RunSpec
 from elastune.policies.registry import entry_named
+from elastune.sim.bridge.tune.values import plain
 from elastune.sim.control.journal import JournalWriter
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import BinaryIO
 
     from elastune.sim.bridge.tune.scheduler import TuneExperiment, TuneScheduler
@@ -156,13 +158,11 @@ def tune_scheduler(  # noqa: PLR0913  all but the policy by keyword, each a choi
         InputError: a section is wrong, or ray[tune] is not installed. Problems that depend on the number of trials or on the
             cluster are raised by `Tuner.fit`, before anything is trained.
     """
-    sections = {
-        "job": dict(job),
-        "workload": dict(workload),
-        "cloud": dict(FREE_MACHINES if cloud is None else cloud),
-        "policy": policy if isinstance(policy, str) else dict(policy),
-        "seed": seed,
-    }
+    given = {"job": job, "workload": workload, "cloud": FREE_MACHINES if cloud is None else cloud}
+    for name, section in given.items():
+        if not isinstance(section, Mapping):
+            raise InputError(f"{name} is {section!r}, but must be a mapping of keys to values")
+    sections = plain({**given, "policy": policy, "seed": seed})
     _check(sections, is_priced=cloud is not None)
     path = None if journal is None else Path(journal)
     if path is not None and path.exists():

@@ -26,7 +26,13 @@ from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, header_of
 from elastune.experiments.runs.replay import require_same_data, require_same_prices
 from elastune.experiments.runs.result import result_of
-from elastune.experiments.runs.run_folder import claim_folder, require_inside, require_kind, require_same_spec
+from elastune.experiments.runs.run_folder import (
+    KIND_FILE,
+    claim_folder,
+    require_inside,
+    require_kind,
+    require_same_spec,
+)
 from elastune.experiments.runs.world import World, most_gpus
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.machines.cluster_folder import ClusterFolder
@@ -49,6 +55,8 @@ if TYPE_CHECKING:
 
 CLUSTER_FILE = "cluster.json"
 """Names the folder of the embedded cluster."""
+_FILES = ("spec.yaml", "real.json", "journal.jsonl", NODES_FILE, CLUSTER_FILE, "result.json", KIND_FILE)
+_MOST_SPEED = 1e6
 _TAKEN = "another process is running this run"
 
 
@@ -73,8 +81,10 @@ class RealRunOptions:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        if self.speed is not None and not self.speed > 0:
-            raise InputError(f"--emulate {self.speed}: seconds of the run per second here, so above 0")
+        if self.speed is not None and not 0 < self.speed <= _MOST_SPEED:
+            raise InputError(
+                f"--emulate {self.speed}: seconds of the run per second here, so above 0 and at most {_MOST_SPEED:g}"
+            )
         if self.keep < 2:
             raise InputError(f"keep is {self.keep}, but must be at least 2: the newest checkpoint may be a broken one")
 
@@ -105,7 +115,7 @@ def execute_real(
     real = _RealRun(World.of(spec), folder, options)
     real.require_slots()
     _require_new(folder)
-    require_inside(folder)
+    _require_usable(folder)
     # Problems of the workload or the plan are found before anything is written.
     settings = real.settings()
     if not CheckpointStore(settings.checkpoints, settings.keep).is_empty():
@@ -123,8 +133,21 @@ def execute_real(
         return real.drive(controller, sinks, watch)
 
 
-def _require_new(folder: Path) -> None:
+def _require_usable(folder: Path) -> None:
+    """Check that the files of the run can be written, and lie in the folder.
+
+    Raises:
+        InputError: one of them is no regular file, or a link leads out of the folder.
+    """
     require_kind(folder, "real run")
+    require_inside(folder)
+    for name in _FILES:
+        path = folder / name
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} must be a file, but is something else: remove it, or choose another folder (-o)")
+
+
+def _require_new(folder: Path) -> None:
     if (folder / "journal.jsonl").exists():
         raise InputError(f"{folder} holds a run already: resume it (--resume {folder}), or choose another folder (-o)")
 
@@ -154,7 +177,7 @@ def resume_real(
     journal = folder / "journal.jsonl"
     if not journal.is_file() or not (folder / "real.json").is_file():
         raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
-    require_inside(folder)
+    _require_usable(folder)
     options = _options_of(folder / "real.json")
     _require_named(options, ray_address, checkpoints)
     _require_packages(options)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-Kind: TypeAlias = Literal["simulated run", "real run", "sweep", "comparison"]
+Kind: TypeAlias = Literal["simulated run", "real run", "sweep", "comparison", "bundle"]
 
 KIND_FILE = "kind.txt"
 _REAL_FILE = "real.json"
-_OTHER_MARKERS = {"parts.sha256": "sweep", "bundle.yaml": "bundle"}  # what only they hold
+_OTHER_MARKERS = {"parts.sha256": "sweep", "bundle.yaml": "bundle", ".partial": "bundle"}  # what only they hold
 
 
 def claim_folder(folder: Path, kind: Kind) -> None:
@@ -89,9 +89,7 @@ def require_inside(folder: Path) -> None:
             link = os.path.join(path, name)  # noqa: PTH118  a folder of many checkpoints is walked at each start
             target = os.path.realpath(link) if os.path.islink(link) else home  # noqa: PTH114
             if target != home and not target.startswith(f"{home}{os.sep}"):
-                raise InputError(
-                    f"{link} is a link to {target}, outside of the run's folder: replace it by what it links to"
-                )
+                raise InputError(f"{link} is a link to {target}, outside of the folder: replace it by what it links to")
 
 
 def require_same_spec(folder: Path, spec: RunSpec) -> None:

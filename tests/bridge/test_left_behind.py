@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -158,6 +160,12 @@ def test_checkpoints_of_another_run_are_not_taken_for_those_of_this_one(tmp_path
         '{"keep": "2"}',
         "[]",
         '{"speed": 0}',
+        '{"speed": 1e300}',
+        '{"speed": Infinity}',
+        '{"speed": NaN}',
+        '{"keep": 1e999}',
+        '{"checkpoints": 5}',
+        '{"ray_address": ["x"]}',
     ],
 )
 def test_a_note_of_how_a_run_was_run_that_cannot_be_read_is_told(tmp_path, text):
@@ -202,9 +210,24 @@ def test_links_out_of_the_folder_are_refused_before_anything_is_written(handed, 
     target = elsewhere if "checkpoints" in name else elsewhere / "iteration-000001.json"
     (handed / name).parent.mkdir(exist_ok=True)
     (handed / name).symlink_to(target)
-    with pytest.raises(InputError, match=rf"{name} is a link to .*precious.*, outside of the run's folder"):
+    with pytest.raises(InputError, match=rf"{name} is a link to .*precious.*, outside of the folder"):
         resume_real(handed)
     assert (elsewhere / "iteration-000001.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["result.json", "nodes.jsonl", "cluster.json", "spec.yaml"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_refused_before_anything_starts(handed, name, make):
+    (handed / name).unlink(missing_ok=True)
+    make(handed / name)
+    with pytest.raises(InputError, match=rf"{name} must be a file"):
+        resume_real(handed)
+
+
+def test_a_folder_of_another_kind_is_not_resumed(handed):
+    (handed / "kind.txt").write_text("comparison\n")
+    with pytest.raises(InputError, match="holds a comparison, but a real run needs a folder of its own"):
+        resume_real(handed)
 
 
 def test_a_link_within_the_folder_is_fine(handed):

@@ -1,13 +1,15 @@
 """Small rules of the Ray Tune adapter that need no loop."""
 
+import enum
+
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elastune.sim.bridge.tune.backend import finite, plain_configuration
 from elastune.sim.bridge.tune.resources import bundles_for, gpus_on, ray_resources
+from elastune.sim.bridge.tune.values import finite, plain_configuration
 from elastune.sim.model.errors import InputError
 
 
@@ -39,8 +41,42 @@ def test_a_configuration_is_written_down_as_plain_values():
 def test_a_diverged_score_is_none_and_a_word_is_refused():
     assert finite(float("nan")) is None
     assert finite(2) == 2.0
-    with pytest.raises(InputError, match="a score is 'high'"):
-        finite("high")
+    for word in ("high", 10**400, None, np.array([1.0, 2.0])):
+        with pytest.raises(InputError, match="a score is"):
+            finite(word)
+
+
+@pytest.mark.parametrize("resources", [{}, {"cpu": 0}, {"cpu": "one"}, {"cpu": float("inf")}, ["cpu"], {"cpu": None}])
+def test_resources_that_are_none_are_refused(resources):
+    with pytest.raises(InputError, match="resources_per_gpu is"):
+        ray_resources(resources)
+
+
+class Optimizer(str, enum.Enum):  # noqa: UP042  as written before Python 3.11
+    ADAM = "adam"
+
+
+class Share(float):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Optimizer.ADAM, "adam"),
+        (Share(0.5), 0.5),
+        (np.array([1, 2]), "[1, 2]"),
+        ([np.float64(0.5), (np.int32(3),)], "[0.5, [3]]"),
+        ("\udc80", "\\udc80"),
+        (2**70, 2**70),
+        (np.datetime64("2020-01-01T00:00:00.000000001"), "2020-01-01T00:00:00.000000001"),
+        (np.longdouble(1.5), "1.5"),
+    ],
+    ids=repr,
+)
+def test_whatever_a_search_space_holds_can_be_written_to_a_journal(value, expected):
+    written = msgspec.json.encode(plain_configuration({"a": value, "b": {"c": value}}))
+    assert msgspec.json.decode(written) == {"a": expected, "b/c": expected}
 
 
 def test_numpy_scalars_of_a_search_space_are_the_plain_values_they_stand_for():

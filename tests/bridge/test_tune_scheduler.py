@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("ray", reason="Ray Tune needs the tune extra")
@@ -271,11 +272,35 @@ def test_a_bundle_gives_the_profile_whatever_its_curves_cover(scheduler, monkeyp
         ({"workload": {"iteration_s": 1.0}}, r"workload\.scaling is missing"),
         ({"mode": "minimum"}, "must be min or max"),
         ({"resources_per_gpu": {"cpu": 0}}, "resources_per_gpu"),
+        ({"job": [1]}, r"job is \[1\], but must be a mapping"),
+        ({"job": {**JOB, "max_iterations": np.float64(2.5)}}, "max_iterations"),
     ],
 )
 def test_wrong_input_is_refused_before_tune_is_asked(changes, message, scheduler):
     with pytest.raises(InputError, match=message):
         scheduler(**changes)
+
+
+def test_numpy_values_are_taken_wherever_a_number_or_text_is(scheduler, monkeypatch, tmp_path):
+    tuner = scheduler(
+        {"name": np.str_("sha-elastic"), "gpus_per_trial": np.int64(2)},
+        job={"max_iterations": np.int64(9), "reduction_factor": np.array(3), "deadline_s": np.float32(900)},
+        workload={"iteration_s": np.float64(1.0), "scaling": {np.int64(1): np.float64(1), np.int64(2): np.float32(2)}},
+        resources_per_gpu={np.str_("cpu"): np.int8(1)},
+        seed=np.uint8(3),
+    )
+    FakeTune(tuner, CURVES, monkeypatch=monkeypatch, cpus=4).fit()
+    assert replay_journal(tmp_path / "journal.jsonl")[1]
+
+
+@pytest.mark.parametrize("epoch", [math.nan, math.inf, "1", None, 1.5, True])
+def test_an_iteration_that_is_no_whole_number_is_refused(epoch, scheduler, monkeypatch):
+    tuner = scheduler()
+    tune = FakeTune(tuner, CURVES, monkeypatch=monkeypatch)
+    take = tuner.on_trial_result
+    tuner.on_trial_result = lambda loop, trial, result: take(loop, trial, {**result, "epoch": epoch})
+    with pytest.raises(InputError, match="time_attr must name the whole number"):
+        tune.fit()
 
 
 def test_a_journal_is_never_written_over(scheduler, tmp_path):

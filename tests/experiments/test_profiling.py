@@ -14,6 +14,7 @@ from elastune.experiments.profiling.curve_bundle import ProfileArguments, read_t
 from elastune.experiments.profiling.curves import Effort, profile_workload
 from elastune.experiments.profiling.records import CheckpointCost, IterationRecord
 from elastune.experiments.profiling.work_folder import WorkFolder
+from elastune.experiments.runs.run_folder import claim_folder
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.bundles.bundle import load_bundle
 from elastune.traces.workloads import workload_named
@@ -168,6 +169,22 @@ def test_no_worker_outlives_the_profile_and_what_was_done_is_kept(end, tmp_path)
     wait_until(lambda: is_gone(process.pid), "every worker was gone")
     assert recorded(tmp_path) > 0
     assert not (tmp_path / "bundle.yaml").exists()
+
+
+def test_a_profile_needs_a_folder_of_its_own(tmp_path):
+    claim_folder(tmp_path, "real run")
+    with pytest.raises(InputError, match="holds a real run, but a bundle needs a folder of its own"):
+        WorkFolder(tmp_path).open({})
+    assert not (tmp_path / ".partial").exists()
+
+
+def test_a_profile_that_links_elsewhere_is_refused(tmp_path):
+    precious, mine = tmp_path / "precious", tmp_path / "mine"
+    precious.write_text("precious")
+    (mine / ".partial").mkdir(parents=True)
+    (mine / ".partial" / "part-00000.jsonl").symlink_to(precious)
+    with pytest.raises(InputError, match="outside of the folder"):
+        WorkFolder(mine).open({})
 
 
 def test_a_started_profile_refuses_other_arguments(tmp_path):

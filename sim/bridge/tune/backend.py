@@ -6,13 +6,11 @@ at the next call of `look`. Machines are parts of a fixed cluster, ready as soon
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from elastune.sim.bridge.tune.segment import RunningSegment
+from elastune.sim.bridge.tune.values import finite, plain, plain_configuration
 from elastune.sim.model.commands import (
     EndSegment,
     ProvisionInstance,
@@ -268,10 +266,8 @@ class TuneBackend:
         segment.take(now_s, float(result.get(_LASTS_S, 0.0)), finite(result.get(self._metric)))
 
     def _iteration_in(self, result: Mapping[str, Any], trial: TuneTrial) -> int:
-        iteration = result.get(self._time_attr)
-        if isinstance(iteration, np.generic):
-            iteration = iteration.item()
-        if isinstance(iteration, bool) or not isinstance(iteration, int | float) or iteration != int(iteration):
+        iteration = plain(result.get(self._time_attr))
+        if isinstance(iteration, bool) or not isinstance(iteration, int | float) or iteration % 1 != 0:
             raise InputError(
                 f"trial {trial.trial_id} reported {self._time_attr} = {iteration!r}, but time_attr must name the whole number"
                 " of iterations it has completed"
@@ -316,35 +312,3 @@ class TuneBackend:
                 now_s, command.trial, command.segment, segment.iteration, durable, score, outcome, *seconds, lost_s
             )
         )
-
-
-def finite(score: object) -> float | None:
-    """The score for an event; None if it is not finite.
-
-    Raises:
-        InputError: it is not a number.
-    """
-    try:
-        number = float(score)  # type: ignore[arg-type]  # what users report: numpy and torch scalars among it
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a score is {score!r}, but must be a number") from error
-    return number if math.isfinite(number) else None
-
-
-def plain_configuration(config: Mapping[str, Any]) -> dict[str, float | int | str | bool | None]:
-    """The configuration for the journal: nested keys are joined by a slash, other values become text."""
-    plain: dict[str, float | int | str | bool | None] = {}
-    for key, value in config.items():
-        if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
-            value = value.item()  # noqa: PLW2901  np.float64 is a float that msgspec cannot write
-        if isinstance(value, dict):
-            plain |= {f"{key}/{inner}": value for inner, value in plain_configuration(value).items()}
-        elif isinstance(value, str | bool | int | float | None) and not _is_not_a_number(value):
-            plain[str(key)] = value
-        else:
-            plain[str(key)] = str(value)
-    return plain
-
-
-def _is_not_a_number(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError
@@ -16,10 +17,15 @@ def ray_resources(resources: Mapping[str, float]) -> dict[str, float]:
     Raises:
         InputError: there are none, or one is not positive.
     """
-    named = {key.upper() if key.lower() in ("cpu", "gpu") else key: float(amount) for key, amount in resources.items()}
-    if not named or any(not amount > 0 for amount in named.values()):
+    try:
+        named = {
+            key.upper() if key.lower() in ("cpu", "gpu") else key: float(amount) for key, amount in resources.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        named = {}
+    if not named or not all(0 < amount < math.inf for amount in named.values()):
         raise InputError(
-            f"resources_per_gpu is {dict(resources)}, but must name the resources of one GPU, such as {{'gpu': 1}}"
+            f"resources_per_gpu is {resources}, but must name the resources of one GPU, such as {{'gpu': 1}}"
         )
     return named
 
