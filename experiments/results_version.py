@@ -14,7 +14,9 @@ RESULTS_VERSION = 2
 HISTORY = {
     1: "The first numbered version. Rows from before carry a digest of the source code instead.",
     2: "Budgets where functions are billed end when what runs has used them up, not when all GPUs would have. Plans need the"
-    " quantum that begins at their end. Where segments fail and nothing is durable, tight runs save each iteration.",
+    " quantum that begins at their end. Where segments fail and nothing is durable, tight runs save each iteration."
+    " Results say whether the job was completed, and when; a pre-determined job that was cut has missed its deadline."
+    " RubberBand has the static plan among its candidates, and planners are compared in one space of plans.",
 }
 """By version, what it changed."""
 

@@ -25,6 +25,7 @@ from elastune.policies.tuners.pbt import pbt
 from elastune.policies.tuners.random_search import random_elastic, random_fixed
 from elastune.policies.tuners.rubberband import rubberband
 from elastune.policies.tuners.sha import sha_elastic, sha_fixed, sha_fixed_naive
+from elastune.policies.tuners.static import static
 from elastune.sim.model.errors import InfeasibleJobError, unknown
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class RegisteredPolicy:
         switches: parameters, as `name=value`, that switch one of its mechanisms the other way.
         mechanisms: the list of further parameters that `build` takes.
         on_one_gpu: it trains configurations on one GPU each, all or at first.
+        is_predetermined: its job is fixed before the run: every stage with all its trials, or the job is not done.
         needs_real_workers: it changes configurations while they train, so that nothing recorded can stand for them. It is
             handed those hyperparameters that may change as `hyperparameters`.
     """
@@ -63,6 +65,7 @@ class RegisteredPolicy:
     switches: tuple[str, ...] = ()
     mechanisms: type[Mechanisms] | None = None
     on_one_gpu: bool = False
+    is_predetermined: bool = False
     needs_real_workers: bool = False
 
     @property
@@ -118,7 +121,14 @@ POLICIES: Mapping[str, RegisteredPolicy] = {
     "rubberband": RegisteredPolicy(
         rubberband,
         "RubberBand: cheapest elastic plan by T, for the largest SHA that fits B",
-        switches=("steps=next", "makespan=p95", "replan=true"),
+        switches=("space=wide", "steps=next", "makespan=p95", "replan=true"),
+        is_predetermined=True,
+    ),
+    "static": RegisteredPolicy(
+        static,
+        "static allocation: the whole job on the cheapest constant cluster that ends by T",
+        switches=("space=wide", "makespan=p95"),
+        is_predetermined=True,
     ),
     "sha-fixed": RegisteredPolicy(sha_fixed, "successive halving on the best fixed cluster"),
     "sha-fixed-naive": RegisteredPolicy(

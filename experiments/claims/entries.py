@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CATALOG = Path(__file__).parents[1] / "catalog"
 FIRST_SEED = {"smoke": 45_000, "full": 50_000}
 
-PLANNERS = ("static", "rubberband-next", "rubberband", "fair", "wide", "bound")
+PLANNERS = ("static", "rubberband-next", "rubberband", "fair", "static-wide", "rubberband-wide", "wide", "bound")
 """Planners of an experiment on plans, and the lower bound on every plan's cost."""
 PLANNED = ("cost_usd", "makespan_s", "instances")
 """What is measured of their plans."""

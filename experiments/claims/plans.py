@@ -21,7 +21,6 @@ from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.statistics.differences import mean_interval
 from elastune.experiments.sweeps.pools import run_all
-from elastune.policies.planning.frontier import cheapest_by
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.streams import Streams
 
@@ -82,8 +81,9 @@ class ClaimPlans:
     def read(self) -> pd.DataFrame:
         """One row per job, deadline and planner, in the order of the jobs; empty where nothing is there.
 
-        Columns: key, seed, job, the experiment's axes; deadline_s, planner (static, rubberband-next, rubberband, fair, wide,
-        bound), cost_usd (NaN where it finds no plan), makespan_s, instances (the most that are held in a stage).
+        Columns: key, seed, job, the experiment's axes; deadline_s, planner (static, rubberband-next, rubberband and fair, the
+        frontier, of the fair space; static-wide, rubberband-wide and wide, the frontier, of the wide one; bound), cost_usd (NaN
+        where it finds no plan), makespan_s, instances (the most that are held in a stage).
         """
         import pandas as pd
 
@@ -206,22 +206,25 @@ def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
 
     Deadlines that are not told are spread evenly over the logarithm of the frontiers' times.
     """
-    wide = make_plans(job.spec, planner="frontier", space="wide").frontier
-    fair = make_plans(job.spec, planner="frontier", space="fair").frontier
-    at = job.deadlines_s or _spread([plan.promised_s for plan in (*wide, *fair)], job.points)
-    greedy = make_plans(job.spec, planner="all", space="wide", deadlines_s=at)
+    at: Sequence[float] = job.deadlines_s
+    if not at:
+        frontiers = (make_plans(job.spec, planner="frontier", space=space).frontier for space in ("fair", "wide"))
+        at = _spread([plan.promised_s for plans in frontiers for plan in plans], job.points)
+    fair, wide = (make_plans(job.spec, planner="all", space=space, deadlines_s=at) for space in ("fair", "wide"))
     rows = []
-    for deadline_s, by_deadline in zip(at, greedy.by_deadline, strict=True):
+    for deadline_s, of_fair, of_wide in zip(at, fair.by_deadline, wide.by_deadline, strict=True):
         plans: dict[str, Plan | None] = {
-            "static": by_deadline.static,
-            "rubberband-next": by_deadline.rubberband_next,
-            "rubberband": by_deadline.rubberband,
-            "fair": cheapest_by(fair, deadline_s),
-            "wide": cheapest_by(wide, deadline_s),
+            "static": of_fair.static,
+            "rubberband-next": of_fair.rubberband_next,
+            "rubberband": of_fair.rubberband,
+            "fair": of_fair.best,
+            "static-wide": of_wide.static,
+            "rubberband-wide": of_wide.rubberband,
+            "wide": of_wide.best,
         }
         told = {"key": job.key, **job.settings, "deadline_s": deadline_s}
         rows += [{**told, "planner": planner, **_of_plan(plan)} for planner, plan in plans.items()]
-        bound_usd = greedy.planning.bound_usd(deadline_s)
+        bound_usd = wide.planning.bound_usd(deadline_s)
         rows.append({**told, "planner": "bound", "cost_usd": bound_usd, "makespan_s": math.nan, "instances": math.nan})
     return rows
 
@@ -240,12 +243,15 @@ def _of_plan(plan: Plan | None) -> dict[str, float]:
 
 
 COMPARISONS = {
-    "greedy, next level": ("rubberband-next", "wide"),
-    "greedy, all levels": ("rubberband", "wide"),
+    "static, fair": ("static", "fair"),
+    "static, wide": ("static-wide", "wide"),
+    "greedy, next level, fair": ("rubberband-next", "fair"),
+    "greedy, fair": ("rubberband", "fair"),
+    "greedy, wide": ("rubberband-wide", "wide"),
     "fair frontier": ("fair", "wide"),
     "wide frontier": ("wide", "bound"),
 }
-"""Which planner is compared with which, by the figure's name for it."""
+"""Which planner is compared with which, by the figure's name for it: with the frontier of its space, this with a larger one."""
 
 
 def gaps_of(rows: pd.DataFrame, family: str | None = None) -> pd.DataFrame:

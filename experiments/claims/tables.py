@@ -124,12 +124,13 @@ def _ordered(table: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
 
 
 def runs_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """By experiment and policy: runs done, infeasible, failed, and of those done the shares within T and B."""
+    """By experiment and policy: runs done, infeasible, failed, and of those done the shares completed and within T and B."""
     import pandas as pd
 
     by = ["experiment", "policy"]
     counts = pd.crosstab([rows[name] for name in by], rows["status"]).reindex(columns=list(STATUSES), fill_value=0)
-    met = rows[[*by, "deadline_met", "budget_met"]].astype({"deadline_met": float, "budget_met": float})
+    shares = ("completed", "deadline_met", "budget_met")
+    met = rows[[*by, *shares]].astype(dict.fromkeys(shares, float))
     return counts.join(met.groupby(by).mean()).reset_index()
 
 

@@ -171,11 +171,16 @@ def named_error(policy: str, error: str) -> str:
 
 
 def _summary_table(summary: pd.DataFrame) -> Table:
-    headings = ("T met", "B met", "runs", "score", "regret", "cost, USD", "makespan, s", "trials", "GPU use")
+    shares, measured = (
+        ("completed", "T met", "B met"),
+        ("score", "regret", "cost, USD", "makespan, s", "trials", "GPU use"),
+    )
+    headings = (*shares, "runs", *measured)
     table = Table("Means over the seeds, with 95 % intervals", [*key("policy"), *numbers(*headings)])
     for row in _rows(summary):
         table.add(
             row["policy"],
+            percent(row["completed"]),
             percent(row["deadline_met"]),
             percent(row["budget_met"]),
             runs_told(row),
@@ -200,10 +205,11 @@ def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
 
 def _paired_table(paired: pd.DataFrame) -> Table:
     title = f"Differences to {paired['against'].iloc[0]} on the same seeds"
-    table = Table(title, [*key("policy", "measure"), *numbers("difference", "better", "equal", "pairs")])
+    table = Table(title, [*key("policy", "measure"), *numbers("difference", "better", "equal", "pairs", "cut")])
     for row in _rows(paired[paired["measure"].isin(_MEASURES_SHOWN)]):
         difference = interval(row["mean"], row["low"], row["high"]) if row["pairs"] else NONE
-        table.add(row["policy"], row["measure"], difference, percent(row["better"]), percent(row["ties"]), row["pairs"])
+        shares = percent(row["better"]), percent(row["ties"])
+        table.add(row["policy"], row["measure"], difference, *shares, row["pairs"], row["unfinished"])
     return table
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json, print_notes
-from elastune.experiments.cli.tables import NONE, Table, key, numbers, say, text
+from elastune.experiments.cli.tables import NONE, Table, key, numbers, percent, say, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import number_of
 
@@ -31,7 +31,7 @@ class PlannerName(enum.StrEnum):
 
 
 class SpaceName(enum.StrEnum):
-    """In which plan space the frontier is exact."""
+    """Which plans there are to choose from."""
 
     FAIR = "fair"
     WIDE = "wide"
@@ -51,7 +51,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     settings: Settings = None,
     planner: Annotated[PlannerName, typer.Option(help="Which planners are asked.")] = PlannerName.ALL,
     space: Annotated[
-        SpaceName, typer.Option(help="Plans of the frontier: fair is RubberBand's, wide allows more.")
+        SpaceName, typer.Option(help="Plans to choose from, for all planners: fair is RubberBand's, wide allows more.")
     ] = SpaceName.WIDE,
     makespan: Annotated[
         MakespanName, typer.Option(help="What is within the deadline: the expected makespan or its 95th percentile.")
@@ -155,7 +155,10 @@ def _print_plans(plans: Plans) -> None:
 
 def _print_tables(plans: Plans) -> None:
     limits = " and ".join(_limits(plans)) or "without limits"
-    table = _table(f"Plans for {_job(plans)}, {limits}, on {_machine_names(plans)}", "planner", plans)
+    space = plans.planning.space
+    table = _table(
+        f"Plans of the {space} space for {_job(plans)}, {limits}, on {_machine_names(plans)}", "planner", plans
+    )
     for name, made in plans.rows():
         _add(table, plans, name, made)
     table.print()
@@ -189,8 +192,9 @@ def _limits(plans: Plans) -> list[str]:
 def _table_by_deadline(plans: Plans) -> Table:
     """Planners by deadlines: cost, and by how much it is above the frontier's."""
     surely = ", kept in 95 runs of 100" if plans.planning.makespan == "p95" else ""
+    space = plans.planning.space
     table = Table(
-        f"USD by deadline{surely} (and above the frontier) for {_job(plans)} on {_machine_names(plans)}",
+        f"USD by deadline{surely} (and above the frontier), {space} space, for {_job(plans)} on {_machine_names(plans)}",
         [*key("planner"), *numbers(*(f"{one.deadline_s:,.0f} s" for one in plans.by_deadline))],
     )
     columns = [dict(one.rows(plans.asked, plans.planning.space)) for one in plans.by_deadline]
@@ -214,7 +218,8 @@ def _table(title: str, first: str, plans: Plans) -> Table:
         title,
         [
             *key(first, *(["on"] if has_types else [])),
-            *numbers("makespan, s", *(["95 % end by, s"] if has_p95 else []), "cost, USD", "over bound"),
+            *numbers("makespan, s", *(["95 % end by, s"] if has_p95 else [])),
+            *numbers(*(["late"] if _may_be_late(plans) else []), "cost, USD", "over bound"),
             *text("GPUs per stage", "machines per stage", "where the money goes"),
         ],
     )
@@ -230,12 +235,18 @@ def _add(table: Table, plans: Plans, name: str, made: Plan | None) -> None:
         *([made.instance_type] if len(plans.planning.offers) > 1 else []),
         f"{made.makespan_s:,.0f}",
         *late_s,
+        *([percent(plans.planning.late_probability(made, plans.within.deadline_s))] if _may_be_late(plans) else []),
         f"{made.cost_usd:.2f}",
         f"{100 * plans.planning.gap(made):.0f} %",
         " ".join(map(str, made.gpus_per_stage)),
         _machines(made),
         _money(plans, made),
     )
+
+
+def _may_be_late(plans: Plans) -> bool:
+    """Whether there is a deadline that a plan may miss by chance."""
+    return math.isfinite(plans.within.deadline_s) and plans.planning.is_random
 
 
 def _machines(made: Plan) -> str:

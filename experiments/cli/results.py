@@ -181,7 +181,9 @@ def _paired_table(paired: pd.DataFrame) -> Table:
     for row in _rows(paired):
         is_pooled = row["scope"] == POOLED
         unpaired = [
-            f"{row[kind]} {words}" for kind, words in (("only", "alone"), ("only_against", "lacking")) if row[kind]
+            f"{row[kind]} {words}"
+            for kind, words in (("unfinished", "unfinished"), ("only", "alone"), ("only_against", "lacking"))
+            if row[kind]
         ]
         table.add(
             *(POOLED if is_pooled and told == NONE else told for told in (value_told(row[name]) for name in group)),

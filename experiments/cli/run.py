@@ -253,6 +253,8 @@ def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) ->
         "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
         "cost": f"{usd(result.cost_usd)} USD, {_kept(result.budget_met, budget)}",
         "makespan": f"{seconds(result.makespan_s)} s, {_kept(result.deadline_met, deadline)}",
+        "completed": f"after {seconds(result.completed_at_s)} s" if result.completed else "no, the job was cut",
+        **_estimated(result),
         "trials started": result.trials_started,
         "iterations": result.iterations_trained,
         "GPU utilisation": percent(result.gpu_utilisation),
@@ -263,6 +265,13 @@ def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) ->
     print_pairs(f"{result.policy}, seed {result.seed}", rows)
     _print_ledger(result.ledger_usd, result.ledger_gpu_s)
     say(f"results: {folder}\njournal: {journal}")
+
+
+def _estimated(result: RunResult) -> dict[str, str]:
+    """How sure the policy was of the deadline before the run, where it says so."""
+    if not result.late_probability:
+        return {}
+    return {"estimated before": f"{percent(result.late_probability)} of such runs end after the deadline"}
 
 
 def _kept(is_met: bool | None, limit: str) -> str:

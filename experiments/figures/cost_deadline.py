@@ -85,19 +85,20 @@ def cost_over_deadline(
 ) -> Figure:
     """Per policy the mean realised cost at each deadline, and below how many times cheaper than the reference it was.
 
-    One column of axes per value of `panel`. Costs are means over the seeds with 95 % bootstrap intervals. The ratio is that of
-    the reference's cost to the policy's on the same seed, as a geometric mean with its interval. A hollow mark says that some
-    run missed the deadline, a cross on the axis that the policy found no plan on some seed.
+    One column of axes per value of `panel`. Costs are means over the runs that completed their job, with 95 % bootstrap
+    intervals. The ratio is that of the reference's cost to the policy's where both completed it on the same seed, as a
+    geometric mean with its interval. A hollow mark says that some run did not complete its job by the deadline, a cross on the
+    axis that the policy found no plan on some seed.
 
     Args:
-        results: rows of sweeps: policy, seed, job.deadline_s, cost_usd, deadline_met; status and the panel's column where
-            there are such; the bundle's (workload.bundle) where there are several.
+        results: rows of sweeps: policy, seed, job.deadline_s, cost_usd, completed, deadline_met; status and the panel's column
+            where there are such; the bundle's (workload.bundle) where there are several.
         reference: the policy that the others are compared with, as `policy` names it: the static plan.
         panel: the column that differs between panels; one panel where the table has none.
 
     Raises an InputError for a missing column, an unknown reference, or two runs of one policy, deadline, panel and seed.
     """
-    tables.require_columns(results, FIGURE, ("policy", "seed", DEADLINE, "cost_usd", "deadline_met"))
+    tables.require_columns(results, FIGURE, ("policy", "seed", DEADLINE, "cost_usd", "completed", "deadline_met"))
     tables.policy_named(results, FIGURE, reference)
     keys = [DEADLINE, *([panel] if panel in results else [])]
     tables.require_one_run_each(results, FIGURE, keys)
@@ -129,7 +130,7 @@ def cost_over_deadline(
     style.legend_below(
         figure,
         _legend(results, looks),
-        "means over runs with 95 % bootstrap intervals, marks of one deadline"
+        "means over runs that completed their job, with 95 % bootstrap intervals, marks of one deadline"
         " side by side; below: ratios on the same seeds",
     )
     return style.finished(figure)
@@ -152,20 +153,30 @@ def _draw_costs(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, 
         done = tables.done_runs(mine).sort_values(DEADLINE)
         groups = [part for _, part in done.groupby(DEADLINE)]
         series = tables.Series.of(
-            (float(axis.places(part, offset)[0]), tables.numbers(part, FIGURE, "cost_usd"), part["seed"].to_numpy())
-            for part in groups
+            (float(axis.places(part, offset)[0]), completed_usd(part), part["seed"].to_numpy()) for part in groups
         )
-        missed = np.array([not part["deadline_met"].astype(bool).all() for part in groups], dtype=bool)
+        missed = np.array([not in_time(part).all() for part in groups], dtype=bool)
         draw_series(axes, series, look, policy, missed)
         crosses(axes, np.unique(axis.places(tables.infeasible_runs(mine), offset)), look)
     axis.show_on(axes)
-    if not np.isfinite(tables.numbers(tables.done_runs(rows), FIGURE, "cost_usd")).any():
-        note(axes, "no run was done")
+    if not np.isfinite(completed_usd(tables.done_runs(rows))).any():
+        note(axes, "no run completed its job")
+
+
+def completed_usd(done: pd.DataFrame) -> Array:
+    """The costs of runs that are done; NaN where the job was cut, which makes a run cheaper and not better."""
+    return np.where(done["completed"].astype(bool), tables.numbers(done, FIGURE, "cost_usd"), np.nan)
+
+
+def in_time(done: pd.DataFrame) -> Array:
+    """Which of the runs that are done completed their job by the deadline."""
+    return np.asarray(done["completed"].astype(bool) & done["deadline_met"].astype(bool))
 
 
 def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str, style.Look], reference: str) -> None:
     axes.axhline(1.0, color=style.RULE, linewidth=0.9, zorder=2, label="_equal")
     done = tables.done_runs(rows)
+    done = done.assign(cost_usd=completed_usd(done))
     moved = offsets(axis.deadlines, len(looks), is_log=axis.is_log)
     for (policy, look), offset in zip(looks.items(), moved, strict=True):
         if policy == reference:
@@ -182,6 +193,6 @@ def _draw_ratios(axes: Axes, rows: pd.DataFrame, axis: Axis, looks: Mapping[str,
 
 def _legend(results: pd.DataFrame, looks: Mapping[str, style.Look]) -> list[Artist]:
     legend = policy_samples(looks, has_crosses=len(tables.infeasible_runs(results)) > 0)
-    if not tables.done_runs(results)["deadline_met"].astype(bool).all():
-        legend.insert(len(looks), sign("o", "some run missed the deadline"))
+    if not in_time(tables.done_runs(results)).all():
+        legend.insert(len(looks), sign("o", "some run was cut or late"))
     return legend

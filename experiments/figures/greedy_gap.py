@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 FIGURE = "greedy_gap"
 COLUMNS = 3
 KNOWN = {
-    "greedy, next level": style.Look("#66C2A5", style.SOLID, "D"),
-    "greedy, all levels": style.Look("#009E73", style.DASH_DOT, "s"),
+    "static, fair": style.Look("#E69F00", style.SOLID, "v"),
+    "static, wide": style.Look("#D55E00", style.DASHED, "P"),
+    "greedy, next level, fair": style.Look("#66C2A5", style.SOLID, "D"),
+    "greedy, fair": style.Look("#009E73", style.DASH_DOT, "s"),
+    "greedy, wide": style.Look("#CC79A7", style.DASHED, "X"),
     "fair frontier": style.Look("#0072B2", style.DASHED, "^"),
     "wide frontier": style.Look(style.INK, style.DOTTED, "o"),
 }
@@ -39,9 +42,9 @@ def greedy_gap(table: pd.DataFrame) -> Figure:
     hundredth of the plans are, in the panel in which that is furthest.
 
     Args:
-        table: one row per plan and comparison: family, in the order of the panels where it is categorical, comparison (`greedy,
-            next level`, `greedy, all levels`, `fair frontier`, each over the wide frontier; `wide frontier`, over the bound; or
-            any other), gap, the share by which it costs more, such as 0.05, and job where a job has several plans.
+        table: one row per plan and comparison: family, in the order of the panels where it is categorical, comparison (static
+            and greedy plans over the frontier of their space; `fair frontier`, over the wide one; `wide frontier`, over the
+            bound; or any other), gap, the share by which it costs more, such as 0.05, and job where a job has several plans.
 
     Raises an InputError for a missing column.
     """
@@ -63,7 +66,7 @@ def greedy_gap(table: pd.DataFrame) -> Figure:
     style.legend_below(
         figure,
         [style.handle(look, comparison, has_marker=False) for comparison, look in looks.items()],
-        "gaps to the wide frontier, and of the wide frontier to the lower bound"
+        "gaps to the frontier of the same space, of the fair frontier to the wide one, of this to the lower bound"
         + ("; 95 % bands over jobs" if any(panel.axes.collections for panel in grid) else ""),
     )
     return style.finished(figure)

@@ -105,6 +105,11 @@ MEASURES = {
     "deadline_met": ("within the deadline", "share of runs"),
     "budget_met": ("within the budget", "share of runs"),
     "best_is_complete": ("answers trained to R", "share of runs"),
+    "best_was_earlier": ("answers better before R", "share of runs"),
+    "best_stopped_short": ("answers stopped short of R", "share of runs"),
+    "some_is_complete": ("some trial trained to R", "share of runs"),
+    "completed": ("jobs done", "share of runs"),
+    "late_probability": ("estimated to be late", "share of runs"),
 }
 """Name and unit of measures whose column does not say it."""
 

@@ -17,6 +17,7 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import read_mapping, with_settings
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.frontier import cheapest_by, cheapest_of, earliest_within, frontier_of
+from elastune.policies.planning.lateness import Latenesses, late_probability
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
 from elastune.policies.planning.static import naive_plan, static_plan
@@ -76,7 +77,7 @@ class Planning:
         job: the job.
         stages: what is to be trained.
         offers: the terms of each kind of machine, by its name; plans are on one of them.
-        space: the plan space of the frontier.
+        space: the plan space, of the naive plans apart, which have no choice.
         makespan: what is compared with the deadline.
     """
 
@@ -90,7 +91,7 @@ class Planning:
         """A planner's plan by the deadline on the kind of machine where it is cheapest; None where it breaks a limit."""
 
         def plan_on(terms: Terms) -> Plan | None:
-            plan = planner(self.stages, terms, **parameters, makespan=self.makespan)
+            plan = planner(self.stages, terms, **parameters, space=self.space, makespan=self.makespan)
             return plan if plan is not None and terms.are_kept_by(plan) else None
 
         return cheapest_of([replace(terms, deadline_s=deadline_s) for terms in self.offers.values()], plan_on)
@@ -118,6 +119,11 @@ class Planning:
         return self.offers[plan.instance_type]
 
     @functools.cached_property
+    def is_random(self) -> bool:
+        """Whether a plan may end sooner or later than expected."""
+        return any(Latenesses(self.stages, terms).is_random for terms in self.offers.values())
+
+    @functools.cached_property
     def bounds(self) -> list[Bound]:
         """What no plan can beat, by kind of machine."""
         return [Bound(self.stages, terms) for terms in self.offers.values()]
@@ -125,6 +131,12 @@ class Planning:
     def bound_usd(self, makespan_s: float) -> float:
         """No plan on any of the machines that ends by then costs less."""
         return min(bound.usd(makespan_s) for bound in self.bounds)
+
+    def late_probability(self, plan: Plan, deadline_s: float) -> float | None:
+        """That the plan ends after the deadline; None without one, and where nothing is random."""
+        return (
+            None if not self.is_random else late_probability(plan, replace(self.terms_of(plan), deadline_s=deadline_s))
+        )
 
     def gap(self, plan: Plan) -> float:
         """By which share a plan costs more than the least that anything which ends as soon might."""
@@ -224,8 +236,8 @@ class Plans:
     def to_json(self) -> dict[str, object]:
         """What `elastune plan --json` prints; plans not asked for, and not found, are None."""
         printed: dict[str, object] = {
-            "static": self._json(self.within.static),
-            "rubberband": self._json(self.within.rubberband),
+            "static": self._json(self.within.static, self.within.deadline_s),
+            "rubberband": self._json(self.within.rubberband, self.within.deadline_s),
             "frontier": [self._json(plan) for plan in self.frontier] if self.asked in ("frontier", "all") else [],
             "naive": {str(gpus): self._json(plan) for gpus, plan in self.naive.items()},
         }
@@ -236,14 +248,15 @@ class Plans:
     def _json_of_deadline(self, plans: ByDeadline) -> dict[str, object]:
         return {
             "deadline_s": plans.deadline_s,
-            "static": self._json(plans.static),
-            "rubberband_next": self._json(plans.rubberband_next),
-            "rubberband": self._json(plans.rubberband),
-            "frontier": self._json(plans.best),
+            "static": self._json(plans.static, plans.deadline_s),
+            "rubberband_next": self._json(plans.rubberband_next, plans.deadline_s),
+            "rubberband": self._json(plans.rubberband, plans.deadline_s),
+            "frontier": self._json(plans.best, plans.deadline_s),
             "naive": {str(gpus): self._json(plan) for gpus, plan in plans.naive.items()},
         }
 
-    def _json(self, plan: Plan | None) -> dict[str, object] | None:
+    def _json(self, plan: Plan | None, deadline_s: float = math.inf) -> dict[str, object] | None:
+        """A plan, with its probability to be late where it was made for a deadline."""
         if plan is None:
             return None
         gap = self.planning.gap(plan)
@@ -254,6 +267,9 @@ class Plans:
             "cost_usd": plan.cost_usd,
             "gap_to_bound": gap if math.isfinite(gap) else None,
         }
+        late = self.planning.late_probability(plan, deadline_s)
+        if late is not None:
+            printed["late_probability"] = late
         if plan.search_gap > 0:
             printed["search_gap"] = plan.search_gap
         if plan.makespan_p95_s is not None:
@@ -281,7 +297,7 @@ def make_plans(
     Args:
         spec: job, workload and cloud; policy and seed do not matter.
         planner: which planners are asked.
-        space: the plan space of the frontier.
+        space: the plan space.
         makespan: what is compared with deadlines: the expected makespan, or its 95th percentile.
         deadlines_s: further deadlines that each planner is asked for.
         others: the same job on other kinds of machines, among which planners may choose, one for a plan.

@@ -14,6 +14,7 @@ from elastune.experiments.runs.placements import placement_account
 from elastune.experiments.runs.regret import Regret, regret_of
 from elastune.experiments.runs.trajectory import Recording, segments_table, trajectory_table
 from elastune.experiments.runs.world import World, most_gpus
+from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.experiments.runs.fold import Tables
+    from elastune.experiments.spec.run import RunSpec
     from elastune.sim.control.controller import Controller
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import Direction
@@ -37,13 +39,19 @@ class RunResult:
         best_trial: position in the seed's draw.
         best_config: its hyperparameters.
         best_iteration: its last durable iteration.
-        best_is_complete: whether that is R.
+        best_is_complete: whether that is R. Exactly one of this and the next two is true, if there is a best trial.
+        best_was_earlier: whether it is less than R although some trial was trained to R, whose score is no better.
+        best_stopped_short: whether it is less than R, and no trial was trained to R.
+        some_is_complete: whether some trial was trained to R.
         score: of the best trial at that iteration, without noise that was put on top; None also where it diverged.
         test_score: at the same iteration, where the bundle has one.
         regret: see `experiments.runs.regret.Regret`; the sum of the three parts.
         cost_usd: the bill.
-        deadline_met: whether the makespan is within the deadline.
+        completed: whether the job was done; see `completed_at_s_of`.
+        completed_at_s: when.
+        deadline_met: whether the makespan is within the deadline, and the job done where it is pre-determined.
         budget_met: whether the bill is within the budget.
+        late_probability: that the plan misses the deadline, as its policy estimated before the run; None without an estimate.
         iterations_trained: redone ones included.
         gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
         ledger_usd: the bill by part; see `experiments.runs.ledger.PARTS`.
@@ -60,6 +68,9 @@ class RunResult:
     best_config: Configuration | None
     best_iteration: int | None
     best_is_complete: bool | None
+    best_was_earlier: bool | None
+    best_stopped_short: bool | None
+    some_is_complete: bool
     score: float | None
     test_score: float | None
     regret: float | None
@@ -68,8 +79,11 @@ class RunResult:
     regret_truncation: float | None
     cost_usd: float
     makespan_s: float
+    completed: bool
+    completed_at_s: float | None
     deadline_met: bool | None
     budget_met: bool | None
+    late_probability: float | None
     trials_started: int
     iterations_trained: int
     gpu_utilisation: float | None
@@ -157,6 +171,11 @@ def result_of(
     if best is not None and answer is not None and answer.is_of_draw:
         regret = _regret(world, list(state.started), best, answer.score)
     best_iteration = None if best is None else state.trials[best].checkpoint_iteration
+    some_is_complete = any(state.trials[trial].checkpoint_iteration >= job.max_iterations for trial in state.started)
+    is_short = None if best_iteration is None else best_iteration < job.max_iterations
+    is_fixed = is_predetermined(world.spec)
+    completed_at_s = completed_at_s_of(controller, tables, is_predetermined=is_fixed)
+    is_cut = completed_at_s is None and is_fixed
     totals = state.totals
     cost_usd, makespan_s = state.bill.spent_usd(controller.finished_at_s), controller.finished_at_s
     return RunResult(
@@ -165,7 +184,10 @@ def result_of(
         best_trial=best,
         best_config=None if answer is None else dict(answer.configuration),
         best_iteration=best_iteration,
-        best_is_complete=None if best_iteration is None else best_iteration == job.max_iterations,
+        best_is_complete=None if is_short is None else not is_short,
+        best_was_earlier=None if is_short is None else is_short and some_is_complete,
+        best_stopped_short=None if is_short is None else is_short and not some_is_complete,
+        some_is_complete=some_is_complete,
         score=None if answer is None else answer.score,
         test_score=None if answer is None else answer.test_score,
         regret=None if regret is None else regret.total,
@@ -174,8 +196,11 @@ def result_of(
         regret_truncation=None if regret is None else regret.truncation,
         cost_usd=cost_usd,
         makespan_s=makespan_s,
-        deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s,
+        completed=completed_at_s is not None,
+        completed_at_s=completed_at_s,
+        deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s and not is_cut,
         budget_met=None if job.budget_usd is None else cost_usd <= job.budget_usd * (1 + 1e-12),
+        late_probability=None if controller.work is None else controller.work.late_probability,
         trials_started=len(state.started),
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
@@ -187,6 +212,38 @@ def result_of(
         direction=job.direction,
         recording=recording,
     )
+
+
+def is_predetermined(spec: RunSpec) -> bool:
+    """Whether the job is fixed before the run, so that it is done only with every stage: by its spec, or by its policy."""
+    return bool(spec.job.exact) or spec.job.stages is not None or entry_named(spec.policy.name).is_predetermined
+
+
+def completed_at_s_of(controller: Controller, tables: Tables, *, is_predetermined: bool) -> float | None:
+    """When the job was done; None where the run ended before.
+
+    It is done when every stage was trained as planned, all its trials to its end. A job that is not pre-determined is done as
+    soon as the trial that the run names is durable at its target: R, or less where the policy aims lower. Of a policy that
+    does not say what it had planned, the second alone can be known.
+
+    Args:
+        controller: of a run that has ended.
+        tables: of its journal.
+        is_predetermined: whether the job is fixed before the run.
+    """
+    work = controller.work
+    if work is not None and is_predetermined:
+        return work.done_at_s
+    target = None if work is None else work.target_iteration
+    answered_at_s = _durable_at_s(tables, controller.best, target or controller.state.job.max_iterations)
+    known = (answered_at_s, None if work is None else work.done_at_s)
+    return min((at_s for at_s in known if at_s is not None), default=None)
+
+
+def _durable_at_s(tables: Tables, trial: TrialId | None, iteration: int) -> float | None:
+    """When so many iterations of a trial were durable first."""
+    ends = (segment.ended for segment in tables.ended() if segment.trial == trial)
+    return next((end.at_s for end in ends if end is not None and end.checkpoint_iteration >= iteration), None)
 
 
 def _finite(score: float | None) -> float | None:

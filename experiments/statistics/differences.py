@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 
 HIGHER_IS_BETTER = (
     *("gpu_utilisation", "deadline_met", "budget_met", "trials_started", "iterations_trained"),
-    *("best_iteration", "best_is_complete"),
+    *("best_iteration", "best_is_complete", "some_is_complete", "completed"),
 )
 """Of scores the bundle says; of everything else less is better."""
+
+
+def needs_completed(measure: str) -> bool:
+    """Whether runs are compared by it only where both did their job: a job that was cut is cheaper and shorter, not better."""
+    return measure in ("cost_usd", "makespan_s") or measure.startswith("ledger_")
 
 
 def mean_interval(values: Sequence[float], seeds: Sequence[int] | None = None) -> Interval:

@@ -23,7 +23,7 @@ from elastune.experiments.statistics.bootstrap import (
     pooled_means_each,
     seed_parts,
 )
-from elastune.experiments.statistics.differences import HIGHER_IS_BETTER
+from elastune.experiments.statistics.differences import HIGHER_IS_BETTER, needs_completed
 from elastune.experiments.statistics.significance import EFFECT, holm, seeds_needed, sign_flip_p_each
 from elastune.experiments.statistics.summary import (
     codes_of,
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 POOLED = "all"
 """The scope of a row that pools everything."""
 PAIRED_COLUMNS = (
-    *("mean", "low", "high", "better", "better_low", "better_high", "ties", "pairs", "only", "only_against"),
+    *("mean", "low", "high", "better", "better_low", "better_high", "ties"),
+    *("pairs", "unfinished", "only", "only_against"),
     *("cells", "cells_better", "cells_worse", "p", "p_holm", "seeds_needed", "families", "bundles", "seeds", "over"),
 )
 
@@ -63,7 +64,8 @@ def paired_table(
     Args:
         results: rows of a folder.
         against: a policy as the rows name it.
-        measure: what is compared; less is better but for scores that are maximised and `HIGHER_IS_BETTER`.
+        measure: what is compared; less is better but for scores that are maximised and `HIGHER_IS_BETTER`. Costs and makespans
+            are compared where both runs have `completed` their jobs.
         group: columns; None for those of the spec that vary, the policy apart; empty for the pooled rows alone.
         over: what intervals and p-values speak of: workloads like these (where there are several families), or these.
         effect: the least difference that counts, for `seeds_needed`; for other measures than regret a share of the mean of
@@ -72,10 +74,10 @@ def paired_table(
     Returns:
         One row per policy and group, then the pooled ones: policy, against, measure, scope (`group` or `all`), the group's
         columns (None in pooled rows), mean (of policy - against) with low and high, better (share of pairs in which the policy
-        is better) with its interval, ties, pairs, only and only_against (cells and seeds for which one of the two alone has a
-        value), cells, cells_better and cells_worse (by the sign of their mean difference), p (sign flips of whole families, or
-        of whole seeds) and p_holm (over the policies of one group), seeds_needed (per cell, for 80 % power at `effect`), and
-        families, bundles, seeds and over: what the interval rests on.
+        is better) with its interval, ties, pairs, unfinished (pairs left out because a run was cut), only and only_against
+        (cells and seeds for which one of the two alone has a value), cells, cells_better and cells_worse (by the sign of their
+        mean difference), p (sign flips of whole families, or of whole seeds) and p_holm (over the policies of one group),
+        seeds_needed (per cell, for 80 % power at `effect`), and families, bundles, seeds and over: what the interval rests on.
 
     Raises:
         InputError: a column, measure or policy is unknown, the rows have no other policy, one run is there twice, or scores
@@ -116,6 +118,7 @@ class _Pairs:
         worse: (pairs,) float; the same, above 0 where the policy is worse.
         units: of the pairs.
         cells: (pairs,) int.
+        unfinished: places where both have a value, but the measure needs completed jobs, and one of them is not.
         only: places where the policy alone has a value.
         only_against: places where the other alone has one.
         scale: what the least difference that counts is a share of; NaN where the pairs have no common mean: there are none,
@@ -126,6 +129,7 @@ class _Pairs:
     worse: np.ndarray
     units: Units
     cells: np.ndarray
+    unfinished: int
     only: int
     only_against: int
     scale: float
@@ -134,7 +138,8 @@ class _Pairs:
     def of(cls, runs: _Runs, policy: str, against: str, chosen: np.ndarray) -> _Pairs:
         a, b = runs.measured[policy][chosen], runs.measured[against][chosen]
         has_a, has_b = np.isfinite(a), np.isfinite(b)
-        is_pair = has_a & has_b
+        is_cut = runs.is_cut[policy][chosen] | runs.is_cut[against][chosen]
+        is_pair = has_a & has_b & ~is_cut
         pairs, reference = chosen[is_pair], b[is_pair]
         difference, signs = a[is_pair] - reference, runs.signs[pairs]
         if len(np.unique(signs)) != 1:
@@ -146,6 +151,7 @@ class _Pairs:
             difference * signs,
             runs.units.where(pairs),
             runs.cells[pairs],
+            unfinished=int((has_a & has_b & is_cut).sum()),
             only=int((has_a & ~has_b).sum()),
             only_against=int((has_b & ~has_a).sum()),
             scale=scale,
@@ -188,6 +194,7 @@ def _paired_row(pairs: _Pairs, found: Pooled, p: float, effect: float) -> dict[s
         "better_high": better.high,
         "ties": float(found.value[2]),
         "pairs": len(pairs.difference),
+        "unfinished": pairs.unfinished,
         "only": pairs.only,
         "only_against": pairs.only_against,
         "cells": len(of_cell),
@@ -287,6 +294,7 @@ class _Runs:
         units: of the places.
         measured: by policy, (places,) float, NaN where there is none.
         is_there: by policy, (places,) bool: whether there is a row.
+        is_cut: by policy, (places,) bool: whether the run did not complete its job, and the measure is of those that did.
         is_answered: (places,) bool: whether any policy has a value.
         signs: (places,) float; 1 where less is better, else -1.
     """
@@ -297,6 +305,7 @@ class _Runs:
     units: Units
     measured: dict[str, np.ndarray]
     is_there: dict[str, np.ndarray]
+    is_cut: dict[str, np.ndarray]
     is_answered: np.ndarray
     signs: np.ndarray
 
@@ -313,13 +322,14 @@ class _Runs:
         policies = sorted(results["policy"].unique())
         measured = results[measure].astype(float).to_numpy()
         values = {policy: np.full(len(first), math.nan) for policy in policies}
-        is_there = {policy: np.zeros(len(first), dtype=bool) for policy in policies}
+        was_cut = (results["completed"] == False).to_numpy() & needs_completed(measure)  # noqa: E712  empty without a result
+        is_there, is_cut = ({policy: np.zeros(len(first), dtype=bool) for policy in policies} for _ in range(2))
         for policy in policies:
             rows = np.flatnonzero((results["policy"] == policy).to_numpy())
             at = place_of_run[rows]
             if len(np.unique(at)) < len(at):
                 raise InputError(f"{policy} has several rows for one cell and seed")
-            values[policy][at], is_there[policy][at] = measured[rows], True
+            values[policy][at], is_there[policy][at], is_cut[policy][at] = measured[rows], True, was_cut[rows]
         places = results.iloc[first]
         units = Units.of_table(places)
         is_answered = np.any([np.isfinite(column) for column in values.values()], axis=0)
@@ -330,6 +340,7 @@ class _Runs:
             units,
             values,
             is_there,
+            is_cut,
             is_answered,
             _signs(places, measure),
         )

@@ -20,7 +20,7 @@ from elastune.sim.model.events import (
     RunStarted,
     SegmentEnded,
 )
-from elastune.sim.model.protocols import InstanceStatus, TrialStatus
+from elastune.sim.model.protocols import InstanceStatus, PlannedWork, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,6 +117,7 @@ class AsynchronousPolicy:
         self._returned: list[Task] = []
         self._declined: list[Task] = []
         self._declined_until_s = 0.0
+        self._done_at_s: float | None = None
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         """See `sim.model.protocols.Policy`."""
@@ -138,6 +139,11 @@ class AsynchronousPolicy:
         if self._limits.is_stopping:
             return limiting
         return (*limiting, *self._fill(view), *self._limits.rearm(view))
+
+    @property
+    def work(self) -> PlannedWork:
+        """Done when the rule has nothing more to train, if every task that it gave was done."""
+        return PlannedWork(done_at_s=self._done_at_s)
 
     def _begin(self, view: RunView) -> Sequence[Action]:
         instances, scaling = self._limits.scale_to(view, self._instances)
@@ -176,6 +182,9 @@ class AsynchronousPolicy:
         if actions or view.free_gpus < gang:
             return actions
         shrinking = self._shrink(view)
+        is_left_out = self._returned or self._declined
+        if not (view.running_trials or is_left_out or self._done_at_s is not None):
+            self._done_at_s = view.now_s
         if shrinking or view.running_trials or self._holds:
             return shrinking
         return self._limits.finish(view)
@@ -212,7 +221,7 @@ class AsynchronousPolicy:
         """Give idle machines back. If tasks were declined and nothing runs, keep the machines of one gang for them."""
         if self._admission is None:
             return ()
-        # Work on a machine that is about to be taken back needs another one afterwards.
+        # PlannedWork on a machine that is about to be taken back needs another one afterwards.
         held = [i for i in view.instances.values() if i.status is not InstanceStatus.RELEASING]
         kept = len(held) - sum(i.free_gpus == i.gpus and i.status is not InstanceStatus.DRAINING for i in held)
         if not view.running_trials:

@@ -79,15 +79,24 @@ def run_plan(
     *,
     gives_back: bool = False,
     holds: bool = False,
+    late: float | None = None,
 ) -> StagedPolicy:
     """Successive halving that executes a plan, within the limits of the job; see `PlannedDirector` and `StagedPolicy`."""
     director = PlannedDirector(plan, job, gives_back=gives_back)
-    return staged(director, Limits(job, profile, price_book), profile, price_book, holds=holds)
+    return staged(director, Limits(job, profile, price_book), profile, price_book, holds=holds, late=late)
 
 
 def staged(
-    director: Director, limits: Limits, profile: Profile, price_book: PriceBook, *, holds: bool = False
+    director: Director,
+    limits: Limits,
+    profile: Profile,
+    price_book: PriceBook,
+    *,
+    holds: bool = False,
+    late: float | None = None,
 ) -> StagedPolicy:
     """The executor of this director on the book's machines."""
     gpus = price_book.default_type.gpus_per_instance
-    return StagedPolicy(director, limits, sync_s=profile.sync_s, gpus_per_instance=gpus, holds=holds)
+    return StagedPolicy(
+        director, limits, sync_s=profile.sync_s, gpus_per_instance=gpus, holds=holds, late_probability=late
+    )

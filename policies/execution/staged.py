@@ -27,7 +27,7 @@ from elastune.sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from elastune.sim.model.protocols import InstanceStatus, TrialStatus
+from elastune.sim.model.protocols import InstanceStatus, PlannedWork, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -137,16 +137,26 @@ class StagedPolicy:
         sync_s: seconds that a barrier takes.
         gpus_per_instance: of the machines.
         holds: keep the machines until the limit even if the work is done.
+        late_probability: that the plan ends after the deadline, where that is estimated.
     """
 
     def __init__(
-        self, director: Director, limits: Limits, *, sync_s: float, gpus_per_instance: int, holds: bool = False
+        self,
+        director: Director,
+        limits: Limits,
+        *,
+        sync_s: float,
+        gpus_per_instance: int,
+        holds: bool = False,
+        late_probability: float | None = None,
     ) -> None:
         self._director = director
         self._limits = limits
         self._sync_s = sync_s
         self._gpus_per_instance = gpus_per_instance
         self._holds = holds
+        self._work = PlannedWork(late_probability=late_probability)
+        self._is_whole = True
         self._bracket: Bracket
         self._held = 0
         self._planned = 0
@@ -170,6 +180,11 @@ class StagedPolicy:
         if isinstance(event, ProgressReported):
             return limiting or self._after_report(event, view)
         return (*limiting, *self._answer(event, view), *self._limits.rearm(view))
+
+    @property
+    def work(self) -> PlannedWork:
+        """Done when the last stage of the last bracket is, if every stage trained all trials that it was to train."""
+        return self._work
 
     def _answer(self, event: Event, view: RunView) -> Sequence[Action]:
         match event:
@@ -265,6 +280,7 @@ class StagedPolicy:
     def _next_bracket(self, view: RunView) -> Sequence[Action]:
         bracket = self._director.next_bracket(view, self._limits.stop_at_s)
         if bracket is None:
+            self._work = self._work._replace(done_at_s=view.now_s if self._is_whole else None)
             return () if self._holds else self._limits.finish(view)
         self._bracket = bracket
         return self._begin_stage(view)
@@ -278,7 +294,9 @@ class StagedPolicy:
         self._begun_stages += 1
         self._cut_at_s = math.inf
         shares = self._director.shares(bracket, view, self._limits.stop_at_s)
+        self._work = self._work._replace(target_iteration=bracket.stages[-1].until_iteration)
         late = bracket.drop(len(shares.gpus))
+        self._is_whole &= not late
         stopped = [StopTrial(trial) for trial in late if view.trial(trial).iteration]
         self._planned = shares.instances
         instances = self._beside_leaving(shares.instances, view)
@@ -393,6 +411,7 @@ class StagedPolicy:
     def _cut(self, view: RunView) -> Sequence[Action]:
         """End the stage with the trials that have reached its end."""
         dropped = self._bracket.cut()
+        self._is_whole &= not dropped
         for trial in dropped:
             del self._gpus[trial]
         self._leaving.update(trial for trial in dropped if trial in self._training)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -153,13 +154,18 @@ class Latenesses:
 
     def p95_s(self, plan: Plan, live_instances: int = 0) -> float:
         """By when a plan that starts with so many machines ends with 95 % probability."""
+        shift_s, tail_s = self.beyond(plan, live_instances)
+        return plan.makespan_s + shift_s + tail_s
+
+    def beyond(self, plan: Plan, live_instances: int = 0) -> tuple[float, float]:
+        """Seconds from the closed form of a plan's end to its expected end, and from there to its 95th percentile."""
         before, shift_s, tail_s2 = live_instances, 0.0, 0.0
         for index, allocation in enumerate(plan.allocations):
             late = self.of(index, allocation, max(allocation.instances - before, 0))
             shift_s += late.shift_s
             tail_s2 += late.tail_s2
             before = allocation.instances
-        return plan.makespan_s + shift_s + math.sqrt(tail_s2)
+        return shift_s, math.sqrt(tail_s2)
 
     def _sharing(self, size: int) -> tuple[int, int]:
         """Machines of one gang of this size, and gangs of one machine."""
@@ -212,6 +218,23 @@ def with_p95(plan: Plan, terms: Terms, *, live_instances: int = 0, is_resumed: b
     """
     latenesses = Latenesses(plan.stages, terms, is_resumed=is_resumed)
     return replace(plan, makespan_p95_s=latenesses.p95_s(plan, live_instances))
+
+
+def late_probability(plan: Plan, terms: Terms) -> float | None:
+    """That a plan which starts from nothing ends after the deadline of the terms; None without one.
+
+    Its end is taken as normal, with the mean and the 95th percentile that `with_p95` estimates. Ends are skewed, so this is a
+    little too high near the mean.
+    """
+    if math.isinf(terms.deadline_s):
+        return None
+    latenesses = Latenesses(plan.stages, terms)
+    shift_s, tail_s = latenesses.beyond(plan)
+    early_s = terms.deadline_s - plan.makespan_s - shift_s
+    if tail_s <= 0:
+        return float(early_s < 0)
+    normal = NormalDist()
+    return normal.cdf(-early_s / tail_s * normal.inv_cdf(LEVEL))
 
 
 def estimator(

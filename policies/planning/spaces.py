@@ -19,7 +19,6 @@ from elastune.policies.planning.bill import function_usd, held_usd
 from elastune.policies.planning.estimate import expected_s, lead_s
 from elastune.policies.planning.lateness import ON_TIME
 from elastune.policies.planning.plan import Allocation
-from elastune.policies.planning.rubberband_search import fair_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,6 +99,18 @@ def allocations(stage: Stage, terms: Terms, space: Space) -> Sequence[Allocation
     if space == "fair":
         return fair_levels(stage.trials, terms)
     return _wide(stage.trials, terms.placeable_gang_sizes, terms.gpus_per_instance, terms.max_gpus)
+
+
+def fair_levels(trials: int, terms: Terms) -> list[Allocation]:
+    """What a stage may be given when every trial gets the same share, smallest first.
+
+    x GPUs with x mod trials = 0 (gangs of x / trials), or trials mod x = 0 (waves of trials / x at one GPU each, or at as many
+    as the memory takes at least).
+    """
+    whole, least = terms.gpus_per_instance, terms.gang_sizes[0]
+    waves = [Allocation(trials, gangs * least, least, whole) for gangs in range(1, trials) if trials % gangs == 0]
+    gangs = [Allocation(trials, trials * size, size, whole) for size in terms.gang_sizes]
+    return [level for level in waves + gangs if level.gpus <= terms.max_gpus]
 
 
 @functools.lru_cache(128)
@@ -266,8 +277,18 @@ def option(
     return Option(allocation, choice.train_s, usd)
 
 
+def fair_on_cluster(stage: Stage, instances: int, terms: Terms, *, is_first: bool) -> Allocation | None:
+    """The fastest fair level on a cluster of this size, which it holds whole; None where none fits on it."""
+    gpus = instances * terms.gpus_per_instance
+    fitting = [level for level in fair_levels(stage.trials, terms) if level.gpus <= gpus]
+    if not fitting:
+        return None
+    fastest = min(fitting, key=lambda level: expected_s(stage, level, terms, is_first=is_first))
+    return replace(fastest, spare_instances=instances - fastest.needed_instances)
+
+
 def on_cluster(stage: Stage, instances: int, terms: Terms, *, is_first: bool) -> Option:
-    """The fastest way to train a stage on a cluster of this size, which it holds whole."""
+    """The fastest way to train a stage on a cluster of this size, which it holds whole, uneven waves included."""
     gpus = instances * terms.gpus_per_instance
     choices = (option(stage, gpus, size, terms, is_first=is_first) for size in terms.gang_sizes if size <= gpus)
     return min(choices, key=lambda choice: choice.seconds)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.lateness import estimator
 from elastune.policies.planning.plan import Allocation
-from elastune.policies.planning.spaces import on_cluster
+from elastune.policies.planning.spaces import fair_on_cluster, on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.planning.spaces import Space
     from elastune.policies.rules.halving import Stage
 
 
@@ -34,19 +35,33 @@ def plan_on_cluster(
         is_resumed: whether the first stage continues earlier ones.
     """
     allocations = _on_cluster(stages, instances, terms, is_resumed=is_resumed)
+    assert allocations is not None  # in uneven waves, whatever has a gang can be trained
     return estimate(stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
 
 
-def static_plan(stages: Sequence[Stage], terms: Terms, *, makespan: Makespan = "mean") -> Plan | None:
+def static_plan(
+    stages: Sequence[Stage],
+    terms: Terms,
+    *,
+    space: Space = "wide",
+    makespan: Makespan = "mean",
+    live_instances: int = 0,
+    is_resumed: bool = False,
+) -> Plan | None:
     """The cheapest constant cluster that ends by the deadline, billed until the job ends; None where none does.
 
     Args:
         stages: what is to be trained.
         terms: profile, prices, limits.
+        space: how each stage uses the cluster: `fair`, with an equal share for each trial, which may leave machines idle, or
+            `wide`, in uneven waves if those are faster.
         makespan: what must be within the deadline; see `policies.planning.frontier.frontier`.
+        live_instances: machines held already.
+        is_resumed: whether the first stage continues earlier ones.
     """
-    planned = estimator(stages, terms, makespan)
-    plans = (planned(_on_cluster(stages, count, terms)) for count in terms.cluster_sizes)
+    planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
+    clusters = (_on_cluster(stages, count, terms, space, is_resumed=is_resumed) for count in terms.cluster_sizes)
+    plans = [planned(allocations) for allocations in clusters if allocations is not None]
     on_time = [plan for plan in plans if plan.promised_s <= terms.deadline_s]
     return min(on_time, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
 
@@ -69,9 +84,20 @@ def naive_plan(
     return estimator(stages, terms, makespan)(allocations)
 
 
-def _on_cluster(stages: Sequence[Stage], instances: int, terms: Terms, *, is_resumed: bool = False) -> list[Allocation]:
-    options = (
-        on_cluster(stage, instances, terms, is_first=index == 0 and not is_resumed)
+def _on_cluster(
+    stages: Sequence[Stage], instances: int, terms: Terms, space: Space = "wide", *, is_resumed: bool = False
+) -> list[Allocation] | None:
+    """What each stage gets of a constant cluster; None where one cannot be trained on it."""
+    found = [
+        held_on_cluster(stage, instances, terms, space, is_first=index == 0 and not is_resumed)
         for index, stage in enumerate(stages)
-    )
-    return [choice.allocation for choice in options]
+    ]
+    allocations = [allocation for allocation in found if allocation is not None]
+    return allocations if len(allocations) == len(stages) else None
+
+
+def held_on_cluster(stage: Stage, instances: int, terms: Terms, space: Space, *, is_first: bool) -> Allocation | None:
+    """The fastest allocation of a space on a cluster of this size, which it holds whole; None where there is none."""
+    if space == "fair":
+        return fair_on_cluster(stage, instances, terms, is_first=is_first)
+    return on_cluster(stage, instances, terms, is_first=is_first).allocation

@@ -35,7 +35,7 @@ from elastune.sim.model.events import (
 )
 from elastune.sim.model.ids import TrialId
 from elastune.sim.model.job import loss_of
-from elastune.sim.model.protocols import TrialStatus
+from elastune.sim.model.protocols import PlannedWork, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,6 +123,8 @@ class HyperSchedPolicy:
         self._next = 0
         self._is_exploring = True
         self._has_trained = False
+        self._is_whole = True
+        self._done_at_s: float | None = None
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         """See `sim.model.protocols.Policy`."""
@@ -142,6 +144,11 @@ class HyperSchedPolicy:
         if self._limits.is_stopping:
             return limiting
         return (*limiting, *self._fill(view), *self._limits.rearm(view))
+
+    @property
+    def work(self) -> PlannedWork:
+        """Done when no trial is left to train, if all were started and none ran out of time."""
+        return PlannedWork(done_at_s=self._done_at_s)
 
     def _judge(self, event: ProgressReported, view: RunView) -> Sequence[Action]:
         """Pause, resize, or let the trial go on."""
@@ -202,6 +209,7 @@ class HyperSchedPolicy:
             if candidate is None or not self._start(candidate, 1, view, actions):
                 break
         if not self._live and view.free_gpus and not view.running_trials:
+            self._done_at_s = view.now_s if self._is_whole else None
             return self._limits.finish(view)
         return actions
 
@@ -210,6 +218,7 @@ class HyperSchedPolicy:
         action = self._limits.run(view, trial, gpus, self._job.max_iterations)
         if action is None:
             self._live.pop(trial, None)
+            self._is_whole = False
             return False
         self._live[trial] = gpus
         self._recharge[trial] = REPORTS_BETWEEN_RESIZES
@@ -241,6 +250,7 @@ class HyperSchedPolicy:
         if left_s >= self._clock.fair_s(self._job.reduction_factor, self._job.max_iterations):
             return
         self._is_exploring = False
+        self._is_whole &= self._next >= self._trials
         if not self._live and not self._has_trained:
             return  # the best of them is still needed
         actions += [StopTrial(trial) for trial in self._rungs.clear()]

@@ -4,7 +4,8 @@ Names are `room.module.name` below `policies`:
 
     for n configurations, largest first:                          sizing.sizing.largest
       the cheapest constant cluster that ends by T                planning.static.static_plan
-      lower single stages while that saves money within T         planning.rubberband_search.rubberband_plan
+      lower single stages while that saves money within T,
+        or the constant cluster where that is cheaper still       planning.rubberband_search.rubberband_plan
       keep the first n whose plan costs at most B                 planning.plan.Terms.are_kept_by
     run the plan: resize at each barrier, drop the losers         execution.planned.PlannedDirector
     if asked to, plan anew where a stage departed from its plan   tuners.rubberband.RubberbandDirector.shares
@@ -12,27 +13,28 @@ Names are `room.module.name` below `policies`:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 
 from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.execution.observed import Observed
 from elastune.policies.execution.planned import PlannedDirector, staged
+from elastune.policies.planning.lateness import Makespan, late_probability
 from elastune.policies.planning.plan import Terms
-from elastune.policies.planning.rubberband_search import rubberband_plan
+from elastune.policies.planning.rubberband_search import Steps, rubberband_plan
+from elastune.policies.planning.spaces import Space
 from elastune.policies.sizing.memoize import memoized
-from elastune.policies.sizing.refusal import infeasible
+from elastune.policies.sizing.refusal import infeasible, require_one_of
 from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
 from elastune.policies.sizing.targets import Truncate, best_of_targets, check_truncate, least_job
-from elastune.sim.model.errors import InputError
+from elastune.policies.tuners.static import Planner, plan_within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
     from elastune.policies.execution.staged import Shares, StagedPolicy
     from elastune.policies.planning.plan import Plan
-    from elastune.policies.rules.halving import Bracket, Stage
+    from elastune.policies.rules.halving import Bracket
     from elastune.sim.model.events import SegmentEnded
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
@@ -43,14 +45,15 @@ DEPARTURE = 0.05
 """Share of a stage's planned seconds by which it may miss them before the rest is planned anew."""
 
 
-def rubberband(
+def rubberband(  # noqa: PLR0913  what a factory is given, and its own parameters
     job: TuningJob,
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
-    steps: Literal["next", "all"] = "all",
-    makespan: Literal["mean", "p95"] = "mean",
+    space: Space = "fair",
+    steps: Steps = "all",
+    makespan: Makespan = "mean",
     replan: bool = False,
     truncate: Truncate = "never",
 ) -> StagedPolicy:
@@ -63,68 +66,59 @@ def rubberband(
         profile: what was measured.
         price_book: the cloud's terms.
         rng: not used.
+        space: the plan space; `fair` is the paper's, as recalled. See `policies.planning.rubberband_search.rubberband_plan`.
         steps: see `policies.planning.rubberband_search.rubberband_plan`.
-        makespan: what must be within the deadline: the expected makespan, or its 95th percentile; see
-            `policies.planning.lateness`.
+        makespan: what must be within the deadline: the expected makespan, which about half of all runs exceed where anything is
+            random, or its 95th percentile; see `policies.planning.lateness`. Results tell the estimated share of late runs.
         replan: where a stage took longer or shorter than planned by more than `DEPARTURE`, plan the remaining ones anew for
             the time that is left, with the seconds per iteration and the scaling that were seen; off is the paper.
         truncate: where the winner may be trained to less than R, "never" is the paper; see `policies.sizing.targets`.
 
     Raises:
-        InputError: `steps`, `makespan` or `truncate` has none of its values.
+        InputError: `space`, `steps`, `makespan` or `truncate` has none of its values.
         InfeasibleJobError: no plan ends by the deadline within the budget.
 
     Deviations:
         The full text of the paper is not at hand: plan space and greedy are as recalled from talks and notes about it.
         The paper's job is pre-determined and has no budget; with one, the largest SHA whose plan fits it is run [ours].
         Makespans are closed forms (with the expected slowest gang of a stage) instead of sampled critical paths.
+        The static plan is among the candidates, so that the greedy is never dearer than it [ours].
         Gangs fill or divide whole machines, so that every plan can be placed as it is priced [ours].
         Without a deadline the cheapest plan of all is made [ours].
         Re-planning is ours, and so is a winner that is trained to less than R.
     """
     check_truncate("rubberband", truncate)
-    if steps not in ("next", "all"):
-        raise InputError(f"rubberband: steps is {steps!r}, but must be 'next' or 'all'")
-    if makespan not in ("mean", "p95"):
-        raise InputError(f"rubberband: makespan is {makespan!r}, but must be 'mean' or 'p95'")
+    for parameter, value, allowed in (("space", space, get_args(Space)), ("steps", steps, get_args(Steps))):
+        require_one_of("rubberband", parameter, value, allowed)
+    require_one_of("rubberband", "makespan", makespan, get_args(Makespan))
     terms = Terms.of(job, profile, price_book)
-    plan = _best_plan(job, terms, steps, makespan, truncate)
-    if plan is None:
-
-        def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
-            return _plan_within(stages, within, steps, makespan)
-
+    planner = partial(rubberband_plan, space=space, steps=steps)
+    planned = _best_plan(job, terms, planner, makespan, truncate)
+    if planned is None:
+        plan_for = partial(plan_within, planner=planner, makespan=makespan)
         raise infeasible("rubberband", least_job(job, profile, truncate), terms, plan_for)
-    director = RubberbandDirector(plan, job, terms, steps) if replan else PlannedDirector(plan, job)
-    return staged(director, Limits(job, profile, price_book), profile, price_book)
+    plan, late = planned
+    director = RubberbandDirector(plan, job, terms, planner) if replan else PlannedDirector(plan, job)
+    return staged(director, Limits(job, profile, price_book), profile, price_book, late=late)
 
 
 @memoized
 def _best_plan(
-    job: TuningJob,
-    terms: Terms,
-    steps: Literal["next", "all"],
-    makespan: Literal["mean", "p95"],
-    truncate: Truncate,
-) -> Plan | None:
-    """Of the largest SHA whose plan keeps T and B."""
-    return best_of_targets(job, terms, truncate, lambda stages: _plan_within(stages, terms, steps, makespan))
-
-
-def _plan_within(
-    stages: Sequence[Stage], terms: Terms, steps: Literal["next", "all"], makespan: Literal["mean", "p95"]
-) -> Plan | None:
-    plan = rubberband_plan(stages, terms, steps=steps, makespan=makespan)
-    return plan if plan is not None and terms.are_kept_by(plan) else None
+    job: TuningJob, terms: Terms, planner: Planner, makespan: Makespan, truncate: Truncate
+) -> tuple[Plan, float | None] | None:
+    """The plan of the largest SHA whose plan keeps T and B, and the probability that it is late."""
+    plan_for = partial(plan_within, terms=terms, planner=planner, makespan=makespan)
+    plan = best_of_targets(job, terms, truncate, plan_for)
+    return None if plan is None else (plan, late_probability(plan, terms))
 
 
 class RubberbandDirector(PlannedDirector):
     """Executes a plan as long as reality keeps to it, and a new one for what is left where it does not [ours]."""
 
-    def __init__(self, plan: Plan, job: TuningJob, terms: Terms, steps: Literal["next", "all"]) -> None:
+    def __init__(self, plan: Plan, job: TuningJob, terms: Terms, planner: Planner) -> None:
         super().__init__(plan, job)
         self._terms = terms
-        self._steps: Literal["next", "all"] = steps
+        self._planner = planner
         self._observed = Observed(terms.profile)
         self._began_s = 0.0
 
@@ -145,5 +139,5 @@ class RubberbandDirector(PlannedDirector):
         profile = self._observed.profile(bracket.trials, of_slowest=False)
         terms = terms_left(self._terms, profile, view)
         stages, live = (bracket.stage, *bracket.remaining), live_instances(view)
-        plan = rubberband_plan(stages, terms, steps=self._steps, live_instances=live, is_resumed=True)
+        plan = self._planner(stages, terms, live_instances=live, is_resumed=True)
         return fastest_or_cheapest(stages, terms, live) if plan is None else plan

@@ -34,7 +34,7 @@ from elastune.sim.model.events import (
     TrialSampled,
 )
 from elastune.sim.model.ids import SegmentId, TrialId
-from elastune.sim.model.protocols import InstanceStatus, TrialStatus
+from elastune.sim.model.protocols import InstanceStatus, TellsWork, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.events import Event
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
-    from elastune.sim.model.protocols import Policy
+    from elastune.sim.model.protocols import PlannedWork, Policy
 
 # Looking up a member of an enumeration costs a descriptor call; these are needed at every segment.
 _IDLE, _ENDING = TrialStatus.IDLE, TrialStatus.ENDING
@@ -100,6 +100,11 @@ class Controller:
     def is_stalled(self) -> bool:
         """Whether the run goes on without gaining anything; see `sim.control.progress`."""
         return self.state.progress.is_stalled and not self.is_finished
+
+    @property
+    def work(self) -> PlannedWork | None:
+        """What the policy has set out to train; None where it does not say."""
+        return self._policy.work if isinstance(self._policy, TellsWork) else None
 
     @property
     def view(self) -> StateView:

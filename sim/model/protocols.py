@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,6 +196,29 @@ class Policy(Protocol):
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         """Handle an event; return the actions in the order in which they are to be applied."""
+
+
+class PlannedWork(NamedTuple):
+    """What a policy has set out to train, and whether all of that is done.
+
+    Attributes:
+        target_iteration: iterations in all to which it trains its answer; None for R.
+        done_at_s: when all training that it had planned was durable; None before, and for ever where some was left out.
+        late_probability: that the plan it began with ends after the deadline; None where it has no estimate.
+    """
+
+    target_iteration: int | None = None
+    done_at_s: float | None = None
+    late_probability: float | None = None
+
+
+@runtime_checkable
+class TellsWork(Protocol):
+    """A policy that says what it has set out to do. Policies need not."""
+
+    @property
+    def work(self) -> PlannedWork:
+        """As of the last event."""
 
 
 class Backend(Protocol):

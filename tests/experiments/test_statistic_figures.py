@@ -213,7 +213,7 @@ def test_score_over_time_and_cost_share_one_view_of_the_scores():
 @pytest.mark.parametrize(
     ("make", "table", "columns"),
     [
-        (cost_over_deadline, runs, ["policy", "seed", "job.deadline_s", "cost_usd", "deadline_met"]),
+        (cost_over_deadline, runs, ["policy", "seed", "job.deadline_s", "cost_usd", "completed", "deadline_met"]),
         (score_grid, grid_runs, ["policy", "seed", "job.deadline_s", "job.budget_usd", "regret"]),
         (performance_profiles, profile_table, ["policy", "tau", "share", "low", "high"]),
         (paired_differences, difference_table, ["policy", "mean", "low", "high", "better", "ties", "pairs"]),

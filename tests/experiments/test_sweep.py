@@ -108,7 +108,7 @@ def test_the_folder_of_another_sweep_or_version_is_left_alone(tmp_path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(sweep, "RESULTS_VERSION", 7)
         with pytest.raises(
-            InputError, match=r"2 of its 2 rows are of another version of results \(1\), and this elastune"
+            InputError, match=r"2 of its 2 rows are of another version of results \(2\), and this elastune"
         ):
             plan(sweep_of(seeds=2), tmp_path)
     assert {part: part.read_bytes() for part in Store(tmp_path).parts()} == parts

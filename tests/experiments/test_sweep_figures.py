@@ -31,6 +31,7 @@ def runs(deadlines=(600.0, 1200.0), budgets=(4.0,), scalings=("linear", "bert-t4
             "regret": 0.1 * place + 0.01 * seed,
             "score": 0.5 + 0.1 * place + 0.01 * seed,
             "direction": "minimize",
+            "completed": True,
             "deadline_met": True,
         }
         for place, policy in enumerate(POLICIES)
@@ -114,8 +115,8 @@ def test_missed_deadlines_are_hollow_and_missing_plans_crosses():
     table = runs()
     table.loc[where(table, policy="rubberband", deadline_s=600.0, seed=2, scaling="linear"), "deadline_met"] = False
     gone = where(table, policy="seer", deadline_s=600.0, scaling="linear")
-    table = table.astype({"deadline_met": object})
-    table.loc[gone, ["status", "cost_usd", "deadline_met"]] = ["infeasible", np.nan, None]
+    table = table.astype({"completed": object, "deadline_met": object})
+    table.loc[gone, ["status", "cost_usd", "completed", "deadline_met"]] = ["infeasible", np.nan, None, None]
     figure = cost_over_deadline(table)
     _, top, _, below = figure.axes
     (hollow,) = labelled(top.lines, "_hollow")
@@ -126,7 +127,22 @@ def test_missed_deadlines_are_hollow_and_missing_plans_crosses():
     assert cross.get_xdata() == pytest.approx([10], abs=0.5)
     assert len(labelled(top.lines, "seer")[0].get_xdata()) == 1
     assert len(labelled(below.lines, "seer")[0].get_xdata()) == 1
-    assert legend_texts(figure)[3:] == ["some run missed the deadline", "no plan within the limits"]
+    assert legend_texts(figure)[3:] == ["some run was cut or late", "no plan within the limits"]
+
+
+def test_a_run_that_was_cut_is_not_cheap():
+    table = runs(scalings=("linear",))
+    cut = where(table, policy="rubberband", deadline_s=600.0, seed=2, scaling="linear")
+    before = cost_over_deadline(table).axes
+    table.loc[cut, ["cost_usd", "completed"]] = [0.01, False]
+    top, below = cost_over_deadline(table).axes
+    (hollow,) = labelled(top.lines, "_hollow")
+    kept = table[where(table, policy="rubberband", deadline_s=600.0, scaling="linear") & ~cut]
+    assert hollow.get_ydata() == pytest.approx([kept["cost_usd"].mean()])
+    # The ratio of that deadline is over one pair less, and that of the others is as it was.
+    now, then = (labelled(axes.lines, "rubberband")[0].get_ydata() for axes in (below, before[1]))
+    assert now[1:] == pytest.approx(then[1:])
+    assert now[0] < 1.1 * then[0]
 
 
 def test_one_deadline_has_its_own_tick_and_far_ones_a_log_axis():

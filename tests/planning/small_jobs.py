@@ -12,7 +12,7 @@ import pytest
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.frontier import cheapest_by, efficient_plans, frontier
 from elastune.policies.planning.plan import Allocation, Terms
-from elastune.policies.planning.rubberband_search import fair_levels
+from elastune.policies.planning.spaces import fair_levels
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
 from elastune.sim.model.profile import Delay, Profile, Startup, Stragglers, Timings

@@ -85,9 +85,9 @@ def test_the_page_shows_what_is_planned():
         found = frontier(stages, terms, space=space)
         planned = {
             f"frontier, {space}": lambda late, found=found: cheapest_by(found, late.deadline_s),
-            "static": functools.partial(static_plan, stages),
-            "rubberband, all": functools.partial(rubberband_plan, stages),
-            "rubberband, next": functools.partial(rubberband_plan, stages, steps="next"),
+            "static": functools.partial(static_plan, stages, space=space),
+            "rubberband, all": functools.partial(rubberband_plan, stages, space=space),
+            "rubberband, next": functools.partial(rubberband_plan, stages, space=space, steps="next"),
         }
         for name, planner in planned.items():
             plans = [planner(replace(terms, deadline_s=deadline_s)) for deadline_s in deadlines]
