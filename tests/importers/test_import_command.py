@@ -163,3 +163,36 @@ def test_studies_are_completed(monkeypatch, capfd, fixtures):
     pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[optuna]'")
     line = f"elastune bundles import optuna {fixtures / 'optuna.db'} --study t"
     assert completions(monkeypatch, capfd, line) == ["toy", "two objectives"]
+
+
+def test_replicates_and_chosen_rows_are_imported_and_shown(elastune, write, out):
+    lines = [
+        f"{trial},{number},{iteration},{score},{split}"
+        for trial in range(3)
+        for number in (0, 1)
+        for iteration in (1, 2)
+        for split, score in (("val", trial + number / 10), ("train", 9))
+    ]
+    table = write("trial,run,iteration,score,split\n" + "\n".join(lines) + "\n")
+    options = ("--replicate-column", "run", "--where", "split=val", "--name", "b", "--direction", "minimize")
+    words = ("--source", "s", "--licence", "l", "-o", str(out))
+    done = elastune("bundles", "import", "table", str(table), *options, *words, "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["trials"], told["imported"]["rows_left_out_by_where"]) == (3, 12)
+    shown = json.loads(elastune("bundles", "show", str(out), "--json").stdout)["replicates"]
+    assert (shown["trials_with_several"], shown["fewest"], shown["most"], shown["rank_correlation"]) == (3, 2, 2, 1.0)
+    screen = elastune("bundles", "show", str(out)).stdout
+    assert "of 3 configurations, 2 to 2 trainings of each" in screen
+    assert "Spearman between replicates" in screen
+    refused = elastune("bundles", "import", "table", str(table), "--where", "split", *options[4:], *words)
+    told = "error: --where split: must be COLUMN=VALUE, as in --where on_grid=True"
+    assert (refused.exit_code, refused.stderr.strip()) == (2, told)
+
+
+def test_all_training_seeds_are_imported(elastune, fixtures, out):
+    words = ("--name", "b", "--direction", "minimize", "--source", "s", "--licence", "l", "-o", str(out))
+    chosen = ("--task", "task-0", "--all-training-seeds", "--incomplete", "drop")
+    done = elastune("bundles", "import", "syne-tune", str(fixtures / "syne-tune"), *chosen, *words, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["imported"]["trainings_recorded"] == 12

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -194,3 +196,28 @@ def test_quick_and_careful_reading_give_the_same_number(imported, text):
 def test_quick_reading_takes_nothing_that_careful_reading_refuses(imported, text):
     with pytest.raises(InvalidTraceError, match=r"row 1, column score: is .*, but must be a number"):
         imported(f"trial,iteration,score\n0,1,{text}\n")
+
+
+@pytest.mark.parametrize("before", ["", "\n", "\r\n\r\n"])
+def test_rows_are_counted_below_the_header_whatever_stands_above_it(imported, before):
+    with pytest.raises(InvalidTraceError, match=r"row 2, column score: is 'x'"):
+        imported(before + "trial,iteration,score\n0,1,1\n0,2,x\n")
+    with pytest.raises(InvalidTraceError, match=r"row 2: has 2 cells, but the header names 3"):
+        imported(before + "trial,iteration,score\n0,1,1\n0,2\n")
+
+
+def test_a_name_of_a_column_may_hold_a_line_break(imported):
+    bundle = imported('trial,iteration,score,"learning\nrate"\n0,1,1,5\n')
+    assert bundle.configurations == [{"learning\nrate": 5}]
+
+
+@pytest.mark.parametrize("times", range(3))
+def test_a_header_that_is_no_text_does_not_abort_the_process(tmp_path, times):
+    """Arrow's reader of headers did so in some of the runs, when Python ended."""
+    (tmp_path / "t.csv").write_bytes(LATIN_1)
+    code = (
+        "from elastune.traces.importers import table_columns; from elastune.sim.model.errors import InputError\n"
+        f"from pathlib import Path\ntry: table_columns(Path({str(tmp_path / 't.csv')!r}))\nexcept InputError: print('refused')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), f"time {times}: {done.stderr}"

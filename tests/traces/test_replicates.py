@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from elastune import traces
+from elastune import execute, traces
 from elastune.experiments.plans.bundle_summary import describe
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InvalidTraceError
@@ -194,3 +194,26 @@ def test_a_spec_notes_that_its_seeds_repeat_each_other():
     assert notes(32) == []
     (note,) = notes(33)
     assert note.startswith("workload.bundle mnist5k-cnn: draws 33 of 128 configurations")
+
+
+def test_a_run_is_judged_by_the_replicates_that_its_seed_drew(write_bundle):
+    folder = write_bundle(HEADER, CONFIGS, CURVES, name="run")
+    found = set()
+    for seed in range(12):
+        spec = RunSpec.of(
+            job={"trials": 3, "max_iterations": 2, "min_iterations": 2, "exact": True},
+            workload={"bundle": str(folder)},
+            cloud={
+                "instance_type": {"name": "m", "price_usd_per_hour": 3600, "gpus_per_instance": 1},
+                "billing": {"granularity_s": 0, "minimum_s": 0},
+                "max_instances": 1,
+            },
+            policy="sha-fixed",
+            seed=seed,
+        )
+        result = execute(spec)
+        # Trial 9 is the best whatever is drawn, and its replicates tell its score and its test score.
+        assert result.test_score == pytest.approx(result.score + 1)
+        assert result.regret == pytest.approx(0)
+        found.add(result.score)
+    assert found == {0.2, 0.3}

@@ -6,6 +6,8 @@ tables of the project's own format are read by `traces.formats.csv_rows`, which 
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
-    from pyarrow import csv
 
 _PARQUET = b"PAR1"
 _PLAIN = r"^-?(?:0|[1-9][0-9]{0,20})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,4})?$"
@@ -207,7 +208,7 @@ def table_columns(file: Path) -> list[str]:
         InvalidTraceError: it is neither.
     """
     if not _is_parquet(file):
-        return _csv_names(file)
+        return _csv_header(file)[0]
     from pyarrow import parquet
 
     with _readable(file, "parquet file"), file.open("rb") as opened:
@@ -230,10 +231,7 @@ def _readable(file: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except UnicodeDecodeError as error:
-        problem = f"is no {kind}: its header is not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8"
-        raise InvalidTraceError(file, problem) from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, csv.Error, pa.ArrowException) as error:
         if found := _NOT_UTF8.search(str(error)):
             at = f"column {int(found[1]) + 1}" + (f" of row {int(found[2]) - 1}" if found[2] else "")
             raise InvalidTraceError(file, f"is no {kind}: {at} is not UTF-8; save it as UTF-8") from error
@@ -253,14 +251,26 @@ def read_parquet(file: Path) -> pd.DataFrame:
     return frame
 
 
-def _csv_names(file: Path) -> list[str]:
-    from pyarrow import csv
+def _csv_header(file: Path) -> tuple[list[str], int]:
+    """The names of the columns, and the lines down to them, theirs included.
+
+    Arrow's own reader of headers reads on in a thread of its own, and has the process aborted where the header is no text.
+    """
+    import pyarrow as pa
 
     _check_text(file)
-    with _readable(file, "CSV text"), csv.open_csv(file, parse_options=_lenient({})) as opened:
-        names = [name.strip() for name in opened.schema.names]
+    with _readable(file, "CSV text"), pa.input_stream(str(file)) as stream:
+        # Bytes that are no UTF-8 are kept as they are: they may stand in a cell further down.
+        rows = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline=""))
+        names = next(([name.strip() for name in row] for row in rows if row), [])
+    for name in names:
+        if not_utf8 := [letter for letter in name if "\udc80" <= letter <= "\udcff"]:
+            problem = f"its header is not UTF-8 (byte {ord(not_utf8[0]) - 0xDC00:#04x}); save it as UTF-8"
+            raise InvalidTraceError(file, f"is no CSV text: {problem}")
+    if not names:
+        raise InvalidTraceError(file, "is no CSV text: Empty CSV file")
     check_separator(file, names)
-    return names
+    return names, rows.line_num
 
 
 def _check_text(file: Path) -> None:
@@ -273,35 +283,29 @@ def _check_text(file: Path) -> None:
         raise InvalidTraceError(file, "is no CSV text: it holds bytes that no text has")
 
 
-def _lenient(ragged: dict[int, tuple[int, int]]) -> csv.ParseOptions:
-    """Options that note down ragged rows: number to (cells, cells expected)."""
-    from pyarrow import csv
-
-    def note(row: csv.InvalidRow) -> str:
-        ragged.setdefault(row.number or 0, (row.actual_columns, row.expected_columns))
-        return "skip"
-
-    return csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note)
-
-
 def _read_csv(file: Path) -> pd.DataFrame:
     """All cells as text: the column that a cell belongs to decides what it must be."""
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
     ragged: dict[int, tuple[int, int]] = {}
-    names = _csv_names(file)
+
+    def note(row: arrow_csv.InvalidRow) -> str:
+        ragged.setdefault(row.number or 0, (row.actual_columns, row.expected_columns))
+        return "skip"
+
+    names, lines = _csv_header(file)
     types: Mapping[str, pa.DataType] = {name: pa.string() for name in names}
-    options = csv.ConvertOptions(column_types=types, strings_can_be_null=False, quoted_strings_can_be_null=False)
+    options = arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False, quoted_strings_can_be_null=False)
     with _readable(file, "CSV text"):
-        table = csv.read_csv(
+        table = arrow_csv.read_csv(
             file,
-            read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-            parse_options=_lenient(ragged),
+            read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=lines),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
             convert_options=options,
         )
     if ragged:
         number, (cells, expected) = min(ragged.items())
-        raise InvalidTraceError(file, f"has {cells} cells, but the header names {expected}", row=number - 1)
+        raise InvalidTraceError(file, f"has {cells} cells, but the header names {expected}", row=number - lines)
     frame: pd.DataFrame = table.to_pandas()
     return frame
