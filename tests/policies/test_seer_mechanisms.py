@@ -64,6 +64,16 @@ def test_the_barrier_takes_its_time_from_the_rung_that_is_cut(world, play):
     assert [(at_s, order.segment) for at_s, order in orders(story, EndSegment)] == [(pytest.approx(72.498), 3)]
 
 
+def test_a_rung_is_not_cut_for_a_best_trial_that_is_too_slow_to_be_finished(world, play):
+    # There is one machine, on which trial 0 is the first to report although it is slow: at 2 + 40 + 1 = 43 s. To train it to R
+    # would take 3 + 3 x 40 + 1 = 124 s more, until after T = 150 s. So the others have their turn, and one of them wins.
+    slow_first = {**STUCK, "iteration_s": [40.0, 10.0, 10.0, 10.0], "quota": 1, "deadline_s": 150.0, "exact": True}
+    story = run(world, play, **slow_first, parameters={"replan": False}, believed_tau=10.0)
+    assert not [order for at_s, order in orders(story, EndSegment) if at_s < 60]
+    assert len(story.state.started) == 4
+    assert story.state.trials[story.best].checkpoint_iteration > 1
+
+
 def test_without_reserve_the_rung_waits_until_the_end(world, play):
     story = run(world, play, parameters={"reserve": False}, **STUCK)
     assert story.state.trials[story.best].checkpoint_iteration == 1
