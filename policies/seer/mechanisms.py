@@ -112,15 +112,25 @@ class Mechanisms:
             return plan if plan is not None and terms.are_kept_by(plan) else None
         return _best_of(frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed), terms)
 
+    def _counts_p95(self, terms: Terms) -> bool:
+        is_known = self.makespan == "p95" and self.solver == "frontier" and self.elastic
+        return is_known and math.isfinite(terms.deadline_s)
+
+    def surest(self, stages: Sequence[Stage], terms: Terms) -> Plan | None:
+        """The cheapest plan that keeps T 19 times in 20, or the fastest without a budget; by its mean without `makespan`."""
+        if not self._counts_p95(terms):
+            return self.plan(stages, terms)
+        return _best_of(frontier(stages, terms, makespan="p95"), terms)
+
     def safer(self, plan: Plan, terms: Terms) -> Plan:
         """The plan of the same stages that keeps T 19 times in 20 and costs least, or is the fastest where there is no budget.
 
         Where B does not pay for such a plan, it is the one with the earliest 95th percentile that fits B and is on time on
         average. The plan itself is returned where there is no such plan, or where `makespan` has no effect.
         """
-        if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
+        if not self._counts_p95(terms):
             return plan
-        found = _best_of(frontier(plan.stages, terms, makespan="p95"), terms)
+        found = self.surest(plan.stages, terms)
         if found is None:
             late = frontier(plan.stages, replace(terms, deadline_s=math.inf), makespan="p95")
             # Fastest first; one that is late even on average is no better than the plan that is not.
@@ -137,14 +147,21 @@ class TowardsR(Mechanisms):
             was fitted on other families. "largest_n" trains to R and starts as many configurations as it can.
         truncate: where a plan may train its winner to less than R; see `policies.sizing.targets.Truncate`. A winner that was
             trained to less goes on if time and money are left. No effect with `objective=largest_n`.
+        fill: time and money that are left are spent on more survivors, before the run and with `replan` at each barrier. No
+            effect without a budget, and where the job gives the stages.
     """
 
     objective: Objective = "expected_score"
     truncate: Truncate = "prefix-only"
+    fill: bool = False
 
     def targets(self, job: TuningJob, profile: Profile) -> list[int]:
         """Iterations to which a plan may train its winner, most first."""
         return winner_targets(job, profile, self.truncation)
+
+    def fills(self, job: TuningJob) -> bool:
+        """Whether time and money that are left are spent on more survivors."""
+        return self.fill and job.budget_usd is not None and job.stages is None
 
     @property
     def truncation(self) -> Truncate:
