@@ -78,7 +78,7 @@ def seer(
 
 def run_seer(job: TuningJob, profile: Profile, price_book: PriceBook, mechanisms: TowardsR) -> StagedPolicy:
     """Plan, then run the plan; see `seer`."""
-    terms = Terms.of(job, profile, price_book)
+    terms = replace(Terms.of(job, profile, price_book), gives_back=mechanisms.elastic)
     plan = best_plan(job, terms, mechanisms)
     if plan is None:
         least = least_job(job, profile, mechanisms.truncation)

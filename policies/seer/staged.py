@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -101,7 +101,7 @@ def seer_staged(
     _check_stages(job, stages)
     if job.stages is not None:
         return run_seer(job, profile, price_book, TowardsR(**asdict(chosen)))
-    terms = Terms.of(job, profile, price_book)
+    terms = replace(Terms.of(job, profile, price_book), gives_back=chosen.elastic)
     counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
     found = best_staged_plan(counts, job, terms, chosen)
     if found is None:
