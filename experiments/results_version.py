@@ -16,7 +16,9 @@ HISTORY = {
     2: "Budgets where functions are billed end when what runs has used them up, not when all GPUs would have. Plans need the"
     " quantum that begins at their end. Where segments fail and nothing is durable, tight runs save each iteration."
     " Results say whether the job was completed, and when; a pre-determined job that was cut has missed its deadline."
-    " RubberBand has the static plan among its candidates, and planners are compared in one space of plans.",
+    " RubberBand has the static plan among its candidates, and planners are compared in one space of plans."
+    " SEER may train its winner to less than R under any schedule, keeps more survivors where T and B allow, keeps no reserve"
+    " unless asked to, and prices machines until they are given back.",
 }
 """By version, what it changed."""
 

@@ -47,7 +47,8 @@ class Mechanisms:
             does not pay for the percentile, the plan with the earliest one that B pays for is taken.
         replan: the remaining rungs are planned anew at each barrier, with what was learned. The stage beyond the plan always
             is.
-        reserve: the time and money to finish the best trial by T are kept back: a rung that would use them up is cut.
+        reserve: the time and money to finish the best trial by T are kept back: a rung that would use them up is cut. Off,
+            because it cut rungs for trials that did not win.
         resize_rule: when a trial gets a larger gang in the middle of a rung because it would end too late for the rungs to
             come: "gain", where its projected progress rises by a tenth, "always", where it rises at all, or "never".
         elastic: the cluster fits each rung, and machines that a rung no longer needs are given back before it ends; else it
@@ -64,7 +65,7 @@ class Mechanisms:
     solver: Solver = "frontier"
     makespan: Makespan = "p95"
     replan: bool = True
-    reserve: bool = True
+    reserve: bool = False
     resize_rule: ResizeRule = "gain"
     elastic: bool = True
     parallelism: Parallelism = "uniform"
@@ -112,25 +113,15 @@ class Mechanisms:
             return plan if plan is not None and terms.are_kept_by(plan) else None
         return _best_of(frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed), terms)
 
-    def _counts_p95(self, terms: Terms) -> bool:
-        is_known = self.makespan == "p95" and self.solver == "frontier" and self.elastic
-        return is_known and math.isfinite(terms.deadline_s)
-
-    def surest(self, stages: Sequence[Stage], terms: Terms) -> Plan | None:
-        """The cheapest plan that keeps T 19 times in 20, or the fastest without a budget; by its mean without `makespan`."""
-        if not self._counts_p95(terms):
-            return self.plan(stages, terms)
-        return _best_of(frontier(stages, terms, makespan="p95"), terms)
-
     def safer(self, plan: Plan, terms: Terms) -> Plan:
         """The plan of the same stages that keeps T 19 times in 20 and costs least, or is the fastest where there is no budget.
 
         Where B does not pay for such a plan, it is the one with the earliest 95th percentile that fits B and is on time on
         average. The plan itself is returned where there is no such plan, or where `makespan` has no effect.
         """
-        if not self._counts_p95(terms):
+        if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
             return plan
-        found = self.surest(plan.stages, terms)
+        found = _best_of(frontier(plan.stages, terms, makespan="p95"), terms)
         if found is None:
             late = frontier(plan.stages, replace(terms, deadline_s=math.inf), makespan="p95")
             # Fastest first; one that is late even on average is no better than the plan that is not.
@@ -152,8 +143,8 @@ class TowardsR(Mechanisms):
     """
 
     objective: Objective = "expected_score"
-    truncate: Truncate = "prefix-only"
-    fill: bool = False
+    truncate: Truncate = "always"
+    fill: bool = True
 
     def targets(self, job: TuningJob, profile: Profile) -> list[int]:
         """Iterations to which a plan may train its winner, most first."""

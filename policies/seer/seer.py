@@ -99,15 +99,20 @@ def best_plan(job: TuningJob, terms: Terms, mechanisms: TowardsR) -> Plan | None
     if best is None:
         return None
     safe = mechanisms.safer(best, terms)
-    return (_filled(safe, terms, mechanisms) or safe) if mechanisms.fills(job) else safe
+    return _filled(safe, terms, mechanisms) if mechanisms.fills(job) else safe
 
 
-def _filled(plan: Plan, terms: Terms, mechanisms: TowardsR) -> Plan | None:
-    """The plan with the most survivors of the first rung that time and money allow; None where they allow no more."""
+def _filled(plan: Plan, terms: Terms, mechanisms: TowardsR) -> Plan:
+    """The plan with the most survivors of the first rung that time and money allow.
+
+    The search keeps as much time free as this plan's 95th percentile lies beyond its mean.
+    """
     first, *later = plan.stages
-    if not later:
-        return None
-    return most_survivors(later, first.trials, lambda stages: mechanisms.surest((first, *stages), terms))
+    within = replace(terms, deadline_s=terms.deadline_s - max(plan.promised_s - plan.makespan_s, 0.0))
+    if not later or not within.are_kept_by(replace(plan, makespan_p95_s=None)):
+        return plan
+    wider = most_survivors(later, first.trials, lambda stages: mechanisms.plan((first, *stages), within))
+    return plan if wider is None else mechanisms.safer(wider, terms)
 
 
 def _with_beyond(stages: Sequence[Stage], job: TuningJob) -> tuple[Stage, ...]:
@@ -165,12 +170,12 @@ class SeerReplanner:
         for target in targets:
             plan = self._largest(bracket, view, observed, target)
             if plan is not None:
-                plans.append(plan)
                 if plan.stages[0].trials == most:
                     plans += self._fuller(plan, bracket, view, observed)
                     break  # shorter training of as many is worse
+                plans.append(plan)
         before = self._planned[: bracket.index]
-        best = best_expected(plans, self._terms.profile.family, self._job.max_iterations, before)
+        best = best_expected(plans, self._terms.profile, self._job.max_iterations, before)
         if best is not None:
             return best
         terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=True), view)
@@ -190,9 +195,9 @@ class SeerReplanner:
         return None
 
     def _fuller(self, plan: Plan, bracket: Bracket, view: RunView, observed: Observed) -> list[Plan]:
-        """Plans that spend what this one leaves, if `fill` is on: on the most survivors, or on the winner's way to R."""
+        """This plan; with `fill`, those that spend what it leaves: on the most survivors, or on the winner's way to R."""
         if not self._mechanisms.fills(self._job):
-            return []
+            return [plan]
 
         def plan_for(stages: Sequence[Stage]) -> Plan | None:
             return self._plan_of(stages, bracket, view, observed, of_slowest=False)
@@ -200,7 +205,7 @@ class SeerReplanner:
         wider = most_survivors(plan.stages, len(bracket.trials), plan_for)
         stages = _with_beyond(plan.stages, self._job)
         longer = plan_for(stages) if len(stages) > len(plan.stages) else None
-        return [found for found in (wider, longer) if found is not None]
+        return [wider or plan, *filter(None, [longer])]
 
     def _plan_of(
         self, stages: Sequence[Stage], bracket: Bracket, view: RunView, observed: Observed, *, of_slowest: bool

@@ -43,10 +43,9 @@ STEPS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class StagedMechanisms(Mechanisms):
-    """Those of `seer`, but without a reserve, so that no rung is cut: there is no R that the winner must reach."""
+    """Those that both readings have."""
 
     policy: str = "seer-staged"
-    reserve: bool = False
 
 
 def seer_staged(
@@ -119,7 +118,7 @@ def best_staged_plan(
     found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)
     # Plans that curves cut short may be equal; more cuts are then open to later barriers.
     plans = {plan: count for count, plan in found if plan is not None}
-    best = best_expected(list(plans), terms.profile.family, job.max_iterations)
+    best = best_expected(list(plans), terms.profile, job.max_iterations)
     return None if best is None else (mechanisms.safer(best, terms), plans[best])
 
 
