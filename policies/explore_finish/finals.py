@@ -46,6 +46,15 @@ def gangs_that_pay(terms: Terms, *, widens: bool) -> Sequence[int]:
     return sizes
 
 
+def gangs_of_use(gangs: Sequence[int], terms: Terms, *, iterations: int, seconds: float) -> Sequence[int]:
+    """The gangs up to the least that trains so many iterations in this time; all of them if none does."""
+    fixed_s = terms.fixed_s(is_first=False)
+    for count, gpus in enumerate(gangs, start=1):
+        if fixed_s + terms.train_s(iterations, gpus) <= seconds:
+            return gangs[:count]
+    return gangs
+
+
 def ends_of_rounds(now_s: float, ends_s: float, rounds: int) -> Sequence[float]:
     """(rounds,) when each round ends: all take equally long."""
     return [now_s + (ends_s - now_s) * (index + 1) / rounds for index in range(rounds)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elastune.policies.execution.limits import Limits, live_instances
-from elastune.policies.explore_finish.finals import ends_of_rounds, final_round, gangs_that_pay
+from elastune.policies.explore_finish.finals import ends_of_rounds, final_round, gangs_of_use, gangs_that_pay
 from elastune.policies.explore_finish.phases import share_out
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import ranked
@@ -253,7 +253,7 @@ class ExploreFinish:
         self._rounds_left -= 1
         self._is_due = False
         candidates = self._candidates(view)
-        self._round = current = self._planned_round(len(candidates), view)
+        self._round = current = self._planned_round(candidates, view)
         paused = [
             PauseTrial(trial) for trial in self._leaving(set(candidates[: current.finalists]), current.gpus, view)
         ]
@@ -264,12 +264,13 @@ class ExploreFinish:
         timer = [SetTimer(ROUND, current.ends_s)] if self._rounds_left else []
         return (*paused, *scaling, *started, *timer)
 
-    def _planned_round(self, candidates: int, view: RunView) -> FinalRound:
+    def _planned_round(self, candidates: Sequence[TrialId], view: RunView) -> FinalRound:
         now_s, live = view.now_s, live_instances(view)
+        left = self._job.max_iterations - view.trial(candidates[0]).checkpoint_iteration
         return final_round(
-            self._gangs,
+            gangs_of_use(self._gangs, self._terms, iterations=left, seconds=self._phases.ends_s - now_s),
             self._terms,
-            candidates=candidates,
+            candidates=len(candidates),
             live=live,
             now_s=now_s,
             ends_s=ends_of_rounds(now_s, max(self._phases.ends_s, now_s), self._rounds_left + 1),

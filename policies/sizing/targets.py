@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
-    from elastune.policies.sizing.curve_prior import CurvePrior
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.profile import Profile
 
@@ -73,23 +72,21 @@ def best_of_targets(
         plan_for: the rule's plan for these stages, None where it is late or too dear.
     """
     found = (largest(target, terms, plan_for) for target in target_jobs(job, terms.profile, truncate))
-    return best_expected([plan for _, plan in filter(None, found)], terms.profile, job.max_iterations)
+    return best_expected([plan for _, plan in filter(None, found)], terms.profile.family, job.max_iterations)
 
 
-def best_expected(
-    plans: Sequence[Plan], profile: Profile, max_iterations: int, before: Sequence[Stage] = ()
-) -> Plan | None:
+def best_expected(plans: Sequence[Plan], family: str, max_iterations: int, before: Sequence[Stage] = ()) -> Plan | None:
     """The plan whose winner has the best expected score, under a curve model fitted on other families; None of none.
 
     Args:
         plans: to choose from.
-        profile: family and schedule of the workload.
+        family: of the workload.
         max_iterations: R.
         before: stages that all of them continue.
     """
     if len(plans) < 2:
         return plans[0] if plans else None
-    prior = _prior_for(profile)
+    prior = prior_for(family)
     # Rounded, so that the last bits of a matrix product do not decide; ties go to the longer training.
     return min(
         plans,
@@ -108,17 +105,13 @@ def best_of_brackets(
     Args:
         brackets: stages of every bracket, by job.
         job: the one whose R counts.
-        terms: for family and schedule of the workload.
+        terms: for the family of the workload.
     """
     if len(brackets) < 2:
         return next(iter(brackets), None)
-    prior = _prior_for(terms.profile)
+    prior = prior_for(terms.profile.family)
 
     def regret(target: TuningJob) -> float:
         return round(min(prior.expected_regret(stages, job.max_iterations) for stages in brackets[target]), 9)
 
     return min(brackets, key=lambda target: (regret(target), -target.max_iterations))
-
-
-def _prior_for(profile: Profile) -> CurvePrior:
-    return prior_for(profile.family, decays=not profile.is_prefix_schedule)

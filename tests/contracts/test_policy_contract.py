@@ -30,6 +30,9 @@ VARIANTS = [
     ("seer", {"reserve": False, "resize_rule": "always"}),
     ("seer", {"elastic": False}),
     ("seer", {"parallelism": "ranked"}),
+    ("explore-finish", {"rounds": 1, "widens": False}),
+    ("explore-finish", {"rounds": 3, "time_share": 0.2}),
+    ("explore-finish", {"time_share": 1.0}),
 ]
 # Those whose infeasible worlds are worked out below; what joins the registry later may say so where a world allows it.
 VARIANTS_BY_HAND = [

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from elastune.policies.explore_finish.finals import ends_of_rounds, final_round, gangs_that_pay
+from elastune.policies.explore_finish.finals import ends_of_rounds, final_round, gangs_of_use, gangs_that_pay
 from elastune.policies.explore_finish.phases import share_out
 from elastune.policies.explore_finish.policy import explore_finish
 from elastune.policies.planning.plan import Terms
@@ -94,6 +94,14 @@ def test_a_gang_pays_while_twice_the_size_is_15_percent_faster(tiny):
     assert tuple(gangs_that_pay(terms, widens=False)) == (1,)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "gangs"), [(44.0, (1,)), (43.9, (1, 2)), (24.0, (1, 2)), (14.0, (1, 2, 4)), (1.0, (1, 2, 4))]
+)
+def test_no_gang_is_larger_than_takes_the_best_trial_to_the_end_in_time(tiny, seconds, gangs):
+    # 3 + 40 / gpus + 1 s for four iterations, resumed.
+    assert gangs_of_use((1, 2, 4), terms_of(tiny(quota=8)), iterations=4, seconds=seconds) == gangs
+
+
 def round_of(terms, **given):
     defaults = {"candidates": 9, "live": 8, "now_s": 40.0, "ends_s": [70.0, 100.0], "left_usd": math.inf}
     return final_round((1, 2), terms, **{**defaults, **given})
@@ -157,40 +165,33 @@ def history(tiny, play):
     return run
 
 
-# On one GPU: to iteration 1 13 s, from 1 to 2 14 s, from 2 to 4 24 s. Half of 245 USD pays three machines for the first 40 s.
-#   t1 (.5) is the best of two, and of three; t3 (.6) is the second of four, t5 (.3) the best of six.
-# At 40 s 120 USD are spent, and 125 are left: a gang of two for the last 60 s, one finalist. t5 has saved nothing yet in its
-# second segment; it goes on when t3 has left the second of the two machines that are kept. It trains 3 iterations in 15 s. Then
-# those that are next by durable score follow; t2 is paused where its next iteration would end after T.
+# On one GPU: to iteration 1 13 s, from 1 to 2 14 s, from 2 to 4 24 s. Half of 140 USD pays three machines for 40 % of 56 s.
+#   When the finals begin, t1 (.5) leads; 3 more iterations on one GPU would take 34 s, later than T. So the gang is one of two,
+#   which 73 USD pay for 33.6 s. One machine is given back. t1 reports on its way out that it is still the best (.45).
+#   It goes on as soon as two GPUs are free. Then the next best, t3, which is paused when its next iteration would end after T.
 def test_the_best_go_on_with_larger_gangs_on_fewer_machines(history):
     story, lines = history(
-        scores=SIX, quota=4, deadline_s=100.0, budget_usd=245.0, parameters={"money_share": 0.5, "time_share": 0.4}
+        scores=SIX, quota=4, deadline_s=56.0, budget_usd=140.0, parameters={"money_share": 0.5, "time_share": 0.4}
     )
     assert lines == [
-        "0 start -> +i0, +i1, +i2, final-round at 39.9992",
+        "0 start -> +i0, +i1, +i2, final-round at 22.3992",
         "0 ready 0 -> s0: t0 0..1 on i0x1",
         "0 ready 1 -> s1: t1 0..1 on i1x1",
         "0 ready 2 -> s2: t2 0..1 on i2x1",
         "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1 -> s3: t3 0..1 on i0x1",
         "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1 -> s4: t1 1..2 on i1x1",
         "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1 -> s5: t4 0..1 on i2x1",
-        "26 completed t3 s3 at 1/1 score 0.6 in 2+10+1 -> s6: t3 1..2 on i0x1",
-        "26 completed t4 s5 at 1/1 score 0.8 in 2+10+1 -> s7: t5 0..1 on i2x1",
-        "27 completed t1 s4 at 2/2 score 0.45 in 3+10+1",
-        "39 completed t5 s7 at 1/1 score 0.3 in 2+10+1 -> s8: t5 1..2 on i1x1",
-        "39.9992 timer final-round -> end s6, end s8, -i2, final-round at 69.9986",
-        "39.9992 ended t5 s8 at 1/1 score 0.3 in 0.9992+0+0",
-        "39.9992 released i2",
-        "40 completed t3 s6 at 2/2 score 0.5 in 3+10+1 -> s9: t5 1..4 on i0x1 i1x1",
-        "59 completed t5 s9 at 4/4 score 0.23 in 3+15+1 -> s10: t1 2..4 on i0x1 i1x1",
-        "69.9986 timer final-round",
-        "73 completed t1 s10 at 4/4 score 0.35 in 3+10+1 -> s11: t3 2..4 on i0x1 i1x1",
-        "87 completed t3 s11 at 4/4 score 0.5 in 3+10+1 -> s12: t2 1..4 on i0x1 i1x1",
-        "95 report t2 s12 at 2 score 0.3 -> end s12",
-        "96 ended t2 s12 at 2/2 score 0.3 in 3+5+1 -> -i0, -i1",
+        "22.3992 timer final-round -> end s4, end s3, end s5, final-round at 39.1986",
+        "26 completed t3 s3 at 1/1 score 0.6 in 2+10+1 -> -i0",
+        "26 released i0",
+        "26 completed t4 s5 at 1/1 score 0.8 in 2+10+1",
+        "27 completed t1 s4 at 2/2 score 0.45 in 3+10+1 -> s6: t1 2..4 on i1x1 i2x1",
+        "39.1986 timer final-round",
+        "41 completed t1 s6 at 4/4 score 0.35 in 3+10+1 -> s7: t3 1..4 on i1x1 i2x1",
+        "54 report t3 s7 at 3 score 0.5 -> end s7",
+        "55 ended t3 s7 at 3/3 score 0.5 in 3+10+1 -> -i1, -i2",
     ]
-    assert (story.makespan_s, story.best) == (96.0, 5)
-    assert story.bill_usd == pytest.approx(40 + 2 * 96, abs=1e-3)
+    assert (story.makespan_s, story.bill_usd, story.best) == (55.0, 26 + 2 * 55, 1)
 
 
 # 150 USD pay one machine for all of 100 s. There is no time for finals: it is ASHA until nothing more would be durable.
@@ -211,15 +212,15 @@ def test_without_time_for_the_finals_it_is_asha(history):
     assert (story.makespan_s, story.best) == (94.0, 1)
 
 
-# Four machines have nothing to try after 13 s but t1 and t3, the best two of four: half of the GPUs is idle. All are durable
-# at iteration 1, and the finals begin at once instead of at 40 % of 60 s.
+# Three machines have nothing to try after 13 s but t1, the best of three: two of three GPUs are idle. All trials are durable at
+# iteration 1, and the finals begin at once instead of at 40 % of 60 s. One GPU each is enough to train to R by T.
 def test_the_finals_begin_early_when_half_of_the_gpus_have_nothing_to_try(history):
     story, lines = history(scores=[[0.9] * 4, [0.5, 0.4, 0.3, 0.2], [0.7] * 4], quota=3, deadline_s=60.0)
     assert lines[4:8] == [
         "13 completed t0 s0 at 1/1 score 0.9 in 2+10+1",
         "13 completed t1 s1 at 1/1 score 0.5 in 2+10+1 -> s3: t1 1..2 on i0x1",
-        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1 -> end s3, final-round at 36.499",
-        "13 ended t1 s3 at 1/1 score 0.5 in 0+0+0 -> s4: t1 1..4 on i0x1 i1x1 i2x1",
+        "13 completed t2 s2 at 1/1 score 0.7 in 2+10+1 -> s4: t2 1..4 on i1x1, s5: t0 1..4 on i2x1, final-round at 36.499",
+        "27 completed t1 s3 at 2/2 score 0.4 in 3+10+1 -> s6: t1 2..4 on i0x1",
     ]
     assert story.best == 1
 
