@@ -17,6 +17,8 @@ HISTORY = {
     " quantum that begins at their end. Where segments fail and nothing is durable, tight runs save each iteration."
     " Results say whether the job was completed, and when; a pre-determined job that was cut has missed its deadline."
     " RubberBand has the static plan among its candidates, and planners are compared in one space of plans."
+    " SEER may train its winner to less than R under any schedule, keeps more survivors where T and B allow, keeps no reserve"
+    " unless asked to, and prices machines until they are given back."
     " `explore-finish` takes no larger gang than brings its best trial to R by T.",
 }
 """By version, what it changed."""

@@ -11,8 +11,9 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from elastune.policies.planning.bill import Leases, around_usd, function_usd
-from elastune.policies.planning.plan import Plan
+from elastune.policies.planning.bill import Leases, around_usd, function_usd, held_usd
+from elastune.policies.planning.plan import FINE_QUANTUM_S, Plan
+from elastune.policies.planning.spread import last_wave
 from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.sim.model.errors import InputError
 
@@ -36,7 +37,8 @@ def estimate(
 
     A stage that grows waits for queue and initialisation of its new machines, all its trials together, less the seconds by
     which they were asked for before the barrier; a barrier follows each stage but the last; machines that the next stage
-    does not hold are given back after it, those with the least paid time left first, as the controller does.
+    does not hold are given back after it, those with the least paid time left first, as the controller does, or before its end
+    if the terms say so.
 
     Where a later stage waits for new machines, its trials may start on those that are there: if it trains in waves, or its
     trials end before the new ones come, or it holds them as spare ones. There, and only there, a run without randomness may
@@ -54,7 +56,7 @@ def estimate(
     """
     leases = Leases(terms, live_instances)
     sync_s, startup_s = terms.profile.sync_s, terms.profile.startup.mean_s
-    now_s, busy_s, functions_usd, margin_usd = 0.0, 0.0, 0.0, 0.0
+    now_s, busy_s, functions_usd, margin_usd, given_back_usd = 0.0, 0.0, 0.0, 0.0, 0.0
     stage_s: list[float] = []
     prefetch_after_s: list[float | None] = [None] * len(stages)
     for index, (stage, allocation) in enumerate(zip(stages, allocations, strict=True)):
@@ -71,6 +73,9 @@ def estimate(
         segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
         busy_s = expected_s(stage, allocation, terms, is_first=is_first)
         functions_usd += allocation.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
+        if terms.gives_back:
+            kept = allocations[index + 1].instances if index < len(stages) - 1 else 0
+            given_back_usd += held_usd(terms, given_back_s(stage, allocation, kept, terms))
         if index < len(stages) - 1:
             busy_s += sync_s
         now_s += busy_s
@@ -78,6 +83,7 @@ def estimate(
     if terms.is_per_instance:
         cost_usd = leases.closed_usd(now_s)
         margin_usd = leases.closed_usd(now_s + PLAN_MARGIN_S) - cost_usd
+        cost_usd -= given_back_usd
     else:
         cost_usd, size = functions_usd, allocation.gpus_per_trial
         last = allocation.trials - (allocation.waves - 1) * allocation.gangs
@@ -94,6 +100,38 @@ def estimate(
         terms.instance_type,
         margin_usd=margin_usd + around_usd(terms, 0, PLAN_MARGIN_S),
     )
+
+
+def given_back_s(stage: Stage, allocation: Allocation, kept: int, terms: Terms) -> float:
+    """Machine-seconds of a stage that are not paid because machines are given back when their last gang ends.
+
+    Below zero where the closed form of the mean takes the stage to end earlier than it does. Nothing where machines are paid by
+    coarse quanta: what is left of a quantum is paid anyway.
+
+    Args:
+        stage: what is trained.
+        allocation: on what.
+        kept: machines that the next stage holds, which are paid until this one ends; 0 after the last.
+        terms: for the spread of the trials and the size of machines.
+    """
+    stragglers = terms.profile.stragglers
+    if not stragglers.any or terms.price_book.billing.granularity_s > FINE_QUANTUM_S:
+        return 0.0
+    # Gangs that share machines leave them together: 2 of 2 GPUs on one of 4, 4 of 5 GPUs on five of 4.
+    size = allocation.gpus_per_trial
+    shared = math.gcd(size, allocation.gpus_per_instance)
+    gangs_each, machines_each = min(allocation.gpus_per_instance // shared, allocation.gangs), size // shared
+    groups = -(-allocation.needed_instances // machines_each)
+    slowest, earlier = last_wave(groups, gangs_each, log_variance(stragglers, stage.iterations))
+    before = (
+        allocation.trials / allocation.gangs - 1.0
+    )  # on average, the trials that each gang trains before its last one
+    end = max(before + slowest, float(allocation.waves))
+    held, released = allocation.instances / machines_each, max(allocation.instances - kept, 0) // machines_each
+    paid = sum(min(before + last, end) for last in earlier[:released])
+    paid += (held - min(released, len(earlier))) * end
+    planned = allocation.waves * expected_stretch(stragglers, stage.iterations, allocation)
+    return machines_each * (held * planned - paid) * terms.train_s(stage.iterations, size)
 
 
 def lead_s(busy_s: float, startup_s: float) -> float:
@@ -118,11 +156,13 @@ def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Alloca
     gangs, waves = allocation.gangs, allocation.waves
     if gangs == 1 or not stragglers.any:
         return 1.0
-    variance = (
-        math.log1p(stragglers.persistent_cv**2) / waves
-        + math.log1p(stragglers.per_iteration_cv**2) / (iterations * waves)
-    )  # fmt: skip
+    variance = log_variance(stragglers, iterations) / waves
     return max(1.0, math.exp(_normal_of_slowest(gangs) * math.sqrt(variance) - variance / 2))
+
+
+def log_variance(stragglers: Stragglers, iterations: int) -> float:
+    """Variance of the logarithm of a trial's training time over its mean."""
+    return math.log1p(stragglers.persistent_cv**2) + math.log1p(stragglers.per_iteration_cv**2) / iterations
 
 
 @functools.lru_cache(4096)

@@ -73,6 +73,7 @@ class Terms:
         deadline_s: plans end by it; infinite for none.
         budget_usd: infinite for none.
         listed: the prices before those that change were replaced by their highest; None where none does.
+        gives_back: whether machines are given back within a stage, when they and the next stage have no more use for them.
     """
 
     profile: Profile
@@ -80,6 +81,7 @@ class Terms:
     deadline_s: float = math.inf
     budget_usd: float = math.inf
     listed: PriceBook | None = None
+    gives_back: bool = False
 
     def __post_init__(self) -> None:
         if self.profile.min_gpus > 1 and not self.gang_sizes:

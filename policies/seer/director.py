@@ -106,7 +106,9 @@ class SeerDirector(PlannedDirector):
         """When the rung is cut: the latest time to end it so that the best trial can still finish by T within B.
 
         None where `reserve` is off, in the last rung, for a trial that is alone, and while no trial is known to be best.
-        If every trial that still trains will have ended by then, at the pace it has reported, nothing has to be cut.
+        None as well if the best so far cannot be trained to its end even if the rung ended now: one that is so slow is not
+        worth the others. If every trial that still trains will have ended by then, at the pace it has reported, nothing has
+        to be cut.
         """
         leader = bracket.leader()
         if not self._reserves or bracket.is_last or len(bracket.trials) == 1 or leader is None:
@@ -116,6 +118,8 @@ class SeerDirector(PlannedDirector):
         live, left = live_instances(view), self.plan.stages[-1].until_iteration - until
         last_s = max(self._finishes_until_s(size, left, live, terms, view) for size in terms.gang_sizes)
         last_s -= terms.profile.sync_s
+        if last_s < view.now_s - MARGIN_S:
+            return None
         profile = self._observed.profile(bracket.trials, of_slowest=True)
         ends_s = max((self._ends_s(t, until, profile.iteration_s, view) for t in bracket.pending), default=0.0)
         # A trial that is cut first ends the iteration under way and saves it.

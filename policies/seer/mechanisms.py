@@ -47,7 +47,8 @@ class Mechanisms:
             does not pay for the percentile, the plan with the earliest one that B pays for is taken.
         replan: the remaining rungs are planned anew at each barrier, with what was learned. The stage beyond the plan always
             is.
-        reserve: the time and money to finish the best trial by T are kept back: a rung that would use them up is cut.
+        reserve: the time and money to finish the best trial by T are kept back: a rung that would use them up is cut. Off,
+            because it cut rungs for trials that did not win.
         resize_rule: when a trial gets a larger gang in the middle of a rung because it would end too late for the rungs to
             come: "gain", where its projected progress rises by a tenth, "always", where it rises at all, or "never".
         elastic: the cluster fits each rung, and machines that a rung no longer needs are given back before it ends; else it
@@ -64,7 +65,7 @@ class Mechanisms:
     solver: Solver = "frontier"
     makespan: Makespan = "p95"
     replan: bool = True
-    reserve: bool = True
+    reserve: bool = False
     resize_rule: ResizeRule = "gain"
     elastic: bool = True
     parallelism: Parallelism = "uniform"
@@ -137,14 +138,21 @@ class TowardsR(Mechanisms):
             was fitted on other families. "largest_n" trains to R and starts as many configurations as it can.
         truncate: where a plan may train its winner to less than R; see `policies.sizing.targets.Truncate`. A winner that was
             trained to less goes on if time and money are left. No effect with `objective=largest_n`.
+        fill: time and money that are left are spent on more survivors, before the run and with `replan` at each barrier. No
+            effect without a budget, and where the job gives the stages.
     """
 
     objective: Objective = "expected_score"
-    truncate: Truncate = "prefix-only"
+    truncate: Truncate = "always"
+    fill: bool = True
 
     def targets(self, job: TuningJob, profile: Profile) -> list[int]:
         """Iterations to which a plan may train its winner, most first."""
         return winner_targets(job, profile, self.truncation)
+
+    def fills(self, job: TuningJob) -> bool:
+        """Whether time and money that are left are spent on more survivors."""
+        return self.fill and job.budget_usd is not None and job.stages is None
 
     @property
     def truncation(self) -> Truncate:

@@ -14,6 +14,7 @@ from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.seer.director import SeerDirector
+from elastune.policies.seer.fill import most_survivors, open_to_all
 from elastune.policies.seer.mechanisms import TowardsR
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
@@ -21,6 +22,8 @@ from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
 from elastune.policies.sizing.targets import best_expected, best_of_targets, least_job
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from elastune.policies.execution.observed import Observed
@@ -75,14 +78,13 @@ def seer(
 
 def run_seer(job: TuningJob, profile: Profile, price_book: PriceBook, mechanisms: TowardsR) -> StagedPolicy:
     """Plan, then run the plan; see `seer`."""
-    terms = Terms.of(job, profile, price_book)
+    terms = replace(Terms.of(job, profile, price_book), gives_back=mechanisms.elastic)
     plan = best_plan(job, terms, mechanisms)
     if plan is None:
         least = least_job(job, profile, mechanisms.truncation)
         raise infeasible(mechanisms.policy, least, terms, mechanisms.plan)
     replanner = SeerReplanner(plan, job, terms, mechanisms)
-    stages = (*plan.stages, *_beyond(plan, job))
-    director = SeerDirector(plan, terms, job, mechanisms, replanner, stages)
+    director = SeerDirector(plan, terms, job, mechanisms, replanner, replanner.stages)
     return staged(director, mechanisms.limits(job, profile, price_book), profile, price_book)
 
 
@@ -94,15 +96,31 @@ def best_plan(job: TuningJob, terms: Terms, mechanisms: TowardsR) -> Plan | None
     made safer against being late.
     """
     best = best_of_targets(job, terms, mechanisms.truncation, lambda stages: mechanisms.plan(stages, terms))
-    return None if best is None else mechanisms.safer(best, terms)
+    if best is None:
+        return None
+    safe = mechanisms.safer(best, terms)
+    return _filled(safe, terms, mechanisms) if mechanisms.fills(job) else safe
 
 
-def _beyond(plan: Plan, job: TuningJob) -> tuple[Stage, ...]:
-    """The stage in which the winner goes on to R if time and money are left, where the plan ends before R."""
-    target = plan.stages[-1].until_iteration
+def _filled(plan: Plan, terms: Terms, mechanisms: TowardsR) -> Plan:
+    """The plan with the most survivors of the first rung that time and money allow.
+
+    The search keeps as much time free as this plan's 95th percentile lies beyond its mean.
+    """
+    first, *later = plan.stages
+    within = replace(terms, deadline_s=terms.deadline_s - max(plan.promised_s - plan.makespan_s, 0.0))
+    if not later or not within.are_kept_by(replace(plan, makespan_p95_s=None)):
+        return plan
+    wider = most_survivors(later, first.trials, lambda stages: mechanisms.plan((first, *stages), within))
+    return plan if wider is None else mechanisms.safer(wider, terms)
+
+
+def _with_beyond(stages: Sequence[Stage], job: TuningJob) -> tuple[Stage, ...]:
+    """These stages, and one in which the winner goes on to R if time and money are left, where they end before R."""
+    target = stages[-1].until_iteration
     if job.stages is not None or target >= job.max_iterations:
-        return ()
-    return (Stage(1, job.max_iterations - target, job.max_iterations),)
+        return tuple(stages)
+    return (*stages, Stage(1, job.max_iterations - target, job.max_iterations))
 
 
 class SeerReplanner:
@@ -118,36 +136,46 @@ class SeerReplanner:
     def __init__(self, plan: Plan, job: TuningJob, terms: Terms, mechanisms: TowardsR) -> None:
         planned = plan.stages[-1].until_iteration
         self._targets = [t for t in mechanisms.targets(job, terms.profile) if t <= planned] or [planned]
-        self._max_iterations = job.max_iterations
+        self._job = job
         self._terms = terms
         self._mechanisms = mechanisms
+        self._planned = _with_beyond(plan.stages, job)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Of the bracket that is run: as planned, or open to all survivors where barriers decide how many go on."""
+        decides = self._mechanisms.replan and self._mechanisms.fills(self._job)
+        return open_to_all(self._planned) if decides else self._planned
 
     def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
         """The plan for what is left; the bracket goes on with its stages.
 
-        If all survivors can train as planned, they do. Else `_affordable` drops the worst or trains all of them less. If no
-        plan keeps T and B, the best survivor trains alone by `fastest_or_cheapest`: by the fastest plan if B pays for it, else
-        by the cheapest. `Limits` ends the run by T within B, unless `hard_stop` is off.
+        If all planned survivors can train as planned, they do, and more of them with `fill`. Else `_affordable` drops the worst
+        or trains all of them less. If no plan keeps T and B, the best survivor trains alone by `fastest_or_cheapest`: by the
+        fastest plan if B pays for it, else by the cheapest. `Limits` ends the run by T within B, unless `hard_stop` is off.
         """
         plan = self._affordable(bracket, view, observed)
-        last, end = plan.stages[-1].until_iteration, bracket.stages[-1].until_iteration
-        beyond = (Stage(1, end - last, end),) if end > last else ()
-        bracket.stages = (*bracket.stages[: bracket.index], *plan.stages, *beyond)
+        before = self._planned[: bracket.index]
+        self._planned = (*before, *_with_beyond(plan.stages, self._job))
+        bracket.stages = self.stages
         return plan
 
     def _affordable(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
         """The plan with the best expected score of those that T and B still allow; the best survivor alone if none does."""
+        planned = self._planned[bracket.index]
         # In the stage beyond the plan, no target is left but the end of that stage.
-        targets = [t for t in self._targets if t >= bracket.stage.until_iteration] or [bracket.stage.until_iteration]
+        targets = [t for t in self._targets if t >= planned.until_iteration] or [planned.until_iteration]
+        most = min(planned.trials, len(bracket.trials))
         plans = []
         for target in targets:
             plan = self._largest(bracket, view, observed, target)
             if plan is not None:
-                plans.append(plan)
-                if plan.stages[0].trials == len(bracket.trials):
+                if plan.stages[0].trials == most:
+                    plans += self._fuller(plan, bracket, view, observed)
                     break  # shorter training of as many is worse
-        before = bracket.stages[: bracket.index]
-        best = best_expected(plans, self._terms.profile.family, self._max_iterations, before)
+                plans.append(plan)
+        before = self._planned[: bracket.index]
+        best = best_expected(plans, self._terms.profile, self._job.max_iterations, before)
         if best is not None:
             return best
         terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=True), view)
@@ -158,26 +186,46 @@ class SeerReplanner:
 
         It ends by T even if the slowest survivor wins. Where B does not pay for that, it ends by T if an average one wins.
         """
-        for trials in range(len(bracket.trials), 0, -1):
+        for trials in range(min(self._planned[bracket.index].trials, len(bracket.trials)), 0, -1):
             stages = self._stages_left(bracket, trials, target)
             for of_slowest in (True, False):
-                profile = observed.profile(bracket.trials[:trials], of_slowest=of_slowest)
-                terms = terms_left(self._terms, profile, view)
-                plan = self._mechanisms.plan(stages, terms, live_instances=live_instances(view), is_resumed=True)
+                plan = self._plan_of(stages, bracket, view, observed, of_slowest=of_slowest)
                 if plan is not None:
                     return plan
         return None
+
+    def _fuller(self, plan: Plan, bracket: Bracket, view: RunView, observed: Observed) -> list[Plan]:
+        """This plan; with `fill`, those that spend what it leaves: on the most survivors, or on the winner's way to R."""
+        if not self._mechanisms.fills(self._job):
+            return [plan]
+
+        def plan_for(stages: Sequence[Stage]) -> Plan | None:
+            return self._plan_of(stages, bracket, view, observed, of_slowest=False)
+
+        wider = most_survivors(plan.stages, len(bracket.trials), plan_for)
+        stages = _with_beyond(plan.stages, self._job)
+        longer = plan_for(stages) if len(stages) > len(plan.stages) else None
+        return [wider or plan, *filter(None, [longer])]
+
+    def _plan_of(
+        self, stages: Sequence[Stage], bracket: Bracket, view: RunView, observed: Observed, *, of_slowest: bool
+    ) -> Plan | None:
+        """The plan for these stages with what was learned of the trials that begin them; None where it is late or too dear."""
+        profile = observed.profile(bracket.trials[: stages[0].trials], of_slowest=of_slowest)
+        terms = terms_left(self._terms, profile, view)
+        return self._mechanisms.plan(stages, terms, live_instances=live_instances(view), is_resumed=True)
 
     def _stages_left(self, bracket: Bracket, trials: int, target: int) -> list[Stage]:
         """The stage that begins, with so many trials, and those after it up to the target.
 
         A trial that is alone has nobody left to compare with, so it gets one stage.
         """
-        done = bracket.stage.until_iteration - bracket.stage.iterations
+        planned = self._planned[bracket.index :]
+        done = planned[0].until_iteration - planned[0].iterations
         if trials == 1:
             return [Stage(1, target - done, target)]
         stages = []
-        for stage in (bracket.stage, *bracket.remaining):
+        for stage in planned:
             until = min(stage.until_iteration, target)
             if until > done:
                 stages.append(Stage(min(stage.trials, trials), until - done, until))

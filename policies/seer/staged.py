@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -43,10 +43,9 @@ STEPS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class StagedMechanisms(Mechanisms):
-    """Those of `seer`, but without a reserve, so that no rung is cut: there is no R that the winner must reach."""
+    """Those that both readings have."""
 
     policy: str = "seer-staged"
-    reserve: bool = False
 
 
 def seer_staged(
@@ -101,7 +100,7 @@ def seer_staged(
     _check_stages(job, stages)
     if job.stages is not None:
         return run_seer(job, profile, price_book, TowardsR(**asdict(chosen)))
-    terms = Terms.of(job, profile, price_book)
+    terms = replace(Terms.of(job, profile, price_book), gives_back=chosen.elastic)
     counts = (stages,) if stages else tuple(range(1, most_stages(job) + 1))
     found = best_staged_plan(counts, job, terms, chosen)
     if found is None:
@@ -119,7 +118,7 @@ def best_staged_plan(
     found = ((count, plan_of_stages(count, job, terms, mechanisms)) for count in counts)
     # Plans that curves cut short may be equal; more cuts are then open to later barriers.
     plans = {plan: count for count, plan in found if plan is not None}
-    best = best_expected(list(plans), terms.profile.family, job.max_iterations)
+    best = best_expected(list(plans), terms.profile, job.max_iterations)
     return None if best is None else (mechanisms.safer(best, terms), plans[best])
 
 

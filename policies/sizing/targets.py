@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
+    from elastune.policies.sizing.curve_prior import CurvePrior
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.profile import Profile
 
@@ -72,21 +73,23 @@ def best_of_targets(
         plan_for: the rule's plan for these stages, None where it is late or too dear.
     """
     found = (largest(target, terms, plan_for) for target in target_jobs(job, terms.profile, truncate))
-    return best_expected([plan for _, plan in filter(None, found)], terms.profile.family, job.max_iterations)
+    return best_expected([plan for _, plan in filter(None, found)], terms.profile, job.max_iterations)
 
 
-def best_expected(plans: Sequence[Plan], family: str, max_iterations: int, before: Sequence[Stage] = ()) -> Plan | None:
+def best_expected(
+    plans: Sequence[Plan], profile: Profile, max_iterations: int, before: Sequence[Stage] = ()
+) -> Plan | None:
     """The plan whose winner has the best expected score, under a curve model fitted on other families; None of none.
 
     Args:
         plans: to choose from.
-        family: of the workload.
+        profile: family and schedule of the workload.
         max_iterations: R.
         before: stages that all of them continue.
     """
     if len(plans) < 2:
         return plans[0] if plans else None
-    prior = prior_for(family)
+    prior = _prior_for(profile)
     # Rounded, so that the last bits of a matrix product do not decide; ties go to the longer training.
     return min(
         plans,
@@ -105,13 +108,17 @@ def best_of_brackets(
     Args:
         brackets: stages of every bracket, by job.
         job: the one whose R counts.
-        terms: for the family of the workload.
+        terms: for family and schedule of the workload.
     """
     if len(brackets) < 2:
         return next(iter(brackets), None)
-    prior = prior_for(terms.profile.family)
+    prior = _prior_for(terms.profile)
 
     def regret(target: TuningJob) -> float:
         return round(min(prior.expected_regret(stages, job.max_iterations) for stages in brackets[target]), 9)
 
     return min(brackets, key=lambda target: (regret(target), -target.max_iterations))
+
+
+def _prior_for(profile: Profile) -> CurvePrior:
+    return prior_for(profile.family, decays=not profile.is_prefix_schedule)

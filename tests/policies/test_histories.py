@@ -232,12 +232,13 @@ SLOW_RUNG_1 = [
     "18 completed t3 s3 at 1/1 score 0.6 in 2+15+1 -> s4: t1 1..2 on i2x1, s5: t3 1..2 on i3x1",
     "37 completed t1 s4 at 2/2 score 0.45 in 3+15+1",
 ]
+AS_PLANNED = {"truncate": "never", "fill": False}
 SLOW = {"quota": 4, "deadline_s": 60.0, "budget_usd": 150.0, "tau": 15.0, "believed_tau": 10.0}
 
 
 def test_seer_learns_that_training_is_slower_and_gives_more_gpus(history):
     # At 18 s it knows: 42 s are left, 19 + 34 do not fit, 19 + 19 (two GPUs in rung 3) do. 4 x 18 + 2 x 38 = 148 USD.
-    story, lines = history("seer", **SLOW)
+    story, lines = history("seer", parameters=AS_PLANNED, **SLOW)
     assert lines == [
         *SLOW_RUNG_1,
         "37 completed t3 s5 at 2/2 score 0.5 in 3+15+1 -> s6: t1 2..4 on i2x1 i3x1",
@@ -248,7 +249,7 @@ def test_seer_learns_that_training_is_slower_and_gives_more_gpus(history):
 
 def test_seer_without_replanning_stops_at_the_last_iteration_whose_checkpoint_fits(history):
     # Rung 3 on one GPU: iteration 3 is complete at 37 + 3 + 15 = 55 s and durable at 56 s; iteration 4 would end at 70 s.
-    story, lines = history("seer", parameters={"replan": False}, **SLOW)
+    story, lines = history("seer", parameters={"replan": False, **AS_PLANNED}, **SLOW)
     assert lines == [
         *SLOW_RUNG_1[:-1],
         "37 completed t1 s4 at 2/2 score 0.45 in 3+15+1 -> -i2",

@@ -16,7 +16,7 @@ from elastune.policies.planning.plan import Allocation, Terms
 from elastune.policies.registry import factory
 from elastune.policies.rules.halving import Bracket, Stage, rungs
 from elastune.policies.seer.director import ranked_shares
-from elastune.policies.seer.mechanisms import Mechanisms
+from elastune.policies.seer.mechanisms import TowardsR
 from elastune.policies.seer.staged import StagedMechanisms
 from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from elastune.sim.model.errors import InputError
@@ -26,13 +26,17 @@ from elastune.sim.model.prices import InstanceType, PriceBook
 from elastune.sim.model.profile import Profile, Timings
 from elastune.sim.model.scaling import LinearScaling
 
+BARE = {"seer": {"truncate": "never", "fill": False, "reserve": True}}
+"""What would change the rungs is off, and what is tried here is on."""
+
 
 def run(world, play, name="seer", *, iteration_s=None, parameters=None, **keywords):
     """A run, with seconds per iteration by trial."""
     tiny = world(timings=(2.0, 1.0, 4.0), gpus=1, **{"reduction_factor": 2, "quota": 4, **keywords})
     if iteration_s is not None:
         tiny.truth = replace(tiny.truth, iteration_s=np.array(iteration_s))
-    return play(factory(name, parameters or {})(tiny.job, tiny.profile, tiny.book, None), tiny)
+    chosen = BARE.get(name, {}) | (parameters or {})
+    return play(factory(name, chosen)(tiny.job, tiny.profile, tiny.book, None), tiny)
 
 
 def orders(story, kind):
@@ -62,6 +66,16 @@ def test_the_barrier_takes_its_time_from_the_rung_that_is_cut(world, play):
     story = run(world, play, sync_s=5.0, **STUCK)
     # As above, but the best can go on only 5 s after the rung has ended.
     assert [(at_s, order.segment) for at_s, order in orders(story, EndSegment)] == [(pytest.approx(72.498), 3)]
+
+
+def test_a_rung_is_not_cut_for_a_best_trial_that_is_too_slow_to_be_finished(world, play):
+    # There is one machine, on which trial 0 is the first to report although it is slow: at 2 + 40 + 1 = 43 s. To train it to R
+    # would take 3 + 3 x 40 + 1 = 124 s more, until after T = 150 s. So the others have their turn, and one of them wins.
+    slow_first = {**STUCK, "iteration_s": [40.0, 10.0, 10.0, 10.0], "quota": 1, "deadline_s": 150.0, "exact": True}
+    story = run(world, play, **slow_first, parameters={"replan": False}, believed_tau=10.0)
+    assert not [order for at_s, order in orders(story, EndSegment) if at_s < 60]
+    assert len(story.state.started) == 4
+    assert story.state.trials[story.best].checkpoint_iteration > 1
 
 
 def test_without_reserve_the_rung_waits_until_the_end(world, play):
@@ -125,7 +139,9 @@ def test_the_gain_rule_wants_a_tenth_more_progress_and_always_wants_any(world, p
         keywords = {key: value for key, value in BEHIND.items() if key != "iteration_s"}
         tiny = world(timings=(2.0, 1.0, rescale_s), gpus=1, reduction_factor=2, **keywords)
         tiny.truth = replace(tiny.truth, iteration_s=np.array(BEHIND["iteration_s"]))
-        policy = factory("seer", {"reserve": False, "resize_rule": rule})(tiny.job, tiny.profile, tiny.book, None)
+        policy = factory("seer", BARE["seer"] | {"reserve": False, "resize_rule": rule})(
+            tiny.job, tiny.profile, tiny.book, None
+        )
         return [at_s for at_s, _ in orders(play(policy, tiny), EndSegment) if at_s < 150]
 
     # 30 s are saved by training three iterations twice as fast, so a resize of 30 s and more is never worth it.
@@ -188,8 +204,9 @@ def test_a_value_that_is_not_allowed_is_refused(world, parameters, problem):
 def test_the_switches_that_an_ablation_tries_follow_from_the_list_of_mechanisms():
     common = ["solver=greedy", "makespan=mean", "replan=false"]
     rest = ["resize_rule=never", "resize_rule=always", "elastic=false", "parallelism=ranked", "hard_stop=false"]
-    assert list(Mechanisms.switches()) == [*common, "reserve=false", *rest]
     assert list(StagedMechanisms.switches()) == [*common, "reserve=true", *rest]
+    towards_r = ["objective=largest_n", "truncate=prefix-only", "truncate=never", "fill=false"]
+    assert list(TowardsR.switches()) == [*common, "reserve=true", *rest, *towards_r]
 
 
 def test_a_cut_keeps_those_who_have_reported_or_the_best_of_the_stage_before():
@@ -232,7 +249,8 @@ def test_no_event_is_lost_on_a_trial_that_was_cut(world, play):
 def planned(world, name="seer", *, parameters=None, **keywords):
     """The plan before the run, and its terms."""
     tiny = world(timings=(2.0, 1.0, 4.0), gpus=1, **{"reduction_factor": 2, "quota": 8, **keywords})
-    policy = factory(name, parameters or {})(tiny.job, tiny.profile, tiny.book, None)
+    chosen = BARE.get(name, {}) | (parameters or {})
+    policy = factory(name, chosen)(tiny.job, tiny.profile, tiny.book, None)
     return policy._director.plan, Terms.of(tiny.job, tiny.profile, tiny.book)
 
 
@@ -289,7 +307,38 @@ def test_where_time_is_short_survivors_are_dropped_or_all_train_less(world, play
         exact=True,
     )
     tiny.profile = replace(tiny.profile, is_prefix_schedule=is_prefix)
-    policy = factory("seer", {"makespan": "mean", "reserve": False})(tiny.job, tiny.profile, tiny.book, None)
+    parameters = {"makespan": "mean", "truncate": "prefix-only", "fill": False}
+    policy = factory("seer", parameters)(tiny.job, tiny.profile, tiny.book, None)
     begun = orders(play(policy, tiny), StartSegment)
     later = [(at_s, o.trial, o.from_iteration, o.until_iteration) for at_s, o in begun if o.from_iteration]
     assert later == starts
+
+
+# Two rungs of four trials, at 2 and 4 of R = 4, on machines of 1 USD a second. As planned, 4 x 23 + 2 x 24 = 140 USD.
+ROOMY = {"trials": 4, "iterations": 4, "min_iterations": 2, "deadline_s": 1e4}
+
+
+def trained(world, play, budget_usd, fill):
+    """How far each trial is trained, and the bill."""
+    story = run(world, play, parameters={"fill": fill, "reserve": False}, budget_usd=budget_usd, **ROOMY)
+    return sorted(story.state.trials[trial].checkpoint_iteration for trial in story.state.started), story.bill_usd
+
+
+def test_money_that_is_left_is_spent_on_more_survivors(world, play):
+    # A third survivor costs 24 USD more, a fourth 48.
+    assert trained(world, play, 141.0, fill=True) == ([2, 2, 4, 4], 140.0)
+    assert trained(world, play, 165.0, fill=True) == ([2, 4, 4, 4], 164.0)
+    assert trained(world, play, 1000.0, fill=True) == ([4, 4, 4, 4], 188.0)
+    assert trained(world, play, 1000.0, fill=False) == ([2, 2, 4, 4], 140.0)
+
+
+def test_money_that_a_rung_has_saved_is_spent_at_its_barrier(world, play):
+    # Iterations take 5 s, not 10 s as believed: 4 x 13 are spent of 92, and 14 of 24 will be for each survivor.
+    faster = {"tau": 5.0, "believed_tau": 10.0, "budget_usd": 141.0, **ROOMY}
+    story = run(world, play, parameters={"fill": True, "reserve": False}, **faster)
+    assert [story.state.trials[trial].checkpoint_iteration for trial in story.state.started] == [4, 4, 4, 4]
+
+
+def test_without_a_budget_nothing_is_left_to_spend(world, play):
+    story = run(world, play, parameters={"fill": True, "reserve": False}, **ROOMY)
+    assert sorted(story.state.trials[trial].checkpoint_iteration for trial in story.state.started) == [2, 2, 4, 4]
