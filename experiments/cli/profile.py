@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.profiling.estimates import Estimate
     from elastune.experiments.profiling.timed_bundle import TimingProfile
-    from elastune.experiments.profiling.timing import TimingPlan
+    from elastune.experiments.profiling.timing_plan import TimingPlan
     from elastune.traces.workloads import BatchMode, Workload
 
 _TRAINS = "profiling trains for real, and"
@@ -134,7 +134,7 @@ def _plan(
     """What is timed; effort that was not asked for is as usual."""
     require_installed(_TRAINS, "torch", "sklearn", "mlxtend", "ray", "psutil")
     from elastune.experiments.profiling.records import GangShape
-    from elastune.experiments.profiling.timing import TimingEffort, TimingPlan
+    from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan
 
     return TimingPlan(
         shapes=tuple(GangShape.parse(text, gpus_per_node) for text in gpus.split(",")),

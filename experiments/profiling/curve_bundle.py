@@ -1,4 +1,4 @@
-"""A curve profile as a bundle: what its records say, and where each number comes from. Imports pandas when it writes."""
+"""Turns the records of a curve profile into a bundle with the provenance of each number. Imports pandas inside functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProfileArguments:
-    """What decides the scores of a profile; the number of processes does not."""
+    """What decides the scores of a profile. The number of processes does not."""
 
     workload: str
     trials: int
@@ -36,14 +36,14 @@ class ProfileArguments:
     seed: int
 
     def asked(self, workload: Workload) -> dict[str, object]:
-        """What decides the measurements, as JSON has it."""
+        """What decides the measurements, for JSON."""
         drawn = [workload.configuration_of(self.seed, trial) for trial in range(self.trials)]
         digest = hashlib.sha256(json.dumps(drawn).encode()).hexdigest()[:16]
         return {"profile": "curves", **asdict(self), "search space": digest}
 
 
 def trial_part(folder: WorkFolder, trial: int) -> Part[IterationRecord | CheckpointCost]:
-    """The records of a trial: its iterations in order, and the cost of its checkpoint when it is complete."""
+    """The records of a trial: its iterations in order, then the cost of its last checkpoint."""
     return Part(folder.file(trial, ".jsonl"), IterationRecord | CheckpointCost, _follows)
 
 
@@ -65,7 +65,7 @@ def is_complete(out_dir: Path, arguments: ProfileArguments) -> bool:
     """Whether the folder already holds the finished bundle of these arguments.
 
     Raises:
-        InputError: it holds the finished bundle of others; the message names what differs.
+        InputError: it holds another finished bundle; the message names what differs.
     """
     manifest = out_dir / "bundle.yaml"
     if not manifest.exists():
@@ -90,8 +90,8 @@ def assemble_bundle(
         workload: what was trained.
         arguments: of the profile.
         folder: with the part files.
-        jobs: worker processes that ran side by side.
-        probe: measures a trial whose iterations take so many seconds on average in fresh processes.
+        jobs: parallel worker processes.
+        probe: measures a trial in fresh processes; takes its number and its mean seconds per iteration.
     """
     import pandas as pd
 
@@ -150,10 +150,7 @@ def _curves(records: Sequence[Sequence[IterationRecord]]) -> pd.DataFrame:
 
 
 def _relative_cost(curves: pd.DataFrame) -> pd.Series[float]:
-    """Mean seconds of a trial over the mean of all, by the processor's clock.
-
-    By the wall clock, a configuration would be dear because something else ran on the machine while it trained.
-    """
+    """Mean processor seconds of a trial over the mean of all. Wall seconds would include other work on the machine."""
     mean_s = curves.groupby("trial")["cpu_seconds"].mean()
     return mean_s / mean_s.mean()
 
@@ -166,9 +163,9 @@ def _per_iteration_cv(curves: pd.DataFrame) -> float | None:
 
 
 def _persistent_cv(seconds: Sequence[Sequence[float]]) -> float | None:
-    """Coefficient of variation of the processes' means, less what the spread within a process explains.
+    """Coefficient of variation between processes, without the part that the spread within processes explains.
 
-    None with one process. 0 where the means differ by no more than that.
+    None with one process; 0 if nothing else is left.
     """
     if len(seconds) < 2:
         return None
@@ -180,7 +177,7 @@ def _persistent_cv(seconds: Sequence[Sequence[float]]) -> float | None:
 def _manifest(
     workload: Workload, arguments: ProfileArguments, jobs: int, busy: float, probes: int, measured: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What `bundle.yaml` says; `busy` is the share of the training seconds that the processor worked on it."""
+    """The content of `bundle.yaml`; `busy` is the share of training seconds spent on the processor."""
     wall = f"by the wall clock, {busy:.0%} of it on the processor, with {jobs} slots training on one machine"
     return {
         "name": workload.name,

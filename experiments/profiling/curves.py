@@ -1,13 +1,8 @@
-"""Profiling: train sampled configurations of a workload for real and write what was measured as a bundle.
+"""Trains sampled configurations of a workload and writes their curves as a bundle. Only the workers import torch.
 
-Processes, signals and the wall clock are used here on purpose; torch is only imported inside the workers, through the
-workload.
-
-Each worker process fills one CPU slot and takes the next trial until none is left. `kill -9` loses at most the
-iteration under way in each worker: a record is on disk when its iteration ends, and training goes on from the last
-checkpoint. Iterations between that checkpoint and the last record are trained again, which yields the same scores by
-determinism; this is checked, and costs about `checkpoint_every_s` seconds of work at most. Their first measurement
-stays.
+Each worker process has one CPU slot and takes the next trial until none is left. A record is on disk when its iteration ends:
+`kill -9` loses only the current iteration of each worker. Training continues from the last checkpoint: iterations after it are
+trained again, which must give the recorded scores. Their first measurement stays.
 """
 
 from __future__ import annotations
@@ -53,13 +48,12 @@ _POLL_S = 0.25
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a profile spends beside the training itself; nothing of it changes a score.
+    """Work beside the training itself; it changes no score.
 
     Attributes:
-        checkpoint_every_s: a checkpoint is written when this many seconds of work are not in one yet. So epochs of a
-            second have one each, and epochs of 10 ms, which take no longer than writing one, do not.
-        probes: fresh processes that start-up and the spread between processes are measured in.
-        probe_training_s: how long each of them trains, but at least three iterations.
+        checkpoint_every_s: seconds of work between checkpoints.
+        probes: fresh processes, which measure start-up and the spread between processes.
+        probe_training_s: training in each of them; at least three iterations.
     """
 
     checkpoint_every_s: float = 1.0
@@ -100,24 +94,24 @@ def profile_workload(
     effort: Effort = Effort(),
     on_progress: Callable[[str, int, int], None] = lambda _phase, _done, _total: None,
 ) -> Path:
-    """Train `trials` configurations for `iterations` iterations each and write the bundle; goes on where it stopped.
+    """Train `trials` configurations for `iterations` iterations each and write the bundle; a second call continues.
 
     Args:
         workload: what is trained.
         trials: configurations drawn from its search space.
         iterations: iterations of each.
-        jobs: worker processes; one CPU slot each.
-        out_dir: folder of the bundle; until it is complete, the work so far lies in `.partial` below it.
-        seed: decides the configurations, the weights and the order of the data.
-        effort: spent beside the training itself.
-        on_progress: called with the phase, and the steps of it that are done and that there are.
+        jobs: worker processes, with one CPU slot each.
+        out_dir: folder of the bundle; `.partial` in it keeps the work until the bundle is complete.
+        seed: decides configurations, weights and data order.
+        effort: beside the training itself.
+        on_progress: called with the phase and the numbers of its done and of all steps.
 
     Returns:
         The folder of the bundle.
 
     Raises:
         InputError: an argument is out of range, or the folder holds a profile with other arguments.
-        WorkerError: a worker failed; the same call goes on from what is done.
+        WorkerError: a worker failed; the same call continues.
     """
     for name, value in (("trials", trials), ("iterations", iterations), ("jobs", jobs)):
         if value < 1:
@@ -139,7 +133,7 @@ def profile_workload(
 
 
 def _train_all(job: _Job, jobs: int, on_progress: Callable[[str, int, int], None]) -> None:
-    """Run the workers until every trial is complete; none of them outlives this call."""
+    """Run workers until every trial is complete; all have ended when this returns."""
     folder, arguments = WorkFolder(job.out_dir), job.arguments
     parts = [trial_part(folder, trial) for trial in range(arguments.trials)]
     total = arguments.trials * arguments.iterations
@@ -180,7 +174,7 @@ def _require_healthy(job: _Job, workers: Sequence[SpawnProcess], receivers: Sequ
         if worker.exitcode:
             why = receiver.recv() if receiver.poll() else f"exit code {worker.exitcode}"
             raise WorkerError(
-                f"{worker.name} of {job.workload.name} failed: {why}; the same command goes on from what is done"
+                f"{worker.name} of {job.workload.name} failed: {why}; the same command continues from what is done"
             )
 
 
@@ -192,7 +186,7 @@ def _end(workers: Sequence[SpawnProcess]) -> None:
 
 
 def _work(job: _Job, counter: Synchronized[int], sender: Connection[Any, Any]) -> None:
-    """What a worker process does: take the next trial until there is none."""
+    """In a worker process: take the next trial until there is none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -205,7 +199,7 @@ def _work(job: _Job, counter: Synchronized[int], sender: Connection[Any, Any]) -
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, however that ended."""
+    """End this process when its parent has ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -213,7 +207,7 @@ def _end_with_parent() -> None:
 
 
 def _warm_up(job: _Job) -> None:
-    """Do what a process does only once (lazy imports, memory) outside the measurements."""
+    """Do outside the measurements what a process does once: imports and allocations."""
     trainable = job.build(0)
     trainable.train_iteration()
     trainable.evaluate()
@@ -226,7 +220,7 @@ def _claim(counter: Synchronized[int]) -> int:
 
 
 def _train_trial(job: _Job, trial: int) -> None:
-    """Bring one trial to its last iteration, from whatever is on disk of it."""
+    """Train a trial to its last iteration, from what is on disk."""
     folder = WorkFolder(job.out_dir)
     part = trial_part(folder, trial)
     records, cost = read_trial(folder, trial)
@@ -253,7 +247,7 @@ def _train_trial(job: _Job, trial: int) -> None:
 
 
 def _restored(job: _Job, trial: int, recorded: int) -> tuple[ScoredTrainable, int]:
-    """The trial at its last readable checkpoint that is not ahead of its records, and the iterations done there."""
+    """The trial at its last readable checkpoint that is not ahead of its records, with its iteration."""
     for iteration, path in WorkFolder(job.out_dir).checkpoints(trial):
         trainable = job.build(trial)
         if iteration <= recorded:
@@ -276,7 +270,7 @@ def _measured_iteration(trainable: ScoredTrainable, iteration: int) -> Iteration
 
 
 def _save(trainable: ScoredTrainable, folder: WorkFolder, trial: int, iteration: int) -> CheckpointCost:
-    """Write the checkpoint of an iteration, then delete the ones before it."""
+    """Write a checkpoint, then delete the earlier ones."""
     path = folder.file(trial, f"-{iteration:06d}.ckpt")
     began_s = time.perf_counter()
     trainable.save(path)
@@ -290,7 +284,7 @@ def _save(trainable: ScoredTrainable, folder: WorkFolder, trial: int, iteration:
 def _probe_all(
     job: _Job, trial: int, mean_iteration_s: float, on_progress: Callable[[str, int, int], None]
 ) -> list[Probe]:
-    """Train one trial's configuration briefly in one fresh process after another."""
+    """Train one configuration briefly in several fresh processes, one after another."""
     count, probes = max(3, round(job.effort.probe_training_s / mean_iteration_s)), job.effort.probes
     found: list[Probe] = []
     for number in range(probes):
@@ -314,7 +308,7 @@ def _probe(job: _Job, trial: int, iterations: int) -> Probe:
             return Probe(launch_s, tuple(receiver.recv()))
         except EOFError as error:
             raise WorkerError(
-                f"a start-up probe of {job.workload.name} ended early; the same command goes on"
+                f"a start-up probe of {job.workload.name} ended early; the same command continues"
             ) from error
         finally:
             _end([worker])

@@ -1,4 +1,4 @@
-"""What follows from timed segments: medians with their intervals, speed-ups, and how iterations spread.
+"""Estimates from timed segments: medians with their intervals, speed-ups, and the spread of iterations.
 
 Imports the standard library and `experiments.profiling.records`.
 """
@@ -23,14 +23,14 @@ _CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A median and its interval between two order statistics, which assumes nothing about the distribution.
+    """A median with an interval between two order statistics, whatever the distribution.
 
     Attributes:
         value: the median.
-        low: end of the interval.
-        high: its other end.
-        coverage: how surely it holds the true median: at least 0.95 from 6 samples on; with fewer it is their range.
-        samples: how many there are.
+        low: lower end of the interval.
+        high: upper end.
+        coverage: probability that the interval holds the true median; at least 0.95 from 6 samples on.
+        samples: number of samples. With fewer than 6, the interval is their range.
     """
 
     value: float
@@ -41,13 +41,13 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, samples: Iterable[float]) -> Estimate | None:
-        """The median of some numbers; None where there are none."""
+        """The median of some numbers; None if there are none."""
         ordered = sorted(samples)
         count = len(ordered)
         if not ordered:
             return None
-        # P(the median lies outside the k-th and the k-th last of n) = 2 P(Binomial(n, 1/2) < k). Counted in whole numbers: of a
-        # thousand samples they are too large for a float, and 1 / 2^n is too small.
+        # P(the median lies outside the k-th and the k-th last of n) = 2 P(Binomial(n, 1/2) < k). In whole numbers, as those of a
+        # thousand samples do not fit in a float.
         left_out, below, ways = 0, 1, 1
         while left_out + 1 < (count + 1) // 2:
             ways = ways * (count - left_out) // (left_out + 1)
@@ -60,17 +60,17 @@ class Estimate(NamedTuple):
 
     @property
     def half_width(self) -> float:
-        """Of the interval, relative to the median."""
+        """Half the width of the interval, relative to the median."""
         return (self.high - self.low) / 2 / self.value
 
 
 class Spread(NamedTuple):
-    """Coefficients of variation of an iteration's duration; None where there were too few samples to tell.
+    """Coefficients of variation of an iteration's duration; None if there are too few samples.
 
     Attributes:
         per_iteration: within a segment.
-        workers: between fresh gangs that train one configuration.
-        configurations: between configurations, beyond what their relative costs say.
+        workers: between fresh worker groups with one configuration.
+        configurations: between configurations, beyond their relative costs.
     """
 
     per_iteration: float
@@ -79,27 +79,27 @@ class Spread(NamedTuple):
 
     @property
     def persistent(self) -> float | None:
-        """What lasts as long as a segment: of the two that are known, both together."""
+        """Variation that lasts for a segment: workers and configurations together, as far as known."""
         known = [cv for cv in (self.workers, self.configurations) if cv is not None]
         return math.sqrt(math.prod(1 + cv**2 for cv in known) - 1) if known else None
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a timing profile found; seconds are those of the wall clock.
+    """Results of a timing profile, in seconds of the wall clock.
 
     Attributes:
         iteration_s: on one GPU at relative cost 1, evaluation included.
         evaluate_s: the part of it that is evaluation.
         speedups: of training, without evaluation, over one GPU, by gang.
         train_s: of an iteration without evaluation at relative cost 1, by gang.
-        launch_s: of a trial that starts anew: all that is neither training nor saving, as in the ledger of a run.
-        resume_s: of one that goes on from a checkpoint.
-        checkpoint_s: writing one.
-        rescale_s: the checkpoint on one gang and the launch from it on the next.
+        launch_s: of a new trial: all time but training and saving, as in the ledger of a run.
+        resume_s: the same of a trial that continues from a checkpoint.
+        checkpoint_s: writing a checkpoint.
+        rescale_s: the checkpoint on one gang and the launch on the next.
         checkpoint_bytes: median size.
         spread: of an iteration's duration.
-        busyness: mean over median of the iterations, at its median: far above 1 where something else ran beside it.
+        busyness: median over segments of mean over median iteration; far above 1 if other work ran beside it.
     """
 
     iteration_s: Estimate
@@ -116,10 +116,10 @@ class Timing:
 
 
 def timing_of(series: Sequence[Sequence[SegmentRecord]], relative_cost: Mapping[int, float]) -> Timing:
-    """What these segments say.
+    """Estimates from these segments.
 
     Args:
-        series: segments of one trial after the other, at least two of them in each; gangs of one are among them.
+        series: at least two segments of one trial each; some are of gangs of one.
         relative_cost: by row of the bundle.
     """
     records = [record for segments in series for record in segments]
@@ -151,7 +151,7 @@ def _known(samples: Iterable[float]) -> Estimate:
 
 
 def _speedup(records: Sequence[SegmentRecord], shape: GangShape) -> Estimate:
-    """Of training, each configuration and round compared with itself alone, so that their differences cancel."""
+    """Speed-up of training. Each configuration and round is compared with itself on one GPU, so that differences cancel."""
     if shape == ALONE:
         return Estimate(1.0, 1.0, 1.0, 1.0, sum(record.shape == ALONE for record in records))
     alone_s = _medians(records, ALONE, lambda record: record.train_s)
@@ -171,7 +171,7 @@ def _medians(
 
 
 def _spread(records: Sequence[SegmentRecord], relative_cost: Mapping[int, float]) -> Spread:
-    """Components of the variance of the logarithms of the segments' medians, each gang about its own mean."""
+    """Variance components of the logarithms of segment medians, around the mean of each gang."""
     per_iteration = statistics.median(record.iteration_cv for record in records)
     within: list[float] = []
     between: list[float] = []
@@ -195,5 +195,5 @@ def _spread(records: Sequence[SegmentRecord], relative_cost: Mapping[int, float]
 
 
 def _cv(log_variance: float) -> float:
-    """Coefficient of variation of a log-normal; 0 where less varies than would by chance."""
+    """Coefficient of variation of a log-normal; 0 if the variation is less than chance."""
     return math.sqrt(math.expm1(max(log_variance, 0.0)))

@@ -1,4 +1,4 @@
-"""What profiles measure: iterations and checkpoints of trials, segments on gangs, starts of processes and nodes."""
+"""Records of profiles: iterations and checkpoints of trials, segments on gangs, starts of processes and nodes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from elastune.sim.bridge.workers.measured import TimedSegment
 
 WARM_UP = 1
-"""Iterations at the start of a segment that count as its launch, as far as they last longer than the others."""
+"""First iterations of a segment; the time by which they are longer than the others counts as launch."""
 
 
 class IterationRecord(msgspec.Struct, frozen=True, tag=True):
@@ -31,7 +31,7 @@ class IterationRecord(msgspec.Struct, frozen=True, tag=True):
         score: on the validation split; None where training diverged.
         test_score: on the test split; None where training diverged.
         seconds: training and validation, by the wall clock.
-        cpu_seconds: the same by the processor's clock, without the time spent waiting for it.
+        cpu_seconds: the same, by the processor's clock.
     """
 
     iteration: int
@@ -42,28 +42,28 @@ class IterationRecord(msgspec.Struct, frozen=True, tag=True):
 
     @classmethod
     def of(cls, iteration: int, score: float, test_score: float, seconds: float, cpu_seconds: float) -> Self:
-        """A record of what was measured; a score that is no finite number is none."""
+        """A record of an iteration; a score that is not finite becomes None."""
         known, tested = (one if math.isfinite(one) else None for one in (score, test_score))
         return cls(iteration, known, tested, round(seconds, 7), round(cpu_seconds, 7))
 
     def same_scores(self, other: IterationRecord) -> bool:
-        """Whether both say the same."""
+        """Whether the scores are equal."""
         return (self.score, self.test_score) == (other.score, other.test_score)
 
 
 class CheckpointCost(msgspec.Struct, frozen=True, tag=True):
-    """What one checkpoint of a trial took: seconds to write it durably, and bytes."""
+    """One checkpoint of a trial: seconds to write it durably, and its size."""
 
     checkpoint_s: float
     checkpoint_bytes: int
 
 
 class Probe(NamedTuple):
-    """What one fresh process measured.
+    """Measurements of one fresh process.
 
     Attributes:
-        launch_s: from its start to the moment its first iteration could begin.
-        iteration_seconds: of one fixed configuration, after one iteration to warm up.
+        launch_s: from its start until its first iteration can begin.
+        iteration_seconds: of one fixed configuration, after a warm-up iteration.
     """
 
     launch_s: float
@@ -71,17 +71,17 @@ class Probe(NamedTuple):
 
 
 class GangShape(NamedTuple):
-    """A gang: GPUs, or CPU slots, on so many nodes."""
+    """A gang: its GPUs or CPU slots, and its nodes."""
 
     gpus: int
     nodes: int
 
     @classmethod
     def parse(cls, text: str, gpus_per_node: int | None) -> Self:
-        """`4` is a gang on as few nodes as hold it, `4x2` one on two.
+        """Read `4`, a gang on as few nodes as possible, or `4x2`, one on two nodes.
 
         Raises:
-            InputError: it is neither, or a node has fewer GPUs.
+            InputError: it is neither, or the nodes have fewer GPUs.
         """
         gpus, nodes = gang_of(text)
         fewest = -(-gpus // (gpus_per_node or gpus))
@@ -91,7 +91,7 @@ class GangShape(NamedTuple):
 
     @property
     def per_node(self) -> tuple[int, ...]:
-        """(nodes,) GPUs on each, as even as they can be, the larger ones first."""
+        """(nodes,) GPUs on each node, as even as possible, larger numbers first."""
         each, more = divmod(self.gpus, self.nodes)
         return tuple(each + (number < more) for number in range(self.nodes))
 
@@ -103,20 +103,20 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One timed segment, in seconds of the wall clock.
 
     Attributes:
-        series: segments of one trial, one after the other.
+        series: number of the trial, which has several segments.
         row: of the configuration in the bundle.
-        round: how often this configuration was trained anew before.
-        is_fresh: the trial started anew; else it went on from the checkpoint of the segment before.
-        iterations: that were timed, those of the warm-up left out.
-        launch_s: all that is neither training nor saving, from the order to the end, and the warm-up.
-        warm_up_s: the part of it by which the first iteration was longer; see `WARM_UP`.
+        round: earlier trials of this configuration.
+        is_fresh: the trial started anew; else it continued from the previous segment.
+        iterations: timed ones, without the warm-up.
+        launch_s: all time but training and saving, plus the warm-up.
+        warm_up_s: the part of it that is warm-up; see `WARM_UP`.
         train_s: median of an iteration without its evaluation.
         evaluate_s: median of its evaluation.
         iteration_s: median of both together.
         mean_iteration_s: their mean.
         iteration_cv: their coefficient of variation.
-        checkpoint_s: writing one.
-        checkpoint_bytes: size of the checkpoint.
+        checkpoint_s: writing the checkpoint.
+        checkpoint_bytes: its size.
     """
 
     series: int
@@ -143,7 +143,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, segment: TimedSegment, shape: GangShape, *, series: int, row: int, round_: int) -> Self:
-        """A segment of at least `WARM_UP` + 2 iterations, summed up."""
+        """The record of a segment with at least `WARM_UP` + 2 iterations."""
         both = [train + evaluate for train, evaluate in zip(segment.train_s, segment.evaluate_s, strict=True)]
         rest = both[WARM_UP:]
         median_s = statistics.median(rest)
@@ -169,7 +169,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NodeStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a node came: seconds from the request to its launch, and from there until it was ready."""
+    """The start of a node: seconds from the request to the launch, and from there until it was ready."""
 
     queue_s: float
     init_s: float

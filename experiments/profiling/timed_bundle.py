@@ -1,4 +1,4 @@
-"""A timing profile from its request to the bundle it ends as: curves that are there already, with seconds of real workers."""
+"""Times a workload and writes a bundle: curves that exist already, with seconds of real workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from elastune.experiments.profiling.estimates import Estimate, timing_of
-from elastune.experiments.profiling.timing import TimingPlan, surroundings_part, time_workload, timed, trained_numbers
+from elastune.experiments.profiling.timing import surroundings_part, time_workload, timed
+from elastune.experiments.profiling.timing_plan import TimingPlan, trained_numbers
 from elastune.experiments.profiling.work_folder import WorkFolder, copy_bundle, rounded
 from elastune.experiments.real.trainables import WorkloadTrainables
 from elastune.sim.model.errors import InputError
@@ -40,10 +41,10 @@ class TimingProfile:
         folder: of the bundle.
         workload: its name.
         plan: what was measured.
-        batch: what the batch size of a configuration was of.
-        timing: what was found.
-        surroundings: where.
-        remarks: what should make one doubt it; none where there is nothing.
+        batch: whether a batch size is that of the worker group or of each worker.
+        timing: the results.
+        surroundings: where it was measured.
+        remarks: reasons to doubt the results.
     """
 
     folder: Path
@@ -56,13 +57,13 @@ class TimingProfile:
 
     @property
     def startup(self) -> dict[str, Estimate]:
-        """How nodes came: seconds from the request to the launch, and to readiness; empty where none was started for this."""
+        """Start-up of nodes, from request to launch and from launch to readiness; empty if none was started."""
         starts = self.surroundings.nodes
         samples = {"queue_s": [one.queue_s for one in starts], "init_s": [one.init_s for one in starts]}
         return {name: estimate for name, of in samples.items() if (estimate := Estimate.of(of)) is not None}
 
     def to_json(self) -> dict[str, object]:
-        """What `elastune profile --gpus --json` prints."""
+        """As `elastune profile --gpus --json` prints it."""
         timing = self.timing
         seconds = ("iteration_s", "evaluate_s", "launch_s", "resume_s", "checkpoint_s", "rescale_s")
         return {
@@ -92,20 +93,20 @@ def profile_timing(
     checkpoints: str | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TimingProfile:
-    """Time a workload on real workers and write it into a bundle; goes on where it stopped.
+    """Time a workload on real workers and write a bundle; a second call continues the first.
 
     Args:
         workload: what is trained.
         plan: what is measured, and where.
-        out_dir: folder of a bundle of this workload, whose curves stay; or one that is not there yet.
-        curves: the bundle that a new one has its curves from; None for the one that ships.
-        batch: what the batch size of a configuration is of.
-        checkpoints: folder or fsspec URL that every node reaches; None for one in the bundle's folder while it is measured.
-        on_progress: called with the segments that are done, and that there are.
+        out_dir: a new folder, or that of a bundle of this workload, which keeps its curves.
+        curves: bundle with the curves for a new folder; None for the shipped one.
+        batch: whether a batch size is that of the worker group or of each worker.
+        checkpoints: folder or fsspec URL that every node reaches; None for a temporary one in the bundle's folder.
+        on_progress: called with the numbers of done and of all segments.
 
     Raises:
         InputError: an argument is out of range, there are too few slots, or the folder holds something else.
-        WorkerError: a gang broke; the same call goes on from what is done.
+        WorkerError: a worker group broke; the same call continues.
     """
     from elastune.sim.bridge.workers.worker import WorkerSettings
 
@@ -123,10 +124,10 @@ def profile_timing(
     try:
         series = time_workload(plan, bundle, settings, folder, on_progress=on_progress)
     except InputError:
-        if not surroundings_part(folder).read():  # as if nobody had asked
+        if not surroundings_part(folder).read():  # nothing was measured
             folder.remove()
         raise
-    [surroundings] = surroundings_part(folder).read()
+    surroundings = surroundings_part(folder).read()[0]
     timing = timing_of(series, {row: float(cost) for row, cost in enumerate(bundle.relative_cost)})
     found = remarks(timing, surroundings)
     profile = TimingProfile(out_dir, workload.name, plan, batch, timing, surroundings, found)
@@ -135,7 +136,7 @@ def profile_timing(
 
 
 def _base(workload: Workload, out_dir: Path, curves: str | None) -> Path:
-    """The folder of the bundle whose curves are kept.
+    """The folder of the bundle with the curves.
 
     Raises:
         InputError: there is none, or it is of another workload.
@@ -157,18 +158,18 @@ def _base(workload: Workload, out_dir: Path, curves: str | None) -> Path:
 
 
 def _seed(bundle: Bundle) -> int:
-    """Of the weights and of the order of the data, as its trials were profiled with."""
+    """The seed of weights and data order with which the bundle's trials were profiled."""
     seed = bundle.notes.get("seed")
     return seed if isinstance(seed, int) else 0
 
 
 def remarks(timing: Timing, surroundings: Surroundings) -> tuple[str, ...]:
-    """What should make one doubt the numbers."""
+    """Reasons to doubt the numbers."""
     found = []
     if surroundings.load_average > _BUSY_LOAD * surroundings.cores:
         found.append(
-            f"the machine was busy before anything was started (load {surroundings.load_average:.1f} on"
-            f" {surroundings.cores} cores): gangs had to share it"
+            f"the machine was busy before the profile began (load {surroundings.load_average:.1f} on"
+            f" {surroundings.cores} cores), so workers shared it"
         )
     if timing.busyness > _BUSYNESS:
         found.append(
@@ -184,7 +185,7 @@ def remarks(timing: Timing, surroundings: Surroundings) -> tuple[str, ...]:
 
 
 def write_timing(profile: TimingProfile, folder: WorkFolder, series: Sequence[Sequence[SegmentRecord]]) -> None:
-    """The profile's folder is a bundle afterwards, with the curves of the one in the work folder, which goes."""
+    """Write the bundle with the curves in the work folder, and remove that folder."""
     import pandas as pd
 
     def write(staging: Path) -> None:
@@ -227,7 +228,7 @@ def _how(profile: TimingProfile) -> str:
 
 
 def _header(before: Mapping[str, Any], profile: TimingProfile) -> dict[str, Any]:
-    """What `bundle.yaml` said, with the numbers and their provenance that are new."""
+    """The old `bundle.yaml` with the new numbers and their provenance."""
     timing, how = profile.timing, _how(profile)
     spread, effort = timing.spread, profile.plan.effort
     of = f"{effort.configurations} configurations x {effort.rounds} fresh trials"
@@ -264,7 +265,7 @@ def _header(before: Mapping[str, Any], profile: TimingProfile) -> dict[str, Any]
 
 
 def _timing_notes(profile: TimingProfile) -> dict[str, Any]:
-    """For readers: how it was timed, what no key of a bundle says, and how sure the medians are."""
+    """Notes for readers: command, machine, and intervals of the medians."""
     timing, surroundings = profile.timing, profile.surroundings
     named = ("iteration_s", "evaluate_s", "launch_s", "resume_s", "checkpoint_s", "rescale_s")
     estimates = {name: getattr(timing, name) for name in named} | {f"node_{n}": e for n, e in profile.startup.items()}
@@ -287,7 +288,7 @@ def _timing_notes(profile: TimingProfile) -> dict[str, Any]:
 
 
 def _command(profile: TimingProfile) -> str:
-    """What measures the same again; of a cluster that is rented anew each time, no address."""
+    """The command that measures the same again, without the address of the cluster."""
     plan, effort = profile.plan, profile.plan.effort
     parts = [f"elastune profile {profile.workload} --gpus {plan.gangs} --device {plan.device}"]
     parts += ["--ray ADDRESS"] if plan.ray_address is not None else []

@@ -1,7 +1,7 @@
-"""The folder in which a profile is kept until it is complete, and how it becomes a bundle.
+"""The work folder of a profile, which becomes a bundle at the end.
 
-`.partial/` in the bundle's folder holds what was asked for (`job.json`) and a part for each trial or series, with a JSON line
-for each record. What the operating system has taken survives the end of the process: SIGKILL loses only what is under way.
+`.partial/` in the bundle's folder holds the request (`job.json`) and JSON lines for each trial or series. SIGKILL loses only
+the record that is being written.
 Imports `experiments.runs.run_folder` and `traces.bundles.writer`.
 """
 
@@ -31,8 +31,8 @@ class Part(Generic[Record]):
 
     Args:
         path: of the file.
-        kind: what a line holds: a record type, or a union of tagged ones.
-        follows: whether a record may stand after those before it.
+        kind: record type of a line, or a union of tagged types.
+        follows: whether a record may follow the ones before it.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Part(Generic[Record]):
         self._path, self._kind, self._follows = path, kind, follows
 
     def read(self) -> list[Record]:
-        """All complete records; a line that was cut short or is out of order is removed with all that follow it."""
+        """All complete records. The first damaged or misplaced line is removed with all lines after it."""
         content = self._path.read_bytes() if self._path.exists() else b""
         records: list[Record] = []
         good_bytes = 0
@@ -71,11 +71,11 @@ class Part(Generic[Record]):
             file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Delete all records."""
         self._path.unlink(missing_ok=True)
 
     def lines(self) -> int:
-        """Complete lines, without looking into them."""
+        """The number of complete lines."""
         return self._path.read_bytes().count(b"\n") if self._path.exists() else 0
 
 
@@ -87,15 +87,24 @@ class WorkFolder:
         self.base, self._job = self.path / "base", self.path / "job.json"
 
     def asked(self) -> dict[str, Any] | None:
-        """What an earlier call was asked for; None where there is nothing to go on with."""
-        return json.loads(self._job.read_text(encoding="utf-8")) if self._job.is_file() else None
+        """The request of an earlier call; None if there was none.
+
+        Raises:
+            InputError: its file is damaged.
+        """
+        if not self._job.is_file():
+            return None
+        try:
+            return msgspec.json.decode(self._job.read_bytes(), type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{self._job} is damaged: {error}; delete {self.path} to start anew") from error
 
     def open(self, asked: Mapping[str, object], base: Path | None = None) -> None:
         """Make the folder, or check that it belongs to the same profile.
 
         Args:
             asked: what decides the measurements.
-            base: folder of a bundle that the profile begins with; copied, once.
+            base: folder of the bundle to begin with; it is copied.
 
         Raises:
             InputError: it holds another profile, or something else; the message names what differs.
@@ -116,12 +125,12 @@ class WorkFolder:
         return self.path / f"part-{number:05d}{ending}"
 
     def checkpoints(self, number: int) -> list[tuple[int, Path]]:
-        """(iteration, file) of the checkpoints of a trial, the latest first."""
-        files = self.path.glob(f"part-{number:05d}-*.ckpt")
+        """(iteration, file) of the checkpoints of a trial, latest first."""
+        files = self.path.glob(f"part-{number:05d}-{'[0-9]' * 6}.ckpt")
         return sorted(((int(file.stem.rsplit("-", 1)[1]), file) for file in files), reverse=True)
 
     def publish(self, write: Callable[[Path], object]) -> None:
-        """The files that `write` puts into a folder become those of the bundle, `bundle.yaml` last; the work folder goes."""
+        """Move the files that `write` makes into the bundle, `bundle.yaml` last, and remove the work folder."""
         staging = self.path / "bundle"
         staging.mkdir(exist_ok=True)
         write(staging)
@@ -130,14 +139,14 @@ class WorkFolder:
         self.remove()
 
     def remove(self) -> None:
-        """Delete the work folder, and the bundle's if nothing is in it."""
+        """Delete the work folder, and the bundle's folder if it is empty."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self.out_dir.is_dir() and not any(self.out_dir.iterdir()):
             self.out_dir.rmdir()
 
 
 def copy_bundle(source: Path, target: Path) -> None:
-    """Copy the files of a bundle into a folder, which is made."""
+    """Copy the files of a bundle into a new folder."""
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if (source / name).is_file():
@@ -145,10 +154,10 @@ def copy_bundle(source: Path, target: Path) -> None:
 
 
 def require_same(out_dir: Path, found: Mapping[str, Any], asked: Mapping[str, object]) -> None:
-    """Check that what is found in a folder was asked for alike.
+    """Check that a folder holds the same request.
 
     Raises:
-        InputError: it was not; the message names what differs.
+        InputError: it holds another; the message names what differs.
     """
     differing = [key for key in asked if found.get(key) != asked[key]]
     if differing:
@@ -157,5 +166,5 @@ def require_same(out_dir: Path, found: Mapping[str, Any], asked: Mapping[str, ob
 
 
 def rounded(value: float) -> float:
-    """Six significant digits: more than any measurement of a profile carries."""
+    """Round to six significant digits, which is more than a measurement has."""
     return float(f"{value:.6g}")

@@ -14,7 +14,8 @@ from ray import cloudpickle
 from elastune.experiments.plans.planning import planning_profile
 from elastune.experiments.profiling.estimates import ALONE, timing_of
 from elastune.experiments.profiling.records import GangShape
-from elastune.experiments.profiling.timing import TimingEffort, TimingPlan, surroundings_part, time_workload, timed
+from elastune.experiments.profiling.timing import surroundings_part, time_workload, timed
+from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan
 from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.workers import emulated, measured, worker
@@ -66,9 +67,8 @@ def shell():
 
 
 @pytest.fixture
-def measure(cluster, tmp_path, monkeypatch):
+def measure(cluster, tmp_path):
     """Times an emulated workload on nodes of the cluster that is there."""
-    monkeypatch.setattr("elastune.experiments.profiling.timing._nodes", lambda _plan: Borrowed(cluster, 700_000))
 
     def call(trainables, checkpoints, shapes=SHAPES):
         effort = TimingEffort(configurations=1, rounds=1, seconds=0.6, node_starts=0)
@@ -77,7 +77,8 @@ def measure(cluster, tmp_path, monkeypatch):
         folder.open(plan.asked(), bundle_folder("digits-mlp"))
         bundle = tiny_bundle([[0.5, 0.4], [0.6, 0.3]])
         settings = WorkerSettings(build=timed(trainables), checkpoints=checkpoints)
-        return time_workload(plan, bundle, settings, folder), folder
+        connect = lambda _plan: Borrowed(cluster, 700_000)  # noqa: E731
+        return time_workload(plan, bundle, settings, folder, connect=connect), folder
 
     return call
 

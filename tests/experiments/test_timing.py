@@ -21,6 +21,7 @@ from elastune.experiments.cli.app import app
 from elastune.experiments.cli.profile import print_timing
 from elastune.experiments.plans.planning import make_plans, planning_profile
 from elastune.experiments.profiling.estimates import ALONE, Estimate, timing_of
+from elastune.experiments.profiling.fleet import Fleet
 from elastune.experiments.profiling.records import (
     GangShape,
     NodeStart,
@@ -28,17 +29,8 @@ from elastune.experiments.profiling.records import (
     Surroundings,
 )
 from elastune.experiments.profiling.timed_bundle import SEGMENTS, TimingProfile, profile_timing, remarks, write_timing
-from elastune.experiments.profiling.timing import (
-    TimingEffort,
-    TimingPlan,
-    _Fleet,
-    is_enough,
-    rows_to_time,
-    series_of,
-    series_part,
-    surroundings_part,
-    time_workload,
-)
+from elastune.experiments.profiling.timing import is_enough, series_part, surroundings_part, time_workload
+from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan, rows_to_time, series_of
 from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.experiments.spec.sections import WorkloadSpec
 from elastune.sim.bridge.workers.measured import TimedSegment
@@ -194,7 +186,7 @@ def test_gangs_are_named_by_gpus_and_nodes():
 @pytest.mark.parametrize(
     ("shapes", "match"),
     [
-        ((TWO,), "--gpus 2: 1 is missing, over which speed-ups are"),
+        ((TWO,), "--gpus 2: 1 is missing, with which speed-ups compare"),
         ((ALONE, TWO, TWO), "a gang is named twice"),
     ],
 )
@@ -204,7 +196,7 @@ def test_gangs_that_say_nothing_are_refused(shapes, match):
 
 
 def test_more_slots_than_there_are_are_refused_before_anything_starts(monkeypatch, tmp_path):
-    monkeypatch.setattr("elastune.experiments.profiling.timing.slots_here", lambda _device: 2)
+    monkeypatch.setattr("elastune.experiments.profiling.timing_plan.slots_here", lambda _device: 2)
     plan = TimingPlan(shapes=(ALONE, GangShape(3, 1)))
     with pytest.raises(InputError, match="a gang of 3 needs 3 slots, but this machine has 2 CPU cores"):
         profile_timing(workload_named("digits-mlp"), plan, tmp_path / "new")
@@ -296,7 +288,7 @@ def test_a_timed_bundle_is_all_that_a_plan_needs(tmp_path):
 
 
 def test_a_bundle_that_is_there_is_timed_again_and_a_bundle_of_another_workload_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("elastune.experiments.profiling.timing.slots_here", lambda _device: 2)
+    monkeypatch.setattr("elastune.experiments.profiling.timing_plan.slots_here", lambda _device: 2)
     written(tmp_path / "mine")
     written(tmp_path / "mine", base=str(tmp_path / "mine"))
     assert load_bundle(tmp_path / "mine").iteration_s == pytest.approx(2.5)
@@ -308,7 +300,7 @@ def test_a_bundle_that_is_there_is_timed_again_and_a_bundle_of_another_workload_
 
 
 def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("elastune.experiments.profiling.timing.slots_here", lambda _device: 2)
+    monkeypatch.setattr("elastune.experiments.profiling.timing_plan.slots_here", lambda _device: 2)
     bundle, effort = load_bundle("digits-mlp"), TimingEffort(configurations=1, rounds=2)
     plan = TimingPlan(shapes=(ALONE, TWO), effort=effort)
     folder = WorkFolder(tmp_path / "mine")
@@ -320,15 +312,14 @@ def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, mon
     series_part(folder, 1).append(second[0])  # cut short
 
     timed = []
-    monkeypatch.setattr(
-        "elastune.experiments.profiling.timing._Fleet",
-        lambda _plan: SimpleNamespace(nodes_for=lambda _: [], close=lambda: None),
-    )
+    nodes = SimpleNamespace(acquire=lambda *_, launched, is_cancelled: launched() or is_cancelled(), close=lambda: None)
     monkeypatch.setattr(
         "elastune.experiments.profiling.timing._timed", lambda series, *_: timed.append(series.number) or second
     )
     told = []
-    found = time_workload(plan, bundle, None, folder, on_progress=lambda *done: told.append(done))
+    found = time_workload(
+        plan, bundle, None, folder, connect=lambda _: nodes, on_progress=lambda *done: told.append(done)
+    )
     assert timed == [1]
     assert found == [first, second]
     assert told == [(2, 4), (4, 4)]
@@ -394,7 +385,7 @@ def test_the_command_hands_over_what_was_asked_for_and_prints_what_was_found(tmp
     assert answer["launch_s"] == {"value": 6.0, "low": 6.0, "high": 6.0, "coverage": 1 - 2 / 64, "samples": 6}
 
 
-def test_on_a_cluster_that_ran_already_no_start_of_a_node_is_timed_or_advised(tmp_path, monkeypatch, capsys):
+def test_on_a_cluster_that_ran_already_no_start_of_a_node_is_timed_or_advised(tmp_path, capsys):
     """A node that is leased at once took no time to start, and a spec that says so would plan without start-ups."""
 
     def acquire(_number, _slots, *, launched, is_cancelled):
@@ -402,9 +393,8 @@ def test_on_a_cluster_that_ran_already_no_start_of_a_node_is_timed_or_advised(tm
         launched()
         return "a node"
 
-    monkeypatch.setattr("elastune.experiments.profiling.timing._nodes", lambda _plan: SimpleNamespace(acquire=acquire))
     plans = [TimingPlan(shapes=(ALONE,), gpus_per_node=1, ray_address=address) for address in ("10.0.0.1:6379", None)]
-    there, here = map(_Fleet, plans)
+    there, here = (Fleet(plan, SimpleNamespace(acquire=acquire)) for plan in plans)
     assert there.nodes_for([ALONE]) == here.nodes_for([ALONE]) == ["a node"]
     assert (len(there.starts), len(here.starts)) == (0, 1)
 
@@ -415,3 +405,20 @@ def test_on_a_cluster_that_ran_already_no_start_of_a_node_is_timed_or_advised(tm
     told = capsys.readouterr().out
     assert "init_s" not in told
     assert "cloud.startup: what machines of your provider take" in told
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x80"])
+def test_a_damaged_request_is_told(tmp_path, text):
+    folder = WorkFolder(tmp_path)
+    folder.open({"profile": "timings"})
+    (tmp_path / ".partial" / "job.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"job\.json is damaged: .*delete .*\.partial to start anew"):
+        folder.open({"profile": "timings"})
+
+
+def test_a_checkpoint_with_another_name_is_left_out(tmp_path):
+    folder = WorkFolder(tmp_path)
+    folder.open({})
+    for name in ("part-00000-000003.ckpt", "part-00000-000012.ckpt", "part-00000-best.ckpt"):
+        (folder.path / name).touch()
+    assert [iteration for iteration, _ in folder.checkpoints(0)] == [12, 3]
