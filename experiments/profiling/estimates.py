@@ -46,8 +46,8 @@ class Estimate(NamedTuple):
         count = len(ordered)
         if not ordered:
             return None
-        # P(the median lies outside the k-th and the k-th last of n) = 2 P(Binomial(n, 1/2) < k). In whole numbers, as those of a
-        # thousand samples do not fit in a float.
+        # P(the median lies outside the k-th and the k-th last of n) = 2 P(Binomial(n, 1/2) < k). In whole numbers, because a
+        # thousand samples give numbers too large for a float.
         left_out, below, ways = 0, 1, 1
         while left_out + 1 < (count + 1) // 2:
             ways = ways * (count - left_out) // (left_out + 1)
