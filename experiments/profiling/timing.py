@@ -14,14 +14,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from elastune.experiments.profiling.estimates import Estimate
-from elastune.experiments.profiling.fleet import Fleet, nodes_for_plan
 from elastune.experiments.profiling.records import (
     WARM_UP,
     SegmentRecord,
     Surroundings,
     measured_on,
 )
-from elastune.experiments.profiling.timing_plan import Series, TimingEffort, TimingPlan, rows_to_time, series_of
+from elastune.experiments.profiling.timing_nodes import TimingNodes, nodes_for_plan
+from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan, TimingSeries, rows_to_time, series_of
 from elastune.experiments.profiling.work_folder import Part, WorkFolder
 from elastune.sim.model.commands import StartSegment
 from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
@@ -54,7 +54,7 @@ def surroundings_part(folder: WorkFolder) -> Part[Surroundings]:
     return Part(folder.path / "surroundings.jsonl", Surroundings)
 
 
-def _recorded(folder: WorkFolder, series: Series) -> list[SegmentRecord]:
+def _recorded(folder: WorkFolder, series: TimingSeries) -> list[SegmentRecord]:
     """The segments of a series; none if it is not complete."""
     part = series_part(folder, series.number)
     records = part.read()
@@ -101,7 +101,7 @@ def time_workload(
     if not open_series and where.read():
         return [found[series.number] for series in todo]
     load_average = os.getloadavg()[0]
-    with closing(Fleet(plan, connect(plan))) as fleet:
+    with closing(TimingNodes(plan, connect(plan))) as fleet:
         if not where.read():
             where.append(_surroundings(fleet, plan, load_average))
         for series in open_series:
@@ -113,7 +113,7 @@ def time_workload(
 
 
 def _timed(
-    series: Series, bundle: Bundle, settings: WorkerSettings, nodes: Sequence[Node], effort: TimingEffort
+    series: TimingSeries, bundle: Bundle, settings: WorkerSettings, nodes: Sequence[Node], effort: TimingEffort
 ) -> list[SegmentRecord]:
     from elastune.sim.bridge.workers.measured import time_segment
     from elastune.sim.bridge.workers.worker_group import Site
@@ -158,7 +158,7 @@ def is_enough(iteration_s: Sequence[float], seconds: float) -> bool:
     return trained_s >= _PATIENCE * seconds or (median is not None and median.half_width <= _STABLE)
 
 
-def _surroundings(fleet: Fleet, plan: TimingPlan, load_average: float) -> Surroundings:
+def _surroundings(fleet: TimingNodes, plan: TimingPlan, load_average: float) -> Surroundings:
     """Time the starts of nodes, and describe one."""
     from elastune.sim.bridge.machines.remote_call import run_on
 

@@ -97,7 +97,7 @@ class TimingPlan:
         }
 
 
-class Series(NamedTuple):
+class TimingSeries(NamedTuple):
     """A configuration on gangs with equally many nodes."""
 
     number: int
@@ -119,9 +119,9 @@ def rows_to_time(bundle: Bundle, count: int) -> list[int]:
     return [by_cost[int((number + 0.5) * len(by_cost) / count)] for number in range(count)]
 
 
-def series_of(plan: TimingPlan, rows: Sequence[int]) -> list[Series]:
+def series_of(plan: TimingPlan, rows: Sequence[int]) -> list[TimingSeries]:
     """All series, ordered by nodes. They begin with different gangs, so that a fresh start is timed on each gang."""
-    found: list[Series] = []
+    found: list[TimingSeries] = []
     for nodes in sorted({shape.nodes for shape in plan.shapes}):
         shapes = sorted(shape for shape in plan.shapes if shape.nodes == nodes)
         for round_ in range(plan.effort.rounds):
@@ -129,7 +129,7 @@ def series_of(plan: TimingPlan, rows: Sequence[int]) -> list[Series]:
                 turn = (position + round_) % len(shapes)
                 turned = tuple(shapes[turn:] + shapes[:turn])
                 # A single gang is used twice, so that restoring is timed as well.
-                found.append(Series(len(found), row, round_, turned if len(turned) > 1 else turned * 2))
+                found.append(TimingSeries(len(found), row, round_, turned if len(turned) > 1 else turned * 2))
     return found
 
 

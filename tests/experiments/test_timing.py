@@ -21,7 +21,6 @@ from elastune.experiments.cli.app import app
 from elastune.experiments.cli.profile import print_timing
 from elastune.experiments.plans.planning import make_plans, planning_profile
 from elastune.experiments.profiling.estimates import ALONE, Estimate, timing_of
-from elastune.experiments.profiling.fleet import Fleet
 from elastune.experiments.profiling.records import (
     GangShape,
     NodeStart,
@@ -30,6 +29,7 @@ from elastune.experiments.profiling.records import (
 )
 from elastune.experiments.profiling.timed_bundle import SEGMENTS, TimingProfile, profile_timing, remarks, write_timing
 from elastune.experiments.profiling.timing import is_enough, series_part, surroundings_part, time_workload
+from elastune.experiments.profiling.timing_nodes import TimingNodes
 from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan, rows_to_time, series_of
 from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.experiments.spec.sections import WorkloadSpec
@@ -394,7 +394,7 @@ def test_on_a_cluster_that_ran_already_no_start_of_a_node_is_timed_or_advised(tm
         return "a node"
 
     plans = [TimingPlan(shapes=(ALONE,), gpus_per_node=1, ray_address=address) for address in ("10.0.0.1:6379", None)]
-    there, here = (Fleet(plan, SimpleNamespace(acquire=acquire)) for plan in plans)
+    there, here = (TimingNodes(plan, SimpleNamespace(acquire=acquire)) for plan in plans)
     assert there.nodes_for([ALONE]) == here.nodes_for([ALONE]) == ["a node"]
     assert (len(there.starts), len(here.starts)) == (0, 1)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from elastune.experiments.profiling.timing_plan import TimingPlan
 
 
-class Fleet:
+class TimingNodes:
     """The nodes of the current gangs.
 
     Attributes:
