@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.policies.planning.bill import Prepaid, around_usd, held_usd
+from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.hulls import Hull
 from elastune.policies.planning.labels import TIME_GRAIN_S, efficient_order
 from elastune.policies.planning.lateness import ON_TIME, growth_class
@@ -36,6 +37,8 @@ MOST_STARTED = 64_000_000
 MOST_COMPARED = 12_000_000
 """Machines whose credits are compared, all stages together."""
 
+MOST_MACHINES = 512
+"""Machines that are followed one by one; where more are worth holding, the known plans are all that is found."""
 _MOST_LEVELS = 64
 """Known plans to which partial plans are compared; more of them are merged, which cuts off less."""
 
@@ -79,6 +82,9 @@ def aged_allocations(
         known: plans of the space, priced exactly.
     """
     search = _AgedSearch(per_stage, terms, space, live_instances, known)
+    if search.most_machines > MOST_MACHINES:
+        stages = known[0].stages if known else ()
+        return search.limits.nothing_followed(Bound(stages, terms) if stages and not live_instances else None)
     layers = search.layers()
     found = [] if layers is None else _traced(layers, per_stage, live_instances, prefetches=space == "wide")
     limits = search.limits
@@ -99,8 +105,10 @@ class _AgedSearch:
         self._per_stage = per_stage
         self._terms = terms
         self._space = space
-        self._quota = max(terms.price_book.max_instances, live_instances)
         self._prepaid = Prepaid(terms)
+        self._quota = self.most_machines = max(
+            _most_worth(per_stage, terms, self._prepaid, live_instances), live_instances
+        )
         self._startup_s, self._sync_s = terms.profile.startup.mean_s, terms.profile.sync_s
         self._is_spread = any(choice.lateness != (ON_TIME,) for stage in per_stage for choice in stage)
         self._starts_vary = any(len(choice.lateness) > 1 for choice in per_stage[0])
@@ -116,7 +124,7 @@ class _AgedSearch:
         """The partial plans after each stage; None where none can beat what is known."""
         layers, last = list[Partials](), self._first
         for index, stage in enumerate(self._per_stage):
-            options = by_instances(stage, self._terms, self._space)
+            options = self._options(stage)
             self._work = Work(max(self._work.machines, 0) + MOST_COMPARED // len(self._per_stage))
             starts = self._starts(index, last, sorted(options))
             last = self._through(index, starts, options)
@@ -126,6 +134,10 @@ class _AgedSearch:
             last = self._followed(index, last) if index < len(self._per_stage) - 1 else self._efficient(last)
             layers.append(last)
         return layers
+
+    def _options(self, stage: Sequence[Choice]) -> dict[int, list[tuple[int, Choice]]]:
+        options = by_instances(stage, self._terms, self._space)
+        return {held: some for held, some in options.items() if held <= self._quota}
 
     def _starts(self, index: int, last: Partials, targets: Sequence[int]) -> Partials:
         """The partial plans from which the stage begins, on each of so many machines."""
@@ -183,7 +195,7 @@ class _AgedSearch:
 
     def _followed(self, index: int, partials: Partials) -> Partials:
         """As many as there is work for: of each number of machines as many, evenly from the soonest to the latest."""
-        targets = len(by_instances(self._per_stage[index + 1], self._terms, self._space))
+        targets = len(self._options(self._per_stage[index + 1]))
         most = max(MOST_STARTED // (targets * self._quota**2), 1)
         if len(partials) <= most:
             return partials
@@ -197,6 +209,14 @@ class _AgedSearch:
         self.left_out += len(partials) - most
         self.limits.miss(partials.at(~chosen), index)
         return partials.at(chosen)
+
+
+def _most_worth(per_stage: Sequence[Sequence[Choice]], terms: Terms, prepaid: Prepaid, live_instances: int) -> int:
+    """The most machines that are worth holding: no stage trains on more, and the budget starts no more."""
+    needed = max(choice.instances for stage in per_stage for choice in stage)
+    if math.isinf(terms.budget_usd) or not prepaid.new_usd:
+        return needed
+    return min(needed, live_instances + math.floor(terms.budget_usd * (1 + 1e-9) / prepaid.new_usd))
 
 
 class _Waiting:
@@ -352,6 +372,11 @@ class _Limits:
             used_usd[:, None] + held_usd(self._terms, 1.0) * later_s, self.bill_usd(partials)[:, None]
         )
         return np.asarray(least_usd)
+
+    def nothing_followed(self, bound: Bound | None) -> AgedPlans:
+        """What is known where nothing is followed, and what anything else costs at least."""
+        usd = [0.0 if bound is None else bound.usd(before_s) for before_s in self.before_s.tolist()]
+        return AgedPlans([], 1, self.before_s, np.array(usd))
 
     def bill_usd(self, partials: Partials) -> Floats:
         """(plans,) the bill if all machines were given back now."""

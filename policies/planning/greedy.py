@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.spaces import lower_hull, stage_options
-from elastune.policies.planning.static import plan_on_cluster
+from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,13 +73,16 @@ class _GreedySearch:
     def fastest(self) -> Plan:
         """The earliest plan, over the caps: more machines for a later stage cost the time to start them."""
         plans = [self._plan([hull[-1] for hull in hulls]) for hulls in self._hulls()]
-        return min(plans + self._constant_plans(), key=lambda plan: (plan.makespan_s, plan.cost_usd))
+        constant = [plan_on_cluster(self._stages, n, self._terms) for n in cluster_sizes(self._stages, self._terms)]
+        return min(plans + ([] if self._is_resumed else constant), key=lambda plan: (plan.makespan_s, plan.cost_usd))
 
     def walks(self) -> Iterator[Plan]:
         """A cheap plan that is on time for each cap, or that cap's fastest."""
         for hulls in self._hulls():
             yield self._walk(hulls)
-        yield from self._constant_plans()
+        # The walk prices each stage alone, and so does not see what a constant cluster costs in all.
+        if not self._is_resumed:
+            yield from constant_plans(self._stages, self._terms, lambda plan: plan.makespan_s <= self._terms.deadline_s)
 
     def descend(self, plan: Plan) -> Plan:
         """Replace one stage's allocation at a time by another efficient one as long as that is on time and saves money."""
@@ -116,12 +119,6 @@ class _GreedySearch:
                 heapq.heappush(steps, (_step_usd_per_s(hulls[stage], at[stage]), stage))
             plan = self._plan([hull[index] for hull, index in zip(hulls, at, strict=True)])
         return plan
-
-    def _constant_plans(self) -> list[Plan]:
-        """Constant clusters: the walk prices each stage alone, and so does not see what the whole of them costs."""
-        if self._is_resumed:
-            return []
-        return [plan_on_cluster(self._stages, count, self._terms) for count in self._terms.cluster_sizes]
 
     def _plan(self, choices: Sequence[Option]) -> Plan:
         return self._estimate([choice.allocation for choice in choices])

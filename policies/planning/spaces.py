@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Space: TypeAlias = Literal["fair", "wide"]
 
+_ALL_TRIED = 256
+_LARGEST_STEP = 1.01
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -287,11 +290,23 @@ def fair_on_cluster(stage: Stage, instances: int, terms: Terms, *, is_first: boo
     return replace(fastest, spare_instances=instances - fastest.needed_instances)
 
 
+def tried(counts: range) -> Sequence[int]:
+    """Numbers of machines that are tried: all of a few hundred; beyond, each is at most a hundredth above the one before."""
+    if len(counts) <= _ALL_TRIED:
+        return counts
+    found = list(counts[:_ALL_TRIED])
+    while found[-1] < counts[-1]:
+        found.append(min(math.ceil(found[-1] * _LARGEST_STEP), counts[-1]))
+    return found
+
+
 def on_cluster(stage: Stage, instances: int, terms: Terms, *, is_first: bool) -> Option:
     """The fastest way to train a stage on a cluster of this size, which it holds whole, uneven waves included."""
     gpus = instances * terms.gpus_per_instance
-    choices = (option(stage, gpus, size, terms, is_first=is_first) for size in terms.gang_sizes if size <= gpus)
-    return min(choices, key=lambda choice: choice.seconds)
+    whole = terms.gpus_per_instance
+    allowed = (Allocation(stage.trials, gpus, size, whole) for size in terms.gang_sizes if size <= gpus)
+    fastest = min(allowed, key=lambda allocation: expected_s(stage, allocation, terms, is_first=is_first))
+    return option(stage, gpus, fastest.gpus_per_trial, terms, is_first=is_first)
 
 
 def stage_options(stage: Stage, terms: Terms, *, is_first: bool, live_instances: int | None = None) -> list[Option]:
@@ -303,7 +318,7 @@ def stage_options(stage: Stage, terms: Terms, *, is_first: bool, live_instances:
         least = math.ceil(size / whole)
         options += [
             option(stage, count * whole, size, terms, is_first=is_first, live_instances=live_instances)
-            for count in range(least, most + 1)
+            for count in tried(range(least, most + 1))
         ]
     return options
 

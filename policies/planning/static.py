@@ -6,15 +6,17 @@ extension of a tuner to the cloud [ours].
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from elastune.policies.planning.bill import cluster_usd
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.lateness import estimator
 from elastune.policies.planning.plan import Allocation
-from elastune.policies.planning.spaces import fair_on_cluster, on_cluster
+from elastune.policies.planning.spaces import fair_on_cluster, on_cluster, tried
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Plan, Terms
@@ -39,6 +41,43 @@ def plan_on_cluster(
     return estimate(stages, allocations, terms, live_instances=live_instances, is_resumed=is_resumed)
 
 
+def cluster_sizes(stages: Sequence[Stage], terms: Terms) -> Sequence[int]:
+    """Numbers of machines of constant clusters that are tried; none holds more than all trials at once on the largest gang."""
+    allowed = terms.cluster_sizes
+    useful = -(-max(stage.trials for stage in stages) * terms.gang_sizes[-1] // terms.gpus_per_instance)
+    return tried(range(allowed.start, max(min(useful + 1, allowed.stop), allowed.start + 1)))
+
+
+def constant_plans(
+    stages: Sequence[Stage],
+    terms: Terms,
+    is_kept: Callable[[Plan], bool],
+    *,
+    space: Space = "wide",
+    makespan: Makespan = "mean",
+    live_instances: int = 0,
+    is_resumed: bool = False,
+    most_usd: float = math.inf,
+) -> list[Plan]:
+    """The plans on constant clusters that are kept, but for clusters so large that they cost more than a smaller one."""
+    planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
+    least_s = (len(stages) - 1) * terms.profile.sync_s + sum(
+        min(
+            terms.segment_s(stage.iterations, size, is_first=index == 0 and not is_resumed) for size in terms.gang_sizes
+        )
+        for index, stage in enumerate(stages)
+    )
+    kept: list[Plan] = []
+    for count in cluster_sizes(stages, terms):
+        if not live_instances and cluster_usd(terms, count, least_s, 0.0) > most_usd * (1 + 1e-9):
+            break
+        allocations = _on_cluster(stages, count, terms, space, is_resumed=is_resumed)
+        if allocations is not None and is_kept(plan := planned(allocations)):
+            kept.append(plan)
+            most_usd = min(most_usd, plan.cost_usd)
+    return kept
+
+
 def static_plan(
     stages: Sequence[Stage],
     terms: Terms,
@@ -59,10 +98,15 @@ def static_plan(
         live_instances: machines held already.
         is_resumed: whether the first stage continues earlier ones.
     """
-    planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
-    clusters = (_on_cluster(stages, count, terms, space, is_resumed=is_resumed) for count in terms.cluster_sizes)
-    plans = [planned(allocations) for allocations in clusters if allocations is not None]
-    on_time = [plan for plan in plans if plan.promised_s <= terms.deadline_s]
+    on_time = constant_plans(
+        stages,
+        terms,
+        lambda plan: plan.promised_s <= terms.deadline_s,
+        space=space,
+        makespan=makespan,
+        live_instances=live_instances,
+        is_resumed=is_resumed,
+    )
     return min(on_time, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Allocation, highest_prices
-from elastune.policies.planning.static import plan_on_cluster
+from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
 from elastune.policies.rules.halving import rungs
 from elastune.policies.sizing.refusal import Possible, refusal
 from elastune.sim.model.billing import metered_usd
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 def cheapest_fixed_plan(stages: Sequence[Stage], terms: Terms) -> Plan | None:
     """The plan on the cheapest constant cluster that keeps T and B; None where no cluster does."""
-    plans = (plan_on_cluster(stages, count, terms) for count in terms.cluster_sizes)
-    return min((plan for plan in plans if terms.are_kept_by(plan)), key=lambda plan: plan.cost_usd, default=None)
+    kept = constant_plans(stages, terms, terms.are_kept_by, most_usd=terms.budget_usd)
+    return min(kept, key=lambda plan: plan.cost_usd, default=None)
 
 
 def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
@@ -64,8 +64,9 @@ def naive_refusal(name: str, job: TuningJob, terms: Terms) -> InfeasibleJobError
     terms = terms.for_any_deadline()
     trials = rungs(job)[0].trials if job.exact or job.stages is not None else 1
     possible = []
-    for count in terms.cluster_sizes:
-        plan = plan_on_cluster(rungs(job, trials), count, terms)
+    stages = rungs(job, trials)
+    for count in cluster_sizes(stages, terms):
+        plan = plan_on_cluster(stages, count, terms)
         deadline_s = Possible.of(plan.promised_s, 0.0).deadline_s
         each_usd = metered_usd(terms.price_book.billing, terms.usd_per_hour, deadline_s) + terms.ingress_usd
         held_usd = count * each_usd + deadline_s * terms.standing_usd_per_s

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.bill import around_usd, cluster_usd, function_usd, lease_usd
+from elastune.policies.planning.spaces import tried
 from elastune.policies.rules.halving import rung_levels, rungs
 from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.policies.sizing.refusal import Possible, refusal
@@ -117,7 +118,7 @@ def best_cluster(
     most = rungs(job)[0].trials if job.stages is not None else job.trials
 
     def bounds_under(terms: Terms) -> list[_Bound]:
-        counts = range(1, terms.price_book.max_instances + 1)
+        counts = tried(range(1, terms.price_book.max_instances + 1))
         bounds = (_Bound(count, terms, load, is_elastic=is_elastic, is_anytime=is_anytime) for count in counts)
         return [bound for bound in bounds if bound.gangs]
 

@@ -22,6 +22,7 @@ from elastune.policies.planning.bill import cluster_usd, function_usd
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.spaces import on_cluster
+from elastune.policies.planning.static import cluster_sizes
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
 from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.policies.sizing.constant import check_gang, constant_allocation
@@ -79,7 +80,7 @@ def hyperband_fixed(
     best = _best_target(job, terms, truncate)
     if best is None:
         free, least = terms.for_any_deadline().without_limits(), least_job(job, profile, truncate)
-        schedules = (Schedule(least, free, count) for count in terms.cluster_sizes)
+        schedules = (Schedule(least, free, count) for count in _cluster_sizes(least, terms))
         raise _refusal("hyperband-fixed", least, [schedule.possible() for schedule in schedules])
     target, (instances, sizes) = best
     director = HyperbandDirector(Schedule(target, terms, instances), sizes[0])
@@ -109,7 +110,7 @@ def _brackets(job: TuningJob, sizes: Sequence[int]) -> list[tuple[Stage, ...]]:
 def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, tuple[int, ...]] | None:
     """Machines that finish the most configurations at least cost, and the sizes of the brackets; None if none does."""
     sized = []
-    for count in terms.cluster_sizes:
+    for count in _cluster_sizes(job, terms):
         schedule = Schedule(job, terms, count)
         sizes = schedule.sizes()
         trials = sum(sizes)
@@ -120,6 +121,11 @@ def _best_cluster(job: TuningJob, terms: Terms) -> tuple[int, tuple[int, ...]] |
         return None
     _, _, negative_count, sizes = max(sized)
     return -negative_count, tuple(sizes)
+
+
+def _cluster_sizes(job: TuningJob, terms: Terms) -> Sequence[int]:
+    """Numbers of machines that are tried: the most explorative bracket has the most trials at once."""
+    return cluster_sizes(bracket_stages(job, 0, min(bracket_sizes(job)[0], job.trials)), terms)
 
 
 def bracket_sizes(job: TuningJob) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -15,8 +16,8 @@ from elastune.policies.planning.frontier import cheapest_by, frontier
 from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.plan import Allocation, Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
-from elastune.policies.planning.spaces import fair_levels, lower_hull, stage_options
-from elastune.policies.planning.static import plan_on_cluster, static_plan
+from elastune.policies.planning.spaces import fair_levels, lower_hull, stage_options, tried
+from elastune.policies.planning.static import cluster_sizes, plan_on_cluster, static_plan
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.job import TuningJob
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
@@ -120,6 +121,31 @@ def timed(job, random):
     stages, terms = job
     spans = [plan_on_cluster(stages, count, terms).makespan_s for count in range(1, terms.price_book.max_instances + 1)]
     return stages, replace(terms, deadline_s=random.uniform(0.8 * min(spans), 1.2 * max(spans)))
+
+
+def test_all_of_a_few_hundred_clusters_are_tried_and_of_more_those_in_steps_of_a_hundredth():
+    assert list(tried(range(2, 258))) == list(range(2, 258))
+    many = tried(range(1, 10_001))
+    assert list(many[:256]) == list(range(1, 257))
+    assert many[-1] == 10_000
+    assert all(before < after <= math.ceil(before * 1.01) for before, after in pairwise(many))
+    assert len(many) < 640
+
+
+@settings(max_examples=30)
+@given(jobs(), st.randoms(use_true_random=False))
+def test_ten_thousand_machines_are_planned_like_as_many_as_can_be_used(job, random):
+    stages, terms = job
+    useful = max(stage.trials for stage in stages) * terms.profile.scaling.max_gpus
+    hurry, plans = random.uniform(1.0, 3.0), []
+    for quota in (useful, 10_000):
+        book = msgspec.structs.replace(terms.price_book, max_instances=quota)
+        within = replace(terms, price_book=book)
+        deadline_s = min(plan_on_cluster(stages, count, within).makespan_s for count in cluster_sizes(stages, within))
+        assert len(cluster_sizes(stages, within)) <= useful
+        within = replace(within, deadline_s=deadline_s * hurry)
+        plans.append([greedy_plan(stages, within), static_plan(stages, within)])
+    assert plans[0] == plans[1]
 
 
 @given(jobs(), st.randoms(use_true_random=False))
