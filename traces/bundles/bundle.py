@@ -214,7 +214,7 @@ class Bundle:
         return next((self.provenance[key] for key in keys if key in self.provenance), "unstated")
 
     def truth_of(self, terms: WorkloadTerms, job: TuningJob, seed: int) -> GroundTruth:
-        """How the configurations that the seed draws for this job really train.
+        """The true curves and durations of the configurations that the seed draws for this job.
 
         Raises:
             InputError: the job is longer than the curves, wider than the bundle, or ranks scores the other way.

@@ -102,7 +102,7 @@ class WorkloadTerms:
     def profile(
         self, startup: Startup | None = None, errors: ProfileErrors | None = None, *, mean_cost: float = 1.0
     ) -> Profile:
-        """What an operator believes of configurations with this mean relative cost, with these errors."""
+        """What policies believe of configurations with this mean relative cost, with these errors."""
         errors = errors or ProfileErrors()
         scaling = self.of_iteration(errors.scaling_believed(self.scaling))
         return Profile(

@@ -45,7 +45,7 @@ _PRESETS = {
 
 
 def startup_of(value: StartupInput) -> Startup:
-    """The start-up that a spec means.
+    """The start-up that a spec describes.
 
     Args:
         value: a preset's name, or a mapping with `queue_s`, `init_s` and `setup_s` (0 where left out), each a number of

@@ -22,7 +22,7 @@ _NAMED: Mapping[str, Tail] = {"lognormal": LOG_NORMAL, "pareto": ParetoTail()}
 
 
 def tail_of(value: TailInput) -> Tail:
-    """The shape that a spec means. Measured values are divided by their mean, so their unit does not matter.
+    """The distribution that a spec describes. Measured values are divided by their mean, so their unit does not matter.
 
     Args:
         value: `lognormal` or `pareto`; `{samples: [...]}`, each drawn equally often; `{quantiles: [...]}`, evenly spaced from

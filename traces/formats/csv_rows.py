@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST = 1_000_000_000
-"""A larger whole number in a table is a slip."""
+"""No whole number in a table may be larger."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How large recorded numbers may be. Imports numpy.
 
-Larger ones are no measurements: a time of day was taken for a duration, or a run diverged.
+Larger numbers are errors: a time of day was taken for a duration, or a run diverged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tabular blackboxes of Syne Tune, known by their attributes, as bundles.
+"""Tabular blackboxes of Syne Tune as bundles.
 
 Imports the standard library, numpy, sim.model.errors and its neighbours; pandas when it is given some.
 """
@@ -28,7 +28,7 @@ _NEEDED = ("hyperparameters", "objectives_evaluations", "fidelity_values", "obje
 
 
 class TabularBlackbox(Protocol):
-    """What of Syne Tune's `BlackboxTabular` is read.
+    """The attributes of Syne Tune's `BlackboxTabular` that are read.
 
     Attributes:
         hyperparameters: a row per configuration.
@@ -47,7 +47,7 @@ class TabularBlackbox(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BlackboxChoice:
-    """Which of a blackbox's numbers are wanted.
+    """Which numbers of a blackbox to read.
 
     Attributes:
         objective: the score; None: the folder's default one.

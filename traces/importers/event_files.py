@@ -28,7 +28,7 @@ _TIME_IN_NAME = re.compile(r"tfevents\.(\d+)")
 
 @dataclass(eq=False)
 class EventFile:
-    """What one file holds of what is wanted.
+    """The wanted contents of one file.
 
     Attributes:
         path: of the file.

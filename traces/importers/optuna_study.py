@@ -89,7 +89,7 @@ def study_names(storage: str | Path) -> list[str]:
 
 @contextmanager
 def _opened(origin: str) -> Iterator[BaseStorage]:
-    """The storage while the block runs."""
+    """Open the storage while the block runs."""
     with ExitStack() as stack:
         yield _open(origin, stack)
 
@@ -125,7 +125,7 @@ def _names(origin: str, storage: BaseStorage) -> list[str]:
 
 @contextmanager
 def _reading(origin: str) -> Iterator[None]:
-    """Errors of SQLAlchemy's and Optuna's about servers, schemas and broken files as one; they have no common root."""
+    """Turn the errors of SQLAlchemy and Optuna, which have no common class, into one."""
     try:
         yield
     except InputError:

@@ -142,7 +142,7 @@ def _cells(offer: Offer) -> Iterator[dict[str, object]]:
 
 
 def _called(path: Path, header: Iterable[str]) -> dict[str, str]:
-    """Our columns that the table has, and what it calls them.
+    """By our name of a column, its name in the table.
 
     Raises:
         InvalidTraceError: it lacks one that is needed.
@@ -159,7 +159,7 @@ def _called(path: Path, header: Iterable[str]) -> dict[str, str]:
 
 
 def _check_names(rows: Sequence[Row], called: Mapping[str, str]) -> None:
-    """Where two columns may mean the same, they must say the same.
+    """Check that columns agree where they may mean the same.
 
     Raises:
         InvalidTraceError: they do not; names the row.
@@ -197,7 +197,7 @@ def _offer_of(zones: Sequence[Row], called: Mapping[str, str], told: Mapping[str
 
 
 def _check_equal(rows: Sequence[Row], column: str | None, called: Mapping[str, str]) -> None:
-    """Rows of one machine in one place say the same.
+    """Check that rows of one machine in one place agree.
 
     Raises:
         InvalidTraceError: two do not; names both.

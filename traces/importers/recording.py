@@ -1,4 +1,4 @@
-"""What every importer hands over: points of curves as recorded, and what the recording does not say.
+"""What every importer returns, the recorded points, and what the user adds to them.
 
 Imports the standard library, numpy and sim.model.errors.
 """
@@ -23,7 +23,7 @@ IterationZero = Literal["error", "first", "drop"]
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a recording does not say of itself.
+    """What a recording does not tell, so that the user must.
 
     Attributes:
         name: of the workload.
@@ -47,7 +47,7 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class CurveRules:
-    """How curves become what a bundle needs. Nothing is changed unless a rule asks for it.
+    """How to make regular curves of irregular ones. Nothing is changed unless a rule asks for it.
 
     Attributes:
         incomplete: what to do with a curve that is shorter than the others although its last score is finite: refuse it

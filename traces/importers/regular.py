@@ -103,7 +103,7 @@ def _cut(recording: RecordedCurves, points: Points, rules: CurveRules) -> int:
 
 
 def _first(points: Points, wrong: np.ndarray) -> int:
-    """The one of some positions that comes first in the file."""
+    """The position that comes first in the file."""
     return int(wrong[0] if points.row is None else wrong[np.argmin(points.row[wrong])])
 
 

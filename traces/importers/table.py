@@ -289,7 +289,7 @@ def _costs(table: SourceTable, column: str) -> np.ndarray:
 def _check_same(
     table: SourceTable, second: SourceTable, names: Sequence[str], codes: np.ndarray, places: Sequence[int]
 ) -> None:
-    """A hyperparameter that stands in both tables is the same in both. A column that varies within a trial is none."""
+    """Check that a hyperparameter in both tables is the same in both. A column that varies within a trial is none."""
     first = np.unique(codes, return_index=True)[1]
     for name in names:
         if name not in second.names or _varies(table, name, codes, first) is not None:
@@ -304,7 +304,7 @@ def _check_same(
 def _place(
     table: SourceTable, second: SourceTable, column: str, codes: np.ndarray, code: int, place: int | None
 ) -> int:
-    """Where a trial of the points stands in the second table."""
+    """The row of a trial in the second table."""
     if place is None:
         row = int(np.flatnonzero(codes == code)[0])
         raise table.wrong(row, column, f"this trial is not in {second.origin}")

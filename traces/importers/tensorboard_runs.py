@@ -37,7 +37,7 @@ _HALVES = re.compile(r"(.*[^a-z])?(train|training|fit|val|valid|validation|eval|
 
 @dataclass(frozen=True, kw_only=True)
 class EventChoice:
-    """Which of the runs' events are wanted.
+    """Which events of the runs to read.
 
     Attributes:
         tag: the scalar that is the score.
@@ -84,7 +84,7 @@ def from_tensorboard(
         rules: how irregular curves become regular.
         untimed: leave the seconds out.
         overwrite: whether a bundle that is already there makes way.
-        on_progress: is told (files read, all of them).
+        on_progress: called with the number of files read, and of all.
 
     Raises:
         InvalidTraceError: a file is damaged, no run has the tag, or the runs are not what a bundle needs.
@@ -193,7 +193,7 @@ def _in_part(root: Path, tagged: Collection[Path], choice: EventChoice) -> dict[
 
 
 def _parts(root: Path, tagged: Collection[Path], choice: EventChoice) -> list[Path]:
-    """Folders that may be parts of one training rather than runs: some of those in one folder, or one within another."""
+    """Folders that may be parts of one training and no runs: several in one folder, or one within another."""
     for folder in sorted(tagged):
         below = sorted(other for other in tagged if folder in other.parents)
         if below:

@@ -29,10 +29,10 @@ _LINKS = ("intra", "inter")
 
 
 def scaling_inline(value: Mapping[int | str, object]) -> Scaling:
-    """The scaling that a mapping means.
+    """The scaling that a mapping describes.
 
     Raises:
-        InputError: it means none, or a number is out of range.
+        InputError: it describes none, or a number is out of range.
     """
     keys: dict[str, object] = {}
     for key, given in plain(value).items():

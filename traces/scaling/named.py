@@ -62,7 +62,7 @@ def measured_table(text: str) -> MeasuredTable:
 
 
 def scaling_of(value: ScalingInput) -> Scaling:
-    """The scaling that a spec or a bundle means.
+    """The scaling that a spec or a bundle describes.
 
     Args:
         value: a shipped name; `linear`; the path of a CSV (see `load_scaling`), with filters behind a `#`, as in
