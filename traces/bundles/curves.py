@@ -12,6 +12,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import WHOLE, number_of
+from elastune.traces.bundles.replicates import curves_of
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.formats.limits import LARGEST, LONGEST_S, are_costs, are_too_large, too_large, too_long
 from elastune.traces.formats.texts import require_file
@@ -214,10 +215,8 @@ def _rows(path: Path, columns: Mapping[str, np.ndarray], labels: np.ndarray) -> 
     for row in np.flatnonzero(replicate < 0).tolist():
         problem = f"is {replicate[row]}, but must be 0 or more"
         raise InvalidTraceError(path, problem, row=row + 1, column="replicate")
-    numbers, places = np.unique(replicate, return_inverse=True)
-    curves, curve = np.unique(trial * len(numbers) + places, return_inverse=True)
-    trial_of, place_of = np.divmod(curves, len(numbers))
-    return _Rows(path, labels, curve, iteration, trial_of, numbers[place_of], names_replicates=True)
+    curve, trial_of, replicate_of = curves_of(trial, replicate)
+    return _Rows(path, labels, curve, iteration, trial_of, replicate_of, names_replicates=True)
 
 
 def _read_columns(path: Path) -> Mapping[str, np.ndarray]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError
+from elastune.traces.bundles.replicates import curves_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,15 +151,14 @@ class RecordedCurves:
         without = np.setdiff1d(np.arange(len(self.labels)), self.points.trial)
         trial = np.concatenate([self.points.trial, without])
         number = np.concatenate([replicate, np.zeros(len(without), dtype=np.int64)])
-        pairs, position = np.unique(np.column_stack([trial, number]), axis=0, return_inverse=True)
-        of = pairs[:, 0]
+        position, of, numbers = curves_of(trial, number)
         return replace(
             self,
             labels=[self.labels[trial] for trial in of.tolist()],
             configurations=[self.configurations[trial] for trial in of.tolist()],
-            points=replace(self.points, trial=position.reshape(-1)[: len(replicate)]),
+            points=replace(self.points, trial=position[: len(replicate)]),
             relative_cost=None if self.relative_cost is None else self.relative_cost[of],
-            replicates=pairs[:, 1],
+            replicates=numbers,
         )
 
     def wrong(self, points: Points, at: int, column: str, problem: str) -> InvalidTraceError:
