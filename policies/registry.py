@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -68,13 +68,13 @@ class RegisteredPolicy:
     is_predetermined: bool = False
     needs_real_workers: bool = False
 
-    @property
-    def parameters(self) -> dict[str, object]:
+    @cached_property
+    def parameters(self) -> Mapping[str, object]:
         """Its parameters, with their defaults."""
         return self._own_parameters() | (self.mechanisms.parameters() if self.mechanisms else {})
 
-    @property
-    def choices(self) -> dict[str, tuple[object, ...]]:
+    @cached_property  # asked for each spec that is read
+    def choices(self) -> Mapping[str, tuple[object, ...]]:
         """The values of those parameters that have a list of them."""
         written = {name: self.build.__annotations__[name] for name in self._own_parameters()}
         types = get_type_hints(SimpleNamespace(__annotations__=written), self.build.__globals__)
