@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from elastune.traces import Bundle
 
 FRACTIONS = (1 / 81, 1 / 27, 1 / 9, 1 / 3, 0.6)
-"""Of R, at which ranks and losses are compared with the final ones."""
+"""Shares of R at which ranks and losses are compared with the final ones."""
 TRIALS = (2, 3, 9, 27, 81)
-"""Of how many configurations the best is looked at; never more than a quarter of a bundle's, as in the experiments."""
+"""Numbers of configurations among which the best is chosen; at most a quarter of a bundle's, as in the experiments."""
 WINNER_OF = 3
-"""The best of more than so many counts as a winner, where it is asked what a winner has left to lose."""
+"""The best of more than this many configurations counts as a winner when the gap is fitted."""
 BUDGETS = (1.5, 2, 3, 4, 6, 9, 14, 20, 30, 45)
-"""In full trainings, within which a schedule is chosen by the prior."""
+"""Budgets in full trainings, for which the prior chooses a schedule."""
 DRAWS = 1500
 REPLAYS = 400
 _SEED = 20211101
@@ -46,11 +46,11 @@ _SEED = 20211101
 def regret_curves(bundle: Bundle) -> np.ndarray:
     """(trials, iterations) float; (loss - best) / (median - best) of the final losses, at most `FAILED_REGRET`.
 
-    A diverged final loss counts as the worst finite one, as in `experiments.runs.regret.regret_of`; the cap is not
-    there: a mean over losses of up to 1e34 would say nothing about the others.
+    A diverged final loss counts as the worst finite one, as in `experiments.runs.regret.regret_of`. Regrets are capped only
+    here, because some losses are as large as 1e34.
 
     Raises:
-        InputError: the final losses are all alike or all diverged, so that there is no scale.
+        InputError: all final losses are equal or diverged, so there is no scale.
     """
     losses = bundle.scores if bundle.direction == "minimize" else -bundle.scores
     losses = np.where(np.isfinite(losses), losses, np.inf)
@@ -65,14 +65,14 @@ def regret_curves(bundle: Bundle) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Moment:
-    """What became of the best of several configurations, on average over draws from one bundle.
+    """The best of several configurations at one time, on average over draws from one bundle.
 
     Attributes:
-        fraction: of R, after which it was the best.
-        trials: of how many.
+        fraction: the time, as a share of R.
+        trials: configurations among which it is the best.
         rank: its final rank among all, as a standard normal number; higher is better.
         regret: its final regret.
-        gap: its regret at the time - its final regret.
+        gap: its regret at the time minus its final regret.
     """
 
     fraction: float
@@ -106,7 +106,7 @@ def _draws(rng: np.random.Generator, configurations: int, draws: int) -> np.ndar
 
 
 def _normal_ranks(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(trials,) float; ties, of which there are many at chance level, are broken at random."""
+    """(trials,) float; ties are broken at random."""
     from scipy.stats import norm
 
     places = np.empty(len(losses))
@@ -117,13 +117,13 @@ def _normal_ranks(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def fit(bundles: Sequence[np.ndarray]) -> CurveModel:
     """The model of one family, by least squares over the moments of all its bundles.
 
-    Ranks give the churn, final regrets of the best at R the rarity, what the best had left to lose the gap.
+    The churn is fitted to ranks, the rarity to final regrets of the best at R, the gap to later losses of the best.
 
     Args:
         bundles: `regret_curves` of each.
     """
     observed = [moment for regrets in bundles for moment in moments(regrets)]
-    # The median has a regret of 1, so that those nearer to a failed run are less than half.
+    # The median has a regret of 1, so fewer than half of the runs are nearer to a failed one.
     failed = float(np.mean([np.mean(regrets[:, -1] > (1 + FAILED_REGRET) / 2) for regrets in bundles]))
     early = [moment for moment in observed if moment.fraction < 1]
     winners = [moment for moment in early if moment.trials > WINNER_OF]
@@ -146,7 +146,7 @@ def fit(bundles: Sequence[np.ndarray]) -> CurveModel:
 
 
 def _least_squares(misses: Callable[..., list[float]], *start: float) -> list[float]:
-    """The positive parameters that make the misses least, sought on a logarithmic scale."""
+    """The positive parameters with the least squares of misses, searched on a logarithmic scale."""
     from scipy.optimize import least_squares
 
     found = least_squares(lambda logs: np.array(misses(*np.exp(logs).tolist())), np.log(start), bounds=(-9, 2))
@@ -165,7 +165,7 @@ def _family_of(bundle: Bundle) -> str:
 
 
 def replayed_regret(regrets: np.ndarray, stages: Sequence[Stage]) -> float:
-    """Mean regret of the winner of successive halving, as it was trained, over `REPLAYS` draws.
+    """Mean regret of the winner of successive halving at its last rung, over `REPLAYS` draws.
 
     Args:
         regrets: (trials, iterations) float, of `regret_curves`.
@@ -180,7 +180,7 @@ def replayed_regret(regrets: np.ndarray, stages: Sequence[Stage]) -> float:
 
 
 def schedules(configurations: int, iterations: int, *, is_prefix_schedule: bool) -> list[tuple[Stage, ...]]:
-    """Schedules over (n, r, R') that a quarter of so many configurations allow; R' = R unless shorter runs are prefixes."""
+    """Schedules (n, r, R') with at most a quarter of the configurations; R' = R unless shorter runs are prefixes."""
     sizes = sorted({round(1.4**power) for power in range(30)} | {configurations // 4})
     shares = (1, 3, 9) if is_prefix_schedule else (1,)
     found = {
@@ -195,7 +195,7 @@ def schedules(configurations: int, iterations: int, *, is_prefix_schedule: bool)
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What a prior says of the schedules of a bundle whose family it has not seen, and what replaying them gives.
+    """Predicted and replayed regrets of schedules, on a bundle whose family the prior has not seen.
 
     Attributes:
         schedules: compared.
@@ -214,11 +214,11 @@ class HeldOut:
     measured: np.ndarray
 
     def summary(self) -> dict[str, float]:
-        """Rank correlations over all schedules and over those of like work, bias, and what is lost by choosing.
+        """Rank correlations over all schedules and over those of similar work, bias, and the loss by choosing.
 
-        `chosen` is the measured regret of the schedule that is predicted to be the best within a budget, above that of the
-        best one; `chosen_given_r` the same where the first rung is R / 27 for both, so that n and the last rung are chosen;
-        `largest_n` the same for the most configurations that are trained to R. Means over the `BUDGETS` that are reached.
+        `chosen` is the measured regret of the schedule with the best prediction within a budget, minus that of the best one.
+        `chosen_given_r` is the same among schedules whose first rung is R / 27. `largest_n` is the same for the most
+        configurations trained to R. All are means over the `BUDGETS` that are reached.
         """
         given_r = self.first == self.first[np.abs(self.first - 1 / 27).argmin()]
         budgets = [budget for budget in BUDGETS if budget <= self.work.max()]
@@ -236,7 +236,7 @@ class HeldOut:
         return {name: round(number, 3) for name, number in numbers.items()}
 
     def _lost_by(self, order: np.ndarray, budgets: Sequence[float], among: np.ndarray) -> float:
-        """Measured regret of the schedule of the lowest `order` (schedules,), above the best; mean over the budgets."""
+        """Mean over budgets: measured regret of the schedule with the lowest `order` (schedules,), minus the best one."""
         affordable = [np.flatnonzero(among & (self.work <= budget)) for budget in budgets]
         lost = [
             self.measured[rows[order[rows].argmin()]] - self.measured[rows].min() for rows in affordable if rows.size
@@ -250,14 +250,14 @@ class HeldOut:
 
 
 def _rank_correlation(some: np.ndarray, others: np.ndarray) -> float:
-    """Spearman's; NaN where there are fewer than five."""
+    """Spearman's; NaN with fewer than five."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(some, others).statistic) if len(some) >= 5 else math.nan
 
 
 def held_out(bundle: Bundle, prior: CurvePrior) -> HeldOut:
-    """The prior against replays on the bundle."""
+    """Compare the prior with replays on the bundle."""
     regrets = regret_curves(bundle)
     configurations, last = regrets.shape
     compared = schedules(configurations, last, is_prefix_schedule=bundle.schedule == "constant")
@@ -272,7 +272,7 @@ def held_out(bundle: Bundle, prior: CurvePrior) -> HeldOut:
 
 
 class Document(TypedDict):
-    """What the file of priors holds."""
+    """The file of priors."""
 
     source: str
     model: str
@@ -281,7 +281,7 @@ class Document(TypedDict):
 
 
 class Family(TypedDict):
-    """A family in the file: its model, what that was fitted on, and how well the other families predict it."""
+    """A family in the file: its model, its bundles, and how well the other families predict it."""
 
     model: dict[str, float]
     bundles: dict[str, dict[str, str]]
@@ -289,7 +289,7 @@ class Family(TypedDict):
 
 
 def document_of(bundles: Iterable[Bundle]) -> Document:
-    """The models of the families among the bundles, with their provenance and what was measured of them."""
+    """The models of all families of the bundles, with provenance and comparison."""
     families = _by_family(bundles)
     models = {name: fit([regret_curves(bundle) for bundle in family]) for name, family in families.items()}
     entries: dict[str, Family] = {

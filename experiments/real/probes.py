@@ -296,17 +296,17 @@ class Probes:
 
     Attributes:
         python: version of this process.
-        version: of a package; None where it is missing.
+        version: of a package; None if it is missing.
         slots: what each slot of this machine is.
-        load: processes that wanted to run in the last minute, on average.
+        load: mean number of runnable processes in the last minute.
         cores: of this machine.
         memory_bytes: that are free.
-        shared_memory: None where there is none.
+        shared_memory: None if there is none.
         disk: of temporary files.
         leftovers: processes of embedded clusters.
         cluster: opens a cluster, by device and address.
         worker, group, clock: of a node, by node and device.
-        checkpoint: a checkpoint's way, by node, device, place and bytes.
+        checkpoint: saves and restores one, by node, device, place and bytes.
     """
 
     python: Callable[[], str] = platform.python_version

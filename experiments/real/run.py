@@ -83,7 +83,7 @@ class RealRunOptions:
     def __post_init__(self) -> None:
         if self.speed is not None and not 0 < self.speed <= _MOST_SPEED:
             raise InputError(
-                f"--emulate {self.speed}: seconds of the run per second here, so above 0 and at most {_MOST_SPEED:g}"
+                f"--emulate {self.speed}: run seconds per second here, above 0 and at most {_MOST_SPEED:g}"
             )
         if self.keep < 2:
             raise InputError(f"keep is {self.keep}, but must be at least 2: the newest checkpoint may be a broken one")
@@ -202,10 +202,8 @@ def _require_named(options: RealRunOptions, ray_address: str | None, checkpoints
     Ray runs code that a cluster sends, and checkpoints are deleted where they are kept.
     """
     given = None if checkpoints is None else _absolute(checkpoints)
-    for option, noted, named in (
-        ("--ray", options.ray_address, ray_address),
-        ("--checkpoints", options.checkpoints, given),
-    ):
+    places = ("--ray", options.ray_address, ray_address), ("--checkpoints", options.checkpoints, given)
+    for option, noted, named in places:
         if noted != named:
             used = f"used {option} {noted}" if noted is not None else f"did not use {option}"
             instead = f"add {option} {noted} if you trust it" if noted is not None else f"leave {option} out"

@@ -23,7 +23,7 @@ def require_installed(what: str, *packages: str) -> None:
 
 
 def slots_here(device: str) -> int:
-    """CPU cores that this process may use, or CUDA devices; 0 where there are none."""
+    """CPU cores that this process may use, or CUDA devices; 0 if there are none."""
     if device == "cpu":
         return len(os.sched_getaffinity(0))
     from elastune.sim.bridge.machines.embedded import visible_gpus

@@ -92,8 +92,7 @@ class RayBackend:
         self.control_s: list[float] = []
         self.handed_over_s = 0.0
         self._is_controlled = False
-        self._nodes, self._gpus_of = nodes, gpus_of
-        self._source = configurations
+        self._nodes, self._gpus_of, self._source = nodes, gpus_of, configurations
         self._clock = clock or Clock()
         self._fault_injector = fault_injector or FaultInjector()
         self._on_lease = on_lease
@@ -112,8 +111,7 @@ class RayBackend:
         self._timers: list[tuple[float, int, str]] = []
         self._timer_of: dict[str, int] = {}
         self._timers_set = 0
-        self._retries = RetryPolicy()
-        self._is_closed = threading.Event()
+        self._retries, self._is_closed = RetryPolicy(), threading.Event()
         self._broken: BaseException | None = None
         if resumption is None:
             self._events.put(RunStarted(0.0))
@@ -154,11 +152,7 @@ class RayBackend:
         self._note_control()
         while True:
             event = self._earliest()
-            if isinstance(self._broken, TuningError):
-                raise self._broken
-            if self._broken is not None:
-                broke = f"{type(self._broken).__name__}: {self._broken}"
-                raise WorkerError(f"the run on real workers broke down: {broke}") from self._broken
+            self._raise_if_broken()
             if event is not None:
                 self._listen(event)
                 self._decided_at_s = event.at_s
@@ -167,6 +161,13 @@ class RayBackend:
             if self._is_still():
                 return None
             self._look_ahead(self._patience_s())
+
+    def _raise_if_broken(self) -> None:
+        broken = self._broken
+        if isinstance(broken, TuningError):
+            raise broken
+        if broken is not None:
+            raise WorkerError(f"the run on real workers broke down: {type(broken).__name__}: {broken}") from broken
 
     def close(self) -> None:
         """End every worker, machine and thread."""
@@ -281,12 +282,12 @@ class RayBackend:
 
     def _configuration(self, command: StartSegment) -> Configuration:
         """The command's configuration, the known one, or a new one from the source, which is told as an event."""
-        trial, ordered = command.trial, command.configuration
-        if ordered is not None:
-            if ordered != self._configurations.setdefault(trial, ordered):
+        trial, given = command.trial, command.configuration
+        if given is not None:
+            if given != self._configurations.setdefault(trial, given):
                 self._clones.add(trial)
                 self._retries.forgive(trial)
-                self._configurations[trial] = ordered
+                self._configurations[trial] = given
         elif trial not in self._configurations:
             proposed = dict(self._source.configuration_of(trial))
             self._configurations[trial] = proposed
@@ -327,12 +328,7 @@ class RayBackend:
             group.save_each()
 
     def _gone(self, instance: InstanceId, market: str, cause: GoneCause | None) -> None:
-        """End the worker groups on a machine, then tell that it is gone.
-
-        Args:
-            instance: the machine.
-            market: where it was rented.
-            cause: why it is gone; None if its request was refused.
+        """End the worker groups on a machine, then tell that it is gone; without a cause its request was refused.
 
         Raises:
             WorkerError: a worker group on it does not end.

@@ -98,7 +98,7 @@ class ClusterFolder:
         return json.dumps({"folder": str(self.path), "secret": self.secret})
 
     def end_leftovers(self) -> None:
-        """Kill every process that works below this folder, then remove the folder; nothing happens where it is gone.
+        """Kill every process that works below this folder, then remove the folder; do nothing if it is gone.
 
         Ray's agents outlive their node for a while.
 

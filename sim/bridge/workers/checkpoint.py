@@ -43,7 +43,7 @@ class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         trial: whose it is.
         iteration: iterations of the trial that are in it, at least 1.
-        score: after them; None where it was not finite.
+        score: after them; None if it was not finite.
         data: the file beside the record that holds it.
         size_bytes: of that file.
         sha256: of that file.

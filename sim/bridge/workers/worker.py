@@ -331,7 +331,7 @@ class SegmentWorker:
     def _load(self, trainable: Trainable, iteration: int) -> bool:
         """Load a checkpoint of the source; return whether that worked."""
         source = self._assignment.restore_from
-        assert source is not None, "rank 0 offers checkpoints only where there is a trial to restore from"
+        assert source is not None, "rank 0 offers checkpoints only if there is a trial to restore from"
         try:
             saved = next(saved for saved in self._store.recorded(source) if saved.iteration == iteration)
             with self._store.restore(saved) as path:
