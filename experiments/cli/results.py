@@ -259,7 +259,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Put the rows of several folders into a new one, each run once."""
-    from elastune.experiments.sweeps.store import merge as merge_folders
+    from elastune.experiments.sweeps.merge import merge as merge_folders
 
     merged = merge_folders(folders, out)
     if len(merged.versions) > 1:

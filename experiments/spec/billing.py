@@ -25,15 +25,17 @@ PROVIDERS: dict[str, dict[str, Any]] = {
 class BillingSpec(Section):
     """How use becomes a bill; see `sim.model.prices.BillingRule`. A provider's name stands for its rule."""
 
-    granularity_s: Annotated[Number, SECONDS, "use is rounded up to a multiple of it; 0 for none"] = 1.0
-    minimum_s: Annotated[Number, SECONDS, "what is billed at least"] = 60.0
-    bills_startup: Annotated[bool, "whether a machine is billed from its launch on"] = True
+    granularity_s: Annotated[Number, SECONDS, "use is rounded up to a multiple of this; 0 rounds nothing"] = 1.0
+    minimum_s: Annotated[Number, SECONDS, "the shortest use that is billed"] = 60.0
+    bills_startup: Annotated[bool, "whether a machine is billed from its launch on, before it is ready"] = True
     model: Annotated[Literal["per-instance", "per-function"], "what is billed: machines, or the GPUs that train"] = (
         "per-instance"
     )
-    bills_queue: Annotated[bool | None, "whether it is billed from its request on (false)"] = None
-    bills_setup: Annotated[bool | None, "whether its set-up is billed (as its start-up)"] = None
-    free_if_reclaimed_within_s: Annotated[Number | None, SECONDS, "a machine taken back so early costs nothing"] = None
+    bills_queue: Annotated[bool | None, "whether a machine is billed from its request on (false)"] = None
+    bills_setup: Annotated[bool | None, "whether a machine's set-up is billed (default: as its start-up)"] = None
+    free_if_reclaimed_within_s: Annotated[
+        Number | None, SECONDS, "a machine that is taken back within this time costs nothing"
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +76,7 @@ def _rule_of(provider: object) -> dict[str, Any]:
 class DataSpec(Section):
     """What machines load when they are launched, and what it costs to load and to keep."""
 
-    gb: Annotated[Number | None, Range(0, 1e9), "size of the data set in 1e9 bytes; the bundle's"] = None
+    gb: Annotated[Number | None, Range(0, 1e9), "size of the data set in 1e9 bytes; default: the bundle's"] = None
     download_gb_per_s: Annotated[
         Number | None, Range(1e-6, 1e6), "how fast a new machine loads it, in its set-up; left out, in no time"
     ] = None

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, model_validator
 
 from elastune.experiments.spec.billing import BillingSpec, DataSpec
+from elastune.experiments.spec.machine import USD_PER_HOUR, InstanceTypeSpec, catalogued
 from elastune.experiments.spec.section import (
     ANY_SHARE,
-    GPUS,
     MACHINES,
     RATE,
     SECONDS,
@@ -29,103 +28,26 @@ from elastune.experiments.spec.section import (
 from elastune.experiments.spec.spot import SpotSpec, StepPairs, pair_form, pool_named, steps_of
 from elastune.sim.control.placement import PlacementRule  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.numbers import number_of
 from elastune.sim.model.price_series import PriceSeries
-from elastune.sim.model.prices import MIXED, ON_DEMAND, SECONDS_PER_HOUR, SPOT, InstanceType, PriceBook
+from elastune.sim.model.prices import MIXED, ON_DEMAND, SECONDS_PER_HOUR, SPOT, PriceBook
 from elastune.sim.model.profile import CloudTruth, Contention, Delay, Faults, SlowNodes, Startup
-from elastune.traces import load_offers, offer_named, shipped_offers, startup_of
+from elastune.traces import startup_of
 
 if TYPE_CHECKING:
     from elastune.sim.model.capacity import Steps
-    from elastune.sim.model.price_series import Price
     from elastune.sim.model.prices import Pool
 
 _DEFAULT_MAX_INSTANCES = 32
 
 
-def _price_form(value: object) -> float | tuple[tuple[float, float], ...] | None:
-    """A number, or a series of pairs [from which second, USD per hour]."""
-    if value is None:
-        return None
-    pairs = value if isinstance(value, list | tuple) else [(0.0, value)]
-    try:
-        series = tuple((_plain_number(start_s), _plain_number(price)) for start_s, price in pairs)
-    except (TypeError, ValueError) as error:
-        also = ", or a list of pairs [start_s, usd_per_hour]" if isinstance(value, list | tuple) else ""
-        raise ValueError(f"must be a number{also}") from error
-    return series if isinstance(value, list | tuple) else series[0][1]
-
-
-USD_PER_HOUR = Range(0, 1e6)
-PriceForm = Annotated[
-    float | tuple[tuple[Annotated[float, SECONDS], Annotated[float, USD_PER_HOUR]], ...] | None,
-    BeforeValidator(_price_form),
-]
-
-
-def _plain_number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError(value)
-    return float(number_of(value) if isinstance(value, str) else value)
-
-
-def _series_of(key: str, pairs: tuple[tuple[float, float], ...]) -> PriceSeries:
-    try:
-        return PriceSeries(tuple(start_s for start_s, _ in pairs), tuple(usd_per_hour for _, usd_per_hour in pairs))
-    except InputError as error:
-        raise InputError(f"cloud.instance_type.{key}: {error}") from error
-
-
-class InstanceTypeSpec(Section):
-    """A machine: a name from the price catalogue, or price and GPUs."""
-
-    name: Annotated[str | None, "of the price catalogue; or give price and GPUs"] = None
-    price_usd_per_hour: Annotated[
-        PriceForm, USD_PER_HOUR, "a number, or a series `[[0, 3.1], [3600, 2.8]]` by seconds of the run"
-    ] = None
-    spot_price_usd_per_hour: Annotated[PriceForm, USD_PER_HOUR, "the same for its spot market"] = None
-    gpus_per_instance: Annotated[Count | None, GPUS, "of one machine"] = None
-
-    def instance_type(self, prices: str | None = None, region: str | None = None) -> InstanceType:
-        """The machine in the words of `sim`.
-
-        Args:
-            prices: the price catalogue, None for the shipped one.
-            region: where it is rented.
-
-        Raises:
-            InputError: the name or the region is unknown, or price or GPUs are missing or out of range.
-        """
-        inline = (self.price_usd_per_hour, self.spot_price_usd_per_hour, self.gpus_per_instance)
-        if self.name is not None and inline == (None, None, None):
-            return _catalogued(self.name, prices, region)
-        if self.price_usd_per_hour is None or self.gpus_per_instance is None:
-            missing = "price_usd_per_hour" if self.price_usd_per_hour is None else "gpus_per_instance"
-            raise InputError(f"cloud.instance_type.{missing} is missing")
-        by_market = {ON_DEMAND: _price_of("price_usd_per_hour", self.price_usd_per_hour)}
-        if self.spot_price_usd_per_hour is not None:
-            by_market[SPOT] = _price_of("spot_price_usd_per_hour", self.spot_price_usd_per_hour)
-        return InstanceType(self.name or "inline", self.gpus_per_instance, by_market)
-
-
-def _catalogued(name: str, prices: str | None, region: str | None) -> InstanceType:
-    """The machine of this name in a catalogue, None for the shipped one."""
-    if prices is not None:
-        return offer_named(name, load_offers(Path(prices)), region, where=f"{prices}: ").instance_type
-    hint = "or give gpus_per_instance and price_usd_per_hour inline, or a catalogue as cloud.prices"
-    return offer_named(name, shipped_offers(), region, hint=hint).instance_type
-
-
-def _price_of(key: str, price: float | tuple[tuple[float, float], ...]) -> Price:
-    return _series_of(key, price) if isinstance(price, tuple) else price
-
-
 class DelaySpec(Section):
     """A waiting time: a log-normal one, or as recorded."""
 
-    mean_s: Annotated[Number | None, SECONDS, "mean of a log-normal wait; a plain number is this one"] = None
-    cv: Annotated[Number | None, SPREAD, "its spread (0)"] = None
-    recorded_s: Annotated[tuple[Annotated[Number, SECONDS], ...] | None, "or waits as they were recorded"] = None
+    mean_s: Annotated[Number | None, SECONDS, "mean of a log-normal wait; a plain number means this key"] = None
+    cv: Annotated[Number | None, SPREAD, "coefficient of variation of the wait (0)"] = None
+    recorded_s: Annotated[tuple[Annotated[Number, SECONDS], ...] | None, "recorded waits, instead of mean and cv"] = (
+        None
+    )
 
 
 class StartupSpec(Section):
@@ -139,16 +61,16 @@ class StartupSpec(Section):
 class FaultsSpec(Section):
     """What breaks; see `sim.model.profile.Faults`."""
 
-    instance_loss_per_hour: Annotated[Number, RATE, "how often a machine is lost"] = 0.0
-    segment_failure_per_hour: Annotated[Number, RATE, "how often a gang breaks"] = 0.0
+    instance_loss_per_hour: Annotated[Number, RATE, "how many times an hour a machine is lost"] = 0.0
+    segment_failure_per_hour: Annotated[Number, RATE, "how many times an hour a training gang breaks"] = 0.0
 
 
 class SlowNodesSpec(Section):
     """How machines differ in speed; see `sim.model.profile.SlowNodes`."""
 
-    share: Annotated[Number, ANY_SHARE, "of machines that are slow"] = 0.0
-    slowdown: Annotated[Number, Range(1, 1000), "how many times slower they are"] = 1.0
-    cv: Annotated[Number, SPREAD, "spread of the speed of all machines"] = 0.0
+    share: Annotated[Number, ANY_SHARE, "share of the machines that are slow"] = 0.0
+    slowdown: Annotated[Number, Range(1, 1000), "how many times slower these are"] = 1.0
+    cv: Annotated[Number, SPREAD, "coefficient of variation of the speed of all machines"] = 0.0
 
 
 def _placement_form(value: object) -> object:
@@ -167,10 +89,13 @@ class CloudSpec(Section):
     instance_type: Annotated[InstanceTypeSpec, "the machine: its name in the price catalogue, or the keys below"]
     prices: Annotated[str | None, "a price catalogue of your own"] = None
     region: Annotated[str | None, "where a machine of the catalogue is rented, if it has several"] = None
-    market: Annotated[Literal["on-demand", "spot", "mixed"], "`mixed`: spot, and the last rungs on demand"] = (
-        "on-demand"
-    )
-    on_demand_rungs: Annotated[Count | None, Range(1, 1000), "how many last rungs `mixed` trains on demand"] = None
+    market: Annotated[
+        Literal["on-demand", "spot", "mixed"],
+        "where machines are rented; `mixed` is spot, but on demand for the last rungs",
+    ] = "on-demand"
+    on_demand_rungs: Annotated[
+        Count | None, Range(1, 1000), "how many of the last rungs `mixed` trains on demand (1)"
+    ] = None
     spot: Annotated[SpotSpec | None, "how machines are taken back ([spot](spot.md))"] = None
     billing: Annotated[
         BillingSpec, "`aws`, `gcp` or `azure`, or the keys below, or `{provider: aws, ...}` ([costs](costs.md))"
@@ -180,35 +105,45 @@ class CloudSpec(Section):
         "`fast`, `typical`, `slow`, or `queue_s`, `init_s`, `setup_s`, each a number, `{mean_s, cv}` or `{recorded_s: [...]}`;"
         " these three may also stand in `cloud` itself",
     ] = StartupSpec()
-    sync_s: Annotated[Number, SECONDS, "a barrier between stages"] = 0.0
-    rescale_s: Annotated[Number | None, SECONDS, "checkpoint and launch of a trial that moves; the bundle's"] = None
+    sync_s: Annotated[Number, SECONDS, "seconds that a barrier between two stages takes"] = 0.0
+    rescale_s: Annotated[
+        Number | None, SECONDS, "seconds to checkpoint and launch a trial that moves; default: the bundle's"
+    ] = None
     max_instances: Annotated[Count | None, MACHINES, "the account's quota (32); or `max_gpus`"] = None
-    max_gpus: Annotated[Count | None, Range(1, 2_000_000), "the same in GPUs"] = None
-    quota_ramp: Annotated[StepPairs | None, BeforeValidator(pair_form), "`[[0, 4], [600, 32]]`: the quota grows"] = None
+    max_gpus: Annotated[Count | None, Range(1, 2_000_000), "the account's quota in GPUs"] = None
+    quota_ramp: Annotated[
+        StepPairs | None,
+        BeforeValidator(pair_form),
+        "a quota that grows: `[[0, 4], [600, 32]]` is 4 machines at first, and 32 after 600 s",
+    ] = None
     capacity: Annotated[
         Count | StepPairs | dict[str, Annotated[Count | StepPairs, CAPACITY]] | None,
         BeforeValidator(pair_form),
         CAPACITY,
-        "how many machines there are: a number, pairs by seconds as above, or either of them by pool (`p3.8xlarge/spot`)",
+        "how many machines the cloud has: a number, pairs as above, or either of them by pool (`p3.8xlarge/spot`)",
     ] = None
     when_refused: Annotated[
         Literal["refuse", "wait", "fail-over"] | None,
-        "whether a request beyond that is refused, waits, or goes elsewhere",
+        "whether a request beyond the capacity is refused, waits, or goes to another pool",
     ] = None
-    fail_over: Annotated[tuple[str, ...] | None, "pools that are asked next"] = None
+    fail_over: Annotated[tuple[str, ...] | None, "the other pools, in the order in which they are asked"] = None
     faults: FaultsSpec = FaultsSpec()
     placement: Annotated[
         PlacementRule | None,
         BeforeValidator(_placement_form),
-        "`on`: gangs on as few machines as they fit on; `off`: where there is room; `spread`",
+        "where gangs go: `on` as few machines as possible, `off` wherever there is room, or `spread` over many machines",
     ] = None
     head_node: Annotated[str | None, "the machine that runs the tuner, by its name in the catalogue"] = None
-    head_node_usd_per_hour: Annotated[Number | None, USD_PER_HOUR, "or its price"] = None
-    data: Annotated[DataSpec | None, "what machines load"] = None
+    head_node_usd_per_hour: Annotated[Number | None, USD_PER_HOUR, "the price of that machine, instead of its name"] = (
+        None
+    )
+    data: Annotated[DataSpec | None, "the data set that machines load"] = None
     slow_nodes: Annotated[SlowNodesSpec | None, "how machines differ ([stragglers](stragglers.md))"] = None
-    interference: Annotated[Number | None, SPREAD, "how much gangs on one machine slow each other"] = None
+    interference: Annotated[
+        Number | None, SPREAD, "how much each other gang on a machine slows a gang; 0.1 is 10 %"
+    ] = None
     store_writers: Annotated[
-        Number | None, Range(1e-3, 1e6), "so many checkpoints are written at once without slowing each other"
+        Number | None, Range(1e-3, 1e6), "how many checkpoints can be written at once without slowing each other"
     ] = None
 
     @model_validator(mode="before")
@@ -262,7 +197,7 @@ class CloudSpec(Section):
                 " spot_price_usd_per_hour inline, or a catalogue that has one as cloud.prices"
             )
         return PriceBook(
-            (instance_type, *(_catalogued(name, self.prices, self.region) for name in others)),
+            (instance_type, *(catalogued(name, self.prices, self.region) for name in others)),
             self.billing.rule(),
             self._quota(instance_type.gpus_per_instance),
             data_gb=data.size_gb(data_bytes),

@@ -105,7 +105,7 @@ USD = Range(0, 1e9)
 ITERATIONS = Range(1, 1_000_000)
 SEED = Range(0, 2**63 - 1)
 MACHINES = Range(1, 10_000)
-"""Planners look at every number of them: SEER needs 10 s for 3,000, and over 40 s for 10,000."""
+"""The largest quota that SEER still plans within seconds."""
 GPUS = Range(1, MOST_GPUS_PER_INSTANCE)
 """Of one machine."""
 GANG = Range(1, MOST_GPUS)

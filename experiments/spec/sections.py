@@ -54,30 +54,35 @@ class JobSpec(Section):
         Count | None,
         ITERATIONS,
         NeededUnless("stages"),
-        "configurations that may be tried, in the seed's order; each policy starts the largest number its rule can finish",
+        "how many configurations may be tried, in the seed's order; each policy starts as many as its rule can finish",
     ] = None
     min_iterations: Annotated[Count | None, ITERATIONS, "r: iterations of the first rung (1)"] = None
     max_iterations: Annotated[
         Count | None, ITERATIONS, NeededUnless("stages"), "R: iterations that count as trained"
     ] = None
-    reduction_factor: Annotated[Count | None, Range(2, 1_000_000), "eta: one in so many survives a rung (3)"] = None
-    exact: Annotated[bool, "all of them, neither more nor fewer"] = False
-    deadline_s: Annotated[Number | None, SOME_SECONDS, "T; left out, there is no limit"] = None
-    budget_usd: Annotated[Number | None, Range(0, 1e12, is_open=True), "B; left out, there is no limit"] = None
+    reduction_factor: Annotated[
+        Count | None, Range(2, 1_000_000), "eta: one configuration of eta survives a rung (3)"
+    ] = None
+    exact: Annotated[bool, "whether all `trials` are tried, not fewer"] = False
+    deadline_s: Annotated[Number | None, SOME_SECONDS, "T, the deadline; no limit if left out"] = None
+    budget_usd: Annotated[Number | None, Range(0, 1e12, is_open=True), "B, the budget; no limit if left out"] = None
     levels: Annotated[
         Literal["cumulative", "further"],
-        "rungs in all (1, 3, 9: Hyperband), or `further` (1, then 3 more, then 9 more: RubberBand)",
+        "iterations of a rung: in all (`cumulative`: 1, 3, 9), or since the rung before (`further`, as RubberBand counts)",
     ] = "cumulative"
     stages: Annotated[
         tuple[tuple[Annotated[Count, ITERATIONS], Annotated[Count, ITERATIONS]], ...] | None,
         "`[[32, 1], [10, 3]]`: (trials, further iterations) instead of trials, iterations and reduction factor",
     ] = None
-    direction: Annotated[Literal["minimize", "maximize"] | None, "the bundle's, where there is one"] = None
+    direction: Annotated[
+        Literal["minimize", "maximize"] | None,
+        "whether less or more is better; only for jobs without a bundle, which says it itself",
+    ] = None
     checkpoint_every: Annotated[
         Count | Literal["auto"],
         BeforeValidator(_checkpoint_form),
         Range(0, 1_000_000),
-        "a checkpoint each so many iterations besides those at segment ends; `auto` (default on spot): Young-Daly",
+        "iterations between checkpoints; 0: at segment ends only; `auto` (default on spot): Young-Daly's interval",
     ] = 0
 
     @model_validator(mode="before")
@@ -146,14 +151,18 @@ class StragglerSpec(Section):
     `per_iteration` is left out. `per` says what it is drawn for: the gang (where it is left out), or each worker of it.
     """
 
-    persistent: Annotated[Number, SPREAD, "drawn once for each segment"] = 0.0
-    per_iteration: Annotated[Number, SPREAD, "drawn anew for each iteration; a plain number is this one"] = 0.0
+    persistent: Annotated[Number, SPREAD, "spread of a factor that is drawn once for each segment"] = 0.0
+    per_iteration: Annotated[
+        Number, SPREAD, "spread of a factor that is drawn anew for each iteration; a plain number means this key"
+    ] = 0.0
     tail: Annotated[
         str | dict[str, Any],
         BeforeValidator(_tail_form),
-        "its shape: `lognormal`, `pareto`, a CSV, or what was measured",
+        "shape of the factor of each iteration: `lognormal`, `pareto`, a CSV, or measured values",
     ] = "lognormal"
-    per: Annotated[Literal["gang", "worker"] | None, "what it is drawn for"] = None
+    per: Annotated[
+        Literal["gang", "worker"] | None, "whether one factor is drawn for the whole gang, or one for each worker of it"
+    ] = None
 
     def stragglers(self) -> Stragglers:
         """The same in the words of `sim`.
@@ -201,10 +210,10 @@ class ProfileSpec(Section):
     """How wrong the policy's beliefs are; errors are relative, above -1."""
 
     iteration_s_error: Annotated[
-        Number, ERROR, "how wrong policies believe seconds per iteration; 0.2 is 20 % too much"
+        Number, ERROR, "relative error of the seconds per iteration that policies believe; 0.2 means 20 % too long"
     ] = 0.0
-    scaling_error: Annotated[Number, ERROR, "the same for the speed-up beyond one GPU"] = 0.0
-    scaling: Annotated[ScalingForm, "a scaling that is believed instead of the true one"] = None
+    scaling_error: Annotated[Number, ERROR, "relative error of the speed-up beyond one GPU that policies believe"] = 0.0
+    scaling: Annotated[ScalingForm, "the scaling that policies believe instead of the true one"] = None
 
     def errors(self) -> ProfileErrors:
         """The same in the words of `traces`.
@@ -252,24 +261,30 @@ class WorkloadSpec(Section):
     ] = None
     scaling: Annotated[
         ScalingForm,
-        "the bundle's; or speed-up by gang: a shipped name, a CSV, `{1: 1, 2: 1.7}`, `{2x2: 1.1}` by GPUs and nodes, a law with"
-        " its parameters, or `linear` ([scaling](scaling.md))",
+        "speed-up by gang (default: the bundle's): a shipped name, a CSV, `{1: 1, 2: 1.7}`, `{2x2: 1.1}` by GPUs and nodes, a"
+        " law with its parameters, or `linear` ([scaling](scaling.md))",
     ] = None
-    iteration_s: Annotated[Number | None, Range(1e-6, 1e9), "seconds per iteration on one GPU; the bundle's"] = None
+    iteration_s: Annotated[
+        Number | None, Range(1e-6, 1e9), "seconds per iteration on one GPU; default: the bundle's"
+    ] = None
     evaluate_s: Annotated[
-        Number | None, SECONDS, "the part of it that one GPU evaluates while the others of the gang wait; the bundle's"
+        Number | None,
+        SECONDS,
+        "seconds of an iteration in which one GPU evaluates and the rest of the gang waits; default: the bundle's",
     ] = None
-    min_gpus: Annotated[Count | None, GANG, "the smallest gang that holds a configuration; the bundle's"] = None
+    min_gpus: Annotated[
+        Count | None, GANG, "the smallest gang that holds a configuration in memory; default: the bundle's"
+    ] = None
     straggler_cv: Annotated[
         StragglerSpec | None,
         BeforeValidator(_straggler_form),
-        "spread of an iteration's duration, a number or the keys below; the bundle's ([stragglers](stragglers.md))",
+        "spread of an iteration's duration, a number or the keys below; default: the bundle's ([stragglers](stragglers.md))",
     ] = None
     score_noise: Annotated[
         Number | None,
         Range(0, 1e6),
-        "what validation adds to every score that a policy is told: a normal standard deviation, as a share of (median -"
-        " best) of the bundle's final scores. Answers and regret are judged without it; on recorded curves only",
+        "noise of the scores that policies see: a normal standard deviation, as a share of (median -"
+        " best) of the bundle's final scores. Answers and regret are judged without noise. On recorded curves only",
     ] = None
     profile: ProfileSpec = ProfileSpec()
 

@@ -35,15 +35,15 @@ class LifetimeSpec(Section):
     """Spot machines go by chance, each on its own; see `sim.model.reclaim.Lifetimes`."""
 
     mean_s: Annotated[Number, Range(1, 1e9), "mean life of a spot machine"]
-    shape: Annotated[Number, Range(0.1, 100), "of its Weibull distribution; 1 is exponential"] = 1.0
+    shape: Annotated[Number, Range(0.1, 100), "shape of the Weibull distribution of lives; 1 is exponential"] = 1.0
 
 
 class BulkSpec(Section):
     """Many machines of a zone go at once; see `sim.model.reclaim.Lifetimes`."""
 
-    per_hour: Annotated[Number, Range(0, 60), "how often a zone takes many machines back at once"]
-    share: Annotated[Number, Range(1e-3, 1), "share of the zone's machines that go"] = 1.0
-    zones: Annotated[Count, Range(1, 1000), "machines are spread evenly over so many zones"] = 1
+    per_hour: Annotated[Number, Range(0, 60), "how many times an hour a zone takes many machines back at once"]
+    share: Annotated[Number, Range(1e-3, 1), "share of the zone's machines that it takes back"] = 1.0
+    zones: Annotated[Count, Range(1, 1000), "number of zones, over which machines are spread evenly"] = 1
 
 
 def _notice_form(value: object) -> object:
@@ -64,12 +64,12 @@ class SpotSpec(Section):
     """How spot machines are taken back: by a recording, or by chance."""
 
     trace: Annotated[str | None, "a file that recorded when machines came and went"] = None
-    recording: Annotated[str | None, "which recording of the file"] = None
+    recording: Annotated[str | None, "which of the file's recordings, by its name"] = None
     start_s: Annotated[
         Number | Literal["random"] | None,
         BeforeValidator(_start_form),
         SECONDS,
-        "where in it the run begins, or `random`",
+        "second of the recording at which the run begins, or `random`",
     ] = None
     lifetime: LifetimeSpec | None = None
     bulk: BulkSpec | None = None
@@ -77,10 +77,10 @@ class SpotSpec(Section):
         Number,
         BeforeValidator(_notice_form),
         SECONDS,
-        "how long before its end a machine is told; or `aws` (120), `gcp` (30)",
+        "how long before its end a machine gets a notice; or `aws` (120), `gcp` (30)",
     ] = NOTICES_S["aws"]
     mtbf_s: Annotated[
-        Number | None, SOME_SECONDS, "what policies believe of the mean life of a machine; what is true"
+        Number | None, SOME_SECONDS, "mean life of a machine that policies believe; default: the true one"
     ] = None
 
     @model_validator(mode="after")

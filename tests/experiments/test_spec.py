@@ -191,7 +191,7 @@ def test_another_run_has_another_digest(setting):
             r"^cloud\.instance_type\.price_usd_per_hour is inf, but must be a finite number$",
         ),
         ("cloud.max_gpus=2", r"^cloud\.max_gpus is 2, but one instance has 4 GPUs already$"),
-        ("cloud.max_instances=0", r"^cloud\.max_instances is 0, but must be a whole number from 1 up to 2,000$"),
+        ("cloud.max_instances=0", r"^cloud\.max_instances is 0, but must be a whole number from 1 up to 10,000$"),
         ("policy=seeer", r"there is no policy 'seeer'; did you mean 'seer'"),
         ("policy=[1]", r"^policy is \[1\], but must be a name, or a mapping with name and parameters$"),
         ("policy={replan: true}", r"^policy\.name is missing$"),
