@@ -6,6 +6,8 @@ import pytest
 
 from elastune import RunSpec, execute
 from elastune.experiments.runs.world import World
+from elastune.policies.planning import estimate, frontier
+from elastune.policies.sizing import targets
 from elastune.sim.control.journal import MemorySink
 from elastune.sim.model.events import SegmentEnded
 
@@ -36,13 +38,17 @@ def test_seer_keeps_deadline_and_budget_and_its_winner_is_durable(seed):
     assert written[0] <= world.job.deadline_s
 
 
-def test_a_cut_after_which_nothing_more_can_start_ends_the_run_once():
-    # Of 25,600 runs the one in which a trial that was to be resized ended just as its rung was cut, near T.
+def test_a_cut_after_which_nothing_more_can_start_ends_the_run_once(monkeypatch):
+    # Of 25,600 runs the one in which a trial that was to be resized ended just as its rung was cut, near T. It came from a plan
+    # of results version 1: without a fifth of R as a target, and with machines that are paid until the slowest trial ends.
+    monkeypatch.setattr(targets, "TARGETS", (1.0, 2 / 3, 1 / 2, 1 / 3))
+    for planner in (estimate, frontier):
+        monkeypatch.setattr(planner, "given_back_s", lambda *_: 0.0)
     spec = RunSpec.of(
         job={"trials": 64, "max_iterations": 81, "deadline_s": 1944, "budget_usd": 6.885},
         workload={"bundle": "digits-mlp", "scaling": "bert-a100", "iteration_s": 20},
         cloud={"instance_type": "p3.2xlarge", "billing": {"minimum_s": 0}, "rescale_s": 0.01, "max_instances": 64},
-        policy="seer",
+        policy={"name": "seer", "reserve": True, "fill": False},
         seed=50062,
     )
     result = execute(spec)
