@@ -74,4 +74,10 @@ def test_the_command_prints_a_table_or_json(tmp_path):
     told = CliRunner().invoke(app, ["ablate", str(file), "--seeds", "2", "--jobs", "1", "--json", "--rough"])
     document = json.loads(told.stdout)
     assert document["policy"] == "rubberband"
-    assert [row["switch"] for row in document["rows"]] == ["-", "steps=next", "makespan=p95", "replan=true"]
+    assert [row["switch"] for row in document["rows"]] == [
+        "-",
+        "space=wide",
+        "steps=next",
+        "makespan=p95",
+        "replan=true",
+    ]
