@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from elastune import traces
@@ -11,7 +9,6 @@ from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.price_series import PriceSeries
 from elastune.traces.importers.price_tables import import_prices, write_prices
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cloud" / "prices.csv"
 FOREIGN = "cloud,instance_type,accelerator,n_gpus,ondemand_usd_per_h,region,zone,spot_usd_per_h"
 
 
@@ -190,9 +187,9 @@ def test_the_shipped_catalogue_says_who_where_and_what():
     assert len({offer.name for offer in offers}) == len(offers) >= 40
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared price table is not beside the checkout")
-def test_the_shipped_prices_are_those_of_the_shared_table():
-    found = {(offer.name, offer.region): offer.instance_type for offer in import_prices(SHARED).offers}
+def test_the_shipped_prices_are_those_of_the_shared_table(shared_data):
+    offers = import_prices(shared_data / "cloud" / "prices.csv").offers
+    found = {(offer.name, offer.region): offer.instance_type for offer in offers}
     for offer in traces.shipped_offers():
         region = "(us default)" if offer.provider == "gcp" else offer.region
         kind = found[offer.name, region]
