@@ -145,4 +145,5 @@ def _imported(name: str, load: Callable[[], object]) -> object:
     try:
         return load()
     except (Exception, SystemExit) as error:  # whatever code of the user's own does
-        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}{raised_at(error)}") from error
+        where = "" if isinstance(error, ModuleNotFoundError) and error.name == name else raised_at(error)
+        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}{where}") from error

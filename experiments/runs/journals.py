@@ -62,7 +62,10 @@ def spec_of(path: Path) -> RunSpec:
         InputError: the file cannot be read or is no journal, or its spec is not the one of its digest.
     """
     header = header_of(path)
-    spec = RunSpec.of(**header.spec)
+    try:
+        spec = RunSpec.of(**header.spec)
+    except InputError as error:
+        raise InvalidJournalError(path, 1, f"its spec is none: {error}") from error
     if header.digest != spec.digest():
         problem = f"its header was changed: the spec in it does not have the digest {header.digest}"
         raise InvalidJournalError(path, 1, problem)

@@ -74,7 +74,7 @@ class RunSpec(Section):
         return spec
 
     @classmethod
-    def of(cls, **sections: object) -> Self:
+    def of(cls, /, **sections: object) -> Self:
         """The spec with these sections, each as YAML would hold it.
 
         Raises:

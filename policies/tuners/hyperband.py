@@ -301,7 +301,7 @@ def hyperband_elastic(
     if best is None:
         least = least_job(job, profile, truncate)
         free = replace(rounds[least], terms=terms.for_any_deadline().without_limits())
-        raise _refusal(f"hyperband-elastic with {gpus_per_trial} GPUs per trial", least, [free.possible()])
+        raise _refusal(f"hyperband-elastic:gpus_per_trial={gpus_per_trial}", least, [free.possible()])
     director = ElasticHyperbandDirector(rounds[best], planned[best][0])
     return staged(director, Limits(job, profile, price_book), profile, price_book)
 

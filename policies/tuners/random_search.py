@@ -78,7 +78,7 @@ def random_elastic(
 
     plan = largest_within(job, lambda trials: plan_for(_all_to_the_end(job, trials), terms))
     if plan is None:
-        raise infeasible(f"random-elastic with {gpus_per_trial} GPUs per trial", _one_rung(job), terms, plan_for)
+        raise infeasible(f"random-elastic:gpus_per_trial={gpus_per_trial}", _one_rung(job), terms, plan_for)
     return run_plan(plan, job, profile, price_book, gives_back=True)
 
 

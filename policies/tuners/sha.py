@@ -165,5 +165,5 @@ def sha_elastic(
     plan = best_of_targets(job, terms, truncate, lambda stages: plan_for(stages, terms))
     if plan is None:
         least = least_job(job, profile, truncate)
-        raise infeasible(f"sha-elastic with {gpus_per_trial} GPUs per trial", least, terms, plan_for)
+        raise infeasible(f"sha-elastic:gpus_per_trial={gpus_per_trial}", least, terms, plan_for)
     return run_plan(plan, job, profile, price_book, gives_back=True)

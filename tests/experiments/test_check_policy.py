@@ -114,7 +114,9 @@ def test_what_is_no_policy_is_refused(bad, name, problem):
 
 
 def test_what_cannot_be_imported_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no_such_module cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(
+        InputError, match=r"^no_such_module cannot be imported: ModuleNotFoundError: No module named 'no_such_module'$"
+    ):
         check_target("no_such_module:Policy")
     with pytest.raises(InputError, match=r"there is no file .*gone\.py"):
         check_target(f"{tmp_path / 'gone.py'}:Policy")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from elastune import RunSpec, execute
 from elastune.experiments.cli.app import app
 from elastune.experiments.runs.journals import entries_of, header_of
+from elastune.experiments.runs.replay import replay_journal
 from elastune.sim.control.journal import read_entries, read_header
 from elastune.sim.model.errors import InputError
 
@@ -54,6 +55,19 @@ def test_a_torn_file_is_told(command, compressed, tmp_path):
     assert (failed.exit_code, failed.stderr.count("\n")) == (2, 1)
     assert failed.stderr.startswith(f"error: {torn}: cannot be read: ")
     assert "None" not in failed.stderr
+
+
+@pytest.mark.parametrize(("spec", "problem"), [({}, "job is missing"), ({"cls": 1}, "unknown key cls")])
+def test_a_header_whose_spec_is_none_is_told_with_its_file(tmp_path, spec, problem):
+    header = {"type": "Header", "spec": spec, "digest": "", "versions": {}, "data_sha256": {}}
+    (tmp_path / "j").write_text(json.dumps(header) + "\n")
+    with pytest.raises(InputError, match=rf"j, line 1: its spec is none: {problem}"):
+        replay_journal(tmp_path / "j")
+
+
+def test_a_device_is_no_journal():
+    with pytest.raises(InputError, match=r"^/dev/zero: is a device, but a journal is a file$"):
+        replay_journal("/dev/zero")
 
 
 def test_what_is_no_journal_is_told(tmp_path):

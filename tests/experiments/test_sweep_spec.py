@@ -159,6 +159,7 @@ WRONG = [
         r"make 20,001 cells and 20,001 runs, but at most",
     ),
     ({"axes": {"job.deadline_s": {"start": 1, "to": 9, "num": 2}}}, r"unknown key start; .*known: from, to, step"),
+    ({"base": {**BASE, "cls": 1}}, r"cell base: unknown key cls; did you mean"),
     ({"axes": {"[red]": [1]}}, r"cell \[red\]=1: unknown key \[red\]; did you mean"),
     ({"axes": {"job.trials[0]": [1]}}, r"unknown key job.trials\[0\]; did you mean job.trials\?"),
     ({"base": None}, r"base is missing"),

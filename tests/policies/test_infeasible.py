@@ -48,7 +48,7 @@ def test_an_infeasible_job_is_told_what_could_be_achieved(build, name, limits, a
 def test_sha_with_one_gpu_per_trial_names_what_that_could_achieve(build):
     # 25 + 2 + 90 + 1 = 118 s on one machine, billed without its queue: 113 s.
     problem = (
-        r"^sha-elastic with 1 GPUs per trial: no plan trains 1 configuration to 9 iterations within a deadline of 30 s;"
+        r"^sha-elastic:gpus_per_trial=1: no plan trains 1 configuration to 9 iterations within a deadline of 30 s;"
         r" the fastest takes 119 s \(for 113\.01 USD\), the cheapest costs 113\.01 USD \(in 119 s\)$"
     )
     with pytest.raises(InfeasibleJobError, match=problem):
