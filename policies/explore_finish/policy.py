@@ -125,7 +125,7 @@ class ExploreFinish:
         self._phases = phases
         self._gangs = gangs
         self._rounds_left = rounds
-        self._rule = PromotionRule(job, job.trials, climbs=True)
+        self._rule = PromotionRule(job, job.trials, top=0 if job.exact else None)
         self._round: FinalRound | None = None
         self._tasks: dict[TrialId, Task] = {}
         self._returned: list[Task] = []
@@ -194,9 +194,12 @@ class ExploreFinish:
         return 2 * view.free_gpus >= view.ready_gpus and all_durable
 
     def _may_close(self, view: RunView) -> bool:
-        """Whether there is a finalist, and with `job.exact` no configuration that was not tried."""
-        is_tried = not self._job.exact or sum(1 for _ in view.started_trials()) == self._job.trials
-        return is_tried and bool(self._candidates(view))
+        """Whether there is a finalist, and every configuration that must be started is."""
+        return self._are_started(view) and bool(self._candidates(view))
+
+    def _are_started(self, view: RunView) -> bool:
+        """Whether all configurations are started, or need not be."""
+        return not self._job.exact or sum(1 for _ in view.started_trials()) == self._job.trials
 
     def _candidates(self, view: RunView) -> list[TrialId]:
         """Trials that can train further, by their durable scores, best first."""
@@ -207,7 +210,9 @@ class ExploreFinish:
         return ranked(durable, self._job.direction)
 
     def _try(self, view: RunView) -> list[Action]:
-        """The next task of the rule for every free gang."""
+        """The next task of the rule for every free gang; no promotion before all that must be started are."""
+        if self._are_started(view):
+            self._rule.top = len(self._rule.levels) - 1
         actions: list[Action] = []
         gpus = self._phases.gpus
         for _ in range(view.free_gpus // gpus):

@@ -55,6 +55,11 @@ def test_the_machines_are_those_that_the_money_pays_for_while_it_explores(tiny):
     assert (phases.explores_until_s, phases.ends_s) == pytest.approx((40.0, 100.0), abs=0.01)
 
 
+def test_all_of_the_money_is_for_exploring_where_no_time_is_left_for_the_finals(tiny):
+    # 250 USD pay two machines for 100 s; 70 % of it would pay one.
+    assert phases_of(tiny(quota=8, deadline_s=100.0, budget_usd=250.0), time_share=1.0).instances == 2
+
+
 def test_start_up_is_no_time_to_explore(tiny):
     phases = phases_of(tiny(quota=8, deadline_s=125.0, budget_usd=150.0, startup=(5.0, 20.0)))
     assert phases.explores_until_s == pytest.approx(25 + 40, abs=0.01)
@@ -225,7 +230,46 @@ def test_the_finals_begin_early_when_half_of_the_gpus_have_nothing_to_try(histor
     assert story.best == 1
 
 
+def test_the_finals_do_not_begin_early_while_a_new_configuration_is_tried(history):
+    # At 27 s one of two GPUs has nothing to try, but t3 has not yet reached iteration 1.
+    _, lines = history(quota=2, deadline_s=86.0)
+    assert "26 completed t2 s2 at 1/1 score 0.7 in 2+10+1 -> s4: t3 0..1 on i0x1" in lines
+    assert "27 completed t1 s3 at 2/2 score 0.45 in 3+10+1" in lines
+
+
+# Four machines; gangs of two, two finalists. At 26 s two GPUs are free, but t1 and t3 are better than all who could start. They
+# are on their way out.
+def test_a_finalist_that_is_on_its_way_out_has_its_place(history):
+    scores = [*SCORES, [0.8, 0.7, 0.6, 0.6], [0.95, 0.9, 0.9, 0.9]]
+    _, lines = history(scores=scores, quota=4, deadline_s=56.0, budget_usd=300.0, parameters={"money_share": 0.5})
+    assert lines[10:14] == [
+        "26 completed t4 s4 at 1/1 score 0.8 in 2+10+1",
+        "26 completed t5 s6 at 1/1 score 0.95 in 2+10+1",
+        "27 completed t1 s5 at 2/2 score 0.45 in 3+10+1 -> s8: t1 2..4 on i0x1 i1x1",
+        "27 completed t3 s7 at 2/2 score 0.5 in 3+10+1 -> s9: t3 2..4 on i2x1 i3x1",
+    ]
+
+
+def test_the_timer_for_the_finals_does_not_fire_in_the_last_round(history):
+    scores = [[0.9] * 4, [0.5, 0.4, 0.3, 0.2], [0.7] * 4]
+    story, lines = history(scores=scores, quota=3, deadline_s=60.0, parameters={"rounds": 1})
+    assert "23.9992 timer final-round" in lines
+    assert story.best == 1
+
+
+# T is 120 s, and the finals would begin at 48 s. Six configurations on one GPU take 78 s, and no one is promoted before.
+def test_an_exact_job_starts_all_its_configurations_first(history):
+    _, lines = history(scores=SIX, quota=1, deadline_s=120.0, exact=True)
+    assert lines[7:10] == [
+        "65 completed t4 s4 at 1/1 score 0.8 in 2+10+1 -> s5: t5 0..1 on i0x1",
+        "78 completed t5 s5 at 1/1 score 0.3 in 2+10+1 -> s6: t5 1..4 on i0x1, final-round at 98.999",
+        "98.999 timer final-round",
+    ]
+
+
 def test_without_limits_it_ends_after_the_time_of_two_trainings(history):
-    # 2 x (2 + 40 + 1) s. A trial that has begun before then trains to R.
-    story, _ = history(quota=1)
-    assert 86 <= story.makespan_s <= 86 + 34
+    # 2 x (2 + 40 + 1) s. What has begun before then trains to R; nothing begins after it.
+    story, lines = history(scores=[[0.9 - trial / 10] * 4 for trial in range(6)], quota=1)
+    assert story.makespan_s >= 86
+    assert all(float(line.split()[0]) < 86 for line in lines if "-> s" in line)
+    assert sum(trial.checkpoint_iteration == 4 for trial in story.state.trials) < 4
