@@ -149,7 +149,8 @@ class Evidence:
         if self.against is not None:
             pair = (self.policy, self.against) if self.measure in HIGHER_IS_BETTER else (self.against, self.policy)
             told = f"{self.measure}, {(' over ' if self.kind == 'ratio' else ' minus ').join(pair)}"
-        return told if self.contrast.along is None else f"{told}, change along {self.contrast.along}"
+        told += f", change along {self.contrast.along}" if self.contrast.along else ""
+        return f"{told}, where {self.contrast.where}" if self.contrast.where else told
 
     @property
     def side(self) -> Side:

@@ -38,12 +38,7 @@ def write_page(records: Sequence[Mapping[str, Any]], folder: Path, order: Sequen
     at = folder / RECORDS
     before = json.loads(at.read_text(encoding="utf-8")) if at.is_file() else []
     by_id = {record["id"]: record for record in [*before, *records]}
-    there = {path.stem for path in (folder / FIGURES).glob("*.png")}
-    told = [
-        {**by_id[name], "figures": [figure for figure in by_id[name]["figures"] if figure in there]}
-        for name in order
-        if name in by_id
-    ]
+    told = [by_id[name] for name in order if name in by_id]
     write_text(at, json.dumps(told, indent=1, allow_nan=False) + "\n")
     write_text(folder / PAGE, page(told))
     return [at, folder / PAGE]
@@ -87,7 +82,7 @@ def _section(record: Mapping[str, Any]) -> str:
         f"**Verdict: {verdict(record)}.** {_sentence(record['where'])}".rstrip(),
     ]
     if record["tests"]:
-        parts.append(_tests(record["tests"]))
+        parts += [_tests(record["tests"]), f"Size: {record['size']}; results version {record['results_version']}."]
     parts += ["\n".join(f"- {told}" for told in record["conditions"])] if record["conditions"] else []
     parts += [f"![{name}]({FIGURES}/{name}.png)" for name in record["figures"]]
     return "\n\n".join(parts) + "\n"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from elastune.experiments.claims.evidence import evidence_of
 from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
+from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.statistics.summary import KEPT_APART, varying, with_origins
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def verdicts(drawing: Drawing, size: str) -> list[dict[str, Any]]:
 
     Returns:
         id, claim, source, flag, expected, measured (of the first contrast) with its interval, verdict, where, conditions, size,
-        and `tests`, one per policy and baseline.
+        results_version, figures, and `tests`, one per policy and baseline.
     """
     return [_record(drawing, claim, size) for claim in drawing.tables]
 
@@ -63,6 +64,7 @@ def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
         "where": where,
         "conditions": [*claim.conditions, *missing],
         "size": size if found else None,
+        "results_version": RESULTS_VERSION,
         "figures": [] if claim.not_testable else list(claim.figures),
         "tests": tests,
     }

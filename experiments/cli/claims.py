@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,6 @@ from elastune.experiments.cli.figures import (
     RESULTS,
     DataFolder,
     ResultsFolder,
-    command_of,
     on_one_bar,
     run_parts,
     say_failures,
@@ -31,7 +31,7 @@ from elastune.experiments.cli.options import (
 from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from elastune.experiments.claims.drawing import Drawing
 
@@ -85,9 +85,7 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
     with on_one_bar("Deciding"):
         records = verdicts(drawing, size)
     if out is not None:
-        _write(
-            drawing, records, out, tuple(known), lambda name: command_of("figures", name, data, is_full=not is_smoke)
-        )
+        _write(drawing, records, out, tuple(known), _command(ids or [], data, seeds, is_smoke=is_smoke))
     if as_json:
         print_json(records)
     else:
@@ -102,14 +100,21 @@ def _write(
     records: Sequence[Mapping[str, Any]],
     out: Path,
     order: Sequence[str],
-    command: Callable[[str], str],
+    command: str,
 ) -> None:
     from elastune.experiments.claims.page import FIGURES, write_page
     from elastune.experiments.claims.writing import write_all
 
-    write_all(drawing, out / FIGURES, command)
-    for path in write_page(records, out, order):
+    drawn = {each.name for each in write_all(drawing, out / FIGURES, lambda _name: command) if each.files}
+    told = [{**record, "figures": [name for name in record["figures"] if name in drawn]} for record in records]
+    for path in write_page(told, out, order):
         say(f"written: {path}", err=True)
+
+
+def _command(ids: Sequence[str], data: Path | None, seeds: int | None, *, is_smoke: bool) -> str:
+    """The command as it was given, as far as it decides the numbers."""
+    options = ["--smoke"] if is_smoke else [] if seeds is None else ["--seeds", str(seeds)]
+    return shlex.join(["elastune", "claims", *ids, *options, *([] if data is None else ["--data", str(data)])])
 
 
 def _print(records: Sequence[Mapping[str, Any]]) -> None:

@@ -104,7 +104,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
             return
     drawing = ready(names)
     parts, failures = run_parts(drawing, results, jobs, ray_address, is_retrying=is_retrying)
-    written = write_all(drawing, out, lambda name: command_of("figures", name, data, is_full=is_full))
+    written = write_all(drawing, out, lambda name: _command(name, data, is_full=is_full))
     _show(drawing, parts, written, failures, out, as_json=as_json)
     if failures.counts:
         raise typer.Exit(FAILED)
@@ -152,10 +152,10 @@ def on_one_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda label, done, total: tell(done, total, label)
 
 
-def command_of(command: str, name: str, data: Path | None, *, is_full: bool) -> str:
-    """The command that draws or decides one of them."""
+def _command(name: str, data: Path | None, *, is_full: bool) -> str:
+    """The command that draws one of them."""
     options = [*(["--full"] if is_full else []), *(["--data", str(data)] if data is not None else [])]
-    return shlex.join(["elastune", command, name, *options])
+    return shlex.join(["elastune", "figures", name, *options])
 
 
 def _show_list(drawing: Drawing, parts: Sequence[Needed], *, as_json: bool) -> None:
