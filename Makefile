@@ -8,13 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SETUP := pyproject.toml setup.py constraints.txt
-HEADLINE := seer,rubberband,sha-fixed,sha-fixed-naive,asha-fixed,asha-fixed-naive,sha-elastic,sha-elastic:gpus_per_trial=4
+SHOWN := seer,explore-finish,rubberband,sha-fixed,sha-fixed-naive,hyperband-fixed,asha-fixed-naive,sha-elastic:gpus_per_trial=4
 export MPLBACKEND = Agg
 # COVERAGE='--cov=elastune --cov-report=term:skip-covered' prints what the tests do not reach.
 COVERAGE :=
 
 run: $(VENV)/.ready-run
-	$(BIN)/elastune compare experiments/catalog/headline.yaml --policies $(HEADLINE) --seeds 20 -o results/headline
+	$(BIN)/elastune compare experiments/catalog/tight.yaml --policies $(SHOWN) --seeds 20 -o results/tight
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in order: the long ones, of the bridge, are first
