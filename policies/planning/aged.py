@@ -125,6 +125,8 @@ class _AgedSearch:
         layers, last = list[Partials](), self._first
         for index, stage in enumerate(self._per_stage):
             options = self._options(stage)
+            if not options:  # what the budget pays for is too small for any of them
+                return None
             self._work = Work(max(self._work.machines, 0) + MOST_COMPARED // len(self._per_stage))
             starts = self._starts(index, last, sorted(options))
             last = self._through(index, starts, options)

@@ -414,3 +414,10 @@ def test_a_trial_that_was_paused_for_the_limit_is_not_started_again_for_nothing(
         again = segments.merge(paused[["trial", "end_s"]], on="trial", suffixes=("", "_paused"))
         again = again[again.start_s >= again.end_s_paused]
         assert (again.iteration > again.from_iteration).all(), again
+
+
+@pytest.mark.parametrize("budget_usd", [1e-9, 0.01, 0.2])
+def test_a_budget_below_the_bill_of_any_machine_is_refused_with_what_is_possible(budget_usd):
+    spec = RunSpec.load("headline", [f"job.budget_usd={budget_usd}", "policy=seer"])
+    with pytest.raises(InfeasibleJobError, match=r"the fastest takes \d+ s \(for [\d.]+ USD\), the cheapest costs"):
+        execute(spec)
