@@ -418,6 +418,11 @@ def test_a_trial_that_was_paused_for_the_limit_is_not_started_again_for_nothing(
 
 @pytest.mark.parametrize("budget_usd", [1e-9, 0.01, 0.2])
 def test_a_budget_below_the_bill_of_any_machine_is_refused_with_what_is_possible(budget_usd):
-    spec = RunSpec.load("headline", [f"job.budget_usd={budget_usd}", "policy=seer"])
+    spec = RunSpec.of(
+        job={"trials": 8, "max_iterations": 9, "deadline_s": 3600, "budget_usd": budget_usd},
+        workload={"bundle": "digits-mlp", "scaling": "resnet50-v100", "iteration_s": 60},
+        cloud={"instance_type": "p3.8xlarge", "startup": "fast", "rescale_s": 5},
+        policy="seer",
+    )
     with pytest.raises(InfeasibleJobError, match=r"the fastest takes \d+ s \(for [\d.]+ USD\), the cheapest costs"):
         execute(spec)
