@@ -92,7 +92,7 @@ def test_a_stage_that_begins_with_a_cut_keeps_the_machine_that_it_asks_for(play,
         budget_usd=None,
         seed=seed,
     )
-    story = play(factory("seer")(tiny.job, tiny.profile, tiny.book, None), tiny)
+    story = play(factory("seer", {"reserve": True})(tiny.job, tiny.profile, tiny.book, None), tiny)
     assert story.state.trials[story.best].checkpoint_iteration == 2
 
 
