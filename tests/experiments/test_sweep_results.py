@@ -365,7 +365,7 @@ def test_a_folder_from_before_results_had_versions_is_shown_and_not_continued(el
     before_versions(tmp_path / "out")
     shown = elastune("results", "out", "--where", f"results_version == '{BEFORE}'")
     assert shown.exit_code == 0
-    assert shown.stderr == f"note: rows of another version of results: {BEFORE}; now is 1\n"
+    assert shown.stderr == f"note: rows of another version of results: {BEFORE}; now is {NOW}\n"
     assert "9 done, 3 infeasible" in shown.stdout
     failed = elastune("sweep", "sweep.yaml", "-o", "out")
     assert failed.exit_code == 2
