@@ -72,8 +72,7 @@ def naive_refusal(name: str, job: TuningJob, terms: Terms) -> InfeasibleJobError
         held_usd = count * each_usd + deadline_s * terms.standing_usd_per_s
         # The release comes after T, and the plan pays for it.
         possible.append(Possible.of(plan.promised_s, max(held_usd, plan.needed_usd)))
-    what = f"no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
-    return refusal(name, job, what, min(possible), min(possible, key=lambda limits: limits[::-1]))
+    return refusal(name, job, trials, possible)
 
 
 def constant_plan(stages: Sequence[Stage], gpus_per_trial: int, terms: Terms) -> Plan | None:

@@ -139,11 +139,8 @@ def _infeasible(name: str, job: TuningJob, trials: int, bounds: Sequence[_Bound]
     """The error that says what could be achieved instead."""
     possible = [Possible.of(bound.end_s(trials), bound.needed_usd(trials)) for bound in bounds]
     gpus = bounds[0].load.gpus
-    what = (
-        f"with {gpus} GPU{'s' if gpus > 1 else ''} per trial, no number of machines trains"
-        f" {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
-    )
-    return refusal(name, job, what, min(possible), min(possible, key=lambda limits: limits[::-1]))
+    lacks = f"with {gpus} GPU{'s' if gpus > 1 else ''} per trial, no number of machines"
+    return refusal(name, job, trials, possible, lacks=lacks)
 
 
 class _Bound:

@@ -55,17 +55,29 @@ def infeasible(
     terms = terms.for_any_deadline()  # the limits that are named may end later than those that were asked for
     trials = rungs(job)[0].trials if job.exact or job.stages is not None else 1
     stages = rungs(job, trials)
-    what = f"no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
 
     def rule(limits: Terms) -> Plan | None:
         return plan_for(stages, limits)
 
     cheapest = _possible(rule(terms.without_limits()), terms, rule)
-    return refusal(name, job, what, _fastest(fastest_plan(stages, terms).makespan_s, cheapest, terms, rule), cheapest)
+    fastest = _fastest(fastest_plan(stages, terms).makespan_s, cheapest, terms, rule)
+    return refusal(name, job, trials, [fastest, cheapest])
 
 
-def refusal(name: str, job: TuningJob, what: str, fastest: Possible, cheapest: Possible) -> InfeasibleJobError:
-    """The error that names the limits asked for, and limits that are possible."""
+def refusal(
+    name: str, job: TuningJob, trials: int, possible: Sequence[Possible], *, lacks: str = "no plan"
+) -> InfeasibleJobError:
+    """The error that names the limits asked for, and of those that are possible the fastest and the cheapest.
+
+    Args:
+        name: of the policy.
+        job: the tuning job.
+        trials: the fewest configurations that the job asks for.
+        possible: limits under which so many are trained.
+        lacks: what cannot do it within the limits asked for.
+    """
+    fastest, cheapest = min(possible), min(possible, key=lambda limits: limits[::-1])
+    what = f"{lacks} trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
     asked = (
         "" if job.deadline_s is None else f"a deadline of {job.deadline_s:g} s",
         "" if job.budget_usd is None else f"a budget of {job.budget_usd:g} USD",

@@ -346,9 +346,7 @@ class _Rounds:
 
 
 def _refusal(name: str, job: TuningJob, possible: list[Possible]) -> InfeasibleJobError:
-    trials = job.trials if job.exact else 1
-    what = f"no plan trains {trials} configuration{'s' if trials > 1 else ''} to {job.max_iterations} iterations"
-    return refusal(name, job, what, min(possible), min(possible, key=lambda limits: limits[::-1]))
+    return refusal(name, job, job.trials if job.exact else 1, possible)
 
 
 class ElasticHyperbandDirector(Director):
