@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -123,10 +124,10 @@ class _AgedSearch:
     def layers(self) -> list[Partials] | None:
         """The partial plans after each stage; None where none can beat what is known."""
         layers, last = list[Partials](), self._first
-        for index, stage in enumerate(self._per_stage):
-            options = self._options(stage)
-            if not options:  # what the budget pays for is too small for any of them
-                return None
+        if not all(self._options):
+            return None  # the budget starts too few machines for some stage
+        for index in range(len(self._per_stage)):
+            options = self._options[index]
             self._work = Work(max(self._work.machines, 0) + MOST_COMPARED // len(self._per_stage))
             starts = self._starts(index, last, sorted(options))
             last = self._through(index, starts, options)
@@ -137,9 +138,11 @@ class _AgedSearch:
             layers.append(last)
         return layers
 
-    def _options(self, stage: Sequence[Choice]) -> dict[int, list[tuple[int, Choice]]]:
-        options = by_instances(stage, self._terms, self._space)
-        return {held: some for held, some in options.items() if held <= self._quota}
+    @cached_property
+    def _options(self) -> list[dict[int, list[tuple[int, Choice]]]]:
+        """By stage and machines held, what it may be given."""
+        every = (by_instances(stage, self._terms, self._space) for stage in self._per_stage)
+        return [{held: some for held, some in of_stage.items() if held <= self._quota} for of_stage in every]
 
     def _starts(self, index: int, last: Partials, targets: Sequence[int]) -> Partials:
         """The partial plans from which the stage begins, on each of so many machines."""
@@ -197,7 +200,7 @@ class _AgedSearch:
 
     def _followed(self, index: int, partials: Partials) -> Partials:
         """As many as there is work for: of each number of machines as many, evenly from the soonest to the latest."""
-        targets = len(self._options(self._per_stage[index + 1]))
+        targets = len(self._options[index + 1])
         most = max(MOST_STARTED // (targets * self._quota**2), 1)
         if len(partials) <= most:
             return partials

@@ -16,9 +16,10 @@ from elastune.experiments.plans.planning import load_plan_spec, planning_profile
 from elastune.policies.planning import aged
 from elastune.policies.planning.frontier import cheapest_by, frontier
 from elastune.policies.planning.plan import Terms
-from elastune.policies.rules.halving import rungs
-from elastune.sim.model.prices import BillingRule
-from elastune.sim.model.scaling import TableScaling
+from elastune.policies.rules.halving import explicit_stages, rungs
+from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
+from elastune.sim.model.profile import Profile
+from elastune.sim.model.scaling import LinearScaling, TableScaling
 
 SPACES = {"fair": fair_space, "wide": wide_space}
 RULES = st.builds(
@@ -111,3 +112,13 @@ def test_small_specs_are_planned_exactly_in_seconds(text, makespan, tmp_path):
     assert time.process_time() - began_s < 20
     assert plans
     assert all(plan.search_gap == 0.0 for plan in plans)
+
+
+@pytest.mark.parametrize("machines", [0, 1])
+def test_a_budget_that_starts_too_few_machines_for_some_stage_leaves_no_plan(machines):
+    # A machine costs its first hour, 3,600 USD; the second stage trains on gangs of two machines only.
+    book = PriceBook((InstanceType("m", 1, {"on-demand": 3600.0}),), BillingRule(3600.0, 0.0), 4)
+    terms = Terms(Profile(10.0, LinearScaling(4), min_gpus=2), book, budget_usd=machines * 3600.0 + 1.0)
+    assert frontier(explicit_stages([(2, 1), (1, 2)]), terms) == []
+    enough = replace(terms, budget_usd=7201.0)
+    assert frontier(explicit_stages([(2, 1), (1, 2)]), enough)[0].cost_usd == 7200.0
