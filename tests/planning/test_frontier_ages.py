@@ -116,8 +116,8 @@ def test_small_specs_are_planned_exactly_in_seconds(text, makespan, tmp_path):
 
 @pytest.mark.parametrize("machines", [0, 1])
 def test_a_budget_that_starts_too_few_machines_for_some_stage_leaves_no_plan(machines):
-    # A machine costs its first hour, 3,600 USD; the second stage trains on gangs of two machines only.
-    book = PriceBook((InstanceType("m", 1, {"on-demand": 3600.0}),), BillingRule(3600.0, 0.0), 4)
+    # A machine is billed for an hour at least, 3,600 USD; the second stage trains on gangs of two machines only.
+    book = PriceBook((InstanceType("m", 1, {"on-demand": 3600.0}),), BillingRule(0.0, 3600.0), 4)
     terms = Terms(Profile(10.0, LinearScaling(4), min_gpus=2), book, budget_usd=machines * 3600.0 + 1.0)
     assert frontier(explicit_stages([(2, 1), (1, 2)]), terms) == []
     enough = replace(terms, budget_usd=7201.0)
