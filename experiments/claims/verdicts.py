@@ -138,8 +138,8 @@ def _numbers(found: MeanGain) -> dict[str, Any]:
 
 
 def _plain(value: float) -> float | None:
-    """Four significant digits, which is all that a table shows; None for no number."""
-    return None if math.isnan(value) else float(f"{value:.4g}")
+    """Four significant digits, which is all that a table shows, without the dust of sums; None for no number."""
+    return None if math.isnan(value) else float(f"{round(value, 12):.4g}")
 
 
 def _where(cells: Sequence[CellGain], chosen: Sequence[CellGain]) -> str:
