@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from elastune.experiments.statistics.bootstrap import Pooled, Units, pooled_means_each, seed_parts
-from elastune.experiments.statistics.differences import HIGHER_IS_BETTER
+from elastune.experiments.statistics.differences import HIGHER_IS_BETTER, needs_completed
 from elastune.experiments.statistics.significance import LEVEL, holm, sign_flip_p_each
 from elastune.experiments.statistics.summary import codes_of, groups_of
 
@@ -215,8 +215,13 @@ def _evidence(
 def _gains(
     rows: pd.DataFrame, policy: str, against: str | None, measure: str, places: Sequence[str], is_ratio: bool
 ) -> tuple[pd.DataFrame, int]:
-    """The gain of each pair in column `gain`, with its place; and in how many places one of the two has no value."""
+    """The gain of each pair in column `gain`, with its place; and in how many places one of the two has no value.
+
+    A run that was cut has no cost: it is cheaper for having done less.
+    """
     values = rows[measure].astype(float).to_numpy()
+    if needs_completed(measure) and "completed" in rows:
+        values = np.where(rows["completed"] == False, np.nan, values)  # noqa: E712  empty without a result
     values = np.log(values) if is_ratio else values
     keys = [*places, *_UNITS, *([_OF_PLANS] if _OF_PLANS in rows else [])]
     known = rows.assign(gain=values, place=codes_of(rows, keys))[["policy", "place", "gain", *keys]]

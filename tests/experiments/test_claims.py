@@ -53,6 +53,15 @@ def test_a_gain_is_by_how_much_the_policy_is_better_and_families_weigh_equally()
     assert one.name == "regret, fixed minus seer"
 
 
+def test_a_run_that_was_cut_has_no_cost():
+    rows = runs({"seer": 1.0, "fixed": [4.0] * 6 + [0.1] * 6}, measure="cost_usd")
+    for row in rows:
+        row["completed"] = row["cost_usd"] >= 1.0
+    (one,) = evidence(rows, measure="cost_usd", kind="ratio", above=1)
+    assert one.pooled.value == pytest.approx(4.0)
+    assert (one.pooled.pairs, one.one_sided) == (6, 6)
+
+
 def test_a_ratio_is_a_geometric_mean_and_of_what_should_be_high_the_policy_is_above():
     cost = runs({"seer": [1.0, 4.0] * 6, "fixed": 4.0}, measure="cost_usd")
     (one,) = evidence(cost, measure="cost_usd", kind="ratio", above=1)

@@ -218,11 +218,12 @@ def test_runs_are_counted_by_policy(drawn):
 
 def test_plans_of_random_jobs_lie_above_the_frontier_and_this_above_the_bound(drawn):
     rows = drawn[0].plans[0].read()
-    assert len(rows) == 3 * 4 * 6
+    assert len(rows) == 3 * 4 * 8
     assert rows["job"].nunique() == 3
     gaps = gaps_of(rows, "job")
     assert (gaps["gap"] > -1e-9).all()
-    assert set(gaps["comparison"]) == {"greedy, next level", "greedy, all levels", "fair frontier", "wide frontier"}
+    greedy = {"greedy, next level, fair", "greedy, fair", "greedy, wide"}
+    assert set(gaps["comparison"]) == {"static, fair", "static, wide", *greedy, "fair frontier", "wide frontier"}
 
 
 def planned(*costs_usd, **settings):
@@ -298,7 +299,7 @@ def test_plans_are_made_by_one_process_at_a_time_and_a_part_that_is_gone_is_made
     plans.run(1, lambda _done: None)
     assert plans.missing() == []
     assert plans.read().equals(before), "whatever was planned last"
-    assert len(plans.read()) == 3 * 4 * 6
+    assert len(plans.read()) == 3 * 4 * 8
     with locked(plans.folder), pytest.raises(InputError, match="another sweep is writing to this folder"):
         plans.run(1, lambda _done: None)
 
