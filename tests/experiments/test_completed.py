@@ -30,12 +30,12 @@ SLOW = 100.0
 def completed(world, play):
     """When a policy's job is completed: (if it is pre-determined, if it is not)."""
 
-    def run(policy, iteration_s, **keywords):
+    def run(policy, iteration_s, parameters=None, **keywords):
         given = {"gpus": 1, "quota": 4, "timings": (2.0, 1.0, 4.0), "reduction_factor": 2, **keywords}
         tiny = world(trials=len(iteration_s), **given)
         tiny.truth = replace(tiny.truth, iteration_s=np.array(iteration_s))
         if isinstance(policy, str):
-            policy = factory(policy)(tiny.job, tiny.profile, tiny.book, None)
+            policy = factory(policy, parameters or {})(tiny.job, tiny.profile, tiny.book, None)
         story = play(policy, tiny)
         tables = Tables.of(story.entries, tiny.book)
         return story, tuple(
@@ -69,7 +69,8 @@ def test_a_rung_that_t_cuts_completes_nothing(completed):
 def test_a_rung_that_seer_cuts_is_no_stage_as_planned_but_the_winner_gets_to_its_target(completed):
     # As in test_seer_mechanisms: the first rung is cut for its slow trial, and the best one reaches R = 4 before T.
     limits = {"deadline_s": 100.0, "budget_usd": 900.0}
-    story, (fixed, free) = completed("seer", [10.0, 10.0, 10.0, SLOW], iterations=4, **limits)
+    parameters = {"reserve": True, "truncate": "never", "fill": False}
+    story, (fixed, free) = completed("seer", [10.0, 10.0, 10.0, SLOW], parameters, iterations=4, **limits)
     assert (fixed, free) == (None, story.makespan_s)
     assert story.state.trials[story.best].checkpoint_iteration == 4
 
