@@ -19,7 +19,8 @@ HISTORY = {
     " RubberBand has the static plan among its candidates, and planners are compared in one space of plans."
     " SEER may train its winner to less than R under any schedule, keeps more survivors where T and B allow, keeps no reserve"
     " unless asked to, and prices machines until they are given back."
-    " `explore-finish` takes no larger gang than brings its best trial to R by T.",
+    " `explore-finish` takes no larger gang than brings its best trial to R by T, and starts all configurations of an exact job"
+    " before it promotes.",
 }
 """By version, what it changed."""
 
