@@ -344,7 +344,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 
 def test_names_are_completed():
-    assert complete_figure("r1-c") == ["r1-cost", "r1-cost-large"]
+    assert complete_figure("r1-cost-l") == ["r1-cost-large"]
     assert complete_figure("S") == [f"S{number}" for number in range(1, 9)]
 
 
