@@ -80,6 +80,10 @@ class Director(Protocol):
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:
         """What the stage that begins gets; may change the stages after it."""
 
+    def target_iteration(self, bracket: Bracket) -> int:
+        """Iterations in all to which the answer is to be trained, as planned for the stage that begins."""
+        return bracket.stages[-1].until_iteration
+
     def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:  # noqa: ARG002
         """Machines to request during the stage that begins: (seconds from now, how many to hold then)."""
         return None
@@ -294,7 +298,7 @@ class StagedPolicy:
         self._begun_stages += 1
         self._cut_at_s = math.inf
         shares = self._director.shares(bracket, view, self._limits.stop_at_s)
-        self._work = self._work._replace(target_iteration=bracket.stages[-1].until_iteration)
+        self._work = self._work._replace(target_iteration=self._director.target_iteration(bracket))
         late = bracket.drop(len(shares.gpus))
         self._is_whole &= not late
         stopped = [StopTrial(trial) for trial in late if view.trial(trial).iteration]

@@ -70,12 +70,19 @@ class SeerDirector(PlannedDirector):
         self._observed = Observed(terms.profile)
         self._deadline_s = plan_ends_by_s(job)
         self._stage_ends_s = math.inf
+        self._target_iteration = plan.stages[-1].until_iteration
+
+    def target_iteration(self, bracket: Bracket) -> int:  # noqa: ARG002  the bracket may go on beyond the plan
+        """The end of the plan. The stage beyond it is extra, so the job is done without it."""
+        return self._target_iteration
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  T and B are in the terms
         """What the rung that begins gets; at a barrier, by a new plan for what is left."""
         is_beyond_plan = bracket.index - self.first >= len(self.plan.stages)
         if (self._mechanisms.replan and bracket.index > 0) or is_beyond_plan:
             self.plan, self.first = self._replanner.replanned(bracket, view, self._observed), bracket.index
+        if not is_beyond_plan:
+            self._target_iteration = self.plan.stages[-1].until_iteration
         ahead = bracket.index - self.first
         self._stage_ends_s = self._deadline_s - math.fsum(self.plan.stage_s[ahead + 1 :])
         allocation = self.plan.allocations[ahead]

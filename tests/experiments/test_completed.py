@@ -75,6 +75,15 @@ def test_a_rung_that_seer_cuts_is_no_stage_as_planned_but_the_winner_gets_to_its
     assert story.state.trials[story.best].checkpoint_iteration == 4
 
 
+def test_seer_is_completed_at_the_target_of_its_plan_although_the_winner_goes_on_beyond_it(completed):
+    # One machine and T = 70 s: 2 + 5 x 10 + 1 s to half of R = 10, as 7 take 73 s. The sixth iteration is saved at 67 s.
+    limits = {"deadline_s": 70.0, "quota": 1}
+    parameters = {"truncate": "always", "fill": False, "makespan": "mean"}
+    story, (_, free) = completed("seer", [10.0], parameters, iterations=10, **limits)
+    assert free == 53.0
+    assert story.state.trials[story.best].checkpoint_iteration == 6
+
+
 @pytest.mark.parametrize(("last_s", "fixed"), [(SLOW, None), (10.0, 53.0)])
 def test_asha_is_completed_when_its_answer_is_at_r_although_others_are_cut(completed, last_s, fixed):
     # One machine: trial 0 until 13 s, trial 1 until 26 s, trial 0 to R until 40 s, then trial 2, which T = 100 s may cut.
