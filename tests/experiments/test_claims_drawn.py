@@ -394,7 +394,7 @@ def test_a_claim_is_run_and_drawn_by_one_command(tmp_path):
     result = CliRunner().invoke(app, [*command, "--data", str(tmp_path / "none"), "--json"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    assert (told["ran"], told["of"]) == (20, 20)
+    assert (told["ran"], told["of"]) == (24, 24)
     assert told["written"][0]["left_out"] is None
     assert (tmp_path / "figures" / "r3-cost.pdf").is_file()
     again = json.loads(CliRunner().invoke(app, [*command, "--data", str(tmp_path / "none"), "--json"]).stdout)

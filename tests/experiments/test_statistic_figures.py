@@ -104,16 +104,16 @@ def test_two_differences_of_one_policy_are_refused():
 
 
 def test_the_greedy_gap_is_the_share_of_jobs_by_gap():
-    table = pd.DataFrame({"family": "random", "comparison": "greedy, all levels", "gap": [0.0, 0.0, 0.05, 0.1]})
+    table = pd.DataFrame({"family": "random", "comparison": "greedy, fair", "gap": [0.0, 0.0, 0.05, 0.1]})
     figure = greedy_gap(pd.concat([table, table.assign(comparison="wide frontier", gap=0.02)]))
     (axes,) = figure.axes
     assert axes.get_title(loc="left") == "random: 4 jobs"
     assert axes.get_xlabel() == "costs more by (%)"
-    (line,) = labelled(axes.lines, "greedy, all levels")
+    (line,) = labelled(axes.lines, "greedy, fair")
     end = 100 * np.quantile([0.0, 0.0, 0.05, 0.1], 0.99)
     assert line.get_xdata() == pytest.approx([0, 5, end])
     assert line.get_ydata() == pytest.approx([0.5, 0.75, 0.75])
-    assert legend_texts(figure) == ["greedy, all levels", "wide frontier"]
+    assert legend_texts(figure) == ["greedy, fair", "wide frontier"]
 
 
 def test_the_band_of_a_gap_is_dvoretzky_kiefer_and_wolfowitz():
