@@ -279,6 +279,8 @@ class Claim(Section):
             _require_known(f"policy of {contrast.experiment}", policy, policies)
         if contrast.measure is not None:
             _require_known("measure", contrast.measure, measured)
+        if is_planned and contrast.where is not None:
+            raise InputError(f"a contrast's where is about rows of runs, but {contrast.experiment} has plans")
         for column in filter(None, (*contrast.by, contrast.along)):
             _require_known("column", column, tuple(columns()))
 

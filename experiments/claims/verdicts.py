@@ -37,7 +37,7 @@ def verdicts(drawing: Drawing, size: str) -> list[dict[str, Any]]:
 
     Args:
         drawing: of which everything was run.
-        size: in words: `full`, `smoke`, or how many of the seeds there were.
+        size: in words: `full`, `smoke`, or how many seeds of each experiment were run at most.
 
     Returns:
         id, claim, source, flag, expected, measured (of the first contrast) with its interval, verdict, where, conditions, size,

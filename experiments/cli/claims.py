@@ -27,6 +27,7 @@ from elastune.experiments.cli.options import (
     begins,
     out_option,
     print_json,
+    refuse,
 )
 from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
 
@@ -77,7 +78,9 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
     for name in ids or []:
         if name not in known:
             raise unknown("claim", name, known)
-    size = "smoke" if is_smoke else "full" if seeds is None else f"{seeds} seeds"
+    if is_smoke:
+        refuse({"--seeds": seeds}, "the smoke size has seeds of its own")
+    size = "smoke" if is_smoke else "full" if seeds is None else f"at most {seeds} seeds"
     drawing = prepare(
         ids or [], "smoke" if is_smoke else "full", results=results, data=data_folders(data), most_seeds=seeds
     )
@@ -90,7 +93,7 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
         print_json(records)
     else:
         _print(records)
-        say_failures(failures)
+    say_failures(failures, err=as_json)
     if failures.counts:
         raise typer.Exit(FAILED)
 

@@ -107,8 +107,8 @@ def _require_none_lost(folder: Path, spec: RunSpec, policies: Sequence[str], see
     if not (folder / "results.csv").is_file():
         return
     try:
-        there = pd.read_csv(folder / "results.csv")[["policy", "seed"]]
-    except (ValueError, KeyError) as error:
+        there = pd.read_csv(folder / "results.csv", usecols=["policy", "seed"], dtype={"seed": "int64"})
+    except ValueError as error:
         raise InputError(
             f"{folder / 'results.csv'}: is no table of a comparison: {error}; choose another folder (-o)"
         ) from error
@@ -141,15 +141,16 @@ def _draw(folder: Path, comparison: Comparison, done: pd.DataFrame) -> None:
     from elastune.experiments import figures
     from elastune.experiments.figures.tables import few_policies
 
-    every = comparison.results["policy"].unique()
-    shown = few_policies(done, str(every[0]))
+    shown = few_policies(done, str(comparison.results["policy"].iloc[0]))
+    left_out = set(done["policy"]) - set(shown)
     done, trajectories, ledger = (
         table[table["policy"].isin(shown)] for table in (done, comparison.trajectories, comparison.ledger)
     )
     figures.save(figures.comparison(done, trajectories), folder / "comparison.png")
     figures.save(figures.ledger(ledger), folder / "ledger.png")
-    if len(shown) < len(every):
-        say(f"the pictures show {shown[0]} and the {len(shown) - 1} best of {len(every)} policies by regret", err=True)
+    if left_out:
+        others = f"the {len(shown) - 1} best of {len(shown) - 1 + len(left_out)} others"
+        say(f"the pictures show {shown[0]} and {others} by regret", err=True)
 
 
 def _print(comparison: Comparison, folder: Path | None) -> None:

@@ -99,7 +99,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
         return
     if not names:
         _show_list(ready([]), (), as_json=as_json)
-        names = _asked_for()
+        names = _asked_for(is_json=as_json)
         if not names:
             return
     drawing = ready(names)
@@ -110,9 +110,9 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
         raise typer.Exit(FAILED)
 
 
-def _asked_for() -> list[str]:
-    """The names that are typed in; none where nobody is there to ask."""
-    if not sys.stdin.isatty():
+def _asked_for(*, is_json: bool) -> list[str]:
+    """The names that are typed in; none where nobody is there to ask, or a program reads the list."""
+    if is_json or not sys.stdin.isatty():
         say(
             "Ask by name, as `elastune figures S1`; --list counts the runs that are missing, `all` draws everything.",
             err=True,
@@ -218,10 +218,10 @@ def _failed(failures: Failures) -> list[dict[str, Any]]:
     ]
 
 
-def say_failures(failures: Failures) -> None:
-    """Say which runs failed, and how to run them again."""
+def say_failures(failures: Failures, *, err: bool = False) -> None:
+    """Say which runs failed, and how to run them again; on standard error where standard output holds JSON."""
     for row in _failed(failures):
-        say(f"failed, {row['failed']} runs of {row['part']}: {row['error']}; `--retry-failed` runs them again")
+        say(f"failed, {row['failed']} runs of {row['part']}: {row['error']}; `--retry-failed` runs them again", err=err)
 
 
 def _print_list(listed: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:

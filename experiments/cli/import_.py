@@ -231,4 +231,7 @@ def _conditions(where: list[str]) -> dict[str, str]:
     for condition in where:
         if "=" not in condition:
             raise InputError(f"--where {condition}: must be COLUMN=VALUE, as in --where on_grid=True")
-    return dict(condition.split("=", 1) for condition in where)
+    conditions = dict(condition.split("=", 1) for condition in where)
+    if len(conditions) < len(where):
+        raise InputError(f"--where {', '.join(where)}: a column is named twice, but rows hold one value of it")
+    return conditions

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from elastune.experiments.claims import load_claims, verdicts
-from elastune.experiments.claims.drawing import needed, prepare
+from elastune.experiments.claims.drawing import Failures, needed, prepare
 from elastune.experiments.claims.entries import CATALOG, Contrast, Endpoint
 from elastune.experiments.claims.evidence import MeanGain, NeededGain, evidence_of
 from elastune.experiments.claims.page import page, write_page
@@ -235,11 +235,16 @@ def test_fewer_seeds_are_the_first_ones_of_the_size(tmp_path):
     assert [sweep.folder for sweep in few.sweeps] == [sweep.folder for sweep in all_of_them.sweeps]
 
 
-def test_an_unknown_claim_is_refused_before_anything_starts(tmp_path, monkeypatch):
+def test_an_unknown_claim_or_size_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused = CliRunner().invoke(app, ["claims", "S11"])
     assert refused.exit_code == 2
     assert "no claim 'S11'; did you mean 'S1'?" in refused.stderr
+    refused = CliRunner().invoke(app, ["claims", "S1", "--smoke", "--seeds", "2"])
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "error: --seeds: not here, as the smoke size has seeds of its own\n",
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -260,6 +265,25 @@ def test_an_entry_with_neither_experiments_nor_a_reason_is_refused():
 
     with pytest.raises(InputError, match="give experiments or plans, or say in not_testable why there are none"):
         Claim(id="S1", claim="a", source="a", flag="a", question="a", expected="a")
+
+
+def test_a_condition_on_rows_is_refused_of_plans():
+    claim = load_claims()["F1"]
+    contrast = claim.endpoint.contrasts[0].model_copy(update={"where": "seed == 1"})
+    with pytest.raises(InputError, match="a contrast's where is about rows of runs, but random has plans"):
+        claim._check_contrast(contrast)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_runs_that_failed_are_told_in_every_form(tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    failures = Failures({"H1 toy": 2}, {"H1 toy": "it broke"})
+    monkeypatch.setattr("elastune.experiments.cli.claims.run_parts", lambda *_, **__: ([], failures))
+    result = CliRunner().invoke(app, ["claims", "V1", *form])
+    assert result.exit_code == 1
+    assert "failed, 2 runs of H1 toy: it broke" in (result.stderr if form else result.stdout)
+    if form:
+        assert [record["id"] for record in json.loads(result.stdout)] == ["V1"]
 
 
 @pytest.mark.slow

@@ -370,6 +370,9 @@ def test_without_a_name_figures_are_listed_and_nothing_is_run(tmp_path, monkeypa
     told = json.loads(CliRunner().invoke(app, ["figures", "--json"]).stdout)
     assert (len(told["figures"]), told["parts"]) == (len(figures_named()), [])
     assert not list(tmp_path.iterdir())
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("elastune.experiments.cli.figures.sys", terminal)
+    assert CliRunner().invoke(app, ["figures", "--json"]).exit_code == 0, "nobody is asked where a program reads"
     every = CliRunner().invoke(app, ["figures", "all", "--list", "--smoke", "--json"])
     assert [figure["name"] for figure in json.loads(every.stdout)["figures"]] == figures_named()
 

@@ -220,3 +220,11 @@ def test_a_comparison_does_not_go_into_the_folder_of_a_run(elastune):
     failed = elastune("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, "-o", "out")
     assert failed.exit_code == 2
     assert "out holds a simulated run, but a comparison needs a folder of its own" in failed.stderr
+
+
+def test_a_table_that_is_no_comparison_s_is_refused(elastune, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.csv").write_text("policy,seed\nseer,first\n")
+    failed = elastune("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, "-o", "out")
+    assert failed.exit_code == 2
+    assert "results.csv: is no table of a comparison" in failed.stderr

@@ -188,6 +188,9 @@ def test_replicates_and_chosen_rows_are_imported_and_shown(elastune, write, out)
     refused = elastune("bundles", "import", "table", str(table), "--where", "split", *options[4:], *words)
     told = "error: --where split: must be COLUMN=VALUE, as in --where on_grid=True"
     assert (refused.exit_code, refused.stderr.strip()) == (2, told)
+    refused = elastune("bundles", "import", "table", str(table), *options, "--where", "split=train", *words)
+    told = "error: --where split=val, split=train: a column is named twice, but rows hold one value of it"
+    assert (refused.exit_code, refused.stderr.strip()) == (2, told)
 
 
 def test_all_training_seeds_are_imported(elastune, fixtures, out):
