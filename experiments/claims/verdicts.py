@@ -2,7 +2,8 @@
 
 Imports the evidence, and the rows of runs and plans; pandas inside. A contrast holds where its gain lies on the right side of
 its bound and no cell on the wrong one. It does not hold where neither the whole nor any cell lies on the right side. Between,
-it holds partly. A claim holds where all its contrasts do, and does not hold where none does, not even partly.
+it holds partly. Without a pair nothing is decided. A claim holds where all its contrasts do, and does not hold where none does,
+not even partly.
 """
 
 from __future__ import annotations
@@ -127,6 +128,8 @@ def _test(one: Evidence) -> dict[str, Any]:
 
 
 def _word(one: Evidence, right: Sequence[CellGain], wrong: Sequence[CellGain]) -> Word:
+    if not one.pooled.pairs:
+        return "not testable here"
     if one.side == "right":
         return "partly" if wrong else "holds"
     return "partly" if right and len(one.cells) > 1 else "does not hold"

@@ -163,6 +163,7 @@ def grid(*leads):
     [
         (runs({"seer": 0.1, "fixed": 0.2 + noise(0.05)}), "holds", ""),
         (runs({"seer": 0.1, "fixed": 0.1 + noise(0.05)}), "does not hold", ""),
+        (runs({"seer": 0.1, "fixed": math.nan}), "not testable here", ""),
         (grid(0.2, 0.2, 0.2), "holds", ""),
         (grid(0.2, -0.2, 0.0), "partly", "in 1 of 6 cells"),
     ],
