@@ -128,7 +128,7 @@ class Evidence:
         effect: by how much a cell must be off to count against the claim.
         pooled: over all pairs.
         cells: by their settings.
-        one_sided: places in which only one of the two found a plan.
+        one_sided: places in which only one of the two has a value: the other found no plan, or its job was cut and has no cost.
     """
 
     contrast: Contrast
