@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.execution.staged import Director, Shares
-from elastune.policies.planning.bill import cluster_usd, function_usd
+from elastune.policies.planning.bill import cluster_usd
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.spaces import on_cluster
@@ -214,8 +214,9 @@ class Schedule:
         return cluster_usd(self.terms, self.instances, load.seconds, load.functions_usd)
 
     def needed_usd(self, load: BracketLoad) -> float:
-        """The budget for so much: the run ends one margin before its money does."""
-        margin_usd = function_usd(self.terms, self.instances * self.terms.gpus_per_instance, PLAN_MARGIN_S)
+        """The budget for so much: the run ends one margin before its money does, and a quantum may begin in that."""
+        margin_s = max(self.terms.price_book.billing.granularity_s, PLAN_MARGIN_S)
+        margin_usd = margin_s * self.instances * self.terms.usd_per_s
         return self.cost_usd(load + BracketLoad(PLAN_MARGIN_S, margin_usd))
 
 

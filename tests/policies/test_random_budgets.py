@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import numpy as np
 import pytest
@@ -83,10 +85,8 @@ def test_a_job_that_is_taken_ends_with_an_answer(play, name, tiny, time, money):
     if rule.model == "per-function":
         least_usd /= tiny.book.default_type.gpus_per_instance
     startup_s = tiny.profile.startup.mean_s
-    try:
+    with contextlib.suppress(InfeasibleJobError):
         answered(play, name, tiny, time and alone_s * time + startup_s + 5.0, money * least_usd)
-    except InfeasibleJobError:
-        return
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -111,6 +111,17 @@ def test_a_whole_number_of_quanta_is_trained_to_its_end(play, name, model):
     story = answered(play, name, tiny, cheapest_s, cheapest_usd)
     assert story.state.trials[0].checkpoint_iteration == 9
     assert story.bill_usd == 90.0
+
+
+@pytest.mark.parametrize("name", ["sha-fixed", "hyperband-fixed", "random-fixed"])
+def test_a_fixed_cluster_needs_the_minimum_of_a_function_once(play, name):
+    # One trial on all four GPUs is billed for the minimum of 600 s, 600 USD. The margin takes one more quantum at most.
+    rule = BillingRule(1.0, 600.0, model="per-function")
+    tiny = build_world(trials=4, iterations=9, quota=1, billing=rule, min_iterations=9)
+    message = refused(name, tiny, deadline_s=None, budget_usd=0.5)
+    _, _, cheapest_usd, cheapest_s = map(float, NAMED.search(message).groups())
+    assert 600.0 <= cheapest_usd <= 601.0
+    answered(play, name, tiny, cheapest_s, cheapest_usd)
 
 
 def test_a_minimum_that_segments_have_committed_is_not_charged_to_their_gpus_again(play):
