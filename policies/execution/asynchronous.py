@@ -221,7 +221,7 @@ class AsynchronousPolicy:
         """Give idle machines back. If tasks were declined and nothing runs, keep the machines of one gang for them."""
         if self._admission is None:
             return ()
-        # PlannedWork on a machine that is about to be taken back needs another one afterwards.
+        # Work on a machine that is about to be taken back needs another one afterwards.
         held = [i for i in view.instances.values() if i.status is not InstanceStatus.RELEASING]
         kept = len(held) - sum(i.free_gpus == i.gpus and i.status is not InstanceStatus.DRAINING for i in held)
         if not view.running_trials:

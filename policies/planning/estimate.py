@@ -123,9 +123,7 @@ def given_back_s(stage: Stage, allocation: Allocation, kept: int, terms: Terms) 
     gangs_each, machines_each = min(allocation.gpus_per_instance // shared, allocation.gangs), size // shared
     groups = -(-allocation.needed_instances // machines_each)
     slowest, earlier = last_wave(groups, gangs_each, log_variance(stragglers, stage.iterations))
-    before = (
-        allocation.trials / allocation.gangs - 1.0
-    )  # on average, the trials that each gang trains before its last one
+    before = allocation.trials / allocation.gangs - 1.0  # mean number of trials of a gang before its last one
     end = max(before + slowest, float(allocation.waves))
     held, released = allocation.instances / machines_each, max(allocation.instances - kept, 0) // machines_each
     paid = sum(min(before + last, end) for last in earlier[:released])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.estimate import estimate
@@ -42,13 +41,6 @@ def greedy_plan(
 def fastest_plan(stages: Sequence[Stage], terms: Terms) -> Plan:
     """The earliest plan that was found, whatever it costs and however late it is."""
     return _GreedySearch(stages, terms, 0, is_resumed=False).fastest()
-
-
-def cheapest_plan(stages: Sequence[Stage], terms: Terms) -> Plan:
-    """The cheapest plan that was found, however long it takes."""
-    plan = greedy_plan(stages, replace(terms, deadline_s=math.inf))
-    assert plan is not None  # nothing is late without a deadline
-    return plan
 
 
 class _GreedySearch:

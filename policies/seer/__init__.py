@@ -1,5 +1,6 @@
 """SEER: the most accurate model under a deadline and a budget. Start with README.md in this folder: its pseudo-code.
 
-`seer` plans to R iterations, `staged` plans without R. Both find and compare plans with `mechanisms` and run them with
-`director`. `curve_prior` is the expected score. May import `sim.model` and every room of `policies` but `tuners`.
+`seer` plans towards R iterations, `staged` plans without R. Both find plans with `mechanisms`, compare them with
+`sizing.targets` and run them with `director`. `fill` keeps more survivors where something is left.
+May import `sim.model` and every room of `policies` but `explore_finish` and `registry`.
 """

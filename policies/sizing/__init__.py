@@ -1,4 +1,5 @@
-"""How large a job a rule can finish within deadline and budget, and planning anew at a barrier.
+"""How large a job a rule can finish within T and B, how far its winner is trained, and planning anew at a barrier.
 
+`targets` weighs more configurations against longer training, by the expected score of `curve_prior`.
 May import `sim.model`, `policies.rules`, `policies.planning` and `policies.execution`.
 """

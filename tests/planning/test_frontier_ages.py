@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from dataclasses import replace
 
@@ -101,15 +100,16 @@ cloud:
 
 @pytest.mark.parametrize("text", [PLAIN, SHORT_IN_LONG_QUANTA], ids=["plain", "long quanta"])
 @pytest.mark.parametrize("makespan", ["mean", "p95"])
-def test_small_specs_are_planned_exactly_in_seconds(text, makespan, tmp_path):
+def test_small_specs_are_planned_exactly_with_little_work(text, makespan, tmp_path, monkeypatch):
+    # The work is counted, not timed. These counts take about a second.
+    monkeypatch.setattr(aged, "MOST_STARTED", 64_000_000)
+    monkeypatch.setattr(aged, "MOST_COMPARED", 12_000_000)
     path = tmp_path / "spec.yaml"
     path.write_text(text)
     spec = load_plan_spec(path)
     job = spec.job.tuning_job("minimize")
     terms = Terms.of(job, planning_profile(spec), spec.price_book())
-    began_s = time.process_time()
     plans = frontier(rungs(job), terms, makespan=makespan)
-    assert time.process_time() - began_s < 20
     assert plans
     assert all(plan.search_gap == 0.0 for plan in plans)
 

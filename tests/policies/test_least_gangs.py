@@ -36,9 +36,9 @@ def needing(world, gpus):
 def test_gangs_are_no_smaller_than_the_memory_takes(name, gpus):
     parameters = {"gpus_per_trial": gpus} if "gpus_per_trial" in POLICIES[name].parameters else {}
     recording = record(name, factory(name, parameters), needing(worlds()[0], gpus))
-    orders = [o for entry in recording.entries for o in entry.commands if isinstance(o, StartSegment)]
-    assert orders
-    assert min(sum(count for _, count in order.placement) for order in orders) >= gpus
+    starts = [one for entry in recording.entries for one in entry.commands if isinstance(one, StartSegment)]
+    assert starts
+    assert min(sum(count for _, count in start.placement) for start in starts) >= gpus
     assert recording.controller.is_closed
 
 
@@ -54,9 +54,9 @@ def test_gangs_do_not_become_smaller_than_that_where_machines_are_gone(name, wor
     rough = next(one for one in worlds() if one.name == world)
     parameters = {"gpus_per_trial": 8} if name == "asha-elastic" else {}
     recording = record(name, factory(name, parameters), needing(rough, 8))
-    orders = [o for entry in recording.entries for o in entry.commands if isinstance(o, StartSegment)]
-    assert all(sum(count for _, count in order.placement) >= 8 for order in orders)
-    assert bool(orders) == (world == "lost instances")
+    starts = [one for entry in recording.entries for one in entry.commands if isinstance(one, StartSegment)]
+    assert all(sum(count for _, count in start.placement) >= 8 for start in starts)
+    assert bool(starts) == (world == "lost instances")
     assert recording.controller.is_closed
 
 

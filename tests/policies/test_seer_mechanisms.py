@@ -39,8 +39,13 @@ def run(world, play, name="seer", *, iteration_s=None, parameters=None, **keywor
     return play(factory(name, chosen)(tiny.job, tiny.profile, tiny.book, None), tiny)
 
 
-def orders(story, kind):
-    return [(entry.event.at_s, order) for entry in story.entries for order in entry.commands if isinstance(order, kind)]
+def commands(story, kind):
+    return [
+        (entry.event.at_s, command)
+        for entry in story.entries
+        for command in entry.commands
+        if isinstance(command, kind)
+    ]
 
 
 # Rungs at 1, 2 and 4 of four trials, of which trial 3 takes 100 s an iteration. T = 100 s.
@@ -57,7 +62,7 @@ def test_a_rung_is_cut_while_the_best_can_still_be_finished(world, play):
     story = run(world, play, **STUCK)
     # Alone on four GPUs the best needs 3 + 30/4 + 1 = 11.5 s from iteration 1 to R, so the rung must have ended by 88.498 s.
     # Whoever is cut may need 10 s to end an iteration and 1 s to save it.
-    assert [(at_s, order.segment) for at_s, order in orders(story, EndSegment)] == [(pytest.approx(77.498), 3)]
+    assert [(at_s, command.segment) for at_s, command in commands(story, EndSegment)] == [(pytest.approx(77.498), 3)]
     assert story.state.trials[story.best].checkpoint_iteration == 4
     assert story.makespan_s < 100.0
 
@@ -65,7 +70,7 @@ def test_a_rung_is_cut_while_the_best_can_still_be_finished(world, play):
 def test_the_barrier_takes_its_time_from_the_rung_that_is_cut(world, play):
     story = run(world, play, sync_s=5.0, **STUCK)
     # As above, but the best can go on only 5 s after the rung has ended.
-    assert [(at_s, order.segment) for at_s, order in orders(story, EndSegment)] == [(pytest.approx(72.498), 3)]
+    assert [(at_s, command.segment) for at_s, command in commands(story, EndSegment)] == [(pytest.approx(72.498), 3)]
 
 
 def test_a_rung_is_not_cut_for_a_best_trial_that_is_too_slow_to_be_finished(world, play):
@@ -73,7 +78,7 @@ def test_a_rung_is_not_cut_for_a_best_trial_that_is_too_slow_to_be_finished(worl
     # would take 3 + 3 x 40 + 1 = 124 s more, until after T = 150 s. So the others have their turn, and one of them wins.
     slow_first = {**STUCK, "iteration_s": [40.0, 10.0, 10.0, 10.0], "quota": 1, "deadline_s": 150.0, "exact": True}
     story = run(world, play, **slow_first, parameters={"replan": False}, believed_tau=10.0)
-    assert not [order for at_s, order in orders(story, EndSegment) if at_s < 60]
+    assert not [command for at_s, command in commands(story, EndSegment) if at_s < 60]
     assert len(story.state.started) == 4
     assert story.state.trials[story.best].checkpoint_iteration > 1
 
@@ -87,7 +92,7 @@ def test_without_reserve_the_rung_waits_until_the_end(world, play):
 def test_a_rung_of_which_nobody_has_reported_is_not_cut(world, play):
     # All are as slow: one of them is no better than another.
     story = run(world, play, **{**STUCK, "iteration_s": [100.0] * 4})
-    assert not orders(story, EndSegment)
+    assert not commands(story, EndSegment)
 
 
 def test_the_reserve_is_of_money_too(world, play):
@@ -116,8 +121,10 @@ BEHIND = {
 def test_a_trial_that_is_late_for_the_rungs_to_come_gets_the_gpus_that_others_left(world, play):
     story = run(world, play, parameters={"reserve": False}, **BEHIND)
     # It ends its fifth iteration at 102 s, is saved at 103 s, and trains the other three on two GPUs: 3 + 30 + 1 s.
-    assert [at_s for at_s, _ in orders(story, EndSegment)] == [83.0]
-    assert [(at_s, o.trial, o.from_iteration, len(o.placement)) for at_s, o in orders(story, StartSegment)] == [
+    assert [at_s for at_s, _ in commands(story, EndSegment)] == [83.0]
+    assert [
+        (at_s, one.trial, one.from_iteration, len(one.placement)) for at_s, one in commands(story, StartSegment)
+    ] == [
         (0.0, 0, 0, 1),
         (0.0, 1, 0, 1),
         (103.0, 1, 5, 2),
@@ -130,7 +137,7 @@ def test_a_trial_that_is_late_for_the_rungs_to_come_gets_the_gpus_that_others_le
 def test_without_resizing_it_is_waited_for(world, play):
     story = run(world, play, parameters={"reserve": False, "resize_rule": "never"}, **BEHIND)
     # 163 s, then 3 s and as many iterations of 5 s as fit before the checkpoint: six.
-    assert not [at_s for at_s, _ in orders(story, EndSegment) if at_s < 163]
+    assert not [at_s for at_s, _ in commands(story, EndSegment) if at_s < 163]
     assert story.state.trials[0].checkpoint_iteration == 8 + 6
 
 
@@ -142,7 +149,7 @@ def test_the_gain_rule_wants_a_tenth_more_progress_and_always_wants_any(world, p
         policy = factory("seer", BARE["seer"] | {"reserve": False, "resize_rule": rule})(
             tiny.job, tiny.profile, tiny.book, None
         )
-        return [at_s for at_s, _ in orders(play(policy, tiny), EndSegment) if at_s < 150]
+        return [at_s for at_s, _ in commands(play(policy, tiny), EndSegment) if at_s < 150]
 
     # 30 s are saved by training three iterations twice as fast, so a resize of 30 s and more is never worth it.
     assert resizes("gain", 20.0) == resizes("always", 20.0) == [83.0]
@@ -151,8 +158,8 @@ def test_the_gain_rule_wants_a_tenth_more_progress_and_always_wants_any(world, p
 
 def test_a_constant_cluster_neither_grows_nor_shrinks(world, play):
     story = run(world, play, parameters={"elastic": False}, trials=4, iterations=4, deadline_s=70.0, budget_usd=900.0)
-    assert [at_s for at_s, _ in orders(story, ProvisionInstance)] == [0.0] * 2
-    assert {at_s for at_s, _ in orders(story, ReleaseInstance)} == {story.makespan_s}
+    assert [at_s for at_s, _ in commands(story, ProvisionInstance)] == [0.0] * 2
+    assert {at_s for at_s, _ in commands(story, ReleaseInstance)} == {story.makespan_s}
     # Two machines: 2 x 13 + 14 + 14, the winner on both.
     assert (story.makespan_s, story.bill_usd) == (54.0, 108.0)
 
@@ -242,7 +249,7 @@ def test_rubberband_keeps_its_plan_or_makes_a_new_one_where_reality_departs_from
 def test_no_event_is_lost_on_a_trial_that_was_cut(world, play):
     story = run(world, play, **STUCK)
     ends = [entry.event for entry in story.entries if isinstance(entry.event, SegmentEnded)]
-    assert len(ends) == len(orders(story, StartSegment))
+    assert len(ends) == len(commands(story, StartSegment))
     assert story.state.trials[3].status == "stopped"
 
 
@@ -309,8 +316,8 @@ def test_where_time_is_short_survivors_are_dropped_or_all_train_less(world, play
     tiny.profile = replace(tiny.profile, is_prefix_schedule=is_prefix)
     parameters = {"makespan": "mean", "truncate": "prefix-only", "fill": False}
     policy = factory("seer", parameters)(tiny.job, tiny.profile, tiny.book, None)
-    begun = orders(play(policy, tiny), StartSegment)
-    later = [(at_s, o.trial, o.from_iteration, o.until_iteration) for at_s, o in begun if o.from_iteration]
+    begun = commands(play(policy, tiny), StartSegment)
+    later = [(at_s, one.trial, one.from_iteration, one.until_iteration) for at_s, one in begun if one.from_iteration]
     assert later == starts
 
 
