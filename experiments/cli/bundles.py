@@ -8,10 +8,11 @@ import typer
 
 from elastune.experiments.cli import import_ as cli_import
 from elastune.experiments.cli.options import AsJson, Figure, complete_bundle, print_json
-from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, print_pairs, text
+from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, print_pairs, say, text
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 app = typer.Typer(help="Recorded workloads.", no_args_is_help=True)
 app.add_typer(cli_import.app, name="import")
@@ -20,13 +21,7 @@ app.add_typer(cli_import.app, name="import")
 @app.command("list")
 def list_bundles(as_json: AsJson = False) -> None:
     """The bundles that have a name here: those that ship, those of your data folders, and those in results/bundles."""
-    from elastune.experiments.plans.bundle_summary import describe
-    from elastune.experiments.spec.places import known_bundles, place_of_bundle
-    from elastune.traces import load_bundle
-
-    described: list[dict[str, Any]] = [
-        {**describe(load_bundle(place_of_bundle(name))), "name": name} for name in known_bundles()
-    ]
+    described = list(_described())
     if as_json:
         shown = ("name", "direction", "score", "iteration", "trials", "max_iterations", "iteration_s", "sha256")
         print_json([{key: one[key] for key in shown} for one in described])
@@ -38,6 +33,19 @@ def list_bundles(as_json: AsJson = False) -> None:
         counts = (one["trials"], one["max_iterations"], number(one["iteration_s"]))
         table.add(one["name"], *counts, f"{one['score']} ({one['direction']})", one["iteration"])
     table.print()
+
+
+def _described() -> Iterator[dict[str, Any]]:
+    """Each bundle that has a name; one that is damaged is told on standard error, and hides no other."""
+    from elastune.experiments.plans.bundle_summary import describe
+    from elastune.experiments.spec.places import known_bundles, place_of_bundle
+    from elastune.traces import load_bundle
+
+    for name in known_bundles():
+        try:
+            yield {**describe(load_bundle(place_of_bundle(name))), "name": name}
+        except InputError as error:
+            say(f"left out: {name}: {error}", err=True)
 
 
 @app.command()

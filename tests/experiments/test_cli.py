@@ -306,6 +306,16 @@ def test_compare_says_which_policy_finds_no_plan(elastune):
     assert "sha-fixed-naive: the naive size is B / (c T)" in found.stdout.replace("\n", " ")
 
 
+def test_a_damaged_bundle_hides_no_other(elastune, folder):
+    damaged = folder / "results" / "bundles" / "mine"
+    damaged.mkdir(parents=True)
+    (damaged / "bundle.yaml").write_text("direction: [")
+    listed = elastune("bundles", "list", "--json")
+    assert (listed.exit_code, listed.stderr.count("\n")) == (0, 1)
+    assert listed.stderr.startswith("left out: mine: results/bundles/mine/bundle.yaml, line 1: malformed YAML")
+    assert {"digits-mlp", "mnist5k-cnn"} <= {one["name"] for one in json.loads(listed.stdout)}
+
+
 def test_bundles_are_listed_and_shown(elastune, folder):
     assert "digits-mlp" in elastune("bundles", "list").stdout
     assert "digits-mlp" in [one["name"] for one in json.loads(elastune("bundles", "list", "--json").stdout)]
