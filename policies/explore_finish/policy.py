@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 NAME = "explore-finish"
 ROUND = "final-round"
+MOST_ROUNDS = 100
+"""Half of the finalists go on from each round, so one is left long before. A round is planned with all those after it."""
 _TRAINING = (TrialStatus.RUNNING, TrialStatus.WAITING)
 
 
@@ -70,7 +72,7 @@ def explore_finish(
         widens: finalists train on larger gangs.
 
     Raises:
-        InputError: a share is not above 0 and at most 1, or there is no round.
+        InputError: a share is not above 0 and at most 1, or there is no round or more than `MOST_ROUNDS`.
         InfeasibleJobError: not one configuration, or with `job.exact` not all of them, trains the first rung by T within B.
 
     Deviations:
@@ -80,8 +82,8 @@ def explore_finish(
     for name, share in (("time_share", time_share), ("money_share", money_share)):
         if not 0 < share <= 1:
             raise InputError(f"{NAME}: {name} is {share}, but must be above 0 and at most 1")
-    if rounds < 1:
-        raise InputError(f"{NAME}: rounds is {rounds}, but must be at least 1")
+    if not 1 <= rounds <= MOST_ROUNDS:
+        raise InputError(f"{NAME}: rounds is {rounds}, but must be 1 to {MOST_ROUNDS}")
     terms = Terms.of(job, profile, price_book)
     phases = share_out(NAME, job, terms, time_share=time_share, money_share=money_share)
     return ExploreFinish(

@@ -142,7 +142,8 @@ def test_rounds_are_equally_long():
     [
         ({"time_share": 0.0}, "explore-finish: time_share is 0.0, but must be above 0 and at most 1"),
         ({"money_share": 1.1}, "explore-finish: money_share is 1.1, but must be above 0 and at most 1"),
-        ({"rounds": 0}, "explore-finish: rounds is 0, but must be at least 1"),
+        ({"rounds": 0}, "explore-finish: rounds is 0, but must be 1 to 100"),
+        ({"rounds": 101}, "explore-finish: rounds is 101, but must be 1 to 100"),
     ],
 )
 def test_parameters_out_of_range_are_refused(tiny, parameters, problem):
