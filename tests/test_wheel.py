@@ -36,7 +36,7 @@ def call(*arguments, cwd, **environment):
         env={**inherited, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
     return done.stdout

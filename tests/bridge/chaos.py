@@ -107,7 +107,7 @@ class Run:
         return list(read_entries(copy))
 
     def open_segments(self):
-        """Those under way: by number, their orders."""
+        """Those that have not ended: their commands, by number."""
         under_way = {}
         for entry in self.entries():
             if isinstance(entry.event, SegmentEnded):
@@ -131,8 +131,11 @@ class Run:
 
     def workers(self):
         """Processes in which an actor lives."""
-        children = [child for raylet in self.raylets() for child in raylet.children(recursive=True)]
-        return [child for child in children if _title(child).startswith("ray::SegmentWorker")]
+        found = []
+        for raylet in self.raylets():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just died, with its workers
+                found += raylet.children(recursive=True)
+        return [child for child in found if _title(child).startswith("ray::SegmentWorker")]
 
     def leftovers(self):
         """Processes of the cluster that live."""

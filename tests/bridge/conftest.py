@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Emulated:
-    """Trials whose scores are trial + 1 / iteration; each iteration takes as long, shared by the gang."""
+    """Trials whose scores are trial + 1 / iteration; the members of a worker group share the seconds of an iteration."""
 
     iteration_s: float = 0.3
     start_s: float = 0.0

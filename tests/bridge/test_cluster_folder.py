@@ -24,7 +24,7 @@ def temporary(tmp_path, monkeypatch):
 
 
 def sleeper(argument):
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(argument)])
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(argument)])
 
 
 def test_a_folder_is_private_and_its_note_is_read_back():

@@ -201,7 +201,7 @@ class Endless(Breaking):
         self._broken.wait()
 
 
-def test_machines_are_given_back_even_where_gangs_cannot_be_ended(world, monkeypatch):
+def test_machines_are_given_back_even_where_worker_groups_cannot_be_ended(world, monkeypatch):
     one = world(Endless)
     one.backend.next_event()
     rent(one.backend)
@@ -264,7 +264,7 @@ def test_losses_of_a_machine_that_was_taken_over_are_counted_from_now(world):
     assert gone.at_s >= 1030
 
 
-def test_a_fate_that_is_farther_away_than_the_system_can_wait_is_waited_for(world):
+def test_a_loss_that_is_farther_away_than_the_system_can_wait_is_waited_for(world):
     one = world(faults=MachineFaults(lost_after_s=1e13), speed=1.0)
     one.backend.next_event()
     rent(one.backend)
@@ -429,4 +429,4 @@ def test_a_hopeless_trial_is_told_as_diverged_and_costs_nothing(world):
     assert isinstance(one.backend.next_event(), TrialSampled)
     told = one.backend.next_event()
     assert (told.outcome, told.iteration, told.score, told.train_s) == (Outcome.COMPLETED, 4, None, 0.0)
-    assert told.launch_s >= 0, "what passed since it was ordered is accounted for"
+    assert told.launch_s >= 0, "the time since its command is accounted for"

@@ -24,9 +24,9 @@ RECORDED = sorted(JOURNALS.glob("*.jsonl"))
 
 
 def small(**sections):
-    """Four configurations for three iterations, on two machines of one slot."""
-    spec = job("sha-fixed", "digits-mlp", 6000)
-    spec["job"] |= {"trials": 4, "max_iterations": 3, "budget_usd": 20}
+    """Four configurations for three iterations, on two machines of one slot; emulated, the limits allow for a slow host."""
+    spec = job("sha-fixed", "digits-mlp", 40_000)
+    spec["job"] |= {"trials": 4, "max_iterations": 3, "budget_usd": 100}
     for section, keys in sections.items():
         spec[section] = keys if section == "policy" else spec[section] | keys
     return RunSpec.of(**spec)
@@ -61,8 +61,8 @@ def test_population_based_training_clones_on_real_workers(tmp_path):
     result = execute_real(spec, tmp_path / "run", RealRunOptions(speed=20.0))
     entries = list(read_entries(tmp_path / "run" / "journal.jsonl"))
     clones = [one for entry in entries for one in entry.actions if type(one).__name__ == "CloneTrial"]
-    ordered = [one for entry in entries for one in entry.commands if isinstance(one, StartSegment)]
-    restored = [one for one in ordered if one.restore_from not in (None, one.trial)]
+    started = [one for entry in entries for one in entry.commands if isinstance(one, StartSegment)]
+    restored = [one for one in started if one.restore_from not in (None, one.trial)]
     assert clones
     assert restored
     assert restored[0].configuration == clones[0].configuration

@@ -41,12 +41,14 @@ def test_a_configuration_is_written_down_as_plain_values():
 def test_a_diverged_score_is_none_and_a_word_is_refused():
     assert finite(float("nan")) is None
     assert finite(2) == 2.0
-    for word in ("high", 10**400, None, np.array([1.0, 2.0])):
+    for word in ("high", "0.5", "1_0", b"1", 10**400, None, np.array([1.0, 2.0])):
         with pytest.raises(InputError, match="a score is"):
             finite(word)
 
 
-@pytest.mark.parametrize("resources", [{}, {"cpu": 0}, {"cpu": "one"}, {"cpu": float("inf")}, ["cpu"], {"cpu": None}])
+@pytest.mark.parametrize(
+    "resources", [{}, {"cpu": 0}, {"cpu": "one"}, {"cpu": float("inf")}, {"cpu": 10**400}, ["cpu"], {"cpu": None}]
+)
 def test_resources_that_are_none_are_refused(resources):
     with pytest.raises(InputError, match="resources_per_gpu is"):
         ray_resources(resources)
@@ -77,6 +79,10 @@ class Share(float):
 def test_whatever_a_search_space_holds_can_be_written_to_a_journal(value, expected):
     written = msgspec.json.encode(plain_configuration({"a": value, "b": {"c": value}}))
     assert msgspec.json.decode(written) == {"a": expected, "b/c": expected}
+
+
+def test_a_configuration_may_have_tuples_as_keys():
+    assert plain_configuration({("a", 1): np.float64(0.5)}) == {"('a', 1)": 0.5}
 
 
 def test_numpy_scalars_of_a_search_space_are_the_plain_values_they_stand_for():

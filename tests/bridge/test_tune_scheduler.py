@@ -46,8 +46,8 @@ def events(entries, kind):
     return [entry.event for entry in entries if isinstance(entry.event, kind)]
 
 
-def orders(entries, kind):
-    return [order for entry in entries for order in entry.commands if isinstance(order, kind)]
+def commands(entries, kind):
+    return [command for entry in entries for command in entry.commands if isinstance(command, kind)]
 
 
 LIMITS = {"deadline_s": 25.0, "budget_usd": 0.04}
@@ -81,7 +81,7 @@ def test_no_trial_starts_before_the_policy_has_said_so(scheduler, monkeypatch, e
     tune = FakeTune(tuner, CURVES, monkeypatch=monkeypatch)
     tune.fit()
     started = [number for kind, number, _ in tune.log if kind == "start"]
-    assert started == [order.trial for order in orders(entries(), StartSegment)]
+    assert started == [command.trial for command in commands(entries(), StartSegment)]
 
 
 def test_a_trial_is_paused_where_its_rung_ends_and_goes_on_from_there(scheduler, monkeypatch):
@@ -98,7 +98,7 @@ def test_a_gang_asks_tune_for_as_many_resources_as_the_policy_gives_it(scheduler
     tune = FakeTune(scheduler("sha-elastic:gpus_per_trial=2"), CURVES, monkeypatch=monkeypatch, cpus=4)
     tune.fit()
     assert {gpus for kind, _, gpus in tune.log if kind == "start"} == {2}
-    assert {sum(n for _, n in order.placement) for order in orders(entries(), StartSegment)} == {2}
+    assert {sum(n for _, n in command.placement) for command in commands(entries(), StartSegment)} == {2}
 
 
 def test_seconds_of_a_segment_are_launch_training_and_checkpoint_and_nothing_else(scheduler, monkeypatch, entries):
@@ -131,8 +131,8 @@ def test_reports_are_told_where_they_were_asked_for_but_for_the_last_iteration(
     policy, every, scheduler, monkeypatch, entries
 ):
     FakeTune(scheduler(policy), CURVES, monkeypatch=monkeypatch).fit()
-    assert {order.report_every for order in orders(entries(), StartSegment)} == {every}
-    ends = {order.segment: order.until_iteration for order in orders(entries(), StartSegment)}
+    assert {command.report_every for command in commands(entries(), StartSegment)} == {every}
+    ends = {command.segment: command.until_iteration for command in commands(entries(), StartSegment)}
     told = [(event.segment, event.iteration) for event in events(entries(), ProgressReported)]
     assert bool(told) == bool(every)
     assert all(iteration < ends[segment] for segment, iteration in told)
@@ -146,7 +146,7 @@ def test_a_trial_that_fails_goes_on_from_its_checkpoint_when_the_policy_says_so(
     assert (failed.trial, failed.iteration, failed.checkpoint_iteration) == (0, 4, 3)
     # Iteration 4 and the one that died, a second each.
     assert failed.lost_s == pytest.approx(2.0, abs=STEP_S)
-    again = [order for order in orders(entries(), StartSegment) if order.trial == 0][-1]
+    again = [command for command in commands(entries(), StartSegment) if command.trial == 0][-1]
     assert again.from_iteration == 3
 
 

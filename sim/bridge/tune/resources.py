@@ -21,7 +21,7 @@ def ray_resources(resources: Mapping[str, float]) -> dict[str, float]:
         named = {
             key.upper() if key.lower() in ("cpu", "gpu") else key: float(amount) for key, amount in resources.items()
         }
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         named = {}
     if not named or not all(0 < amount < math.inf for amount in named.values()):
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,11 +20,11 @@ def finite(score: object) -> float | None:
     Raises:
         InputError: it is not a number.
     """
-    try:
-        number = float(score)  # type: ignore[arg-type]  # what users report: numpy and torch scalars among it
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"a score is {score!r}, but must be a number") from error
-    return number if math.isfinite(number) else None
+    if not isinstance(score, str | bytes | bytearray):  # float() reads "1_0" as 10
+        with suppress(TypeError, ValueError, OverflowError):
+            number = float(score)  # type: ignore[arg-type]  # what users report: numpy and torch scalars among it
+            return number if math.isfinite(number) else None
+    raise InputError(f"a score is {score!r}, but must be a number")
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  of any type, within mappings and lists too
@@ -32,7 +33,8 @@ def plain(value: Any) -> Any:  # noqa: ANN401  of any type, within mappings and 
         unpacked = value.tolist()
         return unpacked if isinstance(unpacked, np.generic) else plain(unpacked)  # a long double stays one
     if isinstance(value, Mapping):
-        return {plain(key): plain(inner) for key, inner in value.items()}
+        # A key must stay hashable, which a list is not.
+        return {key if isinstance(key, tuple) else plain(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if isinstance(value, bool) or value is None:
