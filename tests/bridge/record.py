@@ -38,10 +38,12 @@ def job(policy, bundle, deadline_s, **slots):
     }  # fmt: skip
 
 
+# With a reserve, so that the recorded decisions contain timers of cuts.
+SEER = {"name": "seer", "reserve": True, "fill": False}
 JOBS = {
-    "seer-digits-mlp": (job("seer", "digits-mlp", 240), None),
+    "seer-digits-mlp": (job(SEER, "digits-mlp", 240), None),
     "rubberband-digits-mlp-node-killed": (job("rubberband", "digits-mlp", 150), kill_node),
-    "seer-mnist5k-cnn-resumed": (job("seer", "mnist5k-cnn", 300), kill_driver),
+    "seer-mnist5k-cnn-resumed": (job(SEER, "mnist5k-cnn", 300), kill_driver),
     "rubberband-mnist5k-cnn-gangs-of-two": (job("rubberband", "mnist5k-cnn", 240, gpus_per_instance=2), None),
     "sha-elastic-digits-mlp-gangs-of-two": (
         job("sha-elastic:gpus_per_trial=2", "digits-mlp", 240, gpus_per_instance=2),
