@@ -88,6 +88,15 @@ def test_a_seed_draws_one_replicate_for_each_trial_with_its_own_seconds(noisy):
     assert drawn == {(row, str(final)) for row, finals in FINALS.items() for final in finals}
 
 
+def test_a_replicate_that_was_timed_for_fewer_iterations_takes_its_own_seconds(write_bundle):
+    # Trial 4: replicates of 10, 20 and 40 s, the last timed once; their mean is 70 / 3 s, whatever their lengths.
+    seconds = [*CURVES["seconds"][:6], 40.0, math.nan, *CURVES["seconds"][8:]]
+    bundle = traces.load_bundle(write_bundle(HEADER, CONFIGS, {**CURVES, "seconds": seconds}, name="uneven"))
+    assert bundle.relative_cost[0] * bundle.iteration_s == pytest.approx(70 / 3)
+    own_s = bundle.iteration_s * bundle.relative_cost[bundle.replicates.trial] * bundle.replicates.slowness
+    assert own_s.tolist() == pytest.approx([10, 20, 40, 30, 40, 20])
+
+
 def test_what_a_seed_draws_for_a_trial_does_not_depend_on_the_others(noisy):
     job = job_of(1)
     for seed in range(20):

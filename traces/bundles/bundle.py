@@ -381,8 +381,8 @@ def _costs(
     trials, recorded = len(configured.labels), configured.relative_cost
     if header.iteration_s is not None or curves.seconds is None:
         return header.iteration_s, np.ones(trials) if recorded is None else recorded
-    trial = np.repeat(curves.trial, curves.seconds.shape[1])
-    mean_s = mean_seconds(curves.seconds.ravel(), trial, trials)
+    curve = np.repeat(np.arange(len(curves.trial)), curves.seconds.shape[1])
+    mean_s = mean_seconds(curves.seconds.ravel(), curve, curves.trial, trials)
     for position in np.flatnonzero(mean_s <= 0):
         raise InvalidTraceError(file, f"is 0 throughout trial {configured.labels[position]}", column="seconds")
     timed = np.bincount(curves.trial, weights=np.isfinite(curves.seconds).sum(axis=1))

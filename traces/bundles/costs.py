@@ -42,18 +42,26 @@ class IterationCosts:
     contradiction: tuple[int, str] | None = None
 
 
-def mean_seconds(seconds: np.ndarray, trial: np.ndarray, trials: int) -> np.ndarray:
-    """(trials,) float: the mean of each trial's seconds that are numbers, NaN where it has none.
+def mean_seconds(seconds: np.ndarray, curve: np.ndarray, trial_of: np.ndarray, trials: int) -> np.ndarray:
+    """(trials,) float: mean seconds of an iteration of each trial, NaN where it has none.
+
+    Every training of a trial counts alike, however many iterations of it were recorded: a seed draws one of them.
 
     Args:
-        seconds: (points,) float.
-        trial: (points,) int; the trial of each point.
+        seconds: (points,) float; NaN where a point was not timed.
+        curve: (points,) int; the training that each point belongs to.
+        trial_of: (curves,) int; the trial of each training.
         trials: how many there are.
     """
-    known = np.isfinite(seconds)
-    counted = np.bincount(trial[known], minlength=trials)
-    total = np.bincount(trial[known], weights=seconds[known], minlength=trials)
-    means: np.ndarray = np.divide(total, counted, out=np.full(trials, np.nan), where=counted > 0)
+    return _means(_means(seconds, curve, len(trial_of)), trial_of, trials)
+
+
+def _means(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """(groups,) float: the mean of the values of each group that are numbers, NaN where there are none."""
+    known = np.isfinite(values)
+    counted = np.bincount(group[known], minlength=groups)
+    total = np.bincount(group[known], weights=values[known], minlength=groups)
+    means: np.ndarray = np.divide(total, counted, out=np.full(groups, np.nan), where=counted > 0)
     return means
 
 

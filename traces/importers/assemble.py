@@ -147,7 +147,7 @@ def _costs(recording: RecordedCurves, curves: RegularCurves, trials: _Trials) ->
 def _mean_seconds(recording: RecordedCurves, curves: RegularCurves, trials: _Trials) -> np.ndarray | None:
     """(trials,) float: mean seconds of an iteration, NaN where unknown; None where nothing was timed."""
     if curves.points.seconds is not None:
-        return mean_seconds(curves.points.seconds, trials.of[curves.points.trial], len(trials.numbers))
+        return mean_seconds(curves.points.seconds, curves.points.trial, trials.of, len(trials.numbers))
     if recording.trial_s is None:
         return None
     mean_s: np.ndarray = (recording.trial_s / np.where(curves.timed > 0, curves.timed, np.nan))[trials.first]
