@@ -245,14 +245,14 @@ def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) ->
     job, sums = spec.job, result.placement
     parts = (result.regret_sampling, result.regret_selection, result.regret_truncation)
     sampling, selection, truncation = map(number, parts)
-    deadline, budget = f"{seconds(job.deadline_s)} s", f"{usd(job.budget_usd)} USD"
+    budget = f"{usd(job.budget_usd)} USD"
     rows = {
         "best trial": NONE if result.best_trial is None else f"{result.best_trial}: {_configuration(result)}",
         "score": number(result.score),
         "test score": number(result.test_score),
         "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
         "cost": f"{usd(result.cost_usd)} USD, {_kept(result.budget_met, budget)}",
-        "makespan": f"{seconds(result.makespan_s)} s, {_kept(result.deadline_met, deadline)}",
+        "makespan": f"{seconds(result.makespan_s)} s, {_by_deadline(result, job.deadline_s)}",
         "completed": f"after {seconds(result.completed_at_s)} s" if result.completed else "no, the job was cut",
         **_estimated(result),
         "trials started": result.trials_started,
@@ -276,6 +276,13 @@ def _estimated(result: RunResult) -> dict[str, str]:
 
 def _kept(is_met: bool | None, limit: str) -> str:
     return "no limit" if is_met is None else f"{'within' if is_met else 'BEYOND'} {limit}"
+
+
+def _by_deadline(result: RunResult, deadline_s: float | None) -> str:
+    """A pre-determined job that was cut has missed its deadline, although the run kept it."""
+    if result.deadline_met is False and deadline_s is not None and result.makespan_s <= deadline_s:
+        return f"the job was cut; the limit is {seconds(deadline_s)} s"
+    return _kept(result.deadline_met, f"{seconds(deadline_s)} s")
 
 
 def _configuration(result: RunResult) -> str:

@@ -56,6 +56,13 @@ def test_run_leaves_spec_journal_and_result(elastune, folder):
     assert yaml.safe_load((run / "spec.yaml").read_text())["seed"] == 1
 
 
+def test_a_pre_determined_job_that_was_cut_is_told_so_and_not_as_late(elastune):
+    # RubberBand plans by mean durations; this seed's are longer, so it stops well before T with a rung untrained.
+    done = elastune("run", "tight", "--policy", "rubberband", "--seed", 60003)
+    assert re.search(r"makespan +\d+ s, the job was cut; the limit is 900 s", done.stdout)
+    assert "BEYOND" not in done.stdout
+
+
 def test_run_json_is_all_there_is_on_standard_output(elastune, folder):
     done = elastune("run", "spec.yaml", "--json", "-o", "out", "--seed", 3, "--policy", "sha-elastic:gpus_per_trial=4")
     told = json.loads(done.stdout)
