@@ -92,11 +92,19 @@ def test_a_real_run_flushes_each_line():
         assert stream.flushes == expected
 
 
-@pytest.mark.parametrize("first", [b"", b"{}\n", b"not json\n", b'{"type":"Entry"}\n'])
-def test_a_file_without_a_header_is_not_a_journal(tmp_path, first):
+@pytest.mark.parametrize(
+    ("first", "problem"),
+    [
+        (b"", "is empty, but must hold the header of a journal"),
+        (b"{}\n", "not the header of a journal"),
+        (b"not json\n", "not the header of a journal"),
+        (b'{"type":"Entry"}\n', "not the header of a journal"),
+    ],
+)
+def test_a_file_without_a_header_is_not_a_journal(tmp_path, first, problem):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(first)
-    with pytest.raises(InvalidJournalError, match=r"journal\.jsonl, line 1: not the header of a journal"):
+    with pytest.raises(InvalidJournalError, match=rf"journal\.jsonl, line 1: {problem}"):
         read_header(path)
     with pytest.raises(InvalidJournalError, match="line 1"):
         list(read_entries(path))
