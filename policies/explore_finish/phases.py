@@ -55,7 +55,8 @@ def share_out(name: str, job: TuningJob, terms: Terms, *, time_share: float, mon
     until_s = startup_s + (ends_s - startup_s) * time_share
     useful = math.ceil(job.trials * gpus / terms.gpus_per_instance)
     paid_usd = terms.budget_usd * (money_share if time_share < 1 else 1.0)
-    usd_each = terms.usd_per_s * until_s
+    # A machine pays for whole quanta, however soon it is given back.
+    usd_each = terms.usd_per_s * (terms.price_book.billing.billed_s(until_s) if terms.is_per_instance else until_s)
     affordable = useful if usd_each == 0 or paid_usd >= useful * usd_each else math.floor(paid_usd / usd_each)
     instances = max(min(useful, affordable, terms.price_book.max_instances), least)
     return Phases(gpus, instances, until_s, ends_s)

@@ -13,6 +13,7 @@ from elastune.policies.explore_finish.phases import share_out
 from elastune.policies.explore_finish.policy import explore_finish
 from elastune.policies.planning.plan import Terms
 from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.scaling import LinearScaling, TableScaling
 
 SCORES = [
@@ -274,3 +275,12 @@ def test_without_limits_it_ends_after_the_time_of_two_trainings(history):
     assert story.makespan_s >= 86
     assert all(float(line.split()[0]) < 86 for line in lines if "-> s" in line)
     assert sum(trial.checkpoint_iteration == 4 for trial in story.state.trials) < 4
+
+
+def test_no_more_machines_are_rented_than_b_pays_quanta_for(world, play):
+    # Two hourly machines would commit 7,200 USD; B = 3,600 USD pays for one, which trains both trials.
+    hourly = BillingRule(3600.0, 0.0, bills_startup=False)
+    tiny = world(trials=2, iterations=1, gpus=1, quota=2, timings=(0.0, 0.0, 0.0), billing=hourly, budget_usd=3600.0)
+    story = play(explore_finish(tiny.job, tiny.profile, tiny.book, None), tiny)
+    assert story.best is not None
+    assert story.bill_usd == 3600.0
