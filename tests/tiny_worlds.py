@@ -46,6 +46,14 @@ from elastune.sim.model.scaling import LinearScaling
 from elastune.sim.model.streams import Streams
 from elastune.sim.simulated import SimulatedBackend
 
+SCORES = [
+    [0.90, 0.80, 0.70, 0.60],
+    [0.50, 0.45, 0.40, 0.35],
+    [0.70, 0.30, 0.20, 0.10],
+    [0.60, 0.50, 0.50, 0.50],
+]
+"""Losses of four trials: the second is best at first, the third in the end."""
+
 
 class Script:
     """A policy that answers each event with what was written down for it, once.

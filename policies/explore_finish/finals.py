@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from elastune.policies.explore_finish.phases import instances_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -85,24 +87,20 @@ def final_round(
     """
 
     def fits(finalists: int, gpus: int) -> bool:
-        needed = _instances(finalists, gpus, terms)
+        needed = instances_of(finalists, gpus, terms)
         return needed <= live and _cost_usd(finalists, gpus, terms, now_s, ends_s) <= left_usd
 
     for gpus in reversed(gangs):
         most = sum(1 for finalists in range(1, candidates + 1) if fits(finalists, gpus))
         if most:
-            return FinalRound(most, gpus, _instances(most, gpus, terms), ends_s[0])
-    return FinalRound(1, gangs[0], min(_instances(1, gangs[0], terms), live), ends_s[0])
-
-
-def _instances(finalists: int, gpus: int, terms: Terms) -> int:
-    return math.ceil(finalists * gpus / terms.gpus_per_instance)
+            return FinalRound(most, gpus, instances_of(most, gpus, terms), ends_s[0])
+    return FinalRound(1, gangs[0], min(instances_of(1, gangs[0], terms), live), ends_s[0])
 
 
 def _cost_usd(finalists: int, gpus: int, terms: Terms, now_s: float, ends_s: Sequence[float]) -> float:
     """Price of the machines of this round and those after it."""
     cost_usd = 0.0
     for end_s in ends_s:
-        cost_usd += _instances(finalists, gpus, terms) * terms.usd_per_s * (end_s - now_s)
+        cost_usd += instances_of(finalists, gpus, terms) * terms.usd_per_s * (end_s - now_s)
         now_s, finalists = end_s, math.ceil(finalists / KEPT)
     return cost_usd

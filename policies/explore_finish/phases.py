@@ -53,7 +53,7 @@ def share_out(name: str, job: TuningJob, terms: Terms, *, time_share: float, mon
     ends_s = _ends_s(job, terms, gpus, least)
     startup_s = min(terms.profile.startup.mean_s, ends_s)
     until_s = startup_s + (ends_s - startup_s) * time_share
-    useful = math.ceil(job.trials * gpus / terms.gpus_per_instance)
+    useful = instances_of(job.trials, gpus, terms)
     paid_usd = terms.budget_usd * (money_share if time_share < 1 else 1.0)
     # A machine pays for whole quanta, however soon it is given back.
     usd_each = terms.usd_per_s * (terms.price_book.billing.billed_s(until_s) if terms.is_per_instance else until_s)
@@ -62,12 +62,17 @@ def share_out(name: str, job: TuningJob, terms: Terms, *, time_share: float, mon
     return Phases(gpus, instances, until_s, ends_s)
 
 
+def instances_of(gangs: int, gpus: int, terms: Terms) -> int:
+    """Machines that hold so many gangs of so many GPUs."""
+    return math.ceil(gangs * gpus / terms.gpus_per_instance)
+
+
 def _least_instances(name: str, job: TuningJob, terms: Terms, gpus: int) -> int:
     """Machines that hold one gang; with `job.exact`, so many that every configuration trains the first rung."""
     first_rung = msgspec.structs.replace(job, max_iterations=job.min_iterations)
     segment_s = terms.segment_s(job.min_iterations, gpus, is_first=True)
     cluster = best_cluster(name, first_rung, terms, Load(gpus, segment_s, segment_s))
-    return cluster.instances if job.exact else math.ceil(gpus / terms.gpus_per_instance)
+    return cluster.instances if job.exact else instances_of(1, gpus, terms)
 
 
 def _ends_s(job: TuningJob, terms: Terms, gpus: int, least: int) -> float:

@@ -56,7 +56,7 @@ def estimate(
     """
     leases = Leases(terms, live_instances)
     sync_s, startup_s = terms.profile.sync_s, terms.profile.startup.mean_s
-    now_s, busy_s, functions_usd, margin_usd, given_back_usd = 0.0, 0.0, 0.0, 0.0, 0.0
+    now_s, busy_s, functions_usd, given_back_usd = 0.0, 0.0, 0.0, 0.0
     stage_s: list[float] = []
     prefetch_after_s: list[float | None] = [None] * len(stages)
     for index, (stage, allocation) in enumerate(zip(stages, allocations, strict=True)):
@@ -85,11 +85,7 @@ def estimate(
         margin_usd = leases.closed_usd(now_s + PLAN_MARGIN_S) - cost_usd
         cost_usd -= given_back_usd
     else:
-        cost_usd, size = functions_usd, allocation.gpus_per_trial
-        last = allocation.trials - (allocation.waves - 1) * allocation.gangs
-        margin_usd = last * (
-            function_usd(terms, size, segment_s + PLAN_MARGIN_S) - function_usd(terms, size, segment_s)
-        )
+        cost_usd, margin_usd = functions_usd, _last_wave_margin_usd(allocation, segment_s, terms)
     return Plan(
         tuple(stages),
         tuple(allocations),
@@ -100,6 +96,12 @@ def estimate(
         terms.instance_type,
         margin_usd=margin_usd + around_usd(terms, 0, PLAN_MARGIN_S),
     )
+
+
+def _last_wave_margin_usd(allocation: Allocation, segment_s: float, terms: Terms) -> float:
+    """What the functions of a stage's last wave cost more if each of them ends one margin later."""
+    last, size = allocation.trials - (allocation.waves - 1) * allocation.gangs, allocation.gpus_per_trial
+    return last * (function_usd(terms, size, segment_s + PLAN_MARGIN_S) - function_usd(terms, size, segment_s))
 
 
 def given_back_s(stage: Stage, allocation: Allocation, kept: int, terms: Terms) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tiny_worlds import SCORES
 
 from elastune.policies.tuners.asha import asha_elastic, asha_fixed
 from elastune.policies.tuners.asha_stopping import asha_stopping_fixed
@@ -23,13 +24,6 @@ from elastune.policies.tuners.one_cut import one_cut
 from elastune.policies.tuners.oracle import oracle
 from elastune.policies.tuners.pasha import pasha_fixed
 from elastune.policies.tuners.random_search import random_elastic, random_fixed
-
-SCORES = [
-    [0.90, 0.80, 0.70, 0.60],
-    [0.50, 0.45, 0.40, 0.35],
-    [0.70, 0.30, 0.20, 0.10],
-    [0.60, 0.50, 0.50, 0.50],
-]
 
 
 @pytest.fixture

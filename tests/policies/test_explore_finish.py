@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from tiny_worlds import SCORES
 
 from elastune.policies.explore_finish.finals import ends_of_rounds, final_round, gangs_of_use, gangs_that_pay
 from elastune.policies.explore_finish.phases import share_out
@@ -15,13 +16,6 @@ from elastune.policies.planning.plan import Terms
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.scaling import LinearScaling, TableScaling
-
-SCORES = [
-    [0.90, 0.80, 0.70, 0.60],
-    [0.50, 0.45, 0.40, 0.35],
-    [0.70, 0.30, 0.20, 0.10],
-    [0.60, 0.50, 0.50, 0.50],
-]
 
 
 @pytest.fixture

@@ -13,16 +13,10 @@ Trial 2 would have been the best at R, but is not to be seen after one iteration
 from __future__ import annotations
 
 import pytest
+from tiny_worlds import SCORES
 
 from elastune.policies.registry import factory
 from elastune.sim.model.errors import InfeasibleJobError
-
-SCORES = [
-    [0.90, 0.80, 0.70, 0.60],
-    [0.50, 0.45, 0.40, 0.35],
-    [0.70, 0.30, 0.20, 0.10],
-    [0.60, 0.50, 0.50, 0.50],
-]
 
 
 @pytest.fixture
