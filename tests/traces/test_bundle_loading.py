@@ -306,3 +306,24 @@ def test_the_shared_bundles_have_no_timings_and_say_which_key_supplies_them(shar
     assert bundle.test_scores.shape == (1000, 50)
     with pytest.raises(InputError, match=r"records no seconds per iteration: set workload\.iteration_s"):
         bundle.terms()
+
+
+
+def test_a_bundle_is_read_again_only_where_its_bytes_changed(write_bundle):
+    folder = write_bundle()
+    first = traces.load_bundle(folder)
+    assert traces.load_bundle(folder) is first
+    (folder / "bundle.yaml").write_text(HEADER.replace("toy", "other"))
+    assert traces.load_bundle(folder).name == "other"
+    (folder / "curves.parquet").unlink()
+    with pytest.raises(InvalidTraceError):
+        traces.load_bundle(folder)
+
+
+def test_a_scaling_in_another_file_is_read_every_time(write_bundle, tmp_path, monkeypatch):
+    table = tmp_path / "speed.csv"
+    table.write_text("gpus,speedup\n1,1\n2,1.5\n")
+    folder = write_bundle(header=f"{HEADER}scaling: {table}\n")
+    assert traces.load_bundle(folder).scaling.speedup(2, 1) == 1.5
+    table.write_text("gpus,speedup\n1,1\n2,1.9\n")
+    assert traces.load_bundle(folder).scaling.speedup(2, 1) == 1.9

@@ -8,6 +8,7 @@ A bundle is a folder with `bundle.yaml`, `curves.parquet`, `configs.csv` and opt
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
@@ -312,7 +313,7 @@ def bundle_folder(name_or_path: str | Path, search: Sequence[Path] = (), own: Se
 
 
 def load_bundle(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequence[Path] = ()) -> Bundle:
-    """The bundle of this name or in this folder, checked.
+    """The bundle of this name or in this folder, checked; read once for the same bytes.
 
     Args:
         name_or_path: a name, looked up in `search`, then among the shipped ones, then in `own`; or a folder.
@@ -324,6 +325,13 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequ
         InvalidTraceError: a file of it is missing or malformed.
     """
     folder = bundle_folder(name_or_path, search, own)
+    header, bundle = _read_bundle(folder, _digest(folder))
+    # A named scaling may be in a file elsewhere, of which the digest knows nothing.
+    return bundle if header.scaling is None else replace(bundle, scaling=scaling_in(folder, header))
+
+
+@functools.lru_cache(8)  # reading takes longer than simulating a small run
+def _read_bundle(folder: Path, sha256: str) -> tuple[BundleHeader, Bundle]:
     header, notes = read_header(folder / "bundle.yaml")
     configured = read_configurations(folder / "configs.csv")
     if header.trials not in (None, len(configured.labels)):
@@ -332,7 +340,7 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequ
     curves = read_curves(folder / "curves.parquet", configured.labels, header.max_iterations)
     iteration_s, relative_cost = _costs(folder / "curves.parquet", header, configured, curves)
     replicates, first = Replicates.of(curves), curves.first
-    return Bundle(
+    bundle = Bundle(
         name=header.name,
         direction=header.direction,
         score=header.score,
@@ -343,7 +351,7 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequ
         relative_cost=relative_cost,
         source=header.source,
         licence=header.licence,
-        sha256=_digest(folder),
+        sha256=sha256,
         test_scores=None if curves.test_scores is None else curves.test_scores[first],
         seconds=None if curves.seconds is None else curves.seconds[first],
         iteration_s=iteration_s,
@@ -360,6 +368,7 @@ def load_bundle(name_or_path: str | Path, search: Sequence[Path] = (), own: Sequ
         notes=notes,
         replicates=replicates,
     )
+    return header, bundle
 
 
 def _digest(folder: Path) -> str:
