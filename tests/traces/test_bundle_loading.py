@@ -308,7 +308,6 @@ def test_the_shared_bundles_have_no_timings_and_say_which_key_supplies_them(shar
         bundle.terms()
 
 
-
 def test_a_bundle_is_read_again_only_where_its_bytes_changed(write_bundle):
     folder = write_bundle()
     first = traces.load_bundle(folder)
@@ -320,7 +319,7 @@ def test_a_bundle_is_read_again_only_where_its_bytes_changed(write_bundle):
         traces.load_bundle(folder)
 
 
-def test_a_scaling_in_another_file_is_read_every_time(write_bundle, tmp_path, monkeypatch):
+def test_a_scaling_in_another_file_is_read_every_time(write_bundle, tmp_path):
     table = tmp_path / "speed.csv"
     table.write_text("gpus,speedup\n1,1\n2,1.5\n")
     folder = write_bundle(header=f"{HEADER}scaling: {table}\n")
