@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from elastune import traces
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.profile import Stragglers, Timings
+from elastune.traces.bundles.curves import read_curves
 
 NAN = math.nan
 HEADER = """\
@@ -326,3 +331,18 @@ def test_a_scaling_in_another_file_is_read_every_time(write_bundle, tmp_path):
     assert traces.load_bundle(folder).scaling.speedup(2, 1) == 1.5
     table.write_text("gpus,speedup\n1,1\n2,1.9\n")
     assert traces.load_bundle(folder).scaling.speedup(2, 1) == 1.9
+
+
+def test_curves_are_read_without_pandas():
+    loaded = "import sys; from elastune import load_bundle; load_bundle('mnist5k-cnn'); print('pandas' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "False"
+
+
+@given(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=40))
+def test_scores_are_what_the_file_holds_wherever_some_are_missing(tmp_path_factory, scores):
+    path = tmp_path_factory.mktemp("curves") / "curves.parquet"
+    whole = [0.5, *scores]
+    columns = {"trial": [0] * len(whole), "iteration": range(1, len(whole) + 1), "score": pa.array(whole, pa.float64())}
+    parquet.write_table(pa.table(columns), path)
+    read = read_curves(path, np.array([0]), len(whole)).scores[0]
+    assert [None if math.isnan(score) else score for score in read] == whole
