@@ -177,8 +177,9 @@ class AsynchronousPolicy:
             self._tasks[task.trial] = task
             if task.clone is not None:
                 actions.append(task.clone)
-            every = action.report_every or task.report_every
-            actions.append(msgspec.structs.replace(action, report_every=every))
+            if task.report_every and not action.report_every:
+                action = msgspec.structs.replace(action, report_every=task.report_every)
+            actions.append(action)
         if actions or view.free_gpus < gang:
             return actions
         shrinking = self._shrink(view)
@@ -191,6 +192,8 @@ class AsynchronousPolicy:
 
     def _gang_held(self, view: RunView) -> int:
         """The gang's size, or as many GPUs as the machines held have, but at least what the memory needs."""
+        if self._gang <= self._gpus_per_instance:
+            return max(self._gang, self._least_gang)  # on any machine; counting them for each segment takes long
         return max(min(self._gang, max(live_instances(view), 1) * self._gpus_per_instance), self._least_gang)
 
     def _next_admitted(self, view: RunView, *, is_idle: bool) -> Task | None:

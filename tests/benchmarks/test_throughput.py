@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import simpy
 
+from elastune import RunSpec, execute
 from elastune.policies.tuners.asha import asha_on
 from elastune.sim.control.controller import Controller
 from elastune.sim.control.journal import JournalWriter
@@ -103,6 +104,49 @@ def test_segments_per_second_beside_bare_simpy():
     print(
         f"  ratio {ours / bare:.2f} (single repetitions {min(ratios):.2f} to {max(ratios):.2f}, medians of {REPETITIONS})"
     )
+
+
+def test_what_users_call_beside_bare_simpy(tmp_path):
+    bundle = synthetic_bundle(10_000, ITERATIONS, seed=1)
+    spec = RunSpec.of(
+        job={"trials": 10_000, "min_iterations": 1, "max_iterations": ITERATIONS, "deadline_s": 3e6, "budget_usd": 3e4},
+        workload={"bundle": "digits-mlp", "scaling": "linear", "iteration_s": 60},
+        cloud={"instance_type": "p3.16xlarge", "max_instances": 1},
+        policy="asha-fixed-naive",
+    )
+    journal = tmp_path / "journal.jsonl"
+    execute(spec, bundle=bundle, journal=journal)
+    segments = journal.read_bytes().count(b'"type":"StartSegment"')
+    ours_s, bare_s = [], []
+    for _ in range(REPETITIONS):
+        started = time.process_time()
+        execute(spec, bundle=bundle, journal=journal)
+        ours_s.append(time.process_time() - started)
+        started = time.process_time()
+        bare_simpy(segments)
+        bare_s.append(time.process_time() - started)
+    ours, bare = statistics.median(ours_s), statistics.median(bare_s)
+    size_mb = journal.stat().st_size / 1e6
+    print(
+        f"\nasha-fixed-naive by execute(), {segments} segments, T and B, a journal of {size_mb:.1f} MB on disk, processor time"
+    )
+    print(
+        f"  {ours / segments * 1e6:.1f} us a segment, bare SimPy {bare / segments * 1e6:.1f}, ratio {ours / bare:.1f}"
+    )
+
+
+def test_runs_of_a_small_job():
+    spec = RunSpec.load("tight")
+    print("\nexperiments/catalog/tight.yaml, 32 trials: milliseconds of CPU time a run, medians of 10 seeds")
+    for policy in ("sha-fixed", "hyperband-fixed", "rubberband", "asha-fixed-naive", "explore-finish", "seer"):
+        one = spec.with_policy(policy)
+        execute(one)
+        took_s = []
+        for seed in range(10):
+            started = time.process_time()
+            execute(one.with_seed(seed))
+            took_s.append(time.process_time() - started)
+        print(f"  {policy:18} {statistics.median(took_s) * 1e3:6.1f}")
 
 
 def test_the_time_of_a_segment_does_not_grow_with_the_number_of_trials():
