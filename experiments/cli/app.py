@@ -23,6 +23,7 @@ from elastune.experiments.cli import (
     policies,
     prices,
     profile,
+    recommend,
     results,
     run,
     scaling,
@@ -102,6 +103,7 @@ app.command("figures", rich_help_panel=_RUNS)(figures.figures)
 app.command("ledger", rich_help_panel=_RUNS)(run.ledger)
 app.command("replay", rich_help_panel=_RUNS)(run.replay)
 app.command("doctor", rich_help_panel=_RUNS)(run.doctor)
+app.command("recommend", rich_help_panel=_PLANS)(recommend.recommend)
 app.command("plan", rich_help_panel=_PLANS)(plan.plan)
 app.add_typer(policies.app, name="policies", rich_help_panel=_PLANS)
 app.command("check-policy", rich_help_panel=_PLANS)(policies.check_policy)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from elastune.experiments.figures.best import best_so_far, score_over_time_and_cost
 from elastune.experiments.figures.cost_deadline import cost_over_deadline
 from elastune.experiments.figures.differences import paired_differences
+from elastune.experiments.figures.front import front
 from elastune.experiments.figures.frontier import frontier
 from elastune.experiments.figures.gantt import gantt
 from elastune.experiments.figures.gpus import gpus_over_time
@@ -28,6 +29,7 @@ __all__ = [
     "comparison",
     "cost_over_deadline",
     "curves",
+    "front",
     "frontier",
     "gantt",
     "gpus_over_time",

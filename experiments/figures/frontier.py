@@ -45,7 +45,8 @@ def frontier(table: pd.DataFrame) -> Figure:
     unit = time_unit(float(makespan_s.max()))
     handles = [_draw(axes, rows, kind, SECONDS[unit]) for kind in LOOKS if len(rows := table[_kinds(table) == kind])]
     axes.set(xscale="log", yscale="log")
-    _plain_ticks(axes)
+    style.plain_ticks(axes.xaxis)
+    style.plain_ticks(axes.yaxis)
     is_late = "makespan" in table and (table["makespan"] == "p95").all()
     style.dress(
         axes, f"makespan, not exceeded in 95 runs of 100 ({unit})" if is_late else f"makespan ({unit})", "cost (USD)"
@@ -87,16 +88,6 @@ def _draw(axes: Axes, rows: pd.DataFrame, kind: str, unit_s: float) -> Line2D:
                 fontsize=style.NOTE_PT - 1, color=look.color,
             )  # fmt: skip
     return marks
-
-
-def _plain_ticks(axes: Axes) -> None:
-    """Plain numbers at 1, 1.5, 2, 3, 5 and 7 times the powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
 
 
 def _budget_line(axes: Axes, budgets_usd: Sequence[float]) -> None:

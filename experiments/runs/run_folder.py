@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-Kind: TypeAlias = Literal["simulated run", "real run", "sweep", "comparison", "bundle"]
+Kind: TypeAlias = Literal["simulated run", "real run", "sweep", "comparison", "recommendation", "bundle"]
 
 KIND_FILE = "kind.txt"
 _REAL_FILE = "real.json"

@@ -1,0 +1,211 @@
+"""`elastune recommend`: which policy, machine and market to take. Imports typer; the rest when needed."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elastune.experiments.cli.numbers import count_option, number_option
+from elastune.experiments.cli.options import (
+    COMPUTE,
+    FAILED,
+    AsJson,
+    Jobs,
+    Settings,
+    complete_policies,
+    cores,
+    names_in,
+    out_option,
+    print_json,
+    print_notes,
+    progress,
+)
+from elastune.experiments.cli.plan import settings_of_type
+from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, text, usd
+
+if TYPE_CHECKING:
+    from elastune.experiments.comparisons.recommendation import Recommendation, Standing
+
+_FILES = ("kind.txt", "spec.yaml", "recommendation.json", "candidates.csv", "front.png")
+_SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": "the soonest"}
+_SHOWN_OF_FRONT = 10
+
+
+def recommend(  # noqa: PLR0913, PLR0917  the options of a command
+    spec_file: Annotated[
+        Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no policy.", show_default=False)
+    ],
+    settings: Settings = None,
+    score: Annotated[
+        float | None,
+        number_option(help="To be reached; then leave deadline or budget out of the spec.", show_default=False),
+    ] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE],...",
+            help="Machines to choose from, instead of the spec's; with their scaling=... and iteration_s=...",
+        ),
+    ] = None,
+    markets: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Of on-demand, spot, mixed; instead of the spec's.")
+    ] = None,
+    policies: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="As for run; all where left out.", autocompletion=complete_policies),
+    ] = None,
+    levels: Annotated[int, count_option(most=100, help="Sizes of the limit that is left out.")] = 8,
+    seeds: Annotated[int, count_option(least=20, help="To choose by; as many new ones judge the best few.")] = 64,
+    is_exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Run every candidate on all seeds.", rich_help_panel=COMPUTE)
+    ] = False,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, out_option("Folder for the spec to run, the tables and the picture.")] = None,
+) -> None:
+    """Say which policy, machine and market to take, for two of deadline, budget and score to reach."""
+    from elastune.experiments.comparisons import recommendation as found
+    from elastune.experiments.comparisons.race import FIRST_SEEDS
+    from elastune.experiments.files import check_outputs
+    from elastune.experiments.plans.planning import load_plan_spec
+    from elastune.experiments.runs.run_folder import require_kind
+
+    given = settings or []
+    of_types = [settings_of_type(one) for one in types.split(",")] if types is not None else [[]]
+    of_markets = [[f"cloud.market={name}"] for name in names_in(markets, "--markets")] or [[]]
+    offered = [[*given, *machine, *market] for machine in of_types for market in of_markets]
+    spec, *others = (load_plan_spec(spec_file, each) for each in offered)
+    if out is not None:
+        check_outputs(*(out / name for name in _FILES))
+        require_kind(out, "recommendation")
+    with progress("Running") as tell:
+        recommendation = found.recommend(
+            spec,
+            others=others,
+            policies=names_in(policies, "--policies"),
+            score=score,
+            levels=levels,
+            seeds=seeds,
+            first_seeds=seeds if is_exhaustive else FIRST_SEEDS,
+            jobs=cores(jobs),
+            on_progress=tell,
+        )
+    print_notes(recommendation.notes)
+    if out is not None:
+        _write(out, recommendation)
+    if as_json:
+        print_json(recommendation.to_json())
+    else:
+        _print(recommendation, out)
+    if not recommendation.is_sure:
+        raise typer.Exit(FAILED)
+
+
+def _write(folder: Path, recommendation: Recommendation) -> None:
+    import json
+
+    from elastune.experiments import figures
+    from elastune.experiments.files import write_text
+    from elastune.experiments.runs.run_folder import claim_folder
+
+    claim_folder(folder, "recommendation")
+    write_text(folder / "recommendation.json", json.dumps(recommendation.to_json(), indent=2, allow_nan=False))
+    write_text(folder / "candidates.csv", recommendation.candidates.to_csv(index=False))
+    front = recommendation.front()
+    if len(front):
+        minimized = recommendation.goal.direction == "minimize"
+        drawn = figures.front(recommendation.candidates, front, recommendation.best_row(), minimized=minimized)
+        figures.save(drawn, folder / "front.png")
+    if recommendation.best is not None:
+        recommendation.best.spec.save(folder / "spec.yaml")
+
+
+def _print(recommendation: Recommendation, folder: Path | None) -> None:
+    goal, best = recommendation.goal, recommendation.best
+    limits = {"by {:,.0f} s": goal.deadline_s, "for {:,.2f} USD": goal.budget_usd, "with a score of {:g}": goal.score}
+    asked = " ".join(told.format(value) for told, value in limits.items() if value is not None)
+    tried = recommendation.candidates
+    say(
+        f"{_SOUGHT[goal.measure]} {asked}: {len(tried)} candidates, {(tried['status'] == 'infeasible').sum()} without a plan,"
+        f" {tried['runs'].sum()} runs to choose"
+    )
+    if best is None:
+        say("No candidate may keep it in 95 runs of 100. Nearest:")
+    else:
+        _standings_table(recommendation).print()
+        _wrong_table(recommendation).print()
+    _front_table(recommendation).print()
+    if best is not None and folder is not None:
+        say(f"written to {folder}; to run it on real workers: elastune run {folder / 'spec.yaml'} --on ray")
+
+
+def _standings_table(recommendation: Recommendation) -> Table:
+    goal = recommendation.goal
+    title = (
+        f"The best few on {recommendation.standings[0].runs} new seeds, with 95 % intervals; the first is recommended"
+    )
+    free = {"cost_usd": ["given, USD"], "makespan_s": ["given, s"], "score": []}[goal.measure]
+    table = Table(
+        title, [*key("policy", "on"), *numbers(*free, "kept", "score", "cost, USD", "makespan, s", "to the best")]
+    )
+    for one in recommendation.standings:
+        job = one.spec.job
+        size = {"cost_usd": job.budget_usd, "makespan_s": job.deadline_s}.get(goal.measure)
+        table.add(
+            one.spec.policy.label,
+            _machine(one),
+            *([] if goal.measure == "score" else [number(size)]),
+            f"{percent(one.kept)} (>= {percent(one.kept_low)})",
+            *(interval(each.value, each.low, each.high, 3) for each in (one.score, one.cost_usd, one.makespan_s)),
+            NONE if one.to_best is None else interval(one.to_best.mean, one.to_best.low, one.to_best.high, 2),
+            is_strong=one is recommendation.best,
+        )
+    return table
+
+
+def _machine(standing: Standing) -> str:
+    from elastune.experiments.comparisons.recommendation import named
+
+    _, machine, market = list(named(standing.spec).values())[:3]
+    return str(machine) if market == "on-demand" else f"{machine}, {market}"
+
+
+def _wrong_table(recommendation: Recommendation) -> Table:
+    from elastune.experiments.comparisons.recommendation import WRONG
+
+    measure = {"score": "score", "cost_usd": "cost, USD", "makespan_s": "makespan, s"}[recommendation.goal.measure]
+    title = f"What it costs to be wrong by {100 * WRONG:.0f} %, among the best few"
+    table = Table(title, [*key("if"), *numbers("kept", measure, "loses"), *text("then better")])
+    for one in recommendation.when_wrong:
+        better = NONE if one.better is None else f"{one.better['policy']} on {one.better['instance_type']}"
+        table.add(one.what, percent(one.kept), number(one.value), number(one.loss, 2), better)
+    return table
+
+
+def _front_table(recommendation: Recommendation) -> Table:
+    front = recommendation.front()
+    shown = front.iloc[sorted({round(rank) for rank in _spread(len(front))})]
+    count = f"{len(shown)} of {len(front)}, cheapest first"
+    title = f"No other is cheaper, sooner and better at once ({count}; means of the runs it took)"
+    table = Table(title, [*key("policy", "on"), *numbers("runs", "kept", "score", "cost, USD", "makespan, s")])
+    for row in shown.to_dict("records"):
+        where = row["instance_type"] if row["market"] == "on-demand" else f"{row['instance_type']}, {row['market']}"
+        kept = percent(row["kept"] / row["runs"])
+        table.add(
+            row["policy"],
+            where,
+            row["runs"],
+            kept,
+            number(row["score"]),
+            usd(row["cost_usd"]),
+            f"{row['makespan_s']:,.0f}",
+        )
+    return table
+
+
+def _spread(count: int) -> list[float]:
+    """Positions of a few of so many, evenly, the first and the last among them."""
+    steps = min(count, _SHOWN_OF_FRONT) - 1
+    return [index * (count - 1) / steps for index in range(steps + 1)] if steps > 0 else [0.0] * count

@@ -1,0 +1,224 @@
+"""Which of many specs serves a goal best, with few runs: seeds are paired, and most specs are given up after a few.
+
+Every candidate runs on the same first seeds. Then the better part is run on twice as many, and so on, until the best few have
+all of them (successive halving, over policies and machines). A candidate is given up where so few of its runs keep the goal
+that 95 % are out of the question. One that was behind comes back as soon as those before it are given up.
+
+Imports `experiments.sweeps` for the runs; scipy inside the functions that need it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from elastune.experiments.sweeps.worker import bundle_of, row_of
+from elastune.sim.model.errors import InputError
+from elastune.sim.model.job import loss_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elastune.experiments.spec.run import RunSpec
+    from elastune.experiments.sweeps.pools import Runner
+    from elastune.sim.model.job import Direction
+    from elastune.traces import Bundle
+
+SURE = 0.95
+"""The share of runs that must keep the goal."""
+FIRST_SEEDS = 4
+"""On which every candidate is run."""
+FEWEST_PLACES = 8
+"""How many candidates are run on all seeds at least."""
+_TOLERANCE = 1 + 1e-9
+
+Measure: TypeAlias = Literal["score", "cost_usd", "makespan_s"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What counts of a run; the score is None where there is no answer, or it diverged."""
+
+    score: float | None
+    cost_usd: float
+    makespan_s: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Two of deadline, budget and score to reach; the third is what is made as good as possible.
+
+    Raises:
+        InputError: there are not exactly two.
+    """
+
+    direction: Direction
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    score: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {"job.deadline_s": self.deadline_s, "job.budget_usd": self.budget_usd, "--score": self.score}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) == 3:
+            raise InputError(
+                f"{', '.join(named)} are all given, but one of them must be what is sought: leave one out, as with"
+                " --set job.budget_usd=null"
+            )
+        if len(named) < 2:
+            raise InputError(
+                f"{' and '.join(named) or 'no limit'} given, but two of {', '.join(given)} are needed: the third is sought"
+            )
+
+    @property
+    def measure(self) -> Measure:
+        """What is made as good as possible."""
+        if self.score is None:
+            return "score"
+        return "cost_usd" if self.budget_usd is None else "makespan_s"
+
+    def loss(self, outcome: Outcome) -> float:
+        """Of the measure: less is better; infinite where a run has no score."""
+        value: float | None = getattr(outcome, self.measure)
+        return loss_of(value, self.direction) if self.measure == "score" else float(value or 0.0)
+
+    def is_kept_by(self, outcome: Outcome) -> bool:
+        """Whether a run has an answer, and keeps both of what was given."""
+        loss = loss_of(outcome.score, self.direction)
+        most = math.inf if self.score is None else loss_of(self.score, self.direction)
+        return (
+            math.isfinite(loss)
+            and loss <= most
+            and outcome.makespan_s <= (self.deadline_s or math.inf) * _TOLERANCE
+            and outcome.cost_usd <= (self.budget_usd or math.inf) * _TOLERANCE
+        )
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A spec, and how it has done so far.
+
+    Attributes:
+        outcomes: of the seeds from the first on.
+        status: `infeasible` where its policy finds no plan, `failed` where a run broke down; else `done`.
+        error: what it said then.
+    """
+
+    spec: RunSpec
+    outcomes: list[Outcome] = field(default_factory=list)
+    status: str = "done"
+    error: str = ""
+
+    def kept(self, goal: Goal) -> int:
+        """How many of its runs keep the goal."""
+        return sum(map(goal.is_kept_by, self.outcomes))
+
+    def mean_loss(self, goal: Goal) -> float:
+        """Over the runs that have one."""
+        losses = [loss for outcome in self.outcomes if math.isfinite(loss := goal.loss(outcome))]
+        return fmean(losses) if losses else math.inf
+
+    def may_win(self, goal: Goal, seeds: int) -> bool:
+        """Whether 95 % are kept; or still may be, where not all seeds are run."""
+        if self.status != "done":
+            return False
+        runs, kept = len(self.outcomes), self.kept(goal)
+        return kept >= SURE * runs if runs >= seeds else most_share(kept, runs) >= SURE
+
+
+def most_share(kept: int, runs: int) -> float:
+    """The largest share of all runs that is compatible with so many, at 95 % (Clopper and Pearson)."""
+    from scipy.special import bdtri
+
+    return 1.0 if kept == runs else float(bdtri(kept, runs, 0.05))
+
+
+def race(
+    candidates: Sequence[Candidate],
+    goal: Goal,
+    extend: Callable[[Sequence[Candidate], int], None],
+    seeds: int,
+    *,
+    first_seeds: int = FIRST_SEEDS,
+) -> list[Candidate]:
+    """Run the candidates on as many seeds as it takes to tell the best few; these come first, best first.
+
+    Args:
+        candidates: each with no outcomes yet.
+        goal: what they are judged by.
+        extend: runs candidates until each has so many outcomes.
+        seeds: that the best few are run on.
+        first_seeds: that every candidate is run on; `seeds` makes it an exhaustive search.
+    """
+
+    def ranked() -> list[Candidate]:
+        able = [candidate for candidate in candidates if candidate.may_win(goal, seeds)]
+        return sorted(able, key=lambda candidate: candidate.mean_loss(goal))
+
+    level = min(first_seeds, seeds)
+    extend(candidates, level)
+    while level < seeds:
+        level = min(2 * level, seeds)
+        places = max(FEWEST_PLACES, len(candidates) * first_seeds // level)
+        while short := [one for one in ranked()[:places] if len(one.outcomes) < level]:
+            extend(short, level)
+    return ranked()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Runs a spec on some seeds; ends at the first that gives no result, which is told."""
+
+    bundle: Bundle | None
+    sha256: str
+
+    def __call__(self, item: tuple[int, RunSpec, range]) -> tuple[int, list[Outcome], str, str]:
+        place, spec, seeds = item
+        bundle = self.bundle or bundle_of(spec.workload.bundle or "", None, self.sha256)
+        outcomes: list[Outcome] = []
+        for seed in seeds:
+            row, result = row_of(spec.with_seed(seed), bundle)
+            if result is None:
+                return place, outcomes, str(row["status"]), str(row["error"])
+            outcomes.append(Outcome(result.score, result.cost_usd, result.makespan_s))
+        return place, outcomes, "done", ""
+
+
+@dataclass
+class Runs:
+    """Runs candidates on the same seeds, side by side.
+
+    Attributes:
+        run: applies the task to candidates, in several processes perhaps.
+        first_seed: of every candidate.
+        sha256: of the bundle that specs name.
+        bundle: used instead of it.
+        on_progress: called with the runs that are done and that are known to be needed.
+        done: runs that are done.
+        needed: runs that are known to be needed.
+    """
+
+    run: Runner
+    first_seed: int
+    sha256: str
+    bundle: Bundle | None = None
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None
+    done: int = 0
+    needed: int = 0
+
+    def extend(self, candidates: Sequence[Candidate], seeds: int) -> None:
+        """Run each of them until it has so many outcomes; one without a result ends there."""
+        items = [
+            (place, one.spec, range(self.first_seed + len(one.outcomes), self.first_seed + seeds))
+            for place, one in enumerate(candidates)
+            if one.status == "done" and len(one.outcomes) < seeds
+        ]
+        self.needed += sum(len(numbers) for *_, numbers in items)
+        for place, outcomes, status, error in self.run(_Task(self.bundle, self.sha256), items):
+            candidate = candidates[place]
+            candidate.outcomes.extend(outcomes)
+            candidate.status, candidate.error = status, error
+            self.done += len(outcomes)
+            self.on_progress(self.done, self.needed)

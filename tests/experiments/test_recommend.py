@@ -1,0 +1,122 @@
+"""What to run: the race that gives candidates up, the goal, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from elastune import RunSpec
+from elastune.experiments.cli.app import app
+from elastune.experiments.comparisons.race import Candidate, Goal, Outcome, most_share, race
+from elastune.experiments.spec.offers import at_prices, scaling_in_use, within_machines
+from elastune.sim.model.errors import InputError
+
+SPEC = {
+    "job": {"trials": 16, "max_iterations": 9, "deadline_s": 1800, "budget_usd": 20},
+    "workload": {"bundle": "digits-mlp", "scaling": "resnet50-v100", "iteration_s": 60},
+    "cloud": {"instance_type": "p3.8xlarge", "startup": "fast", "rescale_s": 5},
+    "policy": "sha-fixed",
+}
+CHEAP = Goal("minimize", deadline_s=100, score=0.5)
+
+
+def raced(costs, misses=(), seeds=16):
+    """Race candidates that always cost the same; those in `misses` never reach the score."""
+    candidates = [Candidate(spec=None) for _ in costs]
+
+    def extend(some, count):
+        for one in some:
+            place = candidates.index(one)
+            score = 0.9 if place in misses else 0.1
+            one.outcomes += [Outcome(score, costs[place], 50.0)] * (count - len(one.outcomes))
+
+    ranked = race(candidates, CHEAP, extend, seeds)
+    return [candidates.index(one) for one in ranked], [len(one.outcomes) for one in candidates]
+
+
+def test_the_best_few_run_on_all_seeds_and_the_others_are_given_up():
+    ranked, runs = raced(range(40))
+    assert ranked[:8] == list(range(8))
+    assert runs == [16] * 10 + [8] * 10 + [4] * 20
+
+
+def test_candidates_that_miss_the_goal_give_way_to_those_behind_them():
+    ranked, runs = raced(range(40), misses=range(30))
+    assert ranked[:3] == [30, 31, 32]
+    assert runs[30] == 16
+    assert runs[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_kept"),
+    [
+        (Outcome(0.5, 1e9, 100.0), True),
+        (Outcome(0.51, 1.0, 1.0), False),
+        (Outcome(0.1, 1.0, 100.1), False),
+        (Outcome(None, 1.0, 1.0), False),
+    ],
+)
+def test_a_run_keeps_the_goal_with_the_score_by_the_deadline_whatever_it_costs(outcome, is_kept):
+    assert CHEAP.is_kept_by(outcome) is is_kept
+
+
+def test_of_four_runs_one_miss_leaves_95_percent_possible_and_two_do_not():
+    assert most_share(3, 4) == pytest.approx(
+        0.95**0.25
+    )  # the share p at which at least one of four misses in 5 %: 1 - p^4
+    assert most_share(2, 4) < 0.95 < most_share(4, 4)
+
+
+@pytest.mark.parametrize("given", [{"score": 1.0}, {"score": 1.0, "deadline_s": 1.0, "budget_usd": 1.0}])
+def test_exactly_two_limits_make_a_goal(given):
+    with pytest.raises(InputError, match="--score"):
+        Goal("minimize", **given)
+
+
+def test_gangs_are_believed_within_a_machine_only_where_machines_are_chosen():
+    spec = RunSpec.of(**{**SPEC, "cloud": {"instance_type": "p3.2xlarge"}})
+    within, told = within_machines(spec, scaling_in_use(spec))
+    assert scaling_in_use(within).max_gpus == 1
+    assert told.startswith("p3.2xlarge: gangs of more than 1 GPU are left out")
+
+
+def test_prices_change_on_both_markets():
+    machine = at_prices(RunSpec.of(**SPEC), 2.0).price_book().default_type
+    assert (machine.name, machine.gpus_per_instance) == ("p3.8xlarge", 4)
+    assert machine.usd_per_hour == pytest.approx({"on-demand": 24.48, "spot": 2.9188})
+
+
+def asked(folder, *options):
+    (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
+    command = [
+        "recommend",
+        str(folder / "spec.yaml"),
+        "--policies",
+        "sha-fixed,random-fixed",
+        "--seeds",
+        "20",
+        "--jobs",
+        "1",
+    ]
+    return CliRunner().invoke(app, [*command, *options])
+
+
+def test_the_command_writes_a_spec_that_runs_and_says_who_is_better(tmp_path):
+    done = asked(tmp_path, "--json", "-o", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    first, second = told["standings"]
+    assert first["score"][0] < second["score"][0]
+    assert RunSpec.load(tmp_path / "out" / "spec.yaml").policy.label == first["policy"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "kind.txt", "spec.yaml", "recommendation.json", "candidates.csv", "front.png"
+    }  # fmt: skip
+
+
+def test_a_score_nobody_reaches_is_said_with_exit_code_1(tmp_path):
+    done = asked(tmp_path, "--set", "job.budget_usd=null", "--score", "0.000001", "--levels", "2")
+    assert done.exit_code == 1
+    assert "No candidate may keep it" in done.stdout
