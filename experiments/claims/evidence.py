@@ -129,6 +129,7 @@ class Evidence:
         pooled: over all pairs.
         cells: by their settings.
         one_sided: places in which only one of the two has a value: the other found no plan, or its job was cut and has no cost.
+        unfinished: pairs of runs that count for nothing, since T cut one or both and what is measured needs the whole job.
     """
 
     contrast: Contrast
@@ -141,6 +142,7 @@ class Evidence:
     pooled: MeanGain
     cells: Sequence[CellGain]
     one_sided: int
+    unfinished: int
 
     @property
     def name(self) -> str:
@@ -149,7 +151,9 @@ class Evidence:
         if self.against is not None:
             pair = (self.policy, self.against) if self.measure in HIGHER_IS_BETTER else (self.against, self.policy)
             told = f"{self.measure}, {(' over ' if self.kind == 'ratio' else ' minus ').join(pair)}"
-        told += f", change along {self.contrast.along}" if self.contrast.along else ""
+        if self.contrast.along:
+            values = " to ".join(map(str, self.contrast.values))
+            told += f", change along {self.contrast.along}{f' from {values}' if values else ''}"
         return f"{told}, where {self.contrast.where}" if self.contrast.where else told
 
     @property
@@ -195,9 +199,12 @@ def _evidence(
     measure, kind = contrast.measure or endpoint.measure, contrast.kind or endpoint.kind
     is_ratio = kind == "ratio" and (contrast.along is not None or against is not None)
     bound = NeededGain.of(contrast)
-    gains, one_sided = _gains(rows, policy, against, measure, [*cells, *filter(None, [contrast.along])], is_ratio)
-    if contrast.along is not None:
-        gains, cells = _changes(gains, contrast.along, contrast.values, cells), [*cells, contrast.along]
+    along, settings = contrast.along, contrast.values  # noqa: PD011  not of a table
+    if along is not None and settings:
+        rows = rows[rows[along].isin(settings)]
+    gains, one_sided, unfinished = _gains(rows, policy, against, measure, [*cells, *filter(None, [along])], is_ratio)
+    if along is not None:
+        gains, cells = _changes(gains, along, settings, cells), [*cells, along]
     ends = bound.end if not is_ratio else math.log(bound.end)
     groups = [({}, np.arange(len(gains))), *(groups_of(gains, cells) if len(gains) else ())]
     pooled, *by_cell = _findings(gains, [chosen for _, chosen in groups], ends, is_ratio=is_ratio)
@@ -208,32 +215,39 @@ def _evidence(
     ]
     told_kind: Literal["difference", "ratio"] = "ratio" if is_ratio else "difference"
     return Evidence(
-        contrast, policy, against, measure, told_kind, bound, endpoint.least_effect, pooled, told, one_sided
+        contrast, policy, against, measure, told_kind, bound, endpoint.least_effect, pooled, told, one_sided, unfinished
     )
 
 
 def _gains(
     rows: pd.DataFrame, policy: str, against: str | None, measure: str, places: Sequence[str], is_ratio: bool
-) -> tuple[pd.DataFrame, int]:
-    """The gain of each pair in column `gain`, with its place; and in how many places one of the two has no value.
+) -> tuple[pd.DataFrame, int, int]:
+    """The gain of each pair in column `gain`, with its place; in how many places one of the two has no value, or T cut a run.
 
     A run that was cut has no cost: it is cheaper for having done less.
     """
-    values = rows[measure].astype(float).to_numpy()
+    values, is_cut = rows[measure].astype(float).to_numpy(), np.zeros(len(rows), dtype=bool)
     if needs_completed(measure) and "completed" in rows:
-        values = np.where(rows["completed"] == False, np.nan, values)  # noqa: E712  empty without a result
+        is_cut = (rows["completed"] == False).to_numpy()  # noqa: E712  empty without a result
+    values = np.where(is_cut, np.nan, values)
     values = np.log(values) if is_ratio else values
     keys = [*places, *_UNITS, *([_OF_PLANS] if _OF_PLANS in rows else [])]
     known = rows.assign(gain=values, place=codes_of(rows, keys))[["policy", "place", "gain", *keys]]
+    cut_at, finished_at = (
+        {name: set(known["place"][which & (known["policy"] == name)]) for name in filter(None, (policy, against))}
+        for which in (is_cut, np.isfinite(known["gain"]))
+    )
     known = known[np.isfinite(known["gain"])]
     mine = known[known["policy"] == policy]
     if against is None:
-        return mine, 0
+        return mine, 0, len(cut_at[policy])
+    ran_at = (cut_at[name] | finished_at[name] for name in (policy, against))
+    unfinished = len(set.intersection(*ran_at) & (cut_at[policy] | cut_at[against]))
     theirs = known[known["policy"] == against].set_index("place")["gain"]
     pairs = mine.join(theirs.rename("other"), on="place", how="inner")
     sign = _signs(rows.loc[pairs.index], measure)
     one_sided = len(mine) + len(theirs) - 2 * len(pairs)
-    return pairs.assign(gain=sign * (pairs["other"] - pairs["gain"])), one_sided
+    return pairs.assign(gain=sign * (pairs["other"] - pairs["gain"])), one_sided, unfinished
 
 
 def _signs(rows: pd.DataFrame, measure: str) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Decide the claims by the bounds in their entries. Nothing here is judged by hand.
 
 Imports the evidence, and the rows of runs and plans; pandas inside. A contrast holds where its gain lies on the right side of
-its bound and no cell on the wrong one. It does not hold where neither the whole nor any cell lies on the right side. Between,
-it holds partly. Without a pair nothing is decided. A claim holds where all its contrasts do, and does not hold where none does,
-not even partly.
+its bound and no cell on the wrong one, and partly where only cells do, or some cell lies on the wrong one. Else it does not
+hold where the whole lies on the wrong side, and is not shown where its interval lies on both. Without a pair nothing is
+decided. A claim holds where all its contrasts do, and partly where some do, if only partly; else it does not hold where one
+does not.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
     from elastune.experiments.claims.drawing import Drawing
     from elastune.experiments.claims.entries import Claim, Contrast
-    from elastune.experiments.claims.evidence import CellGain, Evidence, MeanGain
+    from elastune.experiments.claims.evidence import CellGain, Evidence, MeanGain, Side
 
-Word: TypeAlias = Literal["holds", "partly", "does not hold", "not testable here", "smoke"]
+Word: TypeAlias = Literal["holds", "partly", "does not hold", "not shown", "not testable here", "smoke"]
 _MULTIPLES = {DEADLINE: DEADLINE_MULTIPLE, BUDGET: BUDGET_MULTIPLE}
 _SCALING = KEPT_APART[0]
 _SHORT = {DEADLINE_MULTIPLE: "T", BUDGET_MULTIPLE: "B", "workload": "workload"}
@@ -106,7 +107,7 @@ def _cell_columns(rows: pd.DataFrame) -> list[str]:
 def _test(one: Evidence) -> dict[str, Any]:
     """One policy against one baseline, as `elastune claims --json` prints it."""
     right, wrong = one.cells_on("right"), one.cells_on("wrong")
-    word = _word(one, right, wrong)
+    word = word_of(one.side, one.pooled.pairs, cells=len(one.cells), right=len(right), wrong=len(wrong))
     return {
         "policy": one.policy,
         "against": one.against,
@@ -118,6 +119,7 @@ def _test(one: Evidence) -> dict[str, Any]:
         "needed": str(one.bound),
         **_numbers(one.pooled),
         "one_sided": one.one_sided,
+        "unfinished": one.unfinished,
         "cells": len(one.cells),
         "cells_right": len(right),
         "cells_wrong": len(wrong),
@@ -127,12 +129,15 @@ def _test(one: Evidence) -> dict[str, Any]:
     }
 
 
-def _word(one: Evidence, right: Sequence[CellGain], wrong: Sequence[CellGain]) -> Word:
-    if not one.pooled.pairs:
+def word_of(side: Side, pairs: int, *, cells: int, right: int, wrong: int) -> Word:
+    """The word for one test: by the side of all its pairs, and by how many of its cells lie on which side."""
+    if not pairs:
         return "not testable here"
-    if one.side == "right":
+    if side == "right":
         return "partly" if wrong else "holds"
-    return "partly" if right and len(one.cells) > 1 else "does not hold"
+    if right and cells > 1:
+        return "partly"
+    return "does not hold" if side == "wrong" else "not shown"
 
 
 def _numbers(found: MeanGain) -> dict[str, Any]:
@@ -173,9 +178,16 @@ def _verdict(claim: Claim, tests: Sequence[Mapping[str, Any]], *, is_smoke: bool
         return "not testable here", "its data does not ship, and none was named"
     if is_smoke:
         return "smoke", "the smoke size shows that everything works, and decides nothing"
-    words = {test["verdict"] for test in tests}
-    word: Word = "partly" if len(words) > 1 else next(iter(words))
-    return word, "; ".join(filter(None, map(_where_told, tests)))
+    return word_of_all([test["verdict"] for test in tests]), "; ".join(filter(None, map(_where_told, tests)))
+
+
+def word_of_all(words: Sequence[Word]) -> Word:
+    """The word for a claim with these words for its tests."""
+    if len(set(words)) == 1:
+        return words[0]
+    if {"holds", "partly"} & set(words):
+        return "partly"
+    return "does not hold" if "does not hold" in words else "not shown"
 
 
 def _where_told(test: Mapping[str, Any]) -> str:

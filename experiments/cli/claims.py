@@ -117,7 +117,7 @@ def _write(
 def _command(ids: Sequence[str], data: Path | None, seeds: int | None, *, is_smoke: bool) -> str:
     """The command as it was given, as far as it decides the numbers."""
     options = ["--smoke"] if is_smoke else [] if seeds is None else ["--seeds", str(seeds)]
-    return shlex.join(["elastune", "claims", *ids, *options, *([] if data is None else ["--data", str(data)])])
+    return shlex.join(["elastune", "claims", *ids, *options, *([] if data is None else ["--data", "DIR"])])
 
 
 def _print(records: Sequence[Mapping[str, Any]]) -> None:

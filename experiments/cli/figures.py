@@ -154,7 +154,7 @@ def on_one_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def _command(name: str, data: Path | None, *, is_full: bool) -> str:
     """The command that draws one of them."""
-    options = [*(["--full"] if is_full else []), *(["--data", str(data)] if data is not None else [])]
+    options = [*(["--full"] if is_full else []), *(["--data", "DIR"] if data is not None else [])]
     return shlex.join(["elastune", "figures", name, *options])
 
 

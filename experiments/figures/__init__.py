@@ -19,6 +19,7 @@ from elastune.experiments.figures.learning import curves
 from elastune.experiments.figures.ledger import ledger
 from elastune.experiments.figures.panels import comparison
 from elastune.experiments.figures.profiles import performance_profiles
+from elastune.experiments.figures.reliability import reliability
 from elastune.experiments.figures.scaling import scaling_fit
 from elastune.experiments.figures.score_cost import score_over_cost
 from elastune.experiments.figures.sensitivity import sensitivity
@@ -37,6 +38,7 @@ __all__ = [
     "ledger",
     "paired_differences",
     "performance_profiles",
+    "reliability",
     "save",
     "scaling_fit",
     "score_grid",

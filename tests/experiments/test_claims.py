@@ -17,6 +17,7 @@ from elastune.experiments.claims.entries import CATALOG, Contrast, Endpoint
 from elastune.experiments.claims.evidence import MeanGain, NeededGain, evidence_of
 from elastune.experiments.claims.page import page, write_page
 from elastune.experiments.cli.app import app
+from elastune.experiments.statistics.differences import HIGHER_IS_BETTER
 from elastune.sim.model.errors import InputError
 
 SEEDS = 12
@@ -59,7 +60,17 @@ def test_a_run_that_was_cut_has_no_cost():
         row["completed"] = row["cost_usd"] >= 1.0
     (one,) = evidence(rows, measure="cost_usd", kind="ratio", above=1)
     assert one.pooled.value == pytest.approx(4.0)
-    assert (one.pooled.pairs, one.one_sided) == (6, 6)
+    assert (one.pooled.pairs, one.one_sided, one.unfinished) == (6, 6, 6)
+
+
+def test_pairs_of_which_both_were_cut_are_unfinished_and_those_without_a_plan_are_not():
+    rows = runs({"seer": [1.0] * 8 + [math.nan] * 4, "fixed": 2.0}, measure="cost_usd")
+    for row in rows:
+        row["completed"] = None if math.isnan(row["cost_usd"]) else row["seed"] >= 3
+    (one,) = evidence(rows, measure="cost_usd", kind="ratio", above=1)
+    assert (one.pooled.pairs, one.unfinished, one.one_sided) == (5, 3, 4)
+    (alone,) = evidence(rows, measure="cost_usd", against=(), least=1)
+    assert (alone.pooled.pairs, alone.unfinished) == (5, 3)
 
 
 def test_a_ratio_is_a_geometric_mean_and_of_what_should_be_high_the_policy_is_above():
@@ -82,6 +93,7 @@ def test_a_change_along_a_setting_is_paired_by_cell_and_seed():
     ]
     (one,) = evidence(rows, ["cell", "scaling"], along="scaling", values=("linear", "bert"), above=0)
     assert one.pooled.value == pytest.approx(0.15)
+    assert one.name == "regret, fixed minus seer, change along scaling from linear to bert"
     assert [(cell.settings, round(cell.found.value, 9)) for cell in one.cells] == [
         ({"cell": 1, "scaling": "linear to bert"}, 0.1),
         ({"cell": 2, "scaling": "linear to bert"}, 0.2),
@@ -162,7 +174,8 @@ def grid(*leads):
     ("rows", "word", "where"),
     [
         (runs({"seer": 0.1, "fixed": 0.2 + noise(0.05)}), "holds", ""),
-        (runs({"seer": 0.1, "fixed": 0.1 + noise(0.05)}), "does not hold", ""),
+        (runs({"seer": 0.1, "fixed": 0.1 + noise(0.05)}), "not shown", ""),
+        (runs({"seer": 0.2, "fixed": 0.1 + noise(0.05)}), "does not hold", ""),
         (runs({"seer": 0.1, "fixed": math.nan}), "not testable here", ""),
         (grid(0.2, 0.2, 0.2), "holds", ""),
         (grid(0.2, -0.2, 0.0), "partly", "in 1 of 6 cells"),
@@ -197,6 +210,21 @@ def test_a_claim_holds_where_all_its_tests_do_and_smoke_decides_nothing():
     assert verdicts._verdict(claim, [], is_smoke=False)[0] == "not testable here"
 
 
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        (["holds", "holds"], "holds"),
+        (["holds", "not testable here"], "partly"),
+        (["partly", "does not hold"], "partly"),
+        (["not shown", "does not hold"], "does not hold"),
+        (["not shown", "not testable here"], "not shown"),
+        (["not testable here"], "not testable here"),
+    ],
+)
+def test_the_word_for_a_claim_follows_from_those_for_its_tests(words, word):
+    assert verdicts.word_of_all(words) == word
+
+
 def test_every_claim_has_a_bound_or_says_why_it_cannot_be_decided():
     for claim in load_claims().values():
         assert bool(claim.not_testable) != any(contrast.decides for contrast in claim.endpoint.contrasts), claim.id
@@ -216,6 +244,50 @@ def test_the_page_is_what_its_records_say():
         claim = claims[record["id"]]
         assert (record["claim"], record["expected"]) == (claim.claim, claim.expected)
         assert all((DOCS / "figures" / f"{name}.png").is_file() for name in record["figures"])
+
+
+def needed_of(test):
+    return {str(bound): bound for claim in load_claims().values() for bound in bounds_of(claim)}[test["needed"]]
+
+
+def bounds_of(claim):
+    return [NeededGain.of(contrast) for contrast in claim.endpoint.contrasts if contrast.decides]
+
+
+RECORDS = [record for record in json.loads((DOCS / "claims.json").read_text()) if record["tests"]]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["id"])
+def test_the_verdicts_on_the_page_follow_from_its_numbers(record):
+    for test in record["tests"]:
+        numbers = [math.nan if test[name] is None else test[name] for name in ("value", "low", "high", "p_holm")]
+        side = needed_of(test).side(MeanGain(*numbers, numbers[-1], test["pairs"], 1, 1, test["seeds"]))
+        counts = {"cells": test["cells"], "right": test["cells_right"], "wrong": test["cells_wrong"]}
+        assert test["verdict"] == verdicts.word_of(side, test["pairs"], **counts), test["gain"]
+    words = [test["verdict"] for test in record["tests"]]
+    assert record["verdict"] == ("smoke" if record["size"] == "smoke" else verdicts.word_of_all(words))
+    first = record["tests"][0]
+    assert [record["measured"], *record["interval"]] == [first["value"], first["low"], first["high"]]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["id"])
+def test_the_numbers_on_the_page_are_those_of_the_tables_beside_it(record):
+    table = DOCS / "figures" / f"{record['id']}.csv"
+    pooled = pd.read_csv(table).query("scope == 'pooled'") if table.is_file() else pd.DataFrame()
+    keys = ["experiment", "policy", "against", "measure", "kind"]
+    known = pooled.drop_duplicates(keys).set_index(keys) if len(pooled) else pooled
+    for test in record["tests"]:
+        told = test if test["against"] else {**test, "against": "-", "kind": "mean"}
+        key = tuple(told[name] for name in keys)
+        if test["along"] is None and ", where " not in test["gain"] and key in known.index:
+            row = known.loc[key]
+            told = [row["mean"], row["low"], row["high"]]
+            if (
+                test["against"] and test["measure"] in HIGHER_IS_BETTER
+            ):  # tables put the other first, gains what is better
+                mean, low, high = (1 / value if test["kind"] == "ratio" else -value for value in told)
+                told = [mean, high, low]
+            assert told == pytest.approx([test["value"], test["low"], test["high"]], rel=1e-3, abs=1e-6), test["gain"]
 
 
 def test_claims_that_were_not_asked_for_stay_on_the_page_in_the_catalogue_s_order(tmp_path):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from elastune.experiments.claims.prior_reliability import main as compare_bundles
 from elastune.experiments.profiling.fit_curve_prior import (
     HeldOut,
     document_of,
@@ -139,6 +140,15 @@ def test_the_file_can_be_written_anew(tmp_path, capsys):
     written = json.loads(file.read_text(encoding="utf-8"))["families"]
     assert sorted(written) == ["digits-mlp", "mnist5k-cnn"]
     assert "digits-mlp: {'rank_correlation'" in capsys.readouterr().out
+
+
+def test_predictions_are_compared_with_replays_and_drawn(tmp_path, capsys):
+    compare_bundles(["mnist5k-cnn", "-o", str(tmp_path / "reliability.png")])
+    expected = held_out(load_bundle("mnist5k-cnn"), prior_for("mnist5k-cnn")).summary()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("mnist5k-cnn, mnist5k-cnn: ")
+    assert f"rank_correlation {expected['rank_correlation']:g}" in line
+    assert (tmp_path / "reliability.png").stat().st_size > 10_000
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):

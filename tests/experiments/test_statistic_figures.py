@@ -14,6 +14,7 @@ from elastune.experiments.figures import (
     ledger,
     paired_differences,
     performance_profiles,
+    reliability,
     save,
     score_grid,
     score_over_time_and_cost,
@@ -210,6 +211,22 @@ def test_score_over_time_and_cost_share_one_view_of_the_scores():
         score_over_time_and_cost(trajectories(), band="mean")
 
 
+def reliability_table():
+    rows = [("a", "one", 0.1, 0.2), ("a", "two", 0.4, 0.3), ("b", "three", 1.0, 0.5)]
+    return pd.DataFrame(rows, columns=["family", "bundle", "predicted", "measured"])
+
+
+def test_reliability_has_a_panel_for_each_family_and_the_line_of_equal_values():
+    figure = reliability(reliability_table())
+    first, second = figure.axes
+    assert [axes.get_xlim() == axes.get_ylim() == (0, 1.05) for axes in figure.axes] == [True, True]
+    assert [marks.get_offsets().tolist() for marks in first.collections] == [[[0.1, 0.2]], [[0.4, 0.3]]]
+    assert [marks.get_offsets().tolist() for marks in second.collections] == [[[1.0, 0.5]]]
+    (line,) = labelled(first.lines, "_equal")
+    assert list(line.get_xdata()) == list(line.get_ydata())
+    assert sorted(legend_texts(figure)) == ["one", "three", "two"]
+
+
 @pytest.mark.parametrize(
     ("make", "table", "columns"),
     [
@@ -217,6 +234,7 @@ def test_score_over_time_and_cost_share_one_view_of_the_scores():
         (score_grid, grid_runs, ["policy", "seed", "job.deadline_s", "job.budget_usd", "regret"]),
         (performance_profiles, profile_table, ["policy", "tau", "share", "low", "high"]),
         (paired_differences, difference_table, ["policy", "mean", "low", "high", "better", "ties", "pairs"]),
+        (reliability, reliability_table, ["family", "bundle", "predicted", "measured"]),
         (
             greedy_gap,
             lambda: pd.DataFrame({"family": ["a"], "comparison": ["wide frontier"], "gap": [0.1]}),
