@@ -38,7 +38,7 @@ Measure: TypeAlias = Literal["score", "cost_usd", "makespan_s"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CandidateRun:
     """What counts of a run; the score is None where there is no answer, or it diverged."""
 
     score: float | None
@@ -79,12 +79,12 @@ class Goal:
             return "score"
         return "cost_usd" if self.budget_usd is None else "makespan_s"
 
-    def loss(self, outcome: Outcome) -> float:
+    def loss(self, outcome: CandidateRun) -> float:
         """Of the measure: less is better; infinite where a run has no score."""
         value: float | None = getattr(outcome, self.measure)
         return loss_of(value, self.direction) if self.measure == "score" else float(value or 0.0)
 
-    def is_kept_by(self, outcome: Outcome) -> bool:
+    def is_kept_by(self, outcome: CandidateRun) -> bool:
         """Whether a run has an answer, and keeps both of what was given."""
         loss = loss_of(outcome.score, self.direction)
         most = math.inf if self.score is None else loss_of(self.score, self.direction)
@@ -107,7 +107,7 @@ class Candidate:
     """
 
     spec: RunSpec
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[CandidateRun] = field(default_factory=list)
     status: str = "done"
     error: str = ""
 
@@ -174,15 +174,15 @@ class _Task:
     bundle: Bundle | None
     sha256: str
 
-    def __call__(self, item: tuple[int, RunSpec, range]) -> tuple[int, list[Outcome], str, str]:
+    def __call__(self, item: tuple[int, RunSpec, range]) -> tuple[int, list[CandidateRun], str, str]:
         place, spec, seeds = item
         bundle = self.bundle or bundle_of(spec.workload.bundle or "", None, self.sha256)
-        outcomes: list[Outcome] = []
+        outcomes: list[CandidateRun] = []
         for seed in seeds:
             row, result = row_of(spec.with_seed(seed), bundle)
             if result is None:
                 return place, outcomes, str(row["status"]), str(row["error"])
-            outcomes.append(Outcome(result.score, result.cost_usd, result.makespan_s))
+            outcomes.append(CandidateRun(result.score, result.cost_usd, result.makespan_s))
         return place, outcomes, "done", ""
 
 

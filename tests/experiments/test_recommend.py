@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from elastune import RunSpec
 from elastune.experiments.cli.app import app
-from elastune.experiments.comparisons.race import Candidate, Goal, Outcome, most_share, race
+from elastune.experiments.comparisons.race import Candidate, CandidateRun, Goal, most_share, race
 from elastune.experiments.spec.offers import at_prices, scaling_in_use, within_machines
 from elastune.sim.model.errors import InputError
 
@@ -31,7 +31,7 @@ def raced(costs, misses=(), seeds=16):
         for one in some:
             place = candidates.index(one)
             score = 0.9 if place in misses else 0.1
-            one.outcomes += [Outcome(score, costs[place], 50.0)] * (count - len(one.outcomes))
+            one.outcomes += [CandidateRun(score, costs[place], 50.0)] * (count - len(one.outcomes))
 
     ranked = race(candidates, CHEAP, extend, seeds)
     return [candidates.index(one) for one in ranked], [len(one.outcomes) for one in candidates]
@@ -53,10 +53,10 @@ def test_candidates_that_miss_the_goal_give_way_to_those_behind_them():
 @pytest.mark.parametrize(
     ("outcome", "is_kept"),
     [
-        (Outcome(0.5, 1e9, 100.0), True),
-        (Outcome(0.51, 1.0, 1.0), False),
-        (Outcome(0.1, 1.0, 100.1), False),
-        (Outcome(None, 1.0, 1.0), False),
+        (CandidateRun(0.5, 1e9, 100.0), True),
+        (CandidateRun(0.51, 1.0, 1.0), False),
+        (CandidateRun(0.1, 1.0, 100.1), False),
+        (CandidateRun(None, 1.0, 1.0), False),
     ],
 )
 def test_a_run_keeps_the_goal_with_the_score_by_the_deadline_whatever_it_costs(outcome, is_kept):
