@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from elastune.sim.control.fleet import Fleet
 from elastune.sim.control.journal import Entry
-from elastune.sim.control.state import NO_SEGMENT, RunState, StateView
+from elastune.sim.control.state import NO_SEGMENT, RunState
+from elastune.sim.control.view import StateView
 from elastune.sim.model.actions import (
     CloneTrial,
     FinishRun,

@@ -1,13 +1,13 @@
-"""What the controller knows of a run: mutable `RunState`, and the read-only `StateView` that policies get.
+"""What the controller knows of a run: the mutable `RunState`.
 
-Only the controller changes it, by events and commands. `check_invariants` states what must hold after every event.
+Policies see it through `sim.control.view.StateView`. Only the controller changes it, by events and commands.
+`check_invariants` states what must hold after every event.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from elastune.sim.control.placement import free_pool
@@ -19,8 +19,6 @@ from elastune.sim.model.price_series import combined
 from elastune.sim.model.protocols import InstanceStatus, TrialStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from elastune.sim.control.placement import PlacementRule
     from elastune.sim.model.actions import CloneTrial, RunTrial
     from elastune.sim.model.events import (
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.price_series import Price
     from elastune.sim.model.prices import InstanceType, Pool, PriceBook
-    from elastune.sim.model.protocols import InstanceView, TrialView
 
 NO_SEGMENT = SegmentId(-1)
 # Looking up a member of an enumeration costs a descriptor call; these are needed at every segment.
@@ -372,61 +369,3 @@ class RunState:
         assert active == +self.active, "machines that count for a target"
         assert self.draining == {n: i for n, i in self.instances.items() if i.status is _DRAINING}
         assert len(self.instances) <= self.price_book.max_instances, "more instances than the quota"
-
-
-class StateView:
-    """The read-only face of a `RunState`; see `sim.model.protocols.RunView`."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self, state: RunState) -> None:
-        self._state = state
-
-    @property
-    def now_s(self) -> float:
-        return self._state.now_s
-
-    @property
-    def job(self) -> TuningJob:
-        return self._state.job
-
-    @property
-    def free_gpus(self) -> int:
-        state = self._state
-        return max(state.free.total - state.waiting_gpus, 0) if state.waiting else state.free.total
-
-    @property
-    def ready_gpus(self) -> int:
-        return self._state.ready_gpus
-
-    @property
-    def target_instances(self) -> int:
-        return sum(self._state.targets.values())
-
-    @property
-    def instances(self) -> Mapping[InstanceId, InstanceView]:
-        return MappingProxyType(self._state.instances)
-
-    @property
-    def running_trials(self) -> int:
-        return self._state.running_trials
-
-    @property
-    def spent_usd(self) -> float:
-        return self._state.bill.spent_usd(self._state.now_s)
-
-    @property
-    def committed_usd(self) -> float:
-        return self._state.bill.committed_usd(self._state.now_s)
-
-    def committed_usd_by(self, later_s: float, added_usd_per_hour: float = 0.0) -> float:
-        return self._state.bill.committed_usd_by(later_s, self._state.now_s, added_usd_per_hour)
-
-    def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
-        return self._state.bill.committed_until_s(budget_usd, self._state.now_s, added_usd_per_hour)
-
-    def trial(self, trial: TrialId) -> TrialView:
-        return self._state.trials[trial]
-
-    def started_trials(self) -> Iterable[TrialId]:
-        return self._state.started.keys()
