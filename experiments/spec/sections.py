@@ -21,6 +21,7 @@ from elastune.experiments.spec.section import (
     NeededUnless,
     Number,
     Range,
+    Seconds,
     Section,
 )
 from elastune.experiments.spec.yaml_file import policy_mapping
@@ -64,7 +65,7 @@ class JobSpec(Section):
         Count | None, Range(2, 1_000_000), "eta: one configuration of eta survives a rung (3)"
     ] = None
     exact: Annotated[bool, "whether all `trials` are tried, not fewer"] = False
-    deadline_s: Annotated[Number | None, SOME_SECONDS, "T, the deadline; no limit if left out"] = None
+    deadline_s: Annotated[Seconds | None, SOME_SECONDS, "T, the deadline; no limit if left out"] = None
     budget_usd: Annotated[Number | None, Range(0, 1e12, is_open=True), "B, the budget; no limit if left out"] = None
     levels: Annotated[
         Literal["cumulative", "further"],
@@ -265,10 +266,10 @@ class WorkloadSpec(Section):
         " law with its parameters, or `linear` ([scaling](scaling.md))",
     ] = None
     iteration_s: Annotated[
-        Number | None, Range(1e-6, 1e9), "seconds per iteration on one GPU; default: the bundle's"
+        Seconds | None, Range(1e-6, 1e9), "seconds per iteration on one GPU; default: the bundle's"
     ] = None
     evaluate_s: Annotated[
-        Number | None,
+        Seconds | None,
         SECONDS,
         "seconds of an iteration in which one GPU evaluates and the rest of the gang waits; default: the bundle's",
     ] = None
