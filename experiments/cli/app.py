@@ -18,6 +18,7 @@ from elastune.experiments.cli import (
     bundles,
     claims,
     compare,
+    fidelity,
     figures,
     plan,
     policies,
@@ -55,12 +56,6 @@ class Commands(TyperGroup):
             if not is_json:
                 raise
             raise _ended(error.format_message(), WRONG_INPUT, is_json=True) from error
-        except Exception as error:
-            from elastune.experiments.own_code import raised_in_own_code
-
-            if not (place := raised_in_own_code(error)):  # a mistake of ours, with its traceback
-                raise
-            raise _ended(f"{type(error).__name__}: {error}{place}", FAILED, is_json=is_json) from error
 
 
 def _message_and_code(error: BaseException) -> tuple[str, int]:
@@ -108,6 +103,7 @@ app.command("claims", rich_help_panel=_RUNS)(claims.claims)
 app.command("figures", rich_help_panel=_RUNS)(figures.figures)
 app.command("ledger", rich_help_panel=_RUNS)(run.ledger)
 app.command("replay", rich_help_panel=_RUNS)(run.replay)
+app.command("fidelity", rich_help_panel=_RUNS)(fidelity.fidelity)
 app.command("doctor", rich_help_panel=_RUNS)(run.doctor)
 app.command("recommend", rich_help_panel=_PLANS)(recommend.recommend)
 app.command("plan", rich_help_panel=_PLANS)(plan.plan)

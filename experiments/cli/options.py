@@ -43,9 +43,9 @@ def listed(complete: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
 
 
 def _policies() -> Iterable[str]:
-    from elastune.experiments.own_policy import policy_names
+    from elastune.policies.registry import all_entries
 
-    return policy_names()
+    return all_entries()
 
 
 def _bundles() -> Iterable[str]:
@@ -170,9 +170,7 @@ def names_in(text: str | None, option: str) -> list[str]:
     """
     if text is None:
         return []
-    from elastune.experiments.spec.yaml_file import split_names
-
-    names = [name for name in split_names(text) if name]
+    names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise InputError(f"{option} {text!r} holds no name: give names with commas between, or leave the option out")
     return names

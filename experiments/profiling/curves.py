@@ -289,15 +289,28 @@ def _probe_all(
     found: list[Probe] = []
     for number in range(probes):
         on_progress("start-up", number, probes)
-        found.append(_probe(job, trial, count))
+        found.append(probe(job.workload, job.arguments.seed, trial, count))
     on_progress("start-up", probes, probes)
     return found
 
 
-def _probe(job: _Job, trial: int, iterations: int) -> Probe:
+def probe(workload: Workload, seed: int, trial: int, iterations: int) -> Probe:
+    """Train one configuration in a fresh process, after an iteration that does not count.
+
+    Args:
+        workload: what is trained.
+        seed: of the profile that numbers the configurations.
+        trial: number of the configuration.
+        iterations: that are timed.
+
+    Raises:
+        WorkerError: the process ended early.
+    """
     isolate_children()
     receiver, sender = _SPAWN.Pipe(duplex=False)
-    worker = _SPAWN.Process(target=_work_as_probe, args=(job, trial, iterations, sender), name="probe", daemon=True)
+    worker = _SPAWN.Process(
+        target=_work_as_probe, args=(workload, seed, trial, iterations, sender), name="probe", daemon=True
+    )
     with closing(receiver):
         began_s = time.perf_counter()
         worker.start()
@@ -307,17 +320,15 @@ def _probe(job: _Job, trial: int, iterations: int) -> Probe:
             launch_s = time.perf_counter() - began_s
             return Probe(launch_s, tuple(receiver.recv()))
         except EOFError as error:
-            raise WorkerError(
-                f"a start-up probe of {job.workload.name} ended early; the same command continues"
-            ) from error
+            raise WorkerError(f"a start-up probe of {workload.name} ended early; the same command continues") from error
         finally:
             _end([worker])
 
 
-def _work_as_probe(job: _Job, trial: int, iterations: int, sender: Connection[Any, Any]) -> None:
+def _work_as_probe(workload: Workload, seed: int, trial: int, iterations: int, sender: Connection[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    trainable = job.build(trial)
+    trainable = workload.build(workload.configuration_of(seed, trial), training_seed(seed, trial))
     sender.send("ready")
     records = [_measured_iteration(trainable, iteration) for iteration in range(iterations + 1)]
     sender.send([record.seconds for record in records[1:]])

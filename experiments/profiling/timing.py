@@ -88,7 +88,7 @@ def time_workload(
         WorkerError: a worker group broke. The same call continues from what was measured.
     """
     plan.require_slots()
-    todo = series_of(plan, rows_to_time(bundle, plan.effort.configurations))
+    todo = series_of(plan, rows_to_time(bundle, plan.effort))
     found = {series.number: records for series in todo if (records := _recorded(folder, series))}
     where = surroundings_part(folder)
     total = sum(len(series.shapes) for series in todo)

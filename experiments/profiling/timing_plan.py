@@ -26,12 +26,14 @@ class TimingEffort:
         rounds: fresh trials of each configuration.
         seconds: shortest timed training of a segment.
         node_starts: nodes started only to time the start; none on a cluster that runs already.
+        left_out: rows of the bundle that are not timed, such as those of a run that is to be predicted.
     """
 
     configurations: int = 3
     rounds: int = 2
     seconds: float = 2.0
     node_starts: int = 2
+    left_out: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("configurations", 1), ("rounds", 1), ("node_starts", 0)):
@@ -94,6 +96,7 @@ class TimingPlan:
             "Ray cluster": self.ray_address,
             "GPUs per node": self.gpus_per_node,
             **asdict(self.effort),
+            "left_out": list(self.effort.left_out),  # as JSON has it
         }
 
 
@@ -106,15 +109,18 @@ class TimingSeries(NamedTuple):
     shapes: tuple[GangShape, ...]
 
 
-def rows_to_time(bundle: Bundle, count: int) -> list[int]:
-    """Rows of configurations with typical costs: the middle one of each of `count` equal groups.
+def rows_to_time(bundle: Bundle, effort: TimingEffort) -> list[int]:
+    """Rows of configurations with typical costs: the middle one of each of so many equal groups.
 
     Raises:
         InputError: fewer configurations fit on one GPU.
     """
+    count, left_out = effort.configurations, set(effort.left_out)
     fits = [row for row in range(bundle.trials) if bundle.min_gpus is None or bundle.min_gpus[row] == 1]
+    fits = [row for row in fits if row not in left_out]
     if count > len(fits):
-        raise InputError(f"--configurations {count}: {bundle.name} has {len(fits)} that one GPU holds")
+        others = f" besides the {len(left_out)} that are left out" if left_out else ""
+        raise InputError(f"--configurations {count}: {bundle.name} has {len(fits)} that one GPU holds{others}")
     by_cost = sorted(fits, key=lambda row: (bundle.relative_cost[row], row))
     return [by_cost[int((number + 0.5) * len(by_cost) / count)] for number in range(count)]
 
@@ -135,4 +141,4 @@ def series_of(plan: TimingPlan, rows: Sequence[int]) -> list[TimingSeries]:
 
 def trained_numbers(plan: TimingPlan, bundle: Bundle) -> tuple[int, ...]:
     """The bundle's row of each series, as `numbers` of `WorkloadTrainables`."""
-    return tuple(series.row for series in series_of(plan, rows_to_time(bundle, plan.effort.configurations)))
+    return tuple(series.row for series in series_of(plan, rows_to_time(bundle, plan.effort)))

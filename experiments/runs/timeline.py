@@ -59,11 +59,15 @@ def timeline_of(path: str | Path) -> Timeline:
     Raises:
         InputError: the file is not a journal or a damaged one, or it ends before its run did.
     """
-    import pandas as pd
-
     path = Path(path)
     spec = spec_of(path)
-    tables = Tables.of(entries_of(path, is_whole=True), spec.price_book())
+    return timeline_in(Tables.of(entries_of(path, is_whole=True), spec.price_book()), spec)
+
+
+def timeline_in(tables: Tables, spec: RunSpec) -> Timeline:
+    """The timeline of a run that has ended, from its tables."""
+    import pandas as pd
+
     return Timeline(
         pd.DataFrame(list(_segment_rows(tables)), columns=list(_SEGMENT_COLUMNS)),
         pd.DataFrame(list(_lease_rows(tables)), columns=list(_LEASE_COLUMNS)),
@@ -198,7 +202,7 @@ def trajectories_of(folder: str | Path, results: pd.DataFrame, *, keep: Sequence
 
 def _recording(path: Path) -> Recording:
     header = header_of(path)
-    world = World.of(RunSpec.recorded(header.spec))
+    world = World.of(RunSpec.of(**header.spec))
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")

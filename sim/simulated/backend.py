@@ -53,14 +53,18 @@ class SimulatedBackend:
     """Replays a workload's ground truth on a simulated cloud; see `sim.model.protocols.Backend`.
 
     Simultaneous events come in SimPy's order: time, priority, then the order of scheduling.
+
+    Args:
+        truth: of the workload.
+        cloud: what happens to machines.
+        streams: of the run.
+        draws: random quantities; None for those of the truth and the streams.
     """
 
-    def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams) -> None:
-        self._launch_s, self._resume_s = truth.timings.launch_s, truth.timings.resume_s
-        self._checkpoint_s = truth.timings.checkpoint_s
+    def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams, *, draws: Draws | None = None) -> None:
         self._last_iteration = truth.scores.shape[1]
         self._env = simpy.Environment()
-        self._draws = Draws(truth, cloud, streams)
+        self._draws = draws or Draws(truth, cloud, streams)
         self._events: deque[Event] = deque((RunStarted(0.0),))
         self._cloud = Cloud(
             self._env,
@@ -74,7 +78,7 @@ class SimulatedBackend:
         self._courses: dict[SegmentId, Course] = {}
         self._timers: dict[str, simpy.Event] = {}
         self._scores = truth.scores
-        self._varies = truth.stragglers.any
+        self._varies = self._draws.varies
         self._fails = cloud.faults.segment_failure_per_hour > 0
         self._nodes_differ = cloud.slow_nodes.any
         self._min_gpus = truth.min_gpus
@@ -132,8 +136,8 @@ class SimulatedBackend:
         iteration_s = self._draws.iteration_s(command.trial, gpus, nodes)
         if self._nodes_differ:
             iteration_s *= max(self._draws.node_slowness(instance) for instance, _ in placement)
-        launch_s = self._launch_s if command.restore_from is None else self._resume_s
-        course = Course(command, self._env.now, launch_s, iteration_s, self._checkpoint_s)
+        launch_s, checkpoint_s = self._draws.around_s(command)
+        course = Course(command, self._env.now, launch_s, iteration_s, checkpoint_s)
         if self._varies or command.checkpoint_every:
             course.vary(self._draws.slowness(command.trial, gpus) if self._varies else None)
         return course

@@ -11,6 +11,7 @@ from elastune.sim.model.prices import SECONDS_PER_HOUR
 from elastune.sim.model.spread import LOG_NORMAL
 
 if TYPE_CHECKING:
+    from elastune.sim.model.commands import StartSegment
     from elastune.sim.model.profile import CloudTruth, GroundTruth
     from elastune.sim.model.streams import Streams
 
@@ -20,14 +21,20 @@ _TRIALS_PER_BLOCK = 256  # one generator per block: building it takes 20 us, dra
 class Draws:
     """Random quantities of one run. Each comes from the stream of its own entity, so no policy changes another's luck.
 
+    A subclass may know the seconds of a run from elsewhere, such as from the journal of a real one.
+
     Attributes:
         streams: of the run.
+        varies: whether iterations differ in duration at all.
     """
 
     def __init__(self, truth: GroundTruth, cloud: CloudTruth, streams: Streams) -> None:
         self._truth = truth
         self._cloud = cloud
         self.streams = streams
+        self.varies = truth.stragglers.any
+        timings = truth.timings
+        self._new, self._again = (timings.launch_s, timings.checkpoint_s), (timings.resume_s, timings.checkpoint_s)
         self._blocks: dict[tuple[int, int], np.ndarray] = {}
         self._node_slowness: dict[int, float] = {}
         self._speedups: dict[tuple[int, int], float] = {}
@@ -40,6 +47,10 @@ class Draws:
         if speedup is None:
             speedup = self._speedups[gpus, nodes] = self._truth.scaling.speedup(gpus, nodes)
         return self._iteration_s[trial] / speedup
+
+    def around_s(self, command: StartSegment) -> tuple[float, float]:
+        """Seconds from the start of this segment to its first iteration, and seconds of each of its checkpoints."""
+        return self._new if command.restore_from is None else self._again
 
     def slowness(self, trial: int, gpus: int) -> np.ndarray:
         """(iterations,) factor on the duration of each iteration of the trial on a gang of this size."""

@@ -205,11 +205,11 @@ def test_more_slots_than_there_are_are_refused_before_anything_starts(monkeypatc
 
 def test_configurations_stand_for_cheap_and_dear_ones():
     bundle = load_bundle("digits-mlp")
-    rows = rows_to_time(bundle, 4)
+    rows = rows_to_time(bundle, TimingEffort(configurations=4))
     shares = [np.mean(bundle.relative_cost < bundle.relative_cost[row]) for row in rows]
     assert shares == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8], abs=0.01)
     with pytest.raises(InputError, match="digits-mlp has 256 that one GPU holds"):
-        rows_to_time(bundle, 257)
+        rows_to_time(bundle, TimingEffort(configurations=257))
 
 
 def test_each_gang_is_as_often_the_first_of_a_series():
@@ -230,7 +230,7 @@ def written(out_dir, base="digits-mlp", **named):
     folder = WorkFolder(out_dir)
     folder.open({"asked": 1}, bundle_folder(base))
     bundle = load_bundle(base)
-    cost = {row: float(bundle.relative_cost[row]) for row in rows_to_time(bundle, 3)}
+    cost = {row: float(bundle.relative_cost[row]) for row in rows_to_time(bundle, TimingEffort(configurations=3))}
     series = all_series(cost, 2, cost)
     timing = timing_of(series, cost)
     plan = TimingPlan(shapes=(ALONE, TWO))
@@ -306,7 +306,7 @@ def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, mon
     folder = WorkFolder(tmp_path / "mine")
     folder.open(plan.asked(), bundle_folder("digits-mlp"))
     surroundings_part(folder).append(QUIET)
-    cost = dict.fromkeys(rows_to_time(bundle, 1), 1.0)
+    cost = dict.fromkeys(rows_to_time(bundle, TimingEffort(configurations=1)), 1.0)
     first, second = all_series(cost, 2, cost)
     series_part(folder, 0).append(*first)
     series_part(folder, 1).append(second[0])  # cut short

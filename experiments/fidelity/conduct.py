@@ -1,0 +1,236 @@
+"""Conducts a sitting: profiles, predicts, calibrates and runs for real. A second call goes on where the first one stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from elastune.experiments.fidelity.prediction import DRAWS, predict, sha256_of
+from elastune.experiments.fidelity.sitting import (
+    Asked,
+    Began,
+    Calibration,
+    Ended,
+    JobAsked,
+    Sitting,
+    profile_in,
+    read_note,
+    write_note,
+)
+from elastune.experiments.files import locked
+from elastune.experiments.profiling.curves import probe
+from elastune.experiments.profiling.estimates import Estimate
+from elastune.experiments.profiling.records import GangShape
+from elastune.experiments.profiling.timed_bundle import profile_timing
+from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan
+from elastune.experiments.profiling.work_folder import copy_bundle
+from elastune.experiments.real.run import RealRunOptions, execute_real
+from elastune.experiments.runs.world import most_gpus
+from elastune.experiments.spec.places import place_of_bundle
+from elastune.experiments.spec.run import RunSpec
+from elastune.sim.model.errors import InputError
+from elastune.traces import bundle_folder, load_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from elastune.experiments.fidelity.sitting import Unit
+    from elastune.traces import Bundle
+
+_CALIBRATED_S = 1.0
+"""Seconds of training in a calibration, at the speed of the bundle."""
+EFFORT = TimingEffort(node_starts=3)
+_TAKEN = "another process is at this sitting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What is asked of a sitting.
+
+    Attributes:
+        specs: by the name of the job.
+        policies: with their parameters.
+        repeats: seeds.
+        device: what a slot is.
+        bundle: profile to predict from; None to profile here.
+        speed: of emulated workers; None to train.
+        injects: whether the spec's start-up delays and losses are added.
+        effort: of the profile; what it leaves out is decided here.
+        draws: simulations behind an interval.
+    """
+
+    specs: Mapping[str, RunSpec]
+    policies: Sequence[str]
+    repeats: int = 1
+    device: Any = "cpu"
+    bundle: str | None = None
+    speed: float | None = None
+    injects: bool = False
+    effort: TimingEffort = EFFORT
+    draws: int = DRAWS
+
+
+def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, str], None]) -> Sitting:
+    """Measure what is asked, as far as it is not in the folder yet.
+
+    Args:
+        asked: of the sitting.
+        folder: of it.
+        on_progress: called with runs done, all runs, and what is under way.
+
+    Raises:
+        InputError: something asked for cannot be run, or the folder is another's.
+        WorkerError: a real run broke down; the same call goes on.
+    """
+    for name, spec in asked.specs.items():
+        if spec.workload.bundle is None:
+            raise InputError(f"{name}: workload.bundle is missing: a real run needs a workload")
+        spec.require_simulable()
+    with locked(folder, _TAKEN):
+        for name, spec in asked.specs.items():
+            on_progress(0, 1, f"profile for {name}")
+            _profile(asked, spec, folder)
+        jobs = [_job(asked, name, spec, folder) for name, spec in asked.specs.items()]
+        sitting = Sitting.begin(
+            folder, Asked(jobs, list(asked.policies), asked.repeats, asked.device, asked.speed, asked.injects)
+        )
+        units = list(sitting.units())
+        for number, unit in enumerate(units):
+            on_progress(number, len(units), unit.name)
+            if not unit.is_done:
+                _run(sitting, unit, asked)
+        on_progress(len(units), len(units), "done")
+    return sitting
+
+
+# The profile.
+
+
+def _source(asked: Measurement, spec: RunSpec) -> Path:
+    return place_of_bundle(spec.workload.bundle or "") if asked.bundle is None else bundle_folder(asked.bundle)
+
+
+def _profile(asked: Measurement, spec: RunSpec, folder: Path) -> None:
+    """The profile of a job's workload, in the sitting's folder, unless it is there."""
+    source = _source(asked, spec)
+    bundle = load_bundle(source)
+    target = folder / "bundles" / bundle.name
+    if (target / "bundle.yaml").is_file() and not (target / ".partial").exists():
+        return
+    if asked.bundle is not None or asked.speed is not None:
+        copy_bundle(source, target)
+    else:
+        from elastune.traces.workloads import workload_named
+
+        alike = [one for one in asked.specs.values() if _source(asked, one) == source]
+        rows = {int(row) for one in alike for row in _drawn(bundle, one, asked.repeats)}
+        effort = replace(asked.effort, left_out=tuple(sorted(rows)))
+        plan = TimingPlan(shapes=_shapes(alike), device=asked.device, effort=effort)
+        profile_timing(workload_named(bundle.name), plan, target, curves=str(source))
+    calibration = _calibrate(bundle)
+    if calibration is not None:
+        write_note(folder / "bundles" / f"{bundle.name}.json", calibration)
+
+
+def _drawn(bundle: Bundle, spec: RunSpec, repeats: int) -> set[int]:
+    trials = spec.job.tuning_job(bundle.direction).trials
+    return {int(row) for seed in range(spec.seed, spec.seed + repeats) for row in bundle.draw(trials, seed)}
+
+
+def _shapes(specs: Sequence[RunSpec]) -> tuple[GangShape, ...]:
+    """Gangs of 1, 2, 4 and so on, as far as machines and quota of the specs go."""
+    found = set()
+    for spec in specs:
+        book = spec.price_book()
+        per_node, gpus = most_gpus(book), 1
+        while gpus <= per_node * book.max_instances:
+            found.add(GangShape(gpus, -(-gpus // per_node)))
+            gpus *= 2
+    return tuple(sorted(found))
+
+
+def _job(asked: Measurement, name: str, spec: RunSpec, folder: Path) -> JobAsked:
+    """The job on the profile: what was measured takes the place of what the spec assumed."""
+    bundle = load_bundle(_source(asked, spec))
+    target = folder / "bundles" / bundle.name
+    told = spec.to_dict()
+    told["workload"]["bundle"] = str(target)
+    if asked.speed is None:
+        kept = ("bundle", "batch", "profile")
+        told["workload"] = {key: value for key, value in told["workload"].items() if key in kept}
+        told["cloud"].pop("rescale_s", None)
+        if not asked.injects:
+            told["cloud"]["startup"] = _startup(load_bundle(target)) or told["cloud"]["startup"]
+    RunSpec.of(**told)
+    return JobAsked(name, told, bundle.name)
+
+
+def _startup(bundle: Bundle) -> dict[str, Any] | None:
+    """How long a node took to start when the bundle was timed; None where none was started."""
+    timing = bundle.notes.get("timing")
+    medians = timing.get("medians", {}) if isinstance(timing, dict) else {}
+    init_s = medians.get("node_init_s")
+    if not isinstance(init_s, dict):
+        return None
+    low, high = init_s["interval"]
+    cv = Estimate(init_s["value"], low, high, 0.0, init_s["samples"]).half_width
+    return {"queue_s": 0.0, "init_s": {"mean_s": init_s["value"], "cv": round(cv, 4)}}
+
+
+# Calibration.
+
+
+def _calibrate(bundle: Bundle) -> Calibration | None:
+    """Time the bundle's first configuration in a fresh process; None where the bundle is no workload that trains here."""
+    from elastune.experiments.real.slots import require_installed
+    from elastune.traces.workloads import WORKLOAD_NAMES, workload_named
+
+    seed = bundle.notes.get("seed")
+    if bundle.name not in WORKLOAD_NAMES or not isinstance(seed, int):
+        return None
+    try:
+        require_installed("a calibration", "torch", "sklearn", "mlxtend")
+    except InputError:
+        return None
+    count = min(max(round(_CALIBRATED_S / (bundle.iteration_s or _CALIBRATED_S)), 3), 100)
+    found = probe(workload_named(bundle.name), seed, 0, count)
+    median = Estimate.of(found.iteration_seconds)
+    assert median is not None  # at least three were timed
+    return Calibration(median.value, found.launch_s, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def _calibrations(sitting: Sitting, unit: Unit) -> list[Calibration]:
+    """Of the unit's workload so far, that of its profile first."""
+    path = unit.bundle.with_name(f"{unit.bundle.name}.json")
+    if not path.is_file():
+        return []
+    found = [read_note(path, Calibration)]
+    for other in sitting.units():
+        if other.bundle == unit.bundle and other.is_done:
+            before = read_note(other.folder / "began.json", Began).before
+            after = read_note(other.folder / "ended.json", Ended).after
+            found += [one for one in (before, after) if one is not None]
+    return found
+
+
+# A run.
+
+
+def _run(sitting: Sitting, unit: Unit, asked: Measurement) -> None:
+    """Predict, calibrate, run, calibrate. What an interrupted call left of this run is thrown away."""
+    shutil.rmtree(unit.folder, ignore_errors=True)
+    unit.folder.mkdir(parents=True)
+    bundle, _ = profile_in(unit.bundle)
+    known = _calibrations(sitting, unit)
+    write_note(unit.folder / "prediction.json", predict(unit, time.time(), known, asked.draws))
+    before = _calibrate(bundle)
+    profiled = known[0] if known else None
+    write_note(unit.folder / "began.json", Began(time.time(), sha256_of(unit), profiled, before))
+    options = RealRunOptions(device=asked.device, speed=asked.speed, injects=asked.injects)
+    execute_real(unit.spec, unit.folder / "run", options).write()
+    shutil.rmtree(unit.folder / "run" / "checkpoints", ignore_errors=True)
+    write_note(unit.folder / "ended.json", Ended(time.time(), _calibrate(bundle)))

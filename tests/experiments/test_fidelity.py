@@ -1,0 +1,233 @@
+"""Predictions against real runs: the split of errors, their statistics, and folders that prove nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from elastune.experiments.cli.app import app
+from elastune.experiments.fidelity.analysis import checked_runs
+from elastune.experiments.fidelity.measures import Measured, first_difference, in_common
+from elastune.experiments.fidelity.pack import pack
+from elastune.experiments.fidelity.pictures import draw
+from elastune.experiments.fidelity.prediction import machine_cv_of, predict
+from elastune.experiments.fidelity.report import Report, equivalence
+from elastune.experiments.fidelity.sitting import Calibration, Sitting
+from elastune.sim.model.errors import InputError
+from tests.experiments.fidelity_sittings import sitting_in
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fidelity") / "sitting"
+    sitting_in(folder, repeats=6, policies=("sha-fixed", "asha-fixed"))
+    return folder
+
+
+@pytest.fixture
+def copied(recorded, tmp_path):
+    return shutil.copytree(recorded, tmp_path / "copy")
+
+
+def test_with_the_seconds_of_a_run_the_simulation_is_that_run(recorded):
+    for run in checked_runs([recorded]):
+        for name in ("makespan_s", "cost_usd", "score"):
+            split = run.split(name)
+            assert split.structure == pytest.approx(0, abs=1e-9), name
+            assert split.parameters + split.structure == pytest.approx(split.total)
+        assert run.difference_measured.number == 0
+        assert run.measured.quantities == pytest.approx(run.real.quantities, nan_ok=True)
+
+
+def test_a_machine_at_half_speed_is_an_error_of_parameters_alone(tmp_path):
+    sitting_in(tmp_path / "s", repeats=2, pace=2.0)
+    [group, of_all] = Report.of(checked_runs([tmp_path / "s"])).groups
+    makespan = group.heads["makespan_s"]
+    assert makespan.bias < -0.2
+    assert makespan.parameters == pytest.approx(makespan.bias)
+    assert makespan.structure == pytest.approx(0, abs=1e-9)
+    assert (of_all.policy, of_all.runs) == ("", 2)
+    assert group.equivalence == {}, "two repeats are too few for the test"
+
+
+def test_drift_stands_beside_the_error_and_not_in_it(recorded):
+    report = Report.of(checked_runs([recorded]))
+    assert report.groups[0].drift == pytest.approx((0.1, 0.0))
+    makespan = report.groups[0].heads["makespan_s"]
+    assert makespan.bias == pytest.approx(makespan.parameters + makespan.structure)
+
+
+def test_the_report_counts_every_run_and_pairs_the_policies(recorded):
+    runs = checked_runs([recorded])
+    report = Report.of(runs)
+    assert report.runs == len(runs) == 12
+    assert [group.policy for group in report.groups] == ["sha-fixed", "asha-fixed", ""]
+    assert set(report.groups[0].equivalence) == {"makespan_s", "cost_usd"}
+    [pair] = report.pairs["small makespan_s"]
+    by = {policy: [run for run in runs if run.unit.policy == policy] for policy in ("sha-fixed", "asha-fixed")}
+    means = [np.mean([run.real.quantities["makespan_s"] for run in by[policy]]) for policy in by]
+    assert pair.real == pytest.approx(means[0] / means[1] - 1)
+    assert json.loads(json.dumps(report.to_json(runs), allow_nan=False))["each"][0]["survivors_in_common"]
+
+
+def test_sittings_of_several_people_are_one_report(recorded, tmp_path):
+    sitting_in(tmp_path / "other", pace=1.3)
+    assert Report.of(checked_runs([recorded, tmp_path / "other"])).runs == 13
+
+
+def test_intervals_hold_what_they_were_drawn_from(recorded):
+    [unit, *_] = Sitting.load(recorded).units()
+    spread = predict(unit, 0.0, [Calibration(1, 1, 0), Calibration(1.5, 1, 0)], 40).guesses["makespan_s"]
+    narrow = predict(unit, 0.0, [], 40).guesses["makespan_s"]
+    assert spread.high - spread.low > 2 * (narrow.high - narrow.low), "a machine that varied is believed to vary"
+    assert narrow.low < narrow.value < narrow.high
+    assert predict(unit, 0.0, [], 40) == predict(unit, 0.0, [], 40)
+
+
+def test_the_spread_of_the_machine_is_that_of_its_calibrations():
+    ones = [Calibration(seconds, 1.0, 0.0) for seconds in (1.0, np.e, 1 / np.e)]
+    assert machine_cv_of(ones) == pytest.approx(1.0)
+    assert machine_cv_of(ones[:1]) == machine_cv_of([]) == 0
+
+
+def test_equivalence_needs_a_small_mean_and_a_small_spread():
+    assert equivalence([0.01, -0.01, 0.02, 0.0, 0.01, -0.02]).is_equal
+    assert not equivalence([0.06, 0.07, 0.06, 0.05, 0.06, 0.07]).is_equal
+    wide = equivalence([0.3, -0.3, 0.2, -0.2, 0.1, -0.1])
+    assert not wide.is_equal
+    assert wide.low < -0.05 < 0.05 < wide.high
+    # By hand: mean 0.01, standard error 0.01, so t = 4 on one side with 3 degrees of freedom.
+    step = 0.02 * np.sqrt(0.75)
+    by_hand = equivalence([0.01 - step, 0.01 + step] * 2)
+    assert by_hand.p == pytest.approx(0.01400, abs=1e-4)
+
+
+def test_the_first_decision_that_differs_is_named(recorded):
+    first, second = (run.real for run in checked_runs([recorded])[:2])
+    assert first_difference(first, first).number == 0
+    found = first_difference(first, second)
+    assert found.number > 0
+    assert found.real != found.simulated
+    assert set(in_common(first, first).values()) == {1.0}
+    nobody = Measured({}, (), {})
+    assert first_difference(first, nobody).simulated == "nothing more"
+    assert set(in_common(first, nobody).values()) == {0.0}
+
+
+# Folders that prove nothing.
+
+
+def _some_run(folder):
+    return min((folder / "runs").iterdir())
+
+
+def _edit(path, **keys):
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+
+
+def test_a_folder_of_another_version_is_refused(copied):
+    _edit(copied / "fidelity.json", format=99)
+    with pytest.raises(
+        InputError, match=r"fidelity.json is of another version: its format is 99, but this version reads 1"
+    ):
+        checked_runs([copied])
+
+
+def test_a_journal_without_its_prediction_is_refused(copied):
+    (_some_run(copied) / "prediction.json").unlink()
+    with pytest.raises(InputError, match=r"prediction.json is missing: a run without its prediction tests nothing"):
+        checked_runs([copied])
+
+
+def test_a_prediction_made_after_the_run_began_is_refused(copied):
+    _edit(_some_run(copied) / "prediction.json", made_at_s=1e6)
+    with pytest.raises(InputError, match=r"s after its run began, so it is no prediction"):
+        checked_runs([copied])
+
+
+def test_a_prediction_that_was_edited_is_refused(copied):
+    _edit(_some_run(copied) / "prediction.json", draws=7)
+    with pytest.raises(InputError, match=r"is not what the run began with: its sha256 was"):
+        checked_runs([copied])
+
+
+@pytest.mark.parametrize("cut", [-1, -40])
+def test_a_truncated_journal_is_refused(copied, cut):
+    journal = _some_run(copied) / "run" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-3]) if cut == -1 else journal.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"journal.jsonl"):
+        checked_runs([copied])
+
+
+def test_a_journal_of_another_run_is_refused(copied):
+    first, second = sorted((copied / "runs").iterdir())[:2]
+    shutil.copyfile(second / "run" / "journal.jsonl", first / "run" / "journal.jsonl")
+    with pytest.raises(InputError, match=r"is of another run than its folder says"):
+        checked_runs([copied])
+
+
+def test_another_profile_is_refused(copied):
+    with (copied / "bundles" / "digits-mlp" / "bundle.yaml").open("a") as stream:
+        stream.write("remark: changed\n")
+    with pytest.raises(InputError, match=r"was made from another profile than"):
+        checked_runs([copied])
+
+
+def test_a_folder_without_a_sitting_and_one_without_a_finished_run_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no sitting of fidelity"):
+        checked_runs([tmp_path])
+    sitting_in(tmp_path / "s")
+    for ended in (tmp_path / "s").rglob("ended.json"):
+        ended.unlink()
+    with pytest.raises(InputError, match=r"no run of this sitting has ended"):
+        checked_runs([tmp_path / "s"])
+
+
+# Packing, pictures and the command line.
+
+
+def test_a_packed_folder_gives_the_same_report_and_is_small(recorded, tmp_path):
+    small = tmp_path / "small"
+    size = pack(recorded, small)
+    assert size < 150_000
+    assert not (small / "bundles" / "digits-mlp" / "curves.parquet").exists(), "the shipped bundle has these curves"
+    runs, again = checked_runs([recorded]), checked_runs([small])
+    assert Report.of(again).to_json(again)["groups"] == Report.of(runs).to_json(runs)["groups"]
+    pack(small, tmp_path / "smaller")
+    assert len(checked_runs([tmp_path / "smaller"])) == len(runs)
+    with pytest.raises(InputError, match=r"is there already"):
+        pack(recorded, small)
+
+
+def test_the_pictures_are_drawn(recorded, tmp_path):
+    runs = checked_runs([recorded])
+    paths = list(draw(runs, tmp_path / "pictures"))
+    assert [path.name for path in paths] == ["gantt.png", "predicted.png", "errors.png"]
+    assert all(path.stat().st_size > 10_000 for path in paths)
+
+
+def test_the_command_line_reports_and_refuses(recorded):
+    said = CliRunner().invoke(app, ["fidelity", "--from", str(recorded)])
+    assert said.exit_code == 0
+    for word in ("Prediction less reality", "makespan_s", "in 90 %", "Differences between policies", "12 real runs"):
+        assert word in said.output
+    told = json.loads(CliRunner().invoke(app, ["fidelity", "--from", str(recorded), "--json"]).stdout)
+    assert (told["runs"], len(told["each"])) == (12, 12)
+    nothing = CliRunner().invoke(app, ["fidelity"])
+    assert nothing.exit_code == 2
+    assert "name the YAML files of the jobs" in nothing.stderr
+    mixed = CliRunner().invoke(app, ["fidelity", "--from", str(recorded), "--repeats", "3"])
+    assert mixed.exit_code == 2
+    assert "--repeats: not here" in mixed.stderr
+    assert CliRunner().invoke(app, ["fidelity", "--pack", str(recorded)]).exit_code == 2
+
+
+def test_a_sitting_of_something_else_is_not_gone_on_with(copied):
+    asked = Sitting.load(copied).asked
+    with pytest.raises(InputError, match=r"holds a sitting that differs in repeats"):
+        Sitting.begin(copied, type(asked)(asked.jobs, asked.policies, 9))
