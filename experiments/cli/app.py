@@ -56,6 +56,12 @@ class Commands(TyperGroup):
             if not is_json:
                 raise
             raise _ended(error.format_message(), WRONG_INPUT, is_json=True) from error
+        except Exception as error:
+            from elastune.experiments.own_code import raised_in_own_code
+
+            if not (place := raised_in_own_code(error)):  # a mistake of ours, with its traceback
+                raise
+            raise _ended(f"{type(error).__name__}: {error}{place}", FAILED, is_json=is_json) from error
 
 
 def _message_and_code(error: BaseException) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from elastune.sim.model.numbers import number_of, whole_number_of
+from elastune.sim.model.numbers import number_of, seconds_of, whole_number_of
 
 
 def count_option(*names: str, least: int = 1, most: int = 1_000_000, **others: Any) -> Any:  # noqa: ANN401  as typer's own
@@ -33,6 +33,15 @@ def number_option(*names: str, **others: Any) -> Any:  # noqa: ANN401  as typer'
 
     def read(given: Any) -> float:  # noqa: ANN401  typer also hands in the default
         return float(given if isinstance(given, int | float) else _read(given, number_of))
+
+    return typer.Option(*names, parser=read, **others)
+
+
+def seconds_option(*names: str, **others: Any) -> Any:  # noqa: ANN401  as typer's own
+    """An option that takes seconds, or a number with its unit such as `2min`."""
+
+    def read(given: Any) -> float:  # noqa: ANN401  typer also hands in the default
+        return float(given if isinstance(given, int | float) else _read(given, seconds_of))
 
     return typer.Option(*names, parser=read, **others)
 

@@ -43,9 +43,9 @@ def listed(complete: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
 
 
 def _policies() -> Iterable[str]:
-    from elastune.policies.registry import all_entries
+    from elastune.experiments.own_policy import policy_names
 
-    return all_entries()
+    return policy_names()
 
 
 def _bundles() -> Iterable[str]:
@@ -170,7 +170,9 @@ def names_in(text: str | None, option: str) -> list[str]:
     """
     if text is None:
         return []
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    from elastune.experiments.spec.yaml_file import split_names
+
+    names = [name for name in split_names(text) if name]
     if not names:
         raise InputError(f"{option} {text!r} holds no name: give names with commas between, or leave the option out")
     return names

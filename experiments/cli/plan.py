@@ -12,7 +12,7 @@ import typer
 from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json, print_notes
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, percent, say, text
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.numbers import number_of
+from elastune.sim.model.numbers import seconds_of
 
 if TYPE_CHECKING:
     from elastune.experiments.plans.planning import Plans
@@ -57,7 +57,8 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         MakespanName, typer.Option(help="What is within the deadline: the expected makespan or its 95th percentile.")
     ] = MakespanName.MEAN,
     deadlines: Annotated[
-        str | None, typer.Option(metavar="S,S,...", help="Ask each planner for each of these deadlines, side by side.")
+        str | None,
+        typer.Option(metavar="S,S,...", help="Ask each planner for each of these deadlines (20min,1h), side by side."),
     ] = None,
     types: Annotated[
         str | None,
@@ -127,13 +128,11 @@ def deadlines_of(text: str) -> list[float]:
     deadlines_s = []
     for part in text.split(","):
         try:
-            deadline_s = number_of(part)
-        except ValueError:
-            deadline_s = math.nan
+            deadline_s = seconds_of(part)
+        except ValueError as error:
+            raise InputError(f"--deadlines {text}: {part.strip()!r} {error}") from error
         if not deadline_s > 0:
-            raise InputError(
-                f"--deadlines {text}: {part.strip()!r} is no positive number of seconds, as in 900,1200,1800"
-            )
+            raise InputError(f"--deadlines {text}: {part.strip()!r} must be above 0 seconds, as in 900,20min,1h")
         deadlines_s.append(deadline_s)
     return deadlines_s
 

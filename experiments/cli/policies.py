@@ -20,6 +20,7 @@ app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
 @app.command("list")
 def list_policies(as_json: AsJson = False) -> None:
     """What each policy is, and its parameters."""
+    from elastune.experiments.own_policy import installed_policies
     from elastune.policies.registry import all_entries
 
     if as_json:
@@ -28,6 +29,8 @@ def list_policies(as_json: AsJson = False) -> None:
     table = Table("", [*key("policy"), *text("parameters", "what it does")])
     for name, entry in all_entries().items():
         table.add(name, _parameters(entry), entry.summary)
+    for name, place in installed_policies().items():  # not imported for a list
+        table.add(name, "", f"of an installed package: {place}")
     table.print()
 
 
@@ -37,9 +40,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One policy: what it does, and its parameters with their values and defaults."""
-    from elastune.policies.registry import entry_named
+    from elastune.experiments.own_policy import policy_named
 
-    entry = entry_named(name)
+    entry, _ = policy_named(name)
     if as_json:
         print_json(_told(name, entry))
         return
@@ -78,7 +81,13 @@ def _written(value: object) -> str:
 
 def check_policy(
     target: Annotated[
-        str, typer.Argument(help="module:Class, file.py:Class, or a name of the registry.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="POLICY",
+            help="Name, file.py:Class or module:Class, with parameters if any.",
+            autocompletion=complete_policy,
+            show_default=False,
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -87,8 +96,10 @@ def check_policy(
     Exit code 1 where a promise is broken.
     """
     from elastune.experiments.contracts.user_policy import check_target
+    from elastune.experiments.spec.yaml_file import policy_mapping
 
-    report = check_target(target)
+    parameters = policy_mapping(target)
+    report = check_target(parameters.pop("name"), parameters)
     if as_json:
         print_json(report.to_json())
     else:

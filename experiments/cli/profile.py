@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastune.experiments.cli.numbers import count_option, number_option
+from elastune.experiments.cli.numbers import count_option, seconds_option
 from elastune.experiments.cli.options import (
     AsJson,
     Device,
@@ -74,7 +74,7 @@ _Batch = Annotated[
 _Configurations = Annotated[int | None, _count("Of the bundle, from cheap to dear.", "3", _TIMINGS)]
 _Rounds = Annotated[int | None, _count("Fresh trials of each.", "2", _TIMINGS)]
 _Seconds = Annotated[
-    float | None, number_option(help="Of training per segment, at least.", show_default="2", rich_help_panel=_TIMINGS)
+    float | None, seconds_option(help="Of training per segment, at least.", show_default="2", rich_help_panel=_TIMINGS)
 ]
 _Curves = Annotated[
     str | None,

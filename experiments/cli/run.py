@@ -120,8 +120,9 @@ def run(
     if resume is not None:
         again = ("--ray", "--checkpoints")
         fixed = {name: given for name, given in means.items() if name not in again}
-        refuse(asked | {"--journal": journal} | fixed, f"--resume {resume} goes on as the run began")
-        _show_real(_resumed(resume, ray, checkpoints), as_json)
+        unasked = {name: given for name, given in asked.items() if name != "--policy"}
+        refuse(unasked | {"--journal": journal} | fixed, f"--resume {resume} goes on as the run began")
+        _show_real(_resumed(resume, ray, checkpoints, policy), as_json)
         return
     if spec_file is None:
         raise InputError(
@@ -188,18 +189,19 @@ def _executed(spec: RunSpec, folder: Path, means: RealRunOptions) -> RealResult:
     from elastune.experiments.cli.live import live
     from elastune.experiments.real.run import execute_real
 
-    outside = {"--ray": means.ray_address, "--checkpoints": means.checkpoints}
+    own = spec.policy.name if spec.policy.code is not None else None
+    outside = {"--ray": means.ray_address, "--checkpoints": means.checkpoints, "--policy": own}
     with _may_be_gone_on_with(folder, outside), live() as watch:
         return execute_real(spec, folder, means, watch=watch)
 
 
-def _resumed(folder: Path, ray_address: str | None, checkpoints: str | None) -> RealResult:
+def _resumed(folder: Path, ray_address: str | None, checkpoints: str | None, policy: str | None) -> RealResult:
     from elastune.experiments.cli.live import live
     from elastune.experiments.real.run import resume_real
 
-    outside = {"--ray": ray_address, "--checkpoints": checkpoints}
+    outside = {"--ray": ray_address, "--checkpoints": checkpoints, "--policy": policy}
     with _may_be_gone_on_with(folder, outside), live() as watch:
-        return resume_real(folder, ray_address=ray_address, checkpoints=checkpoints, watch=watch)
+        return resume_real(folder, ray_address=ray_address, checkpoints=checkpoints, policy=policy, watch=watch)
 
 
 @contextmanager
@@ -224,12 +226,14 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _show_real(result: RealResult, as_json: bool) -> None:
+    from elastune.experiments.runs.journals import spec_of
+
     result.write()
     journal = result.folder / "journal.jsonl"
     if as_json:
         print_json(result.to_json())
     else:
-        _print_run(load_spec(result.folder / "spec.yaml", None), result.run, result.folder, journal)
+        _print_run(spec_of(journal), result.run, result.folder, journal)
         _print_control(result)
     _require_answer(result.run, journal)
 
@@ -305,11 +309,17 @@ def _print_control(result: RealResult) -> None:
     )
 
 
-def replay(journal: Journal, as_json: AsJson = False) -> None:
+def replay(
+    journal: Journal,
+    policy: Annotated[
+        str | None, typer.Option(help="Names the code of a policy that does not ship, which is then run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Feed a journal's events to a fresh controller, which must decide the same."""
     from elastune.experiments.runs.replay import replay_journal
 
-    entries, is_complete = replay_journal(journal)
+    entries, is_complete = replay_journal(journal, policy=policy)
     if as_json:
         print_json({"journal": str(journal), "entries": entries, "is_complete": is_complete, "replay_equal": True})
     else:

@@ -17,7 +17,6 @@ from elastune.experiments.statistics.paired import paired_table
 from elastune.experiments.statistics.summary import json_records, summarise
 from elastune.experiments.sweeps.rows import table_of
 from elastune.experiments.sweeps.worker import bundle_of, row_of
-from elastune.policies.registry import entry_named
 from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.streams import Streams
@@ -77,9 +76,9 @@ def ablate(
         InputError: a switch is no parameter of the policy, has none of its values, or is there twice; the policy has none.
         Interrupted: Ctrl-C; holds the ablation on the seeds that are finished.
     """
-    switches = tuple(switches) or entry_named(spec.policy.name).switches
+    switches = tuple(switches) or spec.policy.entry.switches
     if not switches:
-        known = ", ".join(entry_named(spec.policy.name).parameters) or "none"
+        known = ", ".join(spec.policy.entry.parameters) or "none"
         raise InputError(
             f"policy {spec.policy.name} has no switches of its own; name some, as --switch parameter=value (its parameters:"
             f" {known})"
@@ -87,7 +86,7 @@ def ablate(
     if doubles := [switch for switch, count in Counter(switches).items() if count > 1]:
         raise InputError(f"--switch {doubles[0]} is given twice")
     label = spec.policy.label
-    variants = [spec, *(spec.with_policy(f"{label}:{switch}") for switch in switches)]
+    variants = [spec, *(spec.with_policy(f"{spec.policy.written}:{switch}") for switch in switches)]
     task = functools.partial(_run, spec.bundle().sha256, is_rough)
     numbers = range(spec.seed, spec.seed + seeds)
     paired = on_each_seed(task, variants, numbers, jobs=jobs, on_progress=on_progress)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from elastune.experiments.comparisons.paired_runs import Interrupted, on_each_seed
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.world import World
+from elastune.experiments.spec.yaml_file import split_names
 from elastune.experiments.statistics.paired import PAIRED_COLUMNS, paired_table
 from elastune.experiments.statistics.summary import json_records, summarise
 from elastune.experiments.sweeps.rows import table_of
@@ -140,7 +141,7 @@ def compared(spec: RunSpec, policies: str | Sequence[str] = ()) -> list[RunSpec]
 def _names(policies: str | Sequence[str]) -> Sequence[str]:
     if not isinstance(policies, str):
         return policies
-    names = [name.strip() for name in policies.split(",") if name.strip()]
+    names = [name for name in split_names(policies) if name]
     if not names:
         raise InputError(f"policies {policies!r}: there is no name; leave them out for all")
     return names

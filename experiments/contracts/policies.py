@@ -7,11 +7,9 @@ its events. Each promise is a function that returns if it is kept and raises `Br
 from __future__ import annotations
 
 import io
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
@@ -25,6 +23,7 @@ from elastune.experiments.contracts.backends import (
     check_backend,
 )
 from elastune.experiments.contracts.worlds import ContractWorld, plain_world, worlds
+from elastune.experiments.own_code import raised_at
 from elastune.sim.control.journal import Entry, JournalWriter, replay
 from elastune.sim.control.runner import run
 from elastune.sim.model.errors import InfeasibleJobError, InvalidActionError, ReplayError, StalledRunError
@@ -59,7 +58,6 @@ __all__ = [
     "worlds",
 ]
 
-_PACKAGE = Path(__file__).parents[2]
 _USD_TOLERANCE = 1e-9
 
 
@@ -256,19 +254,6 @@ def finishes(case: Case) -> None:
         raise case.broken("finishes", recording.at_s, f"{type(error).__name__}: {error}{raised_at(error)}") from error
     if recording.error is None and not recording.controller.is_finished:
         raise case.broken("finishes", recording.at_s, "the backend has nothing more to tell")
-
-
-def raised_at(error: BaseException) -> str:
-    """` (FILE, line N, in NAME)`: the last line of a policy's own file before an error; nothing for our own policies."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-    if not frames:
-        return ""
-    last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
-    return f" ({last.filename}, line {last.lineno}, in {last.name})"
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith("<") or Path(file).is_relative_to(_PACKAGE)
 
 
 def leaves_the_view_alone(case: Case) -> None:

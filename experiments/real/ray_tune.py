@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.runs.world import Belief, new_header
 from elastune.experiments.spec.run import RunSpec
-from elastune.policies.registry import entry_named
 from elastune.sim.bridge.tune.values import plain
 from elastune.sim.control.journal import JournalWriter
 from elastune.sim.model.errors import InputError
@@ -201,7 +200,7 @@ def _check(sections: Mapping[str, Any], *, is_priced: bool) -> None:
     job = job | {"trials": 1}
     spec = RunSpec.of(**{**sections, "job": job})
     Belief.of(spec)
-    entry = entry_named(spec.policy.name)
+    entry = spec.policy.entry
     if entry.needs_truth:
         raise InputError(f"policy {spec.policy.name} is told the true curves, which Ray Tune does not know")
     if entry.needs_real_workers:

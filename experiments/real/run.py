@@ -23,7 +23,7 @@ from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
 from elastune.experiments.runs.configurations import configuration_source, workload_of
 from elastune.experiments.runs.fold import Tables
-from elastune.experiments.runs.journals import entries_of, header_of
+from elastune.experiments.runs.journals import entries_of, header_of, with_named_policy
 from elastune.experiments.runs.replay import require_same_data, require_same_prices
 from elastune.experiments.runs.result import result_of
 from elastune.experiments.runs.run_folder import (
@@ -157,6 +157,7 @@ def resume_real(
     *,
     ray_address: str | None = None,
     checkpoints: str | None = None,
+    policy: str | None = None,
     watch: Callable[[Controller], Sink | None] = lambda _: None,
 ) -> RealResult:
     """Resume a run whose driver died, from its journal and checkpoints; of a run that has ended, only return the result.
@@ -167,6 +168,7 @@ def resume_real(
         folder: of the run.
         ray_address: of the cluster that the run used; None for an embedded one.
         checkpoints: where the run kept its checkpoints; None for its folder.
+        policy: names the code, where the run's policy is somebody's own.
         watch: called with the controller; entries also go to what it returns.
 
     Raises:
@@ -186,7 +188,7 @@ def resume_real(
         cut_torn_note(folder / NODES_FILE)
         header = header_of(journal)
         require_same_prices(journal, header)
-        world = World.of(RunSpec.of(**header.spec))
+        world = World.of(with_named_policy(RunSpec.recorded(header.spec), policy, folder))
         require_same_data(journal, header, world)
         require_same_spec(folder, world.spec)
         entries = list(entries_of(journal))

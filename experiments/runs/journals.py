@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.spec.sections import PolicySpec
 from elastune.sim.control.journal import read_entries, read_header
 from elastune.sim.control.sequence import JournalCheck
 from elastune.sim.model.errors import InputError, InvalidJournalError
@@ -63,13 +64,42 @@ def spec_of(path: Path) -> RunSpec:
     """
     header = header_of(path)
     try:
-        spec = RunSpec.of(**header.spec)
+        spec = RunSpec.recorded(header.spec)
     except InputError as error:
         raise InvalidJournalError(path, 1, f"its spec is none: {error}") from error
     if header.digest != spec.digest():
         problem = f"its header was changed: the spec in it does not have the digest {header.digest}"
         raise InvalidJournalError(path, 1, problem)
     return spec
+
+
+def with_named_policy(spec: RunSpec, named: str | None, record: Path) -> RunSpec:
+    """A spec out of a record that may be run: code of somebody's own in it is that which the user has named.
+
+    Args:
+        spec: as recorded.
+        named: `file.py:Name` or `module:Name`, by the user; parameters are the record's.
+        record: journal or folder, for messages.
+
+    Raises:
+        InputError: the policy is code and is not named, or another one is named.
+    """
+    policy = spec.policy
+    if not policy.needs_naming:
+        if named is not None and named != policy.name:
+            raise InputError(
+                f"--policy {named}: {record} is of policy {policy.label}, which needs no naming: leave it out"
+            )
+        return spec
+    if named is None:
+        raise InputError(
+            f"{record} is of policy {policy.label}, which is code of somebody's own and is run only where you name it: add"
+            f" --policy {policy.name} if you trust that file or module"
+        )
+    given = PolicySpec.model_validate(named)
+    if given.short_name != policy.short_name:
+        raise InputError(f"--policy {named}: {record} is of {policy.name}, not of {given.name}: name that")
+    return spec.model_copy(update={"policy": policy.with_code_of(given)})
 
 
 def entries_of(path: Path, *, is_whole: bool = False) -> Iterator[Entry]:

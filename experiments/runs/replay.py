@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.experiments.runs.fold import Tables
-from elastune.experiments.runs.journals import entries_of, header_of, spec_of
+from elastune.experiments.runs.journals import entries_of, header_of, spec_of, with_named_policy
 from elastune.experiments.runs.ledger import Ledger
 from elastune.experiments.runs.world import Belief, World, data_sha256, file_sha256, new_header
-from elastune.policies.registry import entry_named
 from elastune.sim.control.journal import replay
 from elastune.sim.model.errors import InputError, ReplayError
 
@@ -21,25 +20,26 @@ if TYPE_CHECKING:
     from elastune.traces import Bundle
 
 
-def replay_journal(path: str | Path, *, bundle: Bundle | None = None) -> tuple[int, bool]:
+def replay_journal(path: str | Path, *, policy: str | None = None, bundle: Bundle | None = None) -> tuple[int, bool]:
     """Feed a journal's events to a fresh controller; returns how many entries were reproduced, and whether the run had ended.
 
     Args:
         path: the journal.
+        policy: names the code, where the journal is of a policy of somebody's own.
         bundle: used instead of the one that the journal's spec names.
 
     Raises:
-        InputError: the file is not a journal or a damaged one, its spec is not the one of its digest, or bundle or price
-            catalogue are not those it was recorded with.
+        InputError: the file is not a journal or a damaged one, its spec is not the one of its digest, its policy is code that
+            is not named, or code, bundle or price catalogue are not those it was recorded with.
         ReplayError: policy or controller decide something else today.
     """
     path = Path(path)
     header = header_of(path)
     require_same_prices(path, header)
-    spec = spec_of(path)
+    spec = with_named_policy(spec_of(path), policy, path)
     built: list[Controller] = []
     # A real run has no recorded truth, and only an upper bound is told it.
-    is_told_truth = entry_named(spec.policy.name).needs_truth
+    is_told_truth = spec.policy.entry.needs_truth
     source: World | Belief = World.of(spec, bundle) if is_told_truth else Belief.of(spec, bundle)
     require_same_data(path, header, source)
 
@@ -64,6 +64,8 @@ def require_same_data(journal: Path, header: Header, source: World | Belief) -> 
     """What the journal was recorded with must be what is here now."""
     spec, bundle = source.spec, source.bundle
     _require_same(journal, header, "bundle", {} if bundle is None else {bundle.name: bundle.sha256})
+    code = spec.policy.code
+    _require_same(journal, header, "the policy's code", {} if code is None else {spec.policy.name: code.sha256})
     _require_same(journal, header, "spot trace", {} if spec.cloud.spot is None else spec.cloud.spot.data_sha256())
     if missing := sorted(set(header.data_sha256) - set(data_sha256(spec, bundle))):
         raise InputError(

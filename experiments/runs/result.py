@@ -14,7 +14,6 @@ from elastune.experiments.runs.placements import placement_account
 from elastune.experiments.runs.regret import Regret, regret_of
 from elastune.experiments.runs.trajectory import Recording, segments_table, trajectory_table
 from elastune.experiments.runs.world import World, most_gpus
-from elastune.policies.registry import entry_named
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ def result_of(
 
 def is_predetermined(spec: RunSpec) -> bool:
     """Whether the job is fixed before the run, so that it is done only with every stage: by its spec, or by its policy."""
-    return bool(spec.job.exact) or spec.job.stages is not None or entry_named(spec.policy.name).is_predetermined
+    return bool(spec.job.exact) or spec.job.stages is not None or spec.policy.entry.is_predetermined
 
 
 def completed_at_s_of(controller: Controller, tables: Tables, *, is_predetermined: bool) -> float | None:

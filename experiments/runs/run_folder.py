@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from elastune.experiments.files import write_text
 from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def require_no_other(folder: Path, kind: Kind, spec: RunSpec) -> None:
     path = folder / "spec.yaml"
     if not path.is_file():
         return
-    if changes := list(_changes(RunSpec.load(path).to_dict(), spec.to_dict())):
+    if changes := list(_changes(RunSpec.recorded(read_mapping(path)).to_dict(), spec.to_dict())):
         raise InputError(
             f"{folder} holds the {kind} of another spec: {'; '.join(changes)}. Choose another folder (-o), or remove this one"
         )
@@ -104,7 +105,7 @@ def require_same_spec(folder: Path, spec: RunSpec) -> None:
     if not path.is_file():
         spec.save(path)
         return
-    now, began = RunSpec.load(path).to_dict(), spec.to_dict()
+    now, began = RunSpec.recorded(read_mapping(path)).to_dict(), spec.to_dict()
     changes = list(_changes(began, now))
     if changes:
         raise InputError(

@@ -202,7 +202,7 @@ def trajectories_of(folder: str | Path, results: pd.DataFrame, *, keep: Sequence
 
 def _recording(path: Path) -> Recording:
     header = header_of(path)
-    world = World.of(RunSpec.of(**header.spec))
+    world = World.of(RunSpec.recorded(header.spec))
     recorded = header.data_sha256.get(world.bundle.name)
     if recorded != world.bundle.sha256:
         raise InputError(f"{path}: bundle {world.bundle.name} is not the one that the journal was recorded with")

@@ -21,7 +21,6 @@ import numpy as np
 
 from elastune.experiments.runs.configurations import adaptable_hyperparameters
 from elastune.experiments.runs.regret import scale_of
-from elastune.policies.registry import entry_named
 from elastune.sim.control.controller import Controller
 from elastune.sim.control.journal import Header
 from elastune.sim.model.errors import InputError
@@ -90,7 +89,7 @@ class Belief:
         """
         spec = self.spec
         build = spec.policy.factory()
-        entry = entry_named(spec.policy.name)
+        entry = spec.policy.entry
         if entry.needs_truth:
             if scores is None:
                 raise InputError(
@@ -229,11 +228,12 @@ def new_header(spec: RunSpec, bundle: Bundle | None) -> Header:
 
 
 def data_sha256(spec: RunSpec, bundle: Bundle | None) -> dict[str, str]:
-    """Digest of everything that was read for a run: its bundle, by name, price catalogue and spot trace, by path."""
-    spot = spec.cloud.spot
+    """Digest of all that was read for a run: its bundle, by name; its own code, price catalogue and spot trace, by path."""
+    spot, code = spec.cloud.spot, spec.policy.code
     trace = {} if spot is None else spot.data_sha256()
     recorded = {} if bundle is None else {bundle.name: bundle.sha256}
-    return {**recorded, **prices_sha256(spec), **trace}
+    own = {} if code is None else {spec.policy.name: code.sha256}
+    return {**recorded, **prices_sha256(spec), **trace, **own}
 
 
 def prices_sha256(spec: RunSpec) -> dict[str, str]:

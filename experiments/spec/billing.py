@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
-from elastune.experiments.spec.section import SECONDS, Number, Range, Section
+from elastune.experiments.spec.section import SECONDS, Number, Range, Seconds, Section
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.prices import BillingRule
 
@@ -25,8 +25,8 @@ PROVIDERS: dict[str, dict[str, Any]] = {
 class BillingSpec(Section):
     """How use becomes a bill; see `sim.model.prices.BillingRule`. A provider's name stands for its rule."""
 
-    granularity_s: Annotated[Number, SECONDS, "use is rounded up to a multiple of this; 0 rounds nothing"] = 1.0
-    minimum_s: Annotated[Number, SECONDS, "the shortest use that is billed"] = 60.0
+    granularity_s: Annotated[Seconds, SECONDS, "use is rounded up to a multiple of this; 0 rounds nothing"] = 1.0
+    minimum_s: Annotated[Seconds, SECONDS, "the shortest use that is billed"] = 60.0
     bills_startup: Annotated[bool, "whether a machine is billed from its launch on, before it is ready"] = True
     model: Annotated[Literal["per-instance", "per-function"], "what is billed: machines, or the GPUs that train"] = (
         "per-instance"
@@ -34,7 +34,7 @@ class BillingSpec(Section):
     bills_queue: Annotated[bool | None, "whether a machine is billed from its request on (false)"] = None
     bills_setup: Annotated[bool | None, "whether a machine's set-up is billed (default: as its start-up)"] = None
     free_if_reclaimed_within_s: Annotated[
-        Number | None, SECONDS, "a machine that is taken back within this time costs nothing"
+        Seconds | None, SECONDS, "a machine that is taken back within this time costs nothing"
     ] = None
 
     @model_validator(mode="before")

@@ -23,6 +23,7 @@ from elastune.experiments.spec.section import (
     Count,
     Number,
     Range,
+    Seconds,
     Section,
 )
 from elastune.experiments.spec.spot import SpotSpec, StepPairs, pair_form, pool_named, steps_of
@@ -43,9 +44,9 @@ _DEFAULT_MAX_INSTANCES = 32
 class DelaySpec(Section):
     """A waiting time: a log-normal one, or as recorded."""
 
-    mean_s: Annotated[Number | None, SECONDS, "mean of a log-normal wait; a plain number means this key"] = None
+    mean_s: Annotated[Seconds | None, SECONDS, "mean of a log-normal wait; a plain number means this key"] = None
     cv: Annotated[Number | None, SPREAD, "coefficient of variation of the wait (0)"] = None
-    recorded_s: Annotated[tuple[Annotated[Number, SECONDS], ...] | None, "recorded waits, instead of mean and cv"] = (
+    recorded_s: Annotated[tuple[Annotated[Seconds, SECONDS], ...] | None, "recorded waits, instead of mean and cv"] = (
         None
     )
 
@@ -105,9 +106,9 @@ class CloudSpec(Section):
         "`fast`, `typical`, `slow`, or `queue_s`, `init_s`, `setup_s`, each a number, `{mean_s, cv}` or `{recorded_s: [...]}`;"
         " these three may also stand in `cloud` itself",
     ] = StartupSpec()
-    sync_s: Annotated[Number, SECONDS, "seconds that a barrier between two stages takes"] = 0.0
+    sync_s: Annotated[Seconds, SECONDS, "seconds that a barrier between two stages takes"] = 0.0
     rescale_s: Annotated[
-        Number | None, SECONDS, "seconds to checkpoint and launch a trial that moves; default: the bundle's"
+        Seconds | None, SECONDS, "seconds to checkpoint and launch a trial that moves; default: the bundle's"
     ] = None
     max_instances: Annotated[Count | None, MACHINES, "the account's quota (32); or `max_gpus`"] = None
     max_gpus: Annotated[Count | None, Range(1, 2_000_000), "the account's quota in GPUs"] = None

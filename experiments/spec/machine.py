@@ -9,12 +9,14 @@ from pydantic import BeforeValidator
 
 from elastune.experiments.spec.section import GPUS, SECONDS, Count, Range, Section
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.numbers import number_of
+from elastune.sim.model.numbers import number_of, seconds_of
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
 from elastune.traces import load_offers, offer_named, shipped_offers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elastune.sim.model.price_series import Price
 
 
@@ -24,7 +26,9 @@ def _price_form(value: object) -> float | tuple[tuple[float, float], ...] | None
         return None
     pairs = value if isinstance(value, list | tuple) else [(0.0, value)]
     try:
-        series = tuple((_plain_number(start_s), _plain_number(price)) for start_s, price in pairs)
+        series = tuple(
+            (_plain_number(start_s, seconds_of), _plain_number(price, number_of)) for start_s, price in pairs
+        )
     except (TypeError, ValueError) as error:
         also = ", or a list of pairs [start_s, usd_per_hour]" if isinstance(value, list | tuple) else ""
         raise ValueError(f"must be a number{also}") from error
@@ -38,10 +42,10 @@ PriceForm = Annotated[
 ]
 
 
-def _plain_number(value: object) -> float:
+def _plain_number(value: object, read: Callable[[str], float]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(value)
-    return float(number_of(value) if isinstance(value, str) else value)
+    return float(read(value) if isinstance(value, str) else value)
 
 
 def _series_of(key: str, pairs: tuple[tuple[float, float], ...]) -> PriceSeries:

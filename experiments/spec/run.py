@@ -24,9 +24,8 @@ from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic r
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.places import place_of_bundle, spec_file
 from elastune.experiments.spec.section import SEED, Count, Section
-from elastune.experiments.spec.sections import JobSpec, PolicySpec, WorkloadSpec
-from elastune.experiments.spec.yaml_file import policy_mapping, read_mapping, with_settings
-from elastune.policies.registry import entry_named
+from elastune.experiments.spec.sections import RECORDED, JobSpec, PolicySpec, WorkloadSpec
+from elastune.experiments.spec.yaml_file import policy_mapping, read_spec, with_settings
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
@@ -34,7 +33,7 @@ from elastune.traces import load_bundle, repeating_phrase, scaling_of, slower_ph
 from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from elastune.sim.model.prices import PriceBook
@@ -75,7 +74,7 @@ class RunSpec(Section):
 
     @classmethod
     def of(cls, /, **sections: object) -> Self:
-        """The spec with these sections, each as YAML would hold it.
+        """The spec with these sections, each as YAML would hold it. A policy of the user's own is imported.
 
         Raises:
             InputError: a key is unknown, missing or out of range.
@@ -83,8 +82,20 @@ class RunSpec(Section):
         return cls.model_validate(sections)
 
     @classmethod
+    def recorded(cls, sections: Mapping[str, Any]) -> Self:
+        """The spec of a record, such as a journal, which may come from somebody else: it does not make any code run.
+
+        Where its policy is code of somebody's own, it can be read, but not run; see `PolicySpec.with_code_of`. Do not give the
+        mapping of such a spec to `of`.
+
+        Raises:
+            InputError: a key is unknown, missing or out of range.
+        """
+        return cls.model_validate(sections, context={RECORDED: True})
+
+    @classmethod
     def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
-        """The spec of a YAML file.
+        """The spec of a YAML file. The file of a policy of the user's own is relative to it, and imported.
 
         Args:
             path: the file, or the name of a spec that ships, such as `headline`.
@@ -93,7 +104,7 @@ class RunSpec(Section):
         Raises:
             InputError: the file cannot be read or is malformed, or a key is unknown, missing or out of range.
         """
-        return cls.model_validate(with_settings(read_mapping(spec_file(path)), settings))
+        return cls.model_validate(with_settings(read_spec(spec_file(path)), settings))
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as YAML and JSON hold it, defaults included; `RunSpec.of(**spec.to_dict())` is the same spec."""
@@ -188,7 +199,7 @@ class RunSpec(Section):
         """
         workload, name = self.workload, self.policy.name
         needs = "real workers: run it with --on ray"
-        if entry_named(name).needs_real_workers:
+        if self.policy.entry.needs_real_workers:
             raise InputError(
                 f"policy {name} changes configurations while they train, of which nothing is recorded; it needs {needs}"
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import core_schema
 
-from elastune.sim.model.numbers import number_of, whole_number_of
+from elastune.sim.model.numbers import number_of, seconds_of, whole_number_of
 from elastune.sim.model.prices import MOST_GPUS_PER_INSTANCE
 from elastune.traces.scaling.tables import MOST_GPUS
 
@@ -36,7 +36,14 @@ def _count_form(value: object) -> object:
     return whole_number_of(value) if isinstance(value, str) else _number_form(value)
 
 
+def seconds_form(value: object) -> object:
+    """The same for durations, which may have a unit."""
+    return seconds_of(value) if isinstance(value, str) else _number_form(value)
+
+
 Number = Annotated[float, BeforeValidator(_number_form)]
+Seconds = Annotated[float, BeforeValidator(seconds_form)]
+"""A number, or a text such as `2h`: of every key that ends in `_s`, and of seconds in pairs."""
 Count = Annotated[int, BeforeValidator(_count_form)]
 
 

@@ -7,10 +7,14 @@ or by an `InputError` of its own; `experiments.spec.run.RunSpec` makes `InputErr
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_serializer, model_validator
 
+from elastune.experiments.own_code import OwnCode, absolute, is_file
+from elastune.experiments.own_policy import NEEDED, own_entry, policy_named, unloaded
 from elastune.experiments.spec.section import (
     GANG,
     ITERATIONS,
@@ -21,12 +25,13 @@ from elastune.experiments.spec.section import (
     NeededUnless,
     Number,
     Range,
+    Seconds,
     Section,
 )
 from elastune.experiments.spec.yaml_file import policy_mapping
-from elastune.policies.registry import entry_named, factory
+from elastune.policies.registry import all_entries, factory
 from elastune.policies.sizing.refusal import require_one_of
-from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
+from elastune.sim.model.errors import InputError, InvalidTraceError, nearest, unknown
 from elastune.sim.model.job import TuningJob
 from elastune.sim.model.profile import Stragglers
 from elastune.sim.model.spread import EmpiricalTail
@@ -35,6 +40,7 @@ from elastune.traces import Overrides, ProfileErrors, scaling_of, tail_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from elastune.policies.registry import RegisteredPolicy
     from elastune.sim.model.job import Direction
     from elastune.sim.model.protocols import PolicyFactory
 
@@ -64,7 +70,7 @@ class JobSpec(Section):
         Count | None, Range(2, 1_000_000), "eta: one configuration of eta survives a rung (3)"
     ] = None
     exact: Annotated[bool, "whether all `trials` are tried, not fewer"] = False
-    deadline_s: Annotated[Number | None, SOME_SECONDS, "T, the deadline; no limit if left out"] = None
+    deadline_s: Annotated[Seconds | None, SOME_SECONDS, "T, the deadline; no limit if left out"] = None
     budget_usd: Annotated[Number | None, Range(0, 1e12, is_open=True), "B, the budget; no limit if left out"] = None
     levels: Annotated[
         Literal["cumulative", "further"],
@@ -265,10 +271,10 @@ class WorkloadSpec(Section):
         " law with its parameters, or `linear` ([scaling](scaling.md))",
     ] = None
     iteration_s: Annotated[
-        Number | None, Range(1e-6, 1e9), "seconds per iteration on one GPU; default: the bundle's"
+        Seconds | None, Range(1e-6, 1e9), "seconds per iteration on one GPU; default: the bundle's"
     ] = None
     evaluate_s: Annotated[
-        Number | None,
+        Seconds | None,
         SECONDS,
         "seconds of an iteration in which one GPU evaluates and the rest of the gang waits; default: the bundle's",
     ] = None
@@ -305,11 +311,20 @@ class WorkloadSpec(Section):
         )
 
 
+RECORDED = "recorded"
+"""In the context of a validation: True for the spec of a record, such as a journal, which must not make any code run; or the
+code that the user named for it."""
+
+
 class PolicySpec(Section):
-    """A policy by name, with its parameters; written as the name alone, or as `{name: ..., parameter: ...}`."""
+    """A policy by name, with its parameters; written as the name alone, or as `{name: ..., parameter: ...}`.
+
+    The name of code of the user's own is `module:Name`, `file.py:Name` (then an absolute path), or that of an entry point.
+    """
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
+    _code: OwnCode | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -319,40 +334,104 @@ class PolicySpec(Section):
             raise InputError(f"policy is {value!r}, but must be a name, or a mapping with name and parameters")
         if "name" not in mapping:
             raise InputError("policy.name is missing")
-        return {"name": mapping["name"], "params": {str(key): mapping[key] for key in mapping if key != "name"}}
+        name = mapping["name"]
+        name = absolute(name, Path.cwd()) if isinstance(name, str) else name
+        return {"name": name, "params": {str(key): mapping[key] for key in mapping if key != "name"}}
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
-        factory(self.name, self.params)
-        entry = entry_named(self.name)
+    def _known(self, info: ValidationInfo) -> Self:
+        recorded = (info.context or {}).get(RECORDED)
+        if recorded is True and ":" in self.name:
+            return self
+        self._code = recorded if isinstance(recorded, OwnCode) else policy_named(self.name)[1]
+        self._check_params()
+        return self
+
+    def _check_params(self) -> None:
+        entry = self.entry
+        for parameter in self.params:
+            if parameter not in entry.parameters:
+                raise unknown(f"{self.short_name} parameter", parameter, entry.parameters)
         for parameter, default in entry.parameters.items():
             value = self.params.get(parameter, default)
-            _require_like(f"policy {self.name}: {parameter}", value, default)
+            if value is NEEDED:
+                raise InputError(f"policy {self.short_name}: {parameter} is missing, and has no default")
+            _require_like(f"policy {self.short_name}: {parameter}", value, default)
             if parameter in entry.choices:
-                require_one_of(f"policy {self.name}", parameter, value, entry.choices[parameter])
-        return self
+                require_one_of(f"policy {self.short_name}", parameter, value, entry.choices[parameter])
 
     @model_serializer
     def _flat(self) -> str | dict[str, Any]:
         return {"name": self.name, **self.params} if self.params else self.name
 
     @property
+    def code(self) -> OwnCode | None:
+        """The user's own code that it is; None for a policy that ships, and for code that came with a record and is not run."""
+        return self._code
+
+    @property
+    def needs_naming(self) -> bool:
+        """Whether it is code that came with a record, so that the user must name it before it is run."""
+        return self._code is None and self.name not in all_entries()
+
+    @property
+    def entry(self) -> RegisteredPolicy:
+        """What is known of the policy."""
+        if self._code is not None:
+            return own_entry(self._code)
+        return all_entries().get(self.name) or unloaded(self.name)
+
+    def with_code_of(self, named: Self) -> Self:
+        """The same policy, run by the code that the user named."""
+        return self.model_validate({"name": self.name, **self.params}, context={RECORDED: named.code})
+
+    @property
+    def short_name(self) -> str:
+        """The name, a file without its folder."""
+        return self.name.rpartition("/")[2] if is_file(self.name) else self.name
+
+    @property
     def label(self) -> str:
-        """The policy as the command line takes it, such as `sha-elastic:gpus_per_trial=4`."""
-        return ":".join((self.name, *(f"{key}={_as_text(value)}" for key, value in self.params.items())))
+        """The policy as tables name it, such as `sha-elastic:gpus_per_trial=4`, or `mine.py:Mine` without the folder."""
+        return self._with_params(self.short_name)
+
+    @property
+    def written(self) -> str:
+        """The policy as the command line takes it."""
+        return self._with_params(self.name)
+
+    def _with_params(self, name: str) -> str:
+        return ":".join((name, *(f"{key}={_as_text(value)}" for key, value in self.params.items())))
 
     def resolved(self) -> dict[str, object]:
         """Name and all parameters, defaults included."""
-        return {"name": self.name, **entry_named(self.name).parameters, **self.params}
+        defaults = {key: _as_json(value) for key, value in self.entry.parameters.items()}
+        return {"name": self.name, **defaults, **self.params}
 
     def canonical(self) -> dict[str, object]:
-        """Name and the parameters that differ from their defaults, so that a new parameter leaves digests as they were."""
-        defaults = entry_named(self.name).parameters
-        return {"name": self.name, **{key: value for key, value in self.params.items() if value != defaults[key]}}
+        """Name and the parameters that differ from their defaults, so that a new parameter leaves digests as they were.
+
+        Of the user's own code all that are given, as its defaults may not be known.
+        """
+        is_ours = self.name in all_entries()
+        defaults = all_entries()[self.name].parameters if is_ours else {}
+        differing = {k: v for k, v in self.params.items() if not is_ours or v != defaults[k]}
+        return {"name": self.name, **differing}
 
     def factory(self) -> PolicyFactory:
         """Builds the policy."""
-        return factory(self.name, self.params)
+        if self.name in all_entries():
+            return factory(self.name, self.params)
+        return partial(self.entry.build, **self.params)
+
+
+def _as_json(default: object) -> object:
+    """A default of the user's own code may be anything."""
+    try:
+        json.dumps(default, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(default)
+    return default
 
 
 def _as_text(value: object) -> str:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from elastune.experiments.spec.section import SECONDS, SOME_SECONDS, Count, Number, Range, Section
+from elastune.experiments.spec.section import (
+    SECONDS,
+    SOME_SECONDS,
+    Count,
+    Number,
+    Range,
+    Seconds,
+    Section,
+    seconds_form,
+)
 from elastune.sim.model.capacity import Steps
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import ON_DEMAND, SPOT
@@ -28,13 +37,13 @@ if TYPE_CHECKING:
 # Engine documentation, "Spot VMs", preemption process.
 NOTICES_S = {"aws": 120.0, "gcp": 30.0}
 
-StepPairs = list[tuple[Annotated[Number, SECONDS], Annotated[Count, Range(0, 10_000)]]]
+StepPairs = list[tuple[Annotated[Seconds, SECONDS], Annotated[Count, Range(0, 10_000)]]]
 
 
 class LifetimeSpec(Section):
     """Spot machines go by chance, each on its own; see `sim.model.reclaim.Lifetimes`."""
 
-    mean_s: Annotated[Number, Range(1, 1e9), "mean life of a spot machine"]
+    mean_s: Annotated[Seconds, Range(1, 1e9), "mean life of a spot machine"]
     shape: Annotated[Number, Range(0.1, 100), "shape of the Weibull distribution of lives; 1 is exponential"] = 1.0
 
 
@@ -49,14 +58,21 @@ class BulkSpec(Section):
 def _notice_form(value: object) -> object:
     if isinstance(value, str):
         if value not in NOTICES_S:
-            raise ValueError(f"must be seconds, or one of {', '.join(NOTICES_S)}")
+            return _seconds_or(value, f"one of {', '.join(NOTICES_S)}")
         return NOTICES_S[value]
     return value
 
 
+def _seconds_or(value: str, other: str) -> object:
+    try:
+        return seconds_form(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {other}") from None
+
+
 def _start_form(value: object) -> object:
     if isinstance(value, str) and value != "random":
-        raise ValueError("must be seconds, or random")
+        return _seconds_or(value, "random")
     return value
 
 
@@ -66,7 +82,7 @@ class SpotSpec(Section):
     trace: Annotated[str | None, "a file that recorded when machines came and went"] = None
     recording: Annotated[str | None, "which of the file's recordings, by its name"] = None
     start_s: Annotated[
-        Number | Literal["random"] | None,
+        Seconds | Literal["random"] | None,
         BeforeValidator(_start_form),
         SECONDS,
         "second of the recording at which the run begins, or `random`",
@@ -74,13 +90,13 @@ class SpotSpec(Section):
     lifetime: LifetimeSpec | None = None
     bulk: BulkSpec | None = None
     notice_s: Annotated[
-        Number,
+        Seconds,
         BeforeValidator(_notice_form),
         SECONDS,
         "how long before its end a machine gets a notice; or `aws` (120), `gcp` (30)",
     ] = NOTICES_S["aws"]
     mtbf_s: Annotated[
-        Number | None, SOME_SECONDS, "mean life of a machine that policies believe; default: the true one"
+        Seconds | None, SOME_SECONDS, "mean life of a machine that policies believe; default: the true one"
     ] = None
 
     @model_validator(mode="after")

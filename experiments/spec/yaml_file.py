@@ -1,13 +1,16 @@
 """Reading a run spec: YAML files, `--set key=value`, and policies written as `name:param=value`.
 
-Imports the standard library, sim.model.errors; yaml inside the functions that need it. What the keys
-mean is `experiments.spec.run`'s business.
+Imports experiments.own_code, the names of policies, sim.model.errors; yaml inside the functions that need
+it. What the keys mean is `experiments.spec.run`'s business.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+from elastune.experiments.own_code import absolute, place_in
+from elastune.policies.registry import all_entries
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.yaml_text import parse_yaml
 
@@ -47,6 +50,17 @@ def _text_of(path: Path) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The keys and values of a run spec; a file of the user's own that its policy names is relative to the spec's.
+
+    Raises:
+        InputError: see `read_mapping`.
+    """
+    mapping = read_mapping(path)
+    own = {"policy": with_own_files(mapping["policy"], path.parent)} if "policy" in mapping else {}
+    return mapping | own
 
 
 def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -95,12 +109,23 @@ def put(mapping: dict[str, Any], path: Sequence[str], value: object, what: str) 
 
 
 def policy_mapping(text: str) -> dict[str, Any]:
-    """A policy written as `name[:param=value[:param=value]]`, as `{name, params...}`; values are read as YAML.
+    """A policy written as `name[:param=value[:param=value]]` or `name(param=value, param=value)`, as `{name, params...}`.
+
+    Values are read as YAML. The name may be code of the user's own: `file.py:Name` or `module:Name`.
 
     Raises:
         InputError: a parameter has no `=`, or is given twice.
     """
-    name, *settings = text.split(":")
+    text = text.strip()
+    own = place_in(text)
+    name = own if own and own.partition(":")[0] not in all_entries() else re.split("[:(]", text, maxsplit=1)[0]
+    rest = text[len(name) :].strip()
+    if rest.startswith("(") and rest.endswith(")"):
+        settings = [setting for setting in split_names(rest[1:-1]) if setting]
+    else:
+        settings = rest.split(":")[1:]
+        if rest[:1] not in ("", ":"):
+            raise InputError(f"policy {text!r}: parameters are written as in sha-elastic(gpus_per_trial=4)")
     policy: dict[str, Any] = {"name": name.strip()}
     for setting in settings:
         parameter, equals, value = setting.partition("=")
@@ -109,6 +134,27 @@ def policy_mapping(text: str) -> dict[str, Any]:
         if parameter.strip() in policy:
             raise InputError(f"policy {text!r}: {parameter.strip()!r} is given twice")
         policy[parameter.strip()] = parse_yaml(value, f"policy {text!r}")
+    return policy
+
+
+def split_names(text: str) -> list[str]:
+    """Names with commas between; commas in brackets, as between parameters, are none of these."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def with_own_files(policy: object, folder: Path) -> object:
+    """A policy as YAML holds it; a file of the user's own that it names is relative to the folder."""
+    if isinstance(policy, str):
+        return absolute(policy, folder)
+    if isinstance(policy, dict) and isinstance(policy.get("name"), str):
+        return policy | {"name": absolute(policy["name"], folder)}
     return policy
 
 

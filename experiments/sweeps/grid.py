@@ -21,7 +21,7 @@ from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.places import spec_file, spec_names
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.section import SEED, Count, Number, Range, Section
-from elastune.experiments.spec.yaml_file import put, read_mapping, with_settings
+from elastune.experiments.spec.yaml_file import put, read_mapping, read_spec, with_own_files, with_settings
 from elastune.experiments.sweeps.rows import spec_columns
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import whole_number_of
@@ -35,6 +35,7 @@ MOST_RUNS = 1_000_000
 MOST_CELLS = 20_000
 """Each is checked before anything starts, which takes milliseconds."""
 _COUNTED = Range(1, MOST_RUNS)
+_OF_POLICIES = ("policy", "policy.name")
 _RANGE = "a range {from, to, step} or {from, to, num}"
 
 
@@ -129,12 +130,14 @@ class SweepSpec(Section):
         """
         base = document.get("base")
         if isinstance(base, str):
-            base = read_mapping(_base_file(base, folder))
+            base = read_spec(_base_file(base, folder))
+        elif isinstance(base, dict) and "policy" in base:
+            base = base | {"policy": with_own_files(base["policy"], folder)}
         if not isinstance(base, dict):
             raise InputError("base is missing: give a run spec, by path or inline")
         base = with_settings(base, settings)
         try:
-            sweep = cls.model_validate({**_written_out(document, base.get("seed", 0)), "base": base})
+            sweep = cls.model_validate({**_written_out(document, base.get("seed", 0), folder), "base": base})
         except ValidationError as error:
             raise InputError(one_message(error, cls)) from error
         sweep.check(settings)
@@ -207,12 +210,16 @@ class SweepSpec(Section):
         """
         cells: list[Cell] = []
         seen: dict[str, Cell] = {}
+        files: dict[str, str] = {}
         for chosen in itertools.product(*self.swept()):
             settings = {key: value for part in chosen for key, value in part.items()}
             cell = Cell(settings, _spec(self.base, settings, self.seeds[0]))
             same = seen.setdefault(cell.spec.digest(), cell)
             if same is not cell:
                 raise InputError(f"two cells are the same run: {same.label}; and {cell.label}")
+            name = files.setdefault(cell.spec.policy.short_name, cell.spec.policy.name)
+            if name != cell.spec.policy.name:  # tables name a file without its folder
+                raise InputError(f"policies {name} and {cell.spec.policy.name}: give the files different names")
             cells.append(cell)
         return cells
 
@@ -254,14 +261,14 @@ def _base_file(base: str, folder: Path) -> Path:
     return spec_file(base) if base in spec_names() and not file.exists() else file
 
 
-def _written_out(document: Mapping[str, Any], first_seed: object) -> dict[str, Any]:
-    """Replace ranges by lists. Other malformed parts are left for the model to refuse."""
+def _written_out(document: Mapping[str, Any], first_seed: object, folder: Path) -> dict[str, Any]:
+    """Replace ranges by lists, and files by absolute paths. Other malformed parts are left for the model to refuse."""
     written = dict(document)
     if isinstance(written.get("axes"), dict):
-        written["axes"] = _lists(written["axes"])
+        written["axes"] = _lists(written["axes"], folder)
     if "zip" in written:
         groups = written["zip"] if isinstance(written["zip"], list) else [written["zip"]]
-        written["zip"] = [_lists(group) if isinstance(group, dict) else group for group in groups]
+        written["zip"] = [_lists(group, folder) if isinstance(group, dict) else group for group in groups]
     seeds = written.get("seeds", 1)
     written["seeds"] = _list("seeds", seeds) if isinstance(seeds, list | dict) else _counted(seeds, first_seed)
     return written
@@ -282,8 +289,10 @@ def _whole(key: str, value: object, otherwise: str = "") -> int:
         raise InputError(f"{key} is {value!r}, but {error}{otherwise}") from error
 
 
-def _lists(axes: Mapping[object, object]) -> dict[str, list[Any]]:
-    return {str(key): _list(str(key), values) for key, values in axes.items()}
+def _lists(axes: Mapping[object, object], folder: Path) -> dict[str, list[Any]]:
+    lists = {str(key): _list(str(key), values) for key, values in axes.items()}
+    own = {key: [with_own_files(value, folder) for value in lists[key]] for key in _OF_POLICIES if key in lists}
+    return lists | own
 
 
 def _list(key: str, values: object) -> list[Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def data_sha256(spec: RunSpec, bundle: Bundle) -> str:
-    """SHA-256 over the bundle and every file that the spec names: scaling tables, price catalogues, recordings."""
+    """SHA-256 over the bundle and every file that the spec names: scaling tables, price catalogues, recordings, own code."""
     digest = hashlib.sha256(bundle.sha256.encode())
     for text in sorted(set(_texts(spec.to_dict()))):
         path = Path(text)
@@ -23,6 +23,8 @@ def data_sha256(spec: RunSpec, bundle: Bundle) -> str:
             content = path.read_bytes()
             # The length keeps bytes from moving unnoticed from one file to the next.
             digest.update(f"{text} {len(content)}\n".encode() + content)
+    if (code := spec.policy.code) is not None:
+        digest.update(f"{code.name} {code.sha256}\n".encode())
     return digest.hexdigest()
 
 

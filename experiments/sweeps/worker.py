@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 
 from elastune.experiments.files import RETRY, StoreError
+from elastune.experiments.own_code import raised_in_own_code
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.runs.simulate import execute
 from elastune.experiments.spec.places import place_of_bundle
@@ -97,8 +98,8 @@ def row_of(
         return row | {"status": "failed", "error": str(error)}, None
     except Exception as error:  # whatever a policy of the user's own may raise
         last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}, line {last.lineno}"
-        return row | {"status": "failed", "error": f"{type(error).__name__}: {error} ({place})"}, None
+        place = raised_in_own_code(error) or f" ({Path(last.filename).name}, line {last.lineno})"
+        return row | {"status": "failed", "error": f"{type(error).__name__}: {error}{place}"}, None
     return row | {"status": "done", **result_row(result)}, result
 
 

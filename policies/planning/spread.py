@@ -93,12 +93,20 @@ def last_wave(groups: int, gangs: int, variance: float) -> tuple[float, tuple[fl
     Returns:
         The slowest, and the others, earliest first.
     """
-    deviation, normal = math.sqrt(variance), NormalDist()
+    deviation, mean = math.sqrt(variance), variance / 2
+    of_slowest, of_others = _normals_of_groups(groups, gangs)
+    slowest = fmean([math.exp(normal * deviation - mean) for normal in of_slowest])
+    return slowest, tuple([math.exp(normal * deviation - mean) for normal in of_others])
 
-    def at(place: float) -> float:
-        return math.exp(normal.inv_cdf(place ** (1 / gangs)) * deviation - variance / 2)
 
+@functools.lru_cache(4096)
+def _normals_of_groups(groups: int, gangs: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Standard normals at which groups of gangs end: quantiles of the slowest group, and the others, earliest first.
+
+    They do not depend on the variance, and most of the time of `last_wave` goes into them.
+    """
+    at = NormalDist().inv_cdf
     # Blom's places; the greatest, on which most depends, is integrated over its quantiles.
-    others = tuple(at((rank - 0.375) / (groups + 0.25)) for rank in range(1, groups))
-    slowest = fmean(at(((step + 0.5) / _STEPS) ** (1 / groups)) for step in range(_STEPS))
+    others = tuple(at(((rank - 0.375) / (groups + 0.25)) ** (1 / gangs)) for rank in range(1, groups))
+    slowest = tuple(at((((step + 0.5) / _STEPS) ** (1 / groups)) ** (1 / gangs)) for step in range(_STEPS))
     return slowest, others

@@ -1,7 +1,8 @@
 """The one reader of numbers that somebody wrote: in a table, a YAML file, `--set` or an option.
 
 Imports the standard library. A number is written in decimals: `12`, `-0.5`, `+2`, `.5`, `1e-3`. Python and YAML also read
-`1_0`, `010`, `0x10` and `1:30` as numbers, but not all as the same ones. So these are refused.
+`1_0`, `010`, `0x10` and `1:30` as numbers, but not all as the same ones. So these are refused. A duration is a number of
+seconds, or a number and its unit: `90s`, `30min`, `2h`, `1d`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ NUMBER = re.compile(_WHOLE + _DECIMAL)
 """Any finite number."""
 _ZEROS_FIRST = re.compile(r"[-+]?0[0-9]+[0-9.eE+-]*")
 _NOT_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity)", re.IGNORECASE)
+UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+"""Seconds of what may stand behind the number of a duration."""
+DURATIONS = "90s, 30min, 2h or 1d"
+"""Durations as they may be written, for messages."""
+_LONGEST_FIRST = sorted(UNITS_S, key=len, reverse=True)
 _MOST_DIGITS = 400  # No number that a float holds needs more, and Python refuses to read whole numbers above 4,300.
 
 
@@ -56,6 +62,20 @@ def whole_number_of(text: str) -> int:
     if number != int(number):
         raise ValueError("must be a whole number")
     return int(number)
+
+
+def seconds_of(text: str) -> int | float:
+    """The seconds that a text holds: a number, or one with a unit of `UNITS_S` behind it.
+
+    Raises:
+        ValueError: it is no duration; worded as by `number_of`.
+    """
+    unit = next((unit for unit in _LONGEST_FIRST if text.strip().endswith(unit)), "")
+    try:
+        number = number_of(text.strip().removesuffix(unit))
+    except ValueError as error:
+        raise ValueError(f"{error}, in seconds or with its unit, as {DURATIONS}") from None
+    return number * UNITS_S[unit] if unit else number
 
 
 def _wanted(text: str, what: str) -> str:

@@ -150,10 +150,10 @@ def test_waits_may_be_recorded():
         ({"market": "spot", "spot": {"bulk": {"per_hour": 1, "share": 2}}}, r"^cloud\.spot\.bulk\.share is 2"),
         (
             {"market": "spot", "spot": {"lifetime": {"mean_s": 9}, "notice_s": "ibm"}},
-            r"must be seconds, or one of aws, gcp",
+            r"must be a number, in seconds or with its unit, as .*, or one of aws, gcp",
         ),
         ({"market": "spot", "spot": {"trace": "no.csv"}}, r"no\.csv: cannot be read"),
-        ({"market": "spot", "spot": {"trace": "no.csv", "start_s": "anywhere"}}, r"must be seconds, or random"),
+        ({"market": "spot", "spot": {"trace": "no.csv", "start_s": "anywhere"}}, r"with its unit, as .*, or random"),
         ({"market": "spot", "spot": {"mean_s": 7}}, r"unknown key cloud\.spot\.mean_s; did you mean"),
         ({"market": "spott"}, r"^cloud\.market is 'spott', but must be"),
         ({"on_demand_rungs": 1}, r"^cloud\.on_demand_rungs is about cloud\.market: mixed only"),

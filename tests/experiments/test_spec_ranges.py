@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastune import RunSpec, execute
+from elastune.experiments.spec.machine import InstanceTypeSpec
 from elastune.experiments.spec.page import keys
+from elastune.experiments.spec.spot import SpotSpec
 from elastune.experiments.spec.yaml_file import with_settings
 from elastune.sim.model.errors import InputError, TuningError
 
@@ -117,6 +119,39 @@ def test_a_number_beyond_the_range_is_refused_by_name(name):
         with pytest.raises(InputError) as caught:
             RunSpec.model_validate(with_value(name, number))
         assert str(caught.value).startswith(name), caught.value
+
+
+SECONDS_KEYS = [
+    name for name, key in KEYS.items() if name.endswith("_s") and not name.endswith("_per_s") and key.range is not None
+]
+
+
+@pytest.mark.parametrize("name", SECONDS_KEYS)
+def test_every_key_of_seconds_takes_a_unit_and_means_the_number(name):
+    if name == "cloud.spot.start_s":
+        pytest.skip("needs a recording; its form is tested below")
+    for written, meant_s in (("90s", 90), ("1.5min", 90.0), ("2h", 7200), ("1d", 86400), ("90", 90)):
+        spec, plain = (RunSpec.model_validate(with_value(name, value)) for value in (written, meant_s))
+        assert (spec, spec.digest()) == (plain, plain.digest())
+
+
+def test_the_start_within_a_recording_and_pairs_take_a_unit():
+    assert SpotSpec(trace="spot.csv", start_s="2h").start_s == 7200
+    cloud = RunSpec.model_validate(with_settings(SPEC, ["cloud.quota_ramp=[[0, 1], [10min, 4]]"])).cloud
+    assert cloud.quota_ramp == [(0, 1), (600, 4)]
+    inline = {"price_usd_per_hour": [[0, 3.1], ["1h", 2.8]], "gpus_per_instance": 4}
+    assert InstanceTypeSpec.model_validate(inline).price_usd_per_hour == ((0, 3.1), (3600, 2.8))
+
+
+@pytest.mark.parametrize("name", SECONDS_KEYS)
+@pytest.mark.parametrize("written", ["2 weeks", "1:30", "h", "007min", "1h30min"])
+def test_a_duration_of_another_form_is_refused_by_key_value_and_forms(name, written):
+    with pytest.raises(InputError) as caught:
+        RunSpec.model_validate(with_value(name, written))
+    message = str(caught.value)
+    assert message.startswith(name), message
+    assert repr(written) in message
+    assert "in seconds or with its unit, as 90s, 30min, 2h or 1d" in message
 
 
 @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.range is not None])

@@ -26,7 +26,8 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-AXES = {"policy": ["seer", "sha-fixed", "asha-fixed"], "job.deadline_s": [300, 900]}
+OWN = ROOT / "docs" / "examples" / "median_stopping.py"
+AXES = {"policy": ["seer", "sha-fixed", f"{OWN}:MedianStopping"], "job.deadline_s": [300, 900]}
 SEEDS = 100
 PATIENCE_S = 240
 # Batches are short and parts are written often, so that the sweep is caught in the middle.

@@ -111,7 +111,7 @@ def test_a_startup_is_given_in_numbers_or_distributions(value, startup):
         ("quick", r"there is no start-up 'quick'; .*known: fast, slow, typical; or give queue_s and init_s"),
         ({"init": 60}, r"startup: unknown key 'init'; did you mean 'init_s'\?"),
         ({"init_s": -1}, r"startup.init_s is -1, but must be a number of at least 0"),
-        ({"init_s": "1 min"}, r"startup.init_s is '1 min', but must be a number"),
+        ({"init_s": "1 minute"}, r"startup.init_s is '1 minute', but must be a number, in seconds or with"),
         ({"init_s": True}, r"startup.init_s is True, but must be a number"),
         ({"init_s": {"cv": 1}}, r"startup.init_s: mean_s is missing"),
         ({"init_s": {"mean_s": 1, "cw": 1}}, r"startup.init_s: unknown key 'cw'; did you mean 'cv'\?"),

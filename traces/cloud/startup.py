@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from elastune.sim.model.errors import InputError, nearest, unknown
+from elastune.sim.model.numbers import seconds_of
 from elastune.sim.model.profile import Delay, Startup
 from elastune.traces.formats.limits import LONGEST_S, too_long
 from elastune.traces.formats.texts import plain
 
-DelayInput: TypeAlias = "float | Mapping[str, float | Sequence[float]]"
-"""Seconds, `{mean_s, cv}`, or `{recorded_s}`."""
+DelayInput: TypeAlias = "float | str | Mapping[str, float | str | Sequence[float | str]]"
+"""Seconds (a number, or a text such as `2min`), `{mean_s, cv}`, or `{recorded_s}`."""
 StartupInput: TypeAlias = "Startup | str | Mapping[str, DelayInput]"
 """What a user may give for a start-up; see `startup_of`."""
 
@@ -69,21 +70,21 @@ def startup_of(value: StartupInput) -> Startup:
 
 def _delay_of(where: str, value: DelayInput) -> Delay:
     if not isinstance(value, Mapping):
-        return Delay(_number(where, value))
+        return Delay(_seconds(where, value))
     if "recorded_s" in value:
         _require_keys(where, value, ("recorded_s",))
         return _recorded(f"{where}.recorded_s", value["recorded_s"])
     _require_keys(where, value, ("mean_s", "cv"))
     if "mean_s" not in value:
         raise InputError(f"{where}: mean_s is missing")
-    return Delay(_number(f"{where}.mean_s", value["mean_s"]), _number(f"{where}.cv", value.get("cv", 0.0)))
+    return Delay(_seconds(f"{where}.mean_s", value["mean_s"]), _number(f"{where}.cv", value.get("cv", 0.0)))
 
 
 def _recorded(where: str, waits_s: object) -> Delay:
     if not isinstance(waits_s, list | tuple):
         raise InputError(f"{where} is {waits_s!r}, but must be a list of seconds")
     try:
-        return Delay.recorded([_number(where, wait_s) for wait_s in waits_s])
+        return Delay.recorded([_seconds(where, wait_s) for wait_s in waits_s])
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(where) else f"{where} {error}") from error
 
@@ -93,6 +94,15 @@ def _require_keys(where: str, value: Mapping[str, object], known: tuple[str, ...
         if key not in known:
             match = nearest(str(key), known, likeness=0.0)
             raise InputError(f"{where}: unknown key {key!r}; did you mean {match!r}? known: {', '.join(known)}")
+
+
+def _seconds(where: str, value: object) -> float:
+    if not isinstance(value, str):
+        return _number(where, value)
+    try:
+        return _number(where, seconds_of(value))
+    except ValueError as error:
+        raise InputError(f"{where} is {value!r}, but {error}") from error
 
 
 def _number(where: str, value: object) -> float:
