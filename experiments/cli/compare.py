@@ -176,7 +176,8 @@ def _summary_table(summary: pd.DataFrame) -> Table:
         ("completed", "T met", "B met"),
         ("score", "regret", "cost, USD", "makespan, s", "trials", "GPU use"),
     )
-    headings = (*shares, "runs", *measured)
+    is_measured = bool(summary["flops"].notna().any())
+    headings = (*shares, "runs", *measured, *(("FLOPs", "bound kept") if is_measured else ()))
     table = Table("Means over the seeds, with 95 % intervals", [*key("policy"), *numbers(*headings)])
     for row in _rows(summary):
         table.add(
@@ -191,6 +192,7 @@ def _summary_table(summary: pd.DataFrame) -> Table:
             seconds(row["makespan_s"]),
             number(row["trials_started"], 3),
             percent(row["gpu_utilisation"]),
+            *((number(row["flops"], 3), percent(row["constraint_met"])) if is_measured else ()),
         )
     return table
 

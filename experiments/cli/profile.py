@@ -60,6 +60,9 @@ _Trials = Annotated[int | None, _count("Configurations drawn from its search spa
 _Iterations = Annotated[int | None, _count("Iterations of each.", "27", _CURVES)]
 _Jobs = Annotated[int | None, _count("Worker processes, one CPU slot each.", "the cores", _CURVES)]
 _Seed = Annotated[int | None, _count("Of configurations, weights and the order of the data.", "0", _CURVES, least=0)]
+_Again = Annotated[
+    int | None, _count("Configurations, the first ones, trained again with another seed.", "0", _CURVES, 0)
+]
 _Gpus = Annotated[
     str | None,
     typer.Option(metavar="1,2,4,4x2", help="Time gangs of so many GPUs (x nodes).", rich_help_panel=_TIMINGS),
@@ -95,6 +98,7 @@ def profile(
     iterations: _Iterations = None,
     jobs: _Jobs = None,
     seed: _Seed = None,
+    again: _Again = None,
     gpus: _Gpus = None,
     device: Annotated[Device | None, device_option(_TIMINGS)] = None,
     ray: Annotated[str | None, ray_option(_TIMINGS)] = None,
@@ -120,9 +124,9 @@ def profile(
         of_effort = {f"--{name}": number for name, number in effort.items()}
         others = of_cluster | {"--batch": batch} | of_effort | {"--curves": curves, "--json": as_json or None}
         refuse(others, "curves are recorded (--gpus 1,2 times workers)")
-        _record_curves(trained, trials or 64, iterations or 27, cores(jobs), folder, seed or 0)
+        _record_curves(trained, trials or 64, iterations or 27, cores(jobs), folder, seed or 0, again or 0)
         return
-    of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed}
+    of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed, "--again": again}
     refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
     plan = _plan(gpus, device or Device.CPU, ray, gpus_per_node, effort)
     _show(_timed(trained, plan, folder, curves, (batch or Batch.GLOBAL).value, checkpoints), as_json)
@@ -145,7 +149,9 @@ def _plan(
     )
 
 
-def _record_curves(workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int) -> None:
+def _record_curves(
+    workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int, again: int
+) -> None:
     require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
     from elastune.experiments.profiling.curves import profile_workload
 
@@ -157,6 +163,7 @@ def _record_curves(workload: Workload, trials: int, iterations: int, jobs: int, 
             jobs,
             folder,
             seed,
+            again=again,
             on_progress=lambda _phase, done, total: on_progress(done, total),
         )
     say(str(written))

@@ -254,6 +254,7 @@ def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) ->
         "best trial": NONE if result.best_trial is None else f"{result.best_trial}: {_configuration(result)}",
         "score": number(result.score),
         "test score": number(result.test_score),
+        **_measured(spec, result),
         "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
         "cost": f"{usd(result.cost_usd)} USD, {_kept(result.budget_met, budget)}",
         "makespan": f"{seconds(result.makespan_s)} s, {_by_deadline(result, job.deadline_s)}",
@@ -269,6 +270,15 @@ def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) ->
     print_pairs(f"{result.policy}, seed {result.seed}", rows)
     _print_ledger(result.ledger_usd, result.ledger_gpu_s)
     say(f"results: {folder}\njournal: {journal}")
+
+
+def _measured(spec: RunSpec, result: RunResult) -> dict[str, str]:
+    """What an image costs the answer, where that is known, and whether it may."""
+    if result.flops is None:
+        return {}
+    bound = spec.job.bounds.get("flops")
+    kept = "" if bound is None else f", {_kept(result.constraint_met, f'{bound:,.0f}')}"
+    return {"FLOPs": f"{result.flops:,.0f} multiply-adds an image{kept}"}
 
 
 def _estimated(result: RunResult) -> dict[str, str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MEASURES = (
     *("score", "regret", "cost_usd", "makespan_s", "gpu_utilisation", "trials_started"),
     *("completed", "deadline_met", "budget_met"),
+    *("flops", "constraint_met"),
 )
 """What the summary gives a mean and an interval of."""
 _PAIRED = ("score", "regret", "cost_usd", "makespan_s")

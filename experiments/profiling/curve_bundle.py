@@ -28,18 +28,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProfileArguments:
-    """What decides the scores of a profile. The number of processes does not."""
+    """What decides the scores of a profile. The number of processes does not.
+
+    The trainings of a profile are numbered: the trials first, then those that are trained again.
+    """
 
     workload: str
     trials: int
     iterations: int
     seed: int
+    again: int = 0
+
+    @property
+    def trainings(self) -> int:
+        """How often something is trained from its start."""
+        return self.trials + self.again
+
+    def trial_of(self, training: int) -> tuple[int, int]:
+        """The trial of a training, and its number among those of the trial."""
+        replicate, trial = divmod(training, self.trials)
+        return trial, replicate
+
+    def named(self) -> dict[str, object]:
+        """The arguments by name; what was never trained again is not said, as in folders of before there was the choice."""
+        return {name: value for name, value in asdict(self).items() if name != "again" or value}
 
     def asked(self, workload: Workload) -> dict[str, object]:
         """What decides the measurements, for JSON."""
         drawn = [workload.configuration_of(self.seed, trial) for trial in range(self.trials)]
         digest = hashlib.sha256(json.dumps(drawn).encode()).hexdigest()[:16]
-        return {"profile": "curves", **asdict(self), "search space": digest}
+        return {"profile": "curves", **self.named(), "search space": digest}
 
 
 def trial_part(folder: WorkFolder, trial: int) -> Part[IterationRecord | CheckpointCost]:
@@ -73,7 +91,9 @@ def is_complete(out_dir: Path, arguments: ProfileArguments) -> bool:
     found = parse_yaml(manifest.read_text(encoding="utf-8"), str(manifest))
     assert isinstance(found, dict)
     names = {"workload": "name", "iterations": "max_iterations"}
-    require_same(out_dir, {key: found.get(names.get(key, key)) for key in asdict(arguments)}, asdict(arguments))
+    keys = {*arguments.named(), *({"again"} & set(found))}
+    asked = {key: value for key, value in asdict(arguments).items() if key in keys}
+    require_same(out_dir, {key: found.get(names.get(key, key)) for key in asked}, asked)
     return True
 
 
@@ -96,7 +116,7 @@ def assemble_bundle(
     import pandas as pd
 
     records, costs = _read_parts(folder, arguments)
-    curves = _curves(records)
+    curves = _curves(records, arguments)
     relative_cost = _relative_cost(curves)
     iteration_s = float(curves["seconds"].mean())
     busy = float(curves["cpu_seconds"].sum() / curves["seconds"].sum())
@@ -126,7 +146,7 @@ def _read_parts(
 ) -> tuple[list[list[IterationRecord]], list[CheckpointCost]]:
     records: list[list[IterationRecord]] = []
     costs: list[CheckpointCost] = []
-    for trial in range(arguments.trials):
+    for trial in range(arguments.trainings):
         of_trial, cost = read_trial(folder, trial)
         if cost is None or len(of_trial) != arguments.iterations:
             raise WorkerError(f"{folder.path}: trial {trial} is not complete; run the same command again")
@@ -135,18 +155,22 @@ def _read_parts(
     return records, costs
 
 
-def _curves(records: Sequence[Sequence[IterationRecord]]) -> pd.DataFrame:
-    """One row per trial and iteration, in this order."""
+def _curves(records: Sequence[Sequence[IterationRecord]], arguments: ProfileArguments) -> pd.DataFrame:
+    """One row per training and iteration, in this order; `replicate` only where trials were trained again."""
     import pandas as pd
 
-    rows = [
-        {"trial": trial, **msgspec.structs.asdict(record)}
-        for trial, of_trial in enumerate(records)
-        for record in of_trial
-    ]
-    frame = pd.DataFrame(rows)[["trial", "iteration", "score", "seconds", "test_score", "cpu_seconds"]]
-    scores = {"score": float, "test_score": float}  # None is NaN from here on
-    return frame.astype({"trial": "int32", "iteration": "int32", **scores})
+    rows = []
+    for training, of_training in enumerate(records):
+        trial, replicate = arguments.trial_of(training)
+        for record in of_training:
+            cells = msgspec.structs.asdict(record)
+            measures = cells.pop("measures")
+            rows.append({"trial": trial, "replicate": replicate, **cells, **measures})
+    measured = sorted(records[0][0].measures)
+    numbered = ["trial", *(["replicate"] if arguments.again else []), "iteration"]
+    frame = pd.DataFrame(rows)[[*numbered, "score", "seconds", "test_score", "cpu_seconds", *measured]]
+    values = dict.fromkeys(("score", "test_score", *measured), float)  # None is NaN from here on
+    return frame.astype({**dict.fromkeys(numbered, "int32"), **values})
 
 
 def _relative_cost(curves: pd.DataFrame) -> pd.Series[float]:
@@ -190,14 +214,16 @@ def _manifest(
         "max_iterations": arguments.iterations,
         "trials": arguments.trials,
         **measured,
+        **({"measures": dict(workload.measures)} if workload.measures else {}),
         "schedule": workload.schedule,
         "scaling": None,
         "source": workload.source,
         "licence": workload.licence,
         "measured_on": measured_on(),
         "command": f"elastune profile {workload.name} --trials {arguments.trials} --iterations {arguments.iterations}"
-        f" --jobs {jobs} --seed {arguments.seed}",
+        f" --jobs {jobs} --seed {arguments.seed}" + (f" --again {arguments.again}" if arguments.again else ""),
         "seed": arguments.seed,
+        **({"again": arguments.again} if arguments.again else {}),
         "note": "NaN marks a diverged run. It kept training, so its seconds are those of its configuration. cpu_seconds"
         " is the time of the same iteration by the processor's clock, without the time spent waiting for it.",
         "provenance": {

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
     from pathlib import Path
 
-    from elastune.sim.model.protocols import Configuration
     from elastune.traces.workloads import ScoredTrainable, Workload
 
 _log = logging.getLogger(__name__)
@@ -75,15 +74,15 @@ class _Job:
     effort: Effort
 
     def build(self, trial: int) -> ScoredTrainable:
-        """A trial before its first iteration."""
-        return self.workload.build(self.configuration(trial), training_seed(self.arguments.seed, trial))
+        """A training before its first iteration."""
+        configuration, replicate = self.arguments.trial_of(trial)
+        return self.workload.build(
+            self.workload.configuration_of(self.arguments.seed, configuration),
+            training_seed(self.arguments.seed, configuration, replicate),
+        )
 
-    def configuration(self, trial: int) -> Configuration:
-        """The configuration of a trial."""
-        return self.workload.configuration_of(self.arguments.seed, trial)
 
-
-def profile_workload(
+def profile_workload(  # noqa: PLR0913  what decides a profile, each by its name
     workload: Workload,
     trials: int,
     iterations: int,
@@ -91,6 +90,7 @@ def profile_workload(
     out_dir: Path,
     seed: int = 0,
     *,
+    again: int = 0,
     effort: Effort = Effort(),
     on_progress: Callable[[str, int, int], None] = lambda _phase, _done, _total: None,
 ) -> Path:
@@ -103,6 +103,7 @@ def profile_workload(
         jobs: worker processes, with one CPU slot each.
         out_dir: folder of the bundle; `.partial` in it keeps the work until the bundle is complete.
         seed: decides configurations, weights and data order.
+        again: how many of them, the first ones, are trained once more with other weights and another order of the data.
         effort: beside the training itself.
         on_progress: called with the phase and the numbers of its done and of all steps.
 
@@ -116,7 +117,9 @@ def profile_workload(
     for name, value in (("trials", trials), ("iterations", iterations), ("jobs", jobs)):
         if value < 1:
             raise InputError(f"profile: {name} is {value}, but must be at least 1")
-    arguments = ProfileArguments(workload.name, trials, iterations, seed)
+    if not 0 <= again <= trials:
+        raise InputError(f"profile: again is {again}, but must be from 0 to {trials}, the trials")
+    arguments = ProfileArguments(workload.name, trials, iterations, seed, again)
     folder, asked = WorkFolder(out_dir), arguments.asked(workload)
     if is_complete(out_dir, arguments):
         _log.info("%s is already complete", out_dir)
@@ -135,8 +138,8 @@ def profile_workload(
 def _train_all(job: _Job, jobs: int, on_progress: Callable[[str, int, int], None]) -> None:
     """Run workers until every trial is complete; all have ended when this returns."""
     folder, arguments = WorkFolder(job.out_dir), job.arguments
-    parts = [trial_part(folder, trial) for trial in range(arguments.trials)]
-    total = arguments.trials * arguments.iterations
+    parts = [trial_part(folder, trial) for trial in range(arguments.trainings)]
+    total = arguments.trainings * arguments.iterations
     complete: set[int] = set()
 
     def report() -> None:
@@ -145,11 +148,11 @@ def _train_all(job: _Job, jobs: int, on_progress: Callable[[str, int, int], None
         on_progress("training", sum(min(count, arguments.iterations) for count in lines), total)
 
     report()
-    if len(complete) == arguments.trials:
+    if len(complete) == arguments.trainings:
         return
     isolate_children()
     counter = _SPAWN.Value("q", 0)
-    channels = [_SPAWN.Pipe(duplex=False) for _ in range(min(jobs, arguments.trials))]
+    channels = [_SPAWN.Pipe(duplex=False) for _ in range(min(jobs, arguments.trainings))]
     workers = [
         _SPAWN.Process(target=_work, args=(job, counter, sender), name=f"profile-{number}", daemon=True)
         for number, (_, sender) in enumerate(channels)
@@ -191,7 +194,7 @@ def _work(job: _Job, counter: Synchronized[int], sender: Connection[Any, Any]) -
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _warm_up(job)
-        while (trial := _claim(counter)) < job.arguments.trials:
+        while (trial := _claim(counter)) < job.arguments.trainings:
             _train_trial(job, trial)
     except Exception as error:
         sender.send(f"{type(error).__name__}: {error}")
@@ -266,7 +269,14 @@ def _measured_iteration(trainable: ScoredTrainable, iteration: int) -> Iteration
     trainable.train_iteration()
     score = trainable.evaluate()
     seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - cpu_began_s
-    return IterationRecord.of(iteration, score, trainable.test_score(), seconds, cpu_seconds)
+    return IterationRecord.of(
+        iteration,
+        score,
+        trainable.test_score(),
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        measures=trainable.measures(),
+    )
 
 
 def _save(trainable: ScoredTrainable, folder: WorkFolder, trial: int, iteration: int) -> CheckpointCost:

@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
@@ -17,6 +18,8 @@ from elastune.sim.model.errors import InputError
 from elastune.traces.scaling.inline import gang_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from elastune.sim.bridge.workers.measured import TimedSegment
 
 WARM_UP = 1
@@ -32,6 +35,7 @@ class IterationRecord(msgspec.Struct, frozen=True, tag=True):
         test_score: on the test split; None where training diverged.
         seconds: training and validation, by the wall clock.
         cpu_seconds: the same, by the processor's clock.
+        measures: by name, what the workload measures beside its score; None where it is not finite.
     """
 
     iteration: int
@@ -39,16 +43,31 @@ class IterationRecord(msgspec.Struct, frozen=True, tag=True):
     test_score: float | None
     seconds: float
     cpu_seconds: float
+    measures: dict[str, float | None] = {}
 
     @classmethod
-    def of(cls, iteration: int, score: float, test_score: float, seconds: float, cpu_seconds: float) -> Self:
-        """A record of an iteration; a score that is not finite becomes None."""
-        known, tested = (one if math.isfinite(one) else None for one in (score, test_score))
-        return cls(iteration, known, tested, round(seconds, 7), round(cpu_seconds, 7))
+    def of(
+        cls,
+        iteration: int,
+        score: float,
+        test_score: float,
+        *,
+        seconds: float,
+        cpu_seconds: float,
+        measures: Mapping[str, float] = MappingProxyType({}),
+    ) -> Self:
+        """A record of an iteration; a score or measure that is not finite becomes None."""
+        others = {name: _finite(value) for name, value in measures.items()}
+        return cls(iteration, _finite(score), _finite(test_score), round(seconds, 7), round(cpu_seconds, 7), others)
 
     def same_scores(self, other: IterationRecord) -> bool:
-        """Whether the scores are equal."""
-        return (self.score, self.test_score) == (other.score, other.test_score)
+        """Whether scores and measures are equal."""
+        mine, its = ((one.score, one.test_score, one.measures) for one in (self, other))
+        return mine == its
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 class CheckpointCost(msgspec.Struct, frozen=True, tag=True):

@@ -71,5 +71,6 @@ def real_answer(world: World, controller: Controller, store: CheckpointStore) ->
         trial.configuration,
         trial.checkpoint_score if saved is None else saved.score,
         None if saved is None else saved.test_score,
+        {} if saved is None else saved.measures,
         is_of_draw=world.spec.workload.configurations in (None, "bundle"),
     )

@@ -41,6 +41,7 @@ from elastune.sim.control.journal import JournalWriter, Sinks, replay
 from elastune.sim.control.runner import run
 from elastune.sim.model.errors import InputError, ReplayError
 from elastune.sim.model.streams import Streams
+from elastune.traces.bundles.constraints import constraint_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -367,9 +368,12 @@ class _RealRun:
             return EmulatedTrainables(world.truth, spec.seed, self.options.speed)
         batch: BatchMode = "per-worker" if workload.batch == "per-worker" else "global"
         if workload.configurations in (None, "bundle"):
-            return WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, batch)
-        known = workload_of(f"workload.configurations is {workload.configurations}", world.bundle)
-        return WorkloadTrainables(known.name, spec.seed, batch=batch)
+            trainables = WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, batch)
+        else:
+            known = workload_of(f"workload.configurations is {workload.configurations}", world.bundle)
+            trainables = WorkloadTrainables(known.name, spec.seed, batch=batch)
+        bounds = spec.job.bounds
+        return replace(trainables, constraint=constraint_on(world.bundle, bounds)) if bounds else trainables
 
     def require_slots(self) -> None:
         """Check that this machine has a core or a GPU for each slot, because shared ones give wrong timings.

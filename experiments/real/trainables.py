@@ -13,10 +13,14 @@ from elastune.sim.model.profile import CloudTruth
 from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from elastune.sim.bridge.workers.emulated import EmulatedTrial
     from elastune.sim.bridge.workers.worker import Assignment, Device
     from elastune.sim.model.profile import GroundTruth
     from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.bundles.constraints import Constraint
     from elastune.traces.workloads import BatchMode, ScoredTrainable
 
 
@@ -29,6 +33,7 @@ class WorkloadTrainables:
         seed: of weights and data order, together with the number of each trial.
         numbers: by trial of the run, its number in the seed; None for the same number.
         batch: whether the batch size of a configuration is that of the worker group or of each worker.
+        constraint: of the job, which makes one score of all that is measured.
     """
 
     needs_process_group: ClassVar[bool] = True
@@ -37,6 +42,7 @@ class WorkloadTrainables:
     seed: int
     numbers: tuple[int, ...] | None = None
     batch: BatchMode = "global"
+    constraint: Constraint | None = None
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, trials: int, seed: int, batch: BatchMode = "global") -> WorkloadTrainables:
@@ -67,7 +73,34 @@ class WorkloadTrainables:
         number = assignment.trial if self.numbers is None else self.numbers[assignment.trial]
         seat = Seat(assignment.rank, assignment.size, self.batch, device)
         workload = workload_named(self.workload)
-        return workload.build(assignment.configuration, training_seed(self.seed, number), seat)
+        trial = workload.build(assignment.configuration, training_seed(self.seed, number), seat)
+        return trial if self.constraint is None else _BoundedTrial(trial, self.constraint)
+
+
+@dataclass(frozen=True)
+class _BoundedTrial:
+    """A trial whose scores are those of a job with a constraint."""
+
+    trained: ScoredTrainable
+    constraint: Constraint
+
+    def train_iteration(self) -> None:
+        self.trained.train_iteration()
+
+    def evaluate(self) -> float:
+        return float(self.constraint.score(self.trained.evaluate(), self.trained.measures()))
+
+    def test_score(self) -> float:
+        return float(self.constraint.score(self.trained.test_score(), self.trained.measures()))
+
+    def measures(self) -> Mapping[str, float]:
+        return self.trained.measures()
+
+    def save(self, path: Path) -> None:
+        self.trained.save(path)
+
+    def load(self, path: Path) -> None:
+        self.trained.load(path)
 
 
 @dataclass(frozen=True, eq=False)

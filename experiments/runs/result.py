@@ -15,6 +15,7 @@ from elastune.experiments.runs.regret import Regret, regret_of
 from elastune.experiments.runs.trajectory import Recording, segments_table, trajectory_table
 from elastune.experiments.runs.world import World, most_gpus
 from elastune.sim.model.errors import InputError
+from elastune.traces.bundles.constraints import drawn_measures, is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +45,8 @@ class RunResult:
         some_is_complete: whether some trial was trained to R.
         score: of the best trial at that iteration, without noise that was put on top; None also where it diverged.
         test_score: at the same iteration, where the bundle has one.
+        flops: multiply-adds of an image at the same iteration, where the bundle measures them.
+        constraint_met: whether all bounds of `job.constraint` are kept; where not, score and test score are those of its rule.
         regret: see `experiments.runs.regret.Regret`; the sum of the three parts.
         cost_usd: the bill.
         completed: whether the job was done; see `completed_at_s_of`.
@@ -72,6 +75,8 @@ class RunResult:
     some_is_complete: bool
     score: float | None
     test_score: float | None
+    flops: float | None
+    constraint_met: bool | None
     regret: float | None
     regret_sampling: float | None
     regret_selection: float | None
@@ -95,8 +100,9 @@ class RunResult:
     recording: Recording | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, object]:
-        """What `elastune run --json` prints."""
-        hidden = ("direction", "recording")
+        """What `elastune run --json` prints; FLOPs and the constraint only where there are such."""
+        unmeasured = (name for name in ("flops", "constraint_met") if getattr(self, name) is None)
+        hidden = ("direction", "recording", *unmeasured)
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
         tables = ("ledger_usd", "ledger_gpu_s", "placement", "provenance")
         return fields | {name: dict(getattr(self, name)) for name in tables}
@@ -131,12 +137,14 @@ class Answer:
         configuration: its hyperparameters.
         score: at its last durable iteration; None where it diverged.
         test_score: at the same iteration, where there is one.
+        measured: by name, what was measured beside the score at the same iteration.
         is_of_draw: whether its configuration is that of the seed's draw, so that it has a regret.
     """
 
     configuration: Configuration
     score: float | None
     test_score: float | None
+    measured: Mapping[str, float] = field(default_factory=dict)
     is_of_draw: bool = True
 
 
@@ -148,10 +156,12 @@ def recorded_answer(world: World, controller: Controller) -> Answer | None:
     row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
     iteration = controller.state.trials[trial].checkpoint_iteration
     tests = world.bundle.drawn_test_scores(world.job.trials, world.spec.seed, iteration)
+    measured = drawn_measures(world.bundle, world.job.trials, world.spec.seed)
     return Answer(
         world.bundle.configurations[row],
         _finite(world.recorded_scores.item(trial, iteration - 1)),
         None if tests is None else _finite(tests.item(trial)),
+        {name: values.item(trial, iteration - 1) for name, values in measured.items()},
     )
 
 
@@ -189,6 +199,8 @@ def result_of(
         some_is_complete=some_is_complete,
         score=None if answer is None else answer.score,
         test_score=None if answer is None else answer.test_score,
+        flops=None if answer is None else _finite(answer.measured.get("flops")),
+        constraint_met=None if answer is None else is_kept(world.bundle.bounds, answer.measured),
         regret=None if regret is None else regret.total,
         regret_sampling=None if regret is None else regret.sampling,
         regret_selection=None if regret is None else regret.selection,

@@ -29,6 +29,7 @@ from elastune.sim.model.profile import Stragglers, Timings
 from elastune.sim.model.streams import Streams
 from elastune.sim.simulated import SimulatedBackend
 from elastune.traces import WorkloadTerms
+from elastune.traces.bundles.constraints import constrained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,7 @@ class Belief:
         """
         if bundle is None and spec.workload.bundle is not None:
             bundle = spec.bundle()
+        bundle = _bounded(spec, bundle)
         book = spec.price_book(bundle)
         profile = profile_of(spec, bundle, terms_of(spec, bundle), book)
         job = spec.job.tuning_job("minimize" if bundle is None else bundle.direction)
@@ -105,6 +107,14 @@ class Belief:
         return Controller(
             policy, self.job, self.price_book, name=spec.policy.label, sink=sink, placement=spec.cloud.placement or "on"
         )
+
+
+def _bounded(spec: RunSpec, bundle: Bundle | None) -> Bundle | None:
+    if bundle is None:
+        if spec.job.bounds:
+            raise InputError("job.constraint bounds what a bundle measures: set workload.bundle, or leave it out")
+        return None
+    return constrained(bundle, spec.job.bounds)
 
 
 def terms_of(spec: RunSpec, bundle: Bundle | None) -> WorkloadTerms:
@@ -182,7 +192,7 @@ class World:
         Raises:
             InputError: spec and bundle do not fit each other, or a number is given by neither.
         """
-        bundle = spec.bundle() if bundle is None else bundle
+        bundle = constrained(spec.bundle() if bundle is None else bundle, spec.job.bounds)
         terms = terms_of(spec, bundle)
         job = spec.job.tuning_job(bundle.direction)
         book = spec.price_book(bundle)

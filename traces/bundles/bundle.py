@@ -79,6 +79,9 @@ class Bundle:
         schedule: what a curve cut short is worth (a schedule that depends on the length makes it another curve).
         notes: everything else its bundle.yaml says.
         replicates: all curves, where trials were trained more than once; None where each was trained once.
+        measures: what was measured beside the score, in words by name; smaller is better.
+        measured: by name, of the same shape as `scores`, NaN where training diverged.
+        bounds: on what was measured, which the scores already contain; see `traces.bundles.constraints`.
     """
 
     name: str
@@ -107,9 +110,13 @@ class Bundle:
     schedule: str | None = None
     notes: Mapping[str, object] = field(default_factory=dict)
     replicates: Replicates | None = None
+    measures: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for array in (self.scores, self.test_scores, self.seconds, self.relative_cost, self.min_gpus):
+        arrays = (self.scores, self.test_scores, self.seconds, self.relative_cost, self.min_gpus)
+        for array in (*arrays, *self.measured.values()):
             if array is not None:
                 array.setflags(write=False)
 
@@ -337,7 +344,7 @@ def _read_bundle(folder: Path, sha256: str) -> tuple[BundleHeader, Bundle]:
     if header.trials not in (None, len(configured.labels)):
         problem = f"is {header.trials}, but configs.csv has {len(configured.labels)}"
         raise InvalidTraceError(folder / "bundle.yaml", problem, column="trials")
-    curves = read_curves(folder / "curves.parquet", configured.labels, header.max_iterations)
+    curves = read_curves(folder / "curves.parquet", configured.labels, header.max_iterations, tuple(header.measures))
     iteration_s, relative_cost = _costs(folder / "curves.parquet", header, configured, curves)
     replicates, first = Replicates.of(curves), curves.first
     bundle = Bundle(
@@ -367,6 +374,8 @@ def _read_bundle(folder: Path, sha256: str) -> tuple[BundleHeader, Bundle]:
         schedule=header.schedule,
         notes=notes,
         replicates=replicates,
+        measures=header.measures,
+        measured={name: values[first] for name, values in curves.measured.items()},
     )
     return header, bundle
 

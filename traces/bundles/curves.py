@@ -5,7 +5,7 @@ Imports the standard library, numpy, sim.model.errors and traces.formats.csv_row
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _COLUMNS = ("trial", "iteration", "score")
 _VALUES = ("score", "test_score", "seconds")
 _OPTIONAL_COLUMNS = ("replicate", "test_score", "seconds")
+COLUMNS = (*_COLUMNS, *_OPTIONAL_COLUMNS, "cpu_seconds")
+"""The columns of curves that have a meaning of their own; a measure has another name."""
 _MOST = 2**63 - 1  # the largest whole number of a numpy array
 _NO_HYPERPARAMETERS = ("trial", "relative_cost", "min_gpus")
 
@@ -60,6 +62,7 @@ class CurveTables:
         scores: (curves, iterations) float, NaN where the run diverged.
         test_scores: of the same shape, or None where none were recorded.
         seconds: of the same shape, seconds of each iteration, or None where none were recorded.
+        measured: of the same shape, by the names of the measures; NaN where training diverged.
     """
 
     trial: np.ndarray
@@ -67,6 +70,7 @@ class CurveTables:
     scores: np.ndarray
     test_scores: np.ndarray | None
     seconds: np.ndarray | None
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def first(self) -> np.ndarray:
@@ -144,34 +148,42 @@ def _whole(text: str) -> int:
     return int(number_of(text))
 
 
-def read_curves(path: Path, labels: np.ndarray, max_iterations: int) -> CurveTables:
+def read_curves(path: Path, labels: np.ndarray, max_iterations: int, measures: Sequence[str] = ()) -> CurveTables:
     """The curves of these trials, every iteration from 1 to `max_iterations`.
 
     The rows of a curve stand in order of their iterations; curves may be interleaved. A curve may end early only where its
     last score is not finite: the run diverged, and the rest is NaN.
 
     Args:
-        path: a parquet file with `trial, iteration, score` and optionally `replicate, test_score, seconds`.
+        path: a parquet file with `trial, iteration, score`, the measures, and optionally `replicate, test_score, seconds`.
         labels: (trials,) int; the trials in the order of the result.
         max_iterations: the length of a complete curve.
+        measures: columns of what was measured beside the score.
 
     Raises:
         InvalidTraceError: with the row, where one is to blame.
     """
-    columns = _read_columns(path)
+    columns = _read_columns(path, measures)
     rows = _rows(path, columns, labels)
     _check_order(rows)
     _check_longest(rows, max_iterations)
-    values = {name: _numbers(path, name, columns[name]) for name in columns if name in _VALUES}
+    values = {name: _numbers(path, name, columns[name]) for name in columns if name in (*_VALUES, *measures)}
     for name in {"score", "test_score"} & values.keys():
         _check_scores(path, name, values[name])
     if "seconds" in values:
         _check_seconds(path, values["seconds"], values["score"])
+    for name in measures:
+        _check_measure(path, name, values[name], values["score"])
     _check_ends(rows, values["score"], max_iterations)
     shape = (len(rows.trial_of), max_iterations)
     shaped = {name: _shaped(cells, rows, shape) for name, cells in values.items()}
     return CurveTables(
-        rows.trial_of, rows.replicate_of, shaped["score"], shaped.get("test_score"), shaped.get("seconds")
+        rows.trial_of,
+        rows.replicate_of,
+        shaped["score"],
+        shaped.get("test_score"),
+        shaped.get("seconds"),
+        {name: shaped[name] for name in measures},
     )
 
 
@@ -221,7 +233,7 @@ def _rows(path: Path, columns: Mapping[str, np.ndarray], labels: np.ndarray) -> 
     return _Rows(path, labels, curve, iteration, trial_of, replicate_of, names_replicates=True)
 
 
-def _read_columns(path: Path) -> Mapping[str, np.ndarray]:
+def _read_columns(path: Path, measures: Sequence[str]) -> Mapping[str, np.ndarray]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -229,8 +241,8 @@ def _read_columns(path: Path) -> Mapping[str, np.ndarray]:
     try:
         with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names
-            _check_columns(path, known)
-            wanted = [column for column in (*_COLUMNS, *_OPTIONAL_COLUMNS) if column in known]
+            _check_columns(path, known, measures)
+            wanted = [column for column in (*_COLUMNS, *_OPTIONAL_COLUMNS, *measures) if column in known]
             table = file.read(columns=wanted)
     except pa.ArrowException as error:
         raise InvalidTraceError(path, f"is no parquet file: {error}") from error
@@ -253,11 +265,11 @@ def _cells(array: Array) -> np.ndarray:
     return np.where(bits[array.offset : array.offset + len(array)], cells, np.nan)
 
 
-def _check_columns(path: Path, known: Sequence[str]) -> None:
+def _check_columns(path: Path, known: Sequence[str], measures: Sequence[str]) -> None:
     for column in known:
         if known.count(column) > 1:
             raise InvalidTraceError(path, "the header names it twice", column=column)
-    for column in _COLUMNS:
+    for column in (*_COLUMNS, *measures):
         if column not in known:
             raise InvalidTraceError(path, f"has no such column; its columns: {', '.join(known)}", column=column)
 
@@ -330,6 +342,11 @@ def _check_seconds(path: Path, seconds: np.ndarray, score: np.ndarray) -> None:
         is_long = LONGEST_S < seconds[row] < np.inf
         problem = f"is {too_long(seconds[row])}" if is_long else f"is {seconds[row]}, but must be a number >= 0"
         raise InvalidTraceError(path, problem, row=row + 1, column="seconds")
+
+
+def _check_measure(path: Path, column: str, cells: np.ndarray, score: np.ndarray) -> None:
+    for row in np.flatnonzero((cells < 0) | np.isinf(cells) | (np.isnan(cells) & np.isfinite(score))).tolist():
+        raise InvalidTraceError(path, f"is {cells[row]}, but must be a number >= 0", row=row + 1, column=column)
 
 
 def _shaped(cells: np.ndarray, rows: _Rows, shape: tuple[int, int]) -> np.ndarray:

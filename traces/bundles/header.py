@@ -13,6 +13,7 @@ import msgspec
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.sim.model.profile import Stragglers, Timings
+from elastune.traces.bundles.curves import COLUMNS
 from elastune.traces.bundles.terms import Overrides
 from elastune.traces.formats.texts import read_text
 from elastune.traces.formats.yaml_text import parse_yaml
@@ -58,6 +59,7 @@ class BundleHeader(msgspec.Struct, frozen=True):
     data_bytes: _NotNegative | None = None
     straggler: StragglerSpread | None = None
     scaling: Any = None  # whatever `traces.scaling.named.scaling_of` takes
+    measures: dict[str, str] = {}
     provenance: dict[str, str] = {}
 
 
@@ -79,6 +81,7 @@ def read_header(path: Path) -> tuple[BundleHeader, dict[str, object]]:
             raise InvalidTraceError(path, f"is unknown; did you mean {match!r}?", column=key)
     header = _convert(path, mapping)
     _check_provenance(path, header)
+    _check_measures(path, header)
     return header, others
 
 
@@ -108,6 +111,13 @@ def _check_provenance(path: Path, header: BundleHeader) -> None:
         if not _PROVENANCE.match(text):
             problem = f"is {text!r}, but must begin with measured, published, assumed or not measured"
             raise InvalidTraceError(path, problem, column=f"provenance.{key}")
+
+
+def _check_measures(path: Path, header: BundleHeader) -> None:
+    for name in header.measures:
+        if name in COLUMNS:
+            problem = f"is a column of its own; a measure has a name beside {', '.join(COLUMNS)}"
+            raise InvalidTraceError(path, problem, column=f"measures.{name}")
 
 
 def evaluate_s_of(file: Path, header: BundleHeader, iteration_s: float | None) -> float | None:

@@ -5,7 +5,7 @@ A seed of a run draws one of them for each trial, so that intervals over seeds c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from elastune.traces.bundles.curves import CurveTables
 
 
@@ -42,6 +44,7 @@ class Replicates:
         scores: (curves, iterations) float, NaN where the run diverged.
         test_scores: of the same shape, or None where none were recorded.
         slowness: (curves,) float > 0; seconds of an iteration over the mean of the trial's curves, 1 where nothing was timed.
+        measured: of the same shape as the scores, by name; see `Bundle.measured`.
     """
 
     trial: np.ndarray
@@ -49,9 +52,11 @@ class Replicates:
     scores: np.ndarray
     test_scores: np.ndarray | None
     slowness: np.ndarray
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for array in (self.trial, self.number, self.scores, self.test_scores, self.slowness):
+        arrays = (self.trial, self.number, self.scores, self.test_scores, self.slowness, *self.measured.values())
+        for array in arrays:
             if array is not None:
                 array.setflags(write=False)
 
@@ -67,6 +72,7 @@ class Replicates:
             scores=curves.scores,
             test_scores=curves.test_scores,
             slowness=_slowness(curves.trial, curves.seconds),
+            measured=curves.measured,
         )
 
     def drawn(self, rows: np.ndarray, seed: int) -> np.ndarray:

@@ -61,6 +61,24 @@ def mnist5k() -> Splits:
     return _split(images.reshape(-1, 1, 28, 28) / 255, labels, train=2500, validation=1250)
 
 
+@lru_cache(maxsize=1)
+def mnist5k_small() -> Splits:
+    """`mnist5k` in a quarter of the time: half of the images to train, and all at half their size.
+
+    Shape (examples, 1, 14, 14), means of 2 x 2 pixels; 1,250 each to train, validate and test.
+    """
+    whole = mnist5k()
+    fewer = Split(whole.train.images[:1250], whole.train.labels[:1250])
+    return Splits(*(halved(split) for split in (fewer, whole.validation, whole.test)))
+
+
+def halved(split: Split) -> Split:
+    """Images of half the side, each pixel the mean of 2 x 2."""
+    images, channels, side, _ = split.images.shape
+    quarters = split.images.reshape(images, channels, side // 2, 2, side // 2, 2)
+    return Split(quarters.mean((3, 5)), split.labels)
+
+
 def digits_bytes() -> int:
     """Bytes of the compressed table in the scikit-learn wheel."""
     return len(importlib.resources.files("sklearn.datasets.data").joinpath("digits.csv.gz").read_bytes())

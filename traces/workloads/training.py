@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from elastune.traces.workloads.gradients import GangMember, OneWorker
 from elastune.traces.workloads.workload import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -37,6 +38,10 @@ def _optimizer(network: nn.Module, configuration: Configuration) -> torch.optim.
         betas = (momentum, 0.999)
         return torch.optim.Adam(parameters, learning_rate, betas, weight_decay=weight_decay, fused=True)
     raise InputError(f"optimizer is {name}, but must be sgd or adam")
+
+
+Measure: TypeAlias = "Callable[[Any, torch.Tensor], torch.Tensor]"  # takes the network that its workload trains
+"""What a network needs for each of some images, shape (images,)."""
 
 
 class Objective(Protocol):
@@ -93,6 +98,7 @@ class Classifier:
         score: Literal["accuracy", "error"],
         seat: Seat = ALONE,
         objective: Objective | None = None,
+        measures: Mapping[str, Measure] = MappingProxyType({}),
     ) -> None:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -106,7 +112,7 @@ class Classifier:
         with self._forked_rng():
             torch.manual_seed(seed)
             self._network = network(configuration).to(self._device)
-        self._objective = objective or CrossEntropy()
+        self._objective, self._measures = objective or CrossEntropy(), measures
         loss = self._objective.loss
         self._gradients = OneWorker(self._network, loss) if seat.size == 1 else GangMember(self._network, seat, loss)
         self._loss = math.nan
@@ -146,6 +152,16 @@ class Classifier:
     def test_score(self) -> float:
         """Score on the test split; NaN where training diverged."""
         return self._score_on(self._test)
+
+    def measures(self) -> dict[str, float]:
+        """By name, the mean of each measure over the images of the validation split."""
+        self._network.eval()
+        pieces = torch.split(self._validation[0], _EVALUATION_BATCH)
+        with torch.inference_mode():
+            return {
+                name: float(torch.cat([measure(self._network, piece) for piece in pieces]).mean())
+                for name, measure in self._measures.items()
+            }
 
     def _score_on(self, split: tuple[torch.Tensor, torch.Tensor]) -> float:
         self._network.eval()

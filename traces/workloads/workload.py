@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from elastune.sim.model.errors import InputError
@@ -10,7 +10,7 @@ from elastune.sim.model.protocols import Trainable
 from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from elastune.sim.model.job import Direction
     from elastune.sim.model.protocols import Configuration
@@ -22,6 +22,9 @@ class ScoredTrainable(Trainable, Protocol):
 
     def test_score(self) -> float:
         """Score on the test split, in the same unit as `evaluate`; NaN where training diverged."""
+
+    def measures(self) -> Mapping[str, float]:
+        """By name, what else the workload measures on the validation split, such as FLOPs; see `Workload.measures`."""
 
 
 BatchMode: TypeAlias = Literal["global", "per-worker"]
@@ -74,6 +77,7 @@ class Workload:
         licence: of the data.
         adaptable: hyperparameters that may change while a trial trains, as its checkpoints fit whatever they are.
         schedule: learning-rate schedule; `constant`: a shorter run is a prefix of a longer one.
+        measures: what is measured beside the score, in words by name; smaller is better.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Workload:
     licence: str
     adaptable: tuple[str, ...] = ()
     schedule: str = "constant"
+    measures: Mapping[str, str] = field(default_factory=dict)
 
     def build(self, configuration: Configuration, seed: int, seat: Seat = ALONE) -> ScoredTrainable:
         """A trial before its first iteration; equal arguments give equal scores on one machine.
@@ -115,6 +120,10 @@ class Workload:
         return self.search_space.sample(Streams(seed).rng(f"configuration {self.name}", trial))
 
 
-def training_seed(seed: int, trial: int) -> int:
-    """The seed of the weights and of the order of the data, for trial number `trial` of a job with this seed."""
-    return int(Streams(seed).rng("training", trial).integers(2**31))
+def training_seed(seed: int, trial: int, replicate: int = 0) -> int:
+    """The seed of the weights and of the order of the data, for trial number `trial` of a job with this seed.
+
+    Replicates of a trial, counted from 0, differ in this seed alone.
+    """
+    entity = (trial, replicate) if replicate else (trial,)
+    return int(Streams(seed).rng("training", *entity).integers(2**31))

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -20,7 +21,7 @@ from elastune.sim.model.errors import InputError, WorkerError
 from elastune.sim.model.ids import SegmentId, TrialId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sha256: of that file.
         segment: in which it was saved.
         test_score: at the same iteration, on data that no decision uses; None if there is none.
+        measures: by name, what else the trial measures at the same iteration.
     """
 
     trial: TrialId
@@ -59,6 +61,7 @@ class SavedCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     segment: SegmentId
     test_score: float | None = None
+    measures: dict[str, float] = {}
 
 
 class _Fingerprint(NamedTuple):
@@ -89,6 +92,7 @@ class CheckpointStore:
         *,
         segment: SegmentId = NO_SEGMENT,
         test_score: float | None = None,
+        measures: Mapping[str, float] = MappingProxyType({}),
         spare: Collection[int] = (),
     ) -> SavedCheckpoint:
         """Save a checkpoint durably, or change nothing; keeps the newest `keep` ones.
@@ -100,6 +104,7 @@ class CheckpointStore:
             write: writes the data to the given path.
             segment: in which it is saved.
             test_score: after the same iterations; NaN counts as none.
+            measures: after the same iterations; those that are not finite are left out.
             spare: iterations whose checkpoints are kept beside the newest ones.
 
         Raises:
@@ -114,7 +119,8 @@ class CheckpointStore:
                 # The digest is part of the name, so that saving an iteration again does not replace data of the old record.
                 data = _data_of(iteration, sha256)
                 known, tested = _finite(score), _finite(test_score)
-                saved = SavedCheckpoint(trial, iteration, known, data, size_bytes, sha256, segment, tested)
+                measured = {name: value for name, value in measures.items() if math.isfinite(value)}
+                saved = SavedCheckpoint(trial, iteration, known, data, size_bytes, sha256, segment, tested, measured)
                 record = scratch / "record"
                 record.write_bytes(msgspec.json.encode(saved))
                 self._blobs.put(prepared, f"{folder}/{data}")

@@ -20,7 +20,7 @@ from elastune.sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from elastune.sim.model.ids import SegmentId, TrialId
     from elastune.sim.model.protocols import Configuration, Trainable
@@ -70,6 +70,14 @@ class Tested(Protocol):
 
     def test_score(self) -> float:
         """In the unit of `evaluate`; NaN if training diverged."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A trainable that also measures something beside its score, such as FLOPs."""
+
+    def measures(self) -> Mapping[str, float]:
+        """By name."""
 
 
 class TrainableFactory(Protocol):
@@ -286,6 +294,7 @@ class SegmentWorker:
             trainable.save,
             segment=assignment.segment,
             test_score=test_score,
+            measures=trainable.measures() if isinstance(trainable, Measured) else {},
             spare=spare,
         )
         course.checkpoint_s += time.monotonic() - began_s

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def multiply_adds(network: DeepMoe, images: torch.Tensor) -> torch.Tensor:
     """(images,) float64: what each image costs at inference."""
     with torch.inference_mode():
-        gates = network.gated(images).gates
+        gates = [] if network.embedding is None else network.gates(network.embedding(images))
     return _total(network, [(gate > 0).sum(1).double() for gate in gates], len(images))
 
 

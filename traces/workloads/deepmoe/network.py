@@ -44,6 +44,7 @@ class Shape(NamedTuple):
 
 
 MNIST = Shape(1, 28)
+HALVED_MNIST = Shape(1, 14)
 
 
 @dataclass(frozen=True)

