@@ -282,10 +282,14 @@ def _measured(spec: RunSpec, result: RunResult) -> dict[str, str]:
 
 
 def _estimated(result: RunResult) -> dict[str, str]:
-    """How sure the policy was of the deadline before the run, where it says so."""
-    if not result.late_probability:
-        return {}
-    return {"estimated before": f"{percent(result.late_probability)} of such runs end after the deadline"}
+    """How sure the policy was of the deadline before the run, and what its plan may lose, where it says so."""
+    said = {}
+    if result.late_probability:
+        said["estimated before"] = f"{percent(result.late_probability)} of such runs end after the deadline"
+    if result.plan_search_gap:
+        share = percent(result.plan_search_gap)
+        said["planning"] = f"not all plans were searched; there may be one that is up to {share} cheaper"
+    return said
 
 
 def _kept(is_met: bool | None, limit: str) -> str:

@@ -54,6 +54,8 @@ class RunResult:
         deadline_met: whether the makespan is within the deadline, and the job done where it is pre-determined.
         budget_met: whether the bill is within the budget.
         late_probability: that the plan misses the deadline, as its policy estimated before the run; None without an estimate.
+        plan_search_gap: share of its price that the plan made before the run may lose because its search left something out; 0
+            for nothing, None where the policy tells nothing of its work.
         iterations_trained: redone ones included.
         gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
         ledger_usd: the bill by part; see `experiments.runs.ledger.PARTS`.
@@ -88,6 +90,7 @@ class RunResult:
     deadline_met: bool | None
     budget_met: bool | None
     late_probability: float | None
+    plan_search_gap: float | None
     trials_started: int
     iterations_trained: int
     gpu_utilisation: float | None
@@ -212,6 +215,7 @@ def result_of(
         deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s and not is_cut,
         budget_met=None if job.budget_usd is None else cost_usd <= job.budget_usd * (1 + 1e-12),
         late_probability=None if controller.work is None else controller.work.late_probability,
+        plan_search_gap=None if controller.work is None else controller.work.search_gap,
         trials_started=len(state.started),
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,

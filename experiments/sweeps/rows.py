@@ -145,6 +145,8 @@ def result_row(result: RunResult) -> dict[str, object]:
     """The columns that follow from the result of a run that is done."""
     row: dict[str, object] = {}
     for name, value in result.to_json().items():
+        if name == "plan_search_gap":
+            continue  # of the search, not of the run
         if name == "best_config":
             row[name] = None if value is None else _json(value)
         elif isinstance(value, dict):

@@ -74,18 +74,23 @@ class Budget:
     def on_event(self, event: Event, view: RunView) -> None:
         """Note what has started or ended; call it once per event, before any action."""
 
-    def ends_at_s(self, view: RunView, pending_instances: int = 0) -> float:
+    def ends_at_s(self, view: RunView, pending_instances: int = 0, latest_s: float = math.inf) -> float:
         """The last time at which the bill is surely within the budget if nothing else is requested; may be infinite.
 
         Args:
             view: the run.
             pending_instances: machines that are about to be asked for.
+            latest_s: how late it is does not matter beyond this time, which is far quicker to find out.
         """
+        # Two margins beyond: what is rounded there does not matter either.
+        latest_s += 2 * MARGIN_S
         if self._bills_queue:
             # Their bill begins with the request, and nothing is told before they are launched.
             left_usd = self._budget_usd - pending_instances * self._ingress_usd
-            return view.committed_until_s(left_usd, pending_instances * self._machine_usd_per_hour) - MARGIN_S
-        return view.committed_until_s(self._budget_usd - pending_instances * self._charge_usd) - MARGIN_S
+            added_usd_per_hour = pending_instances * self._machine_usd_per_hour
+            return view.committed_until_s(left_usd, added_usd_per_hour, latest_s) - MARGIN_S
+        left_usd = self._budget_usd - pending_instances * self._charge_usd
+        return view.committed_until_s(left_usd, latest_s=latest_s) - MARGIN_S
 
     def busy_until_s(self, view: RunView) -> float:
         """When the budget ends if all GPUs are busy from now on; not before now."""
@@ -138,10 +143,10 @@ class FunctionBudget(Budget):
             waiting = (trial for trial in self._pledged_gpus if view.trial(trial).status in _STARTS_LATER)
             self._pledged_gpus = {trial: self._pledged_gpus[trial] for trial in waiting}
 
-    def ends_at_s(self, view: RunView, pending_instances: int = 0) -> float:
+    def ends_at_s(self, view: RunView, pending_instances: int = 0, latest_s: float = math.inf) -> float:
         """See `Budget`; if nothing else starts either."""
         left_usd = self._budget_usd - pending_instances * self._charge_usd
-        return view.committed_until_s(left_usd, self._started_usd_per_hour(0)) - MARGIN_S
+        return view.committed_until_s(left_usd, self._started_usd_per_hour(0), latest_s + 2 * MARGIN_S) - MARGIN_S
 
     def busy_until_s(self, view: RunView) -> float:
         """See `Budget`; of the GPUs that are free, as many are busy as their charges allow."""

@@ -215,7 +215,9 @@ class Limits:
         """Set the timer of the hard stop again if the limit has moved."""
         if not self._is_limited:
             return ()
-        budget_end_s = math.inf if self._budget is None else self._budget.ends_at_s(view, pending_instances)
+        budget_end_s = (
+            math.inf if self._budget is None else self._budget.ends_at_s(view, pending_instances, self._deadline_s)
+        )
         self.stop_at_s = max(min(self._deadline_s, budget_end_s), view.now_s)
         # What starts is paid one by one where functions are billed.
         self._starts_until_s = self._deadline_s if self.meters_functions else self.stop_at_s

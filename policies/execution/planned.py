@@ -98,5 +98,11 @@ def staged(
     """The executor of this director on the book's machines."""
     gpus = price_book.default_type.gpus_per_instance
     return StagedPolicy(
-        director, limits, sync_s=profile.sync_s, gpus_per_instance=gpus, holds=holds, late_probability=late
+        director,
+        limits,
+        sync_s=profile.sync_s,
+        gpus_per_instance=gpus,
+        holds=holds,
+        late_probability=late,
+        search_gap=director.plan.search_gap if isinstance(director, PlannedDirector) else 0.0,
     )

@@ -142,6 +142,7 @@ class StagedPolicy:
         gpus_per_instance: of the machines.
         holds: keep the machines until the limit even if the work is done.
         late_probability: that the plan ends after the deadline, where that is estimated.
+        search_gap: what the plan may lose because of what its search left out; see `PlannedWork`.
     """
 
     def __init__(
@@ -153,13 +154,14 @@ class StagedPolicy:
         gpus_per_instance: int,
         holds: bool = False,
         late_probability: float | None = None,
+        search_gap: float = 0.0,
     ) -> None:
         self._director = director
         self._limits = limits
         self._sync_s = sync_s
         self._gpus_per_instance = gpus_per_instance
         self._holds = holds
-        self._work = PlannedWork(late_probability=late_probability)
+        self._work = PlannedWork(late_probability=late_probability, search_gap=search_gap)
         self._is_whole = True
         self._bracket: Bracket
         self._held = 0

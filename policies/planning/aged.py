@@ -141,7 +141,8 @@ class _AgedSearch:
     @cached_property
     def _options(self) -> list[dict[int, list[tuple[int, Choice]]]]:
         """By stage and machines held, what it may be given."""
-        every = (by_instances(stage, self._terms, self._space) for stage in self._per_stage)
+        counts = range(1, self._quota + 1)
+        every = (by_instances(stage, self._terms, self._space, counts) for stage in self._per_stage)
         return [{held: some for held, some in of_stage.items() if held <= self._quota} for of_stage in every]
 
     def _starts(self, index: int, last: Partials, targets: Sequence[int]) -> Partials:

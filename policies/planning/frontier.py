@@ -20,11 +20,12 @@ import numpy as np
 
 from elastune.policies.planning.aged import InexactFrontierWarning, aged_allocations
 from elastune.policies.planning.bill import held_usd
+from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.estimate import given_back_s
 from elastune.policies.planning.labels import efficient_order
 from elastune.policies.planning.lateness import Latenesses, estimator
 from elastune.policies.planning.plan import FINE_QUANTUM_S
-from elastune.policies.planning.program import Program
+from elastune.policies.planning.program import MOST_COUNTS, Program
 from elastune.policies.planning.spaces import choices, holding
 from elastune.sim.model.errors import InputError
 
@@ -72,6 +73,7 @@ def frontier(
     if latenesses is not None and not latenesses.is_random:
         latenesses = None
     is_spread = latenesses is not None
+    is_thinned = latenesses is not None and terms.price_book.max_instances > MOST_COUNTS
     per_stage = [
         choices(
             stage,
@@ -79,6 +81,7 @@ def frontier(
             space,
             is_first=index == 0 and not is_resumed,
             lateness_of=functools.partial(latenesses.by_growth, index) if latenesses is not None else None,
+            is_thinned=is_thinned,
         )
         for index, stage in enumerate(stages)
     ]
@@ -92,12 +95,28 @@ def frontier(
         spaces = [per_stage, *_given_back(per_stage, stages, terms)]
         solved = (Program(one, terms, space, live_instances, is_spread=is_spread).solve() for one in spaces)
         plans = [planned(one) for found in solved for one in found]
-        if _ages_matter(per_stage, terms):
-            found = aged_allocations(per_stage, terms, space, live_instances, plans)
-            # Its own plans first: of equal ones, the first is kept.
-            plans = [*map(planned, found.allocations), *plans]
-            return _with_gaps(efficient_plans(filter(terms.are_kept_by, plans)), found)
-    return efficient_plans(filter(terms.are_kept_by, plans))
+    found = None
+    if _ages_matter(per_stage, terms):
+        found = aged_allocations(per_stage, terms, space, live_instances, plans)
+        # Its own plans first: of equal ones, the first is kept.
+        plans = [*map(planned, found.allocations), *plans]
+    plans = efficient_plans(filter(terms.are_kept_by, plans))
+    if found is not None:
+        plans = _with_gaps(plans, found)
+    if not is_thinned:
+        return plans
+    return _with_bound(plans, None if live_instances or is_resumed else Bound(stages, terms))
+
+
+def _with_bound(plans: Sequence[Plan], bound: Bound | None) -> list[Plan]:
+    """The plans of a thinned space, which say by how much any plan may be cheaper; by all of it where no bound is known."""
+
+    def gap(plan: Plan) -> float:
+        if bound is None:
+            return 1.0
+        return max(1.0 - bound.usd(plan.promised_s) / plan.cost_usd, 0.0) if plan.cost_usd else 0.0
+
+    return [replace(plan, search_gap=max(plan.search_gap, gap(plan))) for plan in plans]
 
 
 def _given_back(

@@ -2,13 +2,13 @@
 
 What a stage costs depends on the machines before it only by whether there were more (nothing is added) or fewer (the price of
 waiting is linear in how many): labels are merged from above and from below, not for each pair of counts. How late new
-machines may be depends on how many they are, up to a power of two: labels from below are then merged by windows of counts,
-each the union of two half as long.
+machines may be depends on how many they are, up to a power of two: labels from below are then merged for each power.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -17,8 +17,9 @@ import numpy as np
 
 from elastune.policies.planning.bill import held_usd, start_usd
 from elastune.policies.planning.estimate import lead_s
+from elastune.policies.planning.hulls import Hull
 from elastune.policies.planning.labels import NONE, Labels, efficient, joined, order_of
-from elastune.policies.planning.lateness import growth_class
+from elastune.policies.planning.lateness import growth_class, most_of_class
 from elastune.policies.planning.spaces import by_instances, holding, tails_from
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     Held = tuple[int, float]
     """Machines held, and how early the next stage's can be asked for."""
+
+MOST_COUNTS = 256
+"""Numbers of machines of which each may be held where how late they are depends on how many are new."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,29 @@ class Program:
         self._start_usd = start_usd(terms)
         soonest_s = [min(c.train_s + late.shift_s for c in stage for late in c.lateness) for stage in per_stage]
         last = len(per_stage) - 1
-        self._later_s = [
-            sum(soonest_s[index + 1 :]) + max(last - 1 - index, 0) * self._sync_s for index in range(len(per_stage))
-        ]
+        self._barriers_s = [max(last - 1 - index, 0) * self._sync_s for index in range(len(per_stage))]
+        self._later_s = [sum(soonest_s[index + 1 :]) + self._barriers_s[index] for index in range(len(per_stage))]
         self._tails_s2 = tails_from(per_stage)
+        counts = self._counts()
         self._options = [
-            {held: options for held, options in by_instances(stage, terms, space).items() if held <= most}
+            {held: options for held, options in by_instances(stage, terms, space, counts).items() if held <= most}
             for stage, most in zip(per_stage, self._most_useful(), strict=True)
         ]
-        self._later_usd = [0.0] * len(per_stage)
+        self._later = [self._least_later(index) for index in range(len(per_stage))]
         if math.isfinite(terms.budget_usd):
             self._keep_affordable()
+
+    def _counts(self) -> Sequence[int]:
+        """Numbers of machines that are held: those on which some stage trains, and the one that is there.
+
+        Holding another one for some stages costs an amount that is linear in it up to the next of these, and no time. So one of
+        the two next ones is no dearer. Where it depends on how many machines are new how late they are, all numbers are tried
+        if they are few.
+        """
+        most = self._terms.price_book.max_instances
+        if self._starts_vary and most <= MOST_COUNTS:
+            return range(1, most + 1)
+        return sorted({self._live, *(choice.instances for stage in self._per_stage for choice in stage)})
 
     def _most_useful(self) -> Sequence[float]:
         """By stage, the machines beyond which none is worth its price: neither it nor any later stage trains on more."""
@@ -104,6 +120,21 @@ class Program:
         needed = (max(choice.instances for choice in stage) for stage in reversed(self._per_stage))
         return list(accumulate(needed, max))[::-1]
 
+    def _least_later(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(seconds, USD): in so long, all later stages train for so much at least, as `Hull.total` divides the time."""
+        hulls = [
+            Hull.below(
+                (
+                    choice.train_s + min(late.shift_s for late in choice.lateness),
+                    choice.usd + held_usd(self._terms, choice.instances * choice.train_s),
+                )
+                for choice in stage
+            )
+            for stage in self._per_stage[index + 1 :]
+        ]
+        seconds, usd = np.array(Hull.total(hulls).points).T
+        return seconds, usd
+
     def _keep_affordable(self) -> None:
         """Leave out what exceeds the budget even if all other stages take what is cheapest, and sum that up."""
         usd = [
@@ -111,10 +142,9 @@ class Program:
             for index, by_held in enumerate(self._options)
         ]
         least = [min(of_stage.values()) for of_stage in usd]
-        self._later_usd = [math.fsum(least[index + 1 :]) for index in range(len(least))]
         limit_usd = self._limit_usd() - self._release_usd
         for index, by_held in enumerate(self._options):
-            left_usd = limit_usd - math.fsum(least[:index]) - self._later_usd[index]
+            left_usd = limit_usd - math.fsum(least[:index]) - math.fsum(least[index + 1 :])
             self._options[index] = {
                 held: options
                 for held, options in by_held.items()
@@ -190,12 +220,12 @@ class Program:
                 held: [(0, efficient([shrunk[held], grown[held].plus(0.0, held * self._start_usd)], later))]
                 for held in targets
             }
-        windows = _Windows(merged, max(targets), later)
+        below = _Below(merged, later)
         return {
             held: _by_class(
                 [
                     (0, shrunk[held]),
-                    *((growth, labels.plus(0.0, held * self._start_usd)) for growth, labels in windows.below(held)),
+                    *((growth, labels.plus(0.0, held * self._start_usd)) for growth, labels in below(held)),
                 ],
                 later,
             )
@@ -254,8 +284,13 @@ class Program:
         terms = self._terms
         if math.isinf(terms.deadline_s) and math.isinf(terms.budget_usd):
             return labels
-        time_s = terms.deadline_s - self._later_s[index] + 1e-6
-        return labels.within(time_s, self._limit_usd() - self._later_usd[index], least_tail_s2)
+        end_s = labels.late_s(least_tail_s2)
+        kept = end_s <= terms.deadline_s - self._later_s[index] + 1e-6
+        if math.isfinite(terms.budget_usd):
+            seconds, usd = self._later[index]
+            left_s = terms.deadline_s - self._barriers_s[index] + 1e-6 - end_s
+            kept &= labels.usd + np.interp(left_s, seconds, usd) <= self._limit_usd()
+        return labels if kept.all() else labels.at(np.flatnonzero(kept))
 
     @property
     def _release_usd(self) -> float:
@@ -291,28 +326,21 @@ def _by_class(starts: Sequence[tuple[int, Labels]], later: Range) -> list[tuple[
     return found
 
 
-class _Windows:
-    """Labels by windows of machines held before: [first, first + 2 ** power), merged from two half as long."""
+class _Below:
+    """Labels by machines held before, joined for those with fewer, by how many are new."""
 
-    def __init__(self, waiting: Mapping[int, Labels], most: int, later: Range) -> None:
-        self._levels: list[dict[int, Labels]] = [dict(waiting)]
-        while 1 << len(self._levels) <= most:
-            half, shorter = 1 << (len(self._levels) - 1), self._levels[-1]
-            firsts = {first - offset for first in shorter for offset in (0, half)}
-            self._levels.append(
-                {
-                    first: efficient([shorter.get(first, NONE), shorter.get(first + half, NONE)], later)
-                    for first in firsts
-                }
-            )
+    def __init__(self, waiting: Mapping[int, Labels], later: Range) -> None:
+        self._counts, self._later = sorted(waiting), later
+        self._labels = [waiting[count] for count in self._counts]
 
-    def below(self, held: int) -> list[tuple[int, Labels]]:
+    def __call__(self, held: int) -> list[tuple[int, Labels]]:
         """(growth class, labels) of those with fewer machines."""
         found = []
         for growth in range(1, growth_class(held) + 1):
             # One new machine, two, then three to four, five to eight, ...
-            power, most = max(growth - 2, 0), 1 << (growth - 1)
-            labels = self._levels[power].get(held - most, NONE) if power < len(self._levels) else NONE
+            first = bisect_left(self._counts, held - most_of_class(growth))
+            last = bisect_left(self._counts, held - (most_of_class(growth - 1) if growth > 1 else 0))
+            labels = efficient(self._labels[first:last], self._later)
             if len(labels):
                 found.append((growth, labels))
         return found

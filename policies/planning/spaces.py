@@ -21,7 +21,7 @@ from elastune.policies.planning.lateness import ON_TIME
 from elastune.policies.planning.plan import Allocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from elastune.policies.planning.lateness import Lateness
     from elastune.policies.planning.plan import Terms
@@ -31,6 +31,8 @@ Space: TypeAlias = Literal["fair", "wide"]
 
 _ALL_TRIED = 256
 _LARGEST_STEP = 1.01
+_THINNED = 12
+"""Choices of a stage that are weighed by percentiles where there are too many machines to weigh all."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,13 @@ def choices(
     *,
     is_first: bool,
     lateness_of: Callable[[Allocation], tuple[Lateness, ...]] | None = None,
+    is_thinned: bool = False,
 ) -> list[Choice]:
     """What a stage may be given and nothing else beats, fewest machines first.
 
     Where machines are billed, the fastest choice by number of machines that is faster (in `fair`: of its own) than with
     fewer; where functions are billed, all that are faster, cheaper or (in `wide`) on fewer machines than the others. Where
-    ends are spread, all.
+    ends are spread, all, or `_THINNED` of those that would be kept if they were not.
 
     Args:
         stage: what is to be trained.
@@ -78,7 +81,11 @@ def choices(
         space: the plan space.
         is_first: whether its trials are new.
         lateness_of: how its end is spread, by `growth_class`, where percentiles count and anything varies.
+        is_thinned: whether a sample is enough where ends are spread.
     """
+    if lateness_of is not None and is_thinned:
+        sample = _sampled(choices(stage, terms, space, is_first=is_first))
+        return [replace(choice, lateness=lateness_of(choice.allocation)) for choice in sample]
     found = [_choice(stage, allocation, terms, is_first=is_first) for allocation in allocations(stage, terms, space)]
     if lateness_of is not None:
         found = [replace(choice, lateness=lateness_of(choice.allocation)) for choice in found]
@@ -142,6 +149,13 @@ def _choice(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: boo
     return Choice(allocation, expected_s(stage, allocation, terms, is_first=is_first), usd)
 
 
+def _sampled(found: Sequence[Choice]) -> Sequence[Choice]:
+    """At most `_THINNED` of these, the first and the last among them."""
+    if len(found) <= _THINNED:
+        return found
+    return [found[round(at * (len(found) - 1) / (_THINNED - 1))] for at in range(_THINNED)]
+
+
 def _fastest(found: Sequence[Choice], *, must_gain: bool) -> list[Choice]:
     """Sorted by (machines, seconds): the first of each number of machines, where `must_gain` only if faster than before."""
     kept: list[Choice] = []
@@ -166,16 +180,20 @@ def _worthwhile(found: Sequence[Choice]) -> list[Choice]:
     return kept
 
 
-def by_instances(found: Sequence[Choice], terms: Terms, space: Space) -> dict[int, list[tuple[int, Choice]]]:
+def by_instances(
+    found: Sequence[Choice], terms: Terms, space: Space, counts: Iterable[int]
+) -> dict[int, list[tuple[int, Choice]]]:
     """By machines held: the choices that can be taken on them and nothing else beats there, with their positions.
 
-    In `fair` those that need so many, in `wide` those that need no more, for every number up to the quota.
+    In `fair` those that need so many, in `wide` those that need no more.
 
     Args:
         found: what `choices` returned.
-        terms: for the quota, and how long machines take to start.
+        terms: for how long machines take to start.
         space: the plan space.
+        counts: numbers of machines that `wide` plans may hold, rising; fewer than the stage needs are left out.
     """
+    enough = [count for count in counts if count >= found[0].instances]
     numbered: dict[int, list[tuple[int, Choice]]] = {}
     for number, choice in enumerate(found):
         numbered.setdefault(choice.instances, []).append((number, choice))
@@ -184,20 +202,16 @@ def by_instances(found: Sequence[Choice], terms: Terms, space: Space) -> dict[in
             return numbered
         # Sorted by machines, each faster than those before it: the last that fits is the fastest.
         needed = [choice.instances for choice in found]
-        positions = {held: bisect_right(needed, held) - 1 for held in _held(found, terms)}
+        positions = {held: bisect_right(needed, held) - 1 for held in enough}
         return {held: [(number, found[number])] for held, number in positions.items()}
     if space == "fair":
         return {held: _unbeaten(some, terms) for held, some in numbered.items()}
     options, best = {}, list[tuple[int, Choice]]()
-    for held in _held(found, terms):
+    for held in enough:
         if held in numbered:
             best = _unbeaten([*best, *numbered[held]], terms)
         options[held] = best
     return options
-
-
-def _held(found: Sequence[Choice], terms: Terms) -> range:
-    return range(found[0].instances, terms.price_book.max_instances + 1)
 
 
 def _unbeaten(some: list[tuple[int, Choice]], terms: Terms) -> list[tuple[int, Choice]]:

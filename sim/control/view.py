@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -62,8 +63,10 @@ class StateView:
     def committed_usd_by(self, later_s: float, added_usd_per_hour: float = 0.0) -> float:
         return self._state.bill.committed_usd_by(later_s, self._state.now_s, added_usd_per_hour)
 
-    def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
-        return self._state.bill.committed_until_s(budget_usd, self._state.now_s, added_usd_per_hour)
+    def committed_until_s(
+        self, budget_usd: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf
+    ) -> float:
+        return self._state.bill.committed_until_s(budget_usd, self._state.now_s, added_usd_per_hour, latest_s)
 
     def trial(self, trial: TrialId) -> TrialView:
         return self._state.trials[trial]

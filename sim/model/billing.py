@@ -130,6 +130,9 @@ class Bill:
         self._ingress_usd = ingress_usd
         self._standing_usd_per_s = standing_usd_per_hour / SECONDS_PER_HOUR
         self._live: dict[int, Meter] = {}
+        # What has no end yet, by price and beginning: machines that came together cost the same, and there may be thousands.
+        self._rising: Counter[tuple[Price, float | None]] = Counter()
+        self._ending: set[int] = set()
         self._queued: set[int] = set()
         self._launches = 0
         self._closed_usd = ExactSum()
@@ -190,7 +193,7 @@ class Bill:
         """The request is void and nothing is billed, even where queueing has a price."""
         self._queued.discard(instance)
         if self._bills_instances:
-            del self._live[instance]
+            self._taken(instance)
 
     def gone(self, instance: int, at_s: float, *, is_reclaimed: bool = False) -> None:
         """The lease is over. It is free, except for its data, where the provider took the machine back early enough."""
@@ -199,35 +202,57 @@ class Bill:
             started_at_s = self._live[instance].started_at_s
             within_s = self._rule.free_if_reclaimed_within_s
             if is_reclaimed and started_at_s is not None and at_s - started_at_s < within_s:
-                del self._live[instance]
+                self._taken(instance)
             else:
                 self.stop(instance, at_s)
 
     def _begin(self, instance: int, at_s: float) -> None:
-        if self._bills_instances:
-            meter = self._live[instance]
-            if meter.started_at_s is None:
-                meter.started_at_s = at_s
+        if self._bills_instances and self._live[instance].started_at_s is None:
+            self.start(instance, at_s)
 
     # Anything that is metered: a machine or a segment.
 
     def ask(self, key: int, price: Price) -> None:
         """Request it; its minimum charge is committed from now on."""
         self._live[key] = Meter(price)
+        self._rising[price, None] += 1
 
     def start(self, key: int, at_s: float) -> None:
         """Begin to bill it."""
-        self._live[key].started_at_s = at_s
+        meter = self._live[key]
+        if meter.ends_at_s is None:
+            self._falls(meter)
+            self._rising[meter.price, at_s] += 1
+        meter.started_at_s = at_s
 
     def give_back(self, key: int, at_s: float) -> None:
         """Give it back; it is billed until the release latency is over."""
-        self._live[key].ends_at_s = at_s + self._release_s
+        meter = self._live[key]
+        if meter.ends_at_s is None:
+            self._falls(meter)
+            self._ending.add(key)
+        meter.ends_at_s = at_s + self._release_s
 
     def stop(self, key: int, at_s: float) -> None:
         """Close its lease; it costs nothing if its billing never began."""
-        meter = self._live.pop(key)
+        meter = self._taken(key)
         if meter.started_at_s is not None:
             self._closed_usd.add(lease_usd(self._rule, meter.price, meter.started_at_s, at_s))
+
+    def _taken(self, key: int) -> Meter:
+        """The meter, which is live no more."""
+        meter = self._live.pop(key)
+        if meter.ends_at_s is None:
+            self._falls(meter)
+        self._ending.discard(key)
+        return meter
+
+    def _falls(self, meter: Meter) -> None:
+        """It is no longer one of those that have no end."""
+        key = (meter.price, meter.started_at_s)
+        self._rising[key] -= 1
+        if not self._rising[key]:
+            del self._rising[key]
 
     def stop_all(self, at_s: float) -> None:
         """Give back everything now; leases close after the release latency."""
@@ -261,19 +286,24 @@ class Bill:
         """`committed_usd` at a later time if nothing ends before, and so much more is billed from now on."""
         return self._commitment(now_s, added_usd_per_hour)(later_s)
 
-    def committed_until_s(self, budget_usd: float, now_s: float, added_usd_per_hour: float = 0.0) -> float:
+    def committed_until_s(
+        self, budget_usd: float, now_s: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf
+    ) -> float:
         """Latest time at which `committed_usd` is within the budget; `now_s` where it already is above it.
 
         Args:
             budget_usd: the budget.
             now_s: the time.
             added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
+            latest_s: later times do not matter and are this one, which saves the search where the budget lasts until then.
         """
         # A requested machine may launch at this moment, and is billed from then on.
         usd_at = self._commitment(now_s, added_usd_per_hour)
         left_usd = budget_usd - usd_at(now_s)
         if left_usd < 0:
             return now_s
+        if latest_s < math.inf and usd_at(max(latest_s, now_s)) <= budget_usd:
+            return max(latest_s, now_s)
         beyond_s = self._beyond_s(left_usd, now_s, added_usd_per_hour, usd_at)
         if math.isinf(beyond_s):
             return math.inf
@@ -298,9 +328,8 @@ class Bill:
         self, left_usd: float, now_s: float, added_usd_per_hour: float, usd_at: Callable[[float], float]
     ) -> float:
         """A time by which at least `left_usd` more is committed; infinite where that never happens."""
-        rising = [meter.price for meter in self._live.values() if meter.ends_at_s is None]
-        settled_s = max((now_s, *map(last_change_s, rising)))
-        rates = (price_at(price, settled_s) for price in rising)
+        settled_s = max((now_s, *(last_change_s(price) for price, _ in self._rising)))
+        rates = chain.from_iterable([price_at(price, settled_s)] * count for (price, _), count in self._rising.items())
         rate_usd_per_s = (math.fsum(rates) + added_usd_per_hour) / SECONDS_PER_HOUR + self._standing_usd_per_s
         if rate_usd_per_s <= 0 or math.isinf(left_usd / rate_usd_per_s):
             # The bill does not rise for ever, but it may still rise before the last change of a price.
@@ -315,13 +344,17 @@ class Bill:
         rising: Counter[tuple[Price, float]] = Counter()
         if added_usd_per_hour:
             rising[added_usd_per_hour, asked_at_s] = 1
-        for meter in self._live.values():
-            price, started_at_s, ends_at_s = meter.price, meter.started_at_s, meter.ends_at_s
-            if ends_at_s is None:
-                pending = (highest(price, asked_at_s, self._priced_until_s), asked_at_s)
-                rising[pending if started_at_s is None else (price, started_at_s)] += 1
-            elif started_at_s is not None:
-                fixed_usd.append(lease_usd(self._rule, price, started_at_s, ends_at_s))
+        for (price, started_at_s), count in self._rising.items():
+            if started_at_s is None:
+                rising[highest(price, asked_at_s, self._priced_until_s), asked_at_s] += count
+            else:
+                rising[price, started_at_s] += count
+        ending = (self._live[key] for key in self._ending)
+        fixed_usd.extend(
+            lease_usd(self._rule, meter.price, meter.started_at_s, meter.ends_at_s)
+            for meter in ending
+            if meter.started_at_s is not None and meter.ends_at_s is not None
+        )
 
         def usd_at(now_s: float) -> float:
             until_s = now_s + self._release_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -176,12 +177,15 @@ class RunView(Protocol):
             added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
         """
 
-    def committed_until_s(self, budget_usd: float, added_usd_per_hour: float = 0.0) -> float:
+    def committed_until_s(
+        self, budget_usd: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf
+    ) -> float:
         """Latest time at which giving back all current leases keeps the bill within the budget; may be infinite.
 
         Args:
             budget_usd: the budget.
             added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
+            latest_s: later times do not matter and are this one, which saves the search where the budget lasts until then.
         """
 
     def trial(self, trial: TrialId) -> TrialView:
@@ -205,11 +209,13 @@ class PlannedWork(NamedTuple):
         target_iteration: iterations in all to which it trains its answer; None for R.
         done_at_s: when all training that it had planned was durable; None before, and for ever where some was left out.
         late_probability: that the plan it began with ends after the deadline; None where it has no estimate.
+        search_gap: share of its price that this plan may lose because the search for it left something out; 0 for nothing.
     """
 
     target_iteration: int | None = None
     done_at_s: float | None = None
     late_probability: float | None = None
+    search_gap: float = 0.0
 
 
 @runtime_checkable
