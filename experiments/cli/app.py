@@ -15,11 +15,13 @@ import typer
 from typer.core import TyperGroup
 
 from elastune.experiments.cli import (
+    audit,
     bundles,
     claims,
     compare,
     fidelity,
     figures,
+    init,
     plan,
     policies,
     prices,
@@ -31,6 +33,7 @@ from elastune.experiments.cli import (
     sweep,
 )
 from elastune.experiments.cli.options import FAILED, INTERRUPTED, WRONG_INPUT, CommandError
+from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import say
 from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, TuningError
@@ -101,8 +104,8 @@ app = typer.Typer(
 )
 _RUNS, _PLANS, _DATA = "Run and compare", "Plan", "Data"
 app.command("run", rich_help_panel=_RUNS)(run.run)
-app.command("compare", rich_help_panel=_RUNS)(compare.compare)
-app.command("ablate", rich_help_panel=_RUNS)(compare.ablate)
+app.command("compare", rich_help_panel=_RUNS)(with_view(compare.compare))
+app.command("ablate", rich_help_panel=_RUNS)(with_view(compare.ablate))
 app.command("sweep", rich_help_panel=_RUNS)(sweep.sweep)
 app.add_typer(results.results, name="results", rich_help_panel=_RUNS)
 app.command("claims", rich_help_panel=_RUNS)(claims.claims)
@@ -111,8 +114,10 @@ app.command("ledger", rich_help_panel=_RUNS)(run.ledger)
 app.command("replay", rich_help_panel=_RUNS)(run.replay)
 app.command("fidelity", rich_help_panel=_RUNS)(fidelity.fidelity)
 app.command("doctor", rich_help_panel=_RUNS)(run.doctor)
-app.command("recommend", rich_help_panel=_PLANS)(recommend.recommend)
-app.command("plan", rich_help_panel=_PLANS)(plan.plan)
+app.command("audit", rich_help_panel=_PLANS)(with_view(audit.audit))
+app.command("init", rich_help_panel=_PLANS)(init.init)
+app.command("recommend", rich_help_panel=_PLANS)(with_view(recommend.recommend))
+app.command("plan", rich_help_panel=_PLANS)(with_view(plan.plan))
 app.add_typer(policies.app, name="policies", rich_help_panel=_PLANS)
 app.command("check-policy", rich_help_panel=_PLANS)(policies.check_policy)
 app.add_typer(bundles.app, name="bundles", rich_help_panel=_DATA)

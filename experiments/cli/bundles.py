@@ -8,6 +8,7 @@ import typer
 
 from elastune.experiments.cli import import_ as cli_import
 from elastune.experiments.cli.options import AsJson, Figure, complete_bundle, print_json
+from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, print_pairs, say, text
 from elastune.sim.model.errors import InputError
 
@@ -19,6 +20,7 @@ app.add_typer(cli_import.app, name="import")
 
 
 @app.command("list")
+@with_view
 def list_bundles(as_json: AsJson = False) -> None:
     """The bundles that have a name here: those that ship, those of your data folders, and those in results/bundles."""
     described = list(_described())

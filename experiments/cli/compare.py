@@ -178,8 +178,9 @@ def _summary_table(summary: pd.DataFrame) -> Table:
     )
     is_measured = bool(summary["flops"].notna().any())
     headings = (*shares, "runs", *measured, *(("FLOPs", "bound kept") if is_measured else ()))
-    table = Table("Means over the seeds, with 95 % intervals", [*key("policy"), *numbers(*headings)])
-    for row in _rows(summary):
+    title = "Means over the seeds, with 95 % intervals, least regret first"
+    table = Table(title, [*key("policy"), *numbers(*headings)])
+    for row in _rows(summary.sort_values("regret", kind="stable", na_position="last")):
         table.add(
             row["policy"],
             percent(row["completed"]),

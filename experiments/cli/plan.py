@@ -75,7 +75,12 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
 
     given = settings or []
     offered = [[*given, *settings_of_type(text)] for text in types.split(",")] if types is not None else [given]
-    spec, *others = (load_plan_spec(spec_file, each) for each in offered)
+    spec, *others = offers = [load_plan_spec(spec_file, each) for each in offered]
+    left_out: list[str] = []
+    if others:
+        from elastune.experiments.spec.offers import believed_within
+
+        (spec, *others), left_out = believed_within(offers)
     plans = make_plans(
         spec,
         planner=planner.value,
@@ -84,7 +89,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         deadlines_s=[] if deadlines is None else deadlines_of(deadlines),
         others=others,
     )
-    print_notes(note for each in (spec, *others) for note in each.notes())
+    print_notes([*left_out, *(note for each in (spec, *others) for note in each.notes())])
     if figure is not None:
         from elastune.experiments.figures.frontier import frontier
         from elastune.experiments.figures.style import save

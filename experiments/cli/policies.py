@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elastune.experiments.cli.options import FAILED, AsJson, complete_policy, print_json
+from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
 
 
 @app.command("list")
+@with_view
 def list_policies(as_json: AsJson = False) -> None:
     """What each policy is, and its parameters."""
     from elastune.experiments.own_policy import installed_policies

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, out_option, print_json
+from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, print_pairs, say, text
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What machines cost: the shipped catalogue, or one's own.", no_args_is_help=True)
 
 
-def _complete_machine(incomplete: str) -> list[str]:
+def complete_machine(incomplete: str) -> list[str]:
     """Machines of the shipped catalogue whose names begin so."""
     from elastune.traces import instance_type_names
 
@@ -34,9 +36,11 @@ Region = Annotated[str | None, typer.Option(help="Only this region.")]
 
 
 @app.command("list")
+@with_view
 def list_prices(
     provider: Annotated[str | None, typer.Option(help="Only this provider, such as aws.")] = None,
     gpu: Annotated[str | None, typer.Option(help="Only accelerators with this in their name, such as A100.")] = None,
+    gpus: Annotated[int | None, count_option(help="Only machines with so many.", show_default=False)] = None,
     market: Annotated[str | None, typer.Option(help="Only machines on this market: on-demand or spot.")] = None,
     region: Region = None,
     prices: Catalogue = None,
@@ -57,11 +61,16 @@ def list_prices(
         for offer in offers
         if all(name in (None, getattr(offer, what)) for what, name in wanted.items())
         and (gpu is None or gpu.casefold() in offer.gpu.casefold())
+        and gpus in (None, offer.instance_type.gpus_per_instance)
         and (market is None or market in offer.instance_type.usd_per_hour)
     ]
     if not found:
         known = ", ".join(sorted({offer.gpu for offer in offers if offer.gpu}))
-        raise InputError(f"no machine of the catalogue is all of that; its accelerators: {known}")
+        raise InputError(
+            f"no machine of the catalogue is all of that; its accelerators: {known}. Give the machine in the spec, as in"
+            " cloud.instance_type={name: mine, gpus_per_instance: 8, price_usd_per_hour: 12.5}, or a table of prices with"
+            " elastune prices import FILE.csv"
+        )
     if as_json:
         print_json([_told(offer) for offer in found])
         return
@@ -71,7 +80,7 @@ def list_prices(
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="As the provider calls it.", autocompletion=_complete_machine, show_default=False)
+        str, typer.Argument(help="As the provider calls it.", autocompletion=complete_machine, show_default=False)
     ],
     region: Region = None,
     prices: Catalogue = None,
@@ -134,6 +143,7 @@ def _told(offer: Offer) -> dict[str, object]:
         "name": kind.name,
         "provider": offer.provider,
         "gpu": offer.gpu,
+        "gpu_memory_gb": offer.gpu_memory_gb,
         "gpus_per_instance": kind.gpus_per_instance,
         "region": offer.region,
         "usd_per_hour": {market: _plain(price) for market, price in kind.usd_per_hour.items()},
@@ -186,7 +196,9 @@ def _print_offer(offer: Offer) -> None:
 
 
 def _gpus(offer: Offer) -> str:
-    return f"{offer.instance_type.gpus_per_instance} x {offer.gpu or 'GPU'}"
+    memory_gb = offer.gpu_memory_gb
+    memory = "" if memory_gb is None or offer.gpu.endswith("GB") else f"-{memory_gb}GB"
+    return f"{offer.instance_type.gpus_per_instance} x {offer.gpu or 'GPU'}{memory}"
 
 
 def _price(price: Price | None) -> str:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from elastune.experiments.cli.compare import runs_told
 from elastune.experiments.cli.options import OUTPUT, AsJson, begins, listed, names_in, out_option, print_json
 from elastune.experiments.cli.sweep import value_told
+from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
 from elastune.sim.model.errors import InputError
 
@@ -66,6 +67,7 @@ class Over(StrEnum):
 
 
 @results.command()
+@with_view
 def show(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a sweep.", show_default=False)],
     where: Annotated[

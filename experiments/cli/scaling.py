@@ -12,6 +12,7 @@ import typer
 
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, Figure, begins, names_in, out_option, print_json
+from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, say, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import whole_number_of
@@ -62,6 +63,7 @@ TableName = Annotated[
 
 
 @app.command("list")
+@with_view
 def list_scalings(as_json: AsJson = False) -> None:
     """The tables that ship with the project."""
     from elastune.traces import measured_table, scaling_names

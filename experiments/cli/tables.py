@@ -13,10 +13,14 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from elastune.experiments.cli import table_views
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
+
+    from elastune.experiments.cli.table_views import TableView
 
 NONE = "-"
 _PIPED_WIDTH = 200
@@ -104,44 +108,87 @@ class Table:
         self.rows.append(tuple(map(plain, cells)))
 
     def print(self) -> None:
-        """Print it as wide as the screen is."""
-        out = console()
-        title = plain(self.title)
-        for block in _blocks(self.columns, [self._width(index) for index in range(len(self.columns))], out.width):
-            self._print_block(out, block, title)
-            title = ""
+        """Print it as wide as the screen is, or in the form, order and columns that were asked for."""
+        headings = [plain(column.heading) for column in self.columns]
+        view = table_views.asked_of(headings)
+        table = self._as_asked(view, headings)
+        if view.form is not table_views.Form.TEXT:
+            say(_in_form(table, view.form))
+        else:
+            _print_text(table)
 
-    def _width(self, index: int) -> int:
-        """Cells that the longest text of a column takes."""
-        from rich.cells import cell_len
-
-        column = self.columns[index]
-        return max(map(cell_len, (plain(column.heading), column.footer, *(row[index] for row in self.rows))))
-
-    def _print_block(self, out: Console, block: Sequence[int], title: str) -> None:
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        if title:
-            out.print(Text(title, style="italic"))
-        has_footer = any(column.footer for column in self.columns)
-        drawn = RichTable(
-            box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False, show_footer=has_footer
+    def _as_asked(self, view: TableView, headings: list[str]) -> Table:
+        """The rows and columns that are shown; a table that lacks what is asked for stays as it is."""
+        rows = list(range(len(self.rows)))
+        index = None if view.sort is None else table_views.column_called(view.sort.removeprefix("-"), headings)
+        if view.sort is not None and index is not None:
+            rows = table_views.sorted_rows(self.rows, index, largest_first=view.sort.startswith("-"))
+        if view.top is not None and (view.sort is None or index is not None):
+            rows = rows[: view.top]
+        wanted = {table_views.column_called(name, headings) for name in view.columns} - {None}
+        shown = [n for n, column in enumerate(self.columns) if not wanted or n in wanted or column.kind == "key"]
+        return Table(
+            self.title,
+            [self.columns[number] for number in shown],
+            [tuple(self.rows[row][number] for number in shown) for row in rows],
+            {place for place, row in enumerate(rows) if row in self.strong},
         )
-        for index in block:
-            column = self.columns[index]
-            drawn.add_column(
-                Text(plain(column.heading)),
-                footer=Text(column.footer),
-                justify="right" if column.kind == "number" else "left",
-                overflow="fold",
-                min_width=None if column.kind == "text" else min(self._width(index), out.width - 1),
-            )
-        for number, row in enumerate(self.rows):
-            drawn.add_row(*(Text(row[index]) for index in block), style="bold" if number in self.strong else None)
-        out.print(drawn)
-        out.print()
+
+
+def _in_form(table: Table, form: table_views.Form) -> str:
+    headings = [plain(column.heading) for column in table.columns]
+    footer = [tuple(column.footer for column in table.columns)] if any(c.footer for c in table.columns) else []
+    rows, is_right = [*table.rows, *footer], [column.kind == "number" for column in table.columns]
+    match form:
+        case table_views.Form.CSV:
+            return table_views.as_csv(headings, rows)
+        case table_views.Form.MARKDOWN:
+            title = f"{plain(table.title)}\n\n" if table.title else ""
+            return title + table_views.as_markdown(headings, rows, is_right)
+    title = f"% {plain(table.title)}\n" if table.title else ""
+    return title + table_views.as_latex(headings, rows, is_right)
+
+
+def _print_text(table: Table) -> None:
+    out = console()
+    title = plain(table.title)
+    for block in _blocks(table.columns, [_width(table, index) for index in range(len(table.columns))], out.width):
+        _print_block(table, out, block, title)
+        title = ""
+
+
+def _width(table: Table, index: int) -> int:
+    """Cells that the longest text of a column takes."""
+    from rich.cells import cell_len
+
+    column = table.columns[index]
+    return max(map(cell_len, (plain(column.heading), column.footer, *(row[index] for row in table.rows))))
+
+
+def _print_block(table: Table, out: Console, block: Sequence[int], title: str) -> None:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    if title:
+        out.print(Text(title, style="italic"))
+    has_footer = any(column.footer for column in table.columns)
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False, show_footer=has_footer
+    )
+    for index in block:
+        column = table.columns[index]
+        drawn.add_column(
+            Text(plain(column.heading)),
+            footer=Text(column.footer),
+            justify="right" if column.kind == "number" else "left",
+            overflow="fold",
+            min_width=None if column.kind == "text" else min(_width(table, index), out.width - 1),
+        )
+    for number, row in enumerate(table.rows):
+        drawn.add_row(*(Text(row[index]) for index in block), style="bold" if number in table.strong else None)
+    out.print(drawn)
+    out.print()
 
 
 def _blocks(columns: Sequence[Column], widths: Sequence[int], width: int) -> Iterator[list[int]]:

@@ -15,7 +15,7 @@ import numpy as np
 from elastune.experiments.comparisons.comparison import default_policies
 from elastune.experiments.comparisons.race import FIRST_SEEDS, SURE, Candidate, Goal, Runs, race
 from elastune.experiments.runs.world import World
-from elastune.experiments.spec.offers import at_prices, scaling_in_use, within_machines
+from elastune.experiments.spec.offers import at_prices, believed_within
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import with_settings
 from elastune.experiments.statistics.differences import PairedDifference, mean_interval, paired_difference
@@ -233,8 +233,7 @@ def _offers(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
         raise InputError(f"{', '.join(map(str, doubles[0]))} is offered twice: name each machine and market once")
     if len({machine for machine, _ in names}) == 1:
         return list(specs), []
-    pairs = [within_machines(spec, scaling_in_use(spec)) for spec in specs]
-    return [spec for spec, _ in pairs], [told for _, told in pairs if told]
+    return believed_within(specs)
 
 
 def _sized(spec: RunSpec, goal: Goal, levels: int) -> Iterator[RunSpec]:

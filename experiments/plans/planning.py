@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from elastune.experiments.runs.world import terms_of
-from elastune.experiments.spec.places import spec_file
+from elastune.experiments.spec.places import read_run_spec, spec_file
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.yaml_file import read_spec, with_settings
+from elastune.experiments.spec.yaml_file import with_settings
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.frontier import cheapest_by, cheapest_of, earliest_within, frontier_of
 from elastune.policies.planning.lateness import Latenesses, late_probability
@@ -50,7 +50,7 @@ def load_plan_spec(path: str | Path, settings: Sequence[str] = ()) -> RunSpec:
     Raises:
         InputError: as `RunSpec.load`.
     """
-    mapping = with_settings(read_spec(spec_file(path)), settings)
+    mapping = with_settings(read_run_spec(spec_file(path)), settings)
     return RunSpec.of(**{"policy": "rubberband", **mapping})
 
 

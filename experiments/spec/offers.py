@@ -13,6 +13,8 @@ from elastune.sim.model.prices import ON_DEMAND, SPOT
 from elastune.traces import scaling_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from elastune.sim.model.price_series import Price
     from elastune.sim.model.scaling import Scaling
 
@@ -41,6 +43,12 @@ def within_machines(spec: RunSpec, scaling: Scaling) -> tuple[RunSpec, str]:
         f" network between machines costs; state it by GPUs and nodes, as in workload.scaling={{1: 1, {2 * whole}x2: 1.7}}"
     )
     return RunSpec.of(**mapping), told
+
+
+def believed_within(specs: Iterable[RunSpec]) -> tuple[list[RunSpec], list[str]]:
+    """Each of several specs to choose among as `within_machines` makes it, and all that was left out of them."""
+    pairs = [within_machines(spec, scaling_in_use(spec)) for spec in specs]
+    return [spec for spec, _ in pairs], [told for _, told in pairs if told]
 
 
 def scaling_in_use(spec: RunSpec) -> Scaling:

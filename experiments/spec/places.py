@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from elastune.experiments.spec.yaml_file import read_spec
 from elastune.sim.model.errors import InputError, unknown
 from elastune.traces.bundles.bundle import bundle_folder, bundle_names
 from elastune.traces.formats.yaml_text import parse_yaml
@@ -43,6 +44,51 @@ def spec_file(name_or_path: str | Path) -> Path:
     if path.name in spec_names():
         return CATALOG / f"{path.name}.yaml"
     raise unknown("run spec", path.name, spec_names(), "or give a YAML file")
+
+
+_PATH_KEYS = (
+    "workload.bundle",
+    "workload.scaling",
+    "workload.profile.scaling",
+    "workload.straggler_cv.tail",
+    "cloud.prices",
+    "cloud.spot.trace",
+)
+"""Keys of a spec that may hold the path of a file or folder."""
+
+
+def read_run_spec(path: Path) -> dict[str, Any]:
+    """The keys and values of a spec's YAML file, whose relative paths are relative to that file.
+
+    What is not there may be in the current folder: a run folder's own spec.yaml holds paths as they were given.
+
+    Raises:
+        InputError: see `read_spec`.
+    """
+    mapping = read_spec(path)
+    make_beside(mapping, path.parent)
+    return mapping
+
+
+def make_beside(mapping: dict[str, Any], folder: Path) -> None:
+    """Change the relative paths of a spec that was read from a file in this folder; see `read_run_spec`."""
+    for key in _PATH_KEYS:
+        *above, last = key.split(".")
+        section: object = mapping
+        for name in above:
+            section = section.get(name) if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(given := section.get(last), str):
+            section[last] = _beside(folder, given)
+
+
+def _beside(folder: Path, given: str) -> str:
+    """The path of what lies there beside the file; a name, and what lies elsewhere, as it is given."""
+    if folder == Path():
+        return given
+    is_name = Path(given).name == given and not Path(given).suffix and given in known_bundles()
+    found = folder / given
+    is_there = found.is_file() or (found / "bundle.yaml").is_file()
+    return str(found) if is_there and not is_name else given
 
 
 def known_bundles() -> tuple[str, ...]:

@@ -22,10 +22,10 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from elastune.experiments.files import write_text
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
-from elastune.experiments.spec.places import place_of_bundle, spec_file
+from elastune.experiments.spec.places import place_of_bundle, read_run_spec, spec_file
 from elastune.experiments.spec.section import SEED, Count, Section
 from elastune.experiments.spec.sections import RECORDED, JobSpec, PolicySpec, WorkloadSpec
-from elastune.experiments.spec.yaml_file import policy_mapping, read_spec, with_settings
+from elastune.experiments.spec.yaml_file import policy_mapping, with_settings
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
 from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
@@ -104,7 +104,7 @@ class RunSpec(Section):
         Raises:
             InputError: the file cannot be read or is malformed, or a key is unknown, missing or out of range.
         """
-        return cls.model_validate(with_settings(read_spec(spec_file(path)), settings))
+        return cls.model_validate(with_settings(read_run_spec(spec_file(path)), settings))
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as YAML and JSON hold it, defaults included; `RunSpec.of(**spec.to_dict())` is the same spec."""

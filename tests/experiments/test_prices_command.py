@@ -57,9 +57,26 @@ def test_one_machine_is_shown_with_its_source(elastune):
     assert told["usd_per_hour"] == {"on-demand": 11.0}
 
 
+def test_machines_are_found_by_accelerator_number_and_region(elastune):
+    asked = ("prices", "list", "--provider", "aws", "--gpus", "4", "--region", "us-east-1", "--json")
+    found = json.loads(elastune(*asked, "--gpu", "a10g").stdout)
+    assert [(one["name"], one["gpu_memory_gb"]) for one in found] == [("g5.12xlarge", 24), ("g5.24xlarge", 24)]
+    assert {one["gpus_per_instance"] for one in json.loads(elastune(*asked).stdout)} == {4}
+
+
+def test_the_catalogue_has_what_aws_rents(elastune):
+    names = {one["name"] for one in json.loads(elastune("prices", "list", "--provider", "aws", "--json").stdout)}
+    families = {name.partition(".")[0] for name in names}
+    assert families >= {"g4dn", "g5", "g6", "g6e", "p3", "p4d", "p4de", "p5", "p5en"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["prices", "list", "--gpu", "A100", "--gpus", "3"],
+            "or a table of prices with elastune prices import FILE.csv",
+        ),
         (["prices", "show", "p3.8xlrge"], "did you mean 'p3.8xlarge'?"),
         (["prices", "show", "p3.8xlarge", "--region", "mars"], "has no price in region 'mars', only in us-east-1"),
         (["prices", "show", "p3.8xlarge", "--prices", "own.csv"], "own.csv: p3.8xlarge has prices in several regions"),

@@ -1,4 +1,4 @@
-"""The main tables as they look at 80 and 100 columns. `python tests/experiments/test_screens.py` records them anew."""
+"""The main tables as they look at 80, 100 and 200 columns. `python tests/experiments/test_screens.py` records them anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from elastune.experiments.cli.app import app
 
 SCREENS = Path(__file__).parent / "screens"
-WIDTHS = (80, 100)
+WIDTHS = (80, 100, 200)
 SPEC = {
     "job": {"trials": 16, "max_iterations": 9, "deadline_s": 1800, "budget_usd": 20},
     "workload": {"bundle": "digits-mlp", "scaling": "resnet50-v100", "iteration_s": 60},
@@ -33,6 +33,9 @@ COMMANDS = {
     "prices": ["prices", "list", "--provider", "aws"],
     "results": ["results", "sweep", "--measure", "regret,cost_usd,makespan_s,ledger_usd.idle"],
     "results-against": ["results", "sweep", "--against", "sha-fixed"],
+    "ablate": ["ablate", "spec.yaml", "--policy", "seer", "--switch", "replan=false", "--seeds", "3", "--jobs", "1"],
+    "bundles": ["bundles", "list"],
+    "scaling": ["scaling", "list"],
     "dry-run": ["sweep", "sweep.yaml", "-o", "sweep", "--dry-run"],
 }  # fmt: skip
 

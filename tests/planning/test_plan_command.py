@@ -175,7 +175,14 @@ def test_without_randomness_percentiles_change_nothing(spec_file):
 
 
 def test_planners_choose_among_kinds_of_machines(spec_file):
-    asked = (spec_file, "--types", "p3.2xlarge,p3.8xlarge,g4dn.12xlarge:iteration_s=150:scaling=resnet50-v100")
+    free = "workload.scaling={1: 1, 2: 1.7, 2x2: 1.7, 4: 2.55, 4x4: 2.55, 8: 3.1, 8x8: 3.1}"  # a network that costs nothing
+    asked = (
+        spec_file,
+        "--set",
+        free,
+        "--types",
+        "p3.2xlarge,p3.8xlarge,g4dn.12xlarge:iteration_s=150:scaling=resnet50-v100",
+    )
     shown = elastune(*asked).stdout
     assert "on p3.2xlarge or p3.8xlarge or g4dn.12xlarge" in " ".join(shown.split())
     printed = json.loads(elastune(*asked, "--json").stdout)
@@ -183,12 +190,39 @@ def test_planners_choose_among_kinds_of_machines(spec_file):
     assert {made["instance_type"] for made in together} > {"g4dn.12xlarge"}
     assert all(made["gap_to_bound"] >= 0 for made in together)
     for name in ("p3.2xlarge", "p3.8xlarge"):
-        alone = json.loads(elastune(spec_file, "--set", f"cloud.instance_type={name}", "--json").stdout)
+        alone = json.loads(elastune(spec_file, "--set", free, "--set", f"cloud.instance_type={name}", "--json").stdout)
         assert printed["static"]["cost_usd"] <= alone["static"]["cost_usd"]
         for made in alone["frontier"]:
             assert (
                 min(p["cost_usd"] for p in together if p["makespan_s"] <= made["makespan_s"]) <= made["cost_usd"] + 1e-9
             )
+
+
+GANGS_OF_8 = """
+job: {stages: [[8, 4], [1, 37]]}
+workload: {scaling: {1: 1, 2: 1.9, 4: 3.6, 8: 6.8}, iteration_s: 60}
+cloud: {instance_type: g5.xlarge, max_gpus: 32}
+"""
+
+
+def test_where_machines_are_chosen_no_gang_is_on_several_whose_network_nobody_stated(tmp_path):
+    spec = tmp_path / "gangs.yaml"
+    spec.write_text(GANGS_OF_8)
+    result = elastune(spec, "--types", "g5.xlarge,g5.12xlarge", "--json")
+    largest = {"g5.xlarge": 1, "g5.12xlarge": 4}
+    for made in json.loads(result.stdout)["frontier"]:
+        last_gpus = made["gpus_per_stage"][-1]  # one trial is left, so all GPUs of the stage are one gang
+        assert last_gpus <= largest[made["instance_type"]]
+    assert "g5.xlarge: gangs of more than 1 GPU are left out" in result.stderr
+    assert "g5.12xlarge: gangs of more than 4 GPUs are left out" in result.stderr
+
+
+def test_where_machines_are_chosen_a_stated_network_is_used(tmp_path):
+    spec = tmp_path / "gangs.yaml"
+    spec.write_text(GANGS_OF_8.replace("8: 6.8", "4x4: 3.0, 8: 6.8, 8x2: 6.0, 8x8: 5.0, 2x2: 1.6"))
+    result = elastune(spec, "--types", "g5.xlarge,g5.12xlarge", "--json")
+    assert max(made["gpus_per_stage"][-1] for made in json.loads(result.stdout)["frontier"]) == 8
+    assert "left out" not in result.stderr
 
 
 @pytest.mark.parametrize(

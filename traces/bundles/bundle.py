@@ -26,6 +26,7 @@ from elastune.traces.bundles.curves import read_configurations, read_curves
 from elastune.traces.bundles.header import evaluate_s_of, read_header, scaling_in, stragglers_of, timings_of
 from elastune.traces.bundles.replicates import Replicates
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
+from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.scaling.tables import slower_phrase
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Bundle:
         measures: what was measured beside the score, in words by name; smaller is better.
         measured: by name, of the same shape as `scores`, NaN where training diverged.
         bounds: on what was measured, which the scores already contain; see `traces.bundles.constraints`.
+        labels: what the recording calls the trials; empty for their numbers from 0.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Bundle:
     measures: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, np.ndarray] = field(default_factory=dict)
     bounds: Mapping[str, float] = field(default_factory=dict)
+    labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         arrays = (self.scores, self.test_scores, self.seconds, self.relative_cost, self.min_gpus)
@@ -136,6 +139,11 @@ class Bundle:
         if not 1 <= trials <= self.trials:
             raise InputError(f"job.trials is {trials}, but bundle {self.name} has 1 to {self.trials} configurations")
         return Streams(seed).rng("draw").permutation(self.trials)[:trials]
+
+    def drawn_label(self, trials: int, seed: int, position: int) -> str:
+        """What the recording calls the trial at this position of `draw`."""
+        row = int(self.draw(trials, seed)[position])
+        return self.labels[row] if self.labels else str(row)
 
     def drawn_configurations(self, trials: int, seed: int) -> list[Configuration]:
         """The configurations of `draw`, in its order."""
@@ -376,8 +384,16 @@ def _read_bundle(folder: Path, sha256: str) -> tuple[BundleHeader, Bundle]:
         replicates=replicates,
         measures=header.measures,
         measured={name: values[first] for name, values in curves.measured.items()},
+        labels=_labels(folder / "trials.csv", configured.labels),
     )
     return header, bundle
+
+
+def _labels(path: Path, numbers: np.ndarray) -> tuple[str, ...]:
+    """What the recording called each trial: as an importer noted it, else by its number."""
+    rows = read_rows(path, ("trial",)) if path.is_file() else []  # a profile notes other things there
+    noted = {row.text("trial"): row.text("recorded_as") for row in rows if "recorded_as" in row.cells}
+    return tuple(noted.get(str(number), str(number)) for number in numbers.tolist())
 
 
 def _digest(folder: Path) -> str:

@@ -32,6 +32,10 @@ _SHIPPED = Path(__file__).parents[1] / "data" / "instance_types.csv"
 _PRICES = {ON_DEMAND: "on_demand_usd_per_hour", SPOT: "spot_usd_per_hour"}
 
 
+_MEMORY_GB = {"T4": 16, "L4": 24, "A10G": 24, "L40S": 48, "H200": 141, "B200": 180}
+"""GB of one accelerator whose name leaves it open (data sheets of NVIDIA; A10G and B200: as AWS states of its machines)."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """One machine in one region; texts are empty where the catalogue says nothing.
@@ -54,6 +58,12 @@ class Offer:
     def name(self) -> str:
         """As the provider calls it."""
         return self.instance_type.name
+
+    @property
+    def gpu_memory_gb(self) -> int | None:
+        """Memory of one accelerator in GB, as its name or its maker says; None where it is not known."""
+        size = self.gpu.rpartition("-")[2].removesuffix("GB")
+        return int(size) if size.isdecimal() else _MEMORY_GB.get(self.gpu)
 
 
 @functools.cache

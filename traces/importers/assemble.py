@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from elastune.traces.importers.regular import RegularCurves
 
 _ASSUMED = "assumed: set at import"
+SECONDS_OF_ALL = "seconds_of_all_recorded_trials"
+"""Of the notes of an import that left something out: what the recorded search took, the rest included."""
 _STATED_TOGETHER = {"launch_s": "timings", "checkpoint_s": "timings", "rescale_s": "timings"}
 _NUMBERS = ("iteration_s", "checkpoint_bytes", "data_bytes", "straggler", "scaling")
 _MOST = 2**63 - 1  # the largest number of a trial that a parquet file holds
@@ -223,7 +225,22 @@ def _notes(recording: RecordedCurves, curves: RegularCurves, cost: IterationCost
         "points_without_score_before_one_with": _returns(curves.points),
         "trials_with_seconds_10_percent_off_their_relative_cost": cost.differing,
     }
+    if curves.cut or not all(curves.kept):
+        told[SECONDS_OF_ALL] = _seconds_of_all(recording)
     return dict(recording.notes) | {key: value for key, value in told.items() if value}
+
+
+def _seconds_of_all(recording: RecordedCurves) -> float:
+    """What all trials took as recorded, those and the points that are left out included; 0 where nothing was timed."""
+    points = recording.points
+    own = np.ones(len(points), dtype=bool) if points.inherited is None else ~points.inherited
+    if points.seconds is not None:
+        return float(np.nansum(points.seconds[own]))
+    if points.elapsed_s is not None:
+        ends = np.zeros(len(recording.labels))
+        np.fmax.at(ends, points.trial, np.where(own, points.elapsed_s, np.nan))
+        return float(ends.sum())
+    return 0.0 if recording.trial_s is None else float(np.nansum(recording.trial_s))
 
 
 def _returns(points: Points) -> int:

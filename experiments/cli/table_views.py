@@ -1,0 +1,193 @@
+"""What users ask of tables: which rows and columns, in which order, and in which form. Imports the standard library and typer.
+
+A command that prints tables is wrapped by `with_view`, which gives it the options. `Table.print` follows what was given.
+"""
+
+from __future__ import annotations
+
+import csv
+import enum
+import functools
+import inspect
+import io
+import re
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elastune.sim.model.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_PANEL = "Tables"
+_NUMBER = re.compile(r"[-+]?[0-9][0-9,]*\.?[0-9]*(?:e[-+]?[0-9]+)?")
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
+
+
+class Form(enum.StrEnum):
+    """How tables are printed."""
+
+    TEXT = "text"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
+@dataclass(frozen=True)
+class TableView:
+    """What was asked for.
+
+    Attributes:
+        sort: a heading, or `-` and a heading for the largest first; None for the order of the command.
+        top: so many rows of the tables that are sorted, or of all tables in their own order; None for all.
+        columns: headings; empty for all. Columns that name a row are always there.
+        form: of the print.
+    """
+
+    sort: str | None = None
+    top: int | None = None
+    columns: tuple[str, ...] = ()
+    form: Form = Form.TEXT
+
+
+_ASKED: ContextVar[TableView] = ContextVar("view", default=TableView())  # noqa: B039  it is frozen
+_HEADINGS: ContextVar[list[str]] = ContextVar("headings")
+"""Of all tables that the command has printed."""
+
+
+def asked_of(headings: Sequence[str]) -> TableView:
+    """What the command that runs was asked for; of a table with these headings."""
+    view = _ASKED.get()
+    if view != TableView():
+        _HEADINGS.get().extend(headings)
+    return view
+
+
+def with_view(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with `--sort`, `--top`, `--columns` and `--format`, which its tables follow."""
+    from elastune.experiments.cli.numbers import count_option
+
+    def option(name: str, told: str, metavar: str) -> Any:  # noqa: ANN401  as typer's own
+        return typer.Option(name, metavar=metavar, help=told, show_default=False, rich_help_panel=_PANEL)
+
+    annotations = {
+        "sort": Annotated[str | None, option("--sort", "By this column; -COLUMN for the largest first.", "COLUMN")],
+        "top": Annotated[
+            int | None, count_option("--top", help="So many rows.", show_default=False, rich_help_panel=_PANEL)
+        ],
+        "columns": Annotated[str | None, option("--columns", "Only these, and those that name a row.", "A,B,...")],
+        "form": Annotated[Form, typer.Option("--format", help="Of tables.", rich_help_panel=_PANEL)],
+    }
+
+    @functools.wraps(command)
+    def viewed(*args: Any, sort: str | None, top: int | None, columns: str | None, form: Form, **kwargs: Any) -> None:  # noqa: ANN401
+        from elastune.experiments.cli.options import names_in
+
+        view = TableView(sort, top, tuple(names_in(columns, "--columns")), form)
+        if kwargs.get("as_json") and view != TableView():
+            raise InputError(
+                "--sort, --top, --columns and --format are about tables, and --json prints none: leave one out"
+            )
+        headings: list[str] = []
+        tokens = (_ASKED, _ASKED.set(view)), (_HEADINGS, _HEADINGS.set(headings))
+        try:
+            command(*args, **kwargs)
+        finally:
+            for variable, token in tokens:
+                variable.reset(token)  # type: ignore[arg-type]  # each its own
+        for option, name in (("--sort", sort), *(("--columns", name) for name in view.columns)):
+            if name is not None:
+                require_column(name.removeprefix("-"), option, headings)
+
+    own = inspect.signature(command, eval_str=True)
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=Form.TEXT if name == "form" else None
+        )
+        for name, annotation in annotations.items()
+    ]
+    viewed.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]  # typer reads it
+    viewed.__annotations__ = {**{name: p.annotation for name, p in own.parameters.items()}, **annotations}
+    return viewed
+
+
+def column_called(name: str, headings: Sequence[str]) -> int | None:
+    """The number of the column with this heading, or whose heading begins so; None where there is none."""
+    folded = [heading.casefold() for heading in headings]
+    wanted = name.strip().casefold()
+    if wanted in folded:
+        return folded.index(wanted)
+    beginning = [number for number, heading in enumerate(folded) if wanted and heading.startswith(wanted)]
+    return beginning[0] if len(beginning) == 1 else None
+
+
+def require_column(name: str, option: str, headings: Sequence[str]) -> None:
+    """Check that a table of the command has the column.
+
+    Raises:
+        InputError: none has; names the nearest, and all.
+    """
+    if column_called(name, headings) is not None:
+        return
+    near = nearest(name, headings)
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise InputError(f"{option}: there is no column {name!r}{hint}; known: {', '.join(dict.fromkeys(headings))}")
+
+
+def sorted_rows(rows: Sequence[Sequence[str]], index: int, *, largest_first: bool) -> list[int]:
+    """Numbers of the rows in the order of the values in one column; those without one are last, equal ones stay in order."""
+
+    def place(row: int) -> tuple[int, float, str]:
+        cell = rows[row][index].strip()
+        found = _NUMBER.match(cell)
+        if found is None:
+            return (2, 0.0, "") if cell in ("", "-") else (1, 0.0, cell.casefold())
+        value = float(found.group().replace(",", ""))
+        return 0, -value if largest_first else value, ""
+
+    order = sorted(range(len(rows)), key=place)
+    texts = [row for row in order if place(row)[0] == 1]
+    if not largest_first or not texts:
+        return order
+    return [row for row in order if place(row)[0] == 0] + texts[::-1] + [row for row in order if place(row)[0] == 2]
+
+
+def as_csv(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The cells as they are shown, with commas between."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([headings, *rows])
+    return text.getvalue()
+
+
+def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool]) -> str:
+    """A table of Markdown."""
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+    rule = ["---:" if right else "---" for right in is_right]
+    return "".join(line(cells) for cells in (headings, rule, *rows))
+
+
+def as_latex(headings: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool]) -> str:
+    """A tabular of the package booktabs."""
+
+    def line(cells: Sequence[str]) -> str:
+        return (
+            " & ".join("".join(_LATEX.get(character, character) for character in cell) for cell in cells)
+            + r" \\"
+            + "\n"
+        )
+
+    layout = "".join("r" if right else "l" for right in is_right)
+    body = "".join(map(line, rows))
+    return (
+        f"\\begin{{tabular}}{{{layout}}}\n\\toprule\n{line(headings)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+    )

@@ -1,0 +1,148 @@
+"""`elastune audit`, on logs that are made from a shipped bundle's curves."""
+
+import json
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from elastune import load_bundle
+from elastune.experiments.cli.app import app
+from elastune.traces.bundles.bundle import bundle_folder
+
+TRIALS, R, SECONDS, USD_PER_HOUR = 32, 9, 60.0, 12.24 / 4
+CUT = tuple(range(1, TRIALS, 4))
+"""Trials that the past search stopped after 3 iterations."""
+CURVES = load_bundle(bundle_folder("digits-mlp", (), ())).scores[:TRIALS, :R]
+
+
+def elastune(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
+
+
+def lengths(cut):
+    return [3 if trial in cut else R for trial in range(TRIALS)]
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Writes a table of the search, in which these trials were cut short."""
+
+    def write(cut=CUT):
+        rows = [
+            {
+                "trial": f"run-{trial}",
+                "iteration": k + 1,
+                "score": CURVES[trial, k],
+                "seconds": SECONDS,
+                "lr": trial / 100,
+            }
+            for trial, length in enumerate(lengths(cut))
+            for k in range(length)
+        ]
+        path = tmp_path / "log.csv"
+        pd.DataFrame(rows).to_csv(path, index=False)
+        return path
+
+    return write
+
+
+def audited(*arguments):
+    done = elastune("audit", *arguments, "--machine", "p3.8xlarge", "--seeds", "8", "--jobs", "1", "--json")
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_the_search_cost_counts_the_trials_that_were_cut_short(log):
+    told = audited(log(), "--direction", "minimize", "--policies", "sha-fixed,random-fixed")
+    past = told["past"]
+    gpu_s = SECONDS * sum(lengths(CUT))
+    complete = [trial for trial in range(TRIALS) if trial not in CUT]
+    assert (past["trials"], past["complete"], past["at_once"]) == (TRIALS, len(complete), 4)
+    assert past["gpu_s"] == pytest.approx(gpu_s)
+    assert past["complete_gpu_s"] == pytest.approx(SECONDS * R * len(complete))
+    assert past["usd"] == pytest.approx(gpu_s / 3600 * USD_PER_HOUR)
+    assert past["best_score"] == pytest.approx(CURVES[complete, -1].min())
+    job = told["spec"]["job"]
+    assert (job["deadline_s"], job["budget_usd"]) == (pytest.approx(gpu_s / 4), pytest.approx(past["usd"]))
+
+
+def test_policies_choose_among_complete_trials_only_and_the_result_says_so(log):
+    told = audited(log(), "--direction", "minimize", "--policies", "sha-fixed")
+    assert any(
+        f"{len(CUT)} of {TRIALS} trials were cut short and have no later curve" in one for one in told["assumed"]
+    )
+    finals = CURVES[[trial for trial in range(TRIALS) if trial not in CUT]]
+    for run in told["runs"]:
+        assert np.isclose(finals, run["score"]).any()
+        assert run["budget_met"]
+
+
+def test_a_back_test_sha_spends_less_than_a_search_that_trained_all_to_the_end_and_finds_about_as_good(log):
+    told = audited(log(cut=()), "--direction", "minimize", "--policies", "sha-fixed")
+    assert not any("cut short" in one for one in told["assumed"])
+    for run in told["runs"]:
+        assert run["cost_usd"] < told["past"]["usd"]
+        assert run["score"] <= np.quantile(CURVES[:, -1], 0.25)
+        # By hand: 32 x 1, 10 x 2 and 3 x 6 iterations, and not 32 x 9.
+        assert run["iterations_trained"] == 32 + 20 + 18
+
+
+def test_trials_that_were_cut_short_may_be_taken_as_diverged_which_is_said(log):
+    told = audited(log(), "--direction", "minimize", "--policies", "sha-fixed", "--cut-short", "diverged")
+    assert told["past"]["complete"] == TRIALS
+    assert f"{len(CUT)} trials are taken to have diverged where their curves end" in told["assumed"]
+
+
+def test_a_study_says_its_direction_itself(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=storage, direction="minimize")
+    start = pd.Timestamp("2026-01-01").to_pydatetime()
+    for trial, length in enumerate(lengths(CUT)):
+        values = {k: float(CURVES[trial, k - 1]) for k in range(1, length + 1)}
+        made = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.PRUNED if length < R else optuna.trial.TrialState.COMPLETE,
+            value=values[length],
+            params={"lr": 0.01 * (trial + 1)},
+            distributions={"lr": optuna.distributions.FloatDistribution(0.0, 1.0)},
+            intermediate_values=values,
+        )
+        made.datetime_start = start
+        made.datetime_complete = start + pd.Timedelta(seconds=SECONDS * length).to_pytimedelta()
+        study.add_trial(made)
+    told = audited(tmp_path / "study.db", "--policies", "sha-fixed")
+    assert told["past"]["gpu_s"] == pytest.approx(SECONDS * sum(lengths(CUT)))
+
+
+def test_the_table_says_what_was_assumed(log):
+    asked = ("--direction", "minimize", "--machine", "p3.8xlarge", "--policies", "sha-fixed", "--seeds", "3")
+    done = elastune("audit", log(), *asked)
+    assert done.exit_code == 0, done.stderr
+    assert "of the past" in done.stdout
+    assert "Assumed, as the log does not tell:" in done.stdout
+    assert "no trial gets more than one GPU" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("log.csv",), "give --direction"),
+        (("log.xlsx", "--direction", "minimize"), "elastune bundles import"),
+        (("log.csv", "--direction", "minimize", "--cut-short", "hold"), "must be drop or diverged"),
+        (("no.csv", "--direction", "minimize"), "no.csv"),
+    ],
+)
+def test_what_is_no_log_is_told(arguments, told):
+    done = elastune("audit", *arguments, "--machine", "p3.8xlarge")
+    assert done.exit_code == 2
+    assert told in done.stderr
+
+
+def test_a_log_without_seconds_is_refused(tmp_path):
+    rows = [{"trial": t, "iteration": k + 1, "score": CURVES[t, k]} for t in range(8) for k in range(R)]
+    pd.DataFrame(rows).to_csv(tmp_path / "log.csv", index=False)
+    done = elastune("audit", tmp_path / "log.csv", "--direction", "minimize", "--machine", "p3.8xlarge")
+    assert done.exit_code == 2
+    assert "has no seconds" in done.stderr
