@@ -88,6 +88,10 @@ def _print_bundle(described: Mapping[str, Any]) -> None:
         "diverged": percent(described["diverged_share"]),
         "Spearman of early with final ranks": ", ".join(correlations),
         **_noise(described["replicates"]),
+        **{
+            name: f"{number(one['least'])} to {number(one['most'])}, median {number(one['median'])}: {one['means']}"
+            for name, one in described["measures"].items()
+        },
         "cost of an iteration": f"{number(described['iteration_s'])} s on 1 GPU, times {number(low)} to {number(high)}",
         "evaluation, of that": f"{number(described['evaluate_s'])} s on 1 GPU, whatever the gang",
         "GPUs for its memory": f"at least {described['min_gpus']}",

@@ -47,6 +47,7 @@ _FILES = (
     *(f"{name}.csv" for name in _CSV),
     "comparison.png",
     "ledger.png",
+    "trade_off.png",
 )
 _MEASURES_SHOWN = ("regret", "cost_usd")
 
@@ -134,10 +135,10 @@ def _write(folder: Path, spec: RunSpec, comparison: Comparison) -> None:
         write_text(folder / f"{name}.csv", getattr(comparison, name).to_csv(index=False))
     done = comparison.results[comparison.results["status"] == "done"]
     if len(done):
-        _draw(folder, comparison, done)
+        _draw(folder, spec, comparison, done)
 
 
-def _draw(folder: Path, comparison: Comparison, done: pd.DataFrame) -> None:
+def _draw(folder: Path, spec: RunSpec, comparison: Comparison, done: pd.DataFrame) -> None:
     from elastune.experiments import figures
     from elastune.experiments.figures.tables import few_policies
 
@@ -148,6 +149,18 @@ def _draw(folder: Path, comparison: Comparison, done: pd.DataFrame) -> None:
     )
     figures.save(figures.comparison(done, trajectories), folder / "comparison.png")
     figures.save(figures.ledger(ledger), folder / "ledger.png")
+    if done["flops"].notna().any():
+        from elastune.experiments.plans.bundle_summary import finals_table
+
+        bundle = spec.bundle()
+        figure = figures.trade_off(
+            finals_table(bundle),
+            done[["policy", "score", "flops"]],
+            minimized=bundle.direction == "minimize",
+            bound=spec.job.bounds.get("flops"),
+            score_label=bundle.score,
+        )
+        figures.save(figure, folder / "trade_off.png")
     if left_out:
         others = f"the {len(shown) - 1} best of {len(shown) - 1 + len(left_out)} others"
         say(f"the pictures show {shown[0]} and {others} by regret", err=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from elastune.experiments.figures.best import best_so_far, score_over_time_and_cost
 from elastune.experiments.figures.cost_deadline import cost_over_deadline
 from elastune.experiments.figures.differences import paired_differences
+from elastune.experiments.figures.flops import gate_sparsity, networks_over_flops, trade_off
 from elastune.experiments.figures.front import front
 from elastune.experiments.figures.frontier import frontier
 from elastune.experiments.figures.gantt import gantt
@@ -33,9 +34,11 @@ __all__ = [
     "front",
     "frontier",
     "gantt",
+    "gate_sparsity",
     "gpus_over_time",
     "greedy_gap",
     "ledger",
+    "networks_over_flops",
     "paired_differences",
     "performance_profiles",
     "reliability",
@@ -45,4 +48,5 @@ __all__ = [
     "score_over_cost",
     "score_over_time_and_cost",
     "sensitivity",
+    "trade_off",
 ]

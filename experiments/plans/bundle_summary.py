@@ -39,6 +39,7 @@ def describe(bundle: Bundle) -> dict[str, object]:
         "diverged_share": float(np.mean(~np.isfinite(bundle.scores[:, -1]))),
         "rank_correlation": _rank_correlations(bundle),
         "replicates": _noise(bundle),
+        "measures": {name: _measure(bundle, name) for name in bundle.measures},
         "iteration_s": bundle.iteration_s,
         "evaluate_s": bundle.evaluate_s,
         "min_gpus": 1 if bundle.min_gpus is None else int(bundle.min_gpus.max()),
@@ -55,6 +56,15 @@ def describe(bundle: Bundle) -> dict[str, object]:
         "provenance": dict(bundle.provenance),
         "sha256": bundle.sha256,
     }
+
+
+def _measure(bundle: Bundle, name: str) -> dict[str, object]:
+    """What it is in words, and its range at the end of the curves; None where all diverged."""
+    finals = bundle.measured[name][:, -1]
+    finite = finals[np.isfinite(finals)]
+    levels = ("least", 0.0), ("median", 0.5), ("most", 1.0)
+    found = {key: float(np.quantile(finite, level)) if finite.size else None for key, level in levels}
+    return {"means": bundle.measures[name], **found}
 
 
 def describe_import(bundle: Bundle) -> dict[str, object]:
@@ -82,6 +92,14 @@ def curves_table(bundle: Bundle) -> pd.DataFrame:
             "direction": bundle.direction,
         }
     )
+
+
+def finals_table(bundle: Bundle) -> pd.DataFrame:
+    """Each configuration at the end of its curve: score, and a column for each measure."""
+    import pandas as pd
+
+    measured = {name: values[:, -1] for name, values in bundle.measured.items()}
+    return pd.DataFrame({"score": bundle.scores[:, -1], **measured})
 
 
 def _final_quantiles(bundle: Bundle) -> dict[str, float] | None:

@@ -119,6 +119,17 @@ def test_skipping_gives_the_logits_of_the_whole_network(body):
         torch.testing.assert_close(cost.skipping(one, pictures), one(pictures), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("body", ["vgg", "resnet"])
+@pytest.mark.parametrize("closed", [0, 1, -1])
+def test_skipping_also_skips_layers_that_no_image_uses(body, closed):
+    one = network(body).double().eval()
+    with torch.no_grad():
+        one.heads[closed].weight.fill_(-1.0)
+    pictures = images(6).double()
+    with torch.inference_mode():
+        torch.testing.assert_close(cost.skipping(one, pictures), one(pictures), rtol=1e-12, atol=1e-12)
+
+
 def test_multiply_adds_of_a_small_network_are_those_counted_by_hand():
     # Width 1/4: 2, 4 and 8 channels on images of 8 x 8; embedding convolutions 1-2-4-8 with stride 2, then 8 -> 3.
     one = network(width=0.25, embedding_size=3)

@@ -12,7 +12,7 @@ def test_a_shipped_bundle_is_of_the_workload_as_it_is_today(name):
 
     assert [dict(configuration) for configuration in bundle.configurations] == drawn
     assert (bundle.direction, bundle.max_iterations) == (workload.direction, workload.max_iterations)
-    assert (bundle.schedule, bundle.scaling) == ("constant", None)
+    assert (bundle.schedule, bundle.scaling) == (workload.schedule, None)
 
 
 @pytest.mark.parametrize("name", bundle_names())

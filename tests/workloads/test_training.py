@@ -7,6 +7,7 @@ import pytest
 
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.workloads import WORKLOAD_NAMES, workload_named
+from elastune.traces.workloads.image_folders import FASHION_MNIST
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")
@@ -49,6 +50,19 @@ SMALL = {
 }
 
 
+SMALL["deepmoe-fmnist"] = SMALL["deepmoe-mnist5k"]
+WITH_DATA = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            name == "deepmoe-fmnist" and not FASHION_MNIST.is_dir(),
+            reason="Debian's dataset-fashion-mnist is not installed",
+        ),
+    )
+    for name in WORKLOAD_NAMES
+]
+
+
 def build(name, seed=1, **changes):
     return workload_named(name).build({**SMALL[name], **changes}, seed)
 
@@ -61,7 +75,7 @@ def train(trainable, iterations):
     return scores
 
 
-@pytest.mark.parametrize("name", WORKLOAD_NAMES)
+@pytest.mark.parametrize("name", WITH_DATA)
 def test_a_trial_that_goes_on_from_a_checkpoint_scores_as_one_that_was_never_interrupted(name, tmp_path):
     straight = train(build(name), 6)
     first = build(name)
@@ -76,7 +90,7 @@ def test_a_trial_that_goes_on_from_a_checkpoint_scores_as_one_that_was_never_int
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-@pytest.mark.parametrize("name", WORKLOAD_NAMES)
+@pytest.mark.parametrize("name", WITH_DATA)
 def test_training_improves_on_the_untrained_network(name):
     trainable = build(name)
     untrained = trainable.evaluate()
@@ -128,7 +142,7 @@ def test_a_clone_goes_on_from_another_trials_weights_with_its_own_hyperparameter
     assert len({train(trainable, 1)[0] for trainable in (source, clone, other_optimizer)}) > 1
 
 
-@pytest.mark.parametrize("name", WORKLOAD_NAMES)
+@pytest.mark.parametrize("name", WITH_DATA)
 def test_a_truncated_checkpoint_is_refused_and_changes_nothing(name, tmp_path):
     path = tmp_path / "checkpoint"
     trainable = build(name)

@@ -6,7 +6,7 @@ May import the pure core; torch, scikit-learn and mlxtend are imported when a tr
 from __future__ import annotations
 
 from elastune.sim.model.errors import unknown
-from elastune.traces.workloads.deepmoe.workload import DEEPMOE_MNIST5K
+from elastune.traces.workloads.deepmoe.workload import DEEPMOE_FMNIST, DEEPMOE_MNIST5K
 from elastune.traces.workloads.digits_mlp import DIGITS_MLP
 from elastune.traces.workloads.mnist5k_cnn import MNIST5K_CNN
 from elastune.traces.workloads.search_space import (
@@ -35,7 +35,7 @@ __all__ = [
     "workload_named",
 ]
 
-_WORKLOADS = {workload.name: workload for workload in (DIGITS_MLP, MNIST5K_CNN, DEEPMOE_MNIST5K)}
+_WORKLOADS = {workload.name: workload for workload in (DIGITS_MLP, MNIST5K_CNN, DEEPMOE_MNIST5K, DEEPMOE_FMNIST)}
 
 WORKLOAD_NAMES: tuple[str, ...] = tuple(_WORKLOADS)
 """The workloads that ship with the project."""

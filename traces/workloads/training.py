@@ -137,6 +137,11 @@ class Classifier:
         self._diverged = self._diverged or not math.isfinite(self._loss)
 
     @property
+    def network(self) -> nn.Module:
+        """What it trains."""
+        return self._network
+
+    @property
     def training_loss(self) -> float:
         """Mean loss over the batches of the last iteration; NaN before there was one here."""
         return self._loss

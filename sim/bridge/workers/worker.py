@@ -73,7 +73,7 @@ class Tested(Protocol):
 
 
 @runtime_checkable
-class Measured(Protocol):
+class Measuring(Protocol):
     """A trainable that also measures something beside its score, such as FLOPs."""
 
     def measures(self) -> Mapping[str, float]:
@@ -294,7 +294,7 @@ class SegmentWorker:
             trainable.save,
             segment=assignment.segment,
             test_score=test_score,
-            measures=trainable.measures() if isinstance(trainable, Measured) else {},
+            measures=trainable.measures() if isinstance(trainable, Measuring) else {},
             spare=spare,
         )
         course.checkpoint_s += time.monotonic() - began_s

