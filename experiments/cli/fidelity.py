@@ -72,6 +72,10 @@ _From = Annotated[
 _Pack = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write a small copy of a sitting, without checkpoints, to -o.")
 ]
+_Physical = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Replay the placements of a physical cluster that others recorded, instead."),
+]
 _Figures = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Draw the pictures into this folder.", rich_help_panel=OUTPUT)
 ]
@@ -88,6 +92,7 @@ def fidelity(
     inject: _Inject = False,
     recorded: _From = None,
     pack: _Pack = None,
+    physical: _Physical = None,
     out: Annotated[Path | None, out_option("Folder of the sitting, or of the packed copy.", "results/fidelity")] = None,
     figures: _Figures = None,
     as_json: AsJson = False,
@@ -106,6 +111,11 @@ def fidelity(
         "--emulate": emulate,
         "--inject": inject or None,
     }
+    if physical is not None:
+        others = of_runs | {"--from": recorded or None, "--pack": pack, "-o": out, "--figures": figures}
+        refuse(others, "a physical record is replayed")
+        _show_physical(physical, as_json)
+        return
     if pack is not None:
         others = of_runs | {"--from": recorded or None, "--figures": figures, "--json": as_json or None}
         refuse(others, "a recorded sitting is packed")
@@ -149,6 +159,35 @@ def _pack(folder: Path, out: Path | None) -> None:
     if out is None:
         raise InputError(f"--pack {folder}: name the folder of the copy (-o DIR)")
     say(f"{out}: {pack(folder, out) / 1024:,.0f} KiB")
+
+
+def _show_physical(folder: Path, as_json: bool) -> None:
+    from elastune.experiments.fidelity.physical_report import physical_report
+
+    with progress("Replaying placements") as on_progress:
+        rows, orders = physical_report(folder, on_progress=on_progress)
+    if as_json:
+        told = [{name: _finite(value) for name, value in row._asdict().items()} for row in rows]
+        print_json({"runs": told, "orders": [{**one._asdict(), "is_kept": one.is_kept} for one in orders]})
+        return
+    errors = numbers("makespan", "median", "90th", "bias", "service: median", "90th", "in 90 %")
+    table = Table("Simulated over real, less 1; per job: completion time, service time", [*key("run", "by"), *errors])
+    for row in rows:
+        shown = (row.makespan, row.jct_median, row.jct_p90, row.jct_bias, row.service_median, row.service_p90)
+        table.add(row.run, row.by, *map(_signed, shown), percent(row.coverage), is_strong=row.by == "authors")
+    table.print()
+    for one in orders:
+        kept = "kept" if one.is_kept else "NOT kept"
+        say(f"{one.by}: mean completion time of {one.first} over {one.second}: {_signed(one.real)} real,"
+            f" {_signed(one.simulated)} simulated, sign {kept}")  # fmt: skip
+    say(
+        "Placements and the times of rounds are those of the record; the authors' simulator chose its own. This checks rounds,"
+        " preemption and restarts, and neither tuning nor bills."
+    )
+
+
+def _finite(value: str | float) -> str | float | None:
+    return value if isinstance(value, str) or math.isfinite(value) else None
 
 
 def _show(folders: Sequence[Path], figures: Path | None, as_json: bool) -> None:

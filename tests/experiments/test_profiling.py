@@ -102,7 +102,7 @@ def test_a_profile_is_a_complete_bundle(undisturbed):
     assert drawn == [DIGITS.configuration_of(0, trial) for trial in range(TRIALS)]
     assert manifest["command"] == "elastune profile digits-mlp --trials 4 --iterations 100 --jobs 2 --seed 0"
     assert (manifest["direction"], manifest["schedule"], manifest["scaling"]) == ("minimize", "constant", None)
-    assert 0.2 < manifest["launch_s"] < 60
+    assert manifest["launch_s"] > 0.2
     assert 0 < manifest["checkpoint_s"] < 60
     assert min(manifest["checkpoint_bytes"], manifest["data_bytes"]) > 1000
     assert 0 <= manifest["straggler"]["persistent_cv"] < manifest["straggler"]["per_iteration_cv"] + 5
