@@ -291,3 +291,39 @@ def _decisions_table(runs: Sequence[CheckedRun]) -> Table:
         if found.number:
             table.add(run.unit.name, found.number, number(found.at_s, 3), found.real, found.simulated)
     return table
+
+
+def calibrate(
+    sittings: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sittings of fidelity.", show_default=False)],
+    out: Annotated[Path, out_option("Folder of the new bundle.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a profile better by what real runs took; every third run is left out, and shows whether that helped."""
+    from elastune.experiments.fidelity.calibrating import calibrate as calibrated
+
+    found = calibrated(sittings, out)
+    if as_json:
+        print_json({
+            "bundle": str(found.folder),
+            "runs_used": found.used,
+            "changes": {one.name: {"before": one.before, "after": one.after} for one in found.changes},
+            "cloud": found.cloud._asdict(),
+            "left_out": found.checked,
+            "mean_absolute_error": found.means(),
+        })  # fmt: skip
+        return
+    table = Table(f"From the journals of {found.used} runs", [*key("number"), *numbers("before", "after")])
+    for one in found.changes:
+        table.add(one.name, number(one.before, 3), number(one.after, 3))
+    table.print()
+    cloud = found.cloud
+    say(
+        f"In a spec:\n  cloud: {{startup: {{queue_s: {cloud.queue_s:.3g}, init_s: {{mean_s: {cloud.init_s:.3g}, cv:"
+        f" {cloud.init_cv:.2g}}}}}, faults: {{instance_loss_per_hour: {cloud.instance_loss_per_hour:.3g},"
+        f" segment_failure_per_hour: {cloud.segment_failure_per_hour:.3g}}}}}"
+    )
+    for name, (before, after) in found.means().items():
+        say(
+            f"{name}: mean error {_signed(before)} before, {_signed(after)} after, over {len(found.checked)} runs not used"
+        )
+    say(str(found.folder))

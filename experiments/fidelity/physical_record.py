@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from elastune.sim.model.errors import InputError
 
@@ -114,8 +114,9 @@ def load_physical(folder: Path) -> tuple[list[PhysicalRun], Mapping[Config, floa
     """
     tables = {name: _table(folder, name, columns) for name, columns in _TABLES.items()}
     profile = {
-        (str(row.model), int(row.batch_size), int(row.gpus)): float(row.steps_per_s) * int(row.batch_size)
-        for row in tables["profile.csv"].itertuples()
+        (str(row["model"]), int(row["batch_size"]), int(row["gpus"])): float(row["steps_per_s"])
+        * int(row["batch_size"])
+        for row in _records(tables["profile.csv"])
     }
     names = tables["jobs.parquet"].query("kind == 'physical'")["run"].drop_duplicates()
     if names.empty:
@@ -147,6 +148,10 @@ def _table(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", table.to_dict("records"))
+
+
 def _of(tables: Mapping[str, pd.DataFrame], name: str, run: str, kind: str) -> pd.DataFrame:
     table = tables[name]
     return table[(table["run"] == run) & (table["kind"] == kind)]
@@ -160,17 +165,17 @@ def _run(folder: Path, name: str, tables: Mapping[str, pd.DataFrame]) -> Physica
     schedule = _of(tables, "throughput.parquet", name, "simulation")
     if schedule.empty:
         schedule = _of(tables, "throughput.parquet", name, "physical")
-    by_job = dict(list(schedule.sort_values("round").groupby("job")))
+    by_job = {int(cast("int", job)): group for job, group in schedule.sort_values("round").groupby("job")}
     jobs = {}
-    for row in rows.itertuples():
-        where = f"{folder / 'jobs.parquet'}: job {row.job} of {name}"
-        if not (math.isfinite(row.jct_s) and row.jct_s > 0 and math.isfinite(row.end_s)):
+    for row in _records(rows):
+        where = f"{folder / 'jobs.parquet'}: job {row['job']} of {name}"
+        if not (math.isfinite(row["jct_s"]) and row["jct_s"] > 0 and math.isfinite(row["end_s"])):
             raise InputError(
-                f"{where} never ends: its jct_s is {row.jct_s}; leave it out of every table, or give its end"
+                f"{where} never ends: its jct_s is {row['jct_s']}; leave it out of every table, or give its end"
             )
-        if row.job not in placed:
+        if row["job"] not in placed:
             raise InputError(f"{where} was never placed, although it ended: placements.parquet has no row of it")
-        jobs[int(row.job)] = _job(row, by_job.get(row.job))
+        jobs[int(row["job"])] = _job(row, by_job.get(row["job"]))
     if not rounds or max(placements) >= len(rounds):
         raise InputError(
             f"{folder / 'rounds.csv'}: {name} has placements in round {max(placements)}, which is not in it"
@@ -189,14 +194,16 @@ def _run(folder: Path, name: str, tables: Mapping[str, pd.DataFrame]) -> Physica
 
 def _placements(rows: pd.DataFrame) -> dict[int, dict[int, tuple[int, ...]]]:
     found: dict[int, dict[int, tuple[int, ...]]] = {}
-    for (number, job), group in rows.groupby(["round", "job"]):
-        found.setdefault(int(number), {})[int(job)] = tuple(sorted(map(int, group["worker"])))
+    columns = (rows[name].tolist() for name in ("round", "job", "worker"))
+    for number, job, worker in sorted(zip(*columns, strict=True)):
+        of_round = found.setdefault(number, {})
+        of_round[job] = (*of_round.get(job, ()), worker)
     return found
 
 
-def _job(row: Any, schedule: pd.DataFrame | None) -> PhysicalJob:  # noqa: ANN401  a row of pandas
+def _job(row: Mapping[str, Any], schedule: pd.DataFrame | None) -> PhysicalJob:
     """The job with its batches by progress, as the trace has them; a job without a schedule keeps its first."""
-    batches: list[tuple[float, int]] = [(0.0, int(row.batch_size))]
+    batches: list[tuple[float, int]] = [(0.0, int(row["batch_size"]))]
     if schedule is not None:
         done = schedule["steps_per_s"] * schedule["batch_size"]
         share = (done.cumsum() - done) / done.sum()
@@ -204,19 +211,19 @@ def _job(row: Any, schedule: pd.DataFrame | None) -> PhysicalJob:  # noqa: ANN40
         for at, batch in zip(share, schedule["batch_size"], strict=True):
             if not batches or batches[-1][1] != batch:
                 batches.append((float(at), int(batch)))
-    samples = float(row.total_steps) * float(row.batch_size)
+    samples = float(row["total_steps"]) * float(row["batch_size"])
     return PhysicalJob(
-        int(row.job), float(row.arrival_s), int(row.gpus), str(row.model), samples, float(row.end_s),
-        float(row.service_s), tuple(batches),
+        int(row["job"]), float(row["arrival_s"]), int(row["gpus"]), str(row["model"]), samples, float(row["end_s"]),
+        float(row["service_s"]), tuple(batches),
     )  # fmt: skip
 
 
 def _leases(rows: pd.DataFrame, jobs: Mapping[int, PhysicalJob]) -> dict[int, list[Lease]]:
     found: dict[int, list[Lease]] = {job: [] for job in jobs}
-    for row in rows.sort_values("round").itertuples():
-        job = jobs[int(row.job)]
-        config = (job.model, int(row.batch_size), job.gpus)
-        found[job.job].append(Lease(int(row.round), config, float(row.steps_per_s) * int(row.batch_size)))
+    for row in _records(rows.sort_values("round")):
+        job = jobs[int(row["job"])]
+        config = (job.model, int(row["batch_size"]), job.gpus)
+        found[job.job].append(Lease(int(row["round"]), config, float(row["steps_per_s"]) * int(row["batch_size"])))
     return found
 
 
@@ -224,7 +231,7 @@ def _outcomes(tables: Mapping[str, pd.DataFrame], name: str, kind: str, first_s:
     rows = _of(tables, "jobs.parquet", name, kind)
     [makespan_s] = _of(tables, "runs.csv", name, kind)["makespan_s"].tolist()[:1] or [math.nan]
     return Outcomes(
-        {int(row.job): float(row.end_s) - max(float(row.arrival_s), first_s) for row in rows.itertuples()},
-        {int(row.job): float(row.service_s) for row in rows.itertuples()},
+        {int(row["job"]): float(row["end_s"]) - max(float(row["arrival_s"]), first_s) for row in _records(rows)},
+        {int(row["job"]): float(row["service_s"]) for row in _records(rows)},
         float(makespan_s) - first_s,
     )

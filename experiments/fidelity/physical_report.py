@@ -108,15 +108,18 @@ def _row(run: PhysicalRun, by: str, outcomes: Outcomes, coverage: float) -> Phys
     real = run.real
     jct = np.array([outcomes.jct_s[job] / real.jct_s[job] - 1 for job in real.jct_s])
     service = np.array([outcomes.service_s[job] / real.service_s[job] - 1 for job in real.service_s])
-    numbers = (
+    return PhysicalRow(
+        run.name,
+        by,
+        outcomes.makespan_s,
         outcomes.makespan_s / real.makespan_s - 1,
-        np.median(np.abs(jct)),
-        np.quantile(np.abs(jct), 0.9),
-        jct.mean(),
-        np.median(np.abs(service)),
-        np.quantile(np.abs(service), 0.9),
+        float(np.median(np.abs(jct))),
+        float(np.quantile(np.abs(jct), 0.9)),
+        float(jct.mean()),
+        float(np.median(np.abs(service))),
+        float(np.quantile(np.abs(service), 0.9)),
+        coverage,
     )
-    return PhysicalRow(run.name, by, outcomes.makespan_s, *map(float, numbers), coverage)
 
 
 def _orders(means: Mapping[str, Mapping[str, float]]) -> list[PhysicalOrder]:

@@ -36,26 +36,30 @@ SPEC = {
 NOISE = Noise(launches=((3.0, 0.01), (4.5, 0.02)), resumes=((2.0, 0.01), (2.6, 0.03)), paces=(0.9, 1.0, 1.1))
 
 
-def sitting_in(folder, *, repeats=1, policies=("sha-fixed",), pace=1.0, draws=20):
-    """A sitting whose runs came at this pace of the profile, with the noise of `NOISE`."""
+def sitting_in(folder, *, repeats=1, policies=("sha-fixed",), pace=1.0, draws=20, own_pace=False, noise=NOISE):
+    """A sitting whose runs came at this pace of the profile, with this noise.
+
+    `own_pace`: an iteration is as long as the bundle says, and the spec does not say otherwise.
+    """
     copy_bundle(bundle_folder("digits-mlp"), folder / "bundles" / "digits-mlp")
-    spec = SPEC | {"workload": SPEC["workload"] | {"bundle": str(folder / "bundles" / "digits-mlp")}}
+    workload = {key: value for key, value in SPEC["workload"].items() if key != "iteration_s" or not own_pace}
+    spec = SPEC | {"workload": workload | {"bundle": str(folder / "bundles" / "digits-mlp")}}
     sitting = Sitting.begin(folder, Asked([JobAsked("small", spec, "digits-mlp")], list(policies), repeats))
     for number, unit in enumerate(sitting.units()):
         (unit.folder / "run").mkdir(parents=True)
         write_note(unit.folder / "prediction.json", predict(unit, 100.0 + number, [], draws))
         profiled = Calibration(0.010, 2.0, 0.5)
         write_note(unit.folder / "began.json", Began(200.0 + number, sha256_of(unit), profiled, profiled))
-        _run(unit, pace, number)
+        _run(unit, pace, number, noise)
         write_note(unit.folder / "ended.json", Ended(300.0 + number, Calibration(0.012, 2.0, 0.5)))
     return sitting
 
 
-def _run(unit, pace, number):
+def _run(unit, pace, number, noise):
     bundle, _ = profile_in(unit.bundle)
     world = World.of(unit.spec, bundle)
     cloud = unit.spec.cloud.truth(bundle.data_bytes)
-    draws = NoisyDraws(NOISE, world.truth, cloud, Streams(1000 + number))
+    draws = NoisyDraws(noise, world.truth, cloud, Streams(1000 + number))
     draws._train *= pace
     with unit.journal.open("wb") as stream:
         writer = JournalWriter(stream, world.header())

@@ -11,13 +11,16 @@ from typer.testing import CliRunner
 
 from elastune.experiments.cli.app import app
 from elastune.experiments.fidelity.analysis import checked_runs
+from elastune.experiments.fidelity.calibrating import calibrate
+from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import Measured, first_difference, in_common
 from elastune.experiments.fidelity.pack import pack
 from elastune.experiments.fidelity.pictures import draw
 from elastune.experiments.fidelity.prediction import machine_cv_of, predict
 from elastune.experiments.fidelity.report import Report, equivalence
-from elastune.experiments.fidelity.sitting import Calibration, Sitting
+from elastune.experiments.fidelity.sitting import Calibration, Sitting, profile_in
 from elastune.sim.model.errors import InputError
+from elastune.traces import load_bundle
 from tests.experiments.fidelity_sittings import sitting_in
 
 
@@ -231,3 +234,35 @@ def test_a_sitting_of_something_else_is_not_gone_on_with(copied):
     asked = Sitting.load(copied).asked
     with pytest.raises(InputError, match=r"holds a sitting that differs in repeats"):
         Sitting.begin(copied, type(asked)(asked.jobs, asked.policies, 9))
+
+
+# Calibration.
+
+
+def test_runs_at_another_pace_calibrate_the_profile_and_others_are_predicted_better(tmp_path):
+    slow = Noise(launches=((12.0, 0.01), (14.0, 0.02)), resumes=((9.0, 0.01), (10.0, 0.03)), paces=(1.0,))
+    sitting_in(tmp_path / "slow", repeats=6, pace=2.0, own_pace=True, noise=slow)
+    found = calibrate([tmp_path / "slow"], tmp_path / "better")
+    assert found.used == 4
+    changes = {one.name: (one.before, one.after) for one in found.changes}
+    assert changes["iteration_s"][1] == pytest.approx(2 * changes["iteration_s"][0], rel=0.15)
+    assert 12 <= changes["launch_s"][1] <= 14
+    assert (found.cloud.queue_s, found.cloud.segment_failure_per_hour) == (pytest.approx(1.0), 0.0)
+    assert found.cloud.init_s == pytest.approx(3.0, rel=0.3)
+    before, after = found.means()["makespan_s"]
+    assert before > 0.4
+    assert after < 0.05
+    assert load_bundle(tmp_path / "better").provenance["launch_s"].startswith("measured: journals of 4 real runs")
+    assert len(profile_in(tmp_path / "better")[1]) > 20
+    with pytest.raises(InputError, match=r"is there already"):
+        calibrate([tmp_path / "slow"], tmp_path / "better")
+
+
+def test_the_command_line_calibrates(recorded, tmp_path):
+    said = CliRunner().invoke(app, ["calibrate", str(recorded), "-o", str(tmp_path / "b")])
+    assert said.exit_code == 0, said.output
+    assert "over 4 runs not used" in said.output
+    sitting_in(tmp_path / "one")
+    refused = CliRunner().invoke(app, ["calibrate", str(tmp_path / "one"), "-o", str(tmp_path / "c")])
+    assert refused.exit_code == 2
+    assert "is too few" in refused.stderr
