@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.fidelity.analysis import CheckedRun
     from elastune.experiments.fidelity.conduct import Measurement
-    from elastune.experiments.fidelity.report import Errors, Group, Report
+    from elastune.experiments.fidelity.report import Errors, FidelityReport, Group
 
 _REAL = "Real runs"
 _Specs = Annotated[
@@ -192,10 +192,10 @@ def _finite(value: str | float) -> str | float | None:
 
 def _show(folders: Sequence[Path], figures: Path | None, as_json: bool) -> None:
     from elastune.experiments.fidelity.analysis import checked_runs
-    from elastune.experiments.fidelity.report import Report
+    from elastune.experiments.fidelity.report import FidelityReport
 
     runs = checked_runs(folders)
-    report = Report.of(runs)
+    report = FidelityReport.of(runs)
     if as_json:
         print_json(report.to_json(runs))
     else:
@@ -207,7 +207,7 @@ def _show(folders: Sequence[Path], figures: Path | None, as_json: bool) -> None:
             say(str(path), err=as_json)
 
 
-def _print(report: Report, runs: Sequence[CheckedRun]) -> None:
+def _print(report: FidelityReport, runs: Sequence[CheckedRun]) -> None:
     _heads_table(report).print()
     _regimes_table(report).print()
     _parts_table(report).print()
@@ -227,7 +227,7 @@ def _of(group: Group) -> tuple[str, str]:
     return group.job, group.policy or "all"
 
 
-def _heads_table(report: Report) -> Table:
+def _heads_table(report: FidelityReport) -> Table:
     title = "Prediction less reality, over reality (the score: in its own unit)"
     columns = numbers("runs", "bias", "error", "parameters", "structure", "in 90 %")
     table = Table(title, [*key("job", "policy", "of"), *columns, *text("equal within 5 %")])
@@ -250,7 +250,7 @@ def _equal(group: Group, name: str) -> str:
     return f"{'yes' if test.is_equal else 'no'}: [{_signed(test.low)}, {_signed(test.high)}], p {number(test.p, 2)}"
 
 
-def _regimes_table(report: Report) -> Table:
+def _regimes_table(report: FidelityReport) -> Table:
     title = "The runs: shares of busy GPU-seconds, and the drift of the machine since the profile"
     columns = numbers("training", "start-up, launch, rescale", "drift of training", "drift of launches")
     same = numbers("decided as predicted", "with measured seconds", "survivors in common")
@@ -263,7 +263,7 @@ def _regimes_table(report: Report) -> Table:
     return table
 
 
-def _parts_table(report: Report) -> Table:
+def _parts_table(report: FidelityReport) -> Table:
     title = "By part: of the ledger over the whole run's; ends of stages and trials over themselves"
     table = Table(title, [*key("part"), *numbers("numbers", "bias", "error", "parameters", "structure", "in 90 %")])
     found = {**report.parts, "ends of stages": report.stages, "ends of trials": report.trials}
@@ -273,7 +273,7 @@ def _parts_table(report: Report) -> Table:
     return table
 
 
-def _pairs_table(report: Report) -> Table:
+def _pairs_table(report: FidelityReport) -> Table:
     table = Table("Differences between policies", [*key("job and number", "policies"), *numbers("predicted", "real")])
     table.columns = [*table.columns, *text("sign kept")]
     for name, pairs in report.pairs.items():

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elastune.experiments.fidelity.measures import Measured, first_difference, in_common
+from elastune.experiments.fidelity.measures import RunNumbers, first_difference, in_common
 from elastune.experiments.fidelity.prediction import prediction_of
 from elastune.experiments.fidelity.simulations import from_profile, with_measured_seconds
 from elastune.experiments.fidelity.sitting import Began, Ended, Sitting, profile_in, read_note
@@ -48,9 +48,9 @@ class CheckedRun:
     unit: Unit
     entries: int
     guesses: Mapping[str, Guess]
-    real: Measured
-    simulated: Measured
-    measured: Measured
+    real: RunNumbers
+    simulated: RunNumbers
+    measured: RunNumbers
     difference: Difference
     difference_measured: Difference
     in_common: Mapping[int, float]
@@ -142,7 +142,7 @@ def check(unit: Unit) -> CheckedRun:
     world = World.of(unit.spec, bundle)
     real = Tables.of(entries_of(unit.journal, is_whole=True), world.price_book)
     tables = (real, from_profile(world), with_measured_seconds(world, real))
-    found, simulated, measured = map(Measured.of, tables)
+    found, simulated, measured = map(RunNumbers.of, tables)
     return CheckedRun(
         unit,
         entries,
@@ -172,7 +172,7 @@ def _ratio(around: Sequence[Calibration], profiled: Calibration, name: str) -> f
     return mean_s / float(getattr(profiled, name)) - 1
 
 
-def _regime(real: Measured) -> tuple[float, float]:
+def _regime(real: RunNumbers) -> tuple[float, float]:
     """Shares of the seconds that gangs and starting machines took; idle GPUs belong to neither."""
     gpu_s = {name.partition(":")[2]: value for name, value in real.quantities.items() if name.startswith("gpu_s:")}
     trained = gpu_s["training"] + gpu_s["redone"]

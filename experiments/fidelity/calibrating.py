@@ -13,7 +13,7 @@ import msgspec
 
 from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.draws import Noise
-from elastune.experiments.fidelity.measures import HEADS, Measured
+from elastune.experiments.fidelity.measures import HEADS, RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
 from elastune.experiments.fidelity.sitting import SEGMENTS_FILE, profile_in
 from elastune.experiments.profiling.estimates import timing_of
@@ -237,7 +237,7 @@ def _errors_after(run: CheckedRun, bundle: Bundle, noise: Noise, cloud: CloudSee
         "queue_s": cloud.queue_s, "init_s": {"mean_s": cloud.init_s, "cv": cloud.init_cv}
     }  # fmt: skip
     world = World.of(RunSpec.of(**told), bundle)
-    drawn = [Measured.of(with_noise(world, noise, number)).quantities for number in range(_DRAWS)]
+    drawn = [RunNumbers.of(with_noise(world, noise, number)).quantities for number in range(_DRAWS)]
     found = {}
     for name in HEADS[:2]:
         real, guess = run.real.quantities[name], run.guesses[name]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.fidelity.prediction import DRAWS, predict, sha256_of
 from elastune.experiments.fidelity.sitting import (
-    Asked,
     Began,
     Calibration,
     Ended,
     JobAsked,
     Sitting,
+    SittingAsked,
     profile_in,
     read_note,
     write_note,
@@ -96,7 +96,7 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
             _profile(asked, spec, folder)
         jobs = [_job(asked, name, spec, folder) for name, spec in asked.specs.items()]
         sitting = Sitting.begin(
-            folder, Asked(jobs, list(asked.policies), asked.repeats, asked.device, asked.speed, asked.injects)
+            folder, SittingAsked(jobs, list(asked.policies), asked.repeats, asked.device, asked.speed, asked.injects)
         )
         units = list(sitting.units())
         for number, unit in enumerate(units):

@@ -45,7 +45,7 @@ class Decision(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunNumbers:
     """One run as numbers, real or simulated.
 
     Attributes:
@@ -59,7 +59,7 @@ class Measured:
     rungs: Mapping[int, frozenset[TrialId]]
 
     @classmethod
-    def of(cls, tables: Tables) -> Measured:
+    def of(cls, tables: Tables) -> RunNumbers:
         """The numbers of a run that has ended."""
         ledger = Ledger.of(tables)
         quantities = {
@@ -141,7 +141,7 @@ class Difference(NamedTuple):
     simulated: str = ""
 
 
-def first_difference(real: Measured, simulated: Measured) -> Difference:
+def first_difference(real: RunNumbers, simulated: RunNumbers) -> Difference:
     """Where the decisions of two runs part, in the order in which they were made."""
     ours, theirs = list(real.decisions), [decision for _, decision in simulated.decisions]
     for number in range(1, max(len(ours), len(theirs)) + 1):
@@ -152,7 +152,7 @@ def first_difference(real: Measured, simulated: Measured) -> Difference:
     return Difference(0)
 
 
-def in_common(real: Measured, simulated: Measured) -> dict[int, float]:
+def in_common(real: RunNumbers, simulated: RunNumbers) -> dict[int, float]:
     """By rung, the share of trials that both runs sent there, of the larger number."""
     shares = {}
     for level in sorted({*real.rungs, *simulated.rungs}):

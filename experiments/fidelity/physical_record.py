@@ -57,7 +57,7 @@ class PhysicalJob(NamedTuple):
     batches: tuple[tuple[float, int], ...]
 
 
-class Lease(NamedTuple):
+class PhysicalLease(NamedTuple):
     """A stretch of rounds of one job, with the speed that was measured over it: `until` is the first round after it."""
 
     until: int
@@ -96,7 +96,7 @@ class PhysicalRun:
     workers: int
     rounds_s: Sequence[float]
     placements: Mapping[int, Mapping[int, tuple[int, ...]]]
-    leases: Mapping[int, Sequence[Lease]]
+    leases: Mapping[int, Sequence[PhysicalLease]]
     real: Outcomes
     authors: Outcomes | None
 
@@ -218,12 +218,14 @@ def _job(row: Mapping[str, Any], schedule: pd.DataFrame | None) -> PhysicalJob:
     )  # fmt: skip
 
 
-def _leases(rows: pd.DataFrame, jobs: Mapping[int, PhysicalJob]) -> dict[int, list[Lease]]:
-    found: dict[int, list[Lease]] = {job: [] for job in jobs}
+def _leases(rows: pd.DataFrame, jobs: Mapping[int, PhysicalJob]) -> dict[int, list[PhysicalLease]]:
+    found: dict[int, list[PhysicalLease]] = {job: [] for job in jobs}
     for row in _records(rows.sort_values("round")):
         job = jobs[int(row["job"])]
         config = (job.model, int(row["batch_size"]), job.gpus)
-        found[job.job].append(Lease(int(row["round"]), config, float(row["steps_per_s"]) * int(row["batch_size"])))
+        found[job.job].append(
+            PhysicalLease(int(row["round"]), config, float(row["steps_per_s"]) * int(row["batch_size"]))
+        )
     return found
 
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from elastune.experiments.fidelity.draws import Noise
-from elastune.experiments.fidelity.measures import Measured
+from elastune.experiments.fidelity.measures import RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
 from elastune.experiments.fidelity.sitting import Began, profile_in, read_note
 from elastune.experiments.runs.world import World
@@ -81,7 +81,7 @@ def predict(unit: Unit, made_at_s: float, calibrations: Sequence[Calibration], d
     world = World.of(unit.spec, bundle)
     machine_cv = machine_cv_of(calibrations)
     noise = Noise.of(records, bundle.relative_cost.tolist(), bundle.iteration_s or 1.0, machine_cv)
-    drawn = [Measured.of(with_noise(world, noise, number)).quantities for number in range(draws)]
+    drawn = [RunNumbers.of(with_noise(world, noise, number)).quantities for number in range(draws)]
     return Prediction(unit.spec.digest(), bundle.sha256, made_at_s, draws, machine_cv, bool(records), _guesses(drawn))
 
 

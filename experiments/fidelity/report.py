@@ -95,7 +95,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Report:
+class FidelityReport:
     """What `elastune fidelity` prints and writes.
 
     Attributes:
@@ -121,7 +121,7 @@ class Report:
     pairs: dict[str, list[Pair]]
 
     @classmethod
-    def of(cls, runs: Sequence[CheckedRun]) -> Report:
+    def of(cls, runs: Sequence[CheckedRun]) -> FidelityReport:
         """The report on these runs; there is at least one."""
         jobs = list(dict.fromkeys(run.unit.job for run in runs))
         groups = []

@@ -53,7 +53,7 @@ class JobAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle: str
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SittingAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a sitting measures.
 
     Attributes:
@@ -161,11 +161,11 @@ class Sitting:
         asked: what is measured.
     """
 
-    def __init__(self, folder: Path, asked: Asked) -> None:
+    def __init__(self, folder: Path, asked: SittingAsked) -> None:
         self.folder, self.asked = folder, asked
 
     @classmethod
-    def begin(cls, folder: Path, asked: Asked) -> Sitting:
+    def begin(cls, folder: Path, asked: SittingAsked) -> Sitting:
         """Make the folder, or check that it is of the same sitting.
 
         Raises:
@@ -176,7 +176,11 @@ class Sitting:
         if path.is_file():
             found = cls.load(folder)
             if found.asked != asked:
-                names = [name for name in Asked.__struct_fields__ if getattr(found.asked, name) != getattr(asked, name)]
+                names = [
+                    name
+                    for name in SittingAsked.__struct_fields__
+                    if getattr(found.asked, name) != getattr(asked, name)
+                ]
                 raise InputError(
                     f"{folder} holds a sitting that differs in {', '.join(names)}: choose another folder (-o), or ask for"
                     " the same"
@@ -203,7 +207,7 @@ class Sitting:
                 f"{path} is of another version: its format is {told.get('format')}, but this version reads {FORMAT};"
                 " measure again, or read it with the version that wrote it"
             )
-        return cls(folder, _decoded(path, Asked))
+        return cls(folder, _decoded(path, SittingAsked))
 
     def units(self) -> Iterator[Unit]:
         """Every run that was asked for: the repeats one after another, so that drift meets all policies alike."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from elastune.experiments.fidelity.draws import Noise, NoisyDraws
 from elastune.experiments.fidelity.prediction import predict, sha256_of
 from elastune.experiments.fidelity.sitting import (
-    Asked,
     Began,
     Calibration,
     Ended,
     JobAsked,
     Sitting,
+    SittingAsked,
     profile_in,
     write_note,
 )
@@ -44,7 +44,7 @@ def sitting_in(folder, *, repeats=1, policies=("sha-fixed",), pace=1.0, draws=20
     copy_bundle(bundle_folder("digits-mlp"), folder / "bundles" / "digits-mlp")
     workload = {key: value for key, value in SPEC["workload"].items() if key != "iteration_s" or not own_pace}
     spec = SPEC | {"workload": workload | {"bundle": str(folder / "bundles" / "digits-mlp")}}
-    sitting = Sitting.begin(folder, Asked([JobAsked("small", spec, "digits-mlp")], list(policies), repeats))
+    sitting = Sitting.begin(folder, SittingAsked([JobAsked("small", spec, "digits-mlp")], list(policies), repeats))
     for number, unit in enumerate(sitting.units()):
         (unit.folder / "run").mkdir(parents=True)
         write_note(unit.folder / "prediction.json", predict(unit, 100.0 + number, [], draws))

@@ -13,11 +13,11 @@ from elastune.experiments.cli.app import app
 from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.calibrating import calibrate
 from elastune.experiments.fidelity.draws import Noise
-from elastune.experiments.fidelity.measures import Measured, first_difference, in_common
+from elastune.experiments.fidelity.measures import RunNumbers, first_difference, in_common
 from elastune.experiments.fidelity.pack import pack
 from elastune.experiments.fidelity.pictures import draw
 from elastune.experiments.fidelity.prediction import machine_cv_of, predict
-from elastune.experiments.fidelity.report import Report, equivalence
+from elastune.experiments.fidelity.report import FidelityReport, equivalence
 from elastune.experiments.fidelity.sitting import Calibration, Sitting, profile_in
 from elastune.sim.model.errors import InputError
 from elastune.traces import load_bundle
@@ -48,7 +48,7 @@ def test_with_the_seconds_of_a_run_the_simulation_is_that_run(recorded):
 
 def test_a_machine_at_half_speed_is_an_error_of_parameters_alone(tmp_path):
     sitting_in(tmp_path / "s", repeats=2, pace=2.0)
-    [group, of_all] = Report.of(checked_runs([tmp_path / "s"])).groups
+    [group, of_all] = FidelityReport.of(checked_runs([tmp_path / "s"])).groups
     makespan = group.heads["makespan_s"]
     assert makespan.bias < -0.2
     assert makespan.parameters == pytest.approx(makespan.bias)
@@ -58,7 +58,7 @@ def test_a_machine_at_half_speed_is_an_error_of_parameters_alone(tmp_path):
 
 
 def test_drift_stands_beside_the_error_and_not_in_it(recorded):
-    report = Report.of(checked_runs([recorded]))
+    report = FidelityReport.of(checked_runs([recorded]))
     assert report.groups[0].drift == pytest.approx((0.1, 0.0))
     makespan = report.groups[0].heads["makespan_s"]
     assert makespan.bias == pytest.approx(makespan.parameters + makespan.structure)
@@ -66,7 +66,7 @@ def test_drift_stands_beside_the_error_and_not_in_it(recorded):
 
 def test_the_report_counts_every_run_and_pairs_the_policies(recorded):
     runs = checked_runs([recorded])
-    report = Report.of(runs)
+    report = FidelityReport.of(runs)
     assert report.runs == len(runs) == 12
     assert [group.policy for group in report.groups] == ["sha-fixed", "asha-fixed", ""]
     assert set(report.groups[0].equivalence) == {"makespan_s", "cost_usd"}
@@ -79,7 +79,7 @@ def test_the_report_counts_every_run_and_pairs_the_policies(recorded):
 
 def test_sittings_of_several_people_are_one_report(recorded, tmp_path):
     sitting_in(tmp_path / "other", pace=1.3)
-    assert Report.of(checked_runs([recorded, tmp_path / "other"])).runs == 13
+    assert FidelityReport.of(checked_runs([recorded, tmp_path / "other"])).runs == 13
 
 
 def test_intervals_hold_what_they_were_drawn_from(recorded):
@@ -116,7 +116,7 @@ def test_the_first_decision_that_differs_is_named(recorded):
     assert found.number > 0
     assert found.real != found.simulated
     assert set(in_common(first, first).values()) == {1.0}
-    nobody = Measured({}, (), {})
+    nobody = RunNumbers({}, (), {})
     assert first_difference(first, nobody).simulated == "nothing more"
     assert set(in_common(first, nobody).values()) == {0.0}
 
@@ -200,7 +200,7 @@ def test_a_packed_folder_gives_the_same_report_and_is_small(recorded, tmp_path):
     assert size < 150_000
     assert not (small / "bundles" / "digits-mlp" / "curves.parquet").exists(), "the shipped bundle has these curves"
     runs, again = checked_runs([recorded]), checked_runs([small])
-    assert Report.of(again).to_json(again)["groups"] == Report.of(runs).to_json(runs)["groups"]
+    assert FidelityReport.of(again).to_json(again)["groups"] == FidelityReport.of(runs).to_json(runs)["groups"]
     pack(small, tmp_path / "smaller")
     assert len(checked_runs([tmp_path / "smaller"])) == len(runs)
     with pytest.raises(InputError, match=r"is there already"):
