@@ -27,6 +27,7 @@ from elastune.experiments.cli import (
     prices,
     profile,
     recommend,
+    report,
     results,
     run,
     scaling,
@@ -110,6 +111,7 @@ app.command("sweep", rich_help_panel=_RUNS)(sweep.sweep)
 app.add_typer(results.results, name="results", rich_help_panel=_RUNS)
 app.command("claims", rich_help_panel=_RUNS)(claims.claims)
 app.command("figures", rich_help_panel=_RUNS)(figures.figures)
+app.command("report", rich_help_panel=_RUNS)(report.report)
 app.command("ledger", rich_help_panel=_RUNS)(run.ledger)
 app.command("replay", rich_help_panel=_RUNS)(run.replay)
 app.command("fidelity", rich_help_panel=_RUNS)(fidelity.fidelity)

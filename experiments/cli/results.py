@@ -16,6 +16,7 @@ from elastune.experiments.cli.options import OUTPUT, AsJson, begins, listed, nam
 from elastune.experiments.cli.sweep import value_told
 from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
+from elastune.experiments.formats import short
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -247,11 +248,7 @@ def _share(value: float) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return NONE if math.isnan(value) else f"{_short(value, 4)} [{_short(low, 3)}, {_short(high, 3)}]"
-
-
-def _short(value: float, digits: int) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return NONE if math.isnan(value) else f"{short(value, 4)} [{short(low, 3)}, {short(high, 3)}]"
 
 
 @results.command()

@@ -6,7 +6,6 @@ and no control character reaches the terminal.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import unicodedata
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from elastune.experiments.cli import table_views
+from elastune.experiments.formats import NONE, duration, interval, number, percent, seconds, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from elastune.experiments.cli.table_views import TableView
 
-NONE = "-"
+__all__ = [
+    "NONE", "Column", "Table", "console", "duration", "interval", "key", "number", "numbers", "percent", "plain", "print_pairs",
+    "say", "seconds", "text", "usd",
+]  # fmt: skip
 _PIPED_WIDTH = 200
 _GAP = 2
 _LEAST_TEXT = 24
@@ -129,8 +132,8 @@ class Table:
         shown = [n for n, column in enumerate(self.columns) if not wanted or n in wanted or column.kind == "key"]
         return Table(
             self.title,
-            [self.columns[number] for number in shown],
-            [tuple(self.rows[row][number] for number in shown) for row in rows],
+            [self.columns[column] for column in shown],
+            [tuple(self.rows[row][column] for column in shown) for row in rows],
             {place for place, row in enumerate(rows) if row in self.strong},
         )
 
@@ -185,8 +188,8 @@ def _print_block(table: Table, out: Console, block: Sequence[int], title: str) -
             overflow="fold",
             min_width=None if column.kind == "text" else min(_width(table, index), out.width - 1),
         )
-    for number, row in enumerate(table.rows):
-        drawn.add_row(*(Text(row[index]) for index in block), style="bold" if number in table.strong else None)
+    for place, row in enumerate(table.rows):
+        drawn.add_row(*(Text(row[index]) for index in block), style="bold" if place in table.strong else None)
     out.print(drawn)
     out.print()
 
@@ -217,36 +220,3 @@ def print_pairs(title: str, rows: Mapping[str, object]) -> None:
     for what, value in rows.items():
         table.add(what, value)
     table.print()
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """So many significant digits; a dash where there is none."""
-    return NONE if value is None or math.isnan(value) else f"{value:.{digits}g}"
-
-
-def usd(value: float | None) -> str:
-    """Dollars and cents."""
-    return NONE if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def seconds(value: float | None) -> str:
-    """Whole seconds."""
-    return NONE if value is None or math.isnan(value) else f"{value:,.0f}"
-
-
-def duration(value_s: float) -> str:
-    """Roughly how long, in the unit that reads best: `40 s`, `25 min`, `5.5 h`."""
-    if value_s < 100:
-        return f"{max(value_s, 1):.0f} s"
-    return f"{value_s / 60:.0f} min" if value_s < 6000 else f"{value_s / 3600:.1f} h"
-
-
-def percent(value: float | None) -> str:
-    """A share as whole per cent."""
-    return NONE if value is None or math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def interval(value: float | None, low: float | None, high: float | None, digits: int = 4) -> str:
-    """A number with its interval."""
-    told = number(value, digits)
-    return told if told == NONE else f"{told} [{number(low, digits)}, {number(high, digits)}]"

@@ -42,7 +42,7 @@ def require_kind(folder: Path, kind: Kind) -> None:
     Raises:
         InputError: it holds something of another kind.
     """
-    found = _kind_of(folder)
+    found = kind_of(folder)
     if found not in (None, kind):
         raise InputError(
             f"{folder} holds a {found}, but a {kind} needs a folder of its own: choose another folder (-o)"
@@ -65,7 +65,7 @@ def require_no_other(folder: Path, kind: Kind, spec: RunSpec) -> None:
         )
 
 
-def _kind_of(folder: Path) -> str | None:
+def kind_of(folder: Path) -> str | None:
     """Folders without a marker are of an earlier version: real runs had another file of their own."""
     marker = folder / KIND_FILE
     if marker.is_file():

@@ -1,0 +1,62 @@
+"""`elastune report`: one page about a run, a sweep, a comparison or a recommendation. Imports typer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elastune.experiments.cli.numbers import count_option
+from elastune.experiments.cli.options import OUTPUT, Jobs, cores, out_option, progress
+from elastune.experiments.cli.tables import say
+from elastune.sim.model.errors import InputError
+
+
+def report(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The folder of a run, sweep, comparison or recommendation.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, out_option("The page.", "report.html")] = Path("report.html"),
+    perfetto: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of a run: a trace for ui.perfetto.dev, too.", rich_help_panel=OUTPUT),
+    ] = None,
+    seeds: Annotated[
+        int, count_option(least=0, help="To try T + 10 % and B + 10 % on; 0 leaves that out (not for a sweep).")
+    ] = 20,
+    policy: Annotated[
+        str | None, typer.Option(help="Names the code of a policy that does not ship, which is then run to try that.")
+    ] = None,
+    jobs: Jobs = None,
+) -> None:
+    """Write one page that needs no network: who won and why, where the money went, what idled, what more would change."""
+    from elastune.experiments.files import check_outputs, write_text
+    from elastune.experiments.reports.build import WhatIf, report_of, require_readable
+    from elastune.experiments.reports.page import rendered
+
+    kind = require_readable(folder)
+    if perfetto is not None and not kind.endswith("run"):
+        raise InputError(f"--perfetto: {folder} holds a {kind}, but a trace is of one run")
+    check_outputs(out, *([] if perfetto is None else [perfetto]))
+    with progress("Running") as tell:
+        page = rendered(report_of(WhatIf(folder, seeds, cores(jobs), policy, tell)))
+    write_text(out, page)
+    say(f"written to {out}")
+    if perfetto is not None:
+        _write_trace(folder, perfetto)
+
+
+def _write_trace(folder: Path, path: Path) -> None:
+    import json
+
+    from elastune.experiments.files import write_text
+    from elastune.experiments.reports.of_run import RecordedRun
+    from elastune.experiments.reports.perfetto import trace_of
+
+    run = RecordedRun.read(folder)
+    write_text(path, json.dumps(trace_of(run.timeline, run.decisions), allow_nan=False, separators=(",", ":")))
+    say(f"written to {path}: open it at ui.perfetto.dev")

@@ -1,0 +1,45 @@
+"""Numbers as people read them: in tables, sentences and reports. Imports only the standard library."""
+
+from __future__ import annotations
+
+import math
+
+NONE = "-"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """So many significant digits; a dash where there is none."""
+    return NONE if value is None or math.isnan(value) else f"{value:.{digits}g}"
+
+
+def short(value: float, digits: int) -> str:
+    """So many significant digits; whole numbers from a thousand on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def usd(value: float | None) -> str:
+    """Dollars and cents."""
+    return NONE if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def seconds(value: float | None) -> str:
+    """Whole seconds."""
+    return NONE if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
+def duration(value_s: float) -> str:
+    """Roughly how long, in the unit that reads best: `40 s`, `25 min`, `5.5 h`."""
+    if value_s < 100:
+        return f"{max(value_s, 1):.0f} s"
+    return f"{value_s / 60:.0f} min" if value_s < 6000 else f"{value_s / 3600:.1f} h"
+
+
+def percent(value: float | None) -> str:
+    """A share as whole per cent."""
+    return NONE if value is None or math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def interval(value: float | None, low: float | None, high: float | None, digits: int = 4) -> str:
+    """A number with its interval."""
+    told = number(value, digits)
+    return told if told == NONE else f"{told} [{number(low, digits)}, {number(high, digits)}]"
