@@ -165,3 +165,13 @@ def _fit_one_point_short():
 
     law = law_of("allreduce", ((2, 1), (4, 2)), "strong", 64)
     return _least_squares(law, {(2, 1): 1.8})
+
+
+def test_two_points_do_not_outvote_what_a_family_usually_does():
+    # GPT-2 at batch 256 on A100 (ElasticFlow): the power law fits 2 and 4 GPUs better, and is far off beyond them.
+    measured = MeasuredTable(
+        {(1, 1): 1.0, (2, 1): 1781.69 / 1048.92, (4, 1): 2928.76 / 1048.92}, "strong", knows_nodes=False
+    )
+    fit = fit_scaling(measured)
+    assert fit.families["power"].left_out_error < fit.families["amdahl"].left_out_error
+    assert fit.chosen.family == "amdahl"
