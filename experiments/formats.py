@@ -7,9 +7,15 @@ import math
 NONE = "-"
 
 
+_IN_FULL = 1e6
+
+
 def number(value: float | None, digits: int = 4) -> str:
-    """So many significant digits; a dash where there is none."""
-    return NONE if value is None or math.isnan(value) else f"{value:.{digits}g}"
+    """So many significant digits, in full below a million; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return NONE
+    told = f"{value:.{digits}g}"
+    return f"{float(told):,.0f}" if "e+" in told and abs(value) < _IN_FULL else told
 
 
 def short(value: float, digits: int) -> str:

@@ -134,11 +134,12 @@ def require_column(name: str, option: str, headings: Sequence[str]) -> None:
     Raises:
         InputError: none has; names the nearest, and all.
     """
+    headings = list(dict.fromkeys(headings))  # several tables have the same ones
     if column_called(name, headings) is not None:
         return
     near = nearest(name, headings)
     hint = f"; did you mean {near!r}?" if near else ""
-    raise InputError(f"{option}: there is no column {name!r}{hint}; known: {', '.join(dict.fromkeys(headings))}")
+    raise InputError(f"{option}: there is no column {name!r}{hint}; known: {', '.join(headings)}")
 
 
 def sorted_rows(rows: Sequence[Sequence[str]], index: int, *, largest_first: bool) -> list[int]:

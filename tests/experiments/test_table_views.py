@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from elastune.experiments.cli.app import app
-from elastune.experiments.cli.table_views import as_latex, as_markdown, sorted_rows
+from elastune.experiments.cli.table_views import as_latex, as_markdown, require_column, sorted_rows
 
 AZURE = ("prices", "list", "--provider", "azure")
 
@@ -60,6 +60,10 @@ def test_what_no_table_has_is_refused(options, message):
     done = CliRunner().invoke(app, [*AZURE, *options], env={"COLUMNS": "200"})
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_heading_of_several_tables_is_one_name():
+    require_column("makespan", "--sort", ["planner", "makespan, s", "plan", "makespan, s"])
 
 
 def test_an_empty_json_view_is_json():
