@@ -17,6 +17,7 @@ from elastune.experiments.runs.regret import regret_of
 from elastune.experiments.statistics.summary import condition
 from elastune.experiments.sweeps.store import Store
 from elastune.traces import load_bundle
+from elastune.traces.bundles.constraints import constrained
 
 DEADLINE_MULTIPLE, BUDGET_MULTIPLE = "deadline_r_tau", "budget_c_r_tau"
 """Columns of T and B as multiples of what one configuration takes to R on one GPU; empty where there is no limit."""
@@ -58,7 +59,9 @@ def _rows(sweep: ClaimSweep, where: str | None) -> pa.Table:
 
     rows = Store(sweep.folder).read(None if where is None else condition(where))
     rows = rows.filter(pc.is_in(rows["seed"], pa.array(sweep.sweep.seeds)))
-    reported = reported_regret(rows.to_pandas(), load_bundle(str(sweep.sweep.base["workload"]["bundle"])))
+    base = sweep.sweep.base
+    bundle = constrained(load_bundle(str(base["workload"]["bundle"])), base.get("job", {}).get("constraint") or {})
+    reported = reported_regret(rows.to_pandas(), bundle)
     named = {"experiment": sweep.experiment, "workload": sweep.workload}
     for name, value in named.items():
         rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))

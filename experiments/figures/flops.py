@@ -53,9 +53,18 @@ def trade_off(
     axes.plot(flops[best], scores[best], "-", color=style.INK, linewidth=1.0, label="no other is better and cheaper")
     if bound is not None:
         axes.axvline(bound, color=style.INK, linewidth=0.8, linestyle=style.LIMIT_DASHES, label=f"bound {bound:,.0f}")
-    for policy, look in style.looks_of(answers["policy"].unique()).items():
+    for place, (policy, look) in enumerate(style.looks_of(answers["policy"].unique()).items()):
         its = answers[answers["policy"] == policy]
-        axes.plot(its["flops"], its["score"], look.marker, color=look.color, markersize=5, alpha=0.55, label=policy)
+        axes.plot(
+            its["flops"],
+            its["score"],
+            look.marker,
+            color=look.color,
+            markersize=5,
+            alpha=0.55,
+            label=policy,
+            zorder=9 - place / 99,
+        )
     axes.set_xscale("log")
     style.dress(axes, _FLOPS, score_axis_label(score_label, minimized=minimized))
     runs = f"; {len(answers)} answers" if len(answers) else ""

@@ -8,6 +8,7 @@ import pytest
 from elastune.experiments.claims.prior_reliability import main as compare_bundles
 from elastune.experiments.profiling.fit_curve_prior import (
     HeldOut,
+    developed_on,
     document_of,
     fit,
     held_out,
@@ -19,7 +20,7 @@ from elastune.experiments.profiling.fit_curve_prior import (
 from elastune.policies.rules.halving import Stage
 from elastune.policies.sizing.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, family_key, prior_for
 from elastune.sim.model.errors import InputError
-from elastune.traces import bundle_names, load_bundle
+from elastune.traces import load_bundle
 
 SHIPPED = json.loads(PRIORS_FILE.read_text(encoding="utf-8"))["families"]
 
@@ -113,7 +114,7 @@ def test_a_prediction_that_is_the_measurement_loses_nothing_by_choosing():
     assert compared.summary()["chosen"] >= 0
 
 
-@pytest.mark.parametrize("name", bundle_names())
+@pytest.mark.parametrize("name", developed_on())
 def test_the_shipped_models_are_what_the_shipped_bundles_give(name):
     bundle = load_bundle(name)
     entry = SHIPPED[family_key(bundle.family or bundle.name)]
@@ -122,7 +123,7 @@ def test_the_shipped_models_are_what_the_shipped_bundles_give(name):
     assert asdict(fit([regret_curves(bundle)])) == pytest.approx(entry["model"], rel=0.02)
 
 
-@pytest.mark.parametrize("name", bundle_names())
+@pytest.mark.parametrize("name", developed_on())
 def test_the_other_families_rank_the_schedules_of_a_shipped_bundle(name):
     bundle = load_bundle(name)
 
@@ -158,7 +159,7 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_shipped_file_is_what_all_bundles_give(shared_bundles):
-    bundles = [load_bundle(name, shared_bundles) for name in bundle_names(shared_bundles)]
+    bundles = [load_bundle(name, shared_bundles) for name in developed_on(shared_bundles)]
     families = document_of(bundles)["families"]
 
     assert sorted(families) == sorted(SHIPPED)
