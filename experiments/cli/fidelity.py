@@ -246,7 +246,7 @@ def _cells(errors: Errors, name: str) -> list[str]:
 def _equal(group: Group, name: str) -> str:
     test = group.equivalence.get(name)
     if test is None:
-        return "too few repeats" if name != "score" else NONE
+        return "too few repeats" if name != "score" and group.policy else NONE
     return f"{'yes' if test.is_equal else 'no'}: [{_signed(test.low)}, {_signed(test.high)}], p {number(test.p, 2)}"
 
 

@@ -79,7 +79,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """All runs of one job under one policy; the empty policy stands for all of them."""
+    """All runs of one job under one policy; the empty policy stands for all of them, which are no repeats of each other."""
 
     job: str
     policy: str
@@ -253,7 +253,7 @@ def _group(job: str, policy: str, runs: Sequence[CheckedRun]) -> Group:
         statistics.fmean(run.regime[1] for run in runs),
         (statistics.fmean(one[0] for one in drifts), statistics.fmean(one[1] for one in drifts)) if drifts else None,
         heads,
-        {name: test for name in HEADS[:2] if (test := _equivalence(runs, name)) is not None},
+        {name: test for name in HEADS[:2] if policy and (test := _equivalence(runs, name)) is not None},
         sum(run.difference.number == 0 for run in runs),
         sum(run.difference_measured.number == 0 for run in runs),
         statistics.fmean(shares) if shares else math.nan,

@@ -1,0 +1,50 @@
+"""Real runs on two CPU slots, recorded by `elastune fidelity` and packed: what they showed is shown again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from elastune.experiments.fidelity.analysis import checked_runs
+from elastune.experiments.fidelity.report import FidelityReport
+
+FOLDERS = Path(__file__).parent / "fidelity"
+STRUCTURE = 0.02
+"""The most that simulation with measured seconds may be off."""
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return checked_runs(sorted(FOLDERS.iterdir()))
+
+
+def test_four_policies_ran_for_real_in_both_regimes(runs):
+    found = {(run.unit.job, run.unit.policy) for run in runs}
+    policies = ("seer", "rubberband", "sha-fixed", "asha-fixed")
+    assert found == {(job, policy) for job in ("launches", "training") for policy in policies}
+    shares = {job: [run.regime for run in runs if run.unit.job == job] for job in ("launches", "training")}
+    assert all(starting > 0.9 for _, starting in shares["launches"])
+    assert all(trained > 0.6 for trained, _ in shares["training"])
+
+
+def test_structure_alone_is_off_by_less_than_two_per_cent(runs):
+    for run in runs:
+        for name in ("makespan_s", "cost_usd"):
+            split = run.split(name)
+            assert abs(split.relative(split.structure)) <= STRUCTURE, run.unit.name
+
+
+def test_simulation_and_reality_decided_the_same(runs):
+    for run in runs:
+        assert run.difference.number == 0, run.unit.name
+        assert run.difference_measured.number == 0, run.unit.name
+        assert set(run.in_common.values()) == {1.0}, run.unit.name
+        score = run.split("score")
+        assert score.guess.value == pytest.approx(score.real, abs=1e-6), run.unit.name
+
+
+def test_the_machine_had_drifted_and_the_report_says_so(runs):
+    report = FidelityReport.of(runs)
+    assert report.entries == sum(run.entries for run in runs) > 20 * len(runs)
+    assert all(group.drift is not None for group in report.groups)
