@@ -10,24 +10,34 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from elastune.experiments.comparisons.comparison import Comparison, compare
+    from elastune.experiments.comparisons.recommendation import recommend
     from elastune.experiments.plans.planning import make_plans as plan
     from elastune.experiments.real.ray_tune import tune_scheduler
     from elastune.experiments.runs.replay import replay_journal
     from elastune.experiments.runs.result import RunResult
     from elastune.experiments.runs.simulate import execute
+    from elastune.experiments.spec.cloud import CloudSpec as Cloud
     from elastune.experiments.spec.run import RunSpec
+    from elastune.experiments.spec.sections import JobSpec as Job
+    from elastune.experiments.spec.sections import PolicySpec as Policy
+    from elastune.experiments.spec.sections import WorkloadSpec as Workload
     from elastune.experiments.sweeps.run import sweep
     from elastune.traces.bundles.bundle import Bundle, load_bundle
 
 __all__ = [
     "Bundle",
+    "Cloud",
     "Comparison",
+    "Job",
+    "Policy",
     "RunResult",
     "RunSpec",
+    "Workload",
     "compare",
     "execute",
     "load_bundle",
     "plan",
+    "recommend",
     "replay_journal",
     "sweep",
     "tune_scheduler",
@@ -35,13 +45,18 @@ __all__ = [
 
 _HOMES = {
     "Bundle": "elastune.traces.bundles.bundle",
+    "Cloud": "elastune.experiments.spec.cloud:CloudSpec",
     "Comparison": "elastune.experiments.comparisons.comparison",
+    "Job": "elastune.experiments.spec.sections:JobSpec",
+    "Policy": "elastune.experiments.spec.sections:PolicySpec",
     "RunResult": "elastune.experiments.runs.result",
     "RunSpec": "elastune.experiments.spec.run",
+    "Workload": "elastune.experiments.spec.sections:WorkloadSpec",
     "compare": "elastune.experiments.comparisons.comparison",
     "execute": "elastune.experiments.runs.simulate",
     "load_bundle": "elastune.traces.bundles.bundle",
     "plan": "elastune.experiments.plans.planning:make_plans",
+    "recommend": "elastune.experiments.comparisons.recommendation",
     "replay_journal": "elastune.experiments.runs.replay",
     "sweep": "elastune.experiments.sweeps.run",
     "tune_scheduler": "elastune.experiments.real.ray_tune",

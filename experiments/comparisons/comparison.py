@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from elastune.experiments.comparisons.paired_runs import Interrupted, on_each_seed
+from elastune.experiments.formats import number
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.world import World
 from elastune.experiments.spec.yaml_file import split_names
@@ -20,11 +21,13 @@ from elastune.experiments.sweeps.worker import bundle_of, row_of
 from elastune.policies.registry import POLICIES
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
+from elastune.traces.formats.html_table import table_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from elastune.experiments.spec.run import RunSpec
     from elastune.traces import Bundle
@@ -62,6 +65,46 @@ class Comparison:
     paired: pd.DataFrame
     ledger: pd.DataFrame
     trajectories: pd.DataFrame
+
+    def __repr__(self) -> str:
+        """On one line."""
+        names = ", ".join(self.summary["policy"])
+        return f"<Comparison of {names} on {self.results['seed'].nunique()} seeds>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the means, the least regret first, and the picture of scores over costs."""
+        shown = ("score", "regret", "cost_usd", "makespan_s", "deadline_met", "budget_met")
+        rows = self.summary.sort_values("regret", kind="stable")[["policy", *shown]].to_dict("records")
+        cells = [(row["policy"], *(number(row[name]) for name in shown)) for row in rows]
+        table = table_html(f"Means over {self.results['seed'].nunique()} seeds", ("policy", *shown), cells)
+        if not (self.results["status"] == "done").any():
+            return table
+        from elastune.experiments.figures.style import picture_html
+
+        return table + picture_html(self.plot_cost())
+
+    def plot_cost(self) -> Figure:
+        """What each policy's runs scored, over what they cost; see `experiments.figures.score_over_cost`.
+
+        Returns:
+            A figure of matplotlib, of at most eight policies: the first, and those of least regret.
+
+        Raises:
+            InputError: no run is done.
+
+        Example:
+            >>> from elastune import RunSpec, compare
+            >>> comparison = compare(RunSpec.load("tight"), ["seer", "sha-fixed"], seeds=2, jobs=1)
+            >>> comparison.plot_cost().axes[0].get_xlabel()
+            'cost (USD)'
+        """
+        from elastune.experiments.figures.score_cost import score_over_cost
+        from elastune.experiments.figures.tables import few_policies
+
+        done = self.results[self.results["status"] == "done"]
+        if not len(done):
+            raise InputError("plot_cost: no run of the comparison is done")
+        return score_over_cost(done[done["policy"].isin(few_policies(done, str(self.results["policy"].iloc[0])))])
 
     @property
     def failed(self) -> int:

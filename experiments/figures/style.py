@@ -285,6 +285,16 @@ def require_format(path: Path) -> None:
         raise InputError(f"cannot write {path.name}: a figure is one of {', '.join(_METADATA)}")
 
 
+def picture_html(figure: Figure) -> str:
+    """The figure within HTML, as a notebook shows it."""
+    import base64
+    import io
+
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110, metadata=_METADATA[".png"])
+    return f'<img src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}" alt="figure">'
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure as its suffix says (.png, .pdf or .svg), creating the folder; returns the path.
 

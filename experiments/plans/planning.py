@@ -23,12 +23,14 @@ from elastune.policies.planning.rubberband_search import rubberband_plan
 from elastune.policies.planning.static import naive_plan, static_plan
 from elastune.policies.rules.halving import rungs
 from elastune.sim.model.errors import InputError
+from elastune.traces.formats.html_table import table_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Plan
@@ -202,6 +204,37 @@ class Plans:
     naive: dict[int, Plan | None]
     within: ByDeadline
     by_deadline: tuple[ByDeadline, ...] = ()
+
+    def __repr__(self) -> str:
+        """On one line."""
+        best = (
+            "none within the limits"
+            if self.best is None
+            else f"the cheapest within the limits takes {_told(self.best)}"
+        )
+        return f"<Plans: {len(self.frontier)} efficient ones, {best}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the plans that were asked for, and the frontier."""
+        from elastune.experiments.figures.style import picture_html
+
+        rows = [(name, "-" if plan is None else _told(plan)) for name, plan in self.rows()]
+        return table_html("Plans within the limits", ("planner", "takes"), rows) + picture_html(self.plot_frontier())
+
+    def plot_frontier(self) -> Figure:
+        """Cost over makespan of all efficient plans, and those of other planners; see `experiments.figures.frontier`.
+
+        Returns:
+            A figure of matplotlib.
+
+        Example:
+            >>> from elastune import RunSpec, plan
+            >>> plan(RunSpec.load("tight")).plot_frontier().axes[0].get_ylabel()
+            'cost (USD)'
+        """
+        from elastune.experiments.figures.frontier import frontier
+
+        return frontier(frontier_table(self))
 
     @property
     def best(self) -> Plan | None:

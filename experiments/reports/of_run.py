@@ -19,7 +19,7 @@ from elastune.experiments.reports.timeline import timeline_chart
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, spec_of
 from elastune.experiments.runs.ledger import Ledger
-from elastune.experiments.runs.timeline import timeline_of
+from elastune.experiments.runs.timeline import timeline_in
 from elastune.experiments.runs.trajectory import Recording, trajectory_table
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import ProgressReported, SegmentEnded, TrialSampled
@@ -85,7 +85,7 @@ class RecordedRun:
     @cached_property
     def timeline(self) -> Timeline:
         """Its machines and segments, to draw."""
-        return timeline_of(self.folder / "journal.jsonl")
+        return timeline_in(self.tables, self.spec)
 
     @cached_property
     def direction(self) -> Direction | None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
+from elastune.experiments.formats import NONE, number, percent, seconds, usd
 from elastune.experiments.runs.ledger import Ledger
 from elastune.experiments.runs.placements import placement_account
 from elastune.experiments.runs.regret import Regret, regret_of
@@ -16,11 +17,13 @@ from elastune.experiments.runs.trajectory import Recording, segments_table, traj
 from elastune.experiments.runs.world import World, most_gpus
 from elastune.sim.model.errors import InputError
 from elastune.traces.bundles.constraints import drawn_measures, is_kept
+from elastune.traces.formats.html_table import pairs_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from elastune.experiments.runs.fold import Tables
     from elastune.experiments.spec.run import RunSpec
@@ -101,6 +104,63 @@ class RunResult:
     digest: str
     direction: Direction
     recording: Recording | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """On one line; the fields have the rest."""
+        return (
+            f"<RunResult {self.policy}, seed {self.seed}: score {number(self.score)}, {usd(self.cost_usd)} USD,"
+            f" {seconds(self.makespan_s)} s>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown = {
+            "best trial": NONE if self.best_trial is None else self.best_trial,
+            "score": number(self.score),
+            "regret": number(self.regret),
+            "cost, USD": usd(self.cost_usd),
+            "makespan, s": seconds(self.makespan_s),
+            "within T": NONE if self.deadline_met is None else self.deadline_met,
+            "within B": NONE if self.budget_met is None else self.budget_met,
+            "GPUs in training": percent(self.gpu_utilisation),
+        }
+        table = pairs_html(f"{self.policy}, seed {self.seed}", shown)
+        if self.recording is None or not any(lease.launched_s >= 0 for lease in self.recording.tables.leases):
+            return table
+        from elastune.experiments.figures.style import picture_html
+
+        return table + picture_html(self.plot_gantt())
+
+    def plot_gantt(self, *, color: Literal["rung", "trial"] = "rung", deadline_s: float | None = None) -> Figure:
+        """The run's machines and the trials on them over time; see `experiments.figures.gantt`.
+
+        Args:
+            color: what colours a segment: the rung that it trains to, or the trial.
+            deadline_s: where a line is drawn.
+
+        Returns:
+            A figure of matplotlib.
+
+        Raises:
+            InputError: the run was not asked to record its trajectory, or it rented no machine.
+
+        Example:
+            >>> from elastune import RunSpec, execute
+            >>> result = execute(RunSpec.load("tight"), record_trajectory=True)
+            >>> result.plot_gantt(deadline_s=900).axes[0].get_xlabel()
+            'time (min)'
+        """
+        from elastune.experiments.figures.gantt import gantt
+        from elastune.experiments.runs.timeline import leases_table, segments_by_gpu
+
+        tables = self._recorded().tables
+        return gantt(
+            segments_by_gpu(tables),
+            leases_table(tables),
+            color=color,
+            deadline_s=deadline_s,
+            best_trial=self.best_trial,
+        )
 
     def to_json(self) -> dict[str, object]:
         """What `elastune run --json` prints; FLOPs and the constraint only where there are such."""

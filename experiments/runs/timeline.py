@@ -66,16 +66,28 @@ def timeline_of(path: str | Path) -> Timeline:
 
 def timeline_in(tables: Tables, spec: RunSpec) -> Timeline:
     """The timeline of a run that has ended, from its tables."""
-    import pandas as pd
-
     return Timeline(
-        pd.DataFrame(list(_segment_rows(tables)), columns=list(_SEGMENT_COLUMNS)),
-        pd.DataFrame(list(_lease_rows(tables)), columns=list(_LEASE_COLUMNS)),
+        segments_by_gpu(tables),
+        leases_table(tables),
         policy=spec.policy.label,
         end_s=tables.finished_s,
         deadline_s=spec.job.deadline_s,
         best_trial=tables.best,
     )
+
+
+def segments_by_gpu(tables: Tables) -> pd.DataFrame:
+    """See `Timeline.segments`."""
+    import pandas as pd
+
+    return pd.DataFrame(list(_segment_rows(tables)), columns=list(_SEGMENT_COLUMNS))
+
+
+def leases_table(tables: Tables) -> pd.DataFrame:
+    """See `Timeline.leases`."""
+    import pandas as pd
+
+    return pd.DataFrame(list(_lease_rows(tables)), columns=list(_LEASE_COLUMNS))
 
 
 _SEGMENT_COLUMNS = (

@@ -27,6 +27,7 @@ from elastune.traces.bundles.header import evaluate_s_of, read_header, scaling_i
 from elastune.traces.bundles.replicates import Replicates
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
 from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.formats.html_table import pairs_html
 from elastune.traces.scaling.tables import slower_phrase
 
 if TYPE_CHECKING:
@@ -116,6 +117,24 @@ class Bundle:
     measured: Mapping[str, np.ndarray] = field(default_factory=dict)
     bounds: Mapping[str, float] = field(default_factory=dict)
     labels: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        """On one line."""
+        return f"<Bundle {self.name}: {self.trials} configurations, {self.max_iterations} iterations, {self.score}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        best = np.nanmin(self.scores) if self.direction == "minimize" else np.nanmax(self.scores)
+        shown = {
+            "configurations": self.trials,
+            "iterations": f"{self.max_iterations} ({self.iteration})",
+            "score": f"{self.score}, {'lower' if self.direction == 'minimize' else 'higher'} is better",
+            "best score": f"{best:.4g}",
+            "iteration, s": "not recorded" if self.iteration_s is None else f"{self.iteration_s:.4g}",
+            "source": self.source,
+            "licence": self.licence,
+        }
+        return pairs_html(self.name, shown)
 
     def __post_init__(self) -> None:
         arrays = (self.scores, self.test_scores, self.seconds, self.relative_cost, self.min_gpus)
