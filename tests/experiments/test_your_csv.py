@@ -56,6 +56,7 @@ def test_the_page_shows_what_its_commands_print(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text(encoding="utf-8")
     assert rewritten(page) == page
+    assert "sha-fixed" in Path("report.html").read_text(encoding="utf-8")
     bundle = load_bundle("results/bundles/ours")
     assert bundle.scores.shape == (60, 40)
     assert bundle.labels[0].startswith("w")  # as the user named them

