@@ -33,7 +33,8 @@ from elastune.experiments.cli import (
     scaling,
     sweep,
 )
-from elastune.experiments.cli.options import FAILED, INTERRUPTED, WRONG_INPUT, CommandError
+from elastune.experiments.cli.entry import INTERRUPTED
+from elastune.experiments.cli.options import FAILED, WRONG_INPUT, CommandError
 from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import say
 from elastune.sim.bridge.machines.isolation import isolate_children

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from elastune.experiments.cli.entry import INTERRUPTED
 from elastune.experiments.cli.options import (
     FAILED,
-    INTERRUPTED,
     AsJson,
     CommandError,
     Jobs,

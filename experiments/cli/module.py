@@ -1,5 +1,5 @@
 """`python -m elastune`: the same as the `elastune` command."""
 
-from elastune.experiments.cli.app import main
+from elastune.experiments.cli.entry import main
 
 main()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from elastune.experiments.spec.run import RunSpec
 
 ResultT = TypeVar("ResultT")
-DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
 OUTPUT, COMPUTE = "Output", "Compute"
 """Panels of the help pages."""
@@ -132,7 +132,22 @@ class Device(enum.StrEnum):
 
 def out_option(told: str, default: str | None = None) -> Any:  # noqa: ANN401  as typer's own
     """`-o`; `default` says in words where it is not given."""
-    return typer.Option("-o", "--out", help=told, show_default=default or False, rich_help_panel=OUTPUT)
+    return typer.Option(
+        "-o",
+        "--out",
+        help=told,
+        show_default=default or False,
+        rich_help_panel=OUTPUT,
+        parser=_output,
+        metavar="<path>",
+    )
+
+
+def _output(text: str | Path) -> Path:
+    """An output that is named; an empty text, as of a variable that is not set, would be the working folder."""
+    if not str(text):
+        raise InputError("-o is empty: name a file or a folder, or . for the working folder")
+    return Path(text)
 
 
 def device_option(panel: str | None = None) -> Any:  # noqa: ANN401

@@ -30,10 +30,10 @@ def open_journal(path: Path) -> BinaryIO:
     """A stream of the journal's lines.
 
     Raises:
-        InputError: it is a device, which has no end.
+        InputError: it is a pipe, which can be read once, or a device, which has no end.
     """
-    if path.is_char_device() or path.is_block_device():
-        raise InputError(f"{path}: is a device, but a journal is a file")
+    if path.is_fifo() or path.is_char_device() or path.is_block_device():
+        raise InputError(f"{path}: is a pipe or a device, but a journal is read more than once: save it to a file")
     with path.open("rb") as stream:
         is_compressed = stream.read(len(_ZSTANDARD)) == _ZSTANDARD
     if not is_compressed:

@@ -7,6 +7,7 @@ it. What the keys mean is `experiments.spec.run`'s business.
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.own_code import absolute, place_in
@@ -38,6 +39,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def _text_of(path: Path) -> str:
     try:
+        # A pipe of the shell's own (`<(...)`) has a writer.
+        if path.is_fifo() and not str(path).startswith(("/dev/", "/proc/")):
+            warnings.warn(f"{path} is a pipe: it is read once another program has written to it", stacklevel=2)
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.statistics.bootstrap import Interval, Units, pooled_means
+from elastune.experiments.statistics.bootstrap import ROUNDING, Interval, Units, pooled_means
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,12 @@ def paired_difference(
         seeds: of the pairs, as for `mean_interval`.
         direction: which difference is better.
     """
-    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    of_a, of_b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    difference = of_a - of_b
+    # Sums of the same numbers in another order are equal.
     is_known = np.isfinite(difference)
+    is_rounding = np.abs(difference) <= ROUNDING * np.maximum(np.abs(of_a), np.abs(of_b))
+    difference[is_known & is_rounding] = 0.0
     difference = difference[is_known]
     if not difference.size:
         return PairedDifference(math.nan, math.nan, math.nan, math.nan, math.nan, 0, 0)

@@ -59,23 +59,41 @@ def constant_plans(
     is_resumed: bool = False,
     most_usd: float = math.inf,
 ) -> list[Plan]:
-    """The plans on constant clusters that are kept, but for clusters so large that they cost more than a smaller one."""
+    """The plans on constant clusters that are kept, but for late ones and those that cost more than a smaller cluster."""
     planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
-    least_s = (len(stages) - 1) * terms.profile.sync_s + sum(
-        min(
-            terms.segment_s(stage.iterations, size, is_first=index == 0 and not is_resumed) for size in terms.gang_sizes
-        )
-        for index, stage in enumerate(stages)
-    )
+    least_s = _least_s(stages, terms, is_resumed=is_resumed)
     kept: list[Plan] = []
     for count in cluster_sizes(stages, terms):
-        if not live_instances and cluster_usd(terms, count, least_s, 0.0) > most_usd * (1 + 1e-9):
-            break
+        if not live_instances:
+            # What a cluster of any size needs rises with the size; what this one needs may fall where quanta are coarse.
+            if cluster_usd(terms, count, least_s(math.inf), 0.0) > most_usd * (1 + 1e-9):
+                break
+            if cluster_usd(terms, count, least_s(count), 0.0) > most_usd * (1 + 1e-9):
+                continue
+        if makespan == "mean" and least_s(count) > terms.deadline_s:
+            continue
         allocations = _on_cluster(stages, count, terms, space, is_resumed=is_resumed)
         if allocations is not None and is_kept(plan := planned(allocations)):
             kept.append(plan)
             most_usd = min(most_usd, plan.cost_usd)
     return kept
+
+
+def _least_s(stages: Sequence[Stage], terms: Terms, *, is_resumed: bool) -> Callable[[float], float]:
+    """By machines, seconds that no cluster of so many trains faster than: the longest trial, or all GPUs at all times."""
+    chains, works = [], []
+    for index, stage in enumerate(stages):
+        is_first = index == 0 and not is_resumed
+        each = [(size, terms.segment_s(stage.iterations, size, is_first=is_first)) for size in terms.gang_sizes]
+        chains.append(min(seconds for _, seconds in each))
+        works.append(stage.trials * min(size * seconds for size, seconds in each) / terms.gpus_per_instance)
+    barriers_s = (len(stages) - 1) * terms.profile.sync_s
+
+    def least_s(count: float) -> float:
+        trained_s = sum(max(chain_s, work_s / count) for chain_s, work_s in zip(chains, works, strict=True))
+        return (trained_s + barriers_s) * (1 - 1e-9)
+
+    return least_s
 
 
 def static_plan(

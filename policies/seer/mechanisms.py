@@ -12,7 +12,7 @@ from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.lateness import Makespan  # noqa: TC001  read by get_type_hints
-from elastune.policies.planning.static import cluster_sizes, plan_on_cluster
+from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
 from elastune.policies.sizing.refusal import require_one_of
 from elastune.policies.sizing.targets import Truncate, winner_targets
 
@@ -170,6 +170,10 @@ def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:
 
 def _constant_plan(stages: Sequence[Stage], terms: Terms, live_instances: int, *, is_resumed: bool) -> Plan | None:
     """On a cluster that does not change: of the size that is there, or of any where none is there."""
+    is_cheapest = math.isfinite(terms.budget_usd) or math.isinf(terms.deadline_s)
+    if is_cheapest and not live_instances:
+        kept = constant_plans(stages, terms, terms.are_kept_by, is_resumed=is_resumed, most_usd=terms.budget_usd)
+        return _best_of(kept, terms)
     counts = [live_instances] if live_instances else cluster_sizes(stages, terms)
     plans = [
         plan_on_cluster(stages, count, terms, live_instances=live_instances, is_resumed=is_resumed)

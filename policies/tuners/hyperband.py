@@ -279,7 +279,7 @@ def hyperband_elastic(
         price_book: the cloud's terms.
         rng: not used.
         gpus_per_trial: size of every gang.
-        truncate: see `hyperband_fixed`.
+        truncate: where the winner may be trained to less than R; see `policies.sizing.targets`.
 
     Raises:
         InputError: the gang is larger than the scaling is known for, or than the quota; or `truncate` has none of its values.

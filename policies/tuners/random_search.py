@@ -63,6 +63,13 @@ def random_elastic(
 
     Where the quota is smaller, they take turns.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        gpus_per_trial: size of every gang.
+
     Raises:
         InputError: the gang is larger than the scaling is known for, or than the quota.
         InfeasibleJobError: not one configuration is finished by T and B at this size.

@@ -67,7 +67,8 @@ def rubberband(  # noqa: PLR0913  what a factory is given, and its own parameter
         price_book: the cloud's terms.
         rng: not used.
         space: the plan space; `fair` is the paper's, as recalled. See `policies.planning.rubberband_search.rubberband_plan`.
-        steps: see `policies.planning.rubberband_search.rubberband_plan`.
+        steps: which lower levels of a stage the descent looks at: the "next" one, as recalled of the paper, or "all"; or
+            "exact", the frontier instead; see `policies.planning.rubberband_search.rubberband_plan`.
         makespan: what must be within the deadline: the expected makespan, which about half of all runs exceed where anything is
             random, or its 95th percentile; see `policies.planning.lateness`. Results tell the estimated share of late runs.
         replan: where a stage took longer or shorter than planned by more than `DEPARTURE`, plan the remaining ones anew for
@@ -98,7 +99,8 @@ def rubberband(  # noqa: PLR0913  what a factory is given, and its own parameter
         plan_for = partial(plan_within, planner=planner, makespan=makespan)
         raise infeasible("rubberband", least_job(job, profile, truncate), terms, plan_for)
     plan, late = planned
-    director = RubberbandDirector(plan, job, terms, planner) if replan else PlannedDirector(plan, job)
+    again = partial(planner, makespan=makespan)
+    director = RubberbandDirector(plan, job, terms, again) if replan else PlannedDirector(plan, job)
     return staged(director, Limits(job, profile, price_book), profile, price_book, late=late)
 
 

@@ -103,7 +103,7 @@ def sha_fixed_naive(
         profile: what was measured.
         price_book: the cloud's terms.
         rng: not used.
-        truncate: see `sha_fixed`.
+        truncate: where the winner may be trained to less than R; see `policies.sizing.targets`.
 
     Raises:
         InputError: `truncate` has none of its values.
@@ -146,7 +146,7 @@ def sha_elastic(
         price_book: the cloud's terms.
         rng: not used.
         gpus_per_trial: size of every gang.
-        truncate: see `sha_fixed`.
+        truncate: where the winner may be trained to less than R; see `policies.sizing.targets`.
 
     Raises:
         InputError: the gang is larger than the scaling is known for, or than the quota; or `truncate` has none of its values.

@@ -66,7 +66,7 @@ def test_a_header_whose_spec_is_none_is_told_with_its_file(tmp_path, spec, probl
 
 
 def test_a_device_is_no_journal():
-    with pytest.raises(InputError, match=r"^/dev/zero: is a device, but a journal is a file$"):
+    with pytest.raises(InputError, match=r"^/dev/zero: is a pipe or a device, but a journal is read more than once"):
         replay_journal("/dev/zero")
 
 

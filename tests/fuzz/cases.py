@@ -11,7 +11,7 @@ from elastune.experiments.runs.replay import ledger_of, replay_journal
 from elastune.experiments.runs.timeline import timeline_of
 from elastune.sim.model.errors import InputError, InvalidActionError, ReplayError, TuningError
 from tests.fuzz.journals import edited_lines
-from tests.fuzz.specs import ordinary_spec, spec_with_extremes
+from tests.fuzz.specs import ordinary_spec, spec_at_the_ends, spec_with_extremes
 from tests.fuzz.tables import edited_table, import_table, table
 
 _SAME = 1e-9
@@ -32,6 +32,7 @@ def run_and_check(spec, folder, bundle=None):
     deadline_s, budget_usd = spec.job.deadline_s, spec.job.budget_usd
     assert deadline_s is None or result.makespan_s <= deadline_s * (1 + _SAME), (result.makespan_s, deadline_s)
     assert budget_usd is None or result.cost_usd <= budget_usd * (1 + _SAME), (result.cost_usd, budget_usd)
+    assert result.plan_search_gap is None or 0 <= result.plan_search_gap <= 1, result.plan_search_gap
     parts_usd = ledger_of(path).usd
     total_usd = math.fsum(parts_usd.values())
     assert math.isclose(total_usd, result.cost_usd, rel_tol=1e-6, abs_tol=1e-9), (total_usd, result.cost_usd)
@@ -134,6 +135,7 @@ def _quiet(case):
 
 CASES = {
     "bundle": _quiet(damaged_bundle),
+    "ends": _quiet(_of_spec(spec_at_the_ends)),
     "extreme-spec": _quiet(_of_spec(spec_with_extremes)),
     "journal": _quiet(damaged_journal),
     "own-bundle": _quiet(own_bundle),

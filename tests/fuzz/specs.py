@@ -62,6 +62,36 @@ def ordinary_spec(rng):
             "seed": rng.randrange(1000)}  # fmt: skip
 
 
+def spec_at_the_ends(rng):
+    """A policy with parameters of its own, and limits, machines and prices far from what anybody meant."""
+    spec = ordinary_spec(rng)
+    spec["policy"] = ":".join([spec["policy"], *_parameters(rng, POLICIES[spec["policy"]])])
+    tau = spec["workload"]["iteration_s"]
+    spec["job"] |= {"trials": _one(rng, 1, 2, 12, 60, 128), "max_iterations": _one(rng, 1, 9, 27)}
+    for key, unit in (("deadline_s", tau), ("budget_usd", tau / 1200)):
+        spec["job"][key] = _one(rng, None, unit * 10 ** rng.uniform(-1, 1), unit * 10 ** rng.uniform(1, 6))
+    # Many machines that are lost all the time until a far deadline take long, and end.
+    loses = spec["cloud"]["market"] != "on-demand" or "faults" in spec["cloud"]
+    spec["cloud"]["max_instances"] = _one(rng, 1, 1, 3) if loses else _one(rng, 1, 3, 40, 300, 3000)
+    if rng.random() < 0.3:
+        spec["cloud"]["billing"] = {
+            "model": _one(rng, "per-instance", "per-function"),
+            "granularity_s": _one(rng, 0, 1, 3600, 86400),
+            "minimum_s": _one(rng, 0, 60, 3600),
+        }
+    return spec
+
+
+def _parameters(rng, entry):
+    """Some parameters of a policy, each at one of its values or at a number about its default."""
+    for name, default in entry.parameters.items():
+        if rng.random() < 0.4:
+            values = entry.choices.get(name) or (default, 0, 1, 2, default * rng.uniform(0, 3) if default else 0.5)
+            value = _one(rng, *values)
+            whole = isinstance(default, int) and isinstance(value, float)
+            yield f"{name}={str(int(value) if whole else value).lower()}"
+
+
 def _some(rng, **values):
     return {key: value for key, value in values.items() if rng.random() < 0.3}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,3 +101,28 @@ def test_a_run_within_the_named_budget_trains_to_the_end(play, name):
     tiny.job = msgspec.structs.replace(tiny.job, budget_usd=90.01)
     story = play(factory(name)(tiny.job, tiny.profile, tiny.book, None), tiny)
     assert story.state.trials[0].checkpoint_iteration == 9
+
+
+@pytest.mark.parametrize("name", ["sha-elastic", "rubberband", "sha-fixed"])
+def test_exactly_the_budget_that_a_plan_takes_pays_for_it(world, play, name):
+    rng = np.random.default_rng(13)
+    for _ in range(40):
+        rule = BillingRule(float(rng.choice([0.0, 0.1, 1.0, 7.0])), float(rng.choice([0.0, 1.0, 60.0])))
+        tiny = world(
+            trials=int(rng.integers(2, 5)),
+            iterations=int(rng.integers(2, 5)),
+            quota=int(rng.choice([1, 2, 4])),
+            gpus=int(rng.choice([1, 2, 4])),
+            tau=float(rng.uniform(0.1, 100)),
+            startup=(float(rng.choice([0.0, 5.0])), float(rng.choice([0.0, 7.3]))),
+            timings=(float(rng.uniform(0, 3)), 0.37, float(rng.uniform(1, 4))),
+            usd_per_hour=float(rng.choice([1.0, 3.06, 3600.0])),
+            billing=rule,
+            exact=True,
+            budget_usd=1e9,
+        )
+        plan = factory(name)(tiny.job, tiny.profile, tiny.book, None)._director.plan
+        tiny.job = msgspec.structs.replace(tiny.job, budget_usd=plan.needed_usd)
+        policy = factory(name)(tiny.job, tiny.profile, tiny.book, None)
+        play(policy, tiny)
+        assert policy.work.done_at_s is not None, (rule, tiny.job)

@@ -246,6 +246,14 @@ def test_rubberband_keeps_its_plan_or_makes_a_new_one_where_reality_departs_from
     assert same[0] == same[1]
 
 
+@pytest.mark.parametrize("makespan", ["mean", "p95"])
+def test_rubberband_plans_anew_by_the_makespan_that_it_promises(world, makespan):
+    tiny = world(trials=4, iterations=4, deadline_s=600.0, gpus=1, quota=4)
+    chosen = {"replan": True, "makespan": makespan}
+    policy = factory("rubberband", chosen)(tiny.job, tiny.profile, tiny.book, None)
+    assert policy._director._planner.keywords["makespan"] == makespan
+
+
 def test_no_event_is_lost_on_a_trial_that_was_cut(world, play):
     story = run(world, play, **STUCK)
     ends = [entry.event for entry in story.entries if isinstance(entry.event, SegmentEnded)]

@@ -15,7 +15,7 @@ def ray_resources(resources: Mapping[str, float]) -> dict[str, float]:
     """The resources under Ray's own names.
 
     Raises:
-        InputError: there are none, or one is not positive.
+        InputError: there are none, one is not positive, or one is named twice.
     """
     try:
         named = {
@@ -23,6 +23,10 @@ def ray_resources(resources: Mapping[str, float]) -> dict[str, float]:
         }
     except (AttributeError, TypeError, ValueError, OverflowError):
         named = {}
+    if len(named) < len(resources):
+        raise InputError(
+            f"resources_per_gpu is {resources}, but CPU and cpu are the same, as are GPU and gpu: name one"
+        )
     if not named or not all(0 < amount < math.inf for amount in named.values()):
         raise InputError(
             f"resources_per_gpu is {resources}, but must name the resources of one GPU, such as {{'gpu': 1}}"
