@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from elastune.experiments.comparisons.recommendation import recommend
     from elastune.experiments.plans.planning import make_plans as plan
     from elastune.experiments.real.ray_tune import tune_scheduler
+    from elastune.experiments.reporting import checkpoint_folder, report
     from elastune.experiments.runs.replay import replay_journal
     from elastune.experiments.runs.result import RunResult
     from elastune.experiments.runs.simulate import execute
@@ -33,12 +34,14 @@ __all__ = [
     "RunResult",
     "RunSpec",
     "Workload",
+    "checkpoint_folder",
     "compare",
     "execute",
     "load_bundle",
     "plan",
     "recommend",
     "replay_journal",
+    "report",
     "sweep",
     "tune_scheduler",
 ]
@@ -52,12 +55,14 @@ _HOMES = {
     "RunResult": "elastune.experiments.runs.result",
     "RunSpec": "elastune.experiments.spec.run",
     "Workload": "elastune.experiments.spec.sections:WorkloadSpec",
+    "checkpoint_folder": "elastune.experiments.reporting",
     "compare": "elastune.experiments.comparisons.comparison",
     "execute": "elastune.experiments.runs.simulate",
     "load_bundle": "elastune.traces.bundles.bundle",
     "plan": "elastune.experiments.plans.planning:make_plans",
     "recommend": "elastune.experiments.comparisons.recommendation",
     "replay_journal": "elastune.experiments.runs.replay",
+    "report": "elastune.experiments.reporting",
     "sweep": "elastune.experiments.sweeps.run",
     "tune_scheduler": "elastune.experiments.real.ray_tune",
 }

@@ -25,7 +25,7 @@ from elastune.experiments.cli.options import (
 )
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
 from elastune.experiments.real.slots import require_installed
-from elastune.sim.model.errors import WorkerError
+from elastune.sim.model.errors import InputError, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,12 @@ class Batch(enum.StrEnum):
 
 
 _Workload = Annotated[
-    str, typer.Argument(help="What is trained.", autocompletion=complete_workload, show_default=False)
+    str,
+    typer.Argument(
+        help="What is trained: a workload that ships, or a YAML file whose workload.trainable is your own.",
+        autocompletion=complete_workload,
+        show_default=False,
+    ),
 ]
 _Out = Annotated[Path | None, out_option("Folder of the bundle.", "results/bundles/<workload>")]
 
@@ -117,7 +122,8 @@ def profile(
     """
     from elastune.traces.workloads import workload_named
 
-    trained, folder = workload_named(workload), out or Path("results/bundles") / workload
+    trained = _own(Path(workload)) if workload.endswith((".yaml", ".yml")) else workload_named(workload)
+    folder = out or Path("results/bundles") / trained.name
     effort = {"configurations": configurations, "rounds": rounds, "seconds": seconds}
     of_cluster = {"--device": device, "--ray": ray, "--gpus-per-node": gpus_per_node, "--checkpoints": checkpoints}
     if gpus is None:
@@ -129,7 +135,25 @@ def profile(
     of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed, "--again": again}
     refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
     plan = _plan(gpus, device or Device.CPU, ray, gpus_per_node, effort)
+    if not trained.trains_in_gangs and any(shape.gpus > 1 for shape in plan.shapes):
+        raise InputError(
+            f"--gpus {gpus}: {trained.name} trains on one GPU, as its class does not say `distributed = True`"
+        )
     _show(_timed(trained, plan, folder, curves, (batch or Batch.GLOBAL).value, checkpoints), as_json)
+
+
+def _own(file: Path) -> Workload:
+    """The workload of the user's own training code that a spec names."""
+    from elastune.experiments.plans.planning import load_plan_spec
+    from elastune.experiments.runs.configurations import own_workload_of
+
+    spec = load_plan_spec(file)
+    own = own_workload_of(spec, spec.job.direction)
+    if own is None:
+        raise InputError(
+            f"{file}: workload.trainable is missing: name training code of your own, or give a workload that ships"
+        )
+    return own
 
 
 def _plan(
@@ -152,7 +176,8 @@ def _plan(
 def _record_curves(
     workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int, again: int
 ) -> None:
-    require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
+    if workload.repeats_itself:
+        require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
     from elastune.experiments.profiling.curves import profile_workload
 
     with progress("Profiling") as on_progress:

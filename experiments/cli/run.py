@@ -79,6 +79,12 @@ _Inject = Annotated[
     bool,
     typer.Option("--inject", help="Add the spec's start-up delays and losses of machines.", rich_help_panel=_REAL),
 ]
+_Trainable = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.PY:NAME", help="With --resume: names the run's own training code.", rich_help_panel=_REAL
+    ),
+]
 _Resume = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Go on with a real run whose driver died.", rich_help_panel=_REAL)
 ]
@@ -101,6 +107,7 @@ def run(
     emulate: _Emulate = None,
     inject: _Inject = False,
     resume: _Resume = None,
+    trainable: _Trainable = None,
 ) -> None:
     """Run one policy once, in simulation or on real workers; writes spec.yaml, journal.jsonl and result.json."""
     means: dict[str, object] = {
@@ -122,8 +129,9 @@ def run(
         fixed = {name: given for name, given in means.items() if name not in again}
         unasked = {name: given for name, given in asked.items() if name != "--policy"}
         refuse(unasked | {"--journal": journal} | fixed, f"--resume {resume} goes on as the run began")
-        _show_real(_resumed(resume, ray, checkpoints, policy), as_json)
+        _show_real(_resumed(resume, ray, checkpoints, {"--policy": policy, "--trainable": trainable}), as_json)
         return
+    refuse({"--trainable": trainable}, "the spec names it (workload.trainable)")
     if spec_file is None:
         raise InputError(
             "run: name the YAML file that describes the run, or the folder of a run to go on with (--resume DIR)"
@@ -190,18 +198,23 @@ def _executed(spec: RunSpec, folder: Path, means: RealRunOptions) -> RealResult:
     from elastune.experiments.real.run import execute_real
 
     own = spec.policy.name if spec.policy.code is not None else None
-    outside = {"--ray": means.ray_address, "--checkpoints": means.checkpoints, "--policy": own}
+    trained = None if means.speed is not None else spec.workload.trainable
+    own_code = {"--policy": own, "--trainable": trained}
+    outside = {"--ray": means.ray_address, "--checkpoints": means.checkpoints, **own_code}
     with _may_be_gone_on_with(folder, outside), live() as watch:
         return execute_real(spec, folder, means, watch=watch)
 
 
-def _resumed(folder: Path, ray_address: str | None, checkpoints: str | None, policy: str | None) -> RealResult:
+def _resumed(
+    folder: Path, ray_address: str | None, checkpoints: str | None, own: Mapping[str, str | None]
+) -> RealResult:
     from elastune.experiments.cli.live import live
     from elastune.experiments.real.run import resume_real
 
-    outside = {"--ray": ray_address, "--checkpoints": checkpoints, "--policy": policy}
+    outside = {"--ray": ray_address, "--checkpoints": checkpoints, **own}
+    named = {option.removeprefix("--"): name for option, name in own.items()}
     with _may_be_gone_on_with(folder, outside), live() as watch:
-        return resume_real(folder, ray_address=ray_address, checkpoints=checkpoints, policy=policy, watch=watch)
+        return resume_real(folder, ray_address=ray_address, checkpoints=checkpoints, watch=watch, **named)
 
 
 @contextmanager
@@ -235,6 +248,8 @@ def _show_real(result: RealResult, as_json: bool) -> None:
     else:
         _print_run(spec_of(journal), result.run, result.folder, journal)
         _print_control(result)
+        if result.checkpoint is not None:
+            say(f"winner: {result.checkpoint}\nits files: {result.checkpoint_command}")
     _require_answer(result.run, journal)
 
 
@@ -374,6 +389,19 @@ def _print_ledger(cost_usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> 
 
 def _hours(duration_s: float) -> str:
     return number(duration_s / 3600)
+
+
+def checkpoint(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a real run that has ended.", show_default=False)
+    ],
+    out: Annotated[Path, out_option("A new folder for the files.")],
+) -> None:
+    """Put the winner of a real run into a folder: its checkpoint's files, and config.json."""
+    from elastune.experiments.real.winner import unpack_winner
+
+    for file in unpack_winner(folder, out):
+        say(str(file))
 
 
 def doctor(

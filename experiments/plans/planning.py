@@ -67,7 +67,8 @@ def planning_profile(spec: RunSpec) -> Profile:
     if spec.workload.bundle is None:
         return terms_of(spec, None).profile(cloud.startup_delays(), errors)
     bundle = spec.bundle()
-    bundle.require_covers(spec.job.tuning_job(bundle.direction))
+    if not spec.draws_anew:
+        bundle.require_covers(spec.job.tuning_job(bundle.direction))
     return bundle.profile_of(terms_of(spec, bundle), cloud.startup_delays(bundle.data_bytes), errors)
 
 

@@ -169,7 +169,10 @@ def _curves(records: Sequence[Sequence[IterationRecord]], arguments: ProfileArgu
     measured = sorted(records[0][0].measures)
     numbered = ["trial", *(["replicate"] if arguments.again else []), "iteration"]
     frame = pd.DataFrame(rows)[[*numbered, "score", "seconds", "test_score", "cpu_seconds", *measured]]
-    values = dict.fromkeys(("score", "test_score", *measured), float)  # None is NaN from here on
+    if frame["test_score"].isna().all():  # code of the user's own need not have one
+        frame = frame.drop(columns="test_score")
+    scores = (name for name in ("score", "test_score", *measured) if name in frame)
+    values = dict.fromkeys(scores, float)  # None is NaN from here on
     return frame.astype({**dict.fromkeys(numbered, "int32"), **values})
 
 

@@ -197,7 +197,8 @@ def _work(job: _Job, counter: Synchronized[int], sender: Connection[Any, Any]) -
         while (trial := _claim(counter)) < job.arguments.trainings:
             _train_trial(job, trial)
     except Exception as error:
-        sender.send(f"{type(error).__name__}: {error}")
+        own = isinstance(error, InputError | WorkerError)  # these say themselves what is wrong
+        sender.send(str(error) if own else f"{type(error).__name__}: {error}")
         raise SystemExit(1) from error
 
 
@@ -235,7 +236,7 @@ def _train_trial(job: _Job, trial: int) -> None:
         record = _measured_iteration(trainable, iteration)
         if iteration > len(records):
             part.append(record)
-        elif not record.same_scores(records[iteration - 1]):
+        elif job.workload.repeats_itself and not record.same_scores(records[iteration - 1]):
             raise WorkerError(
                 f"trial {trial}: iteration {iteration} was recorded as {records[iteration - 1]}, but is {record} now:"
                 " this machine does not reproduce what the profile began with"
@@ -296,6 +297,8 @@ def _probe_all(
 ) -> list[Probe]:
     """Train one configuration briefly in several fresh processes, one after another."""
     count, probes = max(3, round(job.effort.probe_training_s / mean_iteration_s)), job.effort.probes
+    if not job.workload.repeats_itself:  # code of the user's own need not train for longer than it was asked to
+        count = max(2, min(count, job.arguments.iterations - 1))
     found: list[Probe] = []
     for number in range(probes):
         on_progress("start-up", number, probes)

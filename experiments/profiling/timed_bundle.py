@@ -115,7 +115,7 @@ def profile_timing(
     asked = {**plan.asked(), "workload": workload.name, "curves": curves, "batch": batch}
     folder.open(asked, None if folder.asked() is not None else _base(workload, out_dir, curves))
     bundle = load_bundle(folder.base)
-    trainables = WorkloadTrainables(workload.name, _seed(bundle), trained_numbers(plan, bundle), batch)
+    trainables = WorkloadTrainables(workload, _seed(bundle), trained_numbers(plan, bundle), batch)
     settings = WorkerSettings(
         build=timed(trainables),
         checkpoints=checkpoints or str((folder.path / "checkpoints").resolve()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class RealResult:
         control_s: (events,) seconds from each event to its last command. A resumed run has those of the last driver only.
         decision_s: (events,) the part of them until the controller had decided.
         host_s: seconds of this driver.
+        checkpoint: of the winner, by its path or URL; None where there is none.
     """
 
     run: RunResult
@@ -35,10 +37,17 @@ class RealResult:
     control_s: Sequence[float]
     decision_s: Sequence[float]
     host_s: float
+    checkpoint: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """As `elastune run --on ray --json` prints it."""
-        return self.run.to_json() | {"real": self.control()}
+        given = None if self.checkpoint is None else {"path": self.checkpoint, "command": self.checkpoint_command}
+        return self.run.to_json() | {"checkpoint": given, "real": self.control()}
+
+    @property
+    def checkpoint_command(self) -> str:
+        """What puts the winner's files and configuration into a folder."""
+        return f"elastune checkpoint {shlex.quote(str(self.folder))} -o best"
 
     def control(self) -> dict[str, float | int | None]:
         """The number of events, and quantiles of their seconds."""
@@ -57,6 +66,15 @@ class RealResult:
             return path
         write_text(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
         return path
+
+
+def winner_checkpoint(controller: Controller, store: CheckpointStore) -> str | None:
+    """Where the latest whole checkpoint of the winner is."""
+    if controller.best is None:
+        return None
+    at_most = controller.state.trials[controller.best].checkpoint_iteration
+    saved = store.latest(controller.best, at_most=at_most)
+    return None if saved is None else store.place_of(saved)
 
 
 def real_answer(world: World, controller: Controller, store: CheckpointStore) -> Answer | None:

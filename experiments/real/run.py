@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from elastune.experiments.files import locked, write_atomically, write_text
-from elastune.experiments.real.result import RealResult, real_answer
+from elastune.experiments.real.result import RealResult, real_answer, winner_checkpoint
 from elastune.experiments.real.resume import NODES_FILE, cut_torn_note, note_lease, resumption_of
 from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
-from elastune.experiments.runs.configurations import configuration_source, workload_of
+from elastune.experiments.runs.configurations import configuration_source, own_workload_of, workload_of
 from elastune.experiments.runs.fold import Tables
-from elastune.experiments.runs.journals import entries_of, header_of, with_named_policy
-from elastune.experiments.runs.replay import require_same_data, require_same_prices
+from elastune.experiments.runs.journals import entries_of, header_of, with_named_policy, with_named_training
+from elastune.experiments.runs.replay import require_same_data, require_same_prices, require_same_training
 from elastune.experiments.runs.result import result_of
 from elastune.experiments.runs.run_folder import (
     KIND_FILE,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from elastune.sim.bridge.workers.worker import TrainableFactory, WorkerSettings
     from elastune.sim.control.controller import Controller
     from elastune.sim.control.journal import Entry, Sink
-    from elastune.traces.workloads import BatchMode
+    from elastune.traces.workloads import BatchMode, Workload
 
 CLUSTER_FILE = "cluster.json"
 """Names the folder of the embedded cluster."""
@@ -106,7 +106,7 @@ def execute_real(
             plan is feasible, or the folder holds a run already.
         WorkerError: the backend broke down. `resume_real` continues the run.
     """
-    _require_packages(options)
+    _require_packages(options, spec)
     if options.checkpoints is not None:
         options = replace(options, checkpoints=_absolute(options.checkpoints))
     if spec.workload.score_noise is not None:
@@ -159,6 +159,7 @@ def resume_real(
     ray_address: str | None = None,
     checkpoints: str | None = None,
     policy: str | None = None,
+    trainable: str | None = None,
     watch: Callable[[Controller], Sink | None] = lambda _: None,
 ) -> RealResult:
     """Resume a run whose driver died, from its journal and checkpoints; of a run that has ended, only return the result.
@@ -170,6 +171,7 @@ def resume_real(
         ray_address: of the cluster that the run used; None for an embedded one.
         checkpoints: where the run kept its checkpoints; None for its folder.
         policy: names the code, where the run's policy is somebody's own.
+        trainable: names the code, where the run trains somebody's own.
         watch: called with the controller; entries also go to what it returns.
 
     Raises:
@@ -183,13 +185,17 @@ def resume_real(
     _require_usable(folder)
     options = _options_of(folder / "real.json")
     _require_named(options, ray_address, checkpoints)
-    _require_packages(options)
     with locked(folder, _TAKEN):
         cut_torn_line(journal)
         cut_torn_note(folder / NODES_FILE)
         header = header_of(journal)
         require_same_prices(journal, header)
-        world = World.of(with_named_policy(RunSpec.recorded(header.spec), policy, folder))
+        spec = with_named_policy(RunSpec.recorded(header.spec), policy, folder)
+        if options.speed is None:
+            spec = with_named_training(spec, trainable, folder)
+            require_same_training(journal, header, spec)
+        _require_packages(options, spec)
+        world = World.of(spec)
         require_same_data(journal, header, world)
         require_same_spec(folder, world.spec)
         entries = list(entries_of(journal))
@@ -218,8 +224,8 @@ def _absolute(checkpoints: str) -> str:
     return checkpoints if "://" in checkpoints else str(Path(checkpoints).absolute())
 
 
-def _require_packages(options: RealRunOptions) -> None:
-    trains = () if options.speed is not None else ("torch",)
+def _require_packages(options: RealRunOptions, spec: RunSpec) -> None:
+    trains = () if options.speed is not None or spec.workload.trainable is not None else ("torch",)
     require_installed("a run on real workers", "ray", "psutil", "fsspec", *trains)
 
 
@@ -294,16 +300,18 @@ class _RealRun:
                 # First of all: if the cluster does not answer, there must be no journal, as the run has not begun.
                 backend = stack.enter_context(closing(self.backend(left)))
                 journal = self.folder / "journal.jsonl"
-                header = None if journal.exists() else world.header()
+                header = None if journal.exists() else world.header(is_real=self.options.speed is None)
                 writer = JournalWriter(stack.enter_context(journal.open("ab")), header, flush_each=True)
                 watcher, decisions = watch(controller), _Decisions(backend)
                 sinks.sinks += [decisions, writer, tables, *([] if watcher is None else [watcher])]
                 run(controller, backend)
                 control_s, decision_s = backend.control_s, decisions.seconds
         settings = self.settings()
-        answer = real_answer(world, controller, CheckpointStore(settings.checkpoints, settings.keep))
+        store = CheckpointStore(settings.checkpoints, settings.keep)
+        answer = real_answer(world, controller, store)
         result = result_of(world, controller, tables, answer)
-        return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s)
+        saved = winner_checkpoint(controller, store)
+        return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s, saved)
 
     def backend(self, left: Resumption | None) -> RayBackend:
         """Start the backend; if this fails, nothing of it is left."""
@@ -366,6 +374,8 @@ class _RealRun:
         world, spec, workload = self.world, self.world.spec, self.world.spec.workload
         if self.options.speed is not None:
             return EmulatedTrainables(world.truth, spec.seed, self.options.speed)
+        if (own := own_workload_of(spec, world.job.direction)) is not None:
+            return self._own_trainables(own)
         batch: BatchMode = "per-worker" if workload.batch == "per-worker" else "global"
         if workload.configurations in (None, "bundle"):
             trainables = WorkloadTrainables.of_bundle(world.bundle, world.job.trials, spec.seed, batch)
@@ -374,6 +384,18 @@ class _RealRun:
             trainables = WorkloadTrainables(known.name, spec.seed, batch=batch)
         bounds = spec.job.bounds
         return replace(trainables, constraint=constraint_on(world.bundle, bounds)) if bounds else trainables
+
+    def _own_trainables(self, own: Workload) -> TrainableFactory:
+        world, spec = self.world, self.world.spec
+        largest = min(world.profile.scaling.max_gpus, most_gpus(world.price_book) * world.price_book.max_instances)
+        if not own.trains_in_gangs and largest > 1:
+            raise InputError(
+                f"trainable {own.name} trains on one GPU, but policies may use gangs of {largest}: say workload.scaling"
+                " {1: 1}, or let it train by torch.distributed and say `distributed = True` in its class"
+            )
+        if spec.draws_anew:
+            return WorkloadTrainables(own, spec.seed)
+        return WorkloadTrainables.of_own(own, world.bundle, world.job.trials, spec.seed)
 
     def require_slots(self) -> None:
         """Check that this machine has a core or a GPU for each slot, because shared ones give wrong timings.

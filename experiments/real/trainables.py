@@ -21,28 +21,51 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import GroundTruth
     from elastune.traces.bundles.bundle import Bundle
     from elastune.traces.bundles.constraints import Constraint
-    from elastune.traces.workloads import BatchMode, ScoredTrainable
+    from elastune.traces.workloads import BatchMode, ScoredTrainable, Workload
 
 
 @dataclass(frozen=True)
 class WorkloadTrainables:
-    """Real training of a workload that ships.
+    """Real training of a workload.
 
     Attributes:
-        workload: its name.
+        workload: its name, where it ships.
         seed: of weights and data order, together with the number of each trial.
         numbers: by trial of the run, its number in the seed; None for the same number.
         batch: whether the batch size of a configuration is that of the worker group or of each worker.
         constraint: of the job, which makes one score of all that is measured.
     """
 
-    needs_process_group: ClassVar[bool] = True
-
-    workload: str
+    workload: str | Workload
     seed: int
     numbers: tuple[int, ...] | None = None
     batch: BatchMode = "global"
     constraint: Constraint | None = None
+
+    @property
+    def needs_process_group(self) -> bool:
+        """Whether the members of a gang train together."""
+        return isinstance(self.workload, str) or self.workload.trains_in_gangs
+
+    @classmethod
+    def of_own(cls, workload: Workload, bundle: Bundle, trials: int, seed: int) -> WorkloadTrainables:
+        """The trials that a run draws from a bundle, trained by code of the user's own; as profiled, where it was.
+
+        Raises:
+            InputError: the bundle has other hyperparameters than the search space.
+        """
+        for configuration in bundle.drawn_configurations(trials, seed):
+            try:
+                workload.search_space.require(configuration)
+            except InputError as error:
+                raise InputError(
+                    f"bundle {bundle.name} was not recorded with workload.space: {error}; profile it, or draw anew"
+                    " (workload.configurations: search-space)"
+                ) from error
+        profiled_with = bundle.notes.get("seed")
+        if not isinstance(profiled_with, int):
+            return cls(workload, seed)
+        return cls(workload, profiled_with, tuple(bundle.draw(trials, seed).tolist()))
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, trials: int, seed: int, batch: BatchMode = "global") -> WorkloadTrainables:
@@ -72,7 +95,7 @@ class WorkloadTrainables:
 
         number = assignment.trial if self.numbers is None else self.numbers[assignment.trial]
         seat = Seat(assignment.rank, assignment.size, self.batch, device)
-        workload = workload_named(self.workload)
+        workload = workload_named(self.workload) if isinstance(self.workload, str) else self.workload
         trial = workload.build(assignment.configuration, training_seed(self.seed, number), seat)
         return trial if self.constraint is None else _BoundedTrial(trial, self.constraint)
 

@@ -9,7 +9,9 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from elastune.experiments.own_training import own_workload
 from elastune.experiments.spec.sections import CONFIGURATIONS
+from elastune.experiments.spec.space import search_space_of
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.streams import Streams
 from elastune.traces.workloads import (
@@ -49,12 +51,29 @@ def configuration_source(spec: RunSpec, bundle: Bundle, job: TuningJob) -> Confi
     kind = spec.workload.configurations or CONFIGURATIONS[0]
     if kind == "bundle":
         return Drawn(bundle.drawn_configurations(job.trials, spec.seed))
-    workload = workload_of(f"workload.configurations is {kind}", bundle)
+    workload = own_workload_of(spec, job.direction) or workload_of(f"workload.configurations is {kind}", bundle)
     if kind == "search-space":
         return DrawnAnew(workload, spec.seed)
     return Sampled(
         kind, workload.search_space, seed=spec.seed, direction=job.direction, max_iterations=job.max_iterations
     )
+
+
+def own_workload_of(spec: RunSpec, direction: Direction | None) -> Workload | None:
+    """The workload of the user's own training code, which this imports; None where the spec names none.
+
+    Raises:
+        InputError: it cannot be imported, is no training code, or came with a record and was not named.
+    """
+    section = spec.workload
+    if section.trainable is None or section.space is None:
+        return None
+    if section.code is None:
+        raise InputError(
+            f"trainable {section.trainable} is code that came with a record; it is run only where you name it"
+        )
+    space = search_space_of(section.space)
+    return own_workload(section.code, space, direction, spec.job.tuning_job("minimize").max_iterations)
 
 
 def workload_of(who: str, bundle: Bundle) -> Workload:

@@ -102,6 +102,27 @@ def with_named_policy(spec: RunSpec, named: str | None, record: Path) -> RunSpec
     return spec.model_copy(update={"policy": policy.with_code_of(given)})
 
 
+def with_named_training(spec: RunSpec, named: str | None, record: Path) -> RunSpec:
+    """A spec out of a record whose training may go on: by the code that the user has named.
+
+    Raises:
+        InputError: it trains code of somebody's own that is not named, or another is named.
+    """
+    recorded = spec.workload.trainable
+    if recorded is None:
+        if named is not None:
+            raise InputError(f"--trainable {named}: {record} trains a workload that ships: leave it out")
+        return spec
+    if named is None:
+        raise InputError(
+            f"{record} trains code of somebody's own, which is run only where you name it: add --trainable {recorded} if you"
+            " trust that file or module"
+        )
+    if named.rpartition(":")[2] != recorded.rpartition(":")[2]:
+        raise InputError(f"--trainable {named}: {record} trains {recorded}: name that")
+    return spec.model_copy(update={"workload": spec.workload.with_code_of(named)})
+
+
 def entries_of(path: Path, *, is_whole: bool = False) -> Iterator[Entry]:
     """The entries of a journal, one at a time, each checked to follow from those before it.
 

@@ -15,6 +15,7 @@ from elastune.sim.model.errors import InputError, ReplayError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from elastune.experiments.spec.run import RunSpec
     from elastune.sim.control.controller import Controller
     from elastune.sim.control.journal import Header, Sink
     from elastune.traces import Bundle
@@ -67,10 +68,18 @@ def require_same_data(journal: Path, header: Header, source: World | Belief) -> 
     code = spec.policy.code
     _require_same(journal, header, "the policy's code", {} if code is None else {spec.policy.name: code.sha256})
     _require_same(journal, header, "spot trace", {} if spec.cloud.spot is None else spec.cloud.spot.data_sha256())
-    if missing := sorted(set(header.data_sha256) - set(data_sha256(spec, bundle))):
+    # Training code decides nothing once its scores are recorded; `run --resume` checks it.
+    trained_by = {spec.workload.trainable}
+    if missing := sorted(set(header.data_sha256) - set(data_sha256(spec, bundle)) - trained_by):
         raise InputError(
             f"{journal}: it was recorded with {', '.join(missing)}, which its spec does not name: hand it over"
         )
+
+
+def require_same_training(journal: Path, header: Header, spec: RunSpec) -> None:
+    """A real run goes on only with the training code that it began with."""
+    if (code := spec.workload.code) is not None:
+        _require_same(journal, header, "the training code", {str(spec.workload.trainable): code.sha256})
 
 
 def ledger_of(path: str | Path) -> Ledger:

@@ -25,7 +25,7 @@ from elastune.sim.control.controller import Controller
 from elastune.sim.control.journal import Header
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import OnMachines, knows_nodes
-from elastune.sim.model.profile import Stragglers, Timings
+from elastune.sim.model.profile import GroundTruth, Stragglers, Timings
 from elastune.sim.model.streams import Streams
 from elastune.sim.simulated import SimulatedBackend
 from elastune.traces import WorkloadTerms
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from elastune.sim.control.journal import Sink
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
-    from elastune.sim.model.profile import GroundTruth, Profile
+    from elastune.sim.model.profile import Profile
     from elastune.traces import Bundle
 
 _RECORDED_VERSIONS = ("elastune", "numpy", "simpy", "msgspec")
@@ -115,6 +115,13 @@ def _bounded(spec: RunSpec, bundle: Bundle | None) -> Bundle | None:
             raise InputError("job.constraint bounds what a bundle measures: set workload.bundle, or leave it out")
         return None
     return constrained(bundle, spec.job.bounds)
+
+
+def truth_anew(terms: WorkloadTerms, job: TuningJob) -> GroundTruth:
+    """The truth of configurations that are drawn anew and trained by the user's own code: scores that nobody knows."""
+    scores = np.full((job.trials, job.max_iterations), np.nan)
+    scaling = terms.of_iteration(terms.scaling)
+    return GroundTruth(scores, np.full(job.trials, terms.iteration_s), scaling, terms.timings, terms.stragglers)
 
 
 def terms_of(spec: RunSpec, bundle: Bundle | None) -> WorkloadTerms:
@@ -196,7 +203,7 @@ class World:
         terms = terms_of(spec, bundle)
         job = spec.job.tuning_job(bundle.direction)
         book = spec.price_book(bundle)
-        truth = bundle.truth_of(terms, job, spec.seed)
+        truth = truth_anew(terms, job) if spec.draws_anew else bundle.truth_of(terms, job, spec.seed)
         noisy = noisy_scores(truth.scores, spec.workload.score_noise or 0.0, bundle, spec.seed)
         return cls(
             spec,
@@ -226,9 +233,12 @@ class World:
         """The simulated cloud and workers."""
         return SimulatedBackend(self.truth, self.spec.cloud.truth(self.bundle.data_bytes), Streams(self.spec.seed))
 
-    def header(self) -> Header:
-        """The first line of this run's journal."""
-        return new_header(self.spec, self.bundle)
+    def header(self, *, is_real: bool = False) -> Header:
+        """The first line of this run's journal; of a real run, it names the user's own training code too."""
+        header, code = new_header(self.spec, self.bundle), self.spec.workload.code
+        if is_real and code is not None:
+            header.data_sha256[code.name] = code.sha256
+        return header
 
 
 def new_header(spec: RunSpec, bundle: Bundle | None) -> Header:

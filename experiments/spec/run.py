@@ -24,7 +24,7 @@ from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic r
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.places import place_of_bundle, read_run_spec, spec_file
 from elastune.experiments.spec.section import SEED, Count, Section
-from elastune.experiments.spec.sections import RECORDED, JobSpec, PolicySpec, WorkloadSpec
+from elastune.experiments.spec.sections import RECORDED, RECORDED_TRAINABLE, JobSpec, PolicySpec, WorkloadSpec
 from elastune.experiments.spec.yaml_file import policy_mapping, with_settings
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
@@ -91,7 +91,7 @@ class RunSpec(Section):
         Raises:
             InputError: a key is unknown, missing or out of range.
         """
-        return cls.model_validate(sections, context={RECORDED: True})
+        return cls.model_validate(sections, context={RECORDED: True, RECORDED_TRAINABLE: True})
 
     @classmethod
     def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
@@ -148,6 +148,11 @@ class RunSpec(Section):
         if self.workload.bundle is None:
             raise InputError("workload.bundle is missing: a run needs recorded curves")
         return load_bundle(place_of_bundle(self.workload.bundle))
+
+    @property
+    def draws_anew(self) -> bool:
+        """Whether the user's own code trains configurations that no bundle has, so that nothing is known of their scores."""
+        return self.workload.trainable is not None and self.workload.configurations is not None
 
     def notes(self) -> tuple[str, ...]:
         """What to know before the numbers of this run are used; commands print it once."""

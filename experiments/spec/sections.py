@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_serializer, model_validator
 
-from elastune.experiments.own_code import OwnCode, absolute, is_file
+from elastune.experiments.own_code import OwnCode, absolute, find, is_file
 from elastune.experiments.own_policy import NEEDED, own_entry, policy_named, unloaded
 from elastune.experiments.spec.section import (
     GANG,
@@ -28,6 +28,7 @@ from elastune.experiments.spec.section import (
     Seconds,
     Section,
 )
+from elastune.experiments.spec.space import search_space_of
 from elastune.experiments.spec.yaml_file import policy_mapping
 from elastune.policies.registry import all_entries, factory
 from elastune.policies.sizing.refusal import require_one_of
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     from elastune.policies.registry import RegisteredPolicy
     from elastune.sim.model.job import Direction
     from elastune.sim.model.protocols import PolicyFactory
+
+RECORDED, RECORDED_TRAINABLE = "recorded", "recorded trainable"
+"""In the context of a validation: True for the spec of a record, such as a journal, which must not make any code run; or the
+code of its policy or its training that the user named."""
+
 
 _STAGED_KEYS = ("trials", "min_iterations", "max_iterations", "reduction_factor")
 
@@ -270,6 +276,22 @@ def _one_of(known: Sequence[str]) -> Callable[[object], object]:
     return checked
 
 
+def _own_place(value: object) -> object:
+    return absolute(value, Path.cwd()) if isinstance(value, str) else value
+
+
+def code_of(trainable: str) -> OwnCode:
+    """The training code of this name, not yet run.
+
+    Raises:
+        InputError: there is none.
+    """
+    code = find(trainable)
+    if code is None:
+        raise InputError(f"workload.trainable is {trainable!r}, but must be file.py:Name or module:Name")
+    return code
+
+
 class WorkloadSpec(Section):
     """What trains, and what a run says about it instead of the bundle."""
 
@@ -313,7 +335,40 @@ class WorkloadSpec(Section):
         "noise of the scores that policies see: a normal standard deviation, as a share of (median -"
         " best) of the bundle's final scores. Answers and regret are judged without noise. On recorded curves only",
     ] = None
+    trainable: Annotated[
+        str | None,
+        BeforeValidator(_own_place),
+        "training code of your own, `file.py:Name` or `module:Name`, a class or a function ([guide](train_your_own.md)),"
+        " for `profile` and real runs",
+    ] = None
+    space: Annotated[
+        dict[str, Any] | None,
+        "its hyperparameters, each a list of choices or `{uniform: [low, high]}`, `log_uniform`, `integer`, `log_integer`",
+    ] = None
     profile: ProfileSpec = ProfileSpec()
+    _code: OwnCode | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _own_training(self, info: ValidationInfo) -> Self:
+        if (self.trainable is None) != (self.space is None):
+            raise InputError("workload.trainable and workload.space go together: give both, or neither")
+        if self.trainable is None or self.space is None:
+            return self
+        search_space_of(self.space)
+        recorded = (info.context or {}).get(RECORDED_TRAINABLE)
+        if recorded is not True:
+            self._code = recorded if isinstance(recorded, OwnCode) else code_of(self.trainable)
+        return self
+
+    @property
+    def code(self) -> OwnCode | None:
+        """The training code of the user's own, not yet run; None where there is none, or it came with a record."""
+        return self._code
+
+    def with_code_of(self, named: str) -> Self:
+        """The same workload, trained by the code that the user named."""
+        document = self.model_dump(mode="json", exclude_none=True)
+        return self.model_validate(document, context={RECORDED_TRAINABLE: code_of(named)})
 
     def overrides(self, rescale_s: float | None) -> Overrides:
         """What replaces the bundle's own numbers.
@@ -330,11 +385,6 @@ class WorkloadSpec(Section):
             evaluate_s=self.evaluate_s,
             min_gpus=self.min_gpus,
         )
-
-
-RECORDED = "recorded"
-"""In the context of a validation: True for the spec of a record, such as a journal, which must not make any code run; or the
-code that the user named for it."""
 
 
 class PolicySpec(Section):

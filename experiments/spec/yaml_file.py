@@ -57,13 +57,20 @@ def _text_of(path: Path) -> str:
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """The keys and values of a run spec; a file of the user's own that its policy names is relative to the spec's.
+    """The keys and values of a run spec; files of the user's own that it names are relative to it.
 
     Raises:
         InputError: see `read_mapping`.
     """
-    mapping = read_mapping(path)
-    own = {"policy": with_own_files(mapping["policy"], path.parent)} if "policy" in mapping else {}
+    return with_own_code(read_mapping(path), path.parent)
+
+
+def with_own_code(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The keys and values of a spec; files of the user's own code that it names are relative to the folder."""
+    own = {"policy": with_own_files(mapping["policy"], folder)} if "policy" in mapping else {}
+    workload = mapping.get("workload")
+    if isinstance(workload, dict) and isinstance(workload.get("trainable"), str):
+        own["workload"] = workload | {"trainable": absolute(workload["trainable"], folder)}
     return mapping | own
 
 

@@ -21,7 +21,7 @@ from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.places import make_beside, read_run_spec, spec_file, spec_names
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.section import SEED, Count, Number, Range, Section
-from elastune.experiments.spec.yaml_file import put, read_mapping, with_own_files, with_settings
+from elastune.experiments.spec.yaml_file import put, read_mapping, with_own_code, with_own_files, with_settings
 from elastune.experiments.sweeps.rows import spec_columns
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import whole_number_of
@@ -131,8 +131,8 @@ class SweepSpec(Section):
         base = document.get("base")
         if isinstance(base, str):
             base = read_run_spec(_base_file(base, folder))
-        elif isinstance(base, dict) and "policy" in base:
-            base = base | {"policy": with_own_files(base["policy"], folder)}
+        elif isinstance(base, dict):
+            base = with_own_code(base, folder)
         if not isinstance(base, dict):
             raise InputError("base is missing: give a run spec, by path or inline")
         base = with_settings(base, ())

@@ -78,6 +78,8 @@ class Workload:
         adaptable: hyperparameters that may change while a trial trains, as its checkpoints fit whatever they are.
         schedule: learning-rate schedule; `constant`: a shorter run is a prefix of a longer one.
         measures: what is measured beside the score, in words by name; smaller is better.
+        trains_in_gangs: whether several workers train a trial together, by torch.distributed.
+        repeats_itself: whether a trial that is trained again must have equal scores.
     """
 
     name: str
@@ -96,6 +98,8 @@ class Workload:
     adaptable: tuple[str, ...] = ()
     schedule: str = "constant"
     measures: Mapping[str, str] = field(default_factory=dict)
+    trains_in_gangs: bool = True
+    repeats_itself: bool = True
 
     def build(self, configuration: Configuration, seed: int, seat: Seat = ALONE) -> ScoredTrainable:
         """A trial before its first iteration; equal arguments give equal scores on one machine.

@@ -176,6 +176,10 @@ class CheckpointStore:
                 raise LostCheckpointError(f"{self.url}: {name} {what}")
             yield path
 
+    def place_of(self, saved: SavedCheckpoint) -> str:
+        """The path or URL of a checkpoint's data."""
+        return f"{self.url.rstrip('/')}/{_folder_of(saved.trial)}/{saved.data}"
+
     def is_empty(self) -> bool:
         """Whether there is no checkpoint of any trial.
 
