@@ -62,10 +62,11 @@ class WhatIf:
         """The spec with the code that the user has named, where it needs some: a folder does not make code run.
 
         Raises:
-            InputError: it needs a name, or real workers.
+            InputError: it needs a name, or real workers, or its bundle is not here.
         """
         may_run = with_named_policy(spec, self.named, self.folder) if spec.policy.needs_naming else spec
         may_run.require_simulable()
+        may_run.bundle()
         return may_run
 
 
