@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elastune.experiments.reports.page import Page, Section
+from elastune.experiments.reports.page import Page, PageSection
 from elastune.experiments.reports.what_if import what_if
 from elastune.experiments.runs.journals import with_named_policy
 from elastune.experiments.runs.run_folder import kind_of
@@ -39,7 +39,7 @@ class WhatIf:
     named: str | None = None
     on_progress: Callable[[int, int], None] = lambda _done, _total: None
 
-    def section(self, specs: Sequence[RunSpec], seeds: Sequence[int] | None = None) -> list[Section]:
+    def section(self, specs: Sequence[RunSpec], seeds: Sequence[int] | None = None) -> list[PageSection]:
         """What T + 10 % or B + 10 % would change; nothing where no seeds are asked for, or there are no limits.
 
         Args:
@@ -55,8 +55,8 @@ class WhatIf:
             may_run = [self._may_run(spec) for spec in specs]
             table, sentences = what_if(may_run, chosen, jobs=self.jobs, on_progress=self.on_progress)
         except InputError as error:
-            return [Section(title, [f"It cannot be simulated: {error}."])]
-        return [Section(title, sentences, [table])] if table is not None else []
+            return [PageSection(title, [f"It cannot be simulated: {error}."])]
+        return [PageSection(title, sentences, [table])] if table is not None else []
 
     def _may_run(self, spec: RunSpec) -> RunSpec:
         """The spec with the code that the user has named, where it needs some: a folder does not make code run.

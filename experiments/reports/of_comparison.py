@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from elastune.experiments.formats import NONE, number, percent, seconds, usd
 from elastune.experiments.reports.charts import best_chart, ledger_chart, score_chart
-from elastune.experiments.reports.page import Heading, Page, PageTable, Section, between, interval_of
+from elastune.experiments.reports.page import Heading, Page, PageSection, PageTable, between, interval_of
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import read_spec
 from elastune.sim.model.errors import InputError
@@ -102,14 +102,16 @@ def comparison_page(folder: Path, tried: WhatIf) -> Page:
         else []
     )
     sections = [
-        Section("Who won, and why", _why(found, done), [_summary_table(found.summary), *charts]),
-        Section("Where the money went, and what idled", _money(found), [ledger_chart(found.ledger)] if ranked else []),
-        Section("Differences on the same seeds", [_against(found)], [_paired_table(found.paired)]),
+        PageSection("Who won, and why", _why(found, done), [_summary_table(found.summary), *charts]),
+        PageSection(
+            "Where the money went, and what idled", _money(found), [ledger_chart(found.ledger)] if ranked else []
+        ),
+        PageSection("Differences on the same seeds", [_against(found)], [_paired_table(found.paired)]),
         *tried.section(
             [RunSpec.recorded({**found.spec.to_dict(), "policy": row["policy"]}) for row in ranked[:_TRIED]],
             sorted(int(seed) for seed in done["seed"].unique()),
         ),
-        Section("Every run", (), [_runs_table(found.results)]),
+        PageSection("Every run", (), [_runs_table(found.results)]),
     ]
     told = found.spec.job.tuning_job("minimize")
     subtitle = f"{found.spec.workload.bundle}: {told.trials} trials of up to {told.max_iterations} iterations."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from elastune.experiments.figures.tables import SECONDS, time_unit
 from elastune.experiments.formats import NONE, number, percent, seconds, usd
-from elastune.experiments.reports.page import Chart, Heading, Page, PageTable, Section, between, label
+from elastune.experiments.reports.page import Chart, Heading, Page, PageSection, PageTable, between, label
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InputError
 
@@ -41,9 +41,9 @@ def recommendation_page(folder: Path, tried: WhatIf) -> Page:
         "runs to choose": f"{told['runs']:,}",
     }
     sections = [
-        Section("The choice, and the runner-up", _choice(told), [_standings_table(told)] if standings else []),
-        Section("What it costs to be wrong", _wrong(told), [_wrong_table(told)] if told["when_wrong"] else []),
-        Section("Everything that was tried", (), [_front_chart(told, candidates), _candidates_table(candidates)]),
+        PageSection("The choice, and the runner-up", _choice(told), [_standings_table(told)] if standings else []),
+        PageSection("What it costs to be wrong", _wrong(told), [_wrong_table(told)] if told["when_wrong"] else []),
+        PageSection("Everything that was tried", (), [_front_chart(told, candidates), _candidates_table(candidates)]),
         *tried.section([] if spec is None else [spec]),
     ]
     title = f"Recommendation: {_named(standings[0])}" if standings else "Recommendation: nothing keeps it"

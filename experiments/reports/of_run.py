@@ -14,7 +14,7 @@ from elastune.experiments.figures.tables import SECONDS, time_unit
 from elastune.experiments.formats import NONE, number, percent, seconds, usd
 from elastune.experiments.reports.charts import ledger_chart, limited
 from elastune.experiments.reports.decisions import decisions_of
-from elastune.experiments.reports.page import Chart, Heading, Page, PageTable, Section
+from elastune.experiments.reports.page import Chart, Heading, Page, PageSection, PageTable
 from elastune.experiments.reports.timeline import timeline_chart
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, spec_of
@@ -130,7 +130,7 @@ def told_configuration(configuration: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={number(v) if isinstance(v, float) else v}" for name, v in configuration.items())
 
 
-def run_page(run: RecordedRun, sections: Sequence[Section] = (), notes: Sequence[str] = ()) -> Page:
+def run_page(run: RecordedRun, sections: Sequence[PageSection] = (), notes: Sequence[str] = ()) -> Page:
     """The page of a run.
 
     Args:
@@ -150,9 +150,9 @@ def run_page(run: RecordedRun, sections: Sequence[Section] = (), notes: Sequence
     }
     ledger = Ledger.of(run.tables)
     parts = [
-        Section("Who won, and why", _why(run), [_trials_table(run)]),
-        Section("Machines, trials and decisions", (), [_timeline(run), _decisions_table(run.decisions)]),
-        Section(
+        PageSection("Who won, and why", _why(run), [_trials_table(run)]),
+        PageSection("Machines, trials and decisions", (), [_timeline(run), _decisions_table(run.decisions)]),
+        PageSection(
             "Where the money went, and what idled", _money(ledger), [_ledger_chart(run, ledger), _spent_chart(run)]
         ),
     ]

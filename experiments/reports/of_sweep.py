@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from elastune.experiments.figures.style import looks_of
 from elastune.experiments.formats import number, percent, usd
 from elastune.experiments.reports.charts import ledger_chart
-from elastune.experiments.reports.page import Explorer, Heading, Page, PageTable, Section, interval_of
+from elastune.experiments.reports.page import Explorer, Heading, Page, PageSection, PageTable, interval_of
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.statistics.paired import POOLED, paired_table
 from elastune.experiments.statistics.summary import KEPT_APART, MEASURES, summarise, varying
@@ -60,9 +60,11 @@ def sweep_page(folder: Path) -> Page:
         "failed": str(int((results["status"] == "failed").sum())),
     }
     sections = [
-        Section("Who won, and where", _why(results, keys) if len(done) else ["No run is done."], [_groups(results)]),
-        Section("Where the money went, and what idled", _money(done), [_ledger(done)] if len(done) else []),
-        Section(
+        PageSection(
+            "Who won, and where", _why(results, keys) if len(done) else ["No run is done."], [_groups(results)]
+        ),
+        PageSection("Where the money went, and what idled", _money(done), [_ledger(done)] if len(done) else []),
+        PageSection(
             "Every run",
             ["The figure shows the rows that meet the filters of the table above it."],
             _runs(results, keys),

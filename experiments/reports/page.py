@@ -121,7 +121,7 @@ class Explorer:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of a page.
 
     Attributes:
@@ -150,7 +150,7 @@ class Page:
     title: str
     subtitle: str
     facts: Mapping[str, str]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     notes: Sequence[str] = ()
 
 

@@ -14,7 +14,7 @@ from elastune import RunSpec, execute
 from elastune.experiments.reports.decisions import decisions_of
 from elastune.experiments.reports.of_comparison import RecordedComparison
 from elastune.experiments.reports.of_run import RecordedRun
-from elastune.experiments.reports.page import MOST_ROWS, Chart, Heading, Page, PageTable, Section, label, rendered
+from elastune.experiments.reports.page import MOST_ROWS, Chart, Heading, Page, PageSection, PageTable, label, rendered
 from elastune.experiments.reports.what_if import what_if
 from elastune.sim.control.journal import Entry
 from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer, StopTrial
@@ -180,7 +180,7 @@ def _head_of(page):
 def test_a_script_cannot_end_early_and_titles_are_escaped():
     table = PageTable("</script><b>", [Heading("x")], [["</script><b>"]])
     chart = Chart("c", [{"name": label("<b>&"), "x": [float("nan"), 1.0]}])
-    page = rendered(Page("</title><b>", "<b>", {"<b>": "<b>"}, [Section("<b>", ["<b>"], [table, chart])], ["<b>"]))
+    page = rendered(Page("</title><b>", "<b>", {"<b>": "<b>"}, [PageSection("<b>", ["<b>"], [table, chart])], ["<b>"]))
     assert "<b>" not in page.replace(_plotly_of(page), "")
     assert page.split("<style>")[0].count("</title>") == 1
     blocks = blocks_in(page)
