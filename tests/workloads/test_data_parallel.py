@@ -54,7 +54,7 @@ CASES = {
     "convolutions": ("mnist5k-cnn", {**CNN, "dropout": 0.3}, "global", 2),
     "convolutions on an empty part": ("mnist5k-cnn", {**CNN, "batch_size": 2499}, "global", 2),
     "experts, an epoch of each stage": ("deepmoe-mnist5k", MIXTURE, "global", 2),
-    "experts on an empty part": ("deepmoe-mnist5k", {**MIXTURE, "batch_size": 2499}, "global", 1),
+    "experts on an empty part": ("deepmoe-mnist5k", {**MIXTURE, "batch_size": 1249}, "global", 1),
     "a batch of each worker": ("digits-mlp", {**MLP, "batch_size": 32}, "per-worker", 8),
     "diverging": ("digits-mlp", {**MLP, "learning_rate": 1e12, "init_scale": 10.0}, "global", 3),
 }
