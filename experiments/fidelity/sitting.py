@@ -23,6 +23,8 @@ from elastune.experiments.profiling.records import SegmentRecord
 from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.runs.run_folder import claim_folder, require_inside
 from elastune.experiments.spec.run import RunSpec
+from elastune.experiments.spec.yaml_file import policy_mapping
+from elastune.policies.registry import all_entries
 from elastune.sim.model.errors import InputError
 from elastune.traces import bundle_folder, load_bundle
 
@@ -207,7 +209,9 @@ class Sitting:
                 f"{path} is of another version: its format is {told.get('format')}, but this version reads {FORMAT};"
                 " measure again, or read it with the version that wrote it"
             )
-        return cls(folder, _decoded(path, SittingAsked))
+        asked = _decoded(path, SittingAsked)
+        _require_ours(path, asked)
+        return cls(folder, asked)
 
     def units(self) -> Iterator[Unit]:
         """Every run that was asked for: the repeats one after another, so that drift meets all policies alike."""
@@ -224,6 +228,16 @@ class Sitting:
                         base.with_policy(policy).with_seed(base.seed + repeat),
                         self.folder / "bundles" / folder_name(job.bundle, "a bundle"),
                     )
+
+
+def _require_ours(path: Path, asked: SittingAsked) -> None:
+    """Code of somebody's own that a folder names is not run."""
+    for policy in (*asked.policies, *(job.spec.get("policy") for job in asked.jobs)):
+        name = policy.get("name") if isinstance(policy, dict) else policy_mapping(str(policy))["name"]
+        if name not in all_entries():
+            raise InputError(
+                f"{path}: policy {name} is code of somebody's own, which is run only where you name it yourself"
+            )
 
 
 def _decoded(path: Path, kind: type[Any]) -> Any:  # noqa: ANN401  of that type

@@ -19,6 +19,7 @@ from elastune import RunSpec, compare, execute, replay_journal
 from elastune.experiments.cli.app import app
 from elastune.experiments.comparisons.ablation import ablate
 from elastune.experiments.contracts.user_policy import check_target
+from elastune.experiments.fidelity.sitting import FORMAT, Sitting
 from elastune.experiments.own_code import find
 from elastune.experiments.runs.journals import header_of, spec_of
 from elastune.experiments.runs.replay import ledger_of
@@ -267,3 +268,21 @@ def test_installed_packages_register_policies(own, monkeypatch):
     assert header_of(journal).data_sha256["median"] == theirs.policy.code.sha256
     assert replay_journal(journal)[1]  # to install it was to name it
     assert "of an installed package" in " ".join(command("policies", "list").output.split())
+
+
+def test_a_sitting_that_was_handed_over_runs_no_code_that_it_names(own, trap):
+    turn, was_run = trap
+    turn()
+    job = {"name": "one", "spec": {**BASE, "policy": "seer"}, "bundle": "mnist5k-cnn"}
+    asked = {
+        "jobs": [job],
+        "policies": ["mine.py:MedianStopping"],
+        "repeats": 1,
+        "device": "cpu",
+        "speed": None,
+        "injects": False,
+    }
+    (own.parent / "fidelity.json").write_text(json.dumps({**asked, "format": FORMAT}))
+    with pytest.raises(InputError, match=r"policy mine\.py:MedianStopping is code of somebody's own"):
+        Sitting.load(own.parent)
+    assert not was_run()
