@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from elastune.experiments.runs.result import RunResult
     from elastune.experiments.runs.simulate import execute
     from elastune.experiments.spec.cloud import CloudSpec as Cloud
+    from elastune.experiments.spec.job import JobSpec as Job
+    from elastune.experiments.spec.policy import PolicySpec as Policy
     from elastune.experiments.spec.run import RunSpec
-    from elastune.experiments.spec.sections import JobSpec as Job
-    from elastune.experiments.spec.sections import PolicySpec as Policy
-    from elastune.experiments.spec.sections import WorkloadSpec as Workload
+    from elastune.experiments.spec.workload import WorkloadSpec as Workload
     from elastune.experiments.sweeps.run import sweep
     from elastune.traces.bundles.bundle import Bundle, load_bundle
 
@@ -50,11 +50,11 @@ _HOMES = {
     "Bundle": "elastune.traces.bundles.bundle",
     "Cloud": "elastune.experiments.spec.cloud:CloudSpec",
     "Comparison": "elastune.experiments.comparisons.comparison",
-    "Job": "elastune.experiments.spec.sections:JobSpec",
-    "Policy": "elastune.experiments.spec.sections:PolicySpec",
+    "Job": "elastune.experiments.spec.job:JobSpec",
+    "Policy": "elastune.experiments.spec.policy:PolicySpec",
     "RunResult": "elastune.experiments.runs.result",
     "RunSpec": "elastune.experiments.spec.run",
-    "Workload": "elastune.experiments.spec.sections:WorkloadSpec",
+    "Workload": "elastune.experiments.spec.workload:WorkloadSpec",
     "checkpoint_folder": "elastune.experiments.reporting",
     "compare": "elastune.experiments.comparisons.comparison",
     "execute": "elastune.experiments.runs.simulate",

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, g
 from pydantic import Field, ValidationError, model_validator
 
 from elastune.experiments.spec.errors import one_message
+from elastune.experiments.spec.policy import PolicySpec
 from elastune.experiments.spec.section import Count, Number, Range, Section
-from elastune.experiments.spec.sections import PolicySpec
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.rows import columns, measures
 from elastune.sim.model.errors import InputError, unknown

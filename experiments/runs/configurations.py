@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.own_training import own_workload
-from elastune.experiments.spec.sections import CONFIGURATIONS
 from elastune.experiments.spec.space import search_space_of
+from elastune.experiments.spec.workload import CONFIGURATIONS
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.streams import Streams
 from elastune.traces.workloads import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from elastune.experiments.spec.policy import PolicySpec
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.sections import PolicySpec
 from elastune.sim.control.journal import read_entries, read_header
 from elastune.sim.control.sequence import JournalCheck
 from elastune.sim.model.errors import InputError, InvalidJournalError

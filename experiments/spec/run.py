@@ -22,9 +22,11 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from elastune.experiments.files import write_text
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
+from elastune.experiments.spec.job import JobSpec  # noqa: TC001  as above
 from elastune.experiments.spec.places import place_of_bundle, read_run_spec, spec_file
-from elastune.experiments.spec.section import SEED, Count, Section
-from elastune.experiments.spec.sections import RECORDED, RECORDED_TRAINABLE, JobSpec, PolicySpec, WorkloadSpec
+from elastune.experiments.spec.policy import PolicySpec
+from elastune.experiments.spec.section import RECORDED, RECORDED_TRAINABLE, SEED, Count, Section
+from elastune.experiments.spec.workload import WorkloadSpec  # noqa: TC001  as above
 from elastune.experiments.spec.yaml_file import policy_mapping, with_settings
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs

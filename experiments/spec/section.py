@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
+RECORDED, RECORDED_TRAINABLE = "recorded", "recorded trainable"
+"""In the context of a validation: True for the spec of a record, such as a journal, which must not make any code run; or the
+code of its policy or its training that the user named."""
+
 
 def _number_form(value: object) -> object:
     """Numbers that are written as text are read as everywhere; true is none."""

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from elastune.experiments.runs.ledger import PARTS as LEDGER_PARTS
 from elastune.experiments.runs.placements import PARTS as PLACEMENT_PARTS
+from elastune.experiments.spec.policy import PolicySpec
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.section import Section
-from elastune.experiments.spec.sections import BATCHES, CONFIGURATIONS, PolicySpec
+from elastune.experiments.spec.workload import BATCHES, CONFIGURATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -41,7 +41,7 @@ WITHOUT_NUMBERS = {
     "workload.profile.scaling", "cloud.instance_type.name", "cloud.prices", "cloud.region", "cloud.market", "cloud.spot",
     "cloud.spot.trace", "cloud.spot.recording", "cloud.billing", "cloud.billing.bills_startup", "cloud.billing.model",
     "cloud.billing.bills_queue", "cloud.billing.bills_setup", "cloud.startup", "cloud.when_refused", "cloud.fail_over",
-    "cloud.placement", "cloud.head_node", "cloud.data", "cloud.slow_nodes",
+    "cloud.placement", "cloud.head_node", "cloud.data", "cloud.slow_nodes", "workload.trainable", "workload.space",
 }  # fmt: skip
 LISTED = {
     "job.stages": "[[{}, 1]]",

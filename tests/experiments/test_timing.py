@@ -32,7 +32,7 @@ from elastune.experiments.profiling.timing import is_enough, series_part, surrou
 from elastune.experiments.profiling.timing_nodes import TimingNodes
 from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan, rows_to_time, series_of
 from elastune.experiments.profiling.work_folder import WorkFolder
-from elastune.experiments.spec.sections import WorkloadSpec
+from elastune.experiments.spec.workload import WorkloadSpec
 from elastune.sim.bridge.workers.measured import TimedSegment
 from elastune.sim.model.errors import InputError
 from elastune.traces import bundle_folder, load_bundle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.sections import Section
+from elastune.experiments.spec.section import Section
 from elastune.policies.registry import POLICIES
 
 _NUMBERS = [
