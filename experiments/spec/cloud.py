@@ -103,7 +103,8 @@ class CloudSpec(Section):
     ] = BillingSpec()
     startup: Annotated[
         StartupSpec,
-        "`fast`, `typical`, `slow`, or `queue_s`, `init_s`, `setup_s`, each a number, `{mean_s, cv}` or `{recorded_s: [...]}`;"
+        "`fast`, `typical`, `slow`, as reported of a provider (`aws`, `gcp`, `azure`; `aws-image` and so on where the image"
+        " holds the runtime), or `queue_s`, `init_s`, `setup_s`, each a number, `{mean_s, cv}` or `{recorded_s: [...]}`;"
         " these three may also stand in `cloud` itself",
     ] = StartupSpec()
     sync_s: Annotated[Seconds, SECONDS, "seconds that a barrier between two stages takes"] = 0.0

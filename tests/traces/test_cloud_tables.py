@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from elastune import traces
@@ -92,6 +94,25 @@ def test_the_presets_are_ordered_by_the_time_they_take():
 
 
 @pytest.mark.parametrize(
+    ("name", "ready_s", "sd_s"),
+    [
+        ("aws", (147 + 210) / 2, (210 - 147) / 4),
+        ("aws-image", (101 + 140) / 2, (140 - 101) / 4),
+        ("gcp", 215, 215 * 11.5 / 124),
+        ("gcp-image", 75, 75 * 11.5 / 124),
+        ("azure", 240, 240 * 11.5 / 124),
+        ("azure-image", 160, 160 * 11.5 / 124),
+        ("8-gpus-with-weights", 450, 75),
+    ],
+)
+def test_presets_of_providers_take_the_reported_seconds_with_their_spread(name, ready_s, sd_s):
+    startup = traces.startup_of(name)
+    assert startup.init.mean_s + startup.setup.mean_s == pytest.approx(ready_s)
+    assert math.hypot(*(d.cv * d.mean_s for d in (startup.init, startup.setup))) == pytest.approx(sd_s)
+    assert startup.queue.mean_s == (0 if name.startswith("azure") else 5)  # Azure's figures begin with the command
+
+
+@pytest.mark.parametrize(
     ("value", "startup"),
     [
         ({"queue_s": 5, "init_s": 60}, Startup(Delay(5.0), Delay(60.0))),
@@ -108,7 +129,10 @@ def test_a_startup_is_given_in_numbers_or_distributions(value, startup):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("quick", r"there is no start-up 'quick'; .*known: fast, slow, typical; or give queue_s and init_s"),
+        (
+            "quick",
+            r"there is no start-up 'quick'; .*known: .*aws, .*fast, .*slow, typical; or give queue_s and init_s",
+        ),
         ({"init": 60}, r"startup: unknown key 'init'; did you mean 'init_s'\?"),
         ({"init_s": -1}, r"startup.init_s is -1, but must be a number of at least 0"),
         ({"init_s": "1 minute"}, r"startup.init_s is '1 minute', but must be a number, in seconds or with"),

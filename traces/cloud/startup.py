@@ -29,10 +29,14 @@ _BOOT = Delay(33.0, cv=_BOOT_SD_S / 33.0)
 """Boot alone, 26 to 40 s (SkyPilot, pull request 4091, GPU machines on AWS)."""
 
 
-def _with_setup(ready_s: float, sd_s: float) -> Startup:
+_SPREAD = 11.5 / 124.0
+"""Relative spread of the time from launch to readiness of `typical`; assumed where there is one figure."""
+
+
+def _with_setup(ready_s: float, sd_s: float, queue: Delay = _QUEUE) -> Startup:
     """Boot, and the set-up that makes of it these seconds from launch to readiness, if the two are independent."""
     setup_s = ready_s - _BOOT.mean_s
-    return Startup(_QUEUE, _BOOT, Delay(setup_s, cv=math.sqrt(sd_s**2 - _BOOT_SD_S**2) / setup_s))
+    return Startup(queue, _BOOT, Delay(setup_s, cv=math.sqrt(sd_s**2 - _BOOT_SD_S**2) / setup_s))
 
 
 _PRESETS = {
@@ -41,7 +45,18 @@ _PRESETS = {
     # 101 to 147 s from launch to ready, set-up of the runtime included (same source).
     "typical": _with_setup(124.0, 11.5),
     # 7 min, the slow cases of the same provider; one figure, so the relative spread of `typical` is assumed.
-    "slow": _with_setup(420.0, 420.0 * 11.5 / 124.0),
+    "slow": _with_setup(420.0, 420.0 * _SPREAD),
+    # One GPU machine each, by provider: a stock image, and one with the runtime built in. SkyPilot, pull requests 4027 and
+    # 4091 (October 2024): AWS 147 and 210 s, and 101 and 140 s; 4027: GCP 215 and 75 s.
+    "aws": _with_setup(178.5, (210.0 - 147.0) / 4),
+    "aws-image": _with_setup(120.5, (140.0 - 101.0) / 4),
+    "gcp": _with_setup(215.0, 215.0 * _SPREAD),
+    "gcp-image": _with_setup(75.0, 75.0 * _SPREAD),
+    # SkyPilot, pull request 4167 (October 2024): from the command to the prompt, so the provider's queue is in it.
+    "azure": _with_setup(240.0, 240.0 * _SPREAD, queue=Delay(0.0)),
+    "azure-image": _with_setup(160.0, 160.0 * _SPREAD, queue=Delay(0.0)),
+    # 5 to 10 min on 8 GPUs, environment, weights and state of the job included (SkyNomad, NSDI 2027, section 2.1).
+    "8-gpus-with-weights": _with_setup(450.0, (600.0 - 300.0) / 4),
 }
 
 
