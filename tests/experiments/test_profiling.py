@@ -238,8 +238,8 @@ def test_a_part_file_drops_a_line_that_was_cut_short_or_is_out_of_order(tmp_path
     folder = WorkFolder(tmp_path)
     folder.path.mkdir()
     part, file = trial_part(folder, 0), folder.file(0, ".jsonl")
-    first = IterationRecord.of(1, 0.5, 0.6, 0.01, 0.01)
-    second = IterationRecord.of(2, float("nan"), float("inf"), 0.01, 0.01)
+    first = IterationRecord.of(1, 0.5, 0.6, seconds=0.01, cpu_seconds=0.01)
+    second = IterationRecord.of(2, float("nan"), float("inf"), seconds=0.01, cpu_seconds=0.01)
     part.append(first)
     part.append(second)
     whole = file.read_bytes()
@@ -256,6 +256,6 @@ def test_a_part_file_drops_a_line_that_was_cut_short_or_is_out_of_order(tmp_path
 
     assert read_trial(folder, 0)[1] == CheckpointCost(0.01, 1000)
     assert part.lines() == 3
-    part.append(IterationRecord.of(3, 0.4, 0.4, 0.01, 0.01))
+    part.append(IterationRecord.of(3, 0.4, 0.4, seconds=0.01, cpu_seconds=0.01))
     assert len(read_trial(folder, 0)[0]) == 2
     assert json.loads(whole.splitlines()[1])["score"] is None
