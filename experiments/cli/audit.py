@@ -10,7 +10,7 @@ import typer
 
 from elastune.experiments.cli.import_options import Direction  # noqa: TC001  typer reads the annotations
 from elastune.experiments.cli.numbers import count_option
-from elastune.experiments.cli.options import AsJson, Jobs, complete_policies, cores, print_json, progress
+from elastune.experiments.cli.options import AsJson, Jobs, SomePolicies, cores, print_json, progress
 from elastune.experiments.cli.prices import complete_machine
 from elastune.experiments.cli.tables import (
     NONE,
@@ -62,10 +62,7 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
     scaling: Annotated[
         str | None, typer.Option(help="Of a trial over GPUs, as in a spec.", show_default="one GPU per trial")
     ] = None,
-    policies: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="As for run; all where left out.", autocompletion=complete_policies),
-    ] = None,
+    policies: SomePolicies = None,
     seeds: Annotated[int, count_option(help="Orders in which the trials are tried.")] = 20,
     jobs: Jobs = None,
     as_json: AsJson = False,

@@ -84,6 +84,10 @@ complete_setting = begins(_settings)
 SpecFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="SPEC", help="A YAML file that describes the run.", show_default=False)
 ]
+SomePolicies: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...", help="As for run; all where left out.", autocompletion=complete_policies),
+]
 Settings: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,7 +14,7 @@ from elastune.experiments.cli.options import (
     AsJson,
     Jobs,
     Settings,
-    complete_policies,
+    SomePolicies,
     cores,
     names_in,
     out_option,
@@ -52,10 +52,7 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     markets: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Of on-demand, spot, mixed; instead of the spec's.")
     ] = None,
-    policies: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="As for run; all where left out.", autocompletion=complete_policies),
-    ] = None,
+    policies: SomePolicies = None,
     levels: Annotated[int, count_option(most=100, help="Sizes of the limit that is left out.")] = 8,
     seeds: Annotated[int, count_option(least=20, help="To choose by; as many new ones judge the best few.")] = 64,
     is_exhaustive: Annotated[
