@@ -12,8 +12,10 @@ from elastune.experiments.cli.import_options import Direction  # noqa: TC001  ty
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, Jobs, SomePolicies, cores, print_json, progress
 from elastune.experiments.cli.prices import complete_machine
+from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import (
     NONE,
+    PAIRS,
     Table,
     duration,
     interval,
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 _TABLES = (".csv", ".parquet", ".gz")
 _STUDIES = (".db", ".sqlite", ".sqlite3", ".log", ".journal")
+_POLICIES = [
+    *key("policy"),
+    *numbers("T met", "B met", "runs", "score", "cost, USD", "of the past", "makespan, s"),
+]
 
 
 def audit(  # noqa: PLR0913, PLR0917  the options of a command
@@ -71,6 +77,7 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
     from elastune.experiments.comparisons.audit import audit as audit_search
     from elastune.traces import load_bundle
 
+    require_asked(PAIRS, _POLICIES)
     if cut_short not in ("drop", "diverged"):
         raise InputError(f"--cut-short is {cut_short!r}, but must be drop or diverged")
     with tempfile.TemporaryDirectory(prefix="elastune-audit-") as folder:
@@ -134,9 +141,7 @@ def _print(audited: Audit, log: str, bundle: Bundle) -> None:
     }
     print_pairs(f"What {log} cost", rows)
     title = "What policies do with the same trials, time and money; means over orders, with 95 % intervals, best score first"
-    table = Table(
-        title, [*key("policy"), *numbers("T met", "B met", "runs", "score", "cost, USD", "of the past", "makespan, s")]
-    )
+    table = Table(title, _POLICIES)
     by = audited.comparison.summary.sort_values(
         "score", ascending=bundle.direction == "minimize", kind="stable", na_position="last"
     )

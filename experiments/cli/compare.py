@@ -27,6 +27,7 @@ from elastune.experiments.cli.options import (
     progress,
     what_is_finished,
 )
+from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, seconds
 from elastune.sim.model.errors import InputError
 
@@ -51,6 +52,18 @@ _FILES = (
 )
 _MEASURES_SHOWN = ("regret", "cost_usd")
 
+_SUMMARY = [
+    *key("policy"),
+    *numbers("completed", "T met", "B met"),
+    *numbers("runs", "score", "regret", "cost, USD", "makespan, s", "trials", "GPU use"),
+]
+_MEASURED = numbers("FLOPs", "bound kept")
+_PAIRED = [*key("policy", "measure"), *numbers("difference", "better", "equal", "pairs", "cut")]
+_ABLATION = [
+    *key("switch"),
+    *numbers("beyond T", "beyond B", "no answer", "runs", "changed", "regret", "better"),
+]
+
 
 def compare(
     spec_file: SpecFile,
@@ -74,6 +87,7 @@ def compare(
     from elastune.experiments.files import check_outputs
 
     spec, named = load_spec(spec_file, settings), () if policies is None else policies
+    require_asked(_SUMMARY, _MEASURED if "flops" in spec.bundle().measures else [], _PAIRED)
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
         _require_none_lost(out, spec, [one.policy.label for one in compared(spec, named)], seeds)
@@ -185,14 +199,9 @@ def named_error(policy: str, error: str) -> str:
 
 
 def _summary_table(summary: pd.DataFrame) -> Table:
-    shares, measured = (
-        ("completed", "T met", "B met"),
-        ("score", "regret", "cost, USD", "makespan, s", "trials", "GPU use"),
-    )
     is_measured = bool(summary["flops"].notna().any())
-    headings = (*shares, "runs", *measured, *(("FLOPs", "bound kept") if is_measured else ()))
     title = "Means over the seeds, with 95 % intervals, least regret first"
-    table = Table(title, [*key("policy"), *numbers(*headings)])
+    table = Table(title, [*_SUMMARY, *(_MEASURED if is_measured else [])])
     for row in _rows(summary.sort_values("regret", kind="stable", na_position="last")):
         table.add(
             row["policy"],
@@ -222,7 +231,7 @@ def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
 
 def _paired_table(paired: pd.DataFrame) -> Table:
     title = f"Differences to {paired['against'].iloc[0]} on the same seeds"
-    table = Table(title, [*key("policy", "measure"), *numbers("difference", "better", "equal", "pairs", "cut")])
+    table = Table(title, _PAIRED)
     for row in _rows(paired[paired["measure"].isin(_MEASURES_SHOWN)]):
         difference = interval(row["mean"], row["low"], row["high"]) if row["pairs"] else NONE
         shares = percent(row["better"]), percent(row["ties"])
@@ -253,6 +262,7 @@ def ablate(
     """Run a policy as it is and with one mechanism switched at a time, on the same seeds."""
     from elastune.experiments.comparisons.ablation import ablate as ablate_policy
 
+    require_asked(_ABLATION)
     spec = load_spec(spec_file, [*(settings or []), *([f"policy={policy}"] if policy is not None else [])])
     with progress("Running") as on_progress:
         ablation, interrupted = what_is_finished(
@@ -271,9 +281,8 @@ def ablate(
 
 def _ablation_table(ablation: Ablation) -> Table:
     """The policy as it is, and with one mechanism switched at a time."""
-    headings = ("beyond T", "beyond B", "no answer", "runs", "changed", "regret", "better")
     title = f"{ablation.policy}, one mechanism switched at a time"
-    table = Table(title, [*key("switch"), *numbers(*headings)])
+    table = Table(title, _ABLATION)
     for row in _rows(ablation.table):
         is_base = row["switch"] == "-"
         sign = "" if is_base else "+"

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json, print_notes
+from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, percent, say, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import seconds_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elastune.experiments.cli.tables import Column
     from elastune.experiments.plans.planning import Plans
     from elastune.policies.planning.plan import Plan
 
@@ -75,6 +79,12 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
 
     given = settings or []
     offered = [[*given, *settings_of_type(text)] for text in types.split(",")] if types is not None else [given]
+    deadlines_s = [] if deadlines is None else deadlines_of(deadlines)
+    if deadlines_s:
+        require_asked(_deadline_columns(deadlines_s))
+    else:  # whether a plan may be late is known only when it is made
+        has_types, has_p95 = len(offered) > 1, makespan is MakespanName.P95
+        require_asked(_columns("planner", "plan", has_types=has_types, has_p95=has_p95, has_late=True))
     spec, *others = offers = [load_plan_spec(spec_file, each) for each in offered]
     left_out: list[str] = []
     if others:
@@ -86,7 +96,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         planner=planner.value,
         space=space.value,
         makespan=makespan.value,
-        deadlines_s=[] if deadlines is None else deadlines_of(deadlines),
+        deadlines_s=deadlines_s,
         others=others,
     )
     print_notes([*left_out, *(note for each in (spec, *others) for note in each.notes())])
@@ -199,7 +209,7 @@ def _table_by_deadline(plans: Plans) -> Table:
     space = plans.planning.space
     table = Table(
         f"USD by deadline{surely} (and above the frontier), {space} space, for {_job(plans)} on {_machine_names(plans)}",
-        [*key("planner"), *numbers(*(f"{one.deadline_s:,.0f} s" for one in plans.by_deadline))],
+        _deadline_columns([one.deadline_s for one in plans.by_deadline]),
     )
     columns = [dict(one.rows(plans.asked, plans.planning.space)) for one in plans.by_deadline]
     for name in columns[0]:
@@ -218,15 +228,20 @@ def _beside(made: Plan | None, best: Plan | None) -> str:
 
 def _table(title: str, first: str, plans: Plans) -> Table:
     has_types, has_p95 = len(plans.planning.offers) > 1, plans.planning.makespan == "p95"
-    return Table(
-        title,
-        [
-            *key(first, *(["on"] if has_types else [])),
-            *numbers("makespan, s", *(["95 % end by, s"] if has_p95 else [])),
-            *numbers(*(["late"] if _may_be_late(plans) else []), "cost, USD", "over bound"),
-            *text("GPUs per stage", "machines per stage", "where the money goes"),
-        ],
-    )
+    return Table(title, _columns(first, has_types=has_types, has_p95=has_p95, has_late=_may_be_late(plans)))
+
+
+def _columns(*first: str, has_types: bool, has_p95: bool, has_late: bool) -> list[Column]:
+    return [
+        *key(*first, *(["on"] if has_types else [])),
+        *numbers("makespan, s", *(["95 % end by, s"] if has_p95 else [])),
+        *numbers(*(["late"] if has_late else []), "cost, USD", "over bound"),
+        *text("GPUs per stage", "machines per stage", "where the money goes"),
+    ]
+
+
+def _deadline_columns(deadlines_s: Sequence[float]) -> list[Column]:
+    return [*key("planner"), *numbers(*(f"{deadline_s:,.0f} s" for deadline_s in deadlines_s))]
 
 
 def _add(table: Table, plans: Plans, name: str, made: Plan | None) -> None:

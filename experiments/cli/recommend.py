@@ -23,14 +23,29 @@ from elastune.experiments.cli.options import (
     progress,
 )
 from elastune.experiments.cli.plan import settings_of_type
+from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, text, usd
 
 if TYPE_CHECKING:
+    from elastune.experiments.cli.tables import Column
+    from elastune.experiments.comparisons.race import Goal
     from elastune.experiments.comparisons.recommendation import Recommendation, Standing
 
 _FILES = ("kind.txt", "spec.yaml", "recommendation.json", "candidates.csv", "front.png")
 _SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": "the soonest"}
 _SHOWN_OF_FRONT = 10
+_FREE = {"cost_usd": ["given, USD"], "makespan_s": ["given, s"], "score": []}
+_SOUGHT_HEADING = {"score": "score", "cost_usd": "cost, USD", "makespan_s": "makespan, s"}
+_FRONT = [*key("policy", "on"), *numbers("runs", "kept", "score", "cost, USD", "makespan, s")]
+
+
+def _standings_columns(goal: Goal) -> list[Column]:
+    shown = numbers(*_FREE[goal.measure], "kept", "score", "cost, USD", "makespan, s", "to the best")
+    return [*key("policy", "on"), *shown]
+
+
+def _wrong_columns(goal: Goal) -> list[Column]:
+    return [*key("if"), *numbers("kept", _SOUGHT_HEADING[goal.measure], "loses"), *text("then better")]
 
 
 def recommend(  # noqa: PLR0913, PLR0917  the options of a command
@@ -64,7 +79,7 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
 ) -> None:
     """Say which policy, machine and market to take, for two of deadline, budget and score to reach."""
     from elastune.experiments.comparisons import recommendation as found
-    from elastune.experiments.comparisons.race import FIRST_SEEDS
+    from elastune.experiments.comparisons.race import FIRST_SEEDS, Goal
     from elastune.experiments.files import check_outputs
     from elastune.experiments.plans.planning import load_plan_spec
     from elastune.experiments.runs.run_folder import require_kind
@@ -74,6 +89,8 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     of_markets = [[f"cloud.market={name}"] for name in names_in(markets, "--markets")] or [[]]
     offered = [[*given, *machine, *market] for machine in of_types for market in of_markets]
     spec, *others = (load_plan_spec(spec_file, each) for each in offered)
+    goal = Goal(spec.bundle().direction, spec.job.deadline_s, spec.job.budget_usd, score)
+    require_asked(_standings_columns(goal), _wrong_columns(goal), _FRONT)
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
         require_kind(out, "recommendation")
@@ -143,10 +160,7 @@ def _standings_table(recommendation: Recommendation) -> Table:
     title = (
         f"The best few on {recommendation.standings[0].runs} new seeds, with 95 % intervals; the first is recommended"
     )
-    free = {"cost_usd": ["given, USD"], "makespan_s": ["given, s"], "score": []}[goal.measure]
-    table = Table(
-        title, [*key("policy", "on"), *numbers(*free, "kept", "score", "cost, USD", "makespan, s", "to the best")]
-    )
+    table = Table(title, _standings_columns(goal))
     for one in recommendation.standings:
         job = one.spec.job
         size = {"cost_usd": job.budget_usd, "makespan_s": job.deadline_s}.get(goal.measure)
@@ -172,9 +186,8 @@ def _machine(standing: Standing) -> str:
 def _wrong_table(recommendation: Recommendation) -> Table:
     from elastune.experiments.comparisons.recommendation import WRONG
 
-    measure = {"score": "score", "cost_usd": "cost, USD", "makespan_s": "makespan, s"}[recommendation.goal.measure]
     title = f"What it costs to be wrong by {100 * WRONG:.0f} %, among the best few"
-    table = Table(title, [*key("if"), *numbers("kept", measure, "loses"), *text("then better")])
+    table = Table(title, _wrong_columns(recommendation.goal))
     for one in recommendation.when_wrong:
         better = NONE if one.better is None else f"{one.better['policy']} on {one.better['instance_type']}"
         table.add(one.what, percent(one.kept), number(one.value), number(one.loss, 2), better)
@@ -186,7 +199,7 @@ def _front_table(recommendation: Recommendation) -> Table:
     shown = front.iloc[sorted({round(rank) for rank in _spread(len(front))})]
     count = f"{len(shown)} of {len(front)}, cheapest first"
     title = f"No other is cheaper, sooner and better at once ({count}; means of the runs it took)"
-    table = Table(title, [*key("policy", "on"), *numbers("runs", "kept", "score", "cost, USD", "makespan, s")])
+    table = Table(title, _FRONT)
     for row in shown.to_dict("records"):
         where = row["instance_type"] if row["market"] == "on-demand" else f"{row['instance_type']}, {row['market']}"
         kept = percent(row["kept"] / row["runs"])

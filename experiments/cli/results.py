@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from elastune.experiments.cli.compare import runs_told
 from elastune.experiments.cli.options import OUTPUT, AsJson, begins, listed, names_in, out_option, print_json
 from elastune.experiments.cli.sweep import value_told
-from elastune.experiments.cli.table_views import with_view
+from elastune.experiments.cli.table_views import require_asked, with_view
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
 from elastune.experiments.formats import short
 from elastune.sim.model.errors import InputError
@@ -123,12 +123,14 @@ def show(
     counts = {status: int((rows["status"] == status).sum()) for status in STATUSES}
     errors = rows.loc[rows["status"] != "done", ["status", "error"]].value_counts().reset_index().to_dict("records")
     name, table = _table(rows, group, measure, against, over, is_profile=is_profile, is_iqm=is_iqm)
+    shown = {"groups": _groups_table, "paired": _paired_table, "profile": _profile_table}[name](table)
+    require_asked(shown.columns)
     if csv is not None:
         write_text(csv, table.to_csv(index=False))
     if as_json:
         print_json({"folder": str(folder), "where": where, **counts, name: json_records(table), "errors": errors})
         return
-    {"groups": _groups_table, "paired": _paired_table, "profile": _profile_table}[name](table).print()
+    shown.print()
     _say_rests(table)
     _say_counts(counts, errors)
 

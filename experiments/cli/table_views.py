@@ -22,6 +22,8 @@ from elastune.sim.model.errors import InputError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from elastune.experiments.cli.tables import Column
+
 _PANEL = "Tables"
 _NUMBER = re.compile(r"[-+]?[0-9][0-9,]*\.?[0-9]*(?:e[-+]?[0-9]+)?")
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -70,6 +72,25 @@ def asked_of(headings: Sequence[str]) -> TableView:
     return view
 
 
+def require_asked(*columns: Sequence[Column]) -> None:
+    """Check `--sort` and `--columns` before any work is done; what a command prints in the end is checked again.
+
+    Args:
+        columns: of each table that the command may print.
+
+    Raises:
+        InputError: none of these tables has a column that was asked for.
+    """
+    _require_all(_ASKED.get(), [column.heading for table in columns for column in table])
+
+
+def _require_all(view: TableView, headings: Sequence[str]) -> None:
+    if view.sort is not None:
+        require_column(view.sort.removeprefix("-"), "--sort", headings)
+    for name in view.columns:
+        require_column(name, "--columns", headings)
+
+
 def with_view(command: Callable[..., None]) -> Callable[..., None]:
     """The command with `--sort`, `--top`, `--columns` and `--format`, which its tables follow."""
     from elastune.experiments.cli.numbers import count_option
@@ -102,9 +123,7 @@ def with_view(command: Callable[..., None]) -> Callable[..., None]:
         finally:
             for variable, token in tokens:
                 variable.reset(token)  # type: ignore[arg-type]  # each its own
-        for option, name in (("--sort", sort), *(("--columns", name) for name in view.columns)):
-            if name is not None:
-                require_column(name.removeprefix("-"), option, headings)
+        _require_all(view, headings)
 
     own = inspect.signature(command, eval_str=True)
     added = [

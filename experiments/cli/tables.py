@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from elastune.experiments.cli.table_views import TableView
 
 __all__ = [
-    "NONE", "Column", "Table", "console", "duration", "interval", "key", "number", "numbers", "percent", "plain", "print_pairs",
-    "say", "seconds", "text", "usd",
+    "NONE", "PAIRS", "Column", "Table", "console", "duration", "interval", "key", "number", "numbers", "percent", "plain",
+    "print_pairs", "say", "seconds", "text", "usd",
 ]  # fmt: skip
 _PIPED_WIDTH = 200
 _GAP = 2
@@ -214,9 +214,13 @@ def _blocks(columns: Sequence[Column], widths: Sequence[int], width: int) -> Ite
     yield sorted(block)
 
 
+PAIRS = [*key("what"), *text("value")]
+"""Columns of what is known of one thing."""
+
+
 def print_pairs(title: str, rows: Mapping[str, object]) -> None:
     """What is known of one thing: a name and a text per line."""
-    table = Table(title, [*key("what"), *text("value")])
+    table = Table(title, PAIRS)
     for what, value in rows.items():
         table.add(what, value)
     table.print()

@@ -62,6 +62,41 @@ def test_what_no_table_has_is_refused(options, message):
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [
+        (("compare", "tight"), "experiments.comparisons.comparison.compare"),
+        (("ablate", "tight"), "experiments.comparisons.ablation.ablate"),
+        (("plan", "tight"), "experiments.plans.planning.make_plans"),
+        (("plan", "tight", "--deadlines", "900,1200"), "experiments.plans.planning.make_plans"),
+        (
+            ("recommend", "tight", "--set", "job.deadline_s=900", "--set", "job.budget_usd=10"),
+            "experiments.comparisons.recommendation.recommend",
+        ),
+        (("audit", "digits-mlp", "--machine", "p3.2xlarge"), "experiments.comparisons.audit.audit"),
+    ],
+    ids=lambda given: " ".join(given[:1]) if isinstance(given, tuple) else "",
+)
+@pytest.mark.parametrize("options", [("--sort", "-nothing"), ("--columns", "runs,nothing"), ("--columns", "nothing")])
+def test_an_unknown_column_is_refused_before_any_work(command, work, options, monkeypatch):
+    def worked(*_, **__):
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr(f"elastune.{work}", worked)
+    done = CliRunner().invoke(app, [*command, *options])
+    assert done.exit_code == 2, done.exception
+    assert f"{options[0]}: there is no column" in done.stderr
+
+
+def test_an_unknown_column_of_a_sweep_writes_no_table(tmp_path):
+    (tmp_path / "s.yaml").write_text("base: tight\naxes: {policy: [random-fixed]}\nseeds: 1\n", encoding="utf-8")
+    folder, file = tmp_path / "sweep", tmp_path / "t.csv"
+    ran = CliRunner().invoke(app, ["sweep", str(tmp_path / "s.yaml"), "-o", str(folder), "--jobs", "1"])
+    assert ran.exit_code == 0, ran.stderr
+    done = CliRunner().invoke(app, ["results", "show", str(folder), "--sort", "nothing", "--csv", str(file)])
+    assert (done.exit_code, file.exists()) == (2, False), done.stderr
+
+
 def test_a_heading_of_several_tables_is_one_name():
     require_column("makespan", "--sort", ["planner", "makespan, s", "plan", "makespan, s"])
 
