@@ -9,7 +9,7 @@ do.
 
 from __future__ import annotations
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 
 HISTORY = {
     1: "The first numbered version. Rows from before carry a digest of the source code instead.",
@@ -21,6 +21,7 @@ HISTORY = {
     " unless asked to, and prices machines until they are given back."
     " `explore-finish` takes no larger gang than brings its best trial to R by T, and starts all configurations of an exact job"
     " before it promotes.",
+    3: "What comes to exactly the budget is paid: sums of prices that were above it by the rounding of floats were refused.",
 }
 """By version, what it changed."""
 

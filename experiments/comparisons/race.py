@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from elastune.experiments.sweeps.worker import bundle_of, row_of
+from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.job import loss_of
 
@@ -92,7 +93,7 @@ class Goal:
             math.isfinite(loss)
             and loss <= most
             and outcome.makespan_s <= (self.deadline_s or math.inf) * _TOLERANCE
-            and outcome.cost_usd <= (self.budget_usd or math.inf) * _TOLERANCE
+            and outcome.cost_usd <= most_usd(self.budget_usd or math.inf)
         )
 
 

@@ -24,6 +24,7 @@ from elastune.experiments.contracts.backends import (
 )
 from elastune.experiments.contracts.worlds import ContractWorld, plain_world, worlds
 from elastune.experiments.own_code import raised_at
+from elastune.policies.rules.margin import most_usd
 from elastune.sim.control.journal import Entry, JournalWriter, replay
 from elastune.sim.control.runner import run
 from elastune.sim.model.errors import InfeasibleJobError, InvalidActionError, ReplayError, StalledRunError
@@ -57,8 +58,6 @@ __all__ = [
     "snapshot",
     "worlds",
 ]
-
-_USD_TOLERANCE = 1e-9
 
 
 # One run, watched.
@@ -303,7 +302,7 @@ def keeps_the_budget(case: Case) -> None:
     final_usd = recording.controller.state.bill.spent_usd(recording.controller.finished_at_s)
     recording.note_committed(final_usd, recording.controller.finished_at_s)
     usd, at_s = recording.most_committed
-    if usd > budget_usd * (1 + _USD_TOLERANCE):
+    if usd > most_usd(budget_usd):
         raise case.broken("keeps the budget", at_s, f"{usd:.6f} USD are committed, the budget is {budget_usd:g} USD")
 
 

@@ -15,6 +15,7 @@ from elastune.experiments.runs.placements import placement_account
 from elastune.experiments.runs.regret import Regret, regret_of
 from elastune.experiments.runs.trajectory import Recording, segments_table, trajectory_table
 from elastune.experiments.runs.world import World, most_gpus
+from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 from elastune.traces.bundles.constraints import drawn_measures, is_kept
 from elastune.traces.formats.html_table import pairs_html
@@ -273,7 +274,7 @@ def result_of(
         completed=completed_at_s is not None,
         completed_at_s=completed_at_s,
         deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s and not is_cut,
-        budget_met=None if job.budget_usd is None else cost_usd <= job.budget_usd * (1 + 1e-12),
+        budget_met=None if job.budget_usd is None else cost_usd <= most_usd(job.budget_usd),
         late_probability=None if controller.work is None else controller.work.late_probability,
         plan_search_gap=None if controller.work is None else controller.work.search_gap,
         trials_started=len(state.started),

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.plan import highest_prices
-from elastune.policies.rules.margin import MARGIN_S
+from elastune.policies.rules.margin import MARGIN_S, most_usd
 from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.events import SegmentEnded
 from elastune.sim.model.prices import SECONDS_PER_HOUR
@@ -47,7 +47,7 @@ class Budget:
 
     def __init__(self, budget_usd: float, price_book: PriceBook, deadline_s: float | None = None) -> None:
         rule = price_book.billing
-        self._budget_usd = budget_usd
+        self._budget_usd, self._most_usd = budget_usd, most_usd(budget_usd)
         self._machine_usd_per_hour = highest_prices(price_book, deadline_s).dearest_usd_per_hour
         self._standing_usd_per_s = price_book.standing_usd_per_hour / SECONDS_PER_HOUR
         self._ingress_usd = price_book.ingress_usd
@@ -59,7 +59,7 @@ class Budget:
         """How many of these further machines can be asked for."""
         if self._charge_usd == 0:
             return instances
-        left_usd = self._budget_usd - view.committed_usd
+        left_usd = self._most_usd - view.committed_usd
         if left_usd >= instances * self._charge_usd:
             return instances
         return max(math.floor(left_usd / self._charge_usd), 0)
@@ -88,9 +88,13 @@ class Budget:
             # Their bill begins with the request, and nothing is told before they are launched.
             left_usd = self._budget_usd - pending_instances * self._ingress_usd
             added_usd_per_hour = pending_instances * self._machine_usd_per_hour
-            return view.committed_until_s(left_usd, added_usd_per_hour, latest_s) - MARGIN_S
-        left_usd = self._budget_usd - pending_instances * self._charge_usd
-        return view.committed_until_s(left_usd, latest_s=latest_s) - MARGIN_S
+            return self._until_s(view, left_usd, added_usd_per_hour, latest_s)
+        return self._until_s(view, self._budget_usd - pending_instances * self._charge_usd, 0.0, latest_s)
+
+    def _until_s(self, view: RunView, left_usd: float, added_usd_per_hour: float, latest_s: float = math.inf) -> float:
+        """One margin before so much is committed, where so much more is billed from now on."""
+        rounding_usd = self._most_usd - self._budget_usd
+        return view.committed_until_s(left_usd, added_usd_per_hour, latest_s, rounding_usd) - MARGIN_S
 
     def busy_until_s(self, view: RunView) -> float:
         """When the budget ends if all GPUs are busy from now on; not before now."""
@@ -128,7 +132,7 @@ class FunctionBudget(Budget):
     def pays(self, view: RunView, gpus: int, until_s: float) -> bool:
         """Whether a gang that starts now can be paid until then, and all that run until the time that was meant."""
         until_s = max((until_s, *self._runs_until_s.values()))
-        return view.committed_usd_by(until_s + MARGIN_S, self._started_usd_per_hour(gpus)) <= self._budget_usd
+        return view.committed_usd_by(until_s + MARGIN_S, self._started_usd_per_hour(gpus)) <= self._most_usd
 
     def starts(self, trial: TrialId, gpus: int, until_s: float) -> None:
         """A gang is about to start, and is to train until then at least."""
@@ -146,14 +150,14 @@ class FunctionBudget(Budget):
     def ends_at_s(self, view: RunView, pending_instances: int = 0, latest_s: float = math.inf) -> float:
         """See `Budget`; if nothing else starts either."""
         left_usd = self._budget_usd - pending_instances * self._charge_usd
-        return view.committed_until_s(left_usd, self._started_usd_per_hour(0), latest_s + 2 * MARGIN_S) - MARGIN_S
+        return self._until_s(view, left_usd, self._started_usd_per_hour(0), latest_s + 2 * MARGIN_S)
 
     def busy_until_s(self, view: RunView) -> float:
         """See `Budget`; of the GPUs that are free, as many are busy as their charges allow."""
         free = view.free_gpus
         if self._gpu_charge_usd > 0:
-            free = min(free, max(math.floor((self._budget_usd - view.committed_usd) / self._gpu_charge_usd), 0))
-        return max(view.committed_until_s(self._budget_usd, free * self._gpu_usd_per_hour) - MARGIN_S, view.now_s)
+            free = min(free, max(math.floor((self._most_usd - view.committed_usd) / self._gpu_charge_usd), 0))
+        return max(self._until_s(view, self._budget_usd, free * self._gpu_usd_per_hour), view.now_s)
 
     def _started_usd_per_hour(self, gpus: int) -> float:
         return (gpus + sum(self._pledged_gpus.values())) * self._gpu_usd_per_hour

@@ -27,6 +27,7 @@ from elastune.policies.planning.lateness import Latenesses, estimator
 from elastune.policies.planning.plan import FINE_QUANTUM_S
 from elastune.policies.planning.program import MOST_COUNTS, Program
 from elastune.policies.planning.spaces import choices, holding
+from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def cheapest_by(plans: Sequence[Plan], deadline_s: float) -> Plan | None:
 
 def earliest_within(plans: Sequence[Plan], budget_usd: float) -> Plan | None:
     """The plan of a frontier that ends first and costs at most the budget; None where none does."""
-    paid_for = (plan for plan in plans if plan.cost_usd <= budget_usd)
+    paid_for = (plan for plan in plans if plan.cost_usd <= most_usd(budget_usd))
     return min(paid_for, key=lambda plan: (plan.promised_s, plan.cost_usd), default=None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from elastune.policies.rules.margin import PLAN_MARGIN_S, plan_ends_by_s
+from elastune.policies.rules.margin import PLAN_MARGIN_S, most_usd, plan_ends_by_s
 from elastune.sim.model.errors import InfeasibleJobError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
@@ -104,7 +104,7 @@ class Terms:
 
     def are_kept_by(self, plan: Plan) -> bool:
         """Whether a plan keeps deadline and budget."""
-        return plan.promised_s <= self.deadline_s and plan.needed_usd <= self.budget_usd
+        return plan.promised_s <= self.deadline_s and plan.needed_usd <= most_usd(self.budget_usd)
 
     def margin_usd(self, instances: int) -> float:
         """What it costs to hold so many machines for the margin before the budget ends."""

@@ -1,7 +1,10 @@
-"""The margin before a limit: the one place that subtracts it [ours].
+"""The margin before a limit, and the rounding of money at one: the one place for both [ours].
 
 Two things that are scheduled for the same instant must not depend on which of them came first. So a run ends one margin before
 T, and the plan that it follows ends one margin before the run: its last event is handled before the run is stopped.
+
+Prices that come to exactly B may add up to a little more, as floats are rounded. Whoever compares a bill, or what is about to
+be committed, with a budget allows for that with `most_usd`. Times need nothing of the kind, as margins are far above rounding.
 """
 
 from __future__ import annotations
@@ -16,6 +19,14 @@ MARGIN_S = 1e-3
 """Seconds; far below what matters in a run, far above the rounding of times."""
 PLAN_MARGIN_S = 2 * MARGIN_S
 """A plan ends this long before T: one margin before its run, which ends one margin before T."""
+
+ROUNDING = 1e-12
+"""Share of a budget by which the sum of its prices may be above it; far below a cent, far above the rounding of floats."""
+
+
+def most_usd(budget_usd: float) -> float:
+    """The most that a bill within this budget may come to in floats; infinite without a budget."""
+    return budget_usd * (1 + ROUNDING)
 
 
 def run_ends_by_s(job: TuningJob) -> float:

@@ -14,6 +14,7 @@ from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
+from elastune.policies.rules.margin import most_usd
 from elastune.policies.seer.director import SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
 from elastune.policies.seer.seer import run_seer
@@ -238,7 +239,7 @@ def is_out_of_reach(stages: Sequence[Stage], terms: Terms) -> bool:
     work_s = sum(stage.trials * stage.iterations for stage in stages) * one_gpu_s
     gpu_s = work_s * min(gpus / speedup for gpus, speedup in speedups.items()) * (1 - 1e-9)
     least_s = max(longest_s * (1 - 1e-9), gpu_s / terms.max_gpus)
-    return least_s > terms.deadline_s or gpu_s / terms.gpus_per_instance * terms.usd_per_s > terms.budget_usd
+    return least_s > terms.deadline_s or gpu_s / terms.gpus_per_instance * terms.usd_per_s > most_usd(terms.budget_usd)
 
 
 def _infeasible(job: TuningJob, terms: Terms, stages: int, mechanisms: Mechanisms) -> Exception:

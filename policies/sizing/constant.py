@@ -12,6 +12,7 @@ from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Allocation, highest_prices
 from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
 from elastune.policies.rules.halving import rungs
+from elastune.policies.rules.margin import most_usd
 from elastune.policies.sizing.refusal import Possible, refusal
 from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.errors import InfeasibleJobError, InputError
@@ -46,8 +47,8 @@ def naive_instances(name: str, job: TuningJob, price_book: PriceBook) -> int:
     each_usd = metered_usd(price_book.billing, usd_per_hour, job.deadline_s) + price_book.ingress_usd
     if each_usd == 0:
         return price_book.max_instances
-    left_usd = job.budget_usd - job.deadline_s * price_book.standing_usd_per_hour / SECONDS_PER_HOUR
-    instances = math.floor(left_usd / each_usd + 1e-9)
+    left_usd = most_usd(job.budget_usd) - job.deadline_s * price_book.standing_usd_per_hour / SECONDS_PER_HOUR
+    instances = math.floor(left_usd / each_usd)
     if instances < 1:
         rate_usd_per_hour = usd_per_hour + price_book.standing_usd_per_hour
         longest_s = max(job.budget_usd - price_book.ingress_usd, 0.0) / rate_usd_per_hour * SECONDS_PER_HOUR

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from elastune.policies.planning.bill import around_usd, cluster_usd, function_usd, lease_usd
 from elastune.policies.planning.spaces import tried
 from elastune.policies.rules.halving import rung_levels, rungs
-from elastune.policies.rules.margin import PLAN_MARGIN_S
+from elastune.policies.rules.margin import PLAN_MARGIN_S, most_usd
 from elastune.policies.sizing.refusal import Possible, refusal
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class _Bound:
     def _is_kept_by(self, trials: int) -> bool:
         if self.end_s(trials) > self._terms.deadline_s:
             return False
-        return self.needed_usd(trials) <= self._terms.budget_usd * (1 + 1e-12)
+        return self.needed_usd(trials) <= most_usd(self._terms.budget_usd)
 
     def needed_usd(self, trials: int) -> float:
         """The budget that so many configurations take: their bill, and what the margin before its end costs."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.greedy import greedy_plan
-from elastune.policies.rules.margin import plan_ends_by_s
+from elastune.policies.rules.margin import most_usd, plan_ends_by_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ def terms_left(terms: Terms, profile: Profile, view: RunView) -> Terms:
     """These terms with the time and the money that are left, and the profile as learned so far."""
     job = view.job
     deadline_s = plan_ends_by_s(job) - view.now_s
-    budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
+    budget_usd = math.inf if job.budget_usd is None else most_usd(job.budget_usd) - view.committed_usd
     return replace(terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
 
 
@@ -38,4 +38,4 @@ def fastest_or_cheapest(stages: Sequence[Stage], terms: Terms, live_instances: i
     cheapest = greedy_plan(stages, replace(terms, deadline_s=math.inf), live_instances=live_instances, is_resumed=True)
     assert fastest is not None  # nothing is late for that deadline
     assert cheapest is not None
-    return fastest if fastest.cost_usd <= terms.budget_usd else cheapest
+    return fastest if fastest.cost_usd <= most_usd(terms.budget_usd) else cheapest

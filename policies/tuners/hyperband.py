@@ -24,7 +24,7 @@ from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.spaces import on_cluster
 from elastune.policies.planning.static import cluster_sizes
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
-from elastune.policies.rules.margin import PLAN_MARGIN_S
+from elastune.policies.rules.margin import PLAN_MARGIN_S, most_usd
 from elastune.policies.sizing.constant import check_gang, constant_allocation
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import memoized
@@ -187,7 +187,7 @@ class Schedule:
 
         def is_kept(load: BracketLoad) -> bool:
             end_s = self.terms.profile.startup.mean_s + total.seconds + load.seconds
-            return end_s <= self.terms.deadline_s and self.needed_usd(total + load) <= self.terms.budget_usd
+            return end_s <= self.terms.deadline_s and self.needed_usd(total + load) <= most_usd(self.terms.budget_usd)
 
         while left and (trials := self.largest(len(sizes), left, is_kept)):
             total += self.load(len(sizes), trials)

@@ -64,9 +64,10 @@ class StateView:
         return self._state.bill.committed_usd_by(later_s, self._state.now_s, added_usd_per_hour)
 
     def committed_until_s(
-        self, budget_usd: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf
+        self, budget_usd: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf, rounding_usd: float = 0.0
     ) -> float:
-        return self._state.bill.committed_until_s(budget_usd, self._state.now_s, added_usd_per_hour, latest_s)
+        now_s = self._state.now_s
+        return self._state.bill.committed_until_s(budget_usd, now_s, added_usd_per_hour, latest_s, rounding_usd)
 
     def trial(self, trial: TrialId) -> TrialView:
         return self._state.trials[trial]

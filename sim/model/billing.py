@@ -287,7 +287,12 @@ class Bill:
         return self._commitment(now_s, added_usd_per_hour)(later_s)
 
     def committed_until_s(
-        self, budget_usd: float, now_s: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf
+        self,
+        budget_usd: float,
+        now_s: float,
+        added_usd_per_hour: float = 0.0,
+        latest_s: float = math.inf,
+        rounding_usd: float = 0.0,
     ) -> float:
         """Latest time at which `committed_usd` is within the budget; `now_s` where it already is above it.
 
@@ -296,13 +301,15 @@ class Bill:
             now_s: the time.
             added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
             latest_s: later times do not matter and are this one, which saves the search where the budget lasts until then.
+            rounding_usd: how far the bill may be above the budget because floats are rounded.
         """
         # A requested machine may launch at this moment, and is billed from then on.
         usd_at = self._commitment(now_s, added_usd_per_hour)
         left_usd = budget_usd - usd_at(now_s)
-        if left_usd < 0:
+        if left_usd < -rounding_usd:
             return now_s
-        if latest_s < math.inf and usd_at(max(latest_s, now_s)) <= budget_usd:
+        most_usd = budget_usd + rounding_usd
+        if latest_s < math.inf and usd_at(max(latest_s, now_s)) <= most_usd:
             return max(latest_s, now_s)
         beyond_s = self._beyond_s(left_usd, now_s, added_usd_per_hour, usd_at)
         if math.isinf(beyond_s):
@@ -311,7 +318,7 @@ class Bill:
         # To a microsecond, or to the resolution of floats where the budget lasts very long.
         while beyond_s - within_s > max(1e-6, 1e-12 * beyond_s):
             middle_s = (within_s + beyond_s) / 2
-            if usd_at(middle_s) <= budget_usd:
+            if usd_at(middle_s) <= most_usd:
                 within_s = middle_s
             else:
                 beyond_s = middle_s

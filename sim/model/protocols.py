@@ -178,7 +178,7 @@ class RunView(Protocol):
         """
 
     def committed_until_s(
-        self, budget_usd: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf
+        self, budget_usd: float, added_usd_per_hour: float = 0.0, latest_s: float = math.inf, rounding_usd: float = 0.0
     ) -> float:
         """Latest time at which giving back all current leases keeps the bill within the budget; may be infinite.
 
@@ -186,6 +186,7 @@ class RunView(Protocol):
             budget_usd: the budget.
             added_usd_per_hour: price of what is about to be requested or started, and is billed from now on.
             latest_s: later times do not matter and are this one, which saves the search where the budget lasts until then.
+            rounding_usd: how far the bill may be above the budget because floats are rounded.
         """
 
     def trial(self, trial: TrialId) -> TrialView:

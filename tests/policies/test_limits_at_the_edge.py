@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_worlds import build_world
 
+from elastune import policies
+from elastune.experiments import contracts, runs
 from elastune.policies.registry import POLICIES, factory
+from elastune.policies.rules.margin import most_usd
+from elastune.policies.tuners.asha import asha_on
 from elastune.sim.model.errors import InfeasibleJobError
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import BillingRule, InstanceType
@@ -126,3 +131,27 @@ def test_exactly_the_budget_that_a_plan_takes_pays_for_it(world, play, name):
         policy = factory(name)(tiny.job, tiny.profile, tiny.book, None)
         play(policy, tiny)
         assert policy.work.done_at_s is not None, (rule, tiny.job)
+
+
+@pytest.mark.parametrize("model", ["per-function", "per-instance"])
+@settings(max_examples=60)
+@given(trials=st.integers(1, 9), cents=st.integers(1, 99), minutes=st.integers(1, 7))
+def test_a_budget_of_exactly_so_many_charges_pays_for_as_many(play, model, trials, cents, minutes):
+    """Sums of prices that come to exactly B in decimals may be a little more in floats."""
+    billing = BillingRule(60.0, 60.0 * minutes, model=model)
+    tiny = build_world(trials=trials, gpus=1, quota=trials if model == "per-instance" else 1, billing=billing)
+    machine = InstanceType("m", 1, {"on-demand": cents / 100 * 60 / minutes})
+    tiny.book = msgspec.structs.replace(tiny.book, instance_types=(machine,))
+    tiny.job = msgspec.structs.replace(tiny.job, max_iterations=1, budget_usd=trials * cents / 100)
+    machines = tiny.book.max_instances
+    story = play(asha_on(machines, tiny.job, tiny.profile, tiny.book, trials=trials), tiny)
+    assert [story.state.trials[trial].checkpoint_iteration for trial in range(trials)] == [1] * trials
+    assert story.bill_usd <= most_usd(tiny.job.budget_usd)
+
+
+def test_every_comparison_of_a_bill_with_a_budget_allows_for_rounding():
+    folders = (Path(policies.__file__).parent, Path(runs.__file__).parent, Path(contracts.__file__).parent)
+    compared = re.compile(r"(<=?|>=?) (self\.)?_?(terms\.|job\.)?budget_usd")
+    sources = (path for folder in folders for path in folder.rglob("*.py"))
+    offenders = [path.name for path in sources if compared.search(path.read_text(encoding="utf-8"))]
+    assert offenders == []
