@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from elastune.experiments.comparisons.comparison import Comparison, compare
     from elastune.experiments.comparisons.recommendation import recommend
+    from elastune.experiments.huggingface_callback import HuggingFaceCallback
+    from elastune.experiments.lightning_callback import LightningCallback
     from elastune.experiments.plans.planning import make_plans as plan
     from elastune.experiments.real.ray_tune import tune_scheduler
     from elastune.experiments.reporting import checkpoint_folder, report
@@ -29,7 +31,9 @@ __all__ = [
     "Bundle",
     "Cloud",
     "Comparison",
+    "HuggingFaceCallback",
     "Job",
+    "LightningCallback",
     "Policy",
     "RunResult",
     "RunSpec",
@@ -50,7 +54,9 @@ _HOMES = {
     "Bundle": "elastune.traces.bundles.bundle",
     "Cloud": "elastune.experiments.spec.cloud:CloudSpec",
     "Comparison": "elastune.experiments.comparisons.comparison",
+    "HuggingFaceCallback": "elastune.experiments.huggingface_callback",
     "Job": "elastune.experiments.spec.job:JobSpec",
+    "LightningCallback": "elastune.experiments.lightning_callback",
     "Policy": "elastune.experiments.spec.policy:PolicySpec",
     "RunResult": "elastune.experiments.runs.result",
     "RunSpec": "elastune.experiments.spec.run",
