@@ -14,6 +14,7 @@ from elastune.experiments.claims.figures import Source, check
 from elastune.experiments.claims.made import make_bundle
 from elastune.experiments.claims.plans import ClaimPlans, plans_of
 from elastune.experiments.claims.sweeps import ClaimSweep, LeftOut, sweeps_of
+from elastune.experiments.claims.trainings import ClaimTrainings, trainings_of
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.sweeps.run import SweepPlan, plan, run_sweep
 from elastune.experiments.sweeps.store import Store
@@ -48,6 +49,7 @@ class Drawing:
         tables: claims whose table is written: those of which every experiment is asked for.
         sweeps: runs that it takes.
         plans: plans that it takes.
+        trainings: trained networks that it takes.
         left_out: parts whose data is not there.
     """
 
@@ -56,18 +58,16 @@ class Drawing:
     tables: Sequence[Claim]
     sweeps: Sequence[ClaimSweep]
     plans: Sequence[ClaimPlans]
+    trainings: Sequence[ClaimTrainings]
     left_out: Sequence[LeftOut]
-
-    @property
-    def plans_of_tables(self) -> Sequence[ClaimPlans]:
-        """The plans of the claims whose tables are written."""
-        return [plans for plans in self.plans if plans.claim in self.tables]
 
     def source(self, asked: Asked) -> Source:
         """The data of a figure."""
         mine = (asked.claim.id, asked.drawn.experiment)
         plans = next((each for each in self.plans if (each.claim.id, each.experiment) == mine), None)
-        return Source(asked.drawn, [each for each in self.sweeps if (each.claim.id, each.experiment) == mine], plans)
+        trainings = next((each for each in self.trainings if (each.claim.id, each.experiment) == mine), None)
+        sweeps = [each for each in self.sweeps if (each.claim.id, each.experiment) == mine]
+        return Source(asked.drawn, sweeps, plans, trainings)
 
 
 def prepare(
@@ -100,20 +100,27 @@ def prepare(
         except InputError as error:
             raise InputError(f"{figure.claim.id}: figures.{figure.name}: {error}") from error
     tables = [claim for claim in claims.values() if not names or claim.id in names]
-    needed = {(claim.id, name): claim for claim in tables for name in (*claim.experiments, *claim.plans)}
+    needed = {
+        (claim.id, name): claim for claim in tables for name in (*claim.experiments, *claim.plans, *claim.trainings)
+    }
     needed |= {(figure.claim.id, figure.drawn.experiment): figure.claim for figure in asked}
     at = results / f"v{RESULTS_VERSION}"
     sweeps: list[ClaimSweep] = []
     plans: list[ClaimPlans] = []
+    trainings: list[ClaimTrainings] = []
     left_out: list[LeftOut] = []
     for (_, name), claim in needed.items():
         if name in claim.plans:
             plans.append(plans_of(claim, name, size, results=at, most_seeds=most_seeds))
+        elif name in claim.trainings:
+            trained, missing = trainings_of(claim, name, size, results=at, most_seeds=most_seeds)
+            trainings += trained
+            left_out += missing
         else:
             found, missing = sweeps_of(claim, name, size, workloads, results=at, data=data, most_seeds=most_seeds)
             sweeps += found
             left_out += missing
-    return Drawing(size, asked, tables, sweeps, plans, left_out)
+    return Drawing(size, asked, tables, sweeps, plans, trainings, left_out)
 
 
 def _asked(names: Sequence[str], claims: Mapping[str, Claim]) -> Iterator[Asked]:
@@ -128,8 +135,8 @@ def _asked(names: Sequence[str], claims: Mapping[str, Claim]) -> Iterator[Asked]
 
 SECONDS = {"seer": 0.2, "seer-staged": 0.3}
 """Seconds of one core that a run takes, by policy; measured on 3 GHz cores, over the workloads of the catalogue."""
-OTHER_S, PLANNED_JOB_S = 0.03, 1.5
-"""The same of any other policy, and of planning one job at all its deadlines."""
+OTHER_S, PLANNED_JOB_S, TRAINED_S = 0.03, 1.5, 2.0
+"""The same of any other policy, of planning one job at all its deadlines, and of training a network of the smoke size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,14 +153,14 @@ class Needed:
     label: str
     total: int
     missing: int
-    part: ClaimSweep | ClaimPlans
+    part: ClaimSweep | ClaimPlans | ClaimTrainings
     runs: SweepPlan | None = None
 
     @property
     def core_s(self) -> float:
         """About how many seconds of one core the missing part takes."""
-        if isinstance(self.part, ClaimPlans):
-            return PLANNED_JOB_S * self.missing
+        if not isinstance(self.part, ClaimSweep):
+            return (PLANNED_JOB_S if isinstance(self.part, ClaimPlans) else TRAINED_S) * self.missing
         policies = self.part.claim.experiments[self.part.experiment].policies
         each = [SECONDS.get(policy.partition(":")[0], OTHER_S) for policy in policies]
         return self.missing * sum(each) / max(len(each), 1)
@@ -183,7 +190,8 @@ def needed(
         if sweep.makes is not None and not is_counting:
             make_bundle(sweep.makes.name, sweep.makes.parent)
         told.append((_counted if is_counting else _planned)(sweep, is_retrying=is_retrying))
-    return told + [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
+    told += [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
+    return told + [Needed(one.label, one.total(), one.missing(), one) for one in drawing.trainings]
 
 
 def _planned(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:
@@ -241,6 +249,8 @@ def run_missing(
         match part.part:
             case ClaimPlans() as plans:
                 plans.run(PLANNING_JOBS if jobs is None or ray_address is not None else jobs, tell)
+            case ClaimTrainings() as trainings:
+                trainings.run(tell)
             case ClaimSweep() as sweep:
                 assert part.runs is not None
                 outcome = run_sweep(

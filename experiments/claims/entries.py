@@ -31,6 +31,8 @@ PLANNERS = ("static", "rubberband-next", "rubberband", "fair", "static-wide", "r
 """Planners of an experiment on plans, and the lower bound on every plan's cost."""
 PLANNED = ("cost_usd", "makespan_s", "instances")
 """What is measured of their plans."""
+TRAINED = ("accuracy_over_standard", "flops", "test")
+"""What is measured of trained networks; see `experiments.claims.trainings`."""
 
 _Kind = TypeVar("_Kind", bound=Section)
 SizeName: TypeAlias = Literal["smoke", "full"]
@@ -161,7 +163,7 @@ class Contrast(Section):
         kind: instead of the endpoint's.
         along: a column whose settings are compared with each other.
         values: of this column, in order; none for all of them, ascending.
-        where: a condition on rows of runs, as `elastune results --where` takes it.
+        where: a condition on rows of runs, as `elastune results --where` takes it; on rows of trainings as pandas does.
         above: the claim needs more than this, told apart from it by the interval and by Holm's p-value.
         below: the claim needs less than this, in the same way.
         least: the claim needs an interval that is nowhere below this.
@@ -208,7 +210,7 @@ class Endpoint(Section):
     @model_validator(mode="after")
     def _measures_are_known(self) -> Endpoint:
         for measure in (self.measure, *self.also):
-            _require_known("measure", measure, measures())
+            _require_known("measure", measure, (*measures(), *TRAINED))
         return self
 
 
@@ -240,8 +242,9 @@ class Claim(Section):
         conditions: what has to be said beside every result.
         experiments: runs, by name.
         plans: plans, by name.
+        trainings: tables of trained networks, by name; each is a file beside the claim's.
         figures: by name.
-        not_testable: why nothing here can decide it, or not yet; such a claim has neither runs nor plans.
+        not_testable: why nothing here can decide it, or not yet; such a claim has no evidence.
     """
 
     id: str
@@ -254,14 +257,15 @@ class Claim(Section):
     endpoint: Endpoint = Field(default_factory=lambda: Endpoint(measure="regret"))
     experiments: dict[str, Experiment] = Field(default_factory=dict)
     plans: dict[str, PlanExperiment] = Field(default_factory=dict)
+    trainings: dict[str, str] = Field(default_factory=dict)
     figures: dict[str, FigureEntry] = Field(default_factory=dict)
     not_testable: str = ""
 
     @model_validator(mode="after")
     def _names_are_there(self) -> Claim:
-        known = [*self.experiments, *self.plans]
+        known = [*self.experiments, *self.plans, *self.trainings]
         if bool(known) == bool(self.not_testable):
-            raise InputError("give experiments or plans, or say in not_testable why there are none")
+            raise InputError("give experiments, plans or trainings, or say in not_testable why there are none")
         for contrast in self.endpoint.contrasts:
             _require_known("experiment", contrast.experiment, known)
             self._check_contrast(contrast)
@@ -272,6 +276,10 @@ class Claim(Section):
         return self
 
     def _check_contrast(self, contrast: Contrast) -> None:
+        if contrast.experiment in self.trainings:
+            # Networks and columns are known once the table is read.
+            _require_known("measure", contrast.measure or self.endpoint.measure, TRAINED)
+            return
         is_planned = contrast.experiment in self.plans
         policies = PLANNERS if is_planned else self.experiments[contrast.experiment].policies
         measured = PLANNED if is_planned else measures()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.claims.entries import FigureEntry
     from elastune.experiments.claims.sweeps import ClaimSweep
+    from elastune.experiments.claims.trainings import ClaimTrainings
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +40,13 @@ class Source:
         drawn: the catalogue's entry.
         sweeps: of the runs, those whose data is there.
         plans: where the experiment is on plans.
+        trainings: where it is on trained networks.
     """
 
     drawn: FigureEntry
     sweeps: Sequence[ClaimSweep] = ()
     plans: ClaimPlans | None = None
+    trainings: ClaimTrainings | None = None
 
     def text(self, name: str, default: str) -> str:
         """An option of the figure."""
@@ -56,7 +59,8 @@ class Source:
         Raises:
             InputError: there are none.
         """
-        rows = rows_of(self.sweeps, self.drawn.where)
+        where, trained = self.drawn.where, self.trainings
+        rows = rows_of(self.sweeps, where) if trained is None else trained.chosen(trained.rows(), where)
         if not len(rows):
             raise InputError(f"no row of experiment {self.drawn.experiment} meets the figure's condition")
         return rows
@@ -104,7 +108,7 @@ def check(drawn: FigureEntry) -> None:
     for option in drawn.options:
         if option not in options:
             raise unknown(f"option of {drawn.draw}", option, options)
-    if drawn.where is not None:
+    if drawn.where is not None and drawn.draw not in ON_TRAININGS:
         condition(drawn.where)
     if drawn.draw in ("sensitivity", "score-grid"):
         known_column(str(drawn.options.get("measure", "regret")), measures())
@@ -196,6 +200,14 @@ def _differences(source: Source) -> Figure:
     return figures.paired_differences(paired_table(source.rows, reference, group=[]), reference=reference)
 
 
+def _gates(source: Source) -> Figure:
+    """Of the wide mixtures on one data set, with one body."""
+    rows, options = source.rows, source.drawn.options
+    for name in ("data", "body", "network"):
+        rows = rows[rows[name] == options.get(name, rows[name].iloc[0])]
+    return figures.gate_sparsity(rows)
+
+
 FIGURES: Mapping[str, Callable[[Source], Figure]] = {
     "cost-over-deadline": lambda source: figures.cost_over_deadline(
         source.rows, reference=source.text("reference", "sha-fixed")
@@ -205,7 +217,9 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
     "frontier": lambda source: figures.frontier(frontier_of_first(source.planned())),
     "gantt": _gantt,
     "gaps": _gaps,
+    "gates": _gates,
     "gpus-over-time": lambda source: figures.gpus_over_time(source.trajectories()),
+    "networks": lambda source: figures.networks_over_flops(source.rows),
     "plans": _planned,
     "ledger": lambda source: figures.ledger(source.rows),
     "profiles": lambda source: figures.performance_profiles(profile_table(source.rows)),
@@ -223,11 +237,14 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
 }
 """Drawing functions, by the name that the catalogue's files use."""
 
+ON_TRAININGS = ("networks", "gates")
+"""Those of trained networks, whose conditions are pandas'."""
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cost-over-deadline": ("reference",),
     "differences": ("reference",),
     "explored": ("policy", "against"),
     "gaps": ("by",),
+    "gates": ("data", "body", "network"),
     "plans": ("x", "measure", "fixed"),
     "score-grid": ("measure", "against"),
     "sensitivity": ("x", "measure", "order"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from elastune.experiments.claims.evidence import evidence_of
 from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
+from elastune.experiments.claims.trainings import CELLS
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.statistics.summary import KEPT_APART, varying, with_origins
 
@@ -52,6 +53,7 @@ def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
     found = [] if claim.not_testable else list(_evidence(drawing, claim))
     tests = [_test(one) | {"scaling": scaling} for scaling, one in found]
     missing = [f"{part.experiment}, {part.workload}: left out, {part.reason}" for part in _left_out(drawing, claim)]
+    trained = [told for one in drawing.trainings if one.claim.id == claim.id for told in one.conditions()]
     verdict, where = _verdict(claim, tests, is_smoke=drawing.size == "smoke")
     first = found[0][1].pooled if found else None
     return {
@@ -64,7 +66,7 @@ def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
         "interval": None if first is None else [_plain(first.low), _plain(first.high)],
         "verdict": verdict,
         "where": where,
-        "conditions": [*claim.conditions, *missing],
+        "conditions": [*claim.conditions, *trained, *missing],
         "size": size if found else None,
         "results_version": RESULTS_VERSION,
         "figures": [] if claim.not_testable else list(claim.figures),
@@ -93,6 +95,9 @@ def _rows(drawing: Drawing, claim: Claim, contrast: Contrast) -> tuple[pd.DataFr
         if (plans.claim.id, plans.experiment) == mine:
             rows, cells = plans.as_runs()
             return rows.assign(**{_SCALING: "borrowed"}), cells
+    for trainings in drawing.trainings:
+        if (trainings.claim.id, trainings.experiment) == mine:
+            return trainings.evidence_rows(contrast).assign(**{_SCALING: "-"}), list(CELLS)
     rows = rows_of([sweep for sweep in drawing.sweeps if (sweep.claim.id, sweep.experiment) == mine], contrast.where)
     return (with_origins(rows), _cell_columns(rows)) if len(rows) else (rows, [])
 
@@ -175,7 +180,8 @@ def _verdict(claim: Claim, tests: Sequence[Mapping[str, Any]], *, is_smoke: bool
     if claim.not_testable:
         return "not testable here", claim.not_testable
     if not tests:
-        return "not testable here", "its data does not ship, and none was named"
+        reason = "nothing is trained" if claim.trainings else "its data does not ship, and none was named"
+        return "not testable here", reason
     if is_smoke:
         return "smoke", "the smoke size shows that everything works, and decides nothing"
     return word_of_all([test["verdict"] for test in tests]), "; ".join(filter(None, map(_where_told, tests)))

@@ -16,6 +16,7 @@ from elastune.experiments.claims.figures import draw
 from elastune.experiments.claims.plans import gap_table, planner_table
 from elastune.experiments.claims.rows import rows_of
 from elastune.experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
+from elastune.experiments.claims.trainings import training_table
 from elastune.experiments.files import write_text
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.sim.model.errors import InputError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from elastune.experiments.claims.drawing import Asked, Drawing
     from elastune.experiments.claims.entries import Claim
     from elastune.experiments.claims.plans import ClaimPlans
+    from elastune.experiments.claims.trainings import ClaimTrainings
 
 KINDS = (".png", ".pdf")
 INDEX = "README.md"
@@ -69,7 +71,11 @@ def write_all(drawing: Drawing, out: Path, command: Callable[[str], str]) -> lis
     out.mkdir(parents=True, exist_ok=True)
     written = [_figure(drawing, asked, out, command(asked.name)) for asked in drawing.figures]
     written += [_table(drawing, claim, out, command(claim.id)) for claim in drawing.tables if claim.experiments]
-    written += [_plan_table(drawing, plans, out, command(plans.claim.id)) for plans in drawing.plans_of_tables]
+    tables = drawing.tables
+    written += [_plan_table(drawing, one, out, command(one.claim.id)) for one in drawing.plans if one.claim in tables]
+    written += [
+        _training_table(drawing, one, out, command(one.claim.id)) for one in drawing.trainings if one.claim in tables
+    ]
     _write_index(out)
     return written
 
@@ -116,6 +122,9 @@ def _conditions(drawing: Drawing, claim: Claim, experiment: str | None = None) -
         for part in drawing.left_out
         if part.claim == claim.id and experiment in (None, part.experiment)
     ]
+    for trainings in drawing.trainings:
+        if trainings.claim.id == claim.id and experiment in (None, trainings.experiment):
+            lines += trainings.conditions()
     if drawing.size == "smoke":
         lines.append(f"smoke size, seeds from {FIRST_SEED['smoke']}: it shows that everything works, and nothing else")
     lines.append(f"results version {RESULTS_VERSION}, elastune {version('elastune')}")
@@ -153,6 +162,24 @@ def _plan_table(drawing: Drawing, plans: ClaimPlans, out: Path, command: str) ->
     ]
     write_text(text, "\n\n".join(parts) + "\n")
     return Written(f"{name} table", plans.claim.id, len(rows), (csv, text))
+
+
+def _training_table(drawing: Drawing, trainings: ClaimTrainings, out: Path, command: str) -> Written:
+    """What trained networks reach; one file for all claims that rest on them."""
+    name, table = trainings.file.stem, training_table(trainings.rows())
+    csv, text = out / f"{name}.csv", out / f"{name}.md"
+    write_text(csv, table.to_csv(index=False, lineterminator="\n"))
+    parts = [
+        f"# {trainings.experiment}",
+        f"`{command}`",
+        "\n".join(_conditions(drawing, trainings.claim, trainings.experiment)),
+        *(
+            f"## {data}, {body}\n\n{markdown(part.drop(columns=['data', 'body']))}"
+            for (data, body), part in table.groupby(["data", "body"], sort=False)
+        ),
+    ]
+    write_text(text, "\n\n".join(parts) + "\n")
+    return Written(f"{trainings.label} table", trainings.claim.id, len(trainings.rows()), (csv, text))
 
 
 def _table_text(drawing: Drawing, claim: Claim, table: pd.DataFrame, runs: pd.DataFrame, command: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from elastune.experiments.figures.tables import numbers, require_columns, score_
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -85,29 +87,44 @@ def networks_over_flops(rows: pd.DataFrame, *, measure: str = "test") -> Figure:
     """Accuracy over FLOPs, a line per kind of network; means over seeds with two standard errors.
 
     Args:
-        rows: columns network, width, sparsity, seed, flops, and the measure; one row per training.
+        rows: columns network, width, sparsity, seed, flops, and the measure; one row per training. Where there are columns data
+            and body, each pair of them has a panel.
         measure: column of the accuracy.
 
     Raises an InputError for a missing column.
     """
     require_columns(rows, NETWORKS, ("network", "width", "sparsity", "seed", "flops", measure))
-    figure = style.new_figure(style.DOUBLE_IN, 3.4)
-    axes = figure.add_subplot()
-    for network, look in style.looks_of(rows["network"].unique()).items():
-        grouped = rows[rows["network"] == network].groupby(["width", "sparsity"])
-        middle, spread = grouped[["flops", measure]].mean(), grouped[["flops", measure]].sem() * _WHOLE
-        at = middle["flops"].argsort().to_numpy()
-        middle, spread = middle.iloc[at], spread.iloc[at]
-        axes.errorbar(
-            middle["flops"], middle[measure], yerr=spread[measure], xerr=spread["flops"], color=look.color, capsize=2,
-            marker=look.marker, markersize=4, linewidth=1.0, elinewidth=0.7, label=network,
-        )  # fmt: skip
-    axes.set_xscale("log")
-    style.dress(axes, _FLOPS, score_axis_label(f"{measure} accuracy", minimized=False))
+    parts = [("", rows)]
+    if {"data", "body"} <= set(rows):
+        parts = [(", ".join(map(str, names)), part) for names, part in rows.groupby(["data", "body"], sort=False)]
+    columns = style.balanced(len(parts), 2)
+    figure = style.new_figure(style.DOUBLE_IN, 1.2 + 2.2 * math.ceil(len(parts) / columns))
+    looks = style.looks_of(rows["network"].unique())
+    handles: dict[object, Artist] = {}
+    for panel, (name, part) in zip(style.panels_on(figure, len(parts), columns), parts, strict=True):
+        for network in [network for network in looks if network in set(part["network"])]:
+            _network_line(panel.axes, part[part["network"] == network], looks[network], measure)
+        handles |= {line.get_label(): line for line in panel.axes.get_legend_handles_labels()[0]}
+        panel.axes.set_xscale("log")
+        style.panel_name(panel.axes, name, style.DOUBLE_IN / columns)
+        label = score_axis_label(f"{measure} accuracy", minimized=False) if panel.is_left else ""
+        style.dress(panel.axes, _FLOPS if panel.is_lowest else "", label)
+    told = [handles[network] for network in looks]
     seeds = rows["seed"].nunique()
-    handles = axes.get_legend_handles_labels()[0]
-    style.legend_below(figure, handles, f"means of {seeds} trainings, with two standard errors")
+    style.legend_below(figure, told, f"means of {seeds} trainings, with two standard errors")
     return style.finished(figure)
+
+
+def _network_line(axes: Axes, rows: pd.DataFrame, look: style.Look, measure: str) -> None:
+    """The means of one kind of network, by FLOPs; a single training has no error."""
+    grouped = rows.groupby(["width", "sparsity"])[["flops", measure]]
+    middle, spread = grouped.mean(), grouped.sem().fillna(0.0) * _WHOLE
+    at = middle["flops"].argsort().to_numpy()
+    middle, spread = middle.iloc[at], spread.iloc[at]
+    axes.errorbar(
+        middle["flops"], middle[measure], yerr=spread[measure], xerr=spread["flops"], color=look.color, capsize=2,
+        marker=look.marker, markersize=4, linewidth=1.0, elinewidth=0.7, label=rows["network"].iloc[0],
+    )  # fmt: skip
 
 
 def gate_sparsity(rows: pd.DataFrame) -> Figure:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError
 from elastune.traces.workloads import datasets, image_folders
+from elastune.traces.workloads.deepmoe.compared import FEW_NETWORKS, NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", choices=("mnist5k", "fashion-mnist", "cifar10"), default="mnist5k")
     parser.add_argument("--folder", type=Path, help="where the files of the data lie")
     parser.add_argument("--body", choices=("vgg", "resnet"), default="vgg")
+    parser.add_argument("--few", action="store_true", help="6 networks instead of 14")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args(arguments)
@@ -49,8 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from elastune.traces.workloads.deepmoe.trade_off import measure
 
         splits = splits_of(options.data, options.folder)
-        effort = {"seeds": options.seeds, "epochs": options.epochs}
-        for row in measure(options.out, splits, options.data, body=options.body, **effort, clock=time.process_time):
+        rows = measure(
+            options.out,
+            splits,
+            options.data,
+            networks=FEW_NETWORKS if options.few else NETWORKS,
+            body=options.body,
+            seeds=options.seeds,
+            epochs=options.epochs,
+            clock=time.process_time,
+        )
+        for row in rows:
             sys.stderr.write(
                 f"{row.network} {row.width:g} {row.sparsity:g} seed {row.seed}: {row.test:.4f} {row.flops:,.0f}\n"
             )

@@ -197,7 +197,7 @@ def test_where_names_the_settings_in_which_most_cells_are():
 
 
 def test_a_claim_holds_where_all_its_tests_do_and_smoke_decides_nothing():
-    claim = SimpleNamespace(not_testable="")
+    claim = SimpleNamespace(not_testable="", trainings={})
     holds, not_so = ({"verdict": word, "gain": "gain", "experiment": word} for word in ("holds", "does not hold"))
     holds |= {"where": "", "where_not": ""}
     not_so |= {"where": "", "where_not": "in 2 of 3 cells"}
@@ -336,7 +336,7 @@ def test_claims_that_cannot_be_tested_here_say_why_without_a_run(tmp_path, monke
 def test_an_entry_with_neither_experiments_nor_a_reason_is_refused():
     from elastune.experiments.claims.entries import Claim
 
-    with pytest.raises(InputError, match="give experiments or plans, or say in not_testable why there are none"):
+    with pytest.raises(InputError, match="give experiments, plans or trainings, or say in not_testable why"):
         Claim(id="S1", claim="a", source="a", flag="a", question="a", expected="a")
 
 

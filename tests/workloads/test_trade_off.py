@@ -14,7 +14,7 @@ from elastune.traces.workloads import image_folders
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 
 from elastune.traces.workloads.deepmoe import trade_off  # noqa: E402
-from elastune.traces.workloads.deepmoe.trade_off import ComparedNetwork, TrainedNetwork  # noqa: E402
+from elastune.traces.workloads.deepmoe.compared import ComparedNetwork, TrainedNetwork  # noqa: E402
 
 FEW = (
     ComparedNetwork("standard", "none", 0.5, stage_2_fraction=0.0),
