@@ -26,6 +26,7 @@ from elastune.experiments.cli.options import (
     refuse,
 )
 from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, say, text
+from elastune.experiments.files import check_outputs, write_text
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ _Physical = Annotated[
 _Figures = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Draw the pictures into this folder.", rich_help_panel=OUTPUT)
 ]
+_Rows = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a row per real run to this CSV file.", rich_help_panel=OUTPUT)
+]
 
 
 def fidelity(
@@ -95,6 +99,7 @@ def fidelity(
     physical: _Physical = None,
     out: Annotated[Path | None, out_option("Folder of the sitting, or of the packed copy.", "results/fidelity")] = None,
     figures: _Figures = None,
+    rows: _Rows = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict runs, run them for real, and say how far reality was from the prediction, and why.
@@ -112,18 +117,25 @@ def fidelity(
         "--inject": inject or None,
     }
     if physical is not None:
-        others = of_runs | {"--from": recorded or None, "--pack": pack, "-o": out, "--figures": figures}
+        others = of_runs | {"--from": recorded or None, "--pack": pack, "-o": out, "--figures": figures, "--rows": rows}
         refuse(others, "a physical record is replayed")
         _show_physical(physical, as_json)
         return
     if pack is not None:
-        others = of_runs | {"--from": recorded or None, "--figures": figures, "--json": as_json or None}
+        others = of_runs | {
+            "--from": recorded or None,
+            "--figures": figures,
+            "--rows": rows,
+            "--json": as_json or None,
+        }
         refuse(others, "a recorded sitting is packed")
         _pack(pack, out)
         return
+    if rows is not None:
+        check_outputs(rows)
     if recorded:
         refuse(of_runs | {"-o": out}, "recorded sittings are read (--from)")
-        _show(recorded, figures, as_json)
+        _show(recorded, figures, rows, as_json)
         return
     if not specs:
         raise InputError("fidelity: name the YAML files of the jobs, or recorded sittings (--from DIR)")
@@ -143,7 +155,7 @@ def fidelity(
     )
     folder = out or Path("results/fidelity")
     _measure(asked, folder)
-    _show([folder], figures, as_json)
+    _show([folder], figures, rows, as_json)
 
 
 def _measure(asked: Measurement, folder: Path) -> None:
@@ -190,7 +202,7 @@ def _finite(value: str | float) -> str | float | None:
     return value if isinstance(value, str) or math.isfinite(value) else None
 
 
-def _show(folders: Sequence[Path], figures: Path | None, as_json: bool) -> None:
+def _show(folders: Sequence[Path], figures: Path | None, rows: Path | None, as_json: bool) -> None:
     from elastune.experiments.fidelity.analysis import checked_runs
     from elastune.experiments.fidelity.report import FidelityReport
 
@@ -200,6 +212,11 @@ def _show(folders: Sequence[Path], figures: Path | None, as_json: bool) -> None:
         print_json(report.to_json(runs))
     else:
         _print(report, runs)
+    if rows is not None:
+        from elastune.experiments.fidelity.rows import rows_of_runs
+
+        write_text(rows, rows_of_runs(runs).to_csv(index=False))
+        say(str(rows), err=as_json)
     if figures is not None:
         from elastune.experiments.fidelity.pictures import draw
 

@@ -133,7 +133,9 @@ class FidelityReport:
             ]
             groups.append(_group(job, "", of_job))
         parts = sorted({name for run in runs for name in run.names() if name.startswith(("usd:", "gpu_s:"))})
-        covered = [split.is_covered for run in runs for name in _told(run) if (split := run.split(name)) is not None]
+        covered = [
+            split.is_covered for run in runs for name in told_names(run) if (split := run.split(name)) is not None
+        ]
         return cls(
             len(runs),
             sum(run.entries for run in runs),
@@ -199,7 +201,7 @@ def _run_json(run: CheckedRun) -> dict[str, Any]:
     return plain
 
 
-def _told(run: CheckedRun) -> list[str]:
+def told_names(run: CheckedRun) -> list[str]:
     """The quantities with an interval that most of the draws have; scores are counted with the heads, not here."""
     return [name for name in run.names() if name != "score" and run.guesses[name].share >= _LEAST_SHARE]
 

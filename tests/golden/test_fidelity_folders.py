@@ -8,6 +8,7 @@ import pytest
 
 from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.report import FidelityReport
+from elastune.experiments.fidelity.rows import RealRunRow, rows_of_runs
 
 FOLDERS = Path(__file__).parent / "fidelity"
 STRUCTURE = 0.02
@@ -48,3 +49,18 @@ def test_the_machine_had_drifted_and_the_report_says_so(runs):
     report = FidelityReport.of(runs)
     assert report.entries == sum(run.entries for run in runs) > 20 * len(runs)
     assert all(group.drift is not None for group in report.groups)
+
+
+def test_a_row_tells_the_errors_of_its_run(runs):
+    rows = rows_of_runs(runs)
+    assert list(rows) == list(RealRunRow._fields)
+    assert len(rows) == len(runs)
+    for (_, row), run in zip(rows.iterrows(), runs, strict=True):
+        makespan = run.split("makespan_s")
+        assert row["makespan_s"] == pytest.approx(makespan.real, rel=1e-5)
+        assert row["makespan_error"] == pytest.approx((makespan.guess.value - makespan.real) / makespan.real, rel=1e-4)
+        told = abs(row["makespan_error"]) - abs(row["drift"])
+        assert row["makespan_beyond_drift"] == pytest.approx(max(told, 0.0), abs=1e-5)
+        low, high = sorted(run.drift)
+        assert low <= row["drift"] <= high
+        assert row["policy"] == run.unit.policy
