@@ -125,7 +125,10 @@ def fit(
     kind: Annotated[Kind | None, typer.Option(help="For a table that does not say.")] = None,
     by: Annotated[
         str | None,
-        typer.Option(metavar="COLUMNS", help="One fit for each table of a file; with --on and --predict: a hold-out."),
+        typer.Option(
+            metavar="COLUMNS",
+            help="Compare the tables of a file: --predict from --on, or each size from the others where neither is given.",
+        ),
     ] = None,
     as_json: AsJson = False,
     figure: Figure = None,
@@ -137,10 +140,12 @@ def fit(
     gpus = None if on is None else _counts(on)
     held: Literal["weak", "strong"] | None = None if kind is None else "weak" if kind is Kind.WEAK else "strong"
     if by is not None:
-        if gpus is None or predict is None or figure is not None:
-            raise InputError("--by compares many tables: it needs --on and --predict, and draws no figure")
+        if (gpus is None) != (predict is None) or figure is not None:
+            raise InputError(
+                "--by compares many tables: give --on and --predict, or neither to leave each size out once; it draws no figure"
+            )
         _print_hold_out(
-            name, hold_out(name, names_in(by, "--by"), gpus, predict, family=family.value, kind=held), as_json
+            name, hold_out(name, names_in(by, "--by"), gpus, predict, family=family.value, kind=held), predict, as_json
         )
         return
     table = with_kind(measured_table(name), held)
@@ -158,7 +163,7 @@ def fit(
     _print_fit(name, fitted, gangs)
 
 
-def _print_hold_out(name: str, compared: HoldOut, as_json: bool) -> None:
+def _print_hold_out(name: str, compared: HoldOut, predict: str | None, as_json: bool) -> None:
     from elastune.experiments.plans.scaling_fits import coverage, mean_errors
 
     found = compared.found
@@ -167,9 +172,10 @@ def _print_hold_out(name: str, compared: HoldOut, as_json: bool) -> None:
         summary = {"mean_absolute_error": mean_errors(found), "covered": covered, "intervals": intervals}
         print_json({"gangs": [one.to_json() for one in found], **summary, "not_measured": list(compared.missing)})
         return
-    _print_held_out(name, found)
+    _print_held_out(name, found, is_each=predict is None)
     if compared.missing:
-        say(f"{len(compared.missing)} gangs were not measured by their tables, and are not compared; --json names them")
+        why = "have too few others to be predicted from" if predict is None else "were not measured by their tables"
+        say(f"{len(compared.missing)} gangs {why}, and are not compared; --json names them")
 
 
 def _counts(given: str) -> list[int]:
@@ -226,7 +232,9 @@ def _print_fit(name: str, fit: ScalingFit, predicted: Sequence[Gang]) -> None:
     _gangs_table(fit, predicted).print()
     for note in fit.notes:
         say(f"note: {note}")
-    say("note: intervals hold if the chosen family is right; the other columns show what another would say")
+    say(
+        "note: intervals are at least as wide as the usual error of their family; the other columns show what another says"
+    )
     say(f"workload.scaling: {json.dumps(inline_of(fit.chosen.scaling))}")
 
 
@@ -260,12 +268,14 @@ def _gangs_table(fit: ScalingFit, predicted: Sequence[Gang]) -> Table:
     return table
 
 
-def _print_held_out(name: str, found: Sequence[HeldOutGang]) -> None:
+def _print_held_out(name: str, found: Sequence[HeldOutGang], *, is_each: bool) -> None:
     """One line per gang of each table, and the means."""
     from elastune.experiments.plans.scaling_fits import coverage, mean_errors
     from elastune.traces.scaling.fit import LEVEL
 
     _held_out_table(name, found).print()
+    if is_each:
+        say("each size predicted from the others of its table")
     means = ", ".join(f"{family} {100 * error:.0f} %" for family, error in mean_errors(found).items())
     covered, intervals = coverage(found)
     say(f"mean absolute error over {len(found)} gangs: {means}")

@@ -110,5 +110,5 @@ def _logarithmic(axes: Axes, largest: float, least_speedup: float) -> None:
 def _caption(curves: pd.DataFrame) -> str:
     chosen = curves[curves["is_chosen"]]
     if chosen["low"].notna().any():
-        return "band: where 95 % of new measurements are expected,\nif the chosen family is right"
+        return "band: where 90 % of new measurements are expected,\nby the fit and by the usual error of its family"
     return "no band: as many parameters as fitted points"

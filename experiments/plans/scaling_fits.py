@@ -21,7 +21,7 @@ from elastune.traces.scaling.laws import FITTED_FAMILIES
 from elastune.traces.scaling.tables import filtered_path, read_measured
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -187,8 +187,8 @@ class HoldOut(NamedTuple):
 def hold_out(
     text: str,
     by: Sequence[str],
-    on: Sequence[int],
-    predict: str,
+    on: Sequence[int] | None,
+    predict: str | None,
     *,
     family: str = "auto",
     kind: Literal["weak", "strong"] | None = None,
@@ -199,7 +199,8 @@ def hold_out(
         text: the file, with filters behind a `#`.
         by: columns that tell its tables apart.
         on: numbers of GPUs that are fitted.
-        predict: gangs that are predicted; those that a table did not measure are told.
+        predict: gangs that are predicted; those that a table did not measure are told. Without both, each number of GPUs is
+            left out once and predicted from the others; those of which too few others were measured are told.
         family: see `traces.scaling.fit.fit_scaling`.
         kind: for tables that do not say.
 
@@ -222,17 +223,51 @@ def hold_out(
     for group in groups:
         named = dict(zip(by, group, strict=True))
         table = with_kind(read_measured(path, where | named), kind)
-        fit = fit_scaling(table, family, on=on, max_gpus=max(64, *(gpus for gpus, _ in table.speedups)))
-        asked = gangs_of(predict, table)
-        missing += [{**named, "gpus": gpus, "nodes": n} for gpus, n in asked if (gpus, n) not in table.speedups]
-        for one in gang_fits(fit, [gang for gang in asked if gang in table.speedups]):
-            if one.is_used or one.measured is None:
-                continue
-            errors = {name: speedup / one.measured - 1 for name, speedup in one.by_family.items()}
-            found.append(HeldOutGang(named, fit.chosen.family, one, errors))
+        for fitted, asked in _held_out(table, on, predict):
+            known = [gang for gang in asked if gang in table.speedups and gang[0] not in fitted]
+            try:
+                compared = _compared(named, fit_scaling(table, family, on=fitted, max_gpus=_largest(table)), known)
+            except InputError:
+                if on is not None:
+                    raise
+                compared = []  # too few others were measured
+            found += compared
+            told = {one.one.gang for one in compared}
+            without = [gang for gang in asked if gang not in (told if on is None else table.speedups)]
+            missing += [{**named, "gpus": gpus, "nodes": nodes} for gpus, nodes in without]
     if not found:
-        raise InputError(f"no table of {text} measured any of {predict} that is not fitted: nothing can be compared")
+        what = "a gang" if predict is None else f"any of {predict}"
+        raise InputError(f"no table of {text} measured {what} that is not fitted: nothing can be compared")
     return HoldOut(found, missing)
+
+
+def _held_out(
+    table: MeasuredTable, on: Sequence[int] | None, predict: str | None
+) -> Iterator[tuple[Sequence[int], Sequence[Gang]]]:
+    """Numbers of GPUs to fit on, and gangs to predict from them."""
+    if on is not None and predict is not None:
+        yield on, gangs_of(predict, table)
+        return
+    sizes = sorted({gpus for gpus, _ in table.speedups} - {1})
+    for left_out in sizes:
+        yield (
+            [1, *(gpus for gpus in sizes if gpus != left_out)],
+            [gang for gang in table.speedups if gang[0] == left_out],
+        )
+
+
+def _largest(table: MeasuredTable) -> int:
+    return max(64, *(gpus for gpus, _ in table.speedups))
+
+
+def _compared(named: Mapping[str, str], fit: ScalingFit, gangs: Sequence[Gang]) -> list[HeldOutGang]:
+    found = []
+    for one in gang_fits(fit, gangs):
+        if one.is_used or one.measured is None:
+            continue
+        errors = {name: speedup / one.measured - 1 for name, speedup in one.by_family.items()}
+        found.append(HeldOutGang(named, fit.chosen.family, one, errors))
+    return found
 
 
 def mean_errors(found: Sequence[HeldOutGang]) -> dict[str, float]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Gang = tuple[int, int]
 
-LEVEL = 0.95
+LEVEL = 0.9
 USUAL_ERRORS = {"linear": 1.36, "amdahl": 0.118, "power": 0.331, "allreduce": 0.132}
 """Root mean square of the logarithmic error with which each family predicts a size that was left out [ours]: 111 sizes of 25
 series, of MLPerf Training v0.7 to v2.1 and of ElasticFlow's A100 tables."""
@@ -70,7 +70,10 @@ class FamilyFit:
     _variance: float
 
     def predict(self, gpus: int, nodes: int = 1) -> SpeedupEstimate:
-        """Speed-up of a gang, with the interval in which a new measurement of it is expected if the family is right.
+        """Speed-up of a gang, with the interval in which a new measurement of it is expected.
+
+        It is the wider of two [ours]: the one that holds if the family is right, and that of the family's usual error. A few
+        points that a family happens to fit well say little of its shape beyond them.
 
         Raises:
             InputError: the gang is larger than the fit was asked to reach.
@@ -82,7 +85,8 @@ class FamilyFit:
             return SpeedupEstimate(speedup, speedup, speedup)  # by definition
         slope = self._law.slope(self._at, (gpus, nodes), _STEP)
         spread = math.sqrt(self._variance + float(slope @ self._covariance @ slope))
-        factor = math.exp(min(_quantile(self.degrees_of_freedom) * spread, 700.0))
+        usual = _quantile(math.inf) * USUAL_ERRORS[self.family]
+        factor = math.exp(min(max(_quantile(self.degrees_of_freedom) * spread, usual), 700.0))
         return SpeedupEstimate(speedup, speedup / factor, speedup * factor)
 
 
@@ -245,7 +249,7 @@ def _left_out_error(law: Law, points: Mapping[Gang, float], table: MeasuredTable
 
 
 @functools.cache
-def _quantile(freedom: int) -> float:
+def _quantile(freedom: float) -> float:
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, freedom))
