@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments import figures
 from elastune.experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, planners_as_policies
 from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
-from elastune.experiments.figures.tables import name_of
+from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
+from elastune.experiments.figures import tables
 from elastune.experiments.runs.timeline import timeline_of, trajectories_of
 from elastune.experiments.statistics.paired import paired_table, profile_table
 from elastune.experiments.statistics.summary import condition, known_column
@@ -23,6 +24,7 @@ from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -65,14 +67,23 @@ class Source:
             raise InputError(f"no row of experiment {self.drawn.experiment} meets the figure's condition")
         return rows
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The columns over which the cells of a heat map lie, and up which."""
+        return DEADLINE_MULTIPLE, BUDGET_MULTIPLE
+
+    def folder_of(self, row: pd.Series[Any]) -> Path:
+        """The folder of the runs that a row is of."""
+        return next(sweep.folder for sweep in self.sweeps if sweep.workload == row["workload"])
+
     def trajectories(self) -> pd.DataFrame:
         """The trajectories of these rows, from their journals."""
         import pandas as pd
 
         rows = self.rows
         folders = {sweep.workload: sweep.folder for sweep in self.sweeps}
-        tables = [trajectories_of(folders[str(name)], part) for name, part in rows.groupby("workload")]
-        return pd.concat(tables, ignore_index=True)
+        parts = [trajectories_of(folders[str(name)], part) for name, part in rows.groupby("workload")]
+        return pd.concat(parts, ignore_index=True)
 
     def planned(self) -> ClaimPlans:
         """The plans.
@@ -132,8 +143,7 @@ def _gantt(source: Source) -> Figure:
     if not len(done):
         raise InputError(f"no run of experiment {source.drawn.experiment} that meets the figure's condition is done")
     first = done.iloc[0]
-    folder = next(sweep.folder for sweep in source.sweeps if sweep.workload == first["workload"])
-    timeline = timeline_of(Store(folder).journals / f"{first['digest']}.jsonl.zst")
+    timeline = timeline_of(Store(source.folder_of(first)).journals / f"{first['digest']}.jsonl.zst")
     return figures.gantt(
         timeline.segments, timeline.leases, deadline_s=timeline.deadline_s, best_trial=timeline.best_trial
     )
@@ -161,7 +171,7 @@ def _named(families: pd.Series[Any], column: str | None) -> pd.Categorical[str]:
     values = sorted(families.unique())
     texts = {value: str(value) for value in values}
     if pd.api.types.is_numeric_dtype(families):
-        name, unit = name_of(column or "")
+        name, unit = tables.name_of(column or "")
         texts = {value: f"{name} {value:g} {unit}".strip() for value in values}
     return pd.Categorical(families.map(texts), categories=list(texts.values()))
 
@@ -179,13 +189,13 @@ def _explored(source: Source) -> Figure:
     rows, policy, against = source.rows, source.text("policy", "seer"), source.text("against", "sha-fixed")
     # The panels' names are sorted as texts: numbers of equal width keep their order.
     startup = [f"start-up {seconds:3.0f} s" for seconds in rows[list(_STARTUP)].sum(axis=1)]
-    keys = [DEADLINE_MULTIPLE, "workload.scaling", "startup", "workload", "seed"]
+    keys = [source.sides[0], "workload.scaling", "startup", "workload", "seed"]
     started = rows.assign(startup=startup).pivot_table(index=keys, columns="policy", values="trials_started")
     ratios = (started[policy] / started[against]).rename("trials_started").reset_index()
     return figures.score_grid(
         ratios.rename(columns={"startup": "policy", "workload": "bundle_name"}),
         value="trials_started",
-        x=DEADLINE_MULTIPLE,
+        x=source.sides[0],
         y="workload.scaling",
         label=f"started, {policy} / {against}",
     )
@@ -208,7 +218,14 @@ def _gates(source: Source) -> Figure:
     return figures.gate_sparsity(rows)
 
 
+def _scored(source: Source) -> pd.DataFrame:
+    """The runs that are done, with their limits under the names that `score_over_cost` takes."""
+    rows = tables.done_runs(source.rows)
+    return rows.assign(deadline_s=rows[DEADLINE], budget_usd=rows[BUDGET])
+
+
 FIGURES: Mapping[str, Callable[[Source], Figure]] = {
+    "comparison": lambda source: figures.comparison(_scored(source), source.trajectories()),
     "cost-over-deadline": lambda source: figures.cost_over_deadline(
         source.rows, reference=source.text("reference", "sha-fixed")
     ),
@@ -227,10 +244,11 @@ FIGURES: Mapping[str, Callable[[Source], Figure]] = {
         source.rows,
         value=source.text("measure", "regret"),
         against=source.drawn.options.get("against"),
-        x=DEADLINE_MULTIPLE,
-        y=BUDGET_MULTIPLE,
+        x=source.sides[0],
+        y=source.sides[1],
     ),
     "score-over-cost": lambda source: figures.best_so_far(source.trajectories(), "spent_usd"),
+    "score-and-cost": lambda source: figures.score_over_cost(_scored(source)),
     "score-over-time": lambda source: figures.best_so_far(source.trajectories(), "at_s"),
     "score-over-time-and-cost": lambda source: figures.score_over_time_and_cost(source.trajectories()),
     "sensitivity": _sensitivity,

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003  typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from elastune.experiments.cli.compare import runs_told
-from elastune.experiments.cli.options import OUTPUT, AsJson, begins, listed, names_in, out_option, print_json
+from elastune.experiments.cli.options import (
+    OUTPUT,
+    AsJson,
+    begins,
+    complete_policies,
+    listed,
+    names_in,
+    out_option,
+    print_json,
+)
 from elastune.experiments.cli.sweep import value_told
 from elastune.experiments.cli.table_views import require_asked, with_view
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
@@ -35,6 +44,12 @@ def _measures() -> Iterable[str]:
     from elastune.experiments.sweeps.rows import measures
 
     return measures()
+
+
+def _figures() -> Iterable[str]:
+    from elastune.experiments.claims.folder_figures import DRAWABLE
+
+    return DRAWABLE
 
 
 complete_column, complete_measure = listed(begins(_columns)), listed(begins(_measures))
@@ -98,6 +113,25 @@ def show(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the table there too.", rich_help_panel=OUTPUT)
     ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Draw this figure of the catalogue instead; --group names its axes, --against its reference.",
+            autocompletion=begins(_figures),
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Policies that are in the figure beside the reference and the best ones.",
+            autocompletion=complete_policies,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    out: Annotated[Path | None, out_option("The figure: a .png, .pdf or .svg file.", "NAME.png")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Means with 95 % intervals by group; or policies against one of them, or their profiles.
@@ -114,12 +148,19 @@ def show(
         raise InputError("--against, --profile and --iqm are three different tables: give one of them")
     if csv is not None:
         check_outputs(csv)
+    if figure is None and (out is not None or policies is not None):
+        raise InputError("-o and --policies are of a figure: give --figure NAME")
     rows = Store(folder).read(None if where is None else condition(where)).to_pandas()
     if not len(rows):
         raise InputError(f"{folder}: no row meets --where {where!r}")
     others = sorted(set(rows["results_version"]) - {str(RESULTS_VERSION)})
     if others:
         say(f"note: rows of another version of results: {', '.join(others)}; now is {RESULTS_VERSION}", err=True)
+    if figure is not None:
+        if csv is not None or is_profile or is_iqm:
+            raise InputError("--csv, --profile and --iqm are of a table: leave out --figure")
+        _draw(folder, rows, figure, out or Path(f"{figure}.png"), group, measure, against, policies, as_json=as_json)
+        return
     counts = {status: int((rows["status"] == status).sum()) for status in STATUSES}
     errors = rows.loc[rows["status"] != "done", ["status", "error"]].value_counts().reset_index().to_dict("records")
     name, table = _table(rows, group, measure, against, over, is_profile=is_profile, is_iqm=is_iqm)
@@ -133,6 +174,47 @@ def show(
     shown.print()
     _say_rests(table)
     _say_counts(counts, errors)
+
+
+def _draw(
+    folder: Path,
+    rows: pd.DataFrame,
+    figure: str,
+    out: Path,
+    group: str | None,
+    measure: str | None,
+    against: str | None,
+    policies: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write the figure, and say which policies are not in it."""
+    from elastune.experiments.claims.folder_figures import draw_rows
+    from elastune.experiments.figures.style import require_format, save
+    from elastune.experiments.files import check_outputs
+
+    require_format(out)
+    check_outputs(out)
+    measures = names_in(measure, "--measure")
+    if len(measures) > 1:
+        raise InputError(f"a figure is of one measure, but --measure names {len(measures)}")
+    drawn, shown = draw_rows(
+        folder,
+        rows,
+        figure,
+        axes=names_in(group, "--group"),
+        measure=measures[0] if measures else None,
+        reference=against,
+        named=names_in(policies, "--policies"),
+    )
+    save(drawn, out)
+    left_out = sorted(set(rows["policy"]) - set(shown))
+    if as_json:
+        print_json({"folder": str(folder), "figure": str(out), "policies": shown, "left_out": left_out})
+        return
+    say(f"written to {out}")
+    if left_out:
+        say(f"left out, so that the others can be told apart: {', '.join(left_out)}; --policies puts some in")
 
 
 def _table(

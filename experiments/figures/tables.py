@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+MOST_COLUMNS = 20
+"""So many columns are named where one is missing."""
+
+
 def require_columns(table: pd.DataFrame, figure: str, columns: Sequence[str], *, may_be_empty: bool = False) -> None:
     """Raise an InputError that names the figure and the columns it misses, or says that the table is empty."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise InputError(f"{figure}: no column {', '.join(missing)} in the table, which has {', '.join(table.columns)}")
+        known, more = list(map(str, table.columns)), max(len(table.columns) - MOST_COLUMNS, 0)
+        told = ", ".join(known[:MOST_COLUMNS]) + (f" and {more} more" if more else "")
+        raise InputError(f"{figure}: no column {', '.join(missing)} in the table, which has {told}")
     if table.empty and not may_be_empty:
         raise InputError(f"{figure}: the table has no rows")
 
@@ -157,17 +163,42 @@ def require_one_run_each(results: pd.DataFrame, figure: str, keys: Sequence[str]
     doubled = results.duplicated(by)
     if doubled.any():
         told = ", ".join(f"{key} {results.loc[doubled, key].iloc[0]}" for key in by)
-        raise InputError(f"{figure}: several runs of {told}: something else varies; draw a part of the table")
+        others = differing(results, by)
+        what = (
+            f"there vary {told_values(results, others)}" if others else "something varies that the table does not tell"
+        )
+        raise InputError(f"{figure}: several runs of {told}: {what}; draw a part of the table, of one value each")
+
+
+def differing(results: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """The settings in which rows differ that are equal in these columns."""
+    names = map(str, results.columns)
+    settings = [name for name in names if name.startswith(("job.", "workload.", "cloud.")) and name not in by]
+    if not settings:
+        return []
+    counts = results.groupby(list(by), dropna=False)[settings].nunique(dropna=False)
+    return [name for name in settings if counts[name].max() > 1]
+
+
+def told_values(results: pd.DataFrame, columns: Sequence[str]) -> str:
+    """`cloud.rescale_s (2 values) and job.trials (3 values)`."""
+    return " and ".join(f"{name} ({results[name].nunique(dropna=False)} values)" for name in columns)
 
 
 MOST_POLICIES = 8
 """More lines than this cannot be told apart in one picture."""
 
 
-def few_policies(results: pd.DataFrame, reference: str) -> list[str]:
-    """The policies of a picture: the reference, and those with the least mean regret; `MOST_POLICIES` in all."""
-    means = done_runs(results).groupby("policy")["regret"].mean().drop(reference, errors="ignore")
-    return [reference, *map(str, means.sort_values(kind="stable").index[: MOST_POLICIES - 1])]
+def few_policies(results: pd.DataFrame, reference: str, named: Sequence[str] = ()) -> list[str]:
+    """The policies of a picture: the reference, the named, and those of least mean regret, up to `MOST_POLICIES` in all."""
+    first = list(dict.fromkeys((reference, *named)))
+    means = (
+        results.groupby("policy")["regret"].mean().drop(first, errors="ignore")
+    )  # of runs that are done: others have none
+    return [
+        *first,
+        *map(str, means.sort_values(kind="stable", na_position="last").index[: max(MOST_POLICIES - len(first), 0)]),
+    ]
 
 
 def policy_named(results: pd.DataFrame, figure: str, policy: str) -> str:
