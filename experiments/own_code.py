@@ -15,20 +15,25 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 import traceback
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from importlib.machinery import ModuleSpec
 
+ResultT = TypeVar("ResultT")
+_SLOW_S = 10.0
 _PACKAGE = Path(__file__).parents[1]
 _PLACE = re.compile(r"(?:.+?\.py|[^\W\d][\w.]*):[^\W\d]\w*(?=\s*(?:[:(]|$))")
 """`file.py:Name` or `module:Name`, with parameters after it or nothing."""
@@ -132,28 +137,55 @@ def installed(group: str) -> dict[str, str]:
 def _loaded(code: OwnCode) -> Any:  # noqa: ANN401  whatever has this name there
     where, _, name = code.place.rpartition(":")
     module = _module(code)
-    found = getattr(module, name, None)
-    if found is None:
+    if not hasattr(module, name):
         public = ", ".join(known for known in vars(module) if not known.startswith("_"))
         raise InputError(f"{code.name}: {where} has no {name!r}; it has {public or 'nothing public'}")
-    return found
+    return getattr(module, name)
 
 
 @functools.cache
 def _module(code: OwnCode) -> ModuleType:
     where = code.place.rpartition(":")[0]
     try:
-        if code.source is not None:
-            return _of_source(where, code.source, code.sha256)
-        _require_same(code, _spec_of(where, code.folder))
-        return _of_package(where, code.folder)
-    except InputError:
+        with _told_when_slow(where):
+            if code.source is not None:
+                return _of_source(where, code.source, code.sha256)
+            _require_same(code, _spec_of(where, code.folder))
+            return _of_package(where, code.folder)
+    except (InputError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # whatever code of the user's own does
+    except BaseException as error:  # whatever code of the user's own does, sys.exit included
         shown = where if code.source is None else Path(where)
         raise InputError(
             f"{shown} cannot be imported: {type(error).__name__}: {error}{raised_at(error)}{_advice(code, error)}"
         ) from error
+
+
+@contextmanager
+def _told_when_slow(where: str) -> Iterator[None]:
+    """Say once what is waited for, where it takes long: a file may train, or never end, when it is imported."""
+    told = f"importing {where} takes more than {_SLOW_S:.0f} s; Ctrl-C ends it"
+    timer = threading.Timer(_SLOW_S, warnings.warn, [told])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def called(call: Callable[[], ResultT]) -> ResultT:
+    """What a call of the user's own code gives. What would end the process there, as sys.exit does, is an error like others.
+
+    Raises:
+        RuntimeError: in place of SystemExit and of other exceptions that are no errors, from the same line.
+    """
+    try:
+        return call()
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from error
 
 
 def _of_source(file: str, source: bytes, sha256: str) -> ModuleType:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast, get_args
 
-from elastune.experiments.own_code import OwnCode, find, installed, raised_at
+import msgspec
+import numpy as np
+
+from elastune.experiments.own_code import OwnCode, called, find, installed, raised_at
 from elastune.policies.registry import RegisteredPolicy, all_entries
-from elastune.sim.model.errors import InputError, TuningError, unknown
+from elastune.sim.model.actions import Action, BaseAction
+from elastune.sim.model.errors import InputError, InvalidActionError, TuningError, unknown
+from elastune.sim.model.protocols import TellsWork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from elastune.sim.model.protocols import Policy
+    from elastune.sim.model.events import Event
+    from elastune.sim.model.protocols import PlannedWork, Policy, RunView
 
 ENTRY_POINTS = "elastune.policies"
 """The group in which an installed package registers its policies."""
@@ -21,6 +28,7 @@ EXPECTED = "it must be a class or function of (job, profile, price_book, rng) wi
 NEEDED = inspect.Parameter.empty
 """The default of a parameter that has none."""
 _GIVEN = 4
+_ACTIONS = tuple(action.__name__ for action in get_args(Action))
 
 
 def policy_names() -> list[str]:
@@ -96,7 +104,7 @@ class _Build:
     def __call__(self, *given: object, **parameters: object) -> Policy:
         name = self.code.name
         try:
-            policy = self.build(*given, **parameters)
+            policy = called(lambda: self.build(*given, **parameters))
         except TuningError:
             raise
         except Exception as error:
@@ -105,4 +113,52 @@ class _Build:
             ) from error
         if not callable(getattr(policy, "on_event", None)):
             raise InputError(f"policy {name}: a {type(policy).__name__} has no on_event(event, view)")
-        return cast("Policy", policy)
+        asked = _WithWork if isinstance(policy, TellsWork) else _Asked
+        return asked(self.code.short, cast("Policy", policy))
+
+
+class _Asked:
+    """A policy of the user's own, whose answers are what they are said to be: a list of actions with values of their types.
+
+    Numpy scalars become the plain values that they stand for.
+    """
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        self._name, self._policy = name, policy
+
+    def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
+        """What the policy answers.
+
+        Raises:
+            InvalidActionError: that is no list of actions, or a value in one has the wrong type.
+        """
+        answer = called(lambda: self._policy.on_event(event, view))
+        if isinstance(answer, str | bytes | BaseAction) or not isinstance(answer, Iterable):
+            raise self._invalid(answer, event, "on_event must give a list of actions")
+        return [self._checked(action, event) for action in called(lambda: list(answer))]
+
+    def _checked(self, action: Action, event: Event) -> Action:
+        if not isinstance(action, BaseAction):
+            raise self._invalid(action, event, f"that is no action; there are {', '.join(_ACTIONS)}")
+        try:
+            return msgspec.convert(msgspec.to_builtins(action, enc_hook=_plain), type(action))
+        except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
+            raise self._invalid(action, event, str(error)) from error
+
+    def _invalid(self, what: object, event: Event, problem: str) -> InvalidActionError:
+        return InvalidActionError(self._name, what, event.at_s, problem)
+
+
+class _WithWork(_Asked):
+    """The same of a policy that says what it has set out to do."""
+
+    @property
+    def work(self) -> PlannedWork:
+        """As of the last event."""
+        return cast("TellsWork", self._policy).work
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}, but must be a number or a text")

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from elastune.experiments.own_code import OwnCode, raised_at
+from elastune.experiments.own_code import OwnCode, called, raised_at
 from elastune.experiments.reporting import FunctionTrial
 from elastune.sim.model.errors import InputError, WorkerError
+from elastune.sim.model.numbers import as_float
 from elastune.traces.workloads import Workload
 
 if TYPE_CHECKING:
@@ -159,12 +160,19 @@ class OwnTrial:
 
     def evaluate(self) -> float:
         """Its score."""
-        return float(_located(self._code, self._own.evaluate))
+        return self._number("evaluate", self._own.evaluate)
 
     def test_score(self) -> float:
         """Its test score; NaN where it has none."""
         test = getattr(self._own, "test_score", None)
-        return math.nan if test is None else float(_located(self._code, test))
+        return math.nan if test is None else self._number("test_score", test)
+
+    def _number(self, name: str, call: Callable[[], object]) -> float:
+        given = _located(self._code, call)
+        try:
+            return as_float(given)
+        except ValueError as error:
+            raise WorkerError(f"trainable {self._code.short}: what {name}() gives {error}") from error
 
     def measures(self) -> dict[str, float]:
         """Nothing: code of the user's own gives its score only."""
@@ -209,7 +217,7 @@ def unpack(checkpoint: Path, folder: Path) -> None:
 def _located(code: OwnCode, call: Callable[[], Any]) -> Any:  # noqa: ANN401  as the call
     """What the call gives; an exception of the user's own code says where it was."""
     try:
-        return call()
+        return called(call)
     except (InputError, WorkerError):
         raise
     except Exception as error:

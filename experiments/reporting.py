@@ -3,7 +3,7 @@
 The function runs in a thread of its own and waits in `report` until the run wants the next iteration. While it waits, its
 checkpoint is written, if one is due. Called outside of a run, as by a script on its own, both do nothing.
 
-Imports the standard library and sim.model.errors.
+Imports the standard library and sim.model.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import WorkerError
+from elastune.sim.model.numbers import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,14 @@ def report(score: float, *, save: Callable[[Path], object] | None = None, test_s
     """
     trial: _Talk | None = getattr(_here, "trial", None)
     if trial is not None:
-        trial.take(float(score), save, math.nan if test_score is None else float(test_score))
+        trial.take(_number("score", score), save, math.nan if test_score is None else _number("test_score", test_score))
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return as_float(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from error
 
 
 def checkpoint_folder() -> Path | None:
@@ -93,6 +101,8 @@ class _Talk:
             return
         except Exception as error:  # goes on in the thread that asked
             self.error = error
+        except BaseException as error:  # such as sys.exit, which would leave that thread waiting for ever
+            self.error = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
         self.is_over = True
         self._told.release()
 

@@ -68,7 +68,7 @@ def init(  # noqa: PLR0913, PLR0917  the options of a command
     if out.exists():
         raise InputError(f"{out}: is there already; name another file with -o, or remove it")
     check_outputs(out)
-    one_s = iteration_s or recorded.iteration_s
+    one_s = recorded.iteration_s if iteration_s is None else iteration_s
     if one_s is None:
         raise InputError(
             f"bundle {recorded.name} has no seconds: say how long an iteration takes, as --iteration-s 90s"
@@ -87,8 +87,8 @@ def init(  # noqa: PLR0913, PLR0917  the options of a command
         scaling=None if scaling is None else _named(scaling, out),
         iteration_s=iteration_s,
         prices=None if prices is None else _named(str(prices), out),
-        deadline_s=deadline or needs.deadline_s,
-        budget_usd=budget or needs.budget_usd,
+        deadline_s=needs.deadline_s if deadline is None else deadline,
+        budget_usd=needs.budget_usd if budget is None else budget,
     )
     mapping = cast("dict[str, Any]", parse_yaml(text, str(out)))
     make_beside(mapping, out.parent)

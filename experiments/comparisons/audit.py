@@ -16,6 +16,7 @@ import numpy as np
 from elastune.experiments.comparisons.comparison import compare
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.job import loss_of
 from elastune.sim.model.price_series import highest
 from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
 from elastune.traces.importers.assemble import SECONDS_OF_ALL
@@ -40,7 +41,8 @@ class PastSearch:
         complete_gpu_s: of the complete ones.
         at_once: trials that trained at a time.
         usd: the price of that training on GPUs that never waited.
-        best_score: of the complete trials at their end.
+        longest_s: seconds of the longest complete trial.
+        best_score: of the complete trials at their end; None where all have diverged.
     """
 
     trials: int
@@ -49,12 +51,13 @@ class PastSearch:
     complete_gpu_s: float
     at_once: int
     usd: float
-    best_score: float
+    longest_s: float
+    best_score: float | None
 
     @property
     def makespan_s(self) -> float:
         """At least; trials are not split."""
-        return self.gpu_s / self.at_once
+        return max(self.gpu_s / self.at_once, self.longest_s)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def audit(  # noqa: PLR0913  all but the first three by keyword, each with a def
         InputError: the log has no seconds, or a policy or the machine is unknown.
     """
     total_s, complete_s = _seconds_of(bundle)
+    recorded = int(_noted(bundle, "trials_recorded", least=bundle.trials) or bundle.trials)
     sections: dict[str, Any] = {
         "job": {"trials": bundle.trials, "max_iterations": bundle.max_iterations, "reduction_factor": _ETA},
         "workload": {"bundle": bundle_name, "scaling": {"1": 1} if scaling is None else scaling},
@@ -120,12 +124,19 @@ def audit(  # noqa: PLR0913  all but the first three by keyword, each with a def
         "policy": "sha-fixed",
     }
     kind = RunSpec.of(**sections).price_book().default_type
-    together = at_once or kind.gpus_per_instance
+    together = min(at_once or kind.gpus_per_instance, recorded)
     usd = total_s * highest(kind.usd_per_hour[ON_DEMAND]) / kind.gpus_per_instance / SECONDS_PER_HOUR
-    finals = bundle.scores[:, -1]
-    best = float(np.nanmin(finals) if bundle.direction == "minimize" else np.nanmax(finals))
-    recorded = int(bundle.notes.get("imported", {}).get("trials_recorded", bundle.trials))  # type: ignore[attr-defined]  # as YAML holds it
-    past = PastSearch(recorded, bundle.trials, total_s, complete_s, together, usd, best)
+    best = min(bundle.scores[:, -1].tolist(), key=lambda score: loss_of(score, bundle.direction))
+    past = PastSearch(
+        recorded,
+        bundle.trials,
+        total_s,
+        math.fsum(complete_s),
+        together,
+        usd,
+        max(complete_s),
+        best if math.isfinite(best) else None,
+    )
     sections["job"] |= {"deadline_s": past.makespan_s, "budget_usd": usd}
     sections["cloud"]["max_instances"] = max(1, math.ceil(together / kind.gpus_per_instance))
     spec = RunSpec.of(**sections)
@@ -133,31 +144,32 @@ def audit(  # noqa: PLR0913  all but the first three by keyword, each with a def
     return Audit(past, spec, comparison, tuple(_assumed(bundle, past, at_once, scaling)))
 
 
-def _seconds_of(bundle: Bundle) -> tuple[float, float]:
-    """(of all trials, of those that the bundle holds) seconds of training.
+def _seconds_of(bundle: Bundle) -> tuple[float, list[float]]:
+    """(of all trials, of each that the bundle holds) seconds of training.
 
     Raises:
         InputError: nothing was timed.
     """
     if bundle.seconds is not None:
-        complete_s = float(np.nansum(bundle.seconds))
+        complete_s = np.nansum(bundle.seconds, axis=1).tolist()
     elif bundle.iteration_s is not None:
-        complete_s = bundle.iteration_s * float(bundle.relative_cost.sum()) * bundle.max_iterations
+        complete_s = (bundle.iteration_s * bundle.max_iterations * bundle.relative_cost).tolist()
     else:
         raise InputError(
             f"{bundle.name} has no seconds, so nothing says what the search cost: import it with its seconds, or with"
             " --set iteration_s=..."
         )
-    imported = bundle.notes.get("imported")
-    noted = imported.get(SECONDS_OF_ALL) if isinstance(imported, dict) else None
-    return (complete_s if noted is None else float(noted)), complete_s
+    least_s = math.fsum(complete_s)
+    noted_s = _noted(bundle, SECONDS_OF_ALL, least=0)
+    return (least_s if noted_s is None else noted_s), complete_s
 
 
 def _assumed(bundle: Bundle, past: PastSearch, at_once: int | None, scaling: object) -> list[str]:
     told = []
+    few = past.at_once == past.trials
     cut = past.trials - past.complete
     if cut:
-        share = 1 - past.complete_gpu_s / past.gpu_s
+        share = max(0.0, 1 - past.complete_gpu_s / past.gpu_s)  # below where trials inherited what others had trained
         told.append(
             f"{cut} of {past.trials} trials were cut short and have no later curve: policies choose among the"
             f" {past.complete} complete ones only, which the search believed in. The others are {100 * share:.0f} % of its cost"
@@ -168,11 +180,32 @@ def _assumed(bundle: Bundle, past: PastSearch, at_once: int | None, scaling: obj
         "each trial of the search trained on one GPU, which was paid only while it trained: the least it can have cost"
     )
     if at_once is None:
-        told.append(f"{past.at_once} trials trained at a time, as many as one machine has GPUs (--at-once)")
+        told.append(
+            f"{past.at_once} trials trained at a time, as many as {'there are' if few else 'one machine has GPUs'} (--at-once)"
+        )
     if scaling is None:
         told.append("no trial gets more than one GPU, as nothing says how it would scale (--scaling)")
     told.append("machines take 5 s + 124 s to come (typical), a trial that moves takes 10 s")
     return told
+
+
+def _noted(bundle: Bundle, note: str, *, least: float) -> float | None:
+    """A number that the import noted; None where it did not.
+
+    Raises:
+        InputError: it is no number, or less than that.
+    """
+    imported = bundle.notes.get("imported")
+    value = imported.get(note) if isinstance(imported, dict) else None
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and least <= value < math.inf):
+        raise InputError(
+            f"{bundle.name}, bundle.yaml: imported.{note} is {value!r}, but must be a number from {least:g} on; import the"
+            " search again"
+        )
+    return float(value)
 
 
 def _listed(bundle: Bundle, note: str) -> list[object]:

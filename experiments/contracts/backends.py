@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from elastune.sim.model.events import Event
     from elastune.sim.model.protocols import Backend
 
-MOST_EVENTS = 20_000
-"""A run in one of these small worlds that is longer than this will never end."""
+MOST_EVENTS = 5_000
+"""A run in one of these small worlds that is longer than this will never end; policies that ship have up to 310 events."""
 
 
 class BrokenPromiseError(TuningError):

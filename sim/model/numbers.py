@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
+from contextlib import suppress
 
 _WHOLE = r"[-+]?(?:0|[1-9][0-9]*)"
 _DECIMAL = r"(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -47,6 +49,18 @@ def number_of(text: str, *, is_score: bool = False) -> int | float:
     if is_score and _NOT_FINITE.fullmatch(text):
         return float(text)
     raise ValueError(_wanted(text, "a number"))
+
+
+def as_float(value: object) -> float:
+    """The number that code of a user gave: numpy and torch scalars among it, and what is not finite.
+
+    Raises:
+        ValueError: it is no number. A text is none, as `float` reads `1_0` as 10.
+    """
+    if not isinstance(value, str | bytes | bytearray):
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):  # torch raises the last
+            return float(value)  # type: ignore[arg-type]  # whatever has __float__
+    raise ValueError(f"is {reprlib.repr(value)}, but must be a number")
 
 
 def whole_number_of(text: str) -> int:

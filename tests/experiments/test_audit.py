@@ -6,6 +6,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from elastune import load_bundle
@@ -49,8 +50,8 @@ def log(tmp_path):
     return write
 
 
-def audited(*arguments):
-    done = elastune("audit", *arguments, "--machine", "p3.8xlarge", "--seeds", "8", "--jobs", "1", "--json")
+def audited(*arguments, machine="p3.8xlarge"):
+    done = elastune("audit", *arguments, "--machine", machine, "--seeds", "8", "--jobs", "1", "--json")
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -146,3 +147,50 @@ def test_a_log_without_seconds_is_refused(tmp_path):
     done = elastune("audit", tmp_path / "log.csv", "--direction", "minimize", "--machine", "p3.8xlarge")
     assert done.exit_code == 2
     assert "has no seconds" in done.stderr
+
+
+def few(tmp_path, seconds=(3600, 7200), score="0.5"):
+    """A log of two trials of one iteration."""
+    rows = [f"{trial},1,{score},{taken_s}" for trial, taken_s in enumerate(seconds)]
+    (tmp_path / "few.csv").write_text("\n".join(["trial,iteration,score,seconds", *rows]), encoding="utf-8")
+    return tmp_path / "few.csv"
+
+
+@pytest.mark.parametrize(
+    ("at_once", "together", "least_s"),
+    [((), 1, 10800), (("--at-once", 2), 2, 7200), (("--at-once", 1000), 2, 7200), (("--at-once", 1), 1, 10800)],
+)
+def test_no_more_trials_train_at_once_than_there_are_and_none_is_split(tmp_path, at_once, together, least_s):
+    told = audited(
+        few(tmp_path), "--direction", "minimize", "--policies", "random-fixed", *at_once, machine="p3.2xlarge"
+    )
+    assert (told["past"]["at_once"], told["past"]["makespan_s"]) == (together, least_s)
+    assert told["spec"]["job"]["deadline_s"] == least_s
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("score", ["nan", "-inf", ""])
+def test_a_search_in_which_all_diverged_has_no_best_score(tmp_path, score):
+    log = few(tmp_path, score=score, seconds=(36000, 72000))
+    assert (
+        audited(log, "--direction", "minimize", "--policies", "random-fixed", machine="p3.2xlarge")["past"][
+            "best_score"
+        ]
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("note", "value"), [("trials_recorded", "many"), ("trials_recorded", 1), ("seconds_of_all_recorded_trials", -1)]
+)
+def test_a_note_of_the_import_that_makes_no_sense_is_named(tmp_path, note, value):
+    bundle = tmp_path / "b"
+    made = ("bundles", "import", "table", few(tmp_path), "--name", "b", "--direction", "minimize", "--source", "s")
+    assert elastune(*made, "--licence", "l", "-o", bundle).exit_code == 0
+    header = yaml.safe_load((bundle / "bundle.yaml").read_text(encoding="utf-8"))
+    assert "trials_recorded" in header["imported"]
+    header["imported"][note] = value
+    (bundle / "bundle.yaml").write_text(yaml.safe_dump(header), encoding="utf-8")
+    done = elastune("audit", bundle, "--machine", "p3.8xlarge", "--policies", "random-fixed")
+    assert done.exit_code == 2
+    assert f"imported.{note} is {value!r}, but must be a number from" in done.stderr

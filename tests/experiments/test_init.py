@@ -70,6 +70,9 @@ def test_limits_take_units_and_a_file_that_is_there_stays(here):
         (("digits-mlp", "--scaling", "linear", "--machine", "p3.9xlarge"), "did you mean 'p3.8xlarge'"),
         (("digits-mlp", "--scaling", "no.csv"), "no.csv"),
         (("digits-mlp", "--scaling", "linear", "--trials", "999"), "256"),
+        (("digits-mlp", "--scaling", "linear", "--deadline", "0"), "job.deadline_s is 0"),
+        (("digits-mlp", "--scaling", "linear", "--budget", "0"), "job.budget_usd is 0"),
+        (("digits-mlp", "--scaling", "linear", "--iteration-s", "0"), "workload.iteration_s is 0"),
     ],
 )
 def test_what_cannot_be_written_is_told_and_nothing_is_written(here, arguments, told):

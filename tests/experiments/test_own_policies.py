@@ -245,6 +245,79 @@ def test_its_own_exception_is_told_with_file_and_line(own):
     assert sum("KeyError" in line for line in checked.output.splitlines()) == 1
 
 
+ANSWERS = """
+import sys
+import numpy as np
+from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo, SetTimer
+
+class Mine:
+    def __init__(self, job, profile, price_book, rng):
+        pass
+
+    def on_event(self, event, view):
+        {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ("return None", "mine.py:Mine: None at 0.0 s: on_event must give a list of actions"),
+        ("return 'ScaleTo'", "mine.py:Mine: ScaleTo at 0.0 s: on_event must give a list of actions"),
+        ("return ScaleTo(1)", "on_event must give a list of actions"),
+        ("return [1]", "mine.py:Mine: 1 at 0.0 s: that is no action; there are ScaleTo, RunTrial"),
+        ("return [ScaleTo(1.5)]", "ScaleTo(instances=1.5, instance_type=None, market=None) at 0.0 s: Expected `int`"),
+        ("return [ScaleTo(np.arange(2))]", "array([0, 1]) is a ndarray, but must be a number or a text"),
+        ("return [SetTimer(5, 1.0)]", "Expected `str`, got `int`"),
+        ("sys.exit(3)", "RuntimeError: SystemExit: 3 ("),
+        ("yield sys.exit(3)", "RuntimeError: SystemExit: 3 ("),
+        ("raise GeneratorExit", "RuntimeError: GeneratorExit:  ("),
+    ],
+)
+def test_answers_that_are_no_actions_are_told_and_end_nothing_but_their_run(own, answer, problem):
+    own.write_text(ANSWERS.format(answer))
+    told = command("run", "tight", "--policy", "mine.py:Mine", "-o", "out")
+    assert told.exit_code == 1
+    assert problem in "".join(told.output.splitlines())
+    comparison = compare(base(), ["sha-fixed", "mine.py:Mine"], 1, jobs=1)
+    assert [run["status"] for run in comparison.runs] == ["done", "failed"]
+    assert problem in comparison.runs[1]["error"]
+
+
+def test_numpy_values_of_actions_are_the_plain_ones(own):
+    own.write_text(
+        ANSWERS.format(
+            "name = type(event).__name__\n"
+            "        if name == 'RunStarted':\n"
+            "            yield ScaleTo(np.int64(1))\n"
+            "            yield SetTimer(np.str_('t'), np.float32(0.5))\n"
+            "            yield RunTrial(np.int32(0), np.array(1), np.int64(1))\n"
+            "        if name == 'SegmentEnded':\n"
+            "            yield FinishRun(np.uint8(0))"
+        )
+    )
+    done = command("run", "tight", "--policy", "mine.py:Mine", "-o", "out", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["iterations_trained"] == 1
+    assert replay_journal(Path("out/journal.jsonl"), policy="mine.py:Mine")[1]
+
+
+@pytest.mark.parametrize(
+    "code", ["import sys\nsys.exit(0)", "raise GeneratorExit", "class E(BaseException): pass\nraise E"]
+)
+def test_code_that_would_end_the_process_when_it_is_imported_is_wrong_input(own, code):
+    own.write_text(code)
+    told = command("check-policy", "mine.py:Mine")
+    assert (told.exit_code, "cannot be imported" in told.output) == (2, True), told.output
+
+
+def test_an_import_that_takes_long_is_named_once(own, monkeypatch):
+    own.write_text("import time\ntime.sleep(0.2)\n" + ANSWERS.format("return []"))
+    monkeypatch.setattr("elastune.experiments.own_code._SLOW_S", 0.01)
+    with pytest.warns(UserWarning, match=r"importing .*mine\.py takes more than 0 s; Ctrl-C ends it"):
+        find("mine.py:Mine").load()
+
+
 def test_files_with_the_name_of_a_module_stand_for_nothing_else(own):
     shutil.move(own, own.with_name("random.py"))
     import random

@@ -79,6 +79,24 @@ def failing(config):
 
 def needy(config, depth):
     pass
+
+def leaving(config):
+    import sys
+    elastune.report(1.0)
+    sys.exit(4)
+
+def wordy(config):
+    elastune.report(config["rate"])
+
+class Odd(Line):
+    given = None
+
+    def train_iteration(self):
+        import sys
+        sys.exit(5)
+
+    def evaluate(self):
+        return self.given
 """
 SPACE = {"rate": {"uniform": [0.5, 0.9]}}
 
@@ -169,6 +187,36 @@ def test_what_the_code_does_wrong_is_told_with_file_and_line(own, tmp_path):
     (tmp_path / "damaged").write_bytes(b"no archive")
     with pytest.raises(WorkerError, match="the checkpoint cannot be read"):
         workload("Line").build({"rate": 0.5}, 7).load(tmp_path / "damaged")
+
+
+@pytest.mark.usefixtures("own")
+def test_code_that_leaves_is_an_error_and_leaves_nobody_waiting():
+    trial = workload("leaving").build({"rate": 0.5}, 7)
+    trial.train_iteration()
+    with pytest.raises(WorkerError, match=r"mine\.py:leaving: RuntimeError: SystemExit: 4 \(.*, in leaving\)"):
+        trial.train_iteration()
+    with pytest.raises(WorkerError, match=r"mine\.py:Odd: RuntimeError: SystemExit: 5 \(.*, in train_iteration\)"):
+        workload("Odd").build({"rate": 0.5}, 7).train_iteration()
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("given", [None, "0.5", b"1", [1.0], {}, 1j, np.arange(2), object()])
+def test_a_score_that_is_no_number_is_refused(given):
+    trial = workload("Odd").build({"rate": 0.5}, 7)
+    trial._own.given = given
+    with pytest.raises(WorkerError, match=r"what evaluate\(\) gives is .*, but must be a number"):
+        trial.evaluate()
+    with pytest.raises(WorkerError, match=r"mine\.py:wordy: ValueError: score is .*, but must be a number"):
+        workload("wordy").build({"rate": given}, 7).train_iteration()
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("given", [1, np.float32(0.5), np.array(2.0), float("nan"), -math.inf, 10**30, True])
+def test_numbers_of_any_type_are_scores(given):
+    trial = workload("Odd").build({"rate": 0.5}, 7)
+    trial._own.given = given
+    assert trial.evaluate() == pytest.approx(float(given), nan_ok=True)
+    assert type(trial.evaluate()) is float
 
 
 @pytest.mark.usefixtures("own")

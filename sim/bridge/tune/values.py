@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.numbers import as_float
 
 Plain: TypeAlias = float | int | str | bool | None
 
@@ -20,11 +20,11 @@ def finite(score: object) -> float | None:
     Raises:
         InputError: it is not a number.
     """
-    if not isinstance(score, str | bytes | bytearray):  # float() reads "1_0" as 10
-        with suppress(TypeError, ValueError, OverflowError):
-            number = float(score)  # type: ignore[arg-type]  # what users report: numpy and torch scalars among it
-            return number if math.isfinite(number) else None
-    raise InputError(f"a score is {score!r}, but must be a number")
+    try:
+        number = as_float(score)
+    except ValueError as error:
+        raise InputError(f"a score {error}") from error
+    return number if math.isfinite(number) else None
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  of any type, within mappings and lists too
