@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NONE = "-"
-
-
 _IN_FULL = 1e6
 
 
@@ -16,11 +18,6 @@ def number(value: float | None, digits: int = 4) -> str:
         return NONE
     told = f"{value:.{digits}g}"
     return f"{float(told):,.0f}" if "e+" in told and abs(value) < _IN_FULL else told
-
-
-def short(value: float, digits: int) -> str:
-    """So many significant digits; whole numbers from a thousand on."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def usd(value: float | None) -> str:
@@ -43,6 +40,16 @@ def duration(value_s: float) -> str:
 def percent(value: float | None) -> str:
     """A share as whole per cent."""
     return NONE if value is None or math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def kept(is_met: bool | None, limit: str) -> str:
+    """Whether a run was within a limit."""
+    return "no limit" if is_met is None else f"{'within' if is_met else 'BEYOND'} {limit}"
+
+
+def configuration(hyperparameters: Mapping[str, object]) -> str:
+    """Hyperparameters by name."""
+    return ", ".join(f"{name}={number(v) if isinstance(v, float) else v}" for name, v in hyperparameters.items())
 
 
 def interval(value: float | None, low: float | None, high: float | None, digits: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""Code of the user's own: a policy or a trainable in a file, a module, or an installed package.
+"""User code: a policy or a trainable in a file, a module, or an installed package.
 
 `find` says where it is and what its digest is, and runs nothing; only `OwnCode.load` runs it. What is found can be pickled:
 other processes load the same code, and refuse other code of its name. The working folder does not become importable by this.
@@ -57,7 +57,7 @@ def absolute(text: str, folder: Path) -> str:
 
 
 def is_file(place: str) -> bool:
-    """Whether this is code in a file, and not in a module."""
+    """Whether the code is in a file, not in a module."""
     return place.rpartition(":")[0].endswith(".py")
 
 

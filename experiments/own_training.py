@@ -101,7 +101,7 @@ def _require_training(code: OwnCode, target: object) -> None:
 
 
 def _wanted(target: Callable[..., object]) -> list[str]:
-    """What it is given by name beside the configuration, because it has such parameters."""
+    """The keyword arguments that the code takes beside the configuration."""
     known = list(inspect.signature(target).parameters)[1:]
     return [name for name in _OPTIONAL if name in known]
 
@@ -215,7 +215,7 @@ def unpack(checkpoint: Path, folder: Path) -> None:
 
 
 def _located(code: OwnCode, call: Callable[[], Any]) -> Any:  # noqa: ANN401  as the call
-    """What the call gives; an exception of the user's own code says where it was."""
+    """The result of the call; an exception of user code says where it was raised."""
     try:
         return called(call)
     except (InputError, WorkerError):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from elastune.experiments.spec.run import RunSpec
     from elastune.experiments.spec.workload import WorkloadSpec as Workload
     from elastune.experiments.sweeps.run import sweep
-    from elastune.traces.bundles.bundle import Bundle, load_bundle
+    from elastune.traces.bundles.bundle import Bundle
+    from elastune.traces.bundles.loading import load_bundle
 
 __all__ = [
     "Bundle",
@@ -64,7 +65,7 @@ _HOMES = {
     "checkpoint_folder": "elastune.experiments.reporting",
     "compare": "elastune.experiments.comparisons.comparison",
     "execute": "elastune.experiments.runs.simulate",
-    "load_bundle": "elastune.traces.bundles.bundle",
+    "load_bundle": "elastune.traces.bundles.loading",
     "plan": "elastune.experiments.plans.planning:make_plans",
     "recommend": "elastune.experiments.comparisons.recommendation",
     "replay_journal": "elastune.experiments.runs.replay",

@@ -21,11 +21,13 @@ def test_a_recipe_names_files_that_exist(recipe):
     assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
-def test_there_is_a_recipe_for_each_of_the_five():
+def test_there_is_a_recipe_for_each():
     assert [recipe.split("\n")[0].split()[1] for recipe in RECIPES] == [
         "policy",
         "planner",
         "key",
+        "part",
+        "command",
         "figure",
         "importer",
     ]

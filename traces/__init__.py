@@ -4,7 +4,8 @@ May import sim.model, sim.model.billing, sim.model.streams, numpy, msgspec and t
 functions that need them. Origin, licence and digest of every shipped file: `traces/README.md`.
 """
 
-from elastune.traces.bundles.bundle import Bundle, bundle_folder, bundle_names, load_bundle, repeating_phrase
+from elastune.traces.bundles.bundle import Bundle, repeating_phrase
+from elastune.traces.bundles.loading import bundle_folder, bundle_names, load_bundle
 from elastune.traces.bundles.synthetic import synthetic_bundle, tiny_bundle
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
 from elastune.traces.cloud.prices import (

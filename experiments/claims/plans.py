@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.claims.sweeps import plan_sweep, r_tau_s
 from elastune.experiments.files import locked, next_part, write_whole
-from elastune.experiments.plans.planning import Plans, frontier_table, make_plans
+from elastune.experiments.plans.planning import Plans, frontier_table, make_plans, spread
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.statistics.differences import mean_interval
@@ -209,7 +209,7 @@ def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
     at: Sequence[float] = job.deadlines_s
     if not at:
         frontiers = (make_plans(job.spec, planner="frontier", space=space).frontier for space in ("fair", "wide"))
-        at = _spread([plan.promised_s for plans in frontiers for plan in plans], job.points)
+        at = spread([plan.promised_s for plans in frontiers for plan in plans], job.points)
     fair, wide = (make_plans(job.spec, planner="all", space=space, deadlines_s=at) for space in ("fair", "wide"))
     rows = []
     for deadline_s, of_fair, of_wide in zip(at, fair.by_deadline, wide.by_deadline, strict=True):
@@ -227,12 +227,6 @@ def rows_of_job(job: PlannedJob) -> list[dict[str, Any]]:
         bound_usd = wide.planning.bound_usd(deadline_s)
         rows.append({**told, "planner": "bound", "cost_usd": bound_usd, "makespan_s": math.nan, "instances": math.nan})
     return rows
-
-
-def _spread(times_s: Sequence[float], points: int) -> list[float]:
-    """Deadlines evenly over the logarithm of the times, slightly above each, so that the plan with that time meets it."""
-    low, high = min(times_s), max(times_s)
-    return [low * (high / low) ** (index / max(points - 1, 1)) * (1 + 1e-6) for index in range(points)]
 
 
 def _of_plan(plan: Plan | None) -> dict[str, float]:

@@ -2,3 +2,6 @@
 
 May import everything, inside the commands, so that `elastune --help` starts at once.
 """
+
+INTERRUPTED = 130
+"""Exit code, as of any command that Ctrl-C ended."""

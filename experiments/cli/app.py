@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from elastune.experiments.cli import (
+    INTERRUPTED,
     audit,
     bundles,
     claims,
@@ -33,7 +34,6 @@ from elastune.experiments.cli import (
     scaling,
     sweep,
 )
-from elastune.experiments.cli.entry import INTERRUPTED
 from elastune.experiments.cli.options import FAILED, WRONG_INPUT, CommandError
 from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import say

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elastune.experiments.cli.completion import complete_machine
 from elastune.experiments.cli.import_options import Direction  # noqa: TC001  typer reads the annotations
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, Jobs, SomePolicies, cores, print_json, progress
-from elastune.experiments.cli.prices import complete_machine
 from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import (
     NONE,

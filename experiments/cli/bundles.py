@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elastune.experiments.cli import import_ as cli_import
-from elastune.experiments.cli.options import AsJson, Figure, complete_bundle, print_json
+from elastune.experiments.cli.completion import complete_bundle
+from elastune.experiments.cli.options import AsJson, Figure, print_json
 from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, print_pairs, say, text
 from elastune.sim.model.errors import InputError

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elastune.experiments.cli.completion import complete_claim
 from elastune.experiments.cli.figures import (
     RESULTS,
     DataFolder,
@@ -24,7 +25,6 @@ from elastune.experiments.cli.options import (
     PoolAddress,
     PoolJobs,
     RetryFailed,
-    begins,
     out_option,
     print_json,
     refuse,
@@ -32,23 +32,15 @@ from elastune.experiments.cli.options import (
 from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from elastune.experiments.claims.drawing import Drawing
-
-
-def _claims() -> Iterable[str]:
-    from elastune.experiments.claims import load_claims
-
-    return load_claims()
 
 
 def claims(  # noqa: PLR0913, PLR0917  the options of a command
     ids: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[IDS]...", help="Claims, as S1; left out, all of them.", autocompletion=begins(_claims)
-        ),
+        typer.Argument(metavar="[IDS]...", help="Claims, as S1; left out, all of them.", autocompletion=complete_claim),
     ] = None,
     is_smoke: Annotated[
         bool, typer.Option("--smoke", help="A few runs of each, in minutes; decides nothing.", rich_help_panel=COMPUTE)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from elastune.experiments.cli.entry import INTERRUPTED
+from elastune.experiments.cli import INTERRUPTED
+from elastune.experiments.cli.completion import complete_policies
 from elastune.experiments.cli.options import (
     FAILED,
     AsJson,
@@ -18,7 +19,6 @@ from elastune.experiments.cli.options import (
     Seeds,
     Settings,
     SpecFile,
-    complete_policies,
     cores,
     load_spec,
     out_option,

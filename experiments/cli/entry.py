@@ -3,8 +3,7 @@
 Imports nothing before it can catch.
 """
 
-INTERRUPTED = 130
-"""Exit code, as of any command that Ctrl-C ended."""
+from elastune.experiments.cli import INTERRUPTED
 
 
 def main() -> None:

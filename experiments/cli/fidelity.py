@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastune.experiments.cli.completion import complete_bundle, complete_policies
 from elastune.experiments.cli.numbers import count_option, number_option
 from elastune.experiments.cli.options import (
     OUTPUT,
     AsJson,
     Device,
     Settings,
-    complete_bundle,
-    complete_policies,
     device_option,
     kept_when_interrupted,
     load_spec,
-    names_in,
     out_option,
     print_json,
     progress,
@@ -140,6 +138,7 @@ def fidelity(
     if not specs:
         raise InputError("fidelity: name the YAML files of the jobs, or recorded sittings (--from DIR)")
     from elastune.experiments.fidelity.conduct import Measurement
+    from elastune.experiments.spec.yaml_file import names_in
 
     loaded = {path.stem: load_spec(path, settings) for path in specs}
     if len(loaded) < len(specs):

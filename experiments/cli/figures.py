@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from elastune.experiments.cli.completion import begins
 from elastune.experiments.cli.options import (
     FAILED,
     AsJson,
     PoolAddress,
     PoolJobs,
     RetryFailed,
-    begins,
     kept_when_interrupted,
     out_option,
     pool_jobs,

@@ -9,7 +9,7 @@ import typer
 
 from elastune.experiments.cli.import_options import Common, Direction, importer
 from elastune.experiments.cli.numbers import count_option
-from elastune.experiments.cli.options import names_in
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,45 +23,31 @@ app = typer.Typer(
 )
 
 
-def _offered(ctx: typer.Context, argument: str, known: Callable[[str], Iterable[str]], incomplete: str) -> list[str]:
-    """Names that begin so in what is being imported; none where it cannot be read yet."""
-    from elastune.sim.model.errors import InputError
+def _completes(argument: str, known: Callable[[Any, str], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
+    """What completes names in the recording that is being imported; none where it cannot be read yet.
 
-    # An option that still lacks its value keeps the parser from assigning what stands before it.
-    given = ctx.params.get(argument) or next(iter(ctx.args), None)
-    try:
-        return [name for name in (known(str(given)) if given else ()) if name.startswith(incomplete)]
-    except InputError:
-        return []
+    Args:
+        argument: names the recording.
+        known: from the importers and the recording to the names.
+    """
 
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from elastune.traces import importers
 
-def _complete_column(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Columns of the table."""
-    from elastune.traces.importers import table_columns
+        # An option that still lacks its value keeps the parser from assigning what stands before it.
+        given = ctx.params.get(argument) or next(iter(ctx.args), None)
+        try:
+            return [name for name in (known(importers, str(given)) if given else ()) if name.startswith(incomplete)]
+        except InputError:
+            return []
 
-    return _offered(ctx, "table", lambda file: table_columns(Path(file)), incomplete)
-
-
-def _complete_objective(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Objectives of the blackbox."""
-    from elastune.traces.importers import BlackboxFolder
-
-    return _offered(ctx, "blackbox", lambda folder: BlackboxFolder.open(folder).objectives, incomplete)
+    return complete
 
 
-def _complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Tasks of the blackbox."""
-    from elastune.traces.importers import BlackboxFolder
-
-    return _offered(ctx, "blackbox", lambda folder: BlackboxFolder.open(folder).tasks, incomplete)
-
-
-def _complete_study(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Studies in the storage."""
-    from elastune.traces.importers import study_names
-
-    return _offered(ctx, "storage", study_names, incomplete)
-
+_complete_column = _completes("table", lambda read, file: read.table_columns(Path(file)))
+_complete_objective = _completes("blackbox", lambda read, folder: read.BlackboxFolder.open(folder).objectives)
+_complete_task = _completes("blackbox", lambda read, folder: read.BlackboxFolder.open(folder).tasks)
+_complete_study = _completes("storage", lambda read, storage: read.study_names(storage))
 
 _STUDY_DIRECTION = Annotated[
     Direction | None, typer.Option(help="Checked against the study's own.", show_default=False)
@@ -106,6 +92,7 @@ def import_table(
     configs: Annotated[Path | None, typer.Option(help="A second table, a row of hyperparameters per trial.")] = None,
 ) -> Bundle:
     """A tidy table, a row per trial and iteration."""
+    from elastune.experiments.spec.yaml_file import names_in
     from elastune.traces.importers import TableColumns, from_table
 
     columns = TableColumns(
@@ -226,8 +213,6 @@ def import_tensorboard(
 
 def _conditions(where: list[str]) -> dict[str, str]:
     """Values by column, of texts such as `on_grid=True`."""
-    from elastune.sim.model.errors import InputError
-
     for condition in where:
         if "=" not in condition:
             raise InputError(f"--where {condition}: must be COLUMN=VALUE, as in --where on_grid=True")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from elastune.experiments.cli.completion import complete_bundle, complete_machine
 from elastune.experiments.cli.numbers import count_option, number_option, seconds_option
-from elastune.experiments.cli.options import complete_bundle, out_option, print_notes
-from elastune.experiments.cli.prices import Catalogue, complete_machine
+from elastune.experiments.cli.options import out_option, print_notes
+from elastune.experiments.cli.prices import Catalogue  # noqa: TC001  typer reads the annotations
 from elastune.experiments.cli.tables import duration, number, say
 from elastune.sim.model.errors import InputError
 
@@ -68,18 +69,8 @@ def init(  # noqa: PLR0913, PLR0917  the options of a command
     if out.exists():
         raise InputError(f"{out}: is there already; name another file with -o, or remove it")
     check_outputs(out)
-    one_s = recorded.iteration_s if iteration_s is None else iteration_s
-    if one_s is None:
-        raise InputError(
-            f"bundle {recorded.name} has no seconds: say how long an iteration takes, as --iteration-s 90s"
-        )
-    if scaling is None and recorded.scaling is None:
-        raise InputError(
-            f"bundle {recorded.name} has no scaling: say how speed grows with GPUs, by --scaling (a name of elastune scaling"
-            " list, a CSV file with gpus and speedup, or linear)"
-        )
     count = trials or min(recorded.trials, max(8, recorded.trials // _OF_BUNDLE))
-    needs = _Needs.of(recorded, machine, prices, count, one_s)
+    needs = _Needs.of(recorded, machine, prices, count, _seconds(recorded, iteration_s, scaling))
     text = _text(
         recorded,
         needs,
@@ -98,6 +89,25 @@ def init(  # noqa: PLR0913, PLR0917  the options of a command
     write_text(out, text)
     print_notes(spec.notes())
     say(f"written to {out}; next: elastune plan {out}, elastune compare {out}, elastune recommend {out}")
+
+
+def _seconds(recorded: Bundle, iteration_s: float | None, scaling: str | None) -> float:
+    """Seconds of an iteration on one GPU: as given, or the bundle's.
+
+    Raises:
+        InputError: nobody says them, or how speed grows with GPUs.
+    """
+    one_s = recorded.iteration_s if iteration_s is None else iteration_s
+    if one_s is None:
+        raise InputError(
+            f"bundle {recorded.name} has no seconds: say how long an iteration takes, as --iteration-s 90s"
+        )
+    if scaling is None and recorded.scaling is None:
+        raise InputError(
+            f"bundle {recorded.name} has no scaling: say how speed grows with GPUs, by --scaling (a name of elastune scaling"
+            " list, a CSV file with gpus and speedup, or linear)"
+        )
+    return one_s
 
 
 def _named(given: str, out: Path) -> str:

@@ -32,22 +32,22 @@ class Board:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._heard_s = time.monotonic()
+        self._event_s = time.monotonic()
         self._shown = self._fields()
         self._read_again_at_s = 0.0
 
     def write(self, entry: Entry) -> None:
         """Note how the run stands, as often as that takes a small part of the time."""
         del entry
-        self._heard_s = time.monotonic()
-        if self._heard_s >= self._read_again_at_s:
+        self._event_s = time.monotonic()
+        if self._event_s >= self._read_again_at_s:
             self._shown = self._fields()
             read_s = time.monotonic()
-            self._read_again_at_s = read_s + _WAITS_PER_READ * (read_s - self._heard_s)
+            self._read_again_at_s = read_s + _WAITS_PER_READ * (read_s - self._event_s)
 
     def fields(self) -> dict[str, str]:
         """Where the run stood when it was last looked at, by name."""
-        return self._shown | {"last event": f"{time.monotonic() - self._heard_s:.0f} s ago"}
+        return self._shown | {"last event": f"{time.monotonic() - self._event_s:.0f} s ago"}
 
     def _fields(self) -> dict[str, str]:
         state, job = self._controller.state, self._controller.state.job

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from elastune.sim.model.numbers import number_of, seconds_of, whole_number_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def count_option(*names: str, least: int = 1, most: int = 1_000_000, **others: Any) -> Any:  # noqa: ANN401  as typer's own
@@ -19,35 +22,30 @@ def count_option(*names: str, least: int = 1, most: int = 1_000_000, **others: A
         others: as `typer.Option` takes them.
     """
 
-    def read(given: Any) -> int:  # noqa: ANN401  typer also hands in the default
-        number = given if isinstance(given, int) else _read(given, whole_number_of)
+    def whole_number_within(given: str) -> int:
+        number = whole_number_of(given)
         if not least <= number <= most:
-            raise typer.BadParameter(f"{given} must be from {least} up to {most:,}")
-        return int(number)
+            raise ValueError(f"must be from {least} up to {most:,}")
+        return number
 
-    return typer.Option(*names, parser=read, **others)
+    return _option(whole_number_within, int, names, others)
 
 
 def number_option(*names: str, **others: Any) -> Any:  # noqa: ANN401  as typer's own
     """An option that takes a finite number."""
-
-    def read(given: Any) -> float:  # noqa: ANN401  typer also hands in the default
-        return float(given if isinstance(given, int | float) else _read(given, number_of))
-
-    return typer.Option(*names, parser=read, **others)
+    return _option(number_of, float, names, others)
 
 
 def seconds_option(*names: str, **others: Any) -> Any:  # noqa: ANN401  as typer's own
     """An option that takes seconds, or a number with its unit such as `2min`."""
+    return _option(seconds_of, float, names, others)
 
+
+def _option(reader: Callable[[str], float], kind: type[float], names: tuple[str, ...], others: dict[str, Any]) -> Any:  # noqa: ANN401  as typer's own
     def read(given: Any) -> float:  # noqa: ANN401  typer also hands in the default
-        return float(given if isinstance(given, int | float) else _read(given, seconds_of))
+        try:
+            return kind(given if isinstance(given, int | float) else reader(given))
+        except ValueError as error:
+            raise typer.BadParameter(f"{given} {error}") from error
 
     return typer.Option(*names, parser=read, **others)
-
-
-def _read(given: str, reader: Any) -> Any:  # noqa: ANN401  one of the two readers above, and its number
-    try:
-        return reader(given)
-    except ValueError as error:
-        raise typer.BadParameter(f"{given} {error}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, 
 
 import typer
 
+from elastune.experiments.cli.completion import complete_policies, complete_policy, complete_setting
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.tables import plain, say
 from elastune.sim.model.errors import InputError
@@ -27,45 +28,6 @@ OUTPUT, COMPUTE = "Output", "Compute"
 """Panels of the help pages."""
 
 
-def begins(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """What completes one of these names."""
-    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
-
-
-def listed(complete: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
-    """What completes the last of several names with commas between."""
-
-    def completed(incomplete: str) -> list[str]:
-        before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{name}" for name in complete(last)]
-
-    return completed
-
-
-def _policies() -> Iterable[str]:
-    from elastune.experiments.own_policy import policy_names
-
-    return policy_names()
-
-
-def _bundles() -> Iterable[str]:
-    from elastune.experiments.spec.places import known_bundles
-
-    return known_bundles()
-
-
-def _workloads() -> Iterable[str]:
-    from elastune.traces.workloads import WORKLOAD_NAMES
-
-    return WORKLOAD_NAMES
-
-
-def _settings() -> Iterable[str]:
-    from elastune.experiments.sweeps.rows import spec_columns
-
-    return (f"{key}=" for key in ("seed", *spec_columns()))
-
-
 def _drawable(path: Path | None) -> Path | None:
     """The path, if a figure can be written to it: asked before any work is done."""
     if path is not None:
@@ -76,10 +38,6 @@ def _drawable(path: Path | None) -> Path | None:
         check_outputs(path)
     return path
 
-
-complete_policy, complete_bundle, complete_workload = map(begins, (_policies, _bundles, _workloads))
-complete_policies = listed(complete_policy)
-complete_setting = begins(_settings)
 
 SpecFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="SPEC", help="A YAML file that describes the run.", show_default=False)
@@ -179,22 +137,6 @@ def cores(jobs: int | None) -> int:
 def pool_jobs(jobs: int | None, ray_address: str | None) -> int | None:
     """So many processes; of a Ray cluster, all CPUs where no number is given."""
     return jobs if ray_address is not None else cores(jobs)
-
-
-def names_in(text: str | None, option: str) -> list[str]:
-    """Names with commas between; none where the option was not given.
-
-    Raises:
-        InputError: the option was given, but holds no name.
-    """
-    if text is None:
-        return []
-    from elastune.experiments.spec.yaml_file import split_names
-
-    names = [name for name in split_names(text) if name]
-    if not names:
-        raise InputError(f"{option} {text!r} holds no name: give names with commas between, or leave the option out")
-    return names
 
 
 def refuse(options: Mapping[str, object], reason: str) -> None:

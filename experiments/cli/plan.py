@@ -11,7 +11,7 @@ import typer
 
 from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json, print_notes
 from elastune.experiments.cli.table_views import require_asked
-from elastune.experiments.cli.tables import NONE, Table, key, numbers, percent, say, text
+from elastune.experiments.cli.tables import NONE, Table, key, numbers, percent, say, spread, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import seconds_of
 
@@ -75,7 +75,8 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     figure: Figure = None,
 ) -> None:
     """Plan a job without running it: GPUs and machines per stage, time, cost, and how far from the best possible."""
-    from elastune.experiments.plans.planning import frontier_table, load_plan_spec, make_plans
+    from elastune.experiments.plans.plan_spec import load_plan_spec
+    from elastune.experiments.plans.planning import frontier_table, make_plans
 
     given = settings or []
     offered = [[*given, *settings_of_type(text)] for text in types.split(",")] if types is not None else [given]
@@ -177,7 +178,7 @@ def _print_tables(plans: Plans) -> None:
         _add(table, plans, name, made)
     table.print()
     if plans.frontier and plans.asked in ("frontier", "all"):
-        shown = _thinned(plans.frontier)
+        shown = [plans.frontier[rank] for rank in spread(len(plans.frontier), _SHOWN_OF_FRONTIER)]
         count = f"{len(shown)} of {len(plans.frontier)} plans, fastest first"
         title = f"Frontier, {plans.planning.space} space: {count} (* machines asked for before the barrier)"
         table = _table(title, "plan", plans)
@@ -282,10 +283,3 @@ def _money(plans: Plans, made: Plan) -> str:
     total = made.cost_usd or 1.0
     parts = spending_usd(made, plans.planning.terms_of(made)).items()
     return ", ".join(f"{part} {100 * usd / total:.0f} %" for part, usd in parts if usd / total >= 0.005)
-
-
-def _thinned(frontier: tuple[Plan, ...]) -> list[Plan]:
-    """So many of the plans, the first and the last among them, evenly by rank."""
-    last = len(frontier) - 1
-    steps = min(_SHOWN_OF_FRONTIER, len(frontier)) - 1
-    return [frontier[round(index * last / steps)] for index in range(steps + 1)] if steps else list(frontier)

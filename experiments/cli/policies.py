@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastune.experiments.cli.options import FAILED, AsJson, complete_policy, print_json
+from elastune.experiments.cli.completion import complete_policy
+from elastune.experiments.cli.options import FAILED, AsJson, print_json
 from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
 

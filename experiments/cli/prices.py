@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastune.experiments.cli.completion import complete_machine
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, out_option, print_json
 from elastune.experiments.cli.table_views import with_view
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
     from elastune.traces import Offer
 
 app = typer.Typer(help="What machines cost: the shipped catalogue, or one's own.", no_args_is_help=True)
-
-
-def complete_machine(incomplete: str) -> list[str]:
-    """Machines of the shipped catalogue whose names begin so."""
-    from elastune.traces import instance_type_names
-
-    return [name for name in instance_type_names() if name.startswith(incomplete)]
 
 
 Catalogue = Annotated[

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elastune.experiments.cli.completion import complete_bundle, complete_workload
 from elastune.experiments.cli.numbers import count_option, seconds_option
 from elastune.experiments.cli.options import (
     AsJson,
     Device,
     checkpoints_option,
-    complete_bundle,
-    complete_workload,
     cores,
     device_option,
     out_option,
@@ -144,7 +143,7 @@ def profile(
 
 def _own(file: Path) -> Workload:
     """The workload of the user's own training code that a spec names."""
-    from elastune.experiments.plans.planning import load_plan_spec
+    from elastune.experiments.plans.plan_spec import load_plan_spec
     from elastune.experiments.runs.configurations import own_workload_of
 
     spec = load_plan_spec(file)

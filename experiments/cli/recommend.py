@@ -16,7 +16,6 @@ from elastune.experiments.cli.options import (
     Settings,
     SomePolicies,
     cores,
-    names_in,
     out_option,
     print_json,
     print_notes,
@@ -24,7 +23,19 @@ from elastune.experiments.cli.options import (
 )
 from elastune.experiments.cli.plan import settings_of_type
 from elastune.experiments.cli.table_views import require_asked
-from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, text, usd
+from elastune.experiments.cli.tables import (
+    NONE,
+    Table,
+    interval,
+    key,
+    number,
+    numbers,
+    percent,
+    say,
+    spread,
+    text,
+    usd,
+)
 
 if TYPE_CHECKING:
     from elastune.experiments.cli.tables import Column
@@ -81,8 +92,9 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     from elastune.experiments.comparisons import recommendation as found
     from elastune.experiments.comparisons.race import FIRST_SEEDS, Goal
     from elastune.experiments.files import check_outputs
-    from elastune.experiments.plans.planning import load_plan_spec
+    from elastune.experiments.plans.plan_spec import load_plan_spec
     from elastune.experiments.runs.run_folder import require_kind
+    from elastune.experiments.spec.yaml_file import names_in
 
     given = settings or []
     of_types = [settings_of_type(one) for one in types.split(",")] if types is not None else [[]]
@@ -196,7 +208,7 @@ def _wrong_table(recommendation: Recommendation) -> Table:
 
 def _front_table(recommendation: Recommendation) -> Table:
     front = recommendation.front()
-    shown = front.iloc[sorted({round(rank) for rank in _spread(len(front))})]
+    shown = front.iloc[spread(len(front), _SHOWN_OF_FRONT)]
     count = f"{len(shown)} of {len(front)}, cheapest first"
     title = f"No other is cheaper, sooner and better at once ({count}; means of the runs it took)"
     table = Table(title, _FRONT)
@@ -213,9 +225,3 @@ def _front_table(recommendation: Recommendation) -> Table:
             f"{row['makespan_s']:,.0f}",
         )
     return table
-
-
-def _spread(count: int) -> list[float]:
-    """Positions of a few of so many, evenly, the first and the last among them."""
-    steps = min(count, _SHOWN_OF_FRONT) - 1
-    return [index * (count - 1) / steps for index in range(steps + 1)] if steps > 0 else [0.0] * count

@@ -35,8 +35,9 @@ def report(
 ) -> None:
     """Write one page that needs no network: who won and why, where the money went, what idled, what more would change."""
     from elastune.experiments.files import check_outputs, write_text
-    from elastune.experiments.reports.build import WhatIf, report_of, require_readable
+    from elastune.experiments.reports.build import report_of, require_readable
     from elastune.experiments.reports.page import rendered
+    from elastune.experiments.reports.what_if import WhatIf
 
     kind = require_readable(folder)
     if perfetto is not None and not kind.endswith("run"):

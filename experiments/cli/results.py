@@ -12,47 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from elastune.experiments.cli.compare import runs_told
-from elastune.experiments.cli.options import (
-    OUTPUT,
-    AsJson,
-    begins,
-    complete_policies,
-    listed,
-    names_in,
-    out_option,
-    print_json,
-)
+from elastune.experiments.cli.completion import complete_column, complete_drawable, complete_measure, complete_policies
+from elastune.experiments.cli.options import OUTPUT, AsJson, out_option, print_json
 from elastune.experiments.cli.sweep import value_told
 from elastune.experiments.cli.table_views import require_asked, with_view
-from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
-from elastune.experiments.formats import short
+from elastune.experiments.cli.tables import NONE, Table, interval, key, numbers, say
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
-
-
-def _columns() -> Iterable[str]:
-    from elastune.experiments.sweeps.rows import columns
-
-    return columns()
-
-
-def _measures() -> Iterable[str]:
-    from elastune.experiments.sweeps.rows import measures
-
-    return measures()
-
-
-def _figures() -> Iterable[str]:
-    from elastune.experiments.claims.folder_figures import DRAWABLE
-
-    return DRAWABLE
-
-
-complete_column, complete_measure = listed(begins(_columns)), listed(begins(_measures))
 
 
 class _ShowByDefault(TyperGroup):
@@ -118,7 +88,7 @@ def show(
         typer.Option(
             metavar="NAME",
             help="Draw this figure of the catalogue instead; --group names its axes, --against its reference.",
-            autocompletion=begins(_figures),
+            autocompletion=complete_drawable,
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -192,6 +162,7 @@ def _draw(
     from elastune.experiments.claims.folder_figures import draw_rows
     from elastune.experiments.figures.style import require_format, save
     from elastune.experiments.files import check_outputs
+    from elastune.experiments.spec.yaml_file import names_in
 
     require_format(out)
     check_outputs(out)
@@ -230,6 +201,7 @@ def _table(
     """Which table was asked for, and the table."""
     import pandas as pd
 
+    from elastune.experiments.spec.yaml_file import names_in
     from elastune.experiments.statistics.paired import paired_table, profile_table
     from elastune.experiments.statistics.summary import summarise
 
@@ -251,7 +223,7 @@ def _groups_table(summary: pd.DataFrame) -> Table:
     group, measured = names[: names.index("runs")], names[names.index("over") + 1 :: 3]
     table = Table("Over the runs that are done, with 95 % intervals", [*key(*group), *numbers("runs", *measured)])
     for row in _rows(summary):
-        intervals = [_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in measured]
+        intervals = [interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in measured]
         table.add(*(value_told(row[name]) for name in group), runs_told(row), *intervals)
     return table
 
@@ -274,7 +246,7 @@ def _paired_table(paired: pd.DataFrame) -> Table:
         ]
         table.add(
             *(POOLED if is_pooled and told == NONE else told for told in (value_told(row[name]) for name in group)),
-            _interval(row["mean"], row["low"], row["high"]),
+            interval(row["mean"], row["low"], row["high"]),
             _share(row["better"]),
             _share(row["ties"]),
             ", ".join([str(row["pairs"]), *unpaired]),
@@ -329,10 +301,6 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _share(value: float) -> str:
     return NONE if math.isnan(value) else f"{value:.2f}"
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return NONE if math.isnan(value) else f"{short(value, 4)} [{short(low, 3)}, {short(high, 3)}]"
 
 
 @results.command()

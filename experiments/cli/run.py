@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import signal
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,18 +31,10 @@ from elastune.experiments.cli.options import (
     ray_option,
     refuse,
 )
+from elastune.experiments.cli.run_shown import print_control, print_ledger, print_run
 from elastune.experiments.cli.tables import (
-    NONE,
-    Column,
-    Table,
-    number,
-    numbers,
-    percent,
     plain,
-    print_pairs,
     say,
-    seconds,
-    usd,
 )
 from elastune.sim.model.errors import InputError
 
@@ -51,8 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from elastune.experiments.real.doctor import Check
+    from elastune.experiments.real.options import RealRunOptions
     from elastune.experiments.real.result import RealResult
-    from elastune.experiments.real.run import RealRunOptions
     from elastune.experiments.runs.result import RunResult
     from elastune.experiments.spec.run import RunSpec
 
@@ -143,7 +134,7 @@ def run(
         _simulate(spec, folder, journal or folder / "journal.jsonl", as_json)
         return
     refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")
-    from elastune.experiments.real.run import RealRunOptions
+    from elastune.experiments.real.options import RealRunOptions
 
     slots = device or Device.CPU
     how = RealRunOptions(device=slots.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
@@ -173,7 +164,7 @@ def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None
     if as_json:
         print_json(result.to_json())
     else:
-        _print_run(spec, result, folder, journal)
+        print_run(spec, result, folder, journal)
     _require_answer(result, journal)
 
 
@@ -246,8 +237,8 @@ def _show_real(result: RealResult, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        _print_run(spec_of(journal), result.run, result.folder, journal)
-        _print_control(result)
+        print_run(spec_of(journal), result.run, result.folder, journal)
+        print_control(result)
         if result.checkpoint is not None:
             say(f"winner: {result.checkpoint}\nits files: {result.checkpoint_command}")
     _require_answer(result.run, journal)
@@ -258,93 +249,6 @@ def _require_answer(result: RunResult, journal: Path) -> None:
         raise CommandError(
             f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED
         )
-
-
-def _print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> None:
-    job, sums = spec.job, result.placement
-    parts = (result.regret_sampling, result.regret_selection, result.regret_truncation)
-    sampling, selection, truncation = map(number, parts)
-    budget = f"{usd(job.budget_usd)} USD"
-    rows = {
-        "best trial": NONE
-        if result.best_trial is None
-        else f"{_trial(spec, result.best_trial)}: {_configuration(result)}",
-        "score": number(result.score),
-        "test score": number(result.test_score),
-        **_measured(spec, result),
-        "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
-        "cost": f"{usd(result.cost_usd)} USD, {_kept(result.budget_met, budget)}",
-        "makespan": f"{seconds(result.makespan_s)} s, {_by_deadline(result, job.deadline_s)}",
-        "completed": f"after {seconds(result.completed_at_s)} s" if result.completed else "no, the job was cut",
-        **_estimated(result),
-        "trials started": result.trials_started,
-        "iterations": result.iterations_trained,
-        "GPU utilisation": percent(result.gpu_utilisation),
-        "placement": f"{sums['spread_segments']:.0f} of {sums['segments']:.0f} segments on more machines than needed,"
-        f" {sums['spread_lost_gpu_s']:,.0f} GPU-seconds lost by it; {sums['migrations']:.0f} of {sums['resumed']:.0f}"
-        " resumed elsewhere",
-    }
-    print_pairs(f"{result.policy}, seed {result.seed}", rows)
-    _print_ledger(result.ledger_usd, result.ledger_gpu_s)
-    say(f"results: {folder}\njournal: {journal}")
-
-
-def _measured(spec: RunSpec, result: RunResult) -> dict[str, str]:
-    """What an image costs the answer, where that is known, and whether it may."""
-    if result.flops is None:
-        return {}
-    bound = spec.job.bounds.get("flops")
-    kept = "" if bound is None else f", {_kept(result.constraint_met, f'{bound:,.0f}')}"
-    return {"FLOPs": f"{result.flops:,.0f} multiply-adds an image{kept}"}
-
-
-def _estimated(result: RunResult) -> dict[str, str]:
-    """How sure the policy was of the deadline before the run, and what its plan may lose, where it says so."""
-    said = {}
-    if result.late_probability:
-        said["estimated before"] = f"{percent(result.late_probability)} of such runs end after the deadline"
-    if result.plan_search_gap:
-        share = percent(result.plan_search_gap)
-        said["planning"] = f"not all plans were searched; there may be one that is up to {share} cheaper"
-    return said
-
-
-def _kept(is_met: bool | None, limit: str) -> str:
-    return "no limit" if is_met is None else f"{'within' if is_met else 'BEYOND'} {limit}"
-
-
-def _by_deadline(result: RunResult, deadline_s: float | None) -> str:
-    """A pre-determined job that was cut has missed its deadline, although the run kept it."""
-    if result.deadline_met is False and deadline_s is not None and result.makespan_s <= deadline_s:
-        return f"the job was cut; the limit is {seconds(deadline_s)} s"
-    return _kept(result.deadline_met, f"{seconds(deadline_s)} s")
-
-
-def _trial(spec: RunSpec, position: int) -> str:
-    """What the bundle calls the trial; a configuration that no bundle holds has only its position in the draw."""
-    if spec.workload.bundle is None or spec.workload.configurations is not None:
-        return str(position)
-    return spec.bundle().drawn_label(spec.job.tuning_job("minimize").trials, spec.seed, position)
-
-
-def _configuration(result: RunResult) -> str:
-    config = result.best_config or {}
-    return ", ".join(f"{name}={number(v) if isinstance(v, float) else v}" for name, v in config.items())
-
-
-def _print_control(result: RealResult) -> None:
-    """What controlling a real run took."""
-    control = result.control()
-    if not control["events"]:
-        return
-    deciding, controlling = (
-        f"{1000 * (control[f'{part}_median_s'] or 0):.2f} ms median, {1000 * (control[f'{part}_p99_s'] or 0):.2f} ms p99"
-        for part in ("decision", "control")
-    )
-    say(
-        f"{control['events']} events: deciding {deciding}; with writing and giving commands {controlling};"
-        f" {result.host_s:.0f} s here"
-    )
 
 
 def replay(
@@ -372,23 +276,7 @@ def ledger(journal: Journal, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"journal": str(journal), "ledger_usd": found.usd, "ledger_gpu_s": found.gpu_s})
     else:
-        _print_ledger(found.usd, found.gpu_s)
-
-
-def _print_ledger(cost_usd: Mapping[str, float], gpu_s: Mapping[str, float]) -> None:
-    """Where dollars and GPU-hours went; parts that are zero in both are left out."""
-    total_usd, total_gpu_s = math.fsum(cost_usd.values()), math.fsum(gpu_s.values())
-    sums = (Column("USD", footer=usd(total_usd)), *numbers("share"), Column("GPU-hours", footer=_hours(total_gpu_s)))
-    table = Table("Where it went", [Column("part", "key", "sum"), *sums])
-    for part in cost_usd:
-        if cost_usd[part] or gpu_s[part]:
-            share = percent(cost_usd[part] / total_usd) if total_usd else NONE
-            table.add(part, usd(cost_usd[part]), share, _hours(gpu_s[part]))
-    table.print()
-
-
-def _hours(duration_s: float) -> str:
-    return number(duration_s / 3600)
+        print_ledger(found.usd, found.gpu_s)
 
 
 def checkpoint(

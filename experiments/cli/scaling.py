@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from elastune.experiments.cli.completion import complete_scaling
 from elastune.experiments.cli.numbers import count_option
-from elastune.experiments.cli.options import AsJson, Figure, begins, names_in, out_option, print_json
+from elastune.experiments.cli.options import AsJson, Figure, out_option, print_json
 from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, say, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import whole_number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from elastune.experiments.plans.scaling_fits import GangFit, HeldOutGang, HoldOut
     from elastune.traces.scaling.fit import ScalingFit, SpeedupEstimate
@@ -45,18 +46,12 @@ class FamilyName(enum.StrEnum):
     ALLREDUCE = "allreduce"
 
 
-def _names() -> Iterable[str]:
-    from elastune.traces import scaling_names
-
-    return scaling_names()
-
-
 TableName = Annotated[
     str,
     typer.Argument(
         metavar="TABLE",
         help="A shipped name, or a .csv; filters behind a #, as in t.csv#workload=bert,global_batch=128.",
-        autocompletion=begins(_names),
+        autocompletion=complete_scaling,
         show_default=False,
     ),
 ]
@@ -135,6 +130,7 @@ def fit(
 ) -> None:
     """Fit scaling laws to a few measured gangs, with intervals, and predict larger ones."""
     from elastune.experiments.plans.scaling_fits import figure_tables, fit_json, gangs_of, hold_out, with_kind
+    from elastune.experiments.spec.yaml_file import names_in
     from elastune.traces import fit_scaling, measured_table
 
     gpus = None if on is None else _counts(on)

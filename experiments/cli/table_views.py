@@ -109,7 +109,7 @@ def with_view(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def viewed(*args: Any, sort: str | None, top: int | None, columns: str | None, form: Form, **kwargs: Any) -> None:  # noqa: ANN401
-        from elastune.experiments.cli.options import names_in
+        from elastune.experiments.spec.yaml_file import names_in
 
         view = TableView(sort, top, tuple(names_in(columns, "--columns")), form)
         if kwargs.get("as_json") and view != TableView():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NONE", "PAIRS", "Column", "Table", "console", "duration", "interval", "key", "number", "numbers", "percent", "plain",
-    "print_pairs", "say", "seconds", "text", "usd",
+    "print_pairs", "say", "seconds", "spread", "text", "usd",
 ]  # fmt: skip
 _PIPED_WIDTH = 200
 _GAP = 2
@@ -216,6 +216,12 @@ def _blocks(columns: Sequence[Column], widths: Sequence[int], width: int) -> Ite
 
 PAIRS = [*key("what"), *text("value")]
 """Columns of what is known of one thing."""
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Ranks of so many at most out of `count`, evenly, the first and the last among them."""
+    steps = min(count, most) - 1
+    return [round(index * (count - 1) / steps) for index in range(steps + 1)] if steps > 0 else list(range(count))
 
 
 def print_pairs(title: str, rows: Mapping[str, object]) -> None:

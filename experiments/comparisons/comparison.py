@@ -13,7 +13,7 @@ from elastune.experiments.comparisons.paired_runs import Interrupted, on_each_se
 from elastune.experiments.formats import number
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.world import World
-from elastune.experiments.spec.yaml_file import split_names
+from elastune.experiments.spec.yaml_file import names_in
 from elastune.experiments.statistics.paired import PAIRED_COLUMNS, paired_table
 from elastune.experiments.statistics.summary import json_records, summarise
 from elastune.experiments.sweeps.rows import table_of
@@ -172,7 +172,8 @@ def compared(spec: RunSpec, policies: str | Sequence[str] = ()) -> list[RunSpec]
     Raises:
         InputError: a text names no policy, a policy is there twice, or one needs real workers.
     """
-    specs = [spec.with_policy(policy) for policy in _names(policies) or default_policies(spec)]
+    named = names_in(policies, "policies") if isinstance(policies, str) else policies
+    specs = [spec.with_policy(policy) for policy in named or default_policies(spec)]
     for one in specs:
         one.require_simulable()
     labels = [one.policy.label for one in specs]
@@ -180,15 +181,6 @@ def compared(spec: RunSpec, policies: str | Sequence[str] = ()) -> list[RunSpec]
     if doubles:
         raise InputError(f"policy {doubles[0]} is given twice")
     return specs
-
-
-def _names(policies: str | Sequence[str]) -> Sequence[str]:
-    if not isinstance(policies, str):
-        return policies
-    names = [name for name in split_names(policies) if name]
-    if not names:
-        raise InputError(f"policies {policies!r}: there is no name; leave them out for all")
-    return names
 
 
 def _run(bundle: Bundle | None, sha256: str, spec: RunSpec) -> _Told:

@@ -25,7 +25,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C while runs were going on.
 
     Attributes:
-        finished: what the tables say of the seeds on which everything was finished.
+        finished: the tables of the seeds on which everything was finished.
         told: how many these are, in words.
     """
 
@@ -50,7 +50,7 @@ class PairedRuns(Generic[ResultT]):
 
 @dataclass(frozen=True)
 class _Placed(Generic[ResultT]):
-    """The task, which tells beside each result of which seed and variant it is."""
+    """The task, with the seed and variant of each result."""
 
     task: Callable[[RunSpec], ResultT]
 

@@ -40,7 +40,7 @@ Measure: TypeAlias = Literal["score", "cost_usd", "makespan_s"]
 
 @dataclass(frozen=True)
 class CandidateRun:
-    """What counts of a run; the score is None where there is no answer, or it diverged."""
+    """The numbers of a run that decide; the score is None where there is no answer, or it diverged."""
 
     score: float | None
     cost_usd: float
@@ -49,7 +49,7 @@ class CandidateRun:
 
 @dataclass(frozen=True)
 class Goal:
-    """Two of deadline, budget and score to reach; the third is what is made as good as possible.
+    """Two of deadline, budget and score to reach; the third is optimised.
 
     Raises:
         InputError: there are not exactly two.
@@ -75,13 +75,13 @@ class Goal:
 
     @property
     def measure(self) -> Measure:
-        """What is made as good as possible."""
+        """The measure that is optimised."""
         if self.score is None:
             return "score"
         return "cost_usd" if self.budget_usd is None else "makespan_s"
 
     def loss(self, outcome: CandidateRun) -> float:
-        """Of the measure: less is better; infinite where a run has no score."""
+        """The loss of a run: less is better; infinite where it has no score."""
         value: float | None = getattr(outcome, self.measure)
         return loss_of(value, self.direction) if self.measure == "score" else float(value or 0.0)
 

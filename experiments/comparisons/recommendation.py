@@ -1,4 +1,4 @@
-"""What to run: of policies, machines and markets, and of sizes of what is free, the one that serves a goal best.
+"""Chooses what to run: the policy, machine and market, and the size of the free limit, that serve a goal best.
 
 Imports `experiments.comparisons.race`, which finds it, and `experiments.statistics` for what is said of the best few. These are
 run anew on seeds that did not choose them, because the best of many is better on its own seeds than elsewhere.
@@ -157,7 +157,7 @@ class Recommendation:
 
 
 def named(spec: RunSpec) -> dict[str, object]:
-    """What a candidate is known by."""
+    """The columns that name a candidate."""
     machine = spec.cloud.price_book(data_bytes=0.0).default_type.name
     limits = {"deadline_s": spec.job.deadline_s, "budget_usd": spec.job.budget_usd}
     return {"policy": spec.policy.label, "instance_type": machine, "market": spec.cloud.market, **limits}
@@ -339,7 +339,7 @@ _WORLDS: dict[str, Callable[[RunSpec], RunSpec]] = {
 
 
 def _findings(best: Sequence[Candidate], standings: Sequence[Standing], goal: Goal) -> Iterator[str]:
-    """What the numbers say beyond themselves."""
+    """Notes on the numbers."""
     if not best:
         return
     if not best[0].may_win(goal, len(best[0].outcomes)):

@@ -1,4 +1,4 @@
-"""What became of the predictions: each run's error split into its parts, read from recorded folders."""
+"""Compares predictions with real runs: the error of each run, split into its parts, from recorded folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CheckedRun:
-    """One real run beside what was said of it.
+    """One real run, beside its prediction and simulations.
 
     Attributes:
         unit: the run.

@@ -1,4 +1,4 @@
-"""A profile made better by the journals of real runs, and whether that helps on runs that were not used."""
+"""Corrects a profile by the journals of real runs, and tests it on runs that were not used."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Change(NamedTuple):
 
 
 class CloudSeen(NamedTuple):
-    """What the runs say of the cloud, for a spec.
+    """The cloud as the runs saw it, for a spec.
 
     Attributes:
         queue_s: mean seconds from request to launch.
@@ -226,7 +226,7 @@ def _cloud(runs: Sequence[CheckedRun]) -> CloudSeen:
 
 
 def _errors_after(run: CheckedRun, bundle: Bundle, noise: Noise, cloud: CloudSeen) -> dict[str, tuple[float, float]]:
-    """Relative errors of a run's prediction: the one it had, and a new one from the calibrated profile and start-up."""
+    """Relative errors of a run's old prediction, and of a new one from the calibrated profile and start-up."""
     told = run.unit.spec.to_dict()
     # What a spec states itself is what the profile knows better now.
     told["workload"] = {"bundle": told["workload"]["bundle"]} | {

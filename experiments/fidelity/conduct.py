@@ -1,4 +1,4 @@
-"""Conducts a sitting: profiles, predicts, calibrates and runs for real. A second call goes on where the first one stopped."""
+"""Runs a sitting: profile, predict, calibrate, run for real. A second call continues where the first one stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from elastune.experiments.profiling.records import GangShape
 from elastune.experiments.profiling.timed_bundle import profile_timing
 from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan
 from elastune.experiments.profiling.work_folder import copy_bundle
-from elastune.experiments.real.run import RealRunOptions, execute_real
+from elastune.experiments.real.options import RealRunOptions
+from elastune.experiments.real.run import execute_real
 from elastune.experiments.runs.world import most_gpus
 from elastune.experiments.spec.places import place_of_bundle
 from elastune.experiments.spec.run import RunSpec
@@ -49,7 +50,7 @@ _TAKEN = "another process is at this sitting"
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What is asked of a sitting.
+    """The options of a sitting.
 
     Attributes:
         specs: by the name of the job.
@@ -75,7 +76,7 @@ class Measurement:
 
 
 def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, str], None]) -> Sitting:
-    """Measure what is asked, as far as it is not in the folder yet.
+    """Measure everything that is not in the folder yet.
 
     Args:
         asked: of the sitting.
@@ -142,7 +143,7 @@ def _drawn(bundle: Bundle, spec: RunSpec, repeats: int) -> set[int]:
 
 
 def _shapes(specs: Sequence[RunSpec]) -> tuple[GangShape, ...]:
-    """Gangs of 1, 2, 4 and so on, as far as machines and quota of the specs go."""
+    """Gangs of 1, 2, 4 and so on, up to what machines and quota of the specs allow."""
     found = set()
     for spec in specs:
         book = spec.price_book()
@@ -154,7 +155,7 @@ def _shapes(specs: Sequence[RunSpec]) -> tuple[GangShape, ...]:
 
 
 def _job(asked: Measurement, name: str, spec: RunSpec, folder: Path) -> JobAsked:
-    """The job on the profile: what was measured takes the place of what the spec assumed."""
+    """The job on the profile: measured numbers replace the assumptions of the spec."""
     bundle = load_bundle(_source(asked, spec))
     target = folder / "bundles" / bundle.name
     told = spec.to_dict()
@@ -204,7 +205,7 @@ def _calibrate(bundle: Bundle) -> Calibration | None:
 
 
 def _calibrations(sitting: Sitting, unit: Unit) -> list[Calibration]:
-    """Of the unit's workload so far, that of its profile first."""
+    """The calibrations of the unit's workload so far; that of its profile comes first."""
     path = unit.bundle.with_name(f"{unit.bundle.name}.json")
     if not path.is_file():
         return []
@@ -221,7 +222,7 @@ def _calibrations(sitting: Sitting, unit: Unit) -> list[Calibration]:
 
 
 def _run(sitting: Sitting, unit: Unit, asked: Measurement) -> None:
-    """Predict, calibrate, run, calibrate. What an interrupted call left of this run is thrown away."""
+    """Predict, calibrate, run, calibrate. The remains of an interrupted call are deleted."""
     shutil.rmtree(unit.folder, ignore_errors=True)
     unit.folder.mkdir(parents=True)
     bundle, _ = profile_in(unit.bundle)

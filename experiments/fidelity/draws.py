@@ -1,4 +1,4 @@
-"""Seconds that a simulation takes from elsewhere: from the journal of a real run, or from the samples of a profile.
+"""Durations for a simulation from the journal of a real run, or from the samples of a profile.
 
 Imports experiments.runs, sim.model, `sim.simulated`, numpy.
 """
@@ -107,7 +107,7 @@ def _means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def measured_truth(tables: Tables, truth: GroundTruth, cloud: CloudTruth) -> tuple[GroundTruth, CloudTruth]:
-    """The world of a real run as far as it is not in its draws: scores that were reported, and how long giving back took."""
+    """The rest of a real run's world: the scores that were reported, and the seconds that releases took."""
     scores = truth.scores.copy()
     for segment in tables.ended():
         ended = segment.ended

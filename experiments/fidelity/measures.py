@@ -142,7 +142,7 @@ class Difference(NamedTuple):
 
 
 def first_difference(real: RunNumbers, simulated: RunNumbers) -> Difference:
-    """Where the decisions of two runs part, in the order in which they were made."""
+    """The first decision in which two runs differ."""
     ours, theirs = list(real.decisions), [decision for _, decision in simulated.decisions]
     for number in range(1, max(len(ours), len(theirs)) + 1):
         at_s, here = ours[number - 1] if number <= len(ours) else (math.nan, None)
@@ -153,7 +153,7 @@ def first_difference(real: RunNumbers, simulated: RunNumbers) -> Difference:
 
 
 def in_common(real: RunNumbers, simulated: RunNumbers) -> dict[int, float]:
-    """By rung, the share of trials that both runs sent there, of the larger number."""
+    """By rung, the trials that both runs sent there, as a share of the larger number."""
     shares = {}
     for level in sorted({*real.rungs, *simulated.rungs}):
         ours, theirs = real.rungs.get(level, frozenset()), simulated.rungs.get(level, frozenset())

@@ -1,4 +1,4 @@
-"""Makes the folder of a sitting small, so that it can be sent or committed: what reports need stays, and nothing else."""
+"""Makes a small copy of a sitting, to send or commit: it keeps only what reports need."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pack(folder: Path, out: Path) -> int:
     """
     if out.exists():
         raise InputError(f"{out} is there already: name another folder (-o)")
-    checked_runs([folder])  # what cannot be checked is not worth sending
+    checked_runs([folder])  # only runs that can be checked are packed
     sitting = Sitting.load(folder)
     out.mkdir(parents=True)
     for name in ("fidelity.json", "kind.txt"):

@@ -1,7 +1,7 @@
 """Feeds the placements of a physical run to the simulated world, with speeds of a profile, learned ones or measured ones.
 
-No policy decides anything: in each round the recorded jobs start on their recorded workers and end with it. Tested is how
-rounds, preemptions, restarts and speeds make completion times. Imports numpy.
+No policy decides anything: in each round the recorded jobs start on their recorded workers and end with it. This tests how
+rounds, preemptions, restarts and speeds add up to completion times. Imports numpy.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class PlacedDraws(Draws):
 def replay_physical(
     run: PhysicalRun, profile: Mapping[Config, float], mode: Mode, speeds: Speeds, seed: int | None = None
 ) -> Outcomes:
-    """What the world makes of the recorded placements.
+    """Simulate the recorded placements.
 
     Args:
         run: the physical run.

@@ -1,4 +1,4 @@
-"""Errors of replayed placements against a physical run, with the authors' simulator beside ours."""
+"""Errors of replayed placements against a physical run, for our simulator and the authors'."""
 
 from __future__ import annotations
 

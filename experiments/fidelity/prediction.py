@@ -1,4 +1,4 @@
-"""Predictions of a run with their intervals, written down before it starts."""
+"""Predicts a run, with intervals, before it starts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def predict(unit: Unit, made_at_s: float, calibrations: Sequence[Calibration], d
 
 
 def machine_cv_of(calibrations: Sequence[Calibration]) -> float:
-    """How far the machine's speed was from that of the profile so far: root mean square of the logarithms."""
+    """How far the machine's speed was from the profile's so far: the root mean square of the logarithms."""
     if len(calibrations) < 2:
         return 0.0
     first, *others = calibrations

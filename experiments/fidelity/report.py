@@ -202,7 +202,7 @@ def _run_json(run: CheckedRun) -> dict[str, Any]:
 
 
 def told_names(run: CheckedRun) -> list[str]:
-    """The quantities with an interval that most of the draws have; scores are counted with the heads, not here."""
+    """The quantities that most of the draws have, with an interval; scores are not counted here."""
     return [name for name in run.names() if name != "score" and run.guesses[name].share >= _LEAST_SHARE]
 
 

@@ -4,7 +4,7 @@
     bundles/NAME/            the profile from which runs of that workload were predicted
     runs/JOB-POLICY-N/       prediction.json, began.json, run/ (a real run), ended.json
 
-A run counts from the moment that it has `ended.json`. What has none is thrown away and run again.
+A run counts once it has `ended.json`. A run without one is deleted and run again.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class Sitting:
 
 
 def _require_ours(path: Path, asked: SittingAsked) -> None:
-    """Code of somebody's own that a folder names is not run."""
+    """Refuse a folder that names user code: it is not run."""
     for policy in (*asked.policies, *(job.spec.get("policy") for job in asked.jobs)):
         name = policy.get("name") if isinstance(policy, dict) else policy_mapping(str(policy))["name"]
         if name not in all_entries():

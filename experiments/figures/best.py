@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from elastune.experiments.figures import style, tables
-from elastune.experiments.figures.summary import View, median_band, quartile_band, robust_view
+from elastune.experiments.figures.summary import View, median_band, quartile_band
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,11 +148,7 @@ def progress_samples(progress: ScoreProgress) -> list[Line2D]:
 
 def _grid(trajectories: pd.DataFrame, x: str, limits: Sequence[float]) -> tuple[Array, View]:
     """The common grid of x, and the view of it: from 0 to the usual end of the runs, or the limit if that is near."""
-    ends = [
-        np.array([tables.numbers(run, FIGURE, x).max() for _, run in runs.groupby("seed")])
-        for _, runs in trajectories.groupby("policy")
-    ]
-    end = View(0.0, robust_view(ends).high or 1.0).including(limits).high
+    end = tables.usual_end(trajectories, FIGURE, x, limits)
     return np.linspace(0.0, end, GRID_POINTS), View(0.0, 1.02 * end)
 
 
@@ -190,28 +186,9 @@ def _draw_bands(axes: Axes, x: Array, bands: Mapping[str, Band], looks: Mapping[
     widths = style.line_widths(looks)
     for policy, band in bands.items():
         look, started = looks[policy], np.isfinite(band.median)
-        low, high = view.pinned(band.low), view.pinned(band.high)
-        axes.fill_between(
-            x,
-            low,
-            high,
-            where=started.tolist(),
-            step="post",
-            color=look.color,
-            alpha=style.band_alpha(len(bands)),
-            linewidth=0,
-            label="_band",
-        )
-        median = np.where(started, band.median, np.nan)
-        axes.plot(
-            x,
-            median,
-            drawstyle="steps-post",
-            color=look.color,
-            linestyle=look.dashes,
-            linewidth=widths[policy],
-            label=policy,
-        )
+        ends = view.pinned(band.low), view.pinned(band.high)
+        style.step_band(axes, x, ends, look, style.band_alpha(len(bands)), where=started.tolist())
+        style.step_line(axes, x, np.where(started, band.median, np.nan), look, widths[policy], policy)
 
 
 def score_over_time_and_cost(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.experiments.figures import style, tables
-from elastune.experiments.figures.summary import View, mean_band, robust_view
+from elastune.experiments.figures.summary import View, mean_band
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,16 +97,7 @@ def draw_gpus_ready(axes: Axes, trajectories: pd.DataFrame) -> tuple[list[Line2D
     fleets = fleets_of(trajectories)
     looks = style.looks_of(fleets.by_policy)
     for policy, fleet in fleets.by_policy.items():
-        look = looks[policy]
-        axes.plot(
-            fleets.at,
-            fleet.ready,
-            drawstyle="steps-post",
-            color=look.color,
-            linestyle=look.dashes,
-            linewidth=1.2,
-            label=policy,
-        )
+        style.step_line(axes, fleets.at, fleet.ready, looks[policy], 1.2, policy)
     fleets.view.on_x(axes)
     axes.set_ylim(0, fleets.top)
     style.dress(axes, f"time ({fleets.unit})", "GPUs ready")
@@ -118,11 +109,7 @@ def fleets_of(trajectories: pd.DataFrame) -> Fleets:
     """The mean GPUs of every policy on a common grid of time, in the unit that reads best."""
     tables.require_columns(trajectories, FIGURE, ("policy", "seed", "at_s", "gpus_held", "gpus_ready"))
     deadlines_s = tables.limits_of(trajectories, FIGURE, "deadline_s")
-    ends_s = [
-        np.array([tables.numbers(run, FIGURE, "at_s").max() for _, run in runs.groupby("seed")])
-        for _, runs in trajectories.groupby("policy")
-    ]
-    end_s = View(0.0, robust_view(ends_s).high or 1.0).including(deadlines_s).high
+    end_s = tables.usual_end(trajectories, FIGURE, "at_s", deadlines_s)
     unit = tables.time_unit(end_s)
     grid_s = np.linspace(0.0, end_s, GRID_POINTS)
     by_policy = {
@@ -144,9 +131,7 @@ def _fleet(runs: pd.DataFrame, grid_s: Array) -> MeanGpus:
 def _draw_panel(axes: Axes, fleets: Fleets, policy: str, look: style.Look) -> None:
     fleet, at = fleets.by_policy[policy], fleets.at
     axes.fill_between(at, fleet.held, step="post", color=look.color, alpha=0.35, linewidth=0, label="_held")
-    axes.fill_between(
-        at, fleet.low, fleet.high, step="post", color=look.color, alpha=0.2, linewidth=0, label="_interval"
-    )
+    style.step_band(axes, at, (fleet.low, fleet.high), look, 0.2, label="_interval")
     axes.plot(at, fleet.ready, drawstyle="steps-post", color=look.color, linewidth=1.2, label=policy)
     fleets.view.on_x(axes, ticks=4)
     axes.set_ylim(0, fleets.top)

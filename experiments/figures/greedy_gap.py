@@ -117,8 +117,5 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, end: float, look: style.Look, co
     if jobs > 1:
         # The mean of the jobs' curves strays no further than that of one plan drawn from each.
         reach = math.sqrt(math.log(2 / 0.05) / (2 * jobs))
-        low, high = np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)
-        axes.fill_between(at, low, high, step="post", color=look.color, alpha=0.12, linewidth=0, label="_band")
-    axes.plot(
-        at, share, drawstyle="steps-post", color=look.color, linestyle=look.dashes, linewidth=1.2, label=comparison
-    )
+        style.step_band(axes, at, (np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)), look, 0.12)
+    style.step_line(axes, at, share, look, 1.2, comparison)

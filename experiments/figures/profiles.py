@@ -69,9 +69,8 @@ class Curve:
 
     def draw(self, axes: Axes, look: style.Look, label: str, *, width: float, alpha: float) -> None:
         """The line and its band."""
-        band: dict[str, Any] = {"step": "post", "color": look.color, "linewidth": 0, "label": "_band"}
-        axes.fill_between(self.tau, self.low, self.high, alpha=alpha, **band)
-        self.draw_line(axes, color=look.color, linestyle=look.dashes, linewidth=width, label=label)
+        style.step_band(axes, self.tau, (self.low, self.high), look, alpha)
+        style.step_line(axes, self.tau, self.share, look, width, label)
 
     def draw_line(self, axes: Axes, **how: Any) -> None:  # noqa: ANN401  whatever matplotlib's lines take
         """The line alone."""

@@ -191,6 +191,17 @@ def line_widths(looks: Mapping[str, Look]) -> dict[str, float]:
     return {name: 2.2 if name == wide else 1.2 for name in looks}
 
 
+def step_line(axes: Axes, x: Array, y: Array, look: Look, width: float, label: str) -> None:
+    """Draw a step function in the look of a policy: it holds its value until the next point."""
+    how: dict[str, Any] = {"color": look.color, "linestyle": look.dashes, "linewidth": width, "label": label}
+    axes.plot(x, y, drawstyle="steps-post", **how)
+
+
+def step_band(axes: Axes, x: Array, ends: tuple[Array, Array], look: Look, alpha: float, **how: Any) -> None:  # noqa: ANN401
+    """Fill between two step functions in the colour of a policy; `how` is as of `Axes.fill_between`."""
+    axes.fill_between(x, *ends, step="post", color=look.color, alpha=alpha, linewidth=0, **{"label": "_band", **how})
+
+
 def band_alpha(bands: int) -> float:
     """How strong each of so many bands may be, that lie on one another."""
     return 0.15 * min(1.0, 6 / max(bands, 1))

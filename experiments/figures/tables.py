@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from elastune.experiments.figures.summary import View, robust_view
 from elastune.experiments.statistics.differences import mean_interval
 from elastune.sim.model.errors import InputError
 
@@ -68,6 +69,15 @@ def limits_of(table: pd.DataFrame, figure: str, column: str) -> list[float]:
         return []
     values = numbers(table, figure, column)
     return [float(value) for value in np.unique(values[np.isfinite(values)])]
+
+
+def usual_end(trajectories: pd.DataFrame, figure: str, x: str, limits: Sequence[float]) -> float:
+    """Where an axis over x ends: with the usual end of the runs, or a limit that is near it."""
+    ends = [
+        np.array([numbers(run, figure, x).max() for _, run in runs.groupby("seed")])
+        for _, runs in trajectories.groupby("policy")
+    ]
+    return View(0.0, robust_view(ends).high or 1.0).including(limits).high
 
 
 def time_unit(horizon_s: float) -> str:

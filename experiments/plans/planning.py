@@ -1,7 +1,6 @@
 """What planners make of a spec: plans side by side, the frontier, and the table its figure is drawn from.
 
-Imports experiments.spec.run, the planners, `sim.model` and `traces`. A planner needs no curves: a spec without a bundle
-will do, as long as it says how long an iteration takes and how it scales, and it may leave out the policy.
+Imports experiments.plans.plan_spec, the planners, `sim.model` and `traces`.
 """
 
 from __future__ import annotations
@@ -11,10 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from elastune.experiments.runs.world import terms_of
-from elastune.experiments.spec.places import read_run_spec, spec_file
-from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.spec.yaml_file import with_settings
+from elastune.experiments.plans.plan_spec import planning_profile
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.frontier import cheapest_by, cheapest_of, earliest_within, frontier_of
 from elastune.policies.planning.lateness import Latenesses, late_probability
@@ -27,49 +23,22 @@ from elastune.traces.formats.html_table import table_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from elastune.experiments.spec.run import RunSpec
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Plan
     from elastune.policies.planning.spaces import Space
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
-    from elastune.sim.model.profile import Profile
 
 Planner: TypeAlias = Literal["static", "rubberband", "frontier", "all"]
 NAIVE_GPUS = (1, 2, 4, 8)
 """GPUs per trial of the naive plans."""
 
 _CURVE_POINTS, _BOUND_POINTS = 9, 400
-
-
-def load_plan_spec(path: str | Path, settings: Sequence[str] = ()) -> RunSpec:
-    """The spec of a YAML file, or the shipped one of this name; its policy may be missing.
-
-    Raises:
-        InputError: as `RunSpec.load`.
-    """
-    mapping = with_settings(read_run_spec(spec_file(path)), settings)
-    return RunSpec.of(**{"policy": "rubberband", **mapping})
-
-
-def planning_profile(spec: RunSpec) -> Profile:
-    """What planners believe about workload and cloud.
-
-    Raises:
-        InputError: neither the spec nor a bundle says how long an iteration takes, or how it scales; or the bundle's curves do
-            not cover the job.
-    """
-    errors, cloud = spec.workload.profile.errors(), spec.cloud
-    if spec.workload.bundle is None:
-        return terms_of(spec, None).profile(cloud.startup_delays(), errors)
-    bundle = spec.bundle()
-    if not spec.draws_anew:
-        bundle.require_covers(spec.job.tuning_job(bundle.direction))
-    return bundle.profile_of(terms_of(spec, bundle), cloud.startup_delays(bundle.data_bytes), errors)
 
 
 @dataclass(frozen=True)
@@ -388,9 +357,8 @@ def frontier_table(plans: Plans) -> pd.DataFrame:
     rows = [("frontier", plan.promised_s, plan.cost_usd) for plan in plans.frontier]
     rows += [(f"naive p={gpus}", p.promised_s, p.cost_usd) for gpus, p in plans.naive.items() if p is not None]
     times_s = [plan.promised_s for plan in plans.frontier]
-    within_s = (min(times_s), max(times_s)) if times_s else None
-    rows += [("bound", time_s, planning.bound_usd(time_s)) for time_s in _spread(within_s, _BOUND_POINTS)]
-    for deadline_s in _spread(within_s, _CURVE_POINTS) if plans.asked == "all" else []:
+    rows += [("bound", time_s, planning.bound_usd(time_s)) for time_s in spread(times_s, _BOUND_POINTS)]
+    for deadline_s in spread(times_s, _CURVE_POINTS) if plans.asked == "all" else []:
         for name, (planner, parameters) in _PLANNERS.items():
             plan = unlimited.cheapest(planner, deadline_s, **parameters)
             if plan is not None:
@@ -409,9 +377,14 @@ _PLANNERS: dict[str, tuple[Callable[..., Plan | None], dict[str, object]]] = {
 }
 
 
-def _spread(within: tuple[float, float] | None, points: int) -> list[float]:
-    """Points between two, their ratios equal; a little more than each, so that a plan which takes it is on time."""
-    if within is None:
+def spread(times_s: Sequence[float], points: int) -> list[float]:
+    """Deadlines evenly over the logarithm of the times, slightly above each, so that the plan with that time meets it.
+
+    Args:
+        times_s: of plans; none for no deadlines.
+        points: how many.
+    """
+    if not times_s:
         return []
-    low, high = within
-    return [low * (high / low) ** (index / (points - 1)) * (1 + 1e-6) for index in range(points)]
+    low, high = min(times_s), max(times_s)
+    return [low * (high / low) ** (index / max(points - 1, 1)) * (1 + 1e-6) for index in range(points)]

@@ -71,6 +71,7 @@ def time_workload(
     folder: WorkFolder,
     *,
     connect: Callable[[TimingPlan], Nodes] = nodes_for_plan,
+    time_one: Callable[..., list[SegmentRecord]] | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[list[SegmentRecord]]:
     """Measure what is not yet in the folder; all series, in order.
@@ -81,6 +82,7 @@ def time_workload(
         settings: of the workers; the number of a trial is that of its series.
         folder: open; keeps each complete series.
         connect: gives the nodes; called only if something is to be measured.
+        time_one: measures one series; None for `time_series`.
         on_progress: called with the numbers of done and of all segments.
 
     Raises:
@@ -106,15 +108,16 @@ def time_workload(
             where.append(_surroundings(fleet, plan, load_average))
         for series in open_series:
             nodes = fleet.nodes_for([one for one in plan.shapes if one.nodes == series.shapes[0].nodes])
-            found[series.number] = _timed(series, bundle, settings, nodes, plan.effort)
+            found[series.number] = (time_one or time_series)(series, bundle, settings, nodes, plan.effort)
             series_part(folder, series.number).append(*found[series.number])
             report()
     return [found[series.number] for series in todo]
 
 
-def _timed(
+def time_series(
     series: TimingSeries, bundle: Bundle, settings: WorkerSettings, nodes: Sequence[Node], effort: TimingEffort
 ) -> list[SegmentRecord]:
+    """Train the configuration of a series on its gangs in turn, and time each segment."""
     from elastune.sim.bridge.workers.measured import time_segment
     from elastune.sim.bridge.workers.worker_group import Site
 

@@ -11,12 +11,10 @@ import json
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from elastune.experiments.files import locked, write_atomically, write_text
+from elastune.experiments.real.options import RealRunOptions, absolute, options_of, require_named
 from elastune.experiments.real.result import RealResult, real_answer, winner_checkpoint
 from elastune.experiments.real.resume import NODES_FILE, cut_torn_note, note_lease, resumption_of
 from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
@@ -45,6 +43,7 @@ from elastune.traces.bundles.constraints import constraint_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from elastune.sim.bridge.backend import RayBackend
     from elastune.sim.bridge.machines.nodes import Nodes
@@ -57,37 +56,7 @@ if TYPE_CHECKING:
 CLUSTER_FILE = "cluster.json"
 """Names the folder of the embedded cluster."""
 _FILES = ("spec.yaml", "real.json", "journal.jsonl", NODES_FILE, CLUSTER_FILE, "result.json", KIND_FILE)
-_MOST_SPEED = 1e6
 _TAKEN = "another process is running this run"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RealRunOptions:
-    """Options of a real run; real.json keeps them for a resume.
-
-    Attributes:
-        device: what a slot is: a CPU slot, or a CUDA GPU.
-        ray_address: of a running Ray cluster; None for an embedded one.
-        checkpoints: folder or fsspec URL that every node reaches; None for `checkpoints` in the run's folder.
-        speed: seconds of the run per second of the host, for an emulated run; None trains for real.
-        injects: whether the spec's start-up delays and losses are added.
-        keep: checkpoints kept of each trial.
-    """
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    ray_address: str | None = None
-    checkpoints: str | None = None
-    speed: float | None = None
-    injects: bool = False
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        if self.speed is not None and not 0 < self.speed <= _MOST_SPEED:
-            raise InputError(
-                f"--emulate {self.speed}: run seconds per second here, above 0 and at most {_MOST_SPEED:g}"
-            )
-        if self.keep < 2:
-            raise InputError(f"keep is {self.keep}, but must be at least 2: the newest checkpoint may be a broken one")
 
 
 def execute_real(
@@ -108,7 +77,7 @@ def execute_real(
     """
     _require_packages(options, spec)
     if options.checkpoints is not None:
-        options = replace(options, checkpoints=_absolute(options.checkpoints))
+        options = replace(options, checkpoints=absolute(options.checkpoints))
     if spec.workload.score_noise is not None:
         raise InputError(
             f"workload.score_noise is {spec.workload.score_noise:g}, but workers report what they measure: leave it out"
@@ -183,8 +152,8 @@ def resume_real(
     if not journal.is_file() or not (folder / "real.json").is_file():
         raise InputError(f"--resume {folder}: there is no real run in this folder (journal.jsonl and real.json)")
     _require_usable(folder)
-    options = _options_of(folder / "real.json")
-    _require_named(options, ray_address, checkpoints)
+    options = options_of(folder / "real.json")
+    require_named(options, ray_address, checkpoints)
     with locked(folder, _TAKEN):
         cut_torn_line(journal)
         cut_torn_note(folder / NODES_FILE)
@@ -205,37 +174,9 @@ def resume_real(
         return _RealRun(world, folder, options).drive(controller, sinks, watch, entries, left)
 
 
-def _require_named(options: RealRunOptions, ray_address: str | None, checkpoints: str | None) -> None:
-    """Check that the caller names what the run uses outside of its folder.
-
-    Ray runs code that a cluster sends, and checkpoints are deleted where they are kept.
-    """
-    given = None if checkpoints is None else _absolute(checkpoints)
-    places = ("--ray", options.ray_address, ray_address), ("--checkpoints", options.checkpoints, given)
-    for option, noted, named in places:
-        if noted != named:
-            used = f"used {option} {noted}" if noted is not None else f"did not use {option}"
-            instead = f"add {option} {noted} if you trust it" if noted is not None else f"leave {option} out"
-            raise InputError(f"the run {used}, which --resume takes only from the command line: {instead}")
-
-
-def _absolute(checkpoints: str) -> str:
-    """Make the place independent of the working folder, which differs between processes."""
-    return checkpoints if "://" in checkpoints else str(Path(checkpoints).absolute())
-
-
 def _require_packages(options: RealRunOptions, spec: RunSpec) -> None:
     trains = () if options.speed is not None or spec.workload.trainable is not None else ("torch",)
     require_installed("a run on real workers", "ray", "psutil", "fsspec", *trains)
-
-
-def _options_of(path: Path) -> RealRunOptions:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        RealRunOptions(**told)  # refuses unknown names
-        return msgspec.convert(told, RealRunOptions)
-    except (ValueError, TypeError, InputError) as error:  # msgspec's is a ValueError
-        raise InputError(f"{path} does not say how the run was run: {error}") from error
 
 
 def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: Sinks) -> Controller:

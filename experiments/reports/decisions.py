@@ -1,7 +1,7 @@
 """What a policy decided in a run, on which event, and what it knew at that moment. Imports experiments.runs and sim.model.
 
-A journal holds events and actions and no thoughts. The reason that is given is what the policy was told, and the facts about
-the trials it chose: their last scores, and how many others were better after as many iterations.
+A journal holds events and actions, and no reasons. The page gives what the policy was told, and for each trial that it chose
+the last score, and how many others were better after as many iterations.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ToldDecision:
         kind: `machines`, `trials` or `end`, the first that applies.
         happened: the event that it answers, as a sentence.
         decided: a line per action.
-        known: a line per fact about the trials it chose.
+        known: a line for each trial that it chose.
     """
 
     at_s: float

@@ -5,20 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from elastune.experiments.formats import NONE, number, percent, seconds, usd
+from elastune.experiments.formats import NONE, interval, number, percent, seconds, usd
 from elastune.experiments.reports.charts import best_chart, ledger_chart, score_chart
-from elastune.experiments.reports.page import Heading, Page, PageSection, PageTable, between, interval_of
+from elastune.experiments.reports.page import (
+    Heading,
+    Page,
+    PageSection,
+    PageTable,
+    between,
+    cells_of,
+    interval_of,
+    numbers,
+    shares,
+    texts,
+)
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import read_spec
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
 
-    from elastune.experiments.reports.build import WhatIf
+    from elastune.experiments.reports.what_if import WhatIf
 
 _TRIED = 3
 """Of so many of the best policies it is tried what more time or money would change."""
@@ -72,7 +82,7 @@ class RecordedComparison:
 
 
 def _share(value: float) -> float:
-    """A share; there is none where there is no such limit, which is kept then."""
+    """A share; 1 where there is no such limit, because then it is kept."""
     return 1.0 if value != value else value  # noqa: PLR0124  NaN
 
 
@@ -119,15 +129,14 @@ def comparison_page(folder: Path, tried: WhatIf) -> Page:
 
 
 def _why(found: RecordedComparison, done: pd.DataFrame) -> list[str]:
-    """The first two, how sure the difference is, and which part of the regret makes it."""
+    """The best two policies, how sure their difference is, and which part of the regret explains it."""
     ranked = found.ranked
     if not ranked:
         return ["No policy has a run that is done."]
     best = ranked[0]
-    shares = ", ".join(f"{told} in {percent(best[name])}" for name, told in _SHARES.items() if best[name] == best[name])
-    sentences = [
-        f"{best['policy']} has the least regret of those that keep T and B most often: {_interval(best, 'regret')}; {shares}."
-    ]
+    kept = ", ".join(f"{told} in {percent(best[name])}" for name, told in _SHARES.items() if best[name] == best[name])
+    regret = interval(best["regret"], best["regret_low"], best["regret_high"])
+    sentences = [f"{best['policy']} has the least regret of those that keep T and B most often: {regret}; {kept}."]
     if len(ranked) > 1:
         from elastune.experiments.statistics.differences import paired_difference
 
@@ -163,17 +172,17 @@ def _parts(done: pd.DataFrame, best: str, second: str) -> list[str]:
 
 
 def _money(found: RecordedComparison) -> list[str]:
-    shares = found.ledger.pivot_table(index="policy", columns="part", values="share", sort=False)
+    spent = found.ledger.pivot_table(index="policy", columns="part", values="share", sort=False)
     idle = (
         found.ledger[found.ledger["part"].isin(["idle", "idle_at_barriers"])].groupby("policy", sort=False)["usd"].sum()
     )
     sentences = []
     for row in found.ranked[:_TRIED]:
         policy = row["policy"]
-        others = shares.loc[policy].drop("training")
+        others = spent.loc[policy].drop("training")
         largest = str(others.idxmax())
         sentences.append(
-            f"{policy} spent {percent(shares.loc[policy, 'training'])} of {usd(row['cost_usd'])} USD on training and"
+            f"{policy} spent {percent(spent.loc[policy, 'training'])} of {usd(row['cost_usd'])} USD on training and"
             f" {usd(idle[policy])} USD on idle GPUs; its largest other part is {largest.replace('_', ' ')}"
             f" ({percent(others[largest])})."
         )
@@ -186,23 +195,18 @@ def _against(found: RecordedComparison) -> str:
     return f"All against {found.paired['against'].iloc[0]}, seed by seed, with 95 % intervals; below zero is less than it has."
 
 
-def _interval(row: dict[str, Any], name: str) -> str:
-    return f"{number(row[name])} [{number(row[f'{name}_low'])}, {number(row[f'{name}_high'])}]"
-
-
 def _summary_table(summary: pd.DataFrame) -> PageTable:
-    shares = [name for name in _SHARES if summary[name].notna().any()]
+    limits = [name for name in _SHARES if summary[name].notna().any()]
     headings = [
-        Heading("policy"),
-        *(Heading(_SHARES[name], "share") for name in shares),
-        Heading("runs", "number"),
-        *(Heading(told, "number") for told in _MEASURES.values()),
-        Heading("error"),
+        *texts("policy"),
+        *shares(*(_SHARES[name] for name in limits)),
+        *numbers("runs", *_MEASURES.values()),
+        *texts("error"),
     ]
     rows = [
         (
             row["policy"],
-            *(row[name] for name in shares),
+            *(row[name] for name in limits),
             row["runs"],
             *(interval_of(row, name) for name in _MEASURES),
             row["error"] if isinstance(row["error"], str) else "",
@@ -216,33 +220,19 @@ def _summary_table(summary: pd.DataFrame) -> PageTable:
 
 def _paired_table(paired: pd.DataFrame) -> PageTable:
     rows = [
-        (
-            row["policy"],
-            row["measure"],
-            between(row["mean"], row["low"], row["high"]),
-            row["better"],
-            row["pairs"],
-        )
+        (row["policy"], row["measure"], between(row["mean"], row["low"], row["high"]), row["better"], row["pairs"])
         for row in paired.to_dict("records")
     ]
-    headings = [
-        Heading("policy"),
-        Heading("measure"),
-        Heading("difference", "number"),
-        Heading("better", "share"),
-        Heading("pairs", "number"),
-    ]
+    headings = [*texts("policy", "measure"), *numbers("difference"), *shares("better"), *numbers("pairs")]
     return PageTable("Paired differences", headings, rows)
 
 
 def _runs_table(results: pd.DataFrame) -> PageTable:
     measures = {**_MEASURES, "iterations_trained": "iterations"}
     headings = [
-        Heading("policy"),
-        Heading("seed", "number"),
-        Heading("status"),
+        *texts("policy"),
+        *numbers("seed"),
+        *texts("status"),
         *(Heading(told, "share" if name == "gpu_utilisation" else "number") for name, told in measures.items()),
     ]
-    columns: Sequence[str] = ("policy", "seed", "status", *measures)
-    rows = results[list(columns)].astype(object).where(results[list(columns)].notna(), None).to_numpy().tolist()
-    return PageTable("Runs", headings, rows, shown=10)
+    return PageTable("Runs", headings, cells_of(results[["policy", "seed", "status", *measures]]), shown=10)

@@ -6,18 +6,29 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from elastune.experiments.figures.tables import SECONDS, time_unit
-from elastune.experiments.formats import NONE, number, percent, seconds, usd
-from elastune.experiments.reports.page import Chart, Heading, Page, PageSection, PageTable, between, label
+from elastune.experiments.formats import NONE, interval, number, percent, seconds, usd
+from elastune.experiments.reports.page import (
+    Chart,
+    Page,
+    PageSection,
+    PageTable,
+    between,
+    cells_of,
+    label,
+    numbers,
+    shares,
+    texts,
+)
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     import pandas as pd
 
-    from elastune.experiments.reports.build import WhatIf
+    from elastune.experiments.reports.what_if import WhatIf
 
 _SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": "the soonest"}
 _UNITS = {"score": "", "cost_usd": " USD", "makespan_s": " s"}
@@ -88,7 +99,7 @@ def _choice(told: Mapping[str, Any]) -> list[str]:
             "No candidate may keep what was asked in 95 runs of 100. The nearest are below: ask for less, or give more."
         ]
     best = standings[0]
-    score, cost, makespan = (_interval(best[name]) for name in _MEASURES)
+    score, cost, makespan = (interval(*best[name]) for name in _MEASURES)
     sentences = [
         (
             f"{_named(best)} keeps it in {percent(best['kept'])} of {best['runs']} runs on new seeds (at least"
@@ -126,21 +137,12 @@ def _wrong(told: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _interval(value: Sequence[float | None]) -> str:
-    mean, low, high = map(number, value)
-    return f"{mean} [{low}, {high}]"
-
-
 def _standings_table(told: Mapping[str, Any]) -> PageTable:
     headings = [
-        Heading("policy"),
-        Heading("machine"),
-        Heading("market"),
-        Heading("T, s", "number"),
-        Heading("B, USD", "number"),
-        Heading("kept", "share"),
-        *(Heading(name, "number") for name in _MEASURES.values()),
-        Heading("to the best", "number"),
+        *texts("policy", "machine", "market"),
+        *numbers("T, s", "B, USD"),
+        *shares("kept"),
+        *numbers(*_MEASURES.values(), "to the best"),
     ]
     rows = [
         (
@@ -159,14 +161,8 @@ def _standings_table(told: Mapping[str, Any]) -> PageTable:
 
 
 def _wrong_table(told: Mapping[str, Any]) -> PageTable:
-    seeks = told["goal"]["seeks"]
-    headings = [
-        Heading("if, by 20 %"),
-        Heading("kept", "share"),
-        Heading(_MEASURES[seeks], "number"),
-        Heading("loses", "number"),
-        Heading("then better"),
-    ]
+    measure = _MEASURES[told["goal"]["seeks"]]
+    headings = [*texts("if, by 20 %"), *shares("kept"), *numbers(measure, "loses"), *texts("then better")]
     rows = [
         (one["what"], one["kept"], one["value"], one["loss"], NONE if one["better"] is None else _named(one["better"]))
         for one in told["when_wrong"]
@@ -180,29 +176,20 @@ def _front_chart(told: Mapping[str, Any], candidates: pd.DataFrame) -> Chart:
     unit = time_unit(float(known["makespan_s"].max())) if len(known) else "s"
     named = ["policy", "instance_type", "market", "deadline_s", "budget_usd"]
     efficient = {tuple(row[name] for name in named) for row in told["front"]}
-    details, is_front = [], []
-    for row in known.astype(object).where(known.notna(), None).to_dict("records"):
-        is_front.append(tuple(row[name] for name in named) in efficient)
-        details.append(
-            {
-                "candidate": _named(cast("dict[str, Any]", row)),
-                "given": f"{seconds(row['deadline_s'])} s, {usd(row['budget_usd'])} USD",
-                "means": f"score {number(row['score'])}, {usd(row['cost_usd'])} USD, {seconds(row['makespan_s'])} s",
-                "kept": f"{row['kept']} of {row['runs']} runs",
-                "efficient": "yes" if is_front[-1] else "no, another beats it",
-            }
-        )
+    rows = known.astype(object).where(known.notna(), None).to_dict("records")
+    is_front = [tuple(row[name] for name in named) in efficient for row in rows]
+    details = [_details(cast("dict[str, Any]", row), on_front) for row, on_front in zip(rows, is_front, strict=True)]
     times = known["makespan_s"] / SECONDS[unit]
     shared = {"type": "scatter", "mode": "markers"}
 
     def chosen(wanted: bool) -> dict[str, Any]:
         at = [place for place, one in enumerate(is_front) if one is wanted]
-        texts = [label(details[place]["candidate"]) for place in at]
+        names = [label(details[place]["candidate"]) for place in at]
         return {
             "x": known["cost_usd"][at],
             "y": known["score"][at],
             "customdata": at,
-            "text": texts,
+            "text": names,
             "hovertemplate": "%{text}<br>%{y:.4g} for %{x:.3g} USD<extra></extra>",
         }
 
@@ -239,14 +226,20 @@ def _front_chart(told: Mapping[str, Any], candidates: pd.DataFrame) -> Chart:
     return Chart("Score, cost and time", traces, layout, details, note, "Click a mark for the candidate behind it.")
 
 
+def _details(row: Mapping[str, Any], is_efficient: bool) -> dict[str, str]:
+    """What a click on a candidate shows."""
+    return {
+        "candidate": _named(row),
+        "given": f"{seconds(row['deadline_s'])} s, {usd(row['budget_usd'])} USD",
+        "means": f"score {number(row['score'])}, {usd(row['cost_usd'])} USD, {seconds(row['makespan_s'])} s",
+        "kept": f"{row['kept']} of {row['runs']} runs",
+        "efficient": "yes" if is_efficient else "no, another beats it",
+    }
+
+
 def _candidates_table(candidates: pd.DataFrame) -> PageTable:
-    texts = {"policy": "policy", "instance_type": "machine", "market": "market", "status": "status"}
-    numbers = {"deadline_s": "T, s", "budget_usd": "B, USD", "runs": "runs", "kept": "kept", **_MEASURES}
-    headings = [
-        *map(Heading, texts.values()),
-        *(Heading(told, "number") for told in numbers.values()),
-        Heading("error"),
-    ]
-    table = candidates[[*texts, *numbers, "error"]]
-    rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    named = {"policy": "policy", "instance_type": "machine", "market": "market", "status": "status"}
+    measured = {"deadline_s": "T, s", "budget_usd": "B, USD", "runs": "runs", "kept": "kept", **_MEASURES}
+    headings = [*texts(*named.values()), *numbers(*measured.values()), *texts("error")]
+    rows = cells_of(candidates[[*named, *measured, "error"]])
     return PageTable("Candidates", headings, rows, "Kept: how many of its runs keep what was asked.")

@@ -11,10 +11,10 @@ import numpy as np
 
 from elastune.experiments.figures.style import looks_of
 from elastune.experiments.figures.tables import SECONDS, time_unit
-from elastune.experiments.formats import NONE, number, percent, seconds, usd
+from elastune.experiments.formats import NONE, configuration, kept, number, percent, seconds, usd
 from elastune.experiments.reports.charts import ledger_chart, limited
 from elastune.experiments.reports.decisions import decisions_of
-from elastune.experiments.reports.page import Chart, Heading, Page, PageSection, PageTable
+from elastune.experiments.reports.page import Chart, Page, PageSection, PageTable, numbers, texts
 from elastune.experiments.reports.timeline import timeline_chart
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, spec_of
@@ -111,7 +111,7 @@ class RecordedRun:
         except InputError:
             drawn = []
         of_trial: dict[int, Mapping[str, object]] = {**dict(enumerate(drawn)), **sampled}
-        return {trial: told_configuration(one) for trial, one in of_trial.items()}
+        return {trial: configuration(one) for trial, one in of_trial.items()}
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -123,11 +123,6 @@ class RecordedRun:
             if isinstance(event, SegmentEnded | ProgressReported) and event.score is not None and event.iteration > 0:
                 scores[event.trial, event.iteration - 1] = event.score
         return scores
-
-
-def told_configuration(configuration: Mapping[str, object]) -> str:
-    """Hyperparameters in words."""
-    return ", ".join(f"{name}={number(v) if isinstance(v, float) else v}" for name, v in configuration.items())
 
 
 def run_page(run: RecordedRun, sections: Sequence[PageSection] = (), notes: Sequence[str] = ()) -> Page:
@@ -143,8 +138,8 @@ def run_page(run: RecordedRun, sections: Sequence[PageSection] = (), notes: Sequ
         "answer": NONE if result["best_trial"] is None else f"trial {result['best_trial']}",
         "score": number(result["score"]),
         "regret": number(result["regret"]),
-        "cost": f"{usd(result['cost_usd'])} USD, {_kept(result['budget_met'], f'{usd(job.budget_usd)} USD')}",
-        "makespan": f"{seconds(result['makespan_s'])} s, {_kept(result['deadline_met'], f'{seconds(job.deadline_s)} s')}",
+        "cost": f"{usd(result['cost_usd'])} USD, {kept(result['budget_met'], f'{usd(job.budget_usd)} USD')}",
+        "makespan": f"{seconds(result['makespan_s'])} s, {kept(result['deadline_met'], f'{seconds(job.deadline_s)} s')}",
         "job": "completed" if result["completed"] else "cut before it was completed",
         "GPUs in training": percent(result["gpu_utilisation"]),
     }
@@ -159,10 +154,6 @@ def run_page(run: RecordedRun, sections: Sequence[PageSection] = (), notes: Sequ
     title = f"{result['policy']}, seed {result['seed']}"
     subtitle = f"One run of {_job(run)}; digest {str(result['digest'])[:12]}."
     return Page(title, subtitle, facts, [*parts, *sections], [*notes, *_provenance(result)])
-
-
-def _kept(is_met: bool | None, limit: str) -> str:
-    return "no limit" if is_met is None else f"{'within' if is_met else 'BEYOND'} {limit}"
 
 
 def _job(run: RecordedRun) -> str:
@@ -223,28 +214,13 @@ def _trials_table(run: RecordedRun) -> PageTable:
     rows = []
     for trial, spent in gpu_s.items():
         iteration, score = finals.get(trial, (0, None))
-        is_best = trial == run.result["best_trial"]
-        rows.append(
-            (
-                f"{trial}{' (answer)' if is_best else ''}",
-                score,
-                iteration,
-                segments[trial],
-                spent,
-                run.configurations.get(trial, NONE),
-            )
-        )
+        name = f"{trial}{' (answer)' if trial == run.result['best_trial'] else ''}"
+        rows.append((name, score, iteration, segments[trial], spent, run.configurations.get(trial, NONE)))
     sign = -1 if run.direction == "maximize" else 1
     rows.sort(key=lambda row: (row[1] is None, sign * (row[1] or 0.0), -row[2]))
-    kinds = ("score", "iterations", "segments", "GPU-seconds")
-    headings = [Heading("trial"), *(Heading(name, "number") for name in kinds), Heading("configuration")]
-    return PageTable(
-        "Trials, by their last score",
-        headings,
-        rows,
-        "Scores are the last reported, after as many iterations.",
-        shown=10,
-    )
+    headings = [*texts("trial"), *numbers("score", "iterations", "segments", "GPU-seconds"), *texts("configuration")]
+    note = "Scores are the last reported, after as many iterations."
+    return PageTable("Trials, by their last score", headings, rows, note, shown=10)
 
 
 def _timeline(run: RecordedRun) -> Chart:
@@ -253,10 +229,10 @@ def _timeline(run: RecordedRun) -> Chart:
 
 def _decisions_table(decisions: Sequence[ToldDecision]) -> PageTable:
     rows = [(one.at_s, one.kind, "; ".join(one.decided), one.happened, "; ".join(one.known)) for one in decisions]
-    headings = [Heading("at, s", "number"), *map(Heading, ("about", "decided", "because", "known then"))]
+    headings = [*numbers("at, s"), *texts("about", "decided", "because", "known then")]
     note = (
-        "A journal holds what a policy was told and what it did. The reasons are what it was told then, and the facts about the"
-        " trials it chose; decisions that only set timers are left out."
+        "A journal holds what a policy was told and what it did. The reasons are what it was told then, and what was known of"
+        " the trials it chose; decisions that only set timers are left out."
     )
     return PageTable("Decisions", headings, rows, note, shown=10)
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, cast
 from elastune.experiments.figures.style import looks_of
 from elastune.experiments.formats import number, percent, usd
 from elastune.experiments.reports.charts import ledger_chart
-from elastune.experiments.reports.page import Explorer, Heading, Page, PageSection, PageTable, interval_of
+from elastune.experiments.reports.page import (
+    Explorer,
+    Heading,
+    Page,
+    PageSection,
+    PageTable,
+    cells_of,
+    interval_of,
+    numbers,
+)
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.statistics.paired import POOLED, paired_table
 from elastune.experiments.statistics.summary import KEPT_APART, MEASURES, summarise, varying
@@ -106,14 +115,9 @@ def _groups(results: pd.DataFrame) -> PageTable:
     names = list(summary.columns)
     group = [name for name in names[: names.index("runs")] if name not in ("policy.name", "policy.params")]
     measures = [name for name in MEASURES if name in names]
-    headings = [*(_heading(name, summary) for name in group), Heading("runs", "number")]
-    headings += [Heading(name, "number") for name in measures]
+    headings = [*(_heading(name, summary) for name in group), *numbers("runs", *measures)]
     rows = [
-        (
-            *(_cell(row[name]) for name in group),
-            row["runs"],
-            *(interval_of(row, name) for name in measures),
-        )
+        (*(_cell(row[name]) for name in group), row["runs"], *(interval_of(row, name) for name in measures))
         for row in cast("list[dict[str, Any]]", summary.sort_values("regret", kind="stable").to_dict("records"))
     ]
     return PageTable("Means by setting", headings, rows, "With 95 % intervals over the seeds; the least regret first.")
@@ -169,8 +173,6 @@ def _runs(results: pd.DataFrame, keys: list[str]) -> list[PageTable | Explorer]:
         "seed",
         "status",
     ]
-    rows = table[[*columns, *measures]].astype(object)
-    rows = rows.where(rows.notna(), None)
     headings = [_heading(name, table) for name in columns]
     headings += [Heading(name, "share" if name in _SHARES else "number") for name in measures]
     axes = [*keys, "cost_usd", "makespan_s", "seed"]
@@ -179,7 +181,7 @@ def _runs(results: pd.DataFrame, keys: list[str]) -> list[PageTable | Explorer]:
         "Means where the horizontal axis has at most 40 values, else a mark for each run. Shares are 0 or 1 for a run."
     )
     return [
-        PageTable("Runs", headings, rows.to_numpy().tolist(), shown=10),
+        PageTable("Runs", headings, cells_of(table[[*columns, *measures]]), shown=10),
         Explorer(
             "Runs, drawn", "policy", axes, [name for name in ("regret", *measures) if name in measures], colors, note
         ),

@@ -1,6 +1,6 @@
-"""What a page is made of, and how it becomes one file of HTML that asks no network for anything.
+"""The parts of a page, and how it becomes one HTML file that needs no network.
 
-Text may hold anything: the template escapes it, and `label` does so for Plotly, which reads tags in its texts.
+Texts may hold anything: the template escapes them, and `label` escapes those of Plotly, which reads tags.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from elastune.experiments.formats import NONE, short
+from elastune.experiments.formats import interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import pandas as pd
 
 Cell: TypeAlias = "str | float | int | bool | tuple[float | None, str] | None"
 """A value, or a number to sort by and the text to show for it."""
@@ -34,6 +36,27 @@ class Heading:
 
     name: str
     kind: Literal["text", "number", "share", "id"] = "text"
+
+
+def texts(*names: str) -> list[Heading]:
+    """Columns of texts."""
+    return [Heading(name) for name in names]
+
+
+def numbers(*names: str) -> list[Heading]:
+    """Columns of numbers."""
+    return [Heading(name, "number") for name in names]
+
+
+def shares(*names: str) -> list[Heading]:
+    """Columns of shares, shown as per cent."""
+    return [Heading(name, "share") for name in names]
+
+
+def cells_of(table: pd.DataFrame) -> list[list[Cell]]:
+    """The rows of a table; what is empty is None."""
+    cells: list[list[Cell]] = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    return cells
 
 
 @dataclass(frozen=True)
@@ -90,8 +113,7 @@ class Chart:
 
     def to_json(self) -> dict[str, Any]:
         """What page.js draws."""
-        parts = {name: getattr(self, name) for name in ("title", "traces", "layout", "details", "note", "ask")}
-        drawn: dict[str, Any] = _finite({"kind": "chart", **parts})
+        drawn: dict[str, Any] = _finite({"kind": "chart", **vars(self)})
         return drawn
 
 
@@ -117,7 +139,7 @@ class Explorer:
 
     def to_json(self) -> dict[str, Any]:
         """What page.js draws."""
-        return {"kind": "explorer", **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+        return {"kind": "explorer", **vars(self)}
 
 
 @dataclass(frozen=True)
@@ -157,7 +179,7 @@ class Page:
 def rendered(page: Page) -> str:
     """The page as one HTML file.
 
-    Of Plotly it takes the JavaScript, whole; nothing else of its package is used.
+    It holds the whole JavaScript of Plotly; nothing else of that package is used.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -169,7 +191,7 @@ def rendered(page: Page) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string((here / "page.html.j2").read_text(encoding="utf-8"))
     blocks = [block.to_json() for section in page.sections for block in section.blocks]
-    # Ours, and Plotly's: not of users.
+    # Written by us and by Plotly, not by users.
     trusted = {name: Markup(text) for name, text in (parts | {"plotly": plotly_js}).items()}  # noqa: S704
     return template.render(page=page, blocks=_script_safe(blocks), **trusted)
 
@@ -193,7 +215,7 @@ def between(value: float | None, low: float | None, high: float | None) -> Cell:
     """A mean with its interval, as a cell."""
     if value is None or not math.isfinite(value):
         return None
-    return value, f"{short(value, 4)} [{', '.join(NONE if end is None else short(end, 3) for end in (low, high))}]"
+    return value, interval(value, low, high)
 
 
 def interval_of(row: Mapping[str, Any], name: str) -> Cell:

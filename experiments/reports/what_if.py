@@ -6,16 +6,19 @@ Imports `experiments.comparisons.paired_runs` for the runs and `experiments.stat
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elastune.experiments.comparisons.paired_runs import on_each_seed
-from elastune.experiments.reports.page import Heading, PageTable, between
+from elastune.experiments.reports.page import PageSection, PageTable, between, numbers, texts
+from elastune.experiments.runs.journals import with_named_policy
 from elastune.experiments.runs.simulate import execute
 from elastune.experiments.statistics.differences import mean_interval, paired_difference
-from elastune.sim.model.errors import TuningError
+from elastune.sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from elastune.experiments.reports.page import Cell
     from elastune.experiments.runs.result import RunResult
@@ -26,6 +29,55 @@ MORE = 0.1
 """By how much the limits are raised."""
 _LIMITS = {"deadline_s": "T + 10 %", "budget_usd": "B + 10 %"}
 _MEASURES = {"score": "score", "regret": "regret", "cost_usd": "cost, USD", "makespan_s": "makespan, s"}
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """How to simulate limits that are a tenth larger.
+
+    Attributes:
+        folder: that the report is of.
+        seeds: that they are simulated on; 0 leaves it out.
+        jobs: processes.
+        named: the code of a policy that does not ship, which may be run: `file.py:Name` or `module:Name`.
+        on_progress: called with the runs that are done and that there are.
+    """
+
+    folder: Path
+    seeds: int
+    jobs: int
+    named: str | None = None
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None
+
+    def section(self, specs: Sequence[RunSpec], seeds: Sequence[int] | None = None) -> list[PageSection]:
+        """What T + 10 % or B + 10 % would change; nothing where no seeds are asked for, or there are no limits.
+
+        Args:
+            specs: of the policies.
+            seeds: those to use, as far as they are asked for; by default from the first spec's on.
+        """
+        if not self.seeds or not specs:
+            return []
+        first = specs[0].seed
+        chosen = tuple(seeds or range(first, first + self.seeds))[: self.seeds]
+        title = "What a tenth more time or money would change"
+        try:
+            may_run = [self._may_run(spec) for spec in specs]
+            table, sentences = what_if(may_run, chosen, jobs=self.jobs, on_progress=self.on_progress)
+        except InputError as error:
+            return [PageSection(title, [f"It cannot be simulated: {error}."])]
+        return [PageSection(title, sentences, [table])] if table is not None else []
+
+    def _may_run(self, spec: RunSpec) -> RunSpec:
+        """The spec with the user code that it needs, which the user has named: a folder alone makes no code run.
+
+        Raises:
+            InputError: it needs a name, or real workers, or its bundle is not here.
+        """
+        may_run = with_named_policy(spec, self.named, self.folder) if spec.policy.needs_naming else spec
+        may_run.require_simulable()
+        may_run.bundle()
+        return may_run
 
 
 def what_if(
@@ -58,12 +110,12 @@ def what_if(
         else:
             rows.append((spec.policy.label, change, *_differences(results, base), _feasible(results)))
             sentences.append(_sentence(spec.policy.label, change, results, base))
-    headings = [Heading("policy"), Heading("if"), *(Heading(name, "number") for name in _MEASURES.values())]
+    headings = [*texts("policy", "if"), *numbers(*_MEASURES.values(), "runs")]
     note = (
         f"Simulated on the same {len(seeds)} seeds. The first row of a policy has its means, the others their differences"
         " to it, with 95 % intervals."
     )
-    return PageTable("A tenth more time or money", [*headings, Heading("runs", "number")], rows, note), sentences
+    return PageTable("A tenth more time or money", headings, rows, note), sentences
 
 
 def _variants(spec: RunSpec) -> list[tuple[str | None, RunSpec]]:
@@ -76,7 +128,7 @@ def _variants(spec: RunSpec) -> list[tuple[str | None, RunSpec]]:
 
 
 def _result(spec: RunSpec) -> RunResult | None:
-    """None where the policy has no plan, or breaks down: others are told all the same."""
+    """The result; None where the policy has no plan or breaks down, which does not stop the others."""
     try:
         return execute(spec)
     except TuningError:

@@ -140,13 +140,13 @@ class DrawnAnew:
 
 
 class Sampled:
-    """An Optuna sampler that hears of every result; a `ConfigurationSource`.
+    """An Optuna sampler that is told of every result; a `ConfigurationSource`.
 
-    A proposal depends on the seed, the number of the trial, and what was proposed and heard so far, but not on how often the
+    A proposal depends on the seed, the number of the trial, and what was proposed and reported so far, but not on how often the
     sampler was asked. So the study is made anew for each: Optuna takes a result as final once it is told, whereas a trial
     that is paused here may go on.
 
-    What the sampler is shown of a trial: one at `max_iterations` is complete; any other that was heard of is pruned where it
+    What the sampler is shown of a trial: one at `max_iterations` is complete; any other that has reported is pruned where it
     is now, which TPE ranks by how far it came, then by its score. Gaussian processes know complete ones only, so they are shown
     the score that each has now. A trial that diverged was pruned, without a score, at its first iteration, and is the worst of
     all. A trial without results is running.

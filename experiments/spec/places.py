@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.spec.yaml_file import read_spec
 from elastune.sim.model.errors import InputError, unknown
-from elastune.traces.bundles.bundle import bundle_folder, bundle_names
+from elastune.traces.bundles.loading import bundle_folder, bundle_names
 from elastune.traces.formats.yaml_text import parse_yaml
 
 if TYPE_CHECKING:

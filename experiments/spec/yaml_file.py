@@ -132,7 +132,7 @@ def policy_mapping(text: str) -> dict[str, Any]:
     name = own if own and own.partition(":")[0] not in all_entries() else re.split("[:(]", text, maxsplit=1)[0]
     rest = text[len(name) :].strip()
     if rest.startswith("(") and rest.endswith(")"):
-        settings = [setting for setting in split_names(rest[1:-1]) if setting]
+        settings = split_names(rest[1:-1])
     else:
         settings = rest.split(":")[1:]
         if rest[:1] not in ("", ":"):
@@ -148,8 +148,24 @@ def policy_mapping(text: str) -> dict[str, Any]:
     return policy
 
 
+def names_in(text: str | None, what: str) -> list[str]:
+    """Names with commas between; none of None.
+
+    Args:
+        text: what was given.
+        what: gives it, such as `--policies`, for the error.
+
+    Raises:
+        InputError: it was given, but holds no name.
+    """
+    names = [] if text is None else split_names(text)
+    if text is not None and not names:
+        raise InputError(f"{what} {text!r} holds no name: give names with commas between, or leave it out")
+    return names
+
+
 def split_names(text: str) -> list[str]:
-    """Names with commas between; commas in brackets, as between parameters, are none of these."""
+    """The parts between commas that are not empty; commas in brackets, as between parameters, do not count."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -157,7 +173,7 @@ def split_names(text: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += character
-    return [part.strip() for part in parts]
+    return [part.strip() for part in parts if part.strip()]
 
 
 def with_own_files(policy: object, folder: Path) -> object:

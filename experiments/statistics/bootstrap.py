@@ -1,4 +1,6 @@
-"""Intervals of pooled runs: what is resampled is what is independent. Imports numpy; scipy inside the functions that need it.
+"""Confidence intervals of pooled runs: the bootstrap resamples the independent units.
+
+Imports numpy; scipy inside the functions that need it.
 
 Runs come in families of bundles, bundles, and seeds. A seed gives every cell of a sweep, and every bundle, the same luck: it is
 resampled as a whole. Of several families each resample draws families, of each drawn one bundles, and the seeds once for all
@@ -42,7 +44,7 @@ Over = Literal["families", "seeds"]
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """To which family, bundle and seed each of some runs belongs.
+    """The family, bundle and seed of each run.
 
     Attributes:
         families: (runs,) int, equal for runs of one family.
@@ -68,12 +70,12 @@ class Units:
 
     @classmethod
     def of_seeds(cls, count: int) -> Units:
-        """So many runs of one bundle, each on a seed of its own."""
+        """`count` runs of one bundle, each with its own seed."""
         alike = np.zeros(count, dtype=np.int64)
         return cls(alike, alike, np.arange(count))
 
     def where(self, chosen: np.ndarray) -> Units:
-        """Those of the chosen runs, by mask or position."""
+        """The units of the chosen runs, by mask or position."""
         return Units(self.families[chosen], self.bundles[chosen], self.seeds[chosen])
 
 
@@ -109,7 +111,7 @@ class Pooled:
     over: Over
 
     def interval(self, statistic: int = 0) -> Interval:
-        """One of them; what only the rounding of sums leaves beside the largest of the three is 0."""
+        """One statistic with its interval; values that are only rounding errors are set to 0."""
         three = np.array([self.value[statistic], self.low[statistic], self.high[statistic]], dtype=float)
         three[np.abs(three) <= ROUNDING * np.abs(three).max()] = 0.0
         return Interval(*three.tolist())
@@ -136,7 +138,7 @@ def pooled_means(values: np.ndarray, units: Units, over: Over = "families") -> P
 
 
 def pooled_means_each(groups: Sequence[tuple[np.ndarray, Units]], over: Over = "families") -> list[Pooled]:
-    """`pooled_means` of each group, of equally many statistics; quick also for a thousand groups of one bundle each."""
+    """`pooled_means` of each group; all have the same number of statistics. Fast for thousands of groups of one bundle each."""
     trees = [_Tree.of(units) if len(values) else None for values, units in groups]
     alone: dict[int, list[int]] = {}
     found: dict[int, Pooled] = {}
@@ -155,7 +157,7 @@ def pooled_means_each(groups: Sequence[tuple[np.ndarray, Units]], over: Over = "
 
 
 def _means_of_single_bundles(groups: Sequence[tuple[_Tree, np.ndarray]]) -> Iterator[Pooled]:
-    """Of groups of one bundle and equally many seeds, whose resamples are the same."""
+    """The means of groups with one bundle and the same number of seeds: they share their resamples."""
     sums = np.concatenate([tree.sums(values) for tree, values in groups], axis=1)
     counts = np.concatenate([tree.counts() for tree, _ in groups], axis=1)
     blocks = _seed_blocks(len(sums), max(1, _BLOCK // sums[0].size))
@@ -184,7 +186,7 @@ def pooled_interquartile_mean(values: np.ndarray, units: Units, over: Over = "fa
 
 
 def _middle_means(values: np.ndarray, tree: _Tree, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(resamples,) float: of ascending values, with how often seeds are drawn and weights of bundles by resample."""
+    """(resamples,) float: middle means of ascending values, given how often each seed is drawn and the weights of bundles."""
     share = np.nan_to_num(_ratio(weights, drawn @ tree.counts()[..., 0]), posinf=0.0)
     each = share[:, tree.bundle_of_run]
     each *= drawn[:, tree.seed_of_run]
@@ -213,7 +215,7 @@ def family_parts(values: np.ndarray, units: Units) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """Units with codes from 0 on.
+    """Units, numbered from 0.
 
     Attributes:
         bundle_of_run: (runs,) int.
@@ -286,7 +288,7 @@ def _seed_blocks(seeds: int, size: int) -> Iterator[np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def _kept_seed_draws(seeds: int) -> np.ndarray:
-    """All of them, for the many groups of the same size: 10 MB at most."""
+    """All draws of so many seeds, kept for the many groups of this size: 10 MB at most."""
     rng = np.random.default_rng(_SEED)
     drawn = _multiplicities(rng.integers(seeds, size=(RESAMPLES, seeds)))
     assert drawn.max() <= np.iinfo(np.uint8).max  # would take over 255 of 1,000 draws
@@ -294,7 +296,7 @@ def _kept_seed_draws(seeds: int) -> np.ndarray:
 
 
 def _multiplicities(drawn: np.ndarray) -> np.ndarray:
-    """(resamples, units) int: how often each unit is among the drawn ones of its row."""
+    """(resamples, units) int: how often each row drew each unit."""
     counts = np.empty(drawn.shape, dtype=np.int64)
     for resample, row in enumerate(drawn):
         counts[resample] = np.bincount(row, minlength=drawn.shape[1])
@@ -351,19 +353,19 @@ def _pooled(value: np.ndarray, resampled: np.ndarray, tree: _Tree, over: Over) -
 
 
 def _ends(value: np.ndarray, resampled: np.ndarray, families: int | None) -> np.ndarray:
-    """(2, statistics) float: of the interval around (statistics,) float, from (resamples, statistics) float."""
-    # By columns, which lie together then: the fast way to sort them.
+    """(2, statistics) float: the ends of the interval around `value`, from (resamples, statistics) float."""
+    # Contiguous columns sort faster.
     low, high = np.quantile(np.ascontiguousarray(resampled.T), _levels(families), axis=1)
-    # Resamples are added up in another order: by rounding alone, equal runs would lie beside their own interval.
+    # Resamples are summed in another order, so rounding alone could put the value of equal runs outside of its interval.
     return np.stack([np.minimum(low, value), np.maximum(high, value)])
 
 
 @functools.cache
 def _levels(families: int | None) -> tuple[float, float]:
-    """The quantiles of the resamples that are the ends of the interval; moved outwards for few families."""
+    """The quantiles of the resamples at which the interval ends; further out for few families."""
     tail = (1 - LEVEL) / 2
     if families is not None:
-        # Below scipy.stats, which takes a second to import.
+        # Not scipy.stats, which takes a second to import.
         from scipy.special import ndtr, stdtrit
 
         tail = float(ndtr(math.sqrt(families / (families - 1)) * stdtrit(families - 1, tail)))

@@ -1,4 +1,4 @@
-"""What runs are compared by: means with intervals, and paired differences.
+"""Means with intervals, and paired differences of runs.
 
 Imports experiments.statistics.bootstrap and numpy. Everything is deterministic, and equal numbers of pairs are resampled
 alike, so that differences stay paired. Runs of several cells, bundles or families: see `experiments.statistics.bootstrap`.
@@ -28,7 +28,7 @@ HIGHER_IS_BETTER = (
 
 
 def needs_completed(measure: str) -> bool:
-    """Whether runs are compared by it only where both did their job: a job that was cut is cheaper and shorter, not better."""
+    """Whether the measure is compared only where both runs completed their job: a cut job is cheaper, not better."""
     return measure in ("cost_usd", "makespan_s") or measure.startswith("ledger_")
 
 
@@ -72,7 +72,7 @@ class PairedDifference:
 def paired_difference(
     a: Sequence[float], b: Sequence[float], seeds: Sequence[int] | None = None, *, direction: Direction = "minimize"
 ) -> PairedDifference:
-    """A against B, pair by pair; pairs of which one is not finite are left out.
+    """Compare A with B pair by pair; pairs with a value that is not finite are left out.
 
     Args:
         a: (pairs,) numbers.

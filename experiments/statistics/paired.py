@@ -59,7 +59,7 @@ def paired_table(
     over: Over = "families",
     effect: float = EFFECT,
 ) -> pd.DataFrame:
-    """Every policy against one, on the same cells and seeds.
+    """Compare every policy with one of them, on the same cells and seeds.
 
     Args:
         results: rows of a folder.
@@ -111,7 +111,7 @@ def paired_table(
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """A policy against another in some places.
+    """Two policies in the same cells and seeds (`places`).
 
     Attributes:
         difference: (pairs,) float.
@@ -119,8 +119,8 @@ class _Pairs:
         units: of the pairs.
         cells: (pairs,) int.
         unfinished: places where both have a value, but the measure needs completed jobs, and one of them is not.
-        only: places where the policy alone has a value.
-        only_against: places where the other alone has one.
+        only: places where only the policy has a value.
+        only_against: places where only the other has one.
         scale: what the least difference that counts is a share of; NaN where the pairs have no common mean: there are none,
             or scores that are minimised and scores that are maximised.
     """
@@ -158,11 +158,11 @@ class _Pairs:
         )
 
     def statistics(self) -> np.ndarray:
-        """(pairs, 3) float: the difference, whether it is for the better, and whether there is none."""
+        """(pairs, 3) float: the difference, whether the policy is better, and whether both are equal."""
         return np.column_stack([self.difference, self.worse < 0, self.difference == 0]).astype(float)
 
     def needed(self, effect: float) -> float:
-        """How many seeds a cell needs; NaN where nothing says so."""
+        """How many seeds a cell needs; NaN where that is unknown."""
         if math.isnan(self.scale):
             return math.nan
         by_seed = seed_parts(self.difference, self.units)
@@ -350,7 +350,7 @@ class _Runs:
         return list(self.measured)
 
     def require(self, policy: str) -> None:
-        """Accept a policy that there is.
+        """Accept a known policy.
 
         Raises:
             InputError: there is none; names the nearest.
@@ -379,7 +379,7 @@ class _Runs:
         return [float(tau) for tau in np.linspace(sign * best, sign * far, 51)]
 
     def sign_of(self, chosen: np.ndarray) -> float:
-        """Whether less is better (1) or more (-1).
+        """1 where less is better, -1 where more is.
 
         Raises:
             InputError: of some of these places the one, of others the other.

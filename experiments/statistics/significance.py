@@ -1,4 +1,4 @@
-"""Whether a mean difference can be chance, and how many seeds it takes to tell. Imports numpy; scipy inside the functions.
+"""Whether a mean difference may be chance, and how many seeds are needed to decide. Imports numpy; scipy inside the functions.
 
 Deterministic: random signs come from a generator with a fixed seed, and are the same for equally many units.
 """
@@ -53,7 +53,7 @@ def sign_flip_p_each(groups: Sequence[Sequence[float] | np.ndarray]) -> list[flo
 def _flipped(added: np.ndarray) -> list[float]:
     """By column of (units, groups) float."""
     units = len(added)
-    # What is equal but for the order of summation counts as equal.
+    # Sums that differ only by the order of summation count as equal.
     enough = np.abs(added.sum(axis=0)) - _ROUNDING * np.abs(added).sum(axis=0)
     extreme = (np.abs(_signs(units) @ added) >= enough).sum(axis=0)
     shares = extreme / 2**units if units <= _EXACT_UNITS else (extreme + 1) / (_FLIPS + 1)
@@ -103,7 +103,7 @@ def seeds_needed(
 
 def _pairs_for(deviation: float, power: float, level: float) -> int:
     """The fewest pairs whose t-test has the power, where the standard deviation is so many effects."""
-    # The functions below scipy.stats, which would take milliseconds for each group of a table.
+    # Not scipy.stats, which would take milliseconds for each group of a table.
     from scipy.special import nctdtr, ndtri, stdtrit
 
     if deviation <= 0:

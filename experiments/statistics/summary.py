@@ -1,4 +1,4 @@
-"""Which rows of a results folder are asked for, and what they say by group.
+"""Filters rows of a results folder, and summarises them by group.
 
 Imports the row schema, the intervals of `experiments.statistics.bootstrap`, sim.model.errors;
 pyarrow and pandas inside the functions that need them.
@@ -63,7 +63,7 @@ _ALLOWED = "a condition compares columns with values, as in \"policy == 'seer' a
 
 
 def condition(text: str) -> pc.Expression:
-    """The rows that a text asks for, such as `policy in ['seer', 'sha-fixed'] and (regret < 0.1 or budget_met)`.
+    """Parse a condition on rows, such as `policy in ['seer', 'sha-fixed'] and (regret < 0.1 or budget_met)`.
 
     Columns are written as they are, or in backticks; `column == None` asks for empty cells.
 
@@ -296,7 +296,7 @@ def summarise(
 
 
 def groups_of(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """The columns' values, and the positions of the rows that have them, sorted; empty cells are alike."""
+    """The values of the columns, and the positions of their rows, sorted; empty cells are equal."""
     codes = codes_of(table, columns)
     order = np.argsort(codes, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
@@ -306,7 +306,7 @@ def groups_of(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[dic
 
 
 def codes_of(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """(rows,) int: equal for rows that are equal in these columns, in their order; empty cells are alike."""
+    """(rows,) int: the same for rows with the same values in these columns, in sorted order; empty cells are equal."""
     if not columns:
         return np.zeros(len(table), dtype=np.int64)
     return np.asarray(table.groupby(list(columns), dropna=False, sort=True).ngroup(), dtype=np.int64)
@@ -319,7 +319,7 @@ def _rests(units: Units, over: Over) -> dict[str, Any]:
 
 
 def _parts(values: np.ndarray, units: Units) -> Iterator[tuple[int, np.ndarray, Units]]:
-    """By measure, its number: the values that are known, and whose they are."""
+    """By the number of the measure: its known values, and their units."""
     for measured, column in enumerate(values.T):
         known = np.isfinite(column)
         yield measured, column[known], units.where(known)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elastune.policies.execution.director import Director, Shares
 from elastune.policies.execution.limits import Limits
-from elastune.policies.execution.staged import Director, Shares, StagedPolicy
+from elastune.policies.execution.staged import StagedPolicy
 from elastune.policies.rules.halving import Bracket
 from elastune.sim.model.ids import TrialId
 
@@ -29,7 +30,26 @@ def prefetch_of(plan: Plan, index: int) -> tuple[float, int] | None:
     return None if after_s is None else (after_s, plan.allocations[index + 1].instances)
 
 
-class PlannedDirector(Director):
+class OneBracket(Director):
+    """One bracket, and no other after it.
+
+    Args:
+        stages: of the bracket.
+        job: says what is better.
+        trials: that it starts with; the first ones of the job where they are left out.
+    """
+
+    def __init__(self, stages: Sequence[Stage], job: TuningJob, trials: Sequence[TrialId] = ()) -> None:
+        first = [TrialId(number) for number in range(stages[0].trials)]
+        self._bracket: Bracket | None = Bracket(stages, list(trials or first), job.direction)
+
+    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  there is one only
+        """The bracket, once."""
+        bracket, self._bracket = self._bracket, None
+        return bracket
+
+
+class PlannedDirector(OneBracket):
     """One bracket with the first trials of the job; each stage gets what the plan says.
 
     Args:
@@ -44,27 +64,21 @@ class PlannedDirector(Director):
     """
 
     def __init__(self, plan: Plan, job: TuningJob, stages: Sequence[Stage] = (), *, gives_back: bool = False) -> None:
+        super().__init__(stages or plan.stages, job)
         self.plan = plan
         self.first = 0
         self._gives_back = gives_back
-        trials = [TrialId(number) for number in range(plan.stages[0].trials)]
-        self._bracket: Bracket | None = Bracket(stages or plan.stages, trials, job.direction)
-
-    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  there is one only
-        """The bracket, once."""
-        bracket, self._bracket = self._bracket, None
-        return bracket
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  the plan has decided
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         return Shares.of(self.plan.allocations[bracket.index - self.first])
 
     def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         return prefetch_of(self.plan, bracket.index - self.first)
 
     def kept_instances(self, bracket: Bracket) -> int | None:
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         if not self._gives_back:
             return None
         later = self.plan.allocations[bracket.index - self.first + 1 :]

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from elastune.policies.execution.budget import Budget
+from elastune.policies.execution.director import Shares
 from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.observed import Observed
 from elastune.policies.execution.planned import PlannedDirector
-from elastune.policies.execution.staged import Shares
 from elastune.policies.rules.margin import MARGIN_S, PLAN_MARGIN_S, plan_ends_by_s
 
 if TYPE_CHECKING:
@@ -98,15 +98,15 @@ class SeerDirector(PlannedDirector):
         return max(bracket.stage.iterations // REPORTS_PER_RUNG, 1) if watches else 0
 
     def begun(self, trial: TrialId, gpus: int, view: RunView) -> None:  # noqa: ARG002
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         self._observed.begun(trial, view.now_s, view.trial(trial).checkpoint_iteration)
 
     def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         self._observed.segment(event, gpus, iterations)
 
     def observe_report(self, event: ProgressReported, gpus: int) -> None:
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         self._observed.report(event, gpus)
 
     def cut_at_s(self, bracket: Bracket, view: RunView) -> float | None:

@@ -76,7 +76,7 @@ def naive_refusal(name: str, job: TuningJob, terms: Terms) -> InfeasibleJobError
     return refusal(name, job, trials, possible)
 
 
-def constant_plan(stages: Sequence[Stage], gpus_per_trial: int, terms: Terms) -> Plan | None:
+def constant_plan(stages: Sequence[Stage], terms: Terms, *, gpus_per_trial: int) -> Plan | None:
     """All trials of a stage at once on gangs of this size, as far as the quota allows; None where T or B is not kept."""
     plan = estimate(stages, [constant_allocation(stage, gpus_per_trial, terms) for stage in stages], terms)
     return plan if terms.are_kept_by(plan) else None

@@ -7,17 +7,15 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from elastune.policies.execution.director import Shares
 from elastune.policies.execution.limits import Limits
-from elastune.policies.execution.planned import staged
-from elastune.policies.execution.staged import Director, Shares
+from elastune.policies.execution.planned import OneBracket, staged
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
-from elastune.policies.rules.halving import Bracket
 from elastune.policies.sizing.constant import constant_allocation
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
 from elastune.policies.sizing.sizing import largest
-from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.staged import StagedPolicy
     from elastune.policies.planning.plan import Plan
-    from elastune.policies.rules.halving import Stage
+    from elastune.policies.rules.halving import Bracket, Stage
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -118,19 +116,13 @@ def _step(rank: int, size: int, terms: Terms) -> tuple[float, int, int] | None:
     return -gain / (larger - size), rank, larger
 
 
-class ElasticFlowDirector(Director):
-    """One bracket; see `policies.execution.staged.Director`."""
+class ElasticFlowDirector(OneBracket):
+    """One bracket; see `policies.execution.director.Director`."""
 
     def __init__(self, stages: Sequence[Stage], terms: Terms, job: TuningJob) -> None:
-        trials = [TrialId(number) for number in range(stages[0].trials)]
-        self._bracket: Bracket | None = Bracket(stages, trials, job.direction)
+        super().__init__(stages, job)
         self._terms = terms
         self._kept = 0
-
-    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  there is one only
-        """The bracket, once."""
-        bracket, self._bracket = self._bracket, None
-        return bracket
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  T is the deadline here
         """Minimum shares for the time and budget left, or the largest if none is on time; then spare GPUs."""
@@ -154,5 +146,5 @@ class ElasticFlowDirector(Director):
         return Shares(instances, tuple(sizes))
 
     def kept_instances(self, bracket: Bracket) -> int | None:  # noqa: ARG002  as it was when the rung began
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         return self._kept

@@ -2,7 +2,7 @@
 
 Names are `room.module.name` below `policies`:
 
-    for each bracket, again and again while time is left:    tuners.hyperband.HyperbandDirector.next_bracket
+    for each bracket, again and again while time is left:    tuners.hyperband.BracketsInOrder.next_bracket
       n by Algorithm 1, the most explorative bracket first   tuners.hyperband.bracket_sizes
       fewer, if T, B or the configurations do not suffice    tuners.hyperband.Schedule.largest
       rungs of SHA, without the first ones                   tuners.hyperband.bracket_stages
@@ -12,12 +12,13 @@ Names are `room.module.name` below `policies`:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from elastune.policies.execution.director import Director, Shares
 from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.execution.planned import staged
-from elastune.policies.execution.staged import Director, Shares
 from elastune.policies.planning.bill import cluster_usd
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.plan import Terms
@@ -220,32 +221,50 @@ class Schedule:
         return self.cost_usd(load + BracketLoad(PLAN_MARGIN_S, margin_usd))
 
 
-class HyperbandDirector(Director):
-    """Brackets in order, again and again; see `policies.execution.staged.Director`.
+class BracketsInOrder(Director):
+    """Brackets in order, again and again; see `policies.execution.director.Director`.
 
     Args:
-        schedule: on the cluster that was chosen.
+        job: the tuning job.
         first: configurations of the first bracket, as planned: its limit is not known before the machines are.
     """
 
-    def __init__(self, schedule: Schedule, first: int) -> None:
-        self._schedule = schedule
+    def __init__(self, job: TuningJob, first: int) -> None:
+        self._job = job
         self._first = first
         self._begun = 0
         self._started = 0
 
     def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:
         """The next bracket, as large as it can be finished."""
-        job, index = self._schedule.job, self._begun
-        trials = self._first
-        if index:
-            trials = self._schedule.largest(index, job.trials - self._started, self._fits(view, stop_at_s))
+        job, index = self._job, self._begun
+        trials = self._largest(index, job.trials - self._started, view, stop_at_s) if index else self._first
         if not trials:
             return None
         numbers = [TrialId(self._started + number) for number in range(trials)]
         self._started += trials
         self._begun += 1
         return Bracket(bracket_stages(job, index % len(bracket_sizes(job)), trials), numbers, job.direction)
+
+    @abstractmethod
+    def _largest(self, bracket: int, most: int, view: RunView, stop_at_s: float) -> int:
+        """The most configurations with which this bracket is finished by T and B; 0 if one is too many."""
+
+
+class HyperbandDirector(BracketsInOrder):
+    """Brackets on a fixed cluster.
+
+    Args:
+        schedule: on the cluster that was chosen.
+        first: configurations of the first bracket.
+    """
+
+    def __init__(self, schedule: Schedule, first: int) -> None:
+        super().__init__(schedule.job, first)
+        self._schedule = schedule
+
+    def _largest(self, bracket: int, most: int, view: RunView, stop_at_s: float) -> int:
+        return self._schedule.largest(bracket, most, self._fits(view, stop_at_s))
 
     def _fits(self, view: RunView, stop_at_s: float) -> Callable[[BracketLoad], bool]:
         """Whether a bracket fits what is left: machines are paid until the stop, functions as they are used."""
@@ -350,42 +369,30 @@ def _refusal(name: str, job: TuningJob, possible: list[Possible]) -> InfeasibleJ
     return refusal(name, job, job.trials if job.exact else 1, possible)
 
 
-class ElasticHyperbandDirector(Director):
-    """Brackets in order, again and again; see `policies.execution.staged.Director`.
+class ElasticHyperbandDirector(BracketsInOrder):
+    """Brackets on machines that come and go.
 
     Args:
         rounds: the brackets.
-        first: configurations of the first one, as planned.
+        first: configurations of the first one.
     """
 
     def __init__(self, rounds: _Rounds, first: int) -> None:
+        super().__init__(rounds.job, first)
         self._rounds = rounds
-        self._first = first
-        self._begun = 0
-        self._started = 0
 
-    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  of fewer machines than held now
-        """The next bracket, as large as it can be finished."""
-        job, terms = self._rounds.job, self._rounds.terms
-        trials = self._first
-        if self._begun:
-            budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
-            left = replace(terms, deadline_s=terms.deadline_s - view.now_s, budget_usd=budget_usd)
-            trials = self._rounds.largest(self._begun, job.trials - self._started, left, live_instances(view))
-        if not trials:
-            return None
-        numbers = [TrialId(self._started + number) for number in range(trials)]
-        stages = bracket_stages(job, self._begun % len(bracket_sizes(job)), trials)
-        self._started += trials
-        self._begun += 1
-        return Bracket(stages, numbers, job.direction)
+    def _largest(self, bracket: int, most: int, view: RunView, stop_at_s: float) -> int:  # noqa: ARG002  of the machines now
+        job, terms = self._job, self._rounds.terms
+        budget_usd = math.inf if job.budget_usd is None else job.budget_usd - view.committed_usd
+        left = replace(terms, deadline_s=terms.deadline_s - view.now_s, budget_usd=budget_usd)
+        return self._rounds.largest(bracket, most, left, live_instances(view))
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  the size is constant
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         return Shares.of(self._allocation(bracket, bracket.index))
 
     def kept_instances(self, bracket: Bracket) -> int | None:
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         return 0 if bracket.is_last else self._allocation(bracket, bracket.index + 1).instances
 
     def _allocation(self, bracket: Bracket, index: int) -> Allocation:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from elastune.policies.execution.director import Shares
 from elastune.policies.execution.limits import Limits
-from elastune.policies.execution.planned import staged
-from elastune.policies.execution.staged import Director, Shares
+from elastune.policies.execution.planned import OneBracket, staged
 from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.plan import Terms
-from elastune.policies.rules.halving import Bracket, Stage
+from elastune.policies.rules.halving import Stage
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.refusal import infeasible
 from elastune.sim.model.errors import InputError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.staged import StagedPolicy
     from elastune.policies.planning.plan import Allocation, Plan
+    from elastune.policies.rules.halving import Bracket
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -88,16 +89,12 @@ def best_point(scores: np.ndarray, job: TuningJob) -> tuple[TrialId, int]:
     return TrialId(trial), iterations
 
 
-class _Alone(Director):
-    """One trial, one stage; see `policies.execution.staged.Director`."""
+class _Alone(OneBracket):
+    """One trial, one stage; see `policies.execution.director.Director`."""
 
     def __init__(self, trial: TrialId, plan: Plan, job: TuningJob) -> None:
-        self._bracket: Bracket | None = Bracket(plan.stages, [trial], job.direction)
+        super().__init__(plan.stages, job, [trial])
         self._allocation: Allocation = plan.allocations[0]
-
-    def next_bracket(self, view: RunView, stop_at_s: float) -> Bracket | None:  # noqa: ARG002  planned before the run
-        bracket, self._bracket = self._bracket, None
-        return bracket
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  planned before the run
         return Shares(self._allocation.instances, (self._allocation.gpus_per_trial,))

@@ -151,7 +151,7 @@ def explored(
 
 
 class PbtPolicy:
-    """A population at work; it hears what its members train with."""
+    """A population at work; it is told what its members train with."""
 
     def __init__(self, population: Population, runner: AsynchronousPolicy) -> None:
         self._population = population

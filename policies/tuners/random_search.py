@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -80,9 +81,7 @@ def random_elastic(
     terms = Terms.of(job, profile, price_book)
     check_gang("random-elastic", gpus_per_trial, terms)
 
-    def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
-        return constant_plan(stages, gpus_per_trial, within)
-
+    plan_for = partial(constant_plan, gpus_per_trial=gpus_per_trial)
     plan = largest_within(job, lambda trials: plan_for(_all_to_the_end(job, trials), terms))
     if plan is None:
         raise infeasible(f"random-elastic:gpus_per_trial={gpus_per_trial}", _one_rung(job), terms, plan_for)

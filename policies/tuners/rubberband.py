@@ -32,7 +32,8 @@ from elastune.policies.tuners.static import Planner, plan_within
 if TYPE_CHECKING:
     import numpy as np
 
-    from elastune.policies.execution.staged import Shares, StagedPolicy
+    from elastune.policies.execution.director import Shares
+    from elastune.policies.execution.staged import StagedPolicy
     from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Bracket
     from elastune.sim.model.events import SegmentEnded
@@ -125,11 +126,11 @@ class RubberbandDirector(PlannedDirector):
         self._began_s = 0.0
 
     def observe(self, event: SegmentEnded, gpus: int, iterations: int) -> None:
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         self._observed.segment(event, gpus, iterations)
 
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:
-        """See `policies.execution.staged.Director`."""
+        """See `policies.execution.director.Director`."""
         if bracket.index > 0:
             planned_s = self.plan.stage_s[bracket.index - 1 - self.first]
             if abs(view.now_s - self._began_s - planned_s) > DEPARTURE * planned_s:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from elastune.policies.execution.planned import run_plan
@@ -85,7 +86,7 @@ def sha_fixed(
 @memoized
 def _best_fixed_plan(job: TuningJob, terms: Terms, truncate: Truncate) -> Plan | None:
     """Of the most configurations that successive halving finishes on any fixed cluster, on the cheapest."""
-    return best_of_targets(job, terms, truncate, lambda stages: cheapest_fixed_plan(stages, terms))
+    return best_of_targets(job, terms, truncate, partial(cheapest_fixed_plan, terms=terms))
 
 
 def sha_fixed_naive(
@@ -159,10 +160,8 @@ def sha_elastic(
     terms = Terms.of(job, profile, price_book)
     check_gang("sha-elastic", gpus_per_trial, terms)
 
-    def plan_for(stages: Sequence[Stage], within: Terms) -> Plan | None:
-        return constant_plan(stages, gpus_per_trial, within)
-
-    plan = best_of_targets(job, terms, truncate, lambda stages: plan_for(stages, terms))
+    plan_for = partial(constant_plan, gpus_per_trial=gpus_per_trial)
+    plan = best_of_targets(job, terms, truncate, partial(plan_for, terms=terms))
     if plan is None:
         least = least_job(job, profile, truncate)
         raise infeasible(f"sha-elastic:gpus_per_trial={gpus_per_trial}", least, terms, plan_for)

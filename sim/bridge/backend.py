@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from elastune.sim.bridge.machines.clock import Clock
 from elastune.sim.bridge.machines.fault_injector import FaultInjector
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 0.1
-_JOIN_S = 10.0
-_HANGS_S = 60.0
-"""A worker group that has not ended this long after its machine was given back never will."""
 
 
 class RayBackend:
@@ -73,9 +70,15 @@ class RayBackend:
         resumption: what a dead driver left behind; None for a new run.
 
     Attributes:
+        make_group: starts the workers of a segment.
+        join_s: host seconds to wait for a worker group before its machine is given back, and `hangs_s` after.
         control_s: host seconds between handing over an event and the next call of `next_event`.
         handed_over_s: when the last event was handed over, by `time.perf_counter`.
     """
+
+    make_group: ClassVar[type[WorkerGroup]] = WorkerGroup
+    join_s: ClassVar[float] = 10.0
+    hangs_s: ClassVar[float] = 60.0
 
     def __init__(
         self,
@@ -92,17 +95,15 @@ class RayBackend:
         self.control_s: list[float] = []
         self.handed_over_s = 0.0
         self._is_controlled = False
-        self._nodes, self._gpus_of, self._source = nodes, gpus_of, configurations
+        self._nodes, self._gpus_of, self._source, self._on_lease = nodes, gpus_of, configurations, on_lease
         self._clock = clock or Clock()
         self._fault_injector = fault_injector or FaultInjector()
-        self._on_lease = on_lease
         store = CheckpointStore(settings.checkpoints, settings.keep)
         self._context = GroupContext(settings, store, self._clock, self._tell)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ahead: Event | None = None  # taken from the queue, but not handed over yet
-        self._telling = threading.Lock()
         self._decided_at_s = self._clock.now_s()
-        self._lock = threading.RLock()
+        self._telling, self._lock = threading.Lock(), threading.RLock()
         self._machines: dict[InstanceId, Machine] = {}
         self._leaving: set[InstanceId] = set()
         self._groups: dict[SegmentId, WorkerGroup] = {}
@@ -182,7 +183,7 @@ class RayBackend:
             for group in groups:
                 group.abort(Outcome.ENDED)
             for group in groups:
-                group.join(_JOIN_S)
+                group.join(self.join_s)
         finally:
             self._nodes.close()
 
@@ -249,7 +250,7 @@ class RayBackend:
         with self._lock:
             site = self._site(command.placement)
             if site is not None:
-                group = WorkerGroup(
+                group = self.make_group(
                     command,
                     started_at_s,
                     configuration,
@@ -341,11 +342,11 @@ class RayBackend:
         for group in groups:
             group.abort(outcome)
         for group in groups:
-            group.join(_JOIN_S)
+            group.join(self.join_s)
         self._nodes.release(instance)
         for group in groups:
             # The end of a worker group comes before the end of its machine, however long its checkpoints take to read.
-            if not group.join(_HANGS_S):
+            if not group.join(self.hangs_s):
                 raise WorkerError(f"segment {group.command.segment} does not end, although machine {instance} is gone")
         if cause is not None:
             self._tell(lambda at_s: InstanceGone(at_s, instance, cause))

@@ -197,7 +197,6 @@ class Controller:
                 state.instance_booted(event)
             case InstanceReady():
                 state.instance_ready(event)
-                self._note_peak()
             case InstanceRefused():
                 state.instance_refused(event)
             case ReclaimNoticed():
@@ -209,10 +208,6 @@ class Controller:
             case _:
                 pass
         return True
-
-    def _note_peak(self) -> None:
-        totals = self.state.totals
-        totals.peak_gpus = max(totals.peak_gpus, self.state.ready_gpus)
 
     def _drain(self, event: Event) -> None:
         """Update the state by an event after the end of the run: segments that it cut still say how far they came."""
@@ -384,8 +379,7 @@ class Controller:
     # Machines.
 
     def _scale_to(self, action: ScaleTo) -> None:
-        state = self.state
-        book = state.price_book
+        state, book = self.state, self.state.price_book
         try:
             key = book.pool(action.instance_type, action.market)
             book.usd_per_hour(*key)

@@ -1,4 +1,4 @@
-"""Decides which machines are requested and given back, so that the fleet meets ScaleTo's targets. Pure, like the controller."""
+"""Decides which machines to request and to release, so that the fleet meets ScaleTo's targets. Pure, like the controller."""
 
 from __future__ import annotations
 

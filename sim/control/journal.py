@@ -33,7 +33,7 @@ class Header(msgspec.Struct, frozen=True, tag=True):
 
 
 class Entry(msgspec.Struct, frozen=True, tag=True, gc=False, omit_defaults=True):
-    """One event, and the decision on it.
+    """One event, and what was decided on it.
 
     Attributes:
         status: "stale" for an event of a superseded segment, "drained" for an event after the end of the run. The policy is
@@ -164,7 +164,7 @@ class Handler(Protocol):
     """A fresh controller, as replay drives it."""
 
     def handle(self, event: Event) -> list[Command]:
-        """Decide on one event."""
+        """Handle an event; return commands in execution order."""
 
 
 def replay(entries: Iterable[Entry], build_controller: Callable[[Sink], Handler]) -> int:

@@ -1,4 +1,4 @@
-"""Notices a run that gains nothing any more. Pure; imports only `sim.model`.
+"""Detects a run that makes no progress any more. Pure; imports only `sim.model`.
 
 It counts events, not seconds, so equal runs stop at the same event on any machine.
 """
@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether nothing more is to be expected of the run."""
+        """Whether the run will make no more progress."""
         return self.events > MOST_EVENTS or self.losses > MOST_LOSSES
 
     def segment_ended(self, event: SegmentEnded, from_iteration: int) -> None:

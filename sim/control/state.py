@@ -165,10 +165,11 @@ class RunState:
         if instance.status is InstanceStatus.LAUNCHED:
             instance.status = InstanceStatus.READY
             self.ready_gpus += instance.gpus
+            self.totals.peak_gpus = max(self.totals.peak_gpus, self.ready_gpus)
             self.free.admit(event.instance, instance.gpus)
 
     def reclaim_noticed(self, event: ReclaimNoticed) -> None:
-        """Start nothing new on it; what runs there continues."""
+        """Start nothing new on the instance; what runs there continues."""
         instance = self.instances.get(event.instance)
         if instance is None or instance.status is InstanceStatus.RELEASING:
             return
@@ -176,7 +177,7 @@ class RunState:
         self.drain(event.instance, instance)
 
     def drain(self, number: InstanceId, instance: InstanceState) -> None:
-        """Release it when its last gang ends."""
+        """Release the instance when its last gang ends."""
         if instance.status is not InstanceStatus.DRAINING:
             self.withdraw(number, instance)
             self._deactivate(instance)
@@ -184,7 +185,7 @@ class RunState:
             self.draining[number] = instance
 
     def reactivate(self, number: InstanceId, instance: InstanceState) -> None:
-        """Use a machine that drains again."""
+        """Use a draining machine again."""
         del self.draining[number]
         instance.status = InstanceStatus.READY
         self.active[instance.pool] += 1
@@ -192,7 +193,7 @@ class RunState:
         self.free.admit(number, instance.free_gpus)
 
     def _deactivate(self, instance: InstanceState) -> None:
-        """Count a machine no more for its target."""
+        """Count a machine no longer towards its target."""
         if instance.status not in (_DRAINING, _RELEASING):
             self.active[instance.pool] -= 1
 

@@ -11,7 +11,6 @@ pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
 from ray.exceptions import RayTaskError
 
-from elastune.sim.bridge import backend
 from elastune.sim.bridge.backend import RayBackend
 from elastune.sim.bridge.machines.clock import Clock
 from elastune.sim.bridge.machines.fault_injector import FaultInjector, MachineFaults
@@ -87,18 +86,17 @@ class Breaking(worker_group.WorkerGroup):
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def world(tmp_path):
     """A backend on stand-ins: it, its nodes, its store, and the configurations that it asks."""
     built = []
 
-    def build(groups=Breaking, faults=None, speed=100.0, resumption=None, no_place=False):
-        monkeypatch.setattr(backend, "WorkerGroup", groups)
+    def build(groups=Breaking, faults=None, speed=100.0, resumption=None, no_place=False, **waits):
         injector = FaultInjector()
         if faults is not None or no_place:
             injector.draw = lambda *_: faults
         nodes, table = Nodes(), Table()
         settings = WorkerSettings(Emulated(), str(tmp_path / "checkpoints"))
-        one = RayBackend(
+        one = type("StandIn", (RayBackend,), {"make_group": groups, **waits})(
             nodes,
             settings,
             gpus_of={"m": 2},
@@ -307,9 +305,8 @@ class SlowToEnd(Endless):
 
 
 def test_the_end_of_a_worker_group_is_told_before_that_of_its_machine_however_long_it_takes(world, monkeypatch):
-    monkeypatch.setattr(backend, "_JOIN_S", 0.01)
     monkeypatch.setattr(SlowToEnd, "may_end", threading.Event())
-    one = world(SlowToEnd)
+    one = world(SlowToEnd, join_s=0.01)
     give_back = one.nodes.release
 
     def give_back_first(instance):
@@ -327,10 +324,8 @@ def test_the_end_of_a_worker_group_is_told_before_that_of_its_machine_however_lo
 
 
 def test_a_worker_group_that_never_ends_stops_the_run_instead_of_being_forgotten(world, monkeypatch):
-    monkeypatch.setattr(backend, "_JOIN_S", 0.01)
-    monkeypatch.setattr(backend, "_HANGS_S", 0.01)
     monkeypatch.setattr(SlowToEnd, "may_end", threading.Event())
-    one = world(SlowToEnd)
+    one = world(SlowToEnd, join_s=0.01, hangs_s=0.01)
     one.backend.next_event()
     rent(one.backend)
     one.backend.perform(start(segment=6))

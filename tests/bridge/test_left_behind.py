@@ -16,8 +16,9 @@ pytest.importorskip("psutil", reason="real workers need the bridge extra")
 
 from elastune.experiments.cli.app import app
 from elastune.experiments.cli.live import Board
+from elastune.experiments.real.options import RealRunOptions
 from elastune.experiments.real.resume import cut_torn_note, leased_in, note_lease
-from elastune.experiments.real.run import CLUSTER_FILE, RealRunOptions, execute_real, resume_real
+from elastune.experiments.real.run import CLUSTER_FILE, execute_real, resume_real
 from elastune.experiments.runs.run_folder import claim_folder, require_inside, require_same_spec
 from elastune.experiments.runs.world import World
 from elastune.experiments.spec.run import RunSpec

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from elastune.experiments.real.run import RealRunOptions, cut_torn_line, execute_real, resume_real
+from elastune.experiments.real.options import RealRunOptions
+from elastune.experiments.real.run import cut_torn_line, execute_real, resume_real
 from elastune.experiments.runs.replay import replay_journal
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.control.journal import read_entries

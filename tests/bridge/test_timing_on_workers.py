@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from ray import cloudpickle
 
-from elastune.experiments.plans.planning import planning_profile
+from elastune.experiments.plans.plan_spec import planning_profile
 from elastune.experiments.profiling.estimates import ALONE, timing_of
 from elastune.experiments.profiling.records import GangShape
 from elastune.experiments.profiling.timing import surroundings_part, time_workload, timed

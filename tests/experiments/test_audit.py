@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from elastune import load_bundle
 from elastune.experiments.cli.app import app
-from elastune.traces.bundles.bundle import bundle_folder
+from elastune.traces.bundles.loading import bundle_folder
 
 TRIALS, R, SECONDS, USD_PER_HOUR = 32, 9, 60.0, 12.24 / 4
 CUT = tuple(range(1, TRIALS, 4))

@@ -13,7 +13,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from elastune.experiments.cli import options as cli_options
+from elastune.experiments.cli import completion
 from elastune.experiments.cli.app import app
 from elastune.policies.registry import POLICIES, RegisteredPolicy
 
@@ -432,11 +432,24 @@ def test_a_policy_is_shown_with_the_values_that_its_parameters_take(elastune):
     assert elastune("policies", "show", "sha-elastik").exit_code == 2
 
 
-def test_names_are_completed():
-    assert cli_options.complete_policy("sha-f") == ["sha-fixed", "sha-fixed-naive"]
-    assert cli_options.complete_policies("seer,rub") == ["seer,rubberband"]
-    assert "digits-mlp" in cli_options.complete_bundle("digits")
-    assert "digits-mlp" in cli_options.complete_workload("digits")
+@pytest.mark.parametrize(
+    ("kind", "begun", "found"),
+    [
+        ("policy", "sha-f", ["sha-fixed", "sha-fixed-naive"]),
+        ("policies", "seer,rub", ["seer,rubberband"]),
+        ("bundle", "digits", ["digits-mlp"]),
+        ("workload", "digits", ["digits-mlp"]),
+        ("machine", "p3.8", ["p3.8xlarge"]),
+        ("scaling", "bert-a", ["bert-a100"]),
+        ("claim", "S1", ["S1"]),
+        ("setting", "job.dead", ["job.deadline_s="]),
+        ("column", "seed,job.dead", ["seed,job.deadline_s"]),
+        ("measure", "cost_", ["cost_usd"]),
+        ("drawable", "led", ["ledger"]),
+    ],
+)
+def test_names_are_completed(kind, begun, found):
+    assert getattr(completion, f"complete_{kind}")(begun) == found
 
 
 def test_asking_for_help_imports_nothing_heavy():

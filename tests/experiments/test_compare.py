@@ -229,7 +229,7 @@ def test_all_policies_are_the_default_and_elastic_ones_also_at_whole_machines():
         (("seer",), 0, "at least one of each"),
         (("seer",), [1, 1], "no seed twice"),
         (("seer",), [0, 2**63], "the last of 2 seeds is 9223372036854775808, but a seed must be a whole number from 0"),
-        (" ,", 2, "policies ' ,': there is no name; leave them out for all"),
+        (" ,", 2, "policies ' ,' holds no name: give names with commas between, or leave it out"),
     ],
 )
 def test_a_comparison_that_makes_no_sense_is_refused(policies, seeds, message):

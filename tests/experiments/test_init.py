@@ -12,7 +12,7 @@ from elastune import RunSpec, load_bundle
 from elastune.experiments.cli.app import app
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.sim.model.errors import InputError
-from elastune.traces.bundles.bundle import bundle_folder
+from elastune.traces.bundles.loading import bundle_folder
 
 
 def elastune(*arguments):

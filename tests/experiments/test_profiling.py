@@ -16,7 +16,7 @@ from elastune.experiments.profiling.records import CheckpointCost, IterationReco
 from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.experiments.runs.run_folder import claim_folder
 from elastune.sim.model.errors import InputError, WorkerError
-from elastune.traces.bundles.bundle import load_bundle
+from elastune.traces.bundles.loading import load_bundle
 from elastune.traces.workloads import training_seed, workload_named
 
 pytest.importorskip("torch", reason="the bridge extra is not installed")

@@ -19,7 +19,8 @@ from elastune import RunSpec
 from elastune.experiments.cli import options as cli_options
 from elastune.experiments.cli.app import app
 from elastune.experiments.cli.profile import print_timing
-from elastune.experiments.plans.planning import make_plans, planning_profile
+from elastune.experiments.plans.plan_spec import planning_profile
+from elastune.experiments.plans.planning import make_plans
 from elastune.experiments.profiling.estimates import ALONE, Estimate, timing_of
 from elastune.experiments.profiling.records import (
     GangShape,
@@ -313,12 +314,15 @@ def test_an_interrupted_profile_goes_on_and_another_one_is_refused(tmp_path, mon
 
     timed = []
     nodes = SimpleNamespace(acquire=lambda *_, launched, is_cancelled: launched() or is_cancelled(), close=lambda: None)
-    monkeypatch.setattr(
-        "elastune.experiments.profiling.timing._timed", lambda series, *_: timed.append(series.number) or second
-    )
     told = []
     found = time_workload(
-        plan, bundle, None, folder, connect=lambda _: nodes, on_progress=lambda *done: told.append(done)
+        plan,
+        bundle,
+        None,
+        folder,
+        connect=lambda _: nodes,
+        time_one=lambda series, *_: timed.append(series.number) or second,
+        on_progress=lambda *done: told.append(done),
     )
     assert timed == [1]
     assert found == [first, second]

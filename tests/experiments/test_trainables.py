@@ -12,7 +12,7 @@ from elastune.sim.model.errors import InputError
 from elastune.sim.model.profile import CloudTruth
 from elastune.sim.model.streams import Streams
 from elastune.sim.simulated.truth import Draws
-from elastune.traces.bundles.bundle import load_bundle
+from elastune.traces.bundles.loading import load_bundle
 from elastune.traces.workloads import training_seed, workload_named
 
 

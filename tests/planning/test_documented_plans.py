@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from small_jobs import assert_same_curve, brute_force, fair_space, wide_space
 
-from elastune.experiments.plans.planning import load_plan_spec, planning_profile
+from elastune.experiments.plans.plan_spec import load_plan_spec, planning_profile
 from elastune.policies.planning.estimate import expected_s
 from elastune.policies.planning.frontier import cheapest_by, frontier
 from elastune.policies.planning.plan import Terms

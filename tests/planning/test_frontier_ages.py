@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_jobs import assert_same_curve, brute_force, fair_space, limited, random_job, wide_space
 
-from elastune.experiments.plans.planning import load_plan_spec, planning_profile
+from elastune.experiments.plans.plan_spec import load_plan_spec, planning_profile
 from elastune.policies.planning import aged
 from elastune.policies.planning.frontier import cheapest_by, frontier
 from elastune.policies.planning.plan import Terms

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from elastune.experiments.cli.app import Commands
 from elastune.experiments.cli.plan import plan
 from elastune.experiments.figures.frontier import frontier as draw_frontier
-from elastune.experiments.plans.planning import frontier_table, load_plan_spec, make_plans
+from elastune.experiments.plans.plan_spec import load_plan_spec
+from elastune.experiments.plans.planning import frontier_table, make_plans
 from elastune.policies.planning import aged
 from elastune.policies.planning.spending import spending_usd
 from elastune.sim.model.errors import InputError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from elastune.traces.bundles.bundle import bundle_names, load_bundle
+from elastune.traces.bundles.loading import bundle_names, load_bundle
 from elastune.traces.workloads import training_seed, workload_named
 
 

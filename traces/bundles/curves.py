@@ -12,7 +12,6 @@ import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import WHOLE, number_of
-from elastune.traces.bundles.replicates import curves_of
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.formats.limits import LARGEST, LONGEST_S, are_costs, are_too_large, too_large, too_long
 from elastune.traces.formats.texts import require_file
@@ -146,6 +145,22 @@ def _whole(text: str) -> int:
     if not WHOLE.fullmatch(text):
         raise ValueError(text)
     return int(number_of(text))
+
+
+def curves_of(trial: np.ndarray, replicate: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number the curves that points belong to, by trial and then by replicate.
+
+    Args:
+        trial: (points,) int >= 0.
+        replicate: (points,) int >= 0.
+
+    Returns:
+        (points,) int, the curve of each point; (curves,) int, the trial of each curve; (curves,) int, its replicate.
+    """
+    numbers, places = np.unique(replicate, return_inverse=True)
+    keys, curve = np.unique(trial * len(numbers) + places, return_inverse=True)
+    trial_of, place_of = np.divmod(keys, len(numbers))
+    return curve, trial_of, numbers[place_of]
 
 
 def read_curves(path: Path, labels: np.ndarray, max_iterations: int, measures: Sequence[str] = ()) -> CurveTables:

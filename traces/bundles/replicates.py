@@ -18,22 +18,6 @@ if TYPE_CHECKING:
     from elastune.traces.bundles.curves import CurveTables
 
 
-def curves_of(trial: np.ndarray, replicate: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number the curves that points belong to, by trial and then by replicate.
-
-    Args:
-        trial: (points,) int >= 0.
-        replicate: (points,) int >= 0.
-
-    Returns:
-        (points,) int, the curve of each point; (curves,) int, the trial of each curve; (curves,) int, its replicate.
-    """
-    numbers, places = np.unique(replicate, return_inverse=True)
-    keys, curve = np.unique(trial * len(numbers) + places, return_inverse=True)
-    trial_of, place_of = np.divmod(keys, len(numbers))
-    return curve, trial_of, numbers[place_of]
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Replicates:
     """The curves of a bundle whose trials were trained more than once; not every trial has all replicates.

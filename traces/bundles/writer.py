@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.traces.bundles.bundle import load_bundle
+from elastune.traces.bundles.loading import load_bundle
 from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError
-from elastune.traces.bundles.replicates import curves_of
+from elastune.traces.bundles.curves import curves_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -57,7 +57,7 @@ class Machine:
         faults: injected delays and losses; None if there is no such machine to rent.
         nodes: provide the machine.
         clock: of the run.
-        listener: hears all that happens to it.
+        listener: told of all that happens to it.
 
     Attributes:
         node: the Ray node once the machine is ready.

@@ -129,14 +129,14 @@ def time_segment(
 
     context = GroupContext(settings, store, clock, tell)
     broken: list[BaseException] = []
-    heard = _Heard(is_enough)
+    reports = _Reports(is_enough)
     group = WorkerGroup(
         command,
         clock.now_s(),
         configuration,
         site,
         context=context,
-        listener=GroupListener(ended=lambda _group: None, broken=broken.append, heard=heard.end_when_enough),
+        listener=GroupListener(ended=lambda _group: None, broken=broken.append, message=reports.end_when_enough),
     )
     group.start()
     try:
@@ -152,15 +152,15 @@ def time_segment(
     if told[0].outcome not in (Outcome.ENDED, Outcome.COMPLETED):
         raise WorkerError(f"a worker group of {len(site.node_ids)} broke while it was timed")
     recorded = store.recorded(command.trial)
-    if heard.from_iteration != command.from_iteration or not recorded:
+    if reports.from_iteration != command.from_iteration or not recorded:
         raise WorkerError(
             f"{settings.checkpoints} does not hand checkpoints on from one worker to the next: name a folder or a URL that this"
             " machine and every node reach (--checkpoints URL)"
         )
-    return heard.segment(told[0], recorded[0].size_bytes)
+    return reports.segment(told[0], recorded[0].size_bytes)
 
 
-class _Heard:
+class _Reports:
     """What the first worker of a group reports about each iteration."""
 
     def __init__(self, is_enough: Callable[[Sequence[float]], bool]) -> None:

@@ -75,13 +75,13 @@ class GroupListener:
         ended: called after the segment's last event.
         broken: called if that event cannot be told.
         raised: called before that event if the training raised an error; not if a process died.
-        heard: called with each message of the first member.
+        message: called with each message of the first member.
     """
 
     ended: Callable[[WorkerGroup], None]
     broken: Callable[[BaseException], None]
     raised: Callable[[SegmentId], None] = lambda _segment: None
-    heard: Callable[[WorkerGroup, Message], None] = lambda _group, _message: None
+    message: Callable[[WorkerGroup, Message], None] = lambda _group, _message: None
 
 
 class _AbortedError(Exception):
@@ -97,7 +97,7 @@ class WorkerGroup:
         configuration: of the trial.
         site: the machines.
         context: shared by all worker groups of the run.
-        listener: hears all that happens to it.
+        listener: told of all that happens to it.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class WorkerGroup:
         for reference in first.train.options(num_returns="streaming").remote(rendezvous):
             message: Message = ray.get(reference)
             self._hear(message)
-            self._listener.heard(self, message)
+            self._listener.message(self, message)
 
     def _place(self) -> None:
         from ray.util.placement_group import placement_group
