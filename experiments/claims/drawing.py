@@ -13,6 +13,7 @@ from elastune.experiments.claims.entries import CATALOG, load_claims, load_workl
 from elastune.experiments.claims.figures import Source, check
 from elastune.experiments.claims.made import make_bundle
 from elastune.experiments.claims.plans import ClaimPlans, plans_of
+from elastune.experiments.claims.real_runs import ClaimRealRuns
 from elastune.experiments.claims.sweeps import ClaimSweep, LeftOut, sweeps_of
 from elastune.experiments.claims.trainings import ClaimTrainings, trainings_of
 from elastune.experiments.results_version import RESULTS_VERSION
@@ -50,6 +51,7 @@ class Drawing:
         sweeps: runs that it takes.
         plans: plans that it takes.
         trainings: trained networks that it takes.
+        real_runs: real runs that it reads.
         left_out: parts whose data is not there.
     """
 
@@ -59,7 +61,13 @@ class Drawing:
     sweeps: Sequence[ClaimSweep]
     plans: Sequence[ClaimPlans]
     trainings: Sequence[ClaimTrainings]
+    real_runs: Sequence[ClaimRealRuns]
     left_out: Sequence[LeftOut]
+
+    @property
+    def measured(self) -> list[ClaimTrainings | ClaimRealRuns]:
+        """What was measured, and not simulated."""
+        return [*self.trainings, *self.real_runs]
 
     def source(self, asked: Asked) -> Source:
         """The data of a figure."""
@@ -103,6 +111,7 @@ def prepare(
     needed = {
         (claim.id, name): claim for claim in tables for name in (*claim.experiments, *claim.plans, *claim.trainings)
     }
+    real_runs = [ClaimRealRuns.of(claim, name) for claim in tables for name in claim.real_runs]
     needed |= {(figure.claim.id, figure.drawn.experiment): figure.claim for figure in asked}
     at = results / f"v{RESULTS_VERSION}"
     sweeps: list[ClaimSweep] = []
@@ -120,7 +129,7 @@ def prepare(
             found, missing = sweeps_of(claim, name, size, workloads, results=at, data=data, most_seeds=most_seeds)
             sweeps += found
             left_out += missing
-    return Drawing(size, asked, tables, sweeps, plans, trainings, left_out)
+    return Drawing(size, asked, tables, sweeps, plans, trainings, real_runs, left_out)
 
 
 def _asked(names: Sequence[str], claims: Mapping[str, Claim]) -> Iterator[Asked]:

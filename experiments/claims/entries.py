@@ -33,6 +33,18 @@ PLANNED = ("cost_usd", "makespan_s", "instances")
 """What is measured of their plans."""
 TRAINED = ("accuracy_over_standard", "flops", "test")
 """What is measured of trained networks; see `experiments.claims.trainings`."""
+REAL = (
+    *(
+        "makespan_error",
+        "cost_error",
+        "makespan_structure",
+        "cost_structure",
+        "makespan_beyond_drift",
+        "cost_beyond_drift",
+    ),
+    *("in_common", "covered", "score"),
+)
+"""What is measured of real runs; see `experiments.fidelity.rows`."""
 
 _Kind = TypeVar("_Kind", bound=Section)
 SizeName: TypeAlias = Literal["smoke", "full"]
@@ -210,7 +222,7 @@ class Endpoint(Section):
     @model_validator(mode="after")
     def _measures_are_known(self) -> Endpoint:
         for measure in (self.measure, *self.also):
-            _require_known("measure", measure, (*measures(), *TRAINED))
+            _require_known("measure", measure, (*measures(), *TRAINED, *REAL))
         return self
 
 
@@ -243,8 +255,8 @@ class Claim(Section):
         experiments: runs, by name.
         plans: plans, by name.
         trainings: tables of trained networks, by name; each is a file beside the claim's.
+        real_runs: tables of real runs, in the same way.
         figures: by name.
-        not_testable: why nothing here can decide it, or not yet; such a claim has no evidence.
     """
 
     id: str
@@ -258,14 +270,14 @@ class Claim(Section):
     experiments: dict[str, Experiment] = Field(default_factory=dict)
     plans: dict[str, PlanExperiment] = Field(default_factory=dict)
     trainings: dict[str, str] = Field(default_factory=dict)
+    real_runs: dict[str, str] = Field(default_factory=dict)
     figures: dict[str, FigureEntry] = Field(default_factory=dict)
-    not_testable: str = ""
 
     @model_validator(mode="after")
     def _names_are_there(self) -> Claim:
-        known = [*self.experiments, *self.plans, *self.trainings]
-        if bool(known) == bool(self.not_testable):
-            raise InputError("give experiments, plans or trainings, or say in not_testable why there are none")
+        known = [*self.experiments, *self.plans, *self.trainings, *self.real_runs]
+        if not known:
+            raise InputError("give experiments, plans, trainings or real_runs")
         for contrast in self.endpoint.contrasts:
             _require_known("experiment", contrast.experiment, known)
             self._check_contrast(contrast)
@@ -276,9 +288,10 @@ class Claim(Section):
         return self
 
     def _check_contrast(self, contrast: Contrast) -> None:
-        if contrast.experiment in self.trainings:
-            # Networks and columns are known once the table is read.
-            _require_known("measure", contrast.measure or self.endpoint.measure, TRAINED)
+        if contrast.experiment in {**self.trainings, **self.real_runs}:
+            # Networks, policies and columns are known once the table is read.
+            known = TRAINED if contrast.experiment in self.trainings else REAL
+            _require_known("measure", contrast.measure or self.endpoint.measure, known)
             return
         is_planned = contrast.experiment in self.plans
         policies = PLANNERS if is_planned else self.experiments[contrast.experiment].policies

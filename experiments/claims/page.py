@@ -23,8 +23,8 @@ claim's file states, and from nothing else: a claim holds where the interval of 
 and no cell of the grid on the wrong one; it does not hold where the interval lies on the wrong side, and is not shown where
 it lies on both. Gains are above 0 (ratios above 1) where the policy is better. Intervals are of 95 %, over families, bundles
 and paired seeds; p-values are Holm's over the baselines. Costs are of jobs that ran to their end: `unfinished` counts the pairs
-of which T cut a run. D1 and D2 rest on trained networks instead, whose rows ship. The papers' full texts were not at hand: what
-is marked as recalled is a reconstruction.
+of which T cut a run. D1 and D2 rest on trained networks instead, V1, R4 and R11 on real runs; their rows ship. The papers' full
+texts were not at hand: what is marked as recalled is a reconstruction.
 """
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from elastune.experiments.claims.entries import Claim, Contrast, SizeName
 
-CELLS = ("data", "body", "sparsity")
-"""Columns that tell cells apart; sparsity is the paper's lambda."""
 _NETWORK = ("network", "width", "sparsity")
 _STANDARD = "standard"
 _SMOKE_DATA, _SMOKE_EPOCHS = "mnist5k", 1
@@ -45,6 +43,7 @@ class ClaimTrainings:
         file: of the rows.
         is_smoke: whether the rows are made when they are needed.
         most_seeds: the first of them; None for all.
+        cells: columns that tell cells apart; sparsity is the paper's lambda.
     """
 
     claim: Claim
@@ -52,6 +51,7 @@ class ClaimTrainings:
     file: Path
     is_smoke: bool = False
     most_seeds: int | None = None
+    cells: tuple[str, ...] = ("data", "body", "sparsity")
 
     @property
     def label(self) -> str:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from elastune.experiments.claims.evidence import evidence_of
 from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
-from elastune.experiments.claims.trainings import CELLS
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.statistics.summary import KEPT_APART, varying, with_origins
 
@@ -50,10 +49,10 @@ def verdicts(drawing: Drawing, size: str) -> list[dict[str, Any]]:
 
 
 def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
-    found = [] if claim.not_testable else list(_evidence(drawing, claim))
+    found = list(_evidence(drawing, claim))
     tests = [_test(one) | {"scaling": scaling} for scaling, one in found]
     missing = [f"{part.experiment}, {part.workload}: left out, {part.reason}" for part in _left_out(drawing, claim)]
-    trained = [told for one in drawing.trainings if one.claim.id == claim.id for told in one.conditions()]
+    measured = [told for one in drawing.measured if one.claim.id == claim.id for told in one.conditions()]
     verdict, where = _verdict(claim, tests, is_smoke=drawing.size == "smoke")
     first = found[0][1].pooled if found else None
     return {
@@ -66,10 +65,10 @@ def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
         "interval": None if first is None else [_plain(first.low), _plain(first.high)],
         "verdict": verdict,
         "where": where,
-        "conditions": [*claim.conditions, *trained, *missing],
+        "conditions": [*claim.conditions, *measured, *missing],
         "size": size if found else None,
         "results_version": RESULTS_VERSION,
-        "figures": [] if claim.not_testable else list(claim.figures),
+        "figures": list(claim.figures),
         "tests": tests,
     }
 
@@ -95,9 +94,9 @@ def _rows(drawing: Drawing, claim: Claim, contrast: Contrast) -> tuple[pd.DataFr
         if (plans.claim.id, plans.experiment) == mine:
             rows, cells = plans.as_runs()
             return rows.assign(**{_SCALING: "borrowed"}), cells
-    for trainings in drawing.trainings:
-        if (trainings.claim.id, trainings.experiment) == mine:
-            return trainings.evidence_rows(contrast).assign(**{_SCALING: "-"}), list(CELLS)
+    for table in drawing.measured:
+        if (table.claim.id, table.experiment) == mine:
+            return table.evidence_rows(contrast).assign(**{_SCALING: "-"}), list(table.cells)
     rows = rows_of([sweep for sweep in drawing.sweeps if (sweep.claim.id, sweep.experiment) == mine], contrast.where)
     return (with_origins(rows), _cell_columns(rows)) if len(rows) else (rows, [])
 
@@ -177,14 +176,12 @@ def _value(value: object) -> str:
 
 def _verdict(claim: Claim, tests: Sequence[Mapping[str, Any]], *, is_smoke: bool) -> tuple[Word, str]:
     """The word for the claim, and where it holds and where not."""
-    if claim.not_testable:
-        return "not testable here", claim.not_testable
     if not tests:
         reason = "nothing is trained" if claim.trainings else "its data does not ship, and none was named"
         return "not testable here", reason
     if is_smoke:
         return "smoke", "the smoke size shows that everything works, and decides nothing"
-    return word_of_all([test["verdict"] for test in tests]), "; ".join(filter(None, map(_where_told, tests)))
+    return word_of_all([test["verdict"] for test in tests]), "; ".join(_where_told(tests))
 
 
 def word_of_all(words: Sequence[Word]) -> Word:
@@ -196,11 +193,20 @@ def word_of_all(words: Sequence[Word]) -> Word:
     return "does not hold" if "does not hold" in words else "not shown"
 
 
-def _where_told(test: Mapping[str, Any]) -> str:
-    who = f"{test['experiment']}, {test['gain']}"
+def _where_told(tests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What came out of each test; policies whose own measures came out the same are told together."""
+    policies: dict[tuple[str, str], list[str]] = {}
+    for test in tests:
+        own = f" of {test['policy']}" if test["against"] is None else ""
+        gain = test["gain"].replace(own, " of {}", 1) if own else test["gain"]
+        policies.setdefault((f"{test['experiment']}, {gain}", _outcome(test)), []).append(test["policy"])
+    return [f"{gain.replace('{}', ', '.join(alike))}: {outcome}" for (gain, outcome), alike in policies.items()]
+
+
+def _outcome(test: Mapping[str, Any]) -> str:
     if test["verdict"] == "holds":
-        return f"{who}: holds"
+        return "holds"
     parts = [test["verdict"]] if test["verdict"] != "partly" else []
     parts += [f"holds {test['where']}"] if test["where"] else []
     parts += [f"the opposite {test['where_not']}"] if test["where_not"] else []
-    return f"{who}: {', '.join(parts)}"
+    return ", ".join(parts)
