@@ -59,6 +59,7 @@ def test_all_policies_draw_the_same_configurations_on_a_seed(comparison):
     assert all((world.truth.scores == worlds[0].truth.scores).all() for world in worlds)
 
 
+@pytest.mark.slow
 def test_processes_do_not_change_the_tables():
     spec = spec_of()
     alone, together = (compare(spec, ("seer", "sha-fixed"), 3, jobs=jobs) for jobs in (1, 2))
@@ -190,6 +191,7 @@ app.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_command_shows_what_is_finished_at_ctrl_c_and_exits_with_130(tmp_path, jobs):
     spec_of().save(tmp_path / "spec.yaml")

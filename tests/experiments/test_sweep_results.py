@@ -326,6 +326,7 @@ def dearer(cost_usd):
     return None if cost_usd is None else cost_usd + 1
 
 
+@pytest.mark.slow
 def test_rows_of_two_versions_of_results_merge_with_a_warning_and_are_never_pooled(elastune, tmp_path):
     elastune("sweep", "sweep.yaml", "-o", "out", "--journals")
     shutil.copytree(tmp_path / "out", tmp_path / "other")
