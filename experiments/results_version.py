@@ -21,7 +21,9 @@ HISTORY = {
     " unless asked to, and prices machines until they are given back."
     " `explore-finish` takes no larger gang than brings its best trial to R by T, and starts all configurations of an exact job"
     " before it promotes.",
-    3: "What comes to exactly the budget is paid: sums of prices that were above it by the rounding of floats were refused.",
+    3: "What comes to exactly the budget is paid: sums of prices that were above it by the rounding of floats were refused."
+    " Frontiers price machines until they are given back while they search, and no longer only afterwards: where trials differ,"
+    " SEER finds cheaper plans, and plans for budgets for which it found none.",
 }
 """By version, what it changed."""
 

@@ -8,20 +8,20 @@ allows, only so many are followed. What the others could have come to at best is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.policies.planning.bill import Prepaid, around_usd, held_usd
+from elastune.policies.planning.aged_limits import AgedLimits, AgedPlans, most_refunds_usd
+from elastune.policies.planning.bill import Prepaid
 from elastune.policies.planning.bound import Bound
-from elastune.policies.planning.hulls import Hull
+from elastune.policies.planning.held import by_instances, holding, tails_from
 from elastune.policies.planning.labels import TIME_GRAIN_S, efficient_order
 from elastune.policies.planning.lateness import ON_TIME, growth_class
-from elastune.policies.planning.partials import Partials, Work, accrued_usd, undominated
-from elastune.policies.planning.spaces import by_instances, holding, tails_from
+from elastune.policies.planning.partials import Partials, Work, undominated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,34 +40,10 @@ MOST_COMPARED = 12_000_000
 
 MOST_MACHINES = 512
 """Machines that are followed one by one; where more are worth holding, the known plans are all that is found."""
-_MOST_LEVELS = 64
-"""Known plans to which partial plans are compared; more of them are merged, which cuts off less."""
 
 
 class InexactFrontierWarning(UserWarning):
     """Minimum charge or quanta leave too many partial plans to follow: the frontier may miss efficient ones."""
-
-
-@dataclass(frozen=True)
-class AgedPlans:
-    """What the search came to.
-
-    Attributes:
-        allocations: of plans among which, with those that were known, are all efficient ones, but for what was left out.
-        left_out: partial plans that were not followed.
-        before_s: (levels,) rising times.
-        missed_usd: (levels,) the least price of anything that continues what was left out and ends before each of them.
-    """
-
-    allocations: list[list[Allocation]]
-    left_out: int
-    before_s: Floats
-    missed_usd: Floats
-
-    def gap(self, plan: Plan) -> float:
-        """By which share of its price a plan may be too dear at most, as something was left out."""
-        level = min(int(np.searchsorted(self.before_s, plan.promised_s - TIME_GRAIN_S)), len(self.before_s) - 1)
-        return max(1.0 - float(self.missed_usd[level]) / plan.cost_usd, 0.0) if plan.cost_usd else 0.0
 
 
 def aged_allocations(
@@ -117,7 +93,7 @@ class _AgedSearch:
         self._growth_classes = np.fromiter(classes, np.int64)
         self._tails_s2 = tails_from(per_stage)
         self._first = Partials.start(self._prepaid, live_instances, self._quota)
-        self.limits = _Limits(per_stage, terms, known, self._prepaid)
+        self.limits = AgedLimits(per_stage, terms, known, self._prepaid, self._quota)
         self.left_out = 0
         self._work = Work(0)
 
@@ -142,12 +118,13 @@ class _AgedSearch:
     def _options(self) -> list[dict[int, list[tuple[int, Choice]]]]:
         """By stage and machines held, what it may be given."""
         counts = range(1, self._quota + 1)
-        every = (by_instances(stage, self._terms, self._space, counts) for stage in self._per_stage)
+        every = (by_instances(stage, self._terms, self._space, counts, by_age=True) for stage in self._per_stage)
         return [{held: some for held, some in of_stage.items() if held <= self._quota} for of_stage in every]
 
     def _starts(self, index: int, last: Partials, targets: Sequence[int]) -> Partials:
         """The partial plans from which the stage begins, on each of so many machines."""
-        waiting = _Waiting(last, self._prepaid, self._startup_s, targets)
+        before = self._per_stage[index - 1] if index else []
+        waiting = _Waiting(last, self._prepaid, self._startup_s, targets, before)
         parts = []
         for number, held in enumerate(targets):
             starts = waiting.resized(number, None if self._is_spread else waiting.unbeaten[number])
@@ -180,24 +157,28 @@ class _AgedSearch:
         late = np.array([[choice.late(growth) for growth in range(self._growth_classes[-1] + 1)] for choice in stage])
         late_s, late_s2 = late[picked, begun.growth].T
         credits_s, used_usd = self._prepaid.used(begun.credits_s, busy_s)
+        each_refund_usd = np.array([choice.each_refund_usd for choice in stage])[picked]
         ended = replace(
             begun,
             time_s=begun.time_s + busy_s,
             shift_s=begun.shift_s + late_s,
             tail_s2=begun.tail_s2 + late_s2,
-            paid_usd=begun.paid_usd + used_usd,
+            paid_usd=begun.paid_usd + used_usd - begun.held * each_refund_usd,
             credits_s=credits_s,
             lead_s=np.minimum(busy_s, self._startup_s) if self._space == "wide" else np.zeros(len(begun)),
             picked=picked,
         )
         if len(begun) == len(starts) and not self._starts_vary:
             return ended
-        by_held = (ended.at(ended.held == held) for held in np.unique(ended.held))
-        return Partials.joined([self._unbeaten(some, some.lead_s, self._tails_s2[index + 1]) for some in by_held])
+        # With another refund ahead, or another lead, they do not go on alike.
+        kinds = picked if stage[0].refund else np.unique(ended.lead_s, return_inverse=True)[1]
+        some = (np.flatnonzero(ended.held == held) for held in np.unique(ended.held))
+        return Partials.joined([self._unbeaten(ended.at(at), kinds[at], self._tails_s2[index + 1]) for at in some])
 
     def _efficient(self, partials: Partials) -> Partials:
         """Those of the last stage than which none is both sooner and cheaper."""
-        return partials.at(efficient_order(partials.late_s(0.0), self.limits.bill_usd(partials)))
+        usd = self.limits.bill_usd(partials) - _released_usd(self._per_stage[-1], partials, partials.held)
+        return partials.at(efficient_order(partials.late_s(0.0), usd))
 
     def _followed(self, index: int, partials: Partials) -> Partials:
         """As many as there is work for: of each number of machines as many, evenly from the soonest to the latest."""
@@ -222,7 +203,18 @@ def _most_worth(per_stage: Sequence[Sequence[Choice]], terms: Terms, prepaid: Pr
     needed = max(choice.instances for stage in per_stage for choice in stage)
     if math.isinf(terms.budget_usd) or not prepaid.new_usd:
         return needed
-    return min(needed, live_instances + math.floor(terms.budget_usd * (1 + 1e-9) / prepaid.new_usd))
+    most_usd: float = terms.budget_usd * (1 + 1e-9) + sum(most_refunds_usd(per_stage, needed))
+    return min(needed, live_instances + math.floor(most_usd / prepaid.new_usd))
+
+
+def _released_usd(stage: Sequence[Choice], partials: Partials, released: Ids) -> Floats:
+    """The part of the refund for machines that are released after the stage, by what the partial plans picked in it."""
+    if not stage or stage[0].refund is None:
+        return np.zeros(released.shape)
+    most = int(partials.held.max())
+    refunds_usd = np.array([choice.released_usd(most) for choice in stage])
+    usd: Floats = refunds_usd[partials.picked, np.maximum(released, 0)]
+    return usd
 
 
 class _Waiting:
@@ -233,7 +225,9 @@ class _Waiting:
             machines paid by the second; see `policies.planning.partials`.
     """
 
-    def __init__(self, last: Partials, prepaid: Prepaid, startup_s: float, targets: Sequence[int]) -> None:
+    def __init__(
+        self, last: Partials, prepaid: Prepaid, startup_s: float, targets: Sequence[int], before: Sequence[Choice]
+    ) -> None:
         self._last, self._prepaid, self._targets = last, prepaid, targets
         self._quota = last.credits_s.shape[1]
         self._wait_s = startup_s - last.lead_s
@@ -244,7 +238,9 @@ class _Waiting:
         self._paid_usd = np.where(
             self._grows,
             last.paid_usd + waited_usd + new * prepaid.new_usd,
-            last.paid_usd + _sums(prepaid.release_usd(last.credits_s))[:, gone].T,
+            last.paid_usd
+            + _sums(prepaid.release_usd(last.credits_s))[:, gone].T
+            - _released_usd(before, last, last.held - held),
         )
         self.unbeaten = self._unbeaten(gone, new)
 
@@ -303,99 +299,6 @@ def _halving_turn(share: float) -> int:
     while abs(share / step - round(share / step)) > 1e-9 and turn < 10:
         turn, step = turn + 1, step / 2
     return turn
-
-
-class _Limits:
-    """What a partial plan must be able to undercut: deadline, budget and the known plans.
-
-    Attributes:
-        before_s: (levels,) sooner than this, ...
-        below_usd: (levels,) ... for less than this: sooner than the first known plan whatever it costs, and so on.
-        latest_s: no plan of interest ends later.
-        missed_usd: (levels,) the least price of what was left out and ends by then.
-    """
-
-    def __init__(
-        self, per_stage: Sequence[Sequence[Choice]], terms: Terms, known: Sequence[Plan], prepaid: Prepaid
-    ) -> None:
-        efficient = sorted(known, key=lambda plan: (plan.promised_s, plan.cost_usd))
-        before_s = np.array([*(plan.promised_s for plan in efficient), math.inf])
-        costs_usd = np.minimum.accumulate([math.inf, *(plan.cost_usd for plan in efficient)])
-        # Of several levels that are merged, the last time and the first price cut off least.
-        step = -(-len(before_s) // _MOST_LEVELS)
-        first = np.arange(0, len(before_s), step)
-        last = np.minimum(first + step, len(before_s)) - 1
-        self._terms, self._prepaid = terms, prepaid
-        self._tails_s2 = tails_from(per_stage)
-        self.before_s = np.minimum(before_s[last], terms.deadline_s + 1e-6)
-        self.below_usd = np.minimum(costs_usd[first], terms.budget_usd * (1 + 1e-9) + 1e-9)
-        self.missed_usd = np.full(len(self.before_s), math.inf)
-        self._later = [
-            Hull.total([_least_machine_s(stage) for stage in per_stage[index + 1 :]])
-            if index + 1 < len(per_stage)
-            else None
-            for index in range(len(per_stage))
-        ]
-        self._barriers_s = [
-            max(len(per_stage) - 2 - index, 0) * terms.profile.sync_s for index in range(len(per_stage))
-        ]
-        self.latest_s = self._latest_s()
-
-    def _latest_s(self) -> float:
-        """No plan of interest takes longer than one machine may cost, as there is always one."""
-        usd_per_s = held_usd(self._terms, 1.0)
-        startup = self._terms.profile.startup
-        unbilled_s = startup.mean_s - startup.billed_mean_s(self._terms.price_book.billing)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            paid_s = self.below_usd / usd_per_s + unbilled_s if usd_per_s else np.full(len(self.below_usd), math.inf)
-        return float(np.minimum(self.before_s, paid_s).max())
-
-    def may_improve(self, partials: Partials, index: int) -> NDArray[np.bool_]:
-        """(plans,) whether a plan that goes on from each after this stage may keep the limits and beat all known plans."""
-        least_usd = self._least_usd(partials, index)
-        return np.asarray((least_usd < self.below_usd).any(axis=1))
-
-    def miss(self, partials: Partials, index: int) -> None:
-        """Remember what these could have come to, which are not followed."""
-        least_usd = self._least_usd(partials, index)
-        self.missed_usd = np.minimum(self.missed_usd, least_usd.min(axis=0, initial=math.inf))
-
-    def _least_usd(self, partials: Partials, index: int) -> Floats:
-        """(plans, levels) the least price of what goes on from each and ends by then; infinite where nothing does."""
-        end_s = partials.late_s(self._tails_s2[index + 1][0]) + self._barriers_s[index]
-        left_s = self.before_s - end_s[:, None]
-        later = self._later[index]
-        if later is None:
-            later_s = np.where(left_s >= 0, 0.0, math.inf)
-        else:
-            times_s, amounts_s = zip(*later.points, strict=True)
-            later_s = np.interp(left_s, times_s, amounts_s, left=math.inf)
-        # Each further second of a machine adds its price to this at least; what is paid is paid, whatever of it is still used.
-        releases_usd = held_usd(self._terms, self._prepaid.release_s) * partials.held
-        standing_usd = around_usd(self._terms, 0, 1.0) * partials.time_s
-        used_usd = accrued_usd(partials, self._prepaid) + releases_usd + standing_usd
-        least_usd = np.maximum(
-            used_usd[:, None] + held_usd(self._terms, 1.0) * later_s, self.bill_usd(partials)[:, None]
-        )
-        return np.asarray(least_usd)
-
-    def nothing_followed(self, bound: Bound | None) -> AgedPlans:
-        """What is known where nothing is followed, and what anything else costs at least."""
-        usd = [0.0 if bound is None else bound.usd(before_s) for before_s in self.before_s.tolist()]
-        return AgedPlans([], 1, self.before_s, np.array(usd))
-
-    def bill_usd(self, partials: Partials) -> Floats:
-        """(plans,) the bill if all machines were given back now."""
-        standing_usd = around_usd(self._terms, 0, 1.0) * partials.time_s
-        return np.asarray(partials.paid_usd + self._prepaid.release_usd(partials.credits_s).sum(axis=1) + standing_usd)
-
-
-def _least_machine_s(stage: Sequence[Choice]) -> Hull:
-    """Machine-seconds of a stage whose machines are there, by its seconds (with the least lateness)."""
-    return Hull.below(
-        (choice.train_s + min(late.shift_s for late in choice.lateness), choice.train_s * choice.instances)
-        for choice in stage
-    )
 
 
 def _traced(

@@ -13,8 +13,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.policies.planning.bill import function_usd, least_usd
+from elastune.policies.planning.bill import function_usd, held_usd, least_usd, start_usd
+from elastune.policies.planning.estimate import log_variance, refunds
 from elastune.policies.planning.hulls import Hull
+from elastune.policies.planning.spread import last_wave
+from elastune.policies.rules.margin import most_usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
 
+_FEW_GROUPS = 8
+_MOST_VARIANCE = 4.0
+"""Of the logarithm of a trial's time, up to which a few groups of gangs use the least of their mean."""
 SLACK = 1e-9
 """The bound is lowered by this share, so that rounding cannot lift it above a plan that attains it."""
 
@@ -77,6 +83,60 @@ class Bound:
         longest = [(hull, hull.points[0][0] + max(spare_s, 0.0)) for hull in self._hulls]
         averages = [gpu_s / training_s, *(hull.at(seconds) / seconds for hull, seconds in longest)]
         return max(1, math.ceil(max(averages) / whole * (1 - SLACK)))
+
+
+def is_out_of_reach(
+    stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
+) -> bool:
+    """Whether no plan keeps T and B, however it uses its machines; saves the search for one.
+
+    As in `Bound`, but with what is left after machines are given back early, and from machines that are held.
+
+    Args:
+        stages: what is to be trained.
+        terms: profile, prices, limits.
+        live_instances: machines held already.
+        is_resumed: whether the first stage continues earlier ones.
+    """
+    barriers_s = (len(stages) - 1) * terms.profile.sync_s
+    total = Hull.total(
+        [Hull.below(_paid(stage, terms, is_first=not (index or is_resumed))) for index, stage in enumerate(stages)]
+    )
+    fastest_s = total.points[0][0]
+    started = 0 if live_instances else 1
+    left_s = terms.deadline_s - barriers_s - started * terms.profile.startup.mean_s
+    if left_s < fastest_s * (1 - SLACK):
+        return True
+    beside_usd = held_usd(terms, barriers_s) + started * start_usd(terms)
+    return (total.at(max(left_s, fastest_s)) + beside_usd) * (1 - SLACK) > most_usd(terms.budget_usd)
+
+
+def _paid(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:
+    """(seconds, price of all trials) for every size of gang, below what any number of them takes and costs."""
+    fixed_s, used = terms.fixed_s(is_first=is_first), least_used(terms, stage.iterations)
+    points = []
+    for size in terms.placeable_gang_sizes:
+        train_s = terms.train_s(stage.iterations, size)
+        gpus = stage.trials * size
+        each_s = (fixed_s + train_s) * max(1.0, gpus / terms.max_gpus)
+        machines_usd = held_usd(terms, gpus / terms.gpus_per_instance * (fixed_s + train_s * used))
+        points.append((each_s, machines_usd + stage.trials * function_usd(terms, size, fixed_s + train_s)))
+    return points
+
+
+def least_used(terms: Terms, iterations: int) -> float:
+    """The least share of the mean training time for which machines are paid, by the closed form of what is given back.
+
+    It takes gangs to end at the median of their places, so that they use a little less than their mean together: least where
+    there are two to five.
+    """
+    if not refunds(terms):
+        return 1.0
+    variance = log_variance(terms.profile.stragglers, iterations)
+    if variance > _MOST_VARIANCE:
+        return math.exp(-variance / 2)
+    waves = ((groups, last_wave(groups, 1, variance)) for groups in range(1, _FEW_GROUPS + 1))
+    return min((slowest + math.fsum(earlier)) / groups for groups, (slowest, earlier) in waves)
 
 
 def gap_to_bound(plan: Plan, terms: Terms) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
+from itertools import accumulate
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -116,22 +118,62 @@ def given_back_s(stage: Stage, allocation: Allocation, kept: int, terms: Terms) 
         kept: machines that the next stage holds, which are paid until this one ends; 0 after the last.
         terms: for the spread of the trials and the size of machines.
     """
-    stragglers = terms.profile.stragglers
-    if not stragglers.any or terms.price_book.billing.granularity_s > FINE_QUANTUM_S:
+    if not _ends_differ(terms):
         return 0.0
+    found = refund(stage, allocation, terms.profile.stragglers)
+    machine_means = allocation.instances * found.of_each + found.of_released(max(allocation.instances - kept, 0))
+    return machine_means * terms.train_s(stage.iterations, allocation.gpus_per_trial)
+
+
+def refunds(terms: Terms) -> bool:
+    """Whether machines are given back within a stage, and that saves anything."""
+    return terms.gives_back and terms.is_per_instance and _ends_differ(terms)
+
+
+def _ends_differ(terms: Terms) -> bool:
+    return terms.profile.stragglers.any and terms.price_book.billing.granularity_s <= FINE_QUANTUM_S
+
+
+@dataclass(frozen=True)
+class Refund:
+    """What an allocation need not pay of its stage, in machines times the mean training time of one trial.
+
+    Attributes:
+        of_each: for each machine that is held, as the stage ends sooner than the closed form of the mean; below zero if later.
+        group: machines that end together, because gangs share them.
+        of_groups: for none, one, two, ... groups of machines that nobody needs afterwards: those that end first.
+    """
+
+    of_each: float
+    group: int
+    of_groups: tuple[float, ...]
+
+    def of_released(self, machines: int) -> float:
+        """For so many machines that the next stage does not hold."""
+        return self.of_groups[min(machines // self.group, len(self.of_groups) - 1)]
+
+
+def refund(stage: Stage, allocation: Allocation, stragglers: Stragglers) -> Refund:
+    """What an allocation of this stage need not pay; the same for any number of spare machines."""
+    size, whole = allocation.gpus_per_trial, allocation.gpus_per_instance
+    return _refund(
+        stage.trials, allocation.gangs, size, whole, allocation.needed_instances, stage.iterations, stragglers
+    )
+
+
+@functools.lru_cache(32_768)
+def _refund(
+    trials: int, gangs: int, size: int, whole: int, machines: int, iterations: int, stragglers: Stragglers
+) -> Refund:
+    """Kept, because plans of the same stages are asked for again and again, under other limits."""
     # Gangs that share machines leave them together: 2 of 2 GPUs on one of 4, 4 of 5 GPUs on five of 4.
-    size = allocation.gpus_per_trial
-    shared = math.gcd(size, allocation.gpus_per_instance)
-    gangs_each, machines_each = min(allocation.gpus_per_instance // shared, allocation.gangs), size // shared
-    groups = -(-allocation.needed_instances // machines_each)
-    slowest, earlier = last_wave(groups, gangs_each, log_variance(stragglers, stage.iterations))
-    before = allocation.trials / allocation.gangs - 1.0  # mean number of trials of a gang before its last one
-    end = max(before + slowest, float(allocation.waves))
-    held, released = allocation.instances / machines_each, max(allocation.instances - kept, 0) // machines_each
-    paid = sum(min(before + last, end) for last in earlier[:released])
-    paid += (held - min(released, len(earlier))) * end
-    planned = allocation.waves * expected_stretch(stragglers, stage.iterations, allocation)
-    return machines_each * (held * planned - paid) * terms.train_s(stage.iterations, size)
+    shared = math.gcd(size, whole)
+    gangs_each, machines_each = min(whole // shared, gangs), size // shared
+    slowest, earlier = last_wave(-(-machines // machines_each), gangs_each, log_variance(stragglers, iterations))
+    before, waves = trials / gangs - 1.0, -(-trials // gangs)  # mean number of trials of a gang before its last one
+    end = max(before + slowest, float(waves))
+    saved = accumulate((machines_each * max(end - before - last, 0.0) for last in earlier), initial=0.0)
+    return Refund(waves * _stretch(gangs, waves, iterations, stragglers) - end, machines_each, tuple(saved))
 
 
 def lead_s(busy_s: float, startup_s: float) -> float:
@@ -153,7 +195,10 @@ def expected_s(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: 
 
 def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Allocation) -> float:
     """Expected training seconds of a stage over their mean: the slowest of the gangs that train side by side. At least 1."""
-    gangs, waves = allocation.gangs, allocation.waves
+    return _stretch(allocation.gangs, allocation.waves, iterations, stragglers)
+
+
+def _stretch(gangs: int, waves: int, iterations: int, stragglers: Stragglers) -> float:
     if gangs == 1 or not stragglers.any:
         return 1.0
     variance = log_variance(stragglers, iterations) / waves

@@ -19,32 +19,27 @@ import msgspec
 import numpy as np
 
 from elastune.policies.planning.aged import InexactFrontierWarning, aged_allocations
-from elastune.policies.planning.bill import held_usd
 from elastune.policies.planning.bound import Bound
-from elastune.policies.planning.estimate import given_back_s
+from elastune.policies.planning.held import holding
 from elastune.policies.planning.labels import efficient_order
 from elastune.policies.planning.lateness import Latenesses, estimator
 from elastune.policies.planning.plan import FINE_QUANTUM_S
-from elastune.policies.planning.program import MOST_COUNTS, Program
-from elastune.policies.planning.spaces import choices, holding
+from elastune.policies.planning.program import Program
+from elastune.policies.planning.spaces import MOST_COUNTS, choices
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from elastune.policies.planning.aged import AgedPlans
+    from elastune.policies.planning.aged_limits import AgedPlans
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.planning.spaces import Choice, Space
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.scaling import Scaling
-
-
-MUCH = 0.05
-"""Share of a stage's price from which what is given back within it is worth a search of its own."""
 
 
 def frontier(
@@ -93,9 +88,8 @@ def frontier(
     if not terms.is_per_instance and space == "wide" and not is_spread and not live_instances:
         plans = [planned(one) for one in _all_held(per_stage, terms)]
     else:
-        spaces = [per_stage, *_given_back(per_stage, stages, terms)]
-        solved = (Program(one, terms, space, live_instances, is_spread=is_spread).solve() for one in spaces)
-        plans = [planned(one) for found in solved for one in found]
+        program = Program(per_stage, terms, space, live_instances, is_spread=is_spread)
+        plans = [planned(one) for one in program.solve()]
     found = None
     if _ages_matter(per_stage, terms):
         found = aged_allocations(per_stage, terms, space, live_instances, plans)
@@ -118,31 +112,6 @@ def _with_bound(plans: Sequence[Plan], bound: Bound | None) -> list[Plan]:
         return max(1.0 - bound.usd(plan.promised_s) / plan.cost_usd, 0.0) if plan.cost_usd else 0.0
 
     return [replace(plan, search_gap=max(plan.search_gap, gap(plan))) for plan in plans]
-
-
-def _given_back(
-    per_stage: Sequence[Sequence[Choice]], stages: Sequence[Stage], terms: Terms
-) -> Iterator[list[list[Choice]]]:
-    """The same choices without the price of what can be given back at most within their stages, if that is much of any.
-
-    How much is given back depends on the next stage. A program that takes all machines to be held until the stage ends finds
-    plans that keep them; one that takes all of them to be given back finds plans that do. The closed form tells them apart.
-    """
-    if not (terms.gives_back and terms.is_per_instance):
-        return
-    unpaid = [
-        [held_usd(terms, given_back_s(stage, choice.allocation, 0, terms)) for choice in of_stage]
-        for stage, of_stage in zip(stages, per_stage, strict=True)
-    ]
-    if any(
-        usd > MUCH * held_usd(terms, choice.instances * choice.train_s)
-        for choices_usd, of_stage in zip(unpaid, per_stage, strict=True)
-        for usd, choice in zip(choices_usd, of_stage, strict=True)
-    ):
-        yield [
-            [replace(choice, usd=choice.usd - usd) for usd, choice in zip(choices_usd, of_stage, strict=True)]
-            for choices_usd, of_stage in zip(unpaid, per_stage, strict=True)
-        ]
 
 
 def _with_gaps(plans: list[Plan], found: AgedPlans) -> list[Plan]:

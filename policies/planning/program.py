@@ -17,10 +17,11 @@ import numpy as np
 
 from elastune.policies.planning.bill import held_usd, start_usd
 from elastune.policies.planning.estimate import lead_s
+from elastune.policies.planning.held import by_instances, holding, tails_from
 from elastune.policies.planning.hulls import Hull
-from elastune.policies.planning.labels import NONE, Labels, efficient, joined, order_of
+from elastune.policies.planning.labels import NONE, NOTHING_MORE, Labels, efficient, joined, order_of
 from elastune.policies.planning.lateness import growth_class, most_of_class
-from elastune.policies.planning.spaces import by_instances, holding, tails_from
+from elastune.policies.planning.spaces import MOST_COUNTS, MOST_RELEASED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,11 +32,8 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Allocation, Terms
     from elastune.policies.planning.spaces import Choice, Space
 
-    Held = tuple[int, float]
-    """Machines held, and how early the next stage's can be asked for."""
-
-MOST_COUNTS = 256
-"""Numbers of machines of which each may be held where how late they are depends on how many are new."""
+    Held = tuple[int, float, int]
+    """Machines held, how early the next stage's can be asked for, and the choice where it says what is given back, else 0."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ class Program:
         self._is_spread = is_spread
         # With one entry, it does not matter how many machines are new.
         self._starts_vary = any(len(choice.lateness) > 1 for choice in per_stage[0])
+        self._refunded = any(choice.refund is not None for stage in per_stage for choice in stage)
         self._startup_s = terms.profile.startup.mean_s
         self._sync_s = terms.profile.sync_s
         self._start_usd = start_usd(terms)
@@ -105,11 +104,11 @@ class Program:
         """Numbers of machines that are held: those on which some stage trains, and the one that is there.
 
         Holding another one for some stages costs an amount that is linear in it up to the next of these, and no time. So one of
-        the two next ones is no dearer. Where it depends on how many machines are new how late they are, all numbers are tried
-        if they are few.
+        the two next ones is no dearer. Where it depends on how many machines are new or released how late they are or what they
+        cost, all numbers are tried if they are few.
         """
         most = self._terms.price_book.max_instances
-        if self._starts_vary and most <= MOST_COUNTS:
+        if (self._starts_vary and most <= MOST_COUNTS) or (self._refunded and most <= MOST_RELEASED):
             return range(1, most + 1)
         return sorted({self._live, *(choice.instances for stage in self._per_stage for choice in stage)})
 
@@ -126,7 +125,9 @@ class Program:
             Hull.below(
                 (
                     choice.train_s + min(late.shift_s for late in choice.lateness),
-                    choice.usd + held_usd(self._terms, choice.instances * choice.train_s),
+                    choice.usd
+                    + choice.instances * (held_usd(self._terms, choice.train_s) - choice.each_refund_usd)
+                    - choice.most_refund_usd,
                 )
                 for choice in stage
             )
@@ -138,7 +139,10 @@ class Program:
     def _keep_affordable(self) -> None:
         """Leave out what exceeds the budget even if all other stages take what is cheapest, and sum that up."""
         usd = [
-            {held: min(self._usd(index, held, choice) for _, choice in options) for held, options in by_held.items()}
+            {
+                held: min(self._usd(index, held, c) - c.most_refund_usd for _, c in options)
+                for held, options in by_held.items()
+            }
             for index, by_held in enumerate(self._options)
         ]
         least = [min(of_stage.values()) for of_stage in usd]
@@ -159,7 +163,7 @@ class Program:
             np.zeros(1, np.int64),
             np.zeros(1) if self._is_spread else None,
         )
-        known: Mapping[Held, Labels] = {(self._live, 0.0): start}
+        known: Mapping[Held, Labels] = {(self._live, 0.0, 0): start}
         layers: list[_Layer] = []
         for index in range(len(self._per_stage)):
             if not self._options[index] or not any(len(labels) for labels in known.values()):
@@ -170,27 +174,31 @@ class Program:
                 held: replace(labels, ids=np.arange(len(labels)) + layer.first_id[held])
                 for held, labels in layer.labels.items()
             }
-        best = efficient(list(known.values()))
+        if self._refunded:
+            best = self._from_more_refunded(self._per_stage[-1], known, [0], NOTHING_MORE)[0]
+        else:
+            best = efficient(list(known.values()))
         return [self._traced(layers, int(last)) for last in best.ids]
 
     def _stage(self, index: int, known: Mapping[Held, Labels]) -> _Layer:
         """Extend all labels by one stage."""
         options = self._options[index]
-        starts = self._starts(known, sorted(options), self._tails_s2[index])
+        starts = self._starts(index, known, sorted(options))
         found: dict[Held, tuple[Labels, NDArray[np.int64]]] = {}
         for held, of_stage in options.items():
-            by_lead: dict[float, list[tuple[int, Choice]]] = {}
+            alike: dict[tuple[float, int], list[tuple[int, Choice]]] = {}
             for number, choice in of_stage:
-                by_lead.setdefault(self._lead_s(index, choice), []).append((number, choice))
-            for ahead_s, some in by_lead.items():
-                found[held, ahead_s] = self._extended(index, starts[held], held, some)
+                kind = self._lead_s(index, choice), number if choice.refund else 0
+                alike.setdefault(kind, []).append((number, choice))
+            for (ahead_s, number), some in alike.items():
+                found[held, ahead_s, number] = self._extended(index, starts[held], held, some)
         sizes = [len(labels) for labels, _ in found.values()]
         first = np.concatenate(([0], np.cumsum(sizes)))
         return _Layer(
             {held: labels for held, (labels, _) in found.items()},
             {held: int(position) for held, position in zip(found, first, strict=False)},
             np.concatenate([labels.ids for labels, _ in found.values()]),
-            np.repeat(np.array([count for count, _ in found], np.int64), sizes),
+            np.repeat(np.array([count for count, *_ in found], np.int64), sizes),
             np.concatenate([numbers for _, numbers in found.values()]),
         )
 
@@ -203,12 +211,13 @@ class Program:
         return 0.0 if index == len(self._per_stage) - 1 else self._sync_s
 
     def _starts(
-        self, known: Mapping[Held, Labels], targets: Sequence[int], later: Range
+        self, index: int, known: Mapping[Held, Labels], targets: Sequence[int]
     ) -> dict[int, list[tuple[int, Labels]]]:
         """By machines held: (growth class, labels) that go on with them, each class apart if starts vary."""
-        shrunk = self._from_more(known, targets, later)
+        later = self._tails_s2[index]
+        shrunk = self._from_more(index, known, targets, later)
         waiting: dict[int, list[Labels]] = {}
-        for (before, ahead_s), labels in known.items():
+        for (before, ahead_s, _), labels in known.items():
             wait_s = self._startup_s - ahead_s
             # The price of as many starts as are held then is added once that is known.
             waited = labels.plus(wait_s, before * (held_usd(self._terms, wait_s) - self._start_usd))
@@ -232,14 +241,35 @@ class Program:
             for held in targets
         }
 
-    def _from_more(self, known: Mapping[Held, Labels], targets: Sequence[int], later: Range) -> dict[int, Labels]:
-        """By machines held: the labels of as many or more, which go on at once."""
+    def _from_more(
+        self, index: int, known: Mapping[Held, Labels], targets: Sequence[int], later: Range
+    ) -> dict[int, Labels]:
+        """By machines held: the labels of as many or more, which go on at once, less what is given back for that."""
+        if self._refunded and index > 0:
+            return self._from_more_refunded(self._per_stage[index - 1], known, targets, later)
         merged, sources, found = NONE, sorted(known), {}
         for held in reversed(targets):
             parts = [merged]
             while sources and sources[-1][0] >= held:
                 parts.append(known[sources.pop()])
             merged = found[held] = efficient(parts, later)
+        return found
+
+    def _from_more_refunded(
+        self, before: Sequence[Choice], known: Mapping[Held, Labels], targets: Sequence[int], later: Range
+    ) -> dict[int, Labels]:
+        numbers = sorted({number for *_, number in known})
+        refund_usd = np.array([before[number].released_usd(max(known)[0]) for number in numbers])
+        sizes = [len(labels) for labels in known.values()]
+        held = np.repeat([held for held, *_ in known], sizes)
+        rows = np.repeat(np.searchsorted(numbers, [number for *_, number in known]), sizes)
+        together = joined(list(known.values()))
+        found = {}
+        for target in targets:
+            chosen = np.flatnonzero(held >= target)
+            labels = together.at(chosen)
+            labels = replace(labels, usd=labels.usd - refund_usd[rows[chosen], held[chosen] - target])
+            found[target] = labels.at(order_of(labels, later))
         return found
 
     def _from_fewer(self, waiting: Mapping[int, Labels], targets: Sequence[int], later: Range) -> dict[int, Labels]:
@@ -254,7 +284,8 @@ class Program:
 
     def _usd(self, index: int, held: int, choice: Choice) -> float:
         """What a stage costs on so many machines, beside the waiting for them."""
-        return choice.usd + held_usd(self._terms, held * (choice.train_s + self._barrier_s(index)))
+        machine_usd = held_usd(self._terms, choice.train_s + self._barrier_s(index)) - choice.each_refund_usd
+        return choice.usd + held * machine_usd
 
     def _extended(
         self, index: int, starts: Sequence[tuple[int, Labels]], held: int, of_stage: Sequence[tuple[int, Choice]]
@@ -270,7 +301,8 @@ class Program:
                     continue
                 shift_s, tail_s2 = choice.late(growth)
                 usd = self._usd(index, held, choice)
-                parts.append(self._within(labels.plus(busy_s + shift_s, usd, tail_s2), index, later[0]))
+                ended = labels.plus(busy_s + shift_s, usd, tail_s2)
+                parts.append(self._within(ended, index, later[0], choice.most_refund_usd))
                 numbers.append(number)
         picked = np.repeat(np.array(numbers, np.int64), [len(part) for part in parts])
         together = joined(parts)
@@ -279,8 +311,12 @@ class Program:
         order = order_of(together, later)
         return together.at(order), picked[order]
 
-    def _within(self, labels: Labels, index: int, least_tail_s2: float) -> Labels:
-        """Those from which the limits can still be kept; the tolerance leaves the last word to the closed form."""
+    def _within(self, labels: Labels, index: int, least_tail_s2: float, most_refund_usd: float) -> Labels:
+        """Those from which the limits can still be kept; the tolerance leaves the last word to the closed form.
+
+        What they are billed in the end is at least what they have been by now, less the most that is given back for the stage,
+        and the least of later stages, refunds taken off.
+        """
         terms = self._terms
         if math.isinf(terms.deadline_s) and math.isinf(terms.budget_usd):
             return labels
@@ -289,7 +325,7 @@ class Program:
         if math.isfinite(terms.budget_usd):
             seconds, usd = self._later[index]
             left_s = terms.deadline_s - self._barriers_s[index] + 1e-6 - end_s
-            kept &= labels.usd + np.interp(left_s, seconds, usd) <= self._limit_usd()
+            kept &= labels.usd - most_refund_usd + np.interp(left_s, seconds, usd) <= self._limit_usd()
         return labels if kept.all() else labels.at(np.flatnonzero(kept))
 
     @property

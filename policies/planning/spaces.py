@@ -10,25 +10,35 @@ import functools
 import math
 from bisect import bisect_right, insort
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from elastune.policies.planning.bill import function_usd, held_usd
-from elastune.policies.planning.estimate import expected_s, lead_s
+from elastune.policies.planning.estimate import expected_s, refund, refunds
 from elastune.policies.planning.lateness import ON_TIME
 from elastune.policies.planning.plan import Allocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
+    from elastune.policies.planning.estimate import Refund
     from elastune.policies.planning.lateness import Lateness
     from elastune.policies.planning.plan import Terms
     from elastune.policies.rules.halving import Stage
 
+    Floats = NDArray[np.float64]
+
 Space: TypeAlias = Literal["fair", "wide"]
 
+MOST_COUNTS = 256
+"""Numbers of machines of which each may be held where how late they are depends on how many are new."""
+MOST_RELEASED = 64
+"""The same where what is given back depends on how many are released; on more, the fastest choices are all that is weighed."""
+_ALL_GANGS = 12
+"""Trials of which every number is weighed that may train at once, where machines are given back within a stage."""
 _ALL_TRIED = 256
 _LARGEST_STEP = 1.01
 _THINNED = 12
@@ -43,12 +53,34 @@ class Choice:
         train_s: expected seconds from when its machines are there to its last checkpoint.
         usd: of its function calls; 0 where machines are billed.
         lateness: how its end is spread, by `growth_class` of the machines it waits for; one entry where that does not matter.
+        refund: what it need not pay as machines are given back within the stage; None where none are.
+        refund_usd: price of a machine for the mean training time of one trial, in which the refund is measured.
     """
 
     allocation: Allocation
     train_s: float
     usd: float
     lateness: tuple[Lateness, ...] = (ON_TIME,)
+    refund: Refund | None = None
+    refund_usd: float = 0.0
+
+    @property
+    def each_refund_usd(self) -> float:
+        """What each machine that is held costs less than for the whole stage."""
+        return self.refund.of_each * self.refund_usd if self.refund else 0.0
+
+    @property
+    def most_refund_usd(self) -> float:
+        """What it need not pay beside that if the next stage holds no machine."""
+        return self.refund.of_groups[-1] * self.refund_usd if self.refund else 0.0
+
+    def released_usd(self, most: int) -> Floats:
+        """(most + 1,) the part of that for none, one, two, ... machines that the next stage does not hold."""
+        if self.refund is None:
+            return np.zeros(most + 1)
+        groups = np.minimum(np.arange(most + 1) // self.refund.group, len(self.refund.of_groups) - 1)
+        released_usd: Floats = np.array(self.refund.of_groups)[groups] * self.refund_usd
+        return released_usd
 
     @property
     def instances(self) -> int:
@@ -73,7 +105,7 @@ def choices(
 
     Where machines are billed, the fastest choice by number of machines that is faster (in `fair`: of its own) than with
     fewer; where functions are billed, all that are faster, cheaper or (in `wide`) on fewer machines than the others. Where
-    ends are spread, all, or `_THINNED` of those that would be kept if they were not.
+    ends are spread, or machines given back, all, or `_THINNED` of those that would be kept if they were not.
 
     Args:
         stage: what is to be trained.
@@ -89,6 +121,7 @@ def choices(
     found = [_choice(stage, allocation, terms, is_first=is_first) for allocation in allocations(stage, terms, space)]
     if lateness_of is not None:
         found = [replace(choice, lateness=lateness_of(choice.allocation)) for choice in found]
+    if lateness_of is not None or (refunds(terms) and terms.price_book.max_instances <= MOST_RELEASED):
         found.sort(key=lambda choice: (choice.instances, choice.train_s))
         return found
     if terms.is_per_instance:
@@ -104,11 +137,12 @@ def allocations(stage: Stage, terms: Terms, space: Space) -> Sequence[Allocation
     """The allocations of one stage in a space, without spare machines.
 
     In `wide`, the fewest gangs for each number of waves: more gangs that take as many waves train no faster, on no fewer
-    machines.
+    machines. Where machines are given back within a stage, some of more gangs end earlier: then all numbers for few trials,
+    and for many those as well that fill the machines.
     """
     if space == "fair":
         return fair_levels(stage.trials, terms)
-    return _wide(stage.trials, terms.placeable_gang_sizes, terms.gpus_per_instance, terms.max_gpus)
+    return _wide(stage.trials, terms.placeable_gang_sizes, terms.gpus_per_instance, terms.max_gpus, refunds(terms))
 
 
 def fair_levels(trials: int, terms: Terms) -> list[Allocation]:
@@ -124,21 +158,29 @@ def fair_levels(trials: int, terms: Terms) -> list[Allocation]:
 
 
 @functools.lru_cache(128)
-def _wide(trials: int, sizes: Sequence[int], whole: int, max_gpus: int) -> tuple[Allocation, ...]:
+def _wide(trials: int, sizes: Sequence[int], whole: int, max_gpus: int, gives_back: bool) -> tuple[Allocation, ...]:
     """Kept, because re-planning asks for the same ones at every barrier."""
     return tuple(
         Allocation(trials, gangs * size, size, whole)
         for size in sizes
-        for gangs in _gang_counts(trials, max_gpus // size)
+        for gangs in _gang_counts(trials, max_gpus // size, max(whole // size, 1) if gives_back else 0)
     )
 
 
-def _gang_counts(trials: int, most: int) -> Iterator[int]:
-    """For each number of waves, the fewest gangs that take it; at most `most`."""
+def _gang_counts(trials: int, most: int, filling: int) -> Iterator[int]:
+    """For each number of waves, the fewest gangs that take it; at most `most`.
+
+    With `filling`, the gangs that fill a machine, also the number that fills the machines of the fewest; all for few trials.
+    """
     gangs = min(trials, most)
+    if filling and trials <= _ALL_GANGS:
+        yield from range(gangs, 0, -1)
+        return
     while gangs:
-        waves = -(-trials // gangs)
+        waves, most_gangs = -(-trials // gangs), gangs
         gangs = -(-trials // waves)
+        if filling and (filled := min(-(-gangs // filling) * filling, most_gangs)) > gangs:
+            yield filled
         yield gangs
         gangs -= 1
 
@@ -146,7 +188,11 @@ def _gang_counts(trials: int, most: int) -> Iterator[int]:
 def _choice(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: bool) -> Choice:
     segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
     usd = stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
-    return Choice(allocation, expected_s(stage, allocation, terms, is_first=is_first), usd)
+    train_s = expected_s(stage, allocation, terms, is_first=is_first)
+    if not refunds(terms):
+        return Choice(allocation, train_s, usd)
+    mean_usd = held_usd(terms, terms.train_s(stage.iterations, allocation.gpus_per_trial))
+    return Choice(allocation, train_s, usd, (ON_TIME,), refund(stage, allocation, terms.profile.stragglers), mean_usd)
 
 
 def _sampled(found: Sequence[Choice]) -> Sequence[Choice]:
@@ -178,84 +224,6 @@ def _worthwhile(found: Sequence[Choice]) -> list[Choice]:
         stairs = [step for step in stairs if step[0] < choice.train_s or step[1] < choice.usd]
         insort(stairs, (choice.train_s, choice.usd))
     return kept
-
-
-def by_instances(
-    found: Sequence[Choice], terms: Terms, space: Space, counts: Iterable[int]
-) -> dict[int, list[tuple[int, Choice]]]:
-    """By machines held: the choices that can be taken on them and nothing else beats there, with their positions.
-
-    In `fair` those that need so many, in `wide` those that need no more.
-
-    Args:
-        found: what `choices` returned.
-        terms: for how long machines take to start.
-        space: the plan space.
-        counts: numbers of machines that `wide` plans may hold, rising; fewer than the stage needs are left out.
-    """
-    enough = [count for count in counts if count >= found[0].instances]
-    numbered: dict[int, list[tuple[int, Choice]]] = {}
-    for number, choice in enumerate(found):
-        numbered.setdefault(choice.instances, []).append((number, choice))
-    if all(choice.lateness == (ON_TIME,) for choice in found) and (space == "fair" or terms.is_per_instance):
-        if space == "fair":
-            return numbered
-        # Sorted by machines, each faster than those before it: the last that fits is the fastest.
-        needed = [choice.instances for choice in found]
-        positions = {held: bisect_right(needed, held) - 1 for held in enough}
-        return {held: [(number, found[number])] for held, number in positions.items()}
-    if space == "fair":
-        return {held: _unbeaten(some, terms) for held, some in numbered.items()}
-    options, best = {}, list[tuple[int, Choice]]()
-    for held in enough:
-        if held in numbered:
-            best = _unbeaten([*best, *numbered[held]], terms)
-        options[held] = best
-    return options
-
-
-def _unbeaten(some: list[tuple[int, Choice]], terms: Terms) -> list[tuple[int, Choice]]:
-    """Those than which no other is as good in everything that may matter later; the first of equals."""
-    merits = np.array([_merits(choice, terms) for _, choice in some])
-    order = np.lexsort(merits.T)
-    no_worse = (merits[order][:, None, :] <= merits[order][None, :, :] + 1e-9).all(axis=2)
-    is_beaten = np.triu(no_worse, k=1).any(axis=0)
-    return [some[position] for position in sorted(order[~is_beaten])]
-
-
-def _merits(choice: Choice, terms: Terms) -> list[float]:
-    """Price and training, which machines are paid for; and by machines waited for, its end and late end, also less its lead.
-
-    Between the ends that two choices reach with later tails, the difference is monotone in those tails: of their limits, none
-    and endless ones, the first compares late ends and the second expected ones.
-    """
-    ahead_s = lead_s(choice.train_s + terms.profile.sync_s, terms.profile.startup.mean_s)
-    merits = [choice.usd, choice.train_s]
-    for lateness in choice.lateness:
-        end_s = choice.train_s + lateness.shift_s
-        late_s = end_s + math.sqrt(lateness.tail_s2)
-        merits += [end_s, late_s, end_s - ahead_s, late_s - ahead_s]
-    return merits
-
-
-def holding(chosen: Sequence[Choice], held: Sequence[int], live: int, *, prefetches: bool) -> list[Allocation]:
-    """The allocations of these choices on so many machines, new ones asked for early where that is allowed."""
-    return [
-        replace(
-            choice.allocation,
-            spare_instances=count - choice.instances,
-            is_prefetched=prefetches and index > 0 and count > before,
-        )
-        for index, (choice, count, before) in enumerate(zip(chosen, held, [live, *held[:-1]], strict=True))
-    ]
-
-
-def tails_from(per_stage: Sequence[Sequence[Choice]]) -> list[tuple[float, float]]:
-    """The least and the most that a stage and all later ones may add to the square of a tail; nothing after the last."""
-    tails = [[late.tail_s2 for choice in stage for late in choice.lateness] for stage in reversed(per_stage)]
-    least = accumulate((min(some) for some in tails), initial=0.0)
-    most = accumulate((max(some) for some in tails), initial=0.0)
-    return list(zip(least, most, strict=True))[::-1]
 
 
 @dataclass(frozen=True)

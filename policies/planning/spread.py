@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,18 +95,18 @@ def last_wave(groups: int, gangs: int, variance: float) -> tuple[float, tuple[fl
     """
     deviation, mean = math.sqrt(variance), variance / 2
     of_slowest, of_others = _normals_of_groups(groups, gangs)
-    slowest = fmean([math.exp(normal * deviation - mean) for normal in of_slowest])
-    return slowest, tuple([math.exp(normal * deviation - mean) for normal in of_others])
+    others = np.exp(of_others * deviation - mean)
+    return float(np.exp(of_slowest * deviation - mean).mean()), tuple(others.tolist())
 
 
 @functools.lru_cache(4096)
-def _normals_of_groups(groups: int, gangs: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normals_of_groups(groups: int, gangs: int) -> tuple[Floats, Floats]:
     """Standard normals at which groups of gangs end: quantiles of the slowest group, and the others, earliest first.
 
     They do not depend on the variance, and most of the time of `last_wave` goes into them.
     """
     at = NormalDist().inv_cdf
     # Blom's places; the greatest, on which most depends, is integrated over its quantiles.
-    others = tuple(at(((rank - 0.375) / (groups + 0.25)) ** (1 / gangs)) for rank in range(1, groups))
-    slowest = tuple(at((((step + 0.5) / _STEPS) ** (1 / groups)) ** (1 / gangs)) for step in range(_STEPS))
-    return slowest, others
+    others = [at(((rank - 0.375) / (groups + 0.25)) ** (1 / gangs)) for rank in range(1, groups)]
+    slowest = [at((((step + 0.5) / _STEPS) ** (1 / groups)) ** (1 / gangs)) for step in range(_STEPS)]
+    return np.array(slowest), np.array(others)

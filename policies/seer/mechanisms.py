@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
 import msgspec
 
 from elastune.policies.execution.limits import Limits
+from elastune.policies.planning.bound import is_out_of_reach
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.lateness import Makespan  # noqa: TC001  read by get_type_hints
@@ -106,6 +107,8 @@ class Mechanisms:
 
         By expected makespans; see `safer`.
         """
+        if is_out_of_reach(stages, terms, live_instances=live_instances, is_resumed=is_resumed):
+            return None
         if not self.elastic:
             return _constant_plan(stages, terms, live_instances, is_resumed=is_resumed)
         if self.solver == "greedy":

@@ -14,7 +14,6 @@ from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
-from elastune.policies.rules.margin import most_usd
 from elastune.policies.seer.director import SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
 from elastune.policies.seer.seer import run_seer
@@ -219,8 +218,6 @@ def longest_plan(
     """
 
     def plan_of(stages: Sequence[Stage]) -> Plan | None:
-        if is_out_of_reach(stages, terms):
-            return None
         return mechanisms.plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
 
     *longer, least = candidates
@@ -229,17 +226,6 @@ def longest_plan(
         return None
     plans = (plan for stages in longer if (plan := plan_of(stages)) is not None)
     return next(plans, of_least)
-
-
-def is_out_of_reach(stages: Sequence[Stage], terms: Terms) -> bool:
-    """Whether the training alone exceeds T or B, however it is spread; saves the search for a plan."""
-    speedups = {gpus: terms.speedup(gpus) for gpus in terms.gang_sizes}
-    one_gpu_s = terms.profile.iteration_s
-    longest_s = sum(stage.iterations for stage in stages) * one_gpu_s / max(speedups.values())
-    work_s = sum(stage.trials * stage.iterations for stage in stages) * one_gpu_s
-    gpu_s = work_s * min(gpus / speedup for gpus, speedup in speedups.items()) * (1 - 1e-9)
-    least_s = max(longest_s * (1 - 1e-9), gpu_s / terms.max_gpus)
-    return least_s > terms.deadline_s or gpu_s / terms.gpus_per_instance * terms.usd_per_s > most_usd(terms.budget_usd)
 
 
 def _infeasible(job: TuningJob, terms: Terms, stages: int, mechanisms: Mechanisms) -> Exception:

@@ -19,15 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastune.experiments.contracts.policies import check_policy, worlds
+from elastune.policies.planning.bound import is_out_of_reach
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.plan import Terms
 from elastune.policies.registry import factory
 from elastune.policies.rules.halving import Stage
 from elastune.policies.seer.mechanisms import Mechanisms
-from elastune.policies.seer.staged import first_sizes, is_out_of_reach, longest_plan, most_stages, schedules
+from elastune.policies.seer.staged import first_sizes, longest_plan, most_stages, schedules
 from elastune.policies.sizing.curve_prior import prior_for
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.job import TuningJob
+from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.profile import GroundTruth, Stragglers
 from elastune.sim.model.scaling import PowerScaling
 
@@ -316,13 +318,19 @@ def test_long_curves_are_searched_in_steps_of_at_most_two_percent():
     deadline_s=st.floats(10, 500),
     budget_usd=st.floats(10, 1500),
     live=st.integers(0, 3),
+    cv=st.sampled_from([0.0, 0.3, 1.0, 3.0]),
+    startup=st.sampled_from([(0.0, 0.0), (5.0, 20.0)]),
+    model=st.sampled_from(["per-instance", "per-function"]),
 )
-def test_what_is_said_to_be_out_of_reach_has_no_plan(world, sizes, deadline_s, budget_usd, live):
-    tiny = world(gpus=2, quota=3, scaling=PowerScaling(0.8, 6))
-    terms = Terms(tiny.profile, tiny.book, deadline_s, budget_usd)
+def test_what_is_said_to_be_out_of_reach_has_no_plan(world, sizes, deadline_s, budget_usd, live, cv, startup, model):
+    billing = BillingRule(0.0, 0.0, model=model)
+    tiny = world(gpus=2, quota=3, scaling=PowerScaling(0.8, 6), startup=startup, billing=billing)
+    profile = replace(tiny.profile, stragglers=Stragglers(cv, cv / 3), sync_s=2.0)
+    terms = Terms(profile, tiny.book, deadline_s, budget_usd, gives_back=True)
+    state = {"live_instances": live, "is_resumed": live > 0}
     for stages in schedules(sizes, TuningJob(trials=9, min_iterations=1, max_iterations=9)):
-        if is_out_of_reach(stages, terms):
-            assert frontier(stages, terms, live_instances=live, is_resumed=True) == []
+        if is_out_of_reach(stages, terms, **state):
+            assert frontier(stages, terms, **state) == []
 
 
 def test_the_greedy_solver_finds_a_plan_that_keeps_the_limits(world):

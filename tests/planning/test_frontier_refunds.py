@@ -1,0 +1,71 @@
+"""Frontiers where machines are given back within a stage: whatever brute force finds within T and B, they find too."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_jobs import assert_same_curve, brute_force, fair_space, random_job, wide_space
+
+from elastune.policies.planning.frontier import efficient_plans, frontier
+from elastune.policies.planning.lateness import estimator
+from elastune.sim.model.prices import BillingRule
+from elastune.sim.model.profile import Stragglers
+
+SPACES = {"fair": fair_space, "wide": wide_space}
+
+
+def priced_by(makespan):
+    def price(stages, allocations, terms, **state):
+        return estimator(stages, terms, makespan, **state)(allocations)
+
+    return price
+
+
+def refunded_job(rng, space, minimum_s):
+    """A small job whose trials differ, so that machines end at different times, from nothing or from machines held."""
+    many = {"stages": (1, 2, 3), "most_trials": 6, "quota": (1, 2, 3, 6)}
+    few = {"stages": (1, 2), "most_trials": 5, "quota": (2, 3, 4)}
+    billing = BillingRule(granularity_s=0.0, minimum_s=minimum_s)
+    stages, terms = random_job(rng, billing=billing, **(many if space == "fair" else few))
+    stragglers = Stragglers(float(rng.choice([0.3, 0.6, 1.0])), float(rng.choice([0.0, 0.4])))
+    startup = terms.profile.startup
+    startup = replace(startup, init=replace(startup.init, cv=float(rng.choice([0.0, 0.5]))))
+    terms = replace(terms, gives_back=True, profile=replace(terms.profile, stragglers=stragglers, startup=startup))
+    live = int(rng.integers(0, terms.price_book.max_instances + 1)) if rng.integers(2) else 0
+    return stages, terms, {"live_instances": live, "is_resumed": live > 0}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(sorted(SPACES)),
+    st.sampled_from(["mean", "p95"]),
+    st.sampled_from([0.0, 0.0, 60.0, 300.0, 600.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_what_brute_force_finds_within_any_limits_the_frontier_finds(space, makespan, minimum_s, seed):
+    rng = np.random.default_rng(seed)
+    stages, terms, state = refunded_job(rng, space, minimum_s)
+    every = brute_force(SPACES[space], stages, terms, price=priced_by(makespan), **state)
+    assert_same_curve(frontier(stages, terms, space=space, makespan=makespan, **state), every)
+    if every:
+        wanted = every[rng.integers(len(every))]
+        deadline_s = rng.choice([math.inf, wanted.promised_s * (1 + 1e-9)])
+        limited = replace(terms, budget_usd=wanted.needed_usd * (1 + 1e-9), deadline_s=float(deadline_s))
+        kept = efficient_plans(plan for plan in every if limited.are_kept_by(plan))
+        assert_same_curve(frontier(stages, limited, space=space, makespan=makespan, **state), kept)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_budget_that_pays_only_what_is_used_until_machines_are_given_back_finds_the_plan(space):
+    """Held until the end of its stages, no plan of this job fits this budget."""
+    stages, terms, state = refunded_job(np.random.default_rng(47), space, 0.0)
+    cheapest = frontier(stages, terms, space=space, **state)[-1]
+    held = frontier(stages, replace(terms, gives_back=False), space=space, **state)[-1]
+    assert cheapest.needed_usd < 0.95 * held.needed_usd
+    (*_, found) = frontier(stages, replace(terms, budget_usd=cheapest.needed_usd), space=space, **state)
+    assert found.cost_usd == pytest.approx(cheapest.cost_usd)
