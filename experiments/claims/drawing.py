@@ -200,7 +200,8 @@ def needed(
             make_bundle(sweep.makes.name, sweep.makes.parent)
         told.append((_counted if is_counting else _planned)(sweep, is_retrying=is_retrying))
     told += [Needed(plans.label, len(plans.jobs), len(plans.missing()), plans) for plans in drawing.plans]
-    return told + [Needed(one.label, one.total(), one.missing(), one) for one in drawing.trainings]
+    tables = {one.file: one for one in drawing.trainings}  # claims share them
+    return told + [Needed(one.label, one.total(), one.missing(), one) for one in tables.values()]
 
 
 def _planned(sweep: ClaimSweep, *, is_retrying: bool) -> Needed:

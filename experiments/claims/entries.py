@@ -31,7 +31,7 @@ PLANNERS = ("static", "rubberband-next", "rubberband", "fair", "static-wide", "r
 """Planners of an experiment on plans, and the lower bound on every plan's cost."""
 PLANNED = ("cost_usd", "makespan_s", "instances")
 """What is measured of their plans."""
-TRAINED = ("accuracy_over_standard", "flops", "test")
+TRAINED = ("accuracy_over_standard", "accuracy_over_constant_rate", "flops", "test")
 """What is measured of trained networks; see `experiments.claims.trainings`."""
 REAL = (
     *(

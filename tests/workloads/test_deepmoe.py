@@ -167,9 +167,10 @@ def test_the_loss_falls(body, gating):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_gates_become_sparser_as_lambda_rises():
+@pytest.mark.parametrize("body", ["vgg", "resnet"])
+def test_gates_become_sparser_as_lambda_rises(body):
     def active(sparsity):
-        one = trial(penalties=training.Penalties(sparsity, 0.3))
+        one = trial(body, penalties=training.Penalties(sparsity, 0.3))
         trained(one, 10)
         return cost.multiply_adds(one._network, images(32)).mean().item()
 
@@ -195,8 +196,9 @@ def test_gates_are_trained_though_the_choice_is_a_step():
     assert all(not torch.equal(old, head.weight) for old, head in zip(before, one._network.heads, strict=True))
 
 
-def test_embedding_and_gates_stay_frozen_in_stage_2_and_the_rest_goes_on():
-    one = trial(penalties=training.Penalties(1e-4, 0.3), iterations=4, fraction=0.5)
+@pytest.mark.parametrize("body", ["vgg", "resnet"])
+def test_embedding_and_gates_stay_frozen_in_stage_2_and_the_rest_goes_on(body):
+    one = trial(body, penalties=training.Penalties(1e-4, 0.3), iterations=4, fraction=0.5)
     trained(one, 2)
     moe = one._network
     frozen = {name for name, _ in moe.named_parameters() if name.startswith(("embed", "heads"))}
@@ -204,6 +206,16 @@ def test_embedding_and_gates_stay_frozen_in_stage_2_and_the_rest_goes_on():
     trained(one, 2)
     same = {name for name, parameter in moe.named_parameters() if torch.equal(parameter, before[name])}
     assert same == frozen
+    assert [group["lr"] for group in one._optimizer.param_groups] == [0.1 * training.STAGE_2_RATE]
+
+
+def test_a_standard_network_has_the_learning_rates_of_both_stages_and_nothing_frozen():
+    one = trial(gating="none", iterations=2, fraction=0.5)
+    trained(one, 1)
+    before = [parameter.detach().clone() for parameter in one._network.parameters()]
+    assert [group["lr"] for group in one._optimizer.param_groups] == [0.1]
+    trained(one, 1)
+    assert not any(torch.equal(old, new) for old, new in zip(before, one._network.parameters(), strict=True))
     assert [group["lr"] for group in one._optimizer.param_groups] == [0.1 * training.STAGE_2_RATE]
 
 

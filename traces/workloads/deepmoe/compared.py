@@ -26,8 +26,11 @@ class ComparedNetwork(NamedTuple):
     stage_2_fraction: float = 0.25
 
 
+STANDARD, RATE_DROPPED = "standard", "standard, rate dropped"
+"""The second has the learning rates of a mixture: a fifth of the first one in the epochs that are its stage 2."""
 NETWORKS = (
-    *(ComparedNetwork("standard", "none", width, stage_2_fraction=0.0) for width in (0.5, 0.75, 1.0, 1.5, 2.0)),
+    *(ComparedNetwork(STANDARD, "none", width, stage_2_fraction=0.0) for width in (0.5, 0.75, 1.0, 1.5, 2.0)),
+    *(ComparedNetwork(RATE_DROPPED, "none", width) for width in (0.5, 1.0, 2.0)),
     *(ComparedNetwork("wide DeepMoE", "mixture", 2.0, sparsity) for sparsity in (0.0, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)),
     *(ComparedNetwork("DeepMoE", "mixture", 1.0, sparsity) for sparsity in (5e-4, 1e-3)),
     ComparedNetwork("wide DeepMoE, no stage 2", "mixture", 2.0, 1e-3, stage_2_fraction=0.0),
@@ -39,7 +42,7 @@ FEW_NETWORKS = tuple(
     if (one.gating == "none" and one.width in (0.5, 1.0, 2.0))
     or (one.name == "wide DeepMoE" and one.sparsity in (2e-4, 5e-4, 1e-3))
 )
-"""The six of them that decide the claims, for data and bodies that would take too long with all."""
+"""The nine of them that decide the claims, for data and bodies that would take too long with all."""
 
 
 class TrainedNetwork(NamedTuple):
