@@ -116,7 +116,7 @@ def cost_over_deadline(
         _draw_costs(costs, rows, axis, looks)
         _draw_ratios(ratios, rows, axis, looks, reference)
         style.dress(costs, "", "cost (USD)" if column == 0 else "")
-        style.dress(ratios, f"deadline ({axis.unit})", f"{reference}'s cost\n/ policy's" if column == 0 else "")
+        style.dress(ratios, f"deadline ({axis.unit})", f"{reference}'s\ncost / policy's" if column == 0 else "")
         costs.set_title(name, loc="left", fontsize=style.TICK_PT, color=style.INK, pad=4)
         # Also above what is left empty in the last row.
         ratios.tick_params(labelbottom=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FIGURE = "paired_differences"
 COLUMNS = 3
+TICK_IN = 0.45
+"""Inches for the number of a tick, with some air."""
 FAR = 2.0
 """Intervals that reach beyond so many times what four fifths of them reach do not stretch the axis."""
 
@@ -41,6 +43,8 @@ def paired_differences(
 
     Raises an InputError for a missing column, or where only the reference is there.
     """
+    from matplotlib.ticker import MaxNLocator
+
     require_columns(table, FIGURE, ("policy", "mean", "low", "high", "better", "ties", "pairs"))
     others = table[table["policy"] != reference]
     require_columns(others, FIGURE, ())
@@ -52,9 +56,11 @@ def paired_differences(
         style.SINGLE_IN if columns == 1 else style.DOUBLE_IN, (0.75 + 0.17 * len(policies)) * rows + 0.3
     )
     grid = style.panels_on(figure, len(families), columns, sharey=True)
+    width_in = (figure.get_figwidth() - 1.9) / columns  # beside the names and the shares
     for axes, (name, mine) in zip((panel.axes for panel in grid), families.items(), strict=True):
         _draw_panel(axes, mine, policies)
         style.dress(axes, f"{label}: policy \N{MINUS SIGN} {reference}", "")
+        axes.xaxis.set_major_locator(MaxNLocator(max(int(width_in / TICK_IN), 2)))
         axes.set_title(name, loc="left", fontsize=style.TICK_PT, color=style.INK, pad=11)
         axes.grid(visible=False, axis="y")
         axes.set_yticks(range(len(policies)), policies, fontsize=style.TICK_PT)

@@ -78,10 +78,24 @@ KNOWN = {
     "asha-fixed-naive": Look("#CC79A7", OTHER_HALVES, "p"),
     "sha-elastic:gpus_per_trial=1": Look("#E69F00", DOTTED, "P"),
     "sha-elastic:gpus_per_trial=4": Look("#444444", DASH_DOT_DOT, "X"),
+    "hyperband-fixed": Look("#8C510A", DOTTED, "H"),
+    "hypersched-fixed": Look("#999933", DASHED, "<"),
+    "random-fixed": Look("#777777", DASH_DOT, ">"),
+    "static": Look("#661100", HALVES, "*"),
+    "pasha-fixed": Look("#44AA99", DASH_DOT_DOT, "d"),
+    "one-cut": Look("#6699CC", DASHED, "8"),
+    "elasticflow": Look("#117733", DOTTED, "h"),
+    "explore-finish": Look("#882255", DASH_DOT, "s"),
+    "asha-stopping-fixed": Look("#B07AA1", DOTTED, "D"),
+    "hyperband-elastic": Look("#BF812D", DASHED, "H"),
+    "random-elastic": Look("#AAAAAA", DOTTED, ">"),
+    "asha-elastic": Look("#7B4173", DASH_DOT_DOT, "d"),
+    "pbt": Look("#DDCC77", SOLID, "D"),
+    "oracle": Look("#000000", DASHED, "X"),
 }
-"""Policies whose look never changes, whatever else is plotted."""
+"""The policies that ship: their look never changes, whatever else is plotted."""
 
-_NEXT_COLORS = ("#8C510A", "#999933", "#6699CC", "#661100", "#44AA99", "#AA4499", "#117733", "#777777")
+_NEXT_COLORS = ("#A6761D", "#B3B300", "#8DA0CB", "#A50F15", "#66C2A5", "#E78AC3", "#1B7837", "#969696")
 _NEXT_MARKERS = ("H", "<", ">", "*", "d", "8", "1", "s")
 
 

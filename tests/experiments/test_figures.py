@@ -22,6 +22,7 @@ from elastune.experiments.figures import (
 from elastune.experiments.figures.style import KNOWN, looks_of
 from elastune.experiments.figures.summary import mean_band, median_band, robust_view
 from elastune.experiments.figures.tables import resampled
+from elastune.experiments.own_policy import policy_names
 from elastune.sim.model.errors import InputError
 
 POLICIES = ("seer", "rubberband", "homemade")
@@ -308,6 +309,8 @@ def test_a_policy_looks_the_same_in_every_subset():
     everything = looks_of([*KNOWN, "homemade"])
     assert looks_of(["rubberband", "homemade"]) == {name: everything[name] for name in ("rubberband", "homemade")}
     assert len({(look.color, look.marker) for look in everything.values()}) == len(everything)
+    assert len({look.color for look in everything.values()}) == len(everything)
+    assert set(policy_names()) <= {name.partition(":")[0] for name in KNOWN}
     many = looks_of(f"mine-{number}" for number in range(30))
     assert len(set(many.values())) == 30
 

@@ -1,8 +1,9 @@
-"""The main tables as they look at 80, 100 and 200 columns. `python tests/experiments/test_screens.py` records them anew."""
+"""The main tables as they look at four widths of the screen. `python tests/experiments/test_screens.py` records them anew."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 from elastune.experiments.cli.app import app
 
 SCREENS = Path(__file__).parent / "screens"
-WIDTHS = (80, 100, 200)
+FIDELITY = Path(__file__).parents[1] / "golden" / "fidelity"
+WIDTHS = (80, 100, 120, 200)
 SPEC = {
     "job": {"trials": 16, "max_iterations": 9, "deadline_s": 1800, "budget_usd": 20},
     "workload": {"bundle": "digits-mlp", "scaling": "resnet50-v100", "iteration_s": 60},
@@ -36,6 +38,17 @@ COMMANDS = {
     "ablate": ["ablate", "spec.yaml", "--policy", "seer", "--switch", "replan=false", "--seeds", "3", "--jobs", "1"],
     "bundles": ["bundles", "list"],
     "scaling": ["scaling", "list"],
+    "audit": [
+        "audit", "past.csv", "--machine", "p3.8xlarge", "--direction", "minimize", "--policies", "sha-fixed,sha-elastic",
+        "--seeds", "3", "--jobs", "1",
+    ],
+    "recommend": [
+        "recommend", "spec.yaml", "--policies", "sha-fixed,sha-elastic", "--types", "p3.8xlarge,g4dn.12xlarge",
+        "--seeds", "20", "--jobs", "1", "-o", "recommended",
+    ],
+    "claims": ["claims", "R6", "--smoke", "--jobs", "1"],
+    "fidelity": ["fidelity", "--from", str(FIDELITY / "training")],
+    "calibrate": ["calibrate", str(FIDELITY / "training"), "-o", "calibrated"],
     "dry-run": ["sweep", "sweep.yaml", "-o", "sweep", "--dry-run"],
 }  # fmt: skip
 
@@ -43,12 +56,22 @@ COMMANDS = {
 def prepare(folder):
     (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
     (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP, sort_keys=False))
+    (folder / "past.csv").write_text(
+        "trial,iteration,score,lr,seconds\n"
+        + "".join(
+            f"{trial},{epoch},{(1 + trial % 5) / epoch:.4f},{0.01 * trial:.2f},30\n"
+            for trial in range(1, 13)
+            for epoch in range(1, (4 if trial == 7 else 10))
+        )
+    )
     os.chdir(folder)
     shown(["run", "spec.yaml", "-o", "run"], 80)
     shown(["sweep", "sweep.yaml", "-o", "sweep", "--jobs", "1"], 80)
 
 
 def shown(command, width):
+    for written in ("recommended", "calibrated"):  # by an earlier width
+        shutil.rmtree(written, ignore_errors=True)
     done = CliRunner().invoke(app, command, env={"COLUMNS": str(width)})
     assert done.exit_code == 0, done.stderr
     return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())

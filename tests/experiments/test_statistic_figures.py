@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +85,10 @@ def test_paired_differences_are_a_forest_with_shares_as_text():
     assert [text.get_text() for text in images.texts] == ["50 % / 0 %", "25 % / 50 %", "better / equal"]
     assert [text.get_text() for text in digits.texts] == ["no pairs", "0 % / 0 %", "better / equal"]
     assert "left of 0: better than seer" in caption(figure)
+    small = difference_table().assign(**{name: difference_table()[name] / 100 for name in ("mean", "low", "high")})
+    ticks = paired_differences(small.assign(low=small["low"] - 0.01)).axes[0]
+    boxes = [label.get_window_extent() for label in ticks.get_xticklabels() if label.get_text()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
     assert "right of 0" in caption(paired_differences(difference_table(), less_is_better=False))
 
 

@@ -77,7 +77,7 @@ def test_cost_over_deadline_has_a_column_per_scaling_with_the_means_and_below_th
     figure = cost_over_deadline(runs())
     top, other_top, below, _ = figure.axes
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["bert-t4", "linear", "", ""]
-    assert (top.get_ylabel(), below.get_ylabel()) == ("cost (USD)", "sha-fixed's cost\n/ policy's")
+    assert (top.get_ylabel(), below.get_ylabel()) == ("cost (USD)", "sha-fixed's\ncost / policy's")
     assert [axes.get_xlabel() for axes in (top, other_top, below)] == ["", "", "deadline (min)"]
     (seer,) = labelled(top.lines, "seer")
     assert seer.get_ydata() == pytest.approx([2.025, 1.025])
