@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from elastune.sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 RETRY = "what was finished is kept; make room and run the same command again"
 
@@ -142,15 +142,23 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, text.encode())
 
 
-def check_outputs(*paths: Path) -> None:
-    """Refuse outputs that cannot be written, before any work is done.
+def check_outputs(*paths: Path, reads: Iterable[Path] = ()) -> None:
+    """Refuse outputs that cannot be written, or would replace each other or what is read, before any work is done.
+
+    Args:
+        paths: what is to be written.
+        reads: files that the command reads.
 
     Raises:
-        InputError: see `is_stream`; or a folder above is a file, or cannot be written to.
+        InputError: see `is_stream`; or a folder above is a file, or cannot be written to; or one file is named twice.
     """
+    taken = {os.path.realpath(path): "is read" for path in reads}
     for path in paths:
         if is_stream(path):
             continue
+        told = taken.setdefault(os.path.realpath(path), "is written")
+        if told == "is read" or sum(os.path.realpath(other) == os.path.realpath(path) for other in paths) > 1:
+            raise InputError(f"{path}: {told} by the same command, which would replace it: name another file")
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         if not above.is_dir():
             raise InputError(f"{path}: cannot be written, as {above} is not a folder: name another file or folder")

@@ -11,7 +11,7 @@ import typer
 from elastune.experiments.cli.completion import complete_machine
 from elastune.experiments.cli.import_options import Direction  # noqa: TC001  typer reads the annotations
 from elastune.experiments.cli.numbers import count_option
-from elastune.experiments.cli.options import AsJson, Jobs, SomePolicies, cores, print_json, progress
+from elastune.experiments.cli.options import AsJson, Jobs, SomePolicies, cores, print_json, print_notes, progress
 from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import (
     NONE,
@@ -95,6 +95,7 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
                 jobs=cores(jobs),
                 on_progress=tell,
             )
+        print_notes(audited.spec.notes())
         if as_json:
             print_json({**audited.to_json(), "log": log})
         else:

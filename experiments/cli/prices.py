@@ -99,12 +99,13 @@ def import_file(
     as_json: AsJson = False,
 ) -> None:
     """Check a table of prices and write it as a catalogue that `cloud.prices` of a run spec takes."""
-    from elastune.experiments.files import write_whole
+    from elastune.experiments.files import check_outputs, write_whole
     from elastune.traces.importers.price_tables import import_prices, write_prices
 
+    out = out or Path("results/prices") / file.name
+    check_outputs(out, reads=[file])
     imported = import_prices(file, date=date, source=source or file.name)
     offers = imported.offers
-    out = out or Path("results/prices") / file.name
     write_whole(out, lambda path: write_prices(path, offers))
     if as_json:
         left_out = {reason: list(names) for reason, names in imported.left_out.items()}

@@ -42,13 +42,21 @@ def report(
     kind = require_readable(folder)
     if perfetto is not None and not kind.endswith("run"):
         raise InputError(f"--perfetto: {folder} holds a {kind}, but a trace is of one run")
-    check_outputs(out, *([] if perfetto is None else [perfetto]))
+    check_outputs(out, *([] if perfetto is None else [perfetto]), reads=filter(_is_record, folder.rglob("*")))
     with progress("Running") as tell:
         page = rendered(report_of(WhatIf(folder, seeds, cores(jobs), policy, tell)))
     write_text(out, page)
     say(f"written to {out}")
     if perfetto is not None:
         _write_trace(folder, perfetto)
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file belongs to what is reported, and is no page or trace that was written into its folder."""
+    is_written = path.suffix == ".html" or (
+        path.suffix == ".json" and path.stem not in ("result", "recommendation", "real")
+    )
+    return path.is_file() and not is_written
 
 
 def _write_trace(folder: Path, path: Path) -> None:

@@ -117,7 +117,7 @@ def show(
     if sum((against is not None, is_profile, is_iqm)) > 1:
         raise InputError("--against, --profile and --iqm are three different tables: give one of them")
     if csv is not None:
-        check_outputs(csv)
+        check_outputs(csv, reads=(path for path in folder.rglob("*") if path.suffix != ".csv"))
     if figure is None and (out is not None or policies is not None):
         raise InputError("-o and --policies are of a figure: give --figure NAME")
     rows = Store(folder).read(None if where is None else condition(where)).to_pandas()

@@ -127,10 +127,14 @@ def run(
         raise InputError(
             "run: name the YAML file that describes the run, or the folder of a run to go on with (--resume DIR)"
         )
+    from elastune.experiments.files import check_outputs
+
     spec = load_spec(spec_file, [*(settings or []), *_overriding(policy, seed)])
     folder = out or Path("results/runs") / spec.digest()
     if place is RunPlace.SIMULATION:
         refuse(means, "this run is simulated (--on ray runs it on real workers)")
+        if journal is not None:
+            check_outputs(journal, reads=[spec_file])
         _simulate(spec, folder, journal or folder / "journal.jsonl", as_json)
         return
     refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")

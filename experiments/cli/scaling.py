@@ -198,10 +198,12 @@ def import_table(
     ] = None,
 ) -> None:
     """Make a table by GPUs and nodes of measured step times; a run spec takes it as workload.scaling."""
+    from elastune.experiments.files import check_outputs
     from elastune.experiments.plans.scaling_fits import write_imported
     from elastune.traces.importers.step_times import import_step_times
     from elastune.traces.scaling.tables import filters_of
 
+    check_outputs(out, reads=[file])
     imported = import_step_times(file, workload, kind.value, batch, filters_of(",".join(where or [])))
     source = f"{file.name}: workload {workload}, {kind.value} scaling, batch {batch}"
     write_imported(imported, out, source)

@@ -162,12 +162,19 @@ class RunSpec(Section):
 
     def _scaling_notes(self) -> tuple[str, ...]:
         given = self.workload.scaling
-        if given is None:
+        if given is not None:
+            scaling: Scaling | None = scaling_of(cast("str", given))
+            name = f"workload.scaling {given if isinstance(given, str) else 'as given'}"
+        else:
+            try:
+                scaling = self.bundle().scaling
+            except InputError:  # the run itself says so
+                return ()
+            name = f"the scaling of bundle {self.workload.bundle}"
+        if scaling is None:
             return ()
-        scaling = scaling_of(cast("str", given))
-        name = given if isinstance(given, str) else "as given"
         phrases = (slower_phrase(scaling), self._across_phrase(scaling))
-        return tuple(f"workload.scaling {name}: {phrase}" for phrase in phrases if phrase)
+        return tuple(f"{name}: {phrase}" for phrase in phrases if phrase)
 
     def _draw_notes(self) -> tuple[str, ...]:
         """Whether seeds repeat each other, since each draws much of the bundle's configurations."""

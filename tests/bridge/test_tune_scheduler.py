@@ -272,6 +272,8 @@ def test_a_bundle_gives_the_profile_whatever_its_curves_cover(scheduler, monkeyp
         ({"workload": {"iteration_s": 1.0}}, r"workload\.scaling is missing"),
         ({"mode": "minimum"}, "must be min or max"),
         ({"resources_per_gpu": {"cpu": 0}}, "resources_per_gpu"),
+        ({"resources_per_gpu": {"cpu": 1, "CPU": 2}}, "but CPU and cpu are the same, as are GPU and gpu: name one"),
+        ({"resources_per_gpu": {"gpu": 1, "Gpu": 1, "cpu": 4}}, "are the same"),
         ({"job": [1]}, r"job is \[1\], but must be a mapping"),
         ({"job": {**JOB, "max_iterations": np.float64(2.5)}}, "max_iterations"),
     ],

@@ -194,3 +194,24 @@ def test_a_note_of_the_import_that_makes_no_sense_is_named(tmp_path, note, value
     done = elastune("audit", bundle, "--machine", "p3.8xlarge", "--policies", "random-fixed")
     assert done.exit_code == 2
     assert f"imported.{note} is {value!r}, but must be a number from" in done.stderr
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_gangs_over_several_machines_are_told(log, form):
+    done = elastune(
+        *(
+            "audit",
+            log(),
+            "--direction",
+            "minimize",
+            "--machine",
+            "p3.2xlarge",
+            "--at-once",
+            4,
+            "--policies",
+            "random-fixed",
+        ),
+        *("--scaling", "resnet50-v100", "--seeds", 1, "--jobs", 1, *form),
+    )
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("nothing says what the network between machines of 1 GPU costs") == 1

@@ -83,6 +83,17 @@ def test_what_cannot_be_written_is_told_and_nothing_is_written(here, arguments, 
 
 
 @pytest.mark.usefixtures("own_bundle")
+def test_gangs_over_machines_that_only_a_bundles_own_scaling_speaks_of_are_told():
+    assert elastune("init", "data/mine", "-o", "mine.yaml", "--machine", "p3.2xlarge").exit_code == 0
+    for command in (("run", "mine.yaml"), ("run", "mine.yaml", "--json"), ("plan", "mine.yaml", "--json")):
+        done = elastune(*command)
+        assert done.exit_code == 0, done.stderr
+        (note,) = (line for line in done.stderr.splitlines() if "nothing says what the network" in line)
+        assert note.startswith("note: the scaling of bundle ")
+        assert "between machines of 1 GPU costs, so gangs of 2, 3, 4 GPUs are believed" in note
+
+
+@pytest.mark.usefixtures("own_bundle")
 def test_a_bundle_carries_its_scaling_and_is_named_from_the_file_on(here):
     assert elastune("init", "data/mine", "-o", "specs/mine.yaml").exit_code == 0
     assert yaml.safe_load((here / "specs/mine.yaml").read_text())["workload"] == {"bundle": "../data/mine"}

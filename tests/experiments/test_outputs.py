@@ -228,3 +228,49 @@ def test_a_table_that_is_no_comparison_s_is_refused(elastune, tmp_path):
     failed = elastune("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, "-o", "out")
     assert failed.exit_code == 2
     assert "results.csv: is no table of a comparison" in failed.stderr
+
+
+@pytest.fixture
+def recorded(elastune, tmp_path):
+    """A run, a sweep, a spec, prices and step times in a folder; says what all files hold."""
+    spec = "job: {trials: 4, max_iterations: 3, deadline_s: 3600}\n"
+    spec += "workload: {bundle: digits-mlp, scaling: linear, iteration_s: 9}\n"
+    spec += "cloud: {price_usd_per_hour: 1, gpus_per_instance: 1, rescale_s: 1}\npolicy: random-fixed\n"
+    (tmp_path / "s.yaml").write_text(spec)
+    (tmp_path / "w.yaml").write_text("base: s.yaml\naxes: {policy: [random-fixed]}\nseeds: 1\n")
+    (tmp_path / "p.csv").write_text("name,gpus,price\nm,1,2\n")
+    for command in (("run", "s.yaml", "-o", "r"), ("sweep", "w.yaml", "-o", "w", "--jobs", "1")):
+        assert elastune(*command).exit_code == 0
+    return lambda: {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "s.yaml", "-o", "r", "--journal", "s.yaml"),
+        ("run", "s.yaml", "-o", "r", "--journal", "r/result.json"),
+        ("run", "s.yaml", "-o", "r", "--journal", "r/../r/spec.yaml"),
+        ("report", "r", "--seeds", "0", "-o", "r/journal.jsonl"),
+        ("report", "r", "--seeds", "0", "-o", "p.html", "--perfetto", "p.html"),
+        ("report", "r", "--seeds", "0", "-o", "p.html", "--perfetto", "r/result.json"),
+        ("report", "w", "-o", "w/sweep.yaml"),
+        ("results", "w", "--csv", "w/sweep.yaml"),
+        ("prices", "import", "p.csv", "-o", "p.csv"),
+        ("scaling", "import", "p.csv", "--workload", "x", "--kind", "weak", "--batch", "1", "-o", "p.csv"),
+    ],
+)
+def test_what_is_read_or_written_too_is_never_replaced(elastune, recorded, command):
+    before = recorded()
+    done = elastune(*command)
+    assert done.exit_code == 2
+    assert "by the same command, which would replace it: name another file" in done.stderr
+    assert recorded() == before
+
+
+def test_a_page_within_the_folder_of_a_run_is_written_again(elastune, recorded):
+    for _ in range(2):
+        done = elastune("report", "r", "--seeds", "0", "-o", "r/page.html", "--perfetto", "r/trace.json")
+        assert done.exit_code == 0, done.stderr
+        done = elastune("results", "w", "--csv", "w/table.csv")
+        assert done.exit_code == 0, done.stderr
+    assert len(recorded()) > 10
