@@ -23,7 +23,14 @@ BUNDLE = load_bundle("deepmoe-mnist5k")
 def spec_with(bound):
     """Three configurations for two epochs; of those of seed 2 the least accurate alone needs less than 500,000 FLOPs."""
     spec = job("sha-fixed", BUNDLE.name, 40_000)
-    spec["job"] = {"trials": 3, "max_iterations": 2, "exact": True, "deadline_s": 40_000, "budget_usd": 100}
+    spec["job"] = {
+        "trials": 3,
+        "min_iterations": 2,
+        "max_iterations": 2,
+        "exact": True,
+        "deadline_s": 40_000,
+        "budget_usd": 100,
+    }
     return RunSpec.of(**spec | {"job": spec["job"] | {"constraint": {"flops": bound}}, "seed": 2})
 
 
