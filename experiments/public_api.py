@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from elastune.experiments.comparisons.comparison import Comparison, compare
     from elastune.experiments.comparisons.recommendation import recommend
-    from elastune.experiments.huggingface_callback import HuggingFaceCallback
-    from elastune.experiments.lightning_callback import LightningCallback
+    from elastune.experiments.huggingface_callback import HuggingFaceCallback as HuggingFaceCallback
+    from elastune.experiments.lightning_callback import LightningCallback as LightningCallback
     from elastune.experiments.plans.planning import make_plans as plan
     from elastune.experiments.real.ray_tune import tune_scheduler
     from elastune.experiments.reporting import checkpoint_folder, report
@@ -32,9 +32,7 @@ __all__ = [
     "Bundle",
     "Cloud",
     "Comparison",
-    "HuggingFaceCallback",
     "Job",
-    "LightningCallback",
     "Policy",
     "RunResult",
     "RunSpec",
@@ -73,6 +71,8 @@ _HOMES = {
     "sweep": "elastune.experiments.sweeps.run",
     "tune_scheduler": "elastune.experiments.real.ray_tune",
 }
+_EXTRAS = {"HuggingFaceCallback": "huggingface", "LightningCallback": "lightning"}
+"""Names that need an extra, by it. They are not in `__all__`, so that a star import works without."""
 _PACKAGES = ("experiments", "policies", "sim", "traces")
 
 
@@ -82,8 +82,14 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute or name)
+    try:
+        return getattr(importlib.import_module(module), attribute or name)
+    except ModuleNotFoundError as error:
+        if name not in _EXTRAS:
+            raise
+        problem = f"elastune.{name} needs {error.name}: pip install 'elastune[{_EXTRAS[name]}]'"
+        raise ModuleNotFoundError(problem, name=error.name) from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PACKAGES})
+    return sorted({*globals(), *_HOMES, *_PACKAGES})
