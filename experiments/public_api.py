@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from elastune.experiments.comparisons.comparison import Comparison, compare
     from elastune.experiments.comparisons.recommendation import recommend
-    from elastune.experiments.huggingface_callback import HuggingFaceCallback as HuggingFaceCallback
-    from elastune.experiments.lightning_callback import LightningCallback as LightningCallback
+    from elastune.experiments.huggingface_callback import HuggingFaceCallback as HuggingFaceCallback  # noqa: PLC0414  not in __all__
+    from elastune.experiments.lightning_callback import LightningCallback
     from elastune.experiments.plans.planning import make_plans as plan
     from elastune.experiments.real.ray_tune import tune_scheduler
     from elastune.experiments.reporting import checkpoint_folder, report
@@ -33,6 +33,7 @@ __all__ = [
     "Cloud",
     "Comparison",
     "Job",
+    "LightningCallback",
     "Policy",
     "RunResult",
     "RunSpec",
@@ -71,7 +72,7 @@ _HOMES = {
     "sweep": "elastune.experiments.sweeps.run",
     "tune_scheduler": "elastune.experiments.real.ray_tune",
 }
-_EXTRAS = {"HuggingFaceCallback": "huggingface", "LightningCallback": "lightning"}
+_EXTRAS = {"HuggingFaceCallback": "huggingface"}
 """Names that need an extra, by it. They are not in `__all__`, so that a star import works without."""
 _PACKAGES = ("experiments", "policies", "sim", "traces")
 
