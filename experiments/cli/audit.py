@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,8 +31,10 @@ from elastune.experiments.cli.tables import (
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from elastune.experiments.comparisons.audit import Audit
+    from elastune.experiments.comparisons.audit import Audit, PastSearch
+    from elastune.experiments.comparisons.comparison import Comparison
     from elastune.traces import Bundle
+    from elastune.traces.importers import CurveRules
 
 _TABLES = (".csv", ".parquet", ".gz")
 _STUDIES = (".db", ".sqlite", ".sqlite3", ".log", ".journal")
@@ -65,6 +67,16 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
         str,
         typer.Option(help="Trials that were cut short: drop them, or take them as diverged.", metavar="drop|diverged"),
     ] = "drop",
+    iteration_zero: Annotated[
+        str,
+        typer.Option(
+            help="An iteration 0: refuse it, take it for the first, or drop it as recorded before training.",
+            metavar="error|first|drop",
+        ),
+    ] = "error",
+    elapsed_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a table: seconds since the trial's start.")
+    ] = None,
     scaling: Annotated[
         str | None, typer.Option(help="Of a trial over GPUs, as in a spec.", show_default="one GPU per trial")
     ] = None,
@@ -76,12 +88,16 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
     """Say what a past search cost, and what each policy would have cost and reached on its trials, for the same money."""
     from elastune.experiments.comparisons.audit import audit as audit_search
     from elastune.traces import load_bundle
+    from elastune.traces.importers import CurveRules
 
     require_asked(PAIRS, _POLICIES)
     if cut_short not in ("drop", "diverged"):
         raise InputError(f"--cut-short is {cut_short!r}, but must be drop or diverged")
+    if iteration_zero not in ("error", "first", "drop"):
+        raise InputError(f"--iteration-zero is {iteration_zero!r}, but must be error, first or drop")
+    rules = CurveRules(incomplete=cut_short, iteration_zero=iteration_zero)  # type: ignore[arg-type]  # as just checked
     with tempfile.TemporaryDirectory(prefix="elastune-audit-") as folder:
-        place = _bundle_of(log, Path(folder) / "search", direction, tag, cut_short)
+        place = _bundle_of(log, Path(folder) / "search", direction, tag, rules, elapsed_column)
         bundle = load_bundle(place)
         with progress("Running") as tell:
             audited = audit_search(
@@ -102,7 +118,9 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
             _print(audited, log, bundle)
 
 
-def _bundle_of(log: str, out: Path, direction: Direction | None, tag: str | None, cut_short: str) -> Path:
+def _bundle_of(
+    log: str, out: Path, direction: Direction | None, tag: str | None, rules: CurveRules, elapsed_column: str | None
+) -> Path:
     """The bundle itself, or the one that an importer makes of the log."""
     from elastune.experiments.spec.places import known_bundles, place_of_bundle
     from elastune.traces import importers
@@ -111,7 +129,6 @@ def _bundle_of(log: str, out: Path, direction: Direction | None, tag: str | None
     if (path / "bundle.yaml").is_file() or log in known_bundles():
         return place_of_bundle(log)
     described = importers.Description(name="search", source=log, licence="not stated", direction=direction)
-    rules: Any = importers.CurveRules(incomplete=cut_short)  # type: ignore[arg-type]  # one of the two
     is_study = "://" in log or path.suffix in _STUDIES
     if not is_study and direction is None:
         raise InputError(f"{log} does not tell whether scores are minimised or maximised: give --direction")
@@ -122,7 +139,8 @@ def _bundle_of(log: str, out: Path, direction: Direction | None, tag: str | None
             raise InputError(f"{log} is a folder: name the scalar that is the score by --tag, or give a bundle")
         importers.from_tensorboard(path, out, described, choice=importers.EventChoice(tag=tag), rules=rules)
     elif path.suffix in _TABLES:
-        importers.from_table(path, out, described, rules=rules)
+        columns = importers.TableColumns(elapsed=elapsed_column)
+        importers.from_table(path, out, described, columns=columns, rules=rules)
     else:
         raise InputError(
             f"{log} is no table ({', '.join(_TABLES)}), study ({', '.join(_STUDIES)}, or a URL) or folder; make a bundle of it"
@@ -141,9 +159,20 @@ def _print(audited: Audit, log: str, bundle: Bundle) -> None:
         "best score": f"{number(past.best_score)} ({bundle.score}, to {bundle.direction})",
     }
     print_pairs(f"What {log} cost", rows)
+    if audited.comparison is None:
+        say(f"What policies would have done is not known: in the search's own time and money, {audited.no_plan}")
+    else:
+        _policies_table(audited.comparison, past, bundle).print()
+    say("Assumed, as the log does not tell:")
+    for sentence in audited.assumed:
+        say(f"- {sentence}.")
+
+
+def _policies_table(comparison: Comparison, past: PastSearch, bundle: Bundle) -> Table:
+    """One line per policy: what it did."""
     title = "What policies do with the same trials, time and money; means over orders, with 95 % intervals, best score first"
     table = Table(title, _POLICIES)
-    by = audited.comparison.summary.sort_values(
+    by = comparison.summary.sort_values(
         "score", ascending=bundle.direction == "minimize", kind="stable", na_position="last"
     )
     for row in by.to_dict("records"):
@@ -157,7 +186,4 @@ def _print(audited: Audit, log: str, bundle: Bundle) -> None:
             percent(row["cost_usd"] / past.usd if past.usd else None),
             seconds(row["makespan_s"]),
         )
-    table.print()
-    say("Assumed, as the log does not tell:")
-    for sentence in audited.assumed:
-        say(f"- {sentence}.")
+    return table

@@ -15,7 +15,7 @@ import numpy as np
 
 from elastune.experiments.comparisons.comparison import compare
 from elastune.experiments.spec.run import RunSpec
-from elastune.sim.model.errors import InputError
+from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.job import loss_of
 from elastune.sim.model.price_series import highest
 from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
@@ -67,14 +67,16 @@ class Audit:
     Attributes:
         past: the search.
         spec: of the policies' runs.
-        comparison: of the policies, on the complete trials.
+        comparison: of the policies, on the complete trials; None where none of them finds a plan.
         assumed: a sentence for all that the log does not tell.
+        no_plan: why none of them does, as in so short a search; empty otherwise.
     """
 
     past: PastSearch
     spec: RunSpec
-    comparison: Comparison
+    comparison: Comparison | None
     assumed: tuple[str, ...]
+    no_plan: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What `elastune audit --json` prints."""
@@ -83,7 +85,8 @@ class Audit:
             "past": {**past, "makespan_s": self.past.makespan_s},
             "assumed": list(self.assumed),
             "spec": self.spec.to_dict(),
-            **self.comparison.to_json(),
+            "no_plan": self.no_plan or None,
+            **(self.comparison.to_json() if self.comparison is not None else {}),
         }
 
 
@@ -140,8 +143,12 @@ def audit(  # noqa: PLR0913  all but the first three by keyword, each with a def
     sections["job"] |= {"deadline_s": past.makespan_s, "budget_usd": usd}
     sections["cloud"]["max_instances"] = max(1, math.ceil(together / kind.gpus_per_instance))
     spec = RunSpec.of(**sections)
-    comparison = compare(spec, policies, seeds, jobs=jobs, on_progress=on_progress)
-    return Audit(past, spec, comparison, tuple(_assumed(bundle, past, at_once, scaling)))
+    assumed = tuple(_assumed(bundle, past, at_once, scaling))
+    try:
+        comparison = compare(spec, policies, seeds, jobs=jobs, on_progress=on_progress)
+    except InfeasibleJobError as error:
+        return Audit(past, spec, None, assumed, str(error))
+    return Audit(past, spec, comparison, assumed)
 
 
 def _seconds_of(bundle: Bundle) -> tuple[float, list[float]]:
