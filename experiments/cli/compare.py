@@ -182,12 +182,19 @@ def _draw(folder: Path, spec: RunSpec, comparison: Comparison, done: pd.DataFram
 
 def _print(comparison: Comparison, folder: Path | None) -> None:
     """The summary of all policies, and the differences to the first."""
+    from elastune.experiments.sweeps.rows import SEARCH_GAP
+
     _summary_table(comparison.summary).print()
     if len(comparison.paired):
         _paired_table(comparison.paired).print()
     for row in comparison.summary.to_dict("records"):
         if row["error"]:
             say(named_error(row["policy"], row["error"]))
+        if row[SEARCH_GAP] > 0:
+            share = percent(row[SEARCH_GAP])
+            say(
+                f"{row['policy']}: not all plans were searched; in the mean there may be one that is up to {share} cheaper"
+            )
     if folder is not None:
         say(f"written to {folder}")
 

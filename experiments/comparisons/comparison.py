@@ -16,7 +16,7 @@ from elastune.experiments.runs.world import World
 from elastune.experiments.spec.yaml_file import names_in
 from elastune.experiments.statistics.paired import PAIRED_COLUMNS, paired_table
 from elastune.experiments.statistics.summary import json_records, summarise
-from elastune.experiments.sweeps.rows import table_of
+from elastune.experiments.sweeps.rows import SEARCH_GAP, table_of
 from elastune.experiments.sweeps.worker import bundle_of, row_of
 from elastune.policies.registry import POLICIES
 from elastune.sim.model.errors import InfeasibleJobError, InputError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MEASURES = (
     *("score", "regret", "cost_usd", "makespan_s", "gpu_utilisation", "trials_started"),
     *("completed", "deadline_met", "budget_met"),
-    *("flops", "constraint_met"),
+    *("flops", "constraint_met", SEARCH_GAP),
 )
 """What the summary gives a mean and an interval of."""
 _PAIRED = ("score", "regret", "cost_usd", "makespan_s")

@@ -126,6 +126,7 @@ MEASURES = {
     "some_is_complete": ("some trial trained to R", "share of runs"),
     "completed": ("jobs done", "share of runs"),
     "late_probability": ("estimated to be late", "share of runs"),
+    "plan_search_gap": ("price that an unsearched plan may save", "share"),
 }
 """Name and unit of measures whose column does not say it."""
 

@@ -69,6 +69,9 @@ _RESULT = {
         _TEXT,
     ),
 }
+SEARCH_GAP = "plan_search_gap"
+_SEARCH = {SEARCH_GAP: _NUMBER}
+"""Of the search for the plan, not of the run."""
 _ORIGIN = dict.fromkeys(
     (
         "direction",
@@ -88,7 +91,7 @@ _ORIGIN = dict.fromkeys(
 def columns() -> Mapping[str, str]:
     """Every column and its Arrow type, in order."""
     spec = {key: kind for key, kind in _leaves(RunSpec) if key not in _IDENTITY}
-    return {**_IDENTITY, **spec, **_RESULT, **_ORIGIN}
+    return {**_IDENTITY, **spec, **_RESULT, **_SEARCH, **_ORIGIN}
 
 
 @functools.cache
@@ -99,7 +102,8 @@ def spec_columns() -> tuple[str, ...]:
 
 def measures() -> tuple[str, ...]:
     """The columns that hold numbers that came out of runs."""
-    return tuple(name for name, kind in _RESULT.items() if kind != _TEXT and name != "best_trial")
+    found = {**_RESULT, **_SEARCH}.items()
+    return tuple(name for name, kind in found if kind != _TEXT and name != "best_trial")
 
 
 @functools.cache
@@ -146,8 +150,6 @@ def result_row(result: RunResult) -> dict[str, object]:
     """The columns that follow from the result of a run that is done."""
     row: dict[str, object] = {}
     for name, value in result.to_json().items():
-        if name == "plan_search_gap":
-            continue  # of the search, not of the run
         if name == "best_config":
             row[name] = None if value is None else _json(value)
         elif isinstance(value, dict):

@@ -26,7 +26,7 @@ from elastune.experiments.files import locked, next_part, write_whole
 from elastune.experiments.results_version import before_versions
 from elastune.experiments.runs.journals import journal_of
 from elastune.experiments.runs.run_folder import require_inside, require_kind
-from elastune.experiments.sweeps.rows import STATUSES, schema, table_of
+from elastune.experiments.sweeps.rows import SEARCH_GAP, STATUSES, schema, table_of
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.yaml_text import dump_yaml
 
@@ -254,14 +254,14 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
     try:
         # Open the file once; that dominates the time for small parts.
         with pq.ParquetFile(part) as file:
-            found, is_before = file.schema_arrow, file.schema_arrow.equals(_schema_before_versions())
-            if not (is_before or found.equals(schema())):
+            found = file.schema_arrow
+            if not any(found.equals(known) for known in _known_schemas()):
                 raise InputError(
                     f"{part}: holds rows of another version of elastune: {_difference(found)}; use another folder"
                 )
             wanted = schema().names if names is None else names
-            table = file.read([_CODE if is_before and name == _VERSION else name for name in wanted])
-            return _with_version(table).select(wanted)
+            there = [_CODE if name == _VERSION and _CODE in found.names else name for name in wanted]
+            return _with_all(file.read([name for name in there if name in found.names]), wanted)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{part}: cannot be read as parquet: {error}; move it away and sweep again") from error
 
@@ -271,21 +271,29 @@ _DIGEST_LINE = re.compile(r"([0-9a-f]{64})  runs/([^/]+)")
 _VERSION, _CODE = "results_version", "code_sha256"
 
 
-def _schema_before_versions() -> pa.Schema:
-    """The old schema: a digest of the source code instead of the version."""
-    at = schema().get_field_index(_VERSION)
-    return schema().set(at, schema().field(at).with_name(_CODE))
+def _known_schemas() -> Iterator[pa.Schema]:
+    """That of now, the one before rows had the gap of the search, and the one with a digest of the code for a version."""
+    now = schema()
+    yield now
+    before = now.remove(now.get_field_index(SEARCH_GAP))
+    yield before
+    at = before.get_field_index(_VERSION)
+    yield before.set(at, before.field(at).with_name(_CODE))
 
 
-def _with_version(table: pa.Table) -> pa.Table:
-    """Fill the version column of old rows with a text that says what they are."""
+def _with_all(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+    """The wanted columns: of old rows the version says what they are, and what they lack is empty."""
     import pyarrow as pa
 
     at = table.schema.get_field_index(_CODE)
-    if at < 0:
-        return table
-    told = [before_versions(code) for code in table[_CODE].to_pylist()]
-    return table.set_column(at, pa.field(_VERSION, pa.string()), [told])
+    if at >= 0:
+        told = [before_versions(code) for code in table[_CODE].to_pylist()]
+        table = table.set_column(at, pa.field(_VERSION, pa.string()), [told])
+    for name in wanted:
+        if name not in table.schema.names:
+            field = schema().field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(wanted)
 
 
 def _difference(found: pa.Schema) -> str:

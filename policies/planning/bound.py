@@ -136,7 +136,7 @@ def least_used(terms: Terms, iterations: int) -> float:
     if variance > _MOST_VARIANCE:
         return math.exp(-variance / 2)
     waves = ((groups, last_wave(groups, 1, variance)) for groups in range(1, _FEW_GROUPS + 1))
-    return min((slowest + math.fsum(earlier)) / groups for groups, (slowest, earlier) in waves)
+    return min((slowest + float(earlier.sum())) / groups for groups, (slowest, earlier) in waves)
 
 
 def gap_to_bound(plan: Plan, terms: Terms) -> float:

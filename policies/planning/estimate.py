@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from elastune.policies.planning.bill import Leases, around_usd, function_usd, held_usd
 from elastune.policies.planning.plan import FINE_QUANTUM_S, Plan
@@ -22,9 +23,13 @@ from elastune.sim.model.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from elastune.policies.planning.plan import Allocation, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.profile import Stragglers
+
+    Floats = NDArray[np.float64]
 
 
 def estimate(
@@ -141,39 +146,33 @@ class Refund:
     Attributes:
         of_each: for each machine that is held, as the stage ends sooner than the closed form of the mean; below zero if later.
         group: machines that end together, because gangs share them.
-        of_groups: for none, one, two, ... groups of machines that nobody needs afterwards: those that end first.
+        of_groups: (groups,) for none, one, two, ... groups of machines that nobody needs afterwards: those that end first.
     """
 
     of_each: float
     group: int
-    of_groups: tuple[float, ...]
+    of_groups: Floats
 
     def of_released(self, machines: int) -> float:
         """For so many machines that the next stage does not hold."""
-        return self.of_groups[min(machines // self.group, len(self.of_groups) - 1)]
+        return float(self.of_groups[min(machines // self.group, len(self.of_groups) - 1)])
 
 
 def refund(stage: Stage, allocation: Allocation, stragglers: Stragglers) -> Refund:
     """What an allocation of this stage need not pay; the same for any number of spare machines."""
     size, whole = allocation.gpus_per_trial, allocation.gpus_per_instance
-    return _refund(
-        stage.trials, allocation.gangs, size, whole, allocation.needed_instances, stage.iterations, stragglers
-    )
-
-
-@functools.lru_cache(32_768)
-def _refund(
-    trials: int, gangs: int, size: int, whole: int, machines: int, iterations: int, stragglers: Stragglers
-) -> Refund:
-    """Kept, because plans of the same stages are asked for again and again, under other limits."""
+    gangs, waves = allocation.gangs, allocation.waves
     # Gangs that share machines leave them together: 2 of 2 GPUs on one of 4, 4 of 5 GPUs on five of 4.
     shared = math.gcd(size, whole)
     gangs_each, machines_each = min(whole // shared, gangs), size // shared
-    slowest, earlier = last_wave(-(-machines // machines_each), gangs_each, log_variance(stragglers, iterations))
-    before, waves = trials / gangs - 1.0, -(-trials // gangs)  # mean number of trials of a gang before its last one
+    groups = -(-allocation.needed_instances // machines_each)
+    slowest, earlier = last_wave(groups, gangs_each, log_variance(stragglers, stage.iterations))
+    before = stage.trials / gangs - 1.0  # mean number of trials of a gang before its last one
     end = max(before + slowest, float(waves))
-    saved = accumulate((machines_each * max(end - before - last, 0.0) for last in earlier), initial=0.0)
-    return Refund(waves * _stretch(gangs, waves, iterations, stragglers) - end, machines_each, tuple(saved))
+    of_groups = np.zeros(groups)
+    np.maximum(end - before - earlier, 0.0).cumsum(out=of_groups[1:])
+    of_each = waves * expected_stretch(stragglers, stage.iterations, allocation) - end
+    return Refund(of_each, machines_each, of_groups * machines_each)
 
 
 def lead_s(busy_s: float, startup_s: float) -> float:
@@ -195,10 +194,7 @@ def expected_s(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: 
 
 def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Allocation) -> float:
     """Expected training seconds of a stage over their mean: the slowest of the gangs that train side by side. At least 1."""
-    return _stretch(allocation.gangs, allocation.waves, iterations, stragglers)
-
-
-def _stretch(gangs: int, waves: int, iterations: int, stragglers: Stragglers) -> float:
+    gangs, waves = allocation.gangs, allocation.waves
     if gangs == 1 or not stragglers.any:
         return 1.0
     variance = log_variance(stragglers, iterations) / waves

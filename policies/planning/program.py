@@ -91,14 +91,26 @@ class Program:
         self._barriers_s = [max(last - 1 - index, 0) * self._sync_s for index in range(len(per_stage))]
         self._later_s = [sum(soonest_s[index + 1 :]) + self._barriers_s[index] for index in range(len(per_stage))]
         self._tails_s2 = tails_from(per_stage)
-        counts = self._counts()
-        self._options = [
-            {held: options for held, options in by_instances(stage, terms, space, counts).items() if held <= most}
-            for stage, most in zip(per_stage, self._most_useful(), strict=True)
-        ]
-        self._later = [self._least_later(index) for index in range(len(per_stage))]
-        if math.isfinite(terms.budget_usd):
-            self._keep_affordable()
+        self._hulls = [self._least_usd(stage) for stage in per_stage]
+        self._later = [self._least_from(index + 1) for index in range(len(per_stage))]
+        self._options: list[dict[int, list[tuple[int, Choice]]]] = [{} for _ in per_stage]
+        if self._may_be_kept():
+            counts = self._counts()
+            self._options = [
+                by_instances(stage, terms, space, [held for held in counts if held <= most])
+                for stage, most in zip(per_stage, self._most_useful(), strict=True)
+            ]
+            if math.isfinite(terms.budget_usd):
+                self._keep_affordable()
+
+    def _may_be_kept(self) -> bool:
+        """Whether any plan may keep the limits: as `_within` says of partial plans, but before anything is searched."""
+        seconds, usd = self._least_from(0)
+        barriers_s = (len(self._per_stage) - 1) * self._sync_s
+        left_s = self._terms.deadline_s + 1e-6 - barriers_s - (0.0 if self._live else self._startup_s)
+        beside_usd = self._release_usd + (0.0 if self._live else self._start_usd)
+        least_usd = float(np.interp(left_s, seconds, usd)) + beside_usd
+        return left_s >= seconds[0] * (1 - 1e-9) and least_usd <= self._limit_usd()
 
     def _counts(self) -> Sequence[int]:
         """Numbers of machines that are held: those on which some stage trains, and the one that is there.
@@ -119,21 +131,21 @@ class Program:
         needed = (max(choice.instances for choice in stage) for stage in reversed(self._per_stage))
         return list(accumulate(needed, max))[::-1]
 
-    def _least_later(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(seconds, USD): in so long, all later stages train for so much at least, as `Hull.total` divides the time."""
-        hulls = [
-            Hull.below(
-                (
-                    choice.train_s + min(late.shift_s for late in choice.lateness),
-                    choice.usd
-                    + choice.instances * (held_usd(self._terms, choice.train_s) - choice.each_refund_usd)
-                    - choice.most_refund_usd,
-                )
-                for choice in stage
+    def _least_usd(self, stage: Sequence[Choice]) -> Hull:
+        """(seconds, USD): in so long, a stage whose machines are there trains for so much at least, refunds taken off."""
+        return Hull.below(
+            (
+                choice.train_s + min(late.shift_s for late in choice.lateness),
+                choice.usd
+                + choice.instances * (held_usd(self._terms, choice.train_s) - choice.each_refund_usd)
+                - choice.most_refund_usd,
             )
-            for stage in self._per_stage[index + 1 :]
-        ]
-        seconds, usd = np.array(Hull.total(hulls).points).T
+            for choice in stage
+        )
+
+    def _least_from(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(seconds, USD): the same of this and all later stages, as `Hull.total` divides the time."""
+        seconds, usd = np.array(Hull.total(self._hulls[index:]).points).T
         return seconds, usd
 
     def _keep_affordable(self) -> None:

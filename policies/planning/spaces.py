@@ -72,14 +72,14 @@ class Choice:
     @property
     def most_refund_usd(self) -> float:
         """What it need not pay beside that if the next stage holds no machine."""
-        return self.refund.of_groups[-1] * self.refund_usd if self.refund else 0.0
+        return float(self.refund.of_groups[-1]) * self.refund_usd if self.refund else 0.0
 
     def released_usd(self, most: int) -> Floats:
         """(most + 1,) the part of that for none, one, two, ... machines that the next stage does not hold."""
         if self.refund is None:
             return np.zeros(most + 1)
         groups = np.minimum(np.arange(most + 1) // self.refund.group, len(self.refund.of_groups) - 1)
-        released_usd: Floats = np.array(self.refund.of_groups)[groups] * self.refund_usd
+        released_usd: Floats = self.refund.of_groups[groups] * self.refund_usd
         return released_usd
 
     @property
@@ -186,8 +186,10 @@ def _gang_counts(trials: int, most: int, filling: int) -> Iterator[int]:
 
 
 def _choice(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: bool) -> Choice:
-    segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
-    usd = stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
+    usd = 0.0
+    if not terms.is_per_instance:
+        segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
+        usd = stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
     train_s = expected_s(stage, allocation, terms, is_first=is_first)
     if not refunds(terms):
         return Choice(allocation, train_s, usd)

@@ -79,7 +79,7 @@ def persistent_share(stragglers: Stragglers, iterations: int) -> float:
 
 
 @functools.lru_cache(4096)
-def last_wave(groups: int, gangs: int, variance: float) -> tuple[float, tuple[float, ...]]:
+def last_wave(groups: int, gangs: int, variance: float) -> tuple[float, Floats]:
     """When groups of gangs are done with their last trials, over the mean time of one trial: the slowest, and all the others.
 
     Exact where each gang trains one trial. Trials in waves take the gang that is free first; gangs are then apart by about one
@@ -95,8 +95,7 @@ def last_wave(groups: int, gangs: int, variance: float) -> tuple[float, tuple[fl
     """
     deviation, mean = math.sqrt(variance), variance / 2
     of_slowest, of_others = _normals_of_groups(groups, gangs)
-    others = np.exp(of_others * deviation - mean)
-    return float(np.exp(of_slowest * deviation - mean).mean()), tuple(others.tolist())
+    return float(np.exp(of_slowest * deviation - mean).mean()), np.exp(of_others * deviation - mean)
 
 
 @functools.lru_cache(4096)

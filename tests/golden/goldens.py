@@ -21,7 +21,7 @@ from elastune.experiments.claims.plans import PlannedJob, rows_of_job
 from elastune.experiments.contracts.policies import record, worlds
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.spec.yaml_file import put
-from elastune.experiments.sweeps.rows import measures, result_row
+from elastune.experiments.sweeps.rows import SEARCH_GAP, measures, result_row
 from elastune.policies.registry import POLICIES, factory
 from elastune.sim.model.commands import StartSegment
 from elastune.sim.model.errors import InfeasibleJobError
@@ -119,7 +119,9 @@ def _result(spec, policy):
     except InfeasibleJobError:
         return None
     row = result_row(result)
-    return {name: row[name] for name in measures() if name in row} | {"journal": digest(journal.getvalue())}
+    return {name: row[name] for name in measures() if name in row and name != SEARCH_GAP} | {
+        "journal": digest(journal.getvalue())
+    }
 
 
 def plans(job):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from small_jobs import AS_USED, assert_same_curve
 
-from elastune import RunSpec, execute
+from elastune import RunSpec, compare, execute
+from elastune.experiments.cli.compare import _print as print_comparison
+from elastune.experiments.formats import percent
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.frontier import frontier
@@ -69,14 +71,22 @@ def test_percentiles_on_too_many_machines_say_what_they_may_lose():
     assert {plan.search_gap for plan in held} == {1.0}  # no bound is known
 
 
-def test_a_run_says_what_its_plan_may_lose():
+def test_a_run_and_a_comparison_say_what_plans_may_lose(capsys):
     spec = {
         "job": {"trials": 24, "max_iterations": 9, "deadline_s": 36000, "budget_usd": 500},
         "workload": {"bundle": "digits-mlp", "scaling": "bert-a100", "iteration_s": 900},
         "cloud": {"instance_type": "p3.2xlarge", "startup": "fast", "max_instances": MOST_COUNTS + 1},
         "policy": "seer",
     }
-    assert execute(RunSpec.of(**spec)).plan_search_gap > 0
+    lost = execute(RunSpec.of(**spec)).plan_search_gap
+    assert lost > 0
+    comparison = compare(RunSpec.of(**spec), ["seer", "asha-fixed"], seeds=1, jobs=1)
+    assert list(comparison.results["plan_search_gap"]) == [lost, 0.0]
+    assert list(comparison.summary["plan_search_gap"]) == [lost, 0.0]
+    print_comparison(comparison, None)
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "not all plans were searched" in line]
+    assert said.startswith("seer: ")
+    assert f"up to {percent(lost)} cheaper" in said
     spec["cloud"]["max_instances"] = 64
     exact = execute(RunSpec.of(**spec))
     assert exact.to_json()["plan_search_gap"] == 0
