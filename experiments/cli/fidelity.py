@@ -130,7 +130,9 @@ def fidelity(
         _pack(pack, out)
         return
     if rows is not None:
-        check_outputs(rows)
+        check_outputs(rows, reads=(path for one in recorded or () for path in one.rglob("*") if path.is_file()))
+    if figures is not None:
+        check_outputs(figures / "gantt.png")
     if recorded:
         refuse(of_runs | {"-o": out}, "recorded sittings are read (--from)")
         _show(recorded, figures, rows, as_json)

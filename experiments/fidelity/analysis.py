@@ -116,17 +116,33 @@ def checked_runs(folders: Iterable[Path]) -> list[CheckedRun]:
     """Every run that has ended in these folders of sittings.
 
     Raises:
-        InputError: a folder is of another version, a run has no prediction or a later one, or a journal is damaged.
+        InputError: a folder is of another version, a run has no prediction or a later one, or a journal is damaged; or a run
+            is there twice, as where a sitting and its copy are given.
         ReplayError: a journal does not replay, so that comparing it means nothing.
     """
-    found = []
+    found: list[CheckedRun] = []
+    folder_of: dict[tuple[bytes, float], Path] = {}
     for folder in folders:
         units = list(Sitting.load(folder).units())
         begun = [unit for unit in units if (unit.folder / "began.json").is_file() or unit.is_done]
-        found += [check(unit) for unit in begun if unit.is_done]
+        found += [_once(check(unit), folder_of) for unit in begun if unit.is_done]
         if not any(unit.is_done for unit in units):
             raise InputError(f"{folder}: no run of this sitting has ended; the command that began it goes on with it")
     return found
+
+
+def _once(run: CheckedRun, folder_of: dict[tuple[bytes, float], Path]) -> CheckedRun:
+    """The run, whose folder is noted.
+
+    Raises:
+        InputError: it was noted before; no two runs begin at the same instant and take equally long.
+    """
+    folder = run.unit.folder
+    key = (folder / "began.json").read_bytes(), run.real.quantities["makespan_s"]
+    if key in folder_of:
+        raise InputError(f"{folder} is the same run as {folder_of[key]}: name each sitting once, or one of its copies")
+    folder_of[key] = folder
+    return run
 
 
 def check(unit: Unit) -> CheckedRun:

@@ -87,6 +87,7 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
         InputError: something asked for cannot be run, or the folder is another's.
         WorkerError: a real run broke down; the same call goes on.
     """
+    RealRunOptions(device=asked.device, speed=asked.speed, injects=asked.injects)  # refuses what it cannot be
     for name, spec in asked.specs.items():
         if spec.workload.bundle is None:
             raise InputError(f"{name}: workload.bundle is missing: a real run needs a workload")

@@ -56,9 +56,9 @@ class Progress:
             if event.iteration == from_iteration:
                 self.longest_s = max(self.longest_s, event.train_s)
 
-    def instance_gone(self, cause: GoneCause) -> None:
-        """Count the end of a machine."""
-        if cause is not GoneCause.RELEASED:
+    def instance_gone(self, cause: GoneCause, *, was_noticed: bool = False) -> None:
+        """Count the end of a machine; one that is given back because it is to be reclaimed is lost, too."""
+        if cause is not GoneCause.RELEASED or was_noticed:
             self.lost_machines += 1
 
     def story(self) -> str:

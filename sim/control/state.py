@@ -205,7 +205,7 @@ class RunState:
         self.bill.gone(event.instance, event.at_s, is_reclaimed=event.cause is GoneCause.RECLAIMED)
         if not math.isnan(instance.launched_at_s):
             self.totals.leased_gpu_s += instance.gpus * (event.at_s - instance.launched_at_s)
-        self.progress.instance_gone(event.cause)
+        self.progress.instance_gone(event.cause, was_noticed=instance.gone_at_s < math.inf)
         self._resume_suspended()
 
     def withdraw(self, number: InstanceId, instance: InstanceState) -> None:

@@ -82,6 +82,36 @@ def test_sittings_of_several_people_are_one_report(recorded, tmp_path):
     assert FidelityReport.of(checked_runs([recorded, tmp_path / "other"])).runs == 13
 
 
+def test_a_run_counts_once_however_often_its_sitting_is_given(recorded, copied, tmp_path):
+    pack(recorded, tmp_path / "packed")
+    for other in (recorded, copied, tmp_path / "packed"):
+        with pytest.raises(InputError, match=r"is the same run as .*: name each sitting once, or one of its copies"):
+            checked_runs([recorded, other])
+    twice = CliRunner().invoke(app, ["calibrate", str(recorded), str(copied), "-o", str(tmp_path / "b")])
+    assert (twice.exit_code, (tmp_path / "b").exists()) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--rows", "fidelity.json"), "by the same command, which would replace it"),
+        (("--figures", "fidelity.json"), "is not a folder"),
+    ],
+)
+def test_outputs_are_checked_before_a_sitting_is_read_and_never_replace_it(copied, options, told):
+    before = (copied / "fidelity.json").read_bytes()
+    option, name = options
+    done = CliRunner().invoke(app, ["fidelity", "--from", str(copied), option, str(copied / name)])
+    assert (done.exit_code, (copied / "fidelity.json").read_bytes()) == (2, before)
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize("speed", ["0", "-1"])
+def test_a_speed_that_none_is_refused_before_anything_is_written(tmp_path, speed):
+    done = CliRunner().invoke(app, ["fidelity", "tight", "--emulate", speed, "-o", str(tmp_path / "sitting")])
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, []), done.output
+
+
 def test_intervals_hold_what_they_were_drawn_from(recorded):
     [unit, *_] = Sitting.load(recorded).units()
     spread = predict(unit, 0.0, [Calibration(1, 1, 0), Calibration(1.5, 1, 0)], 40).guesses["makespan_s"]

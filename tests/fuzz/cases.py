@@ -11,7 +11,13 @@ from elastune.experiments.runs.replay import ledger_of, replay_journal
 from elastune.experiments.runs.timeline import timeline_of
 from elastune.sim.model.errors import InputError, InvalidActionError, ReplayError, TuningError
 from tests.fuzz.journals import edited_lines
-from tests.fuzz.specs import ordinary_spec, spec_at_the_ends, spec_with_extremes
+from tests.fuzz.specs import (
+    ordinary_spec,
+    random_policy,
+    spec_at_the_ends,
+    spec_with_extremes,
+    with_durations_as_text,
+)
 from tests.fuzz.tables import edited_table, import_table, table
 
 _SAME = 1e-9
@@ -30,6 +36,8 @@ def run_and_check(spec, folder, bundle=None):
     except TuningError:
         return
     deadline_s, budget_usd = spec.job.deadline_s, spec.job.budget_usd
+    if spec.policy.params.get("hard_stop") is False:  # which gives the promise up
+        deadline_s = budget_usd = None
     assert deadline_s is None or result.makespan_s <= deadline_s * (1 + _SAME), (result.makespan_s, deadline_s)
     assert budget_usd is None or result.cost_usd <= budget_usd * (1 + _SAME), (result.cost_usd, budget_usd)
     assert result.plan_search_gap is None or 0 <= result.plan_search_gap <= 1, result.plan_search_gap
@@ -51,6 +59,37 @@ def _of_spec(make):
         run_and_check(spec, folder)
 
     return case
+
+
+def durations_as_text(seed, folder):
+    """Seconds with their unit are the same spec."""
+    rng = random.Random(seed)
+    raw = ordinary_spec(rng)
+    try:
+        spec = RunSpec.of(**raw)
+    except InputError:
+        return
+    assert RunSpec.of(**with_durations_as_text(rng, raw)) == spec
+    run_and_check(spec, folder)
+
+
+def own_policy(seed, folder):
+    """Whatever a policy of the user's own answers, its run ends with an error of ours, or in a journal that adds up."""
+    rng, path = random.Random(seed), folder / "journal.jsonl"
+    (folder / "p.py").write_text(random_policy(rng), encoding="utf-8")
+    name = f"{folder / 'p.py'}:Mine"
+    try:
+        result = execute(RunSpec.of(**ordinary_spec(rng) | {"policy": name}), journal=path)
+    except TuningError:
+        return
+    except RuntimeError as error:
+        if not str(error).startswith("SystemExit: 1"):
+            raise
+        return
+    total_usd = math.fsum(ledger_of(path).usd.values())
+    assert math.isclose(total_usd, result.cost_usd, rel_tol=1e-6, abs_tol=1e-9), (total_usd, result.cost_usd)
+    entries, is_complete = replay_journal(path, policy=name)
+    assert is_complete, entries
 
 
 def own_bundle(seed, folder):
@@ -138,7 +177,9 @@ CASES = {
     "ends": _quiet(_of_spec(spec_at_the_ends)),
     "extreme-spec": _quiet(_of_spec(spec_with_extremes)),
     "journal": _quiet(damaged_journal),
+    "durations": _quiet(durations_as_text),
     "own-bundle": _quiet(own_bundle),
+    "own-policy": _quiet(own_policy),
     "spec": _quiet(_of_spec(ordinary_spec)),
     "table": _quiet(damaged_table),
 }

@@ -55,11 +55,55 @@ def ordinary_spec(rng):
     if rng.random() < 0.7:
         job["budget_usd"] = tau * rng.uniform(0.002, 0.1)
     job |= _some(rng, reduction_factor=_one(rng, 2, 3, 4), checkpoint_every=_one(rng, 0, 1, 3, "auto"))
-    workload = {"bundle": _one(rng, "digits-mlp", "mnist5k-cnn"), "iteration_s": tau}
+    workload = {"bundle": _one(rng, "digits-mlp", "mnist5k-cnn", "deepmoe-mnist5k"), "iteration_s": tau}
+    if workload["bundle"] == "deepmoe-mnist5k":  # the one that records FLOPs beside its scores
+        job |= _some(rng, constraint={"flops": 10 ** rng.uniform(4, 8)})
     workload["scaling"] = _one(rng, "linear", "resnet50-v100", {"amdahl": 0.2})
     workload |= _some(rng, straggler_cv=_one(rng, 0, 0.3), score_noise=_one(rng, 0, 0.1), evaluate_s=tau / 10)
     return {"job": job, "workload": workload, "cloud": _cloud(rng, tau), "policy": _one(rng, *sorted(POLICIES)),
             "seed": rng.randrange(1000)}  # fmt: skip
+
+
+def with_durations_as_text(rng, spec):
+    """The same spec, some of its seconds written with their unit."""
+    return {key: _written(rng, key, value) for key, value in spec.items()}
+
+
+def _written(rng, key, value):
+    if isinstance(value, dict):
+        return with_durations_as_text(rng, value)
+    is_duration = key.endswith("_s") and isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value!r}{_one(rng, 's', ' s', '')}" if is_duration and rng.random() < 0.5 else value
+
+
+def random_policy(rng):
+    """Code of a policy that gives random answers, some of which are none."""
+    numbers = [0, 0, 1, 1, 2, 3, "np.int64(1)", "np.array(2)", "R", "R"]
+    odd = [-1, 1.5, 10**30, "float('nan')", "float('inf')", "'x'", "None", "True", "[1]", "1j", "np.float64('nan')"]
+    numbers += rng.sample(odd, rng.randint(0, 2)) * rng.randint(0, 1)
+    answers = _one(rng, *["[]"] * 6, "None", "7", "'x'", "[3]", "iter(())", "(x for x in ())", "sys.exit(1)")
+    return f"""
+import random, sys
+import numpy as np
+from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
+
+class Mine:
+    def __init__(self, job, profile, price_book, rng):
+        self.random, R = random.Random({rng.randrange(10**6)}), job.max_iterations
+        self.numbers = [{", ".join(map(str, numbers))}]
+
+    def on_event(self, event, view):
+        one, chance = self.random.choice, self.random.random()
+        if type(event).__name__ == "RunStarted":
+            return [ScaleTo(one(self.numbers)), RunTrial(0, 1, view.job.max_iterations)]
+        if chance < 0.1:
+            return {answers}
+        if chance < 0.3:
+            return [FinishRun(one([None, 0]))]
+        kinds = [(PauseTrial, 1), (RunTrial, 3), (ScaleTo, 1), (StopTrial, 1)]
+        made = [kind(*(one(self.numbers) for _ in range(count))) for kind, count in self.random.sample(kinds, 1)]
+        return [*made, SetTimer("again", event.at_s + 10)]
+"""
 
 
 def spec_at_the_ends(rng):

@@ -35,6 +35,15 @@ HOPELESS = {
         10,
         r"\(0 broken segments, 2001 lost machines, 0 refused requests\)",
     ),
+    "machines given back on notice before they train": (
+        {
+            "market": "spot",
+            "startup": {"init_s": 30},
+            "spot": {"lifetime": {"mean_s": 10, "shape": 5}, "notice_s": 30},
+        },
+        10,
+        r"\(0 broken segments, 2001 lost machines, 0 refused requests\)",
+    ),
 }
 MACHINE = {"name": "m", "price_usd_per_hour": 3, "spot_price_usd_per_hour": 1, "gpus_per_instance": 1}
 
