@@ -121,6 +121,11 @@ class Candidate:
         losses = [loss for outcome in self.outcomes if math.isfinite(loss := goal.loss(outcome))]
         return fmean(losses) if losses else math.inf
 
+    def rank(self, goal: Goal) -> tuple[float, float, float]:
+        """What candidates are sorted by: the mean loss; of equals, the cheaper, then the sooner."""
+        runs = self.outcomes or [CandidateRun(None, math.inf, math.inf)]
+        return self.mean_loss(goal), fmean(run.cost_usd for run in runs), fmean(run.makespan_s for run in runs)
+
     def may_win(self, goal: Goal, seeds: int) -> bool:
         """Whether 95 % are kept; or still may be, where not all seeds are run."""
         if self.status != "done":
@@ -156,7 +161,7 @@ def race(
 
     def ranked() -> list[Candidate]:
         able = [candidate for candidate in candidates if candidate.may_win(goal, seeds)]
-        return sorted(able, key=lambda candidate: candidate.mean_loss(goal))
+        return sorted(able, key=lambda candidate: candidate.rank(goal))
 
     level = min(first_seeds, seeds)
     extend(candidates, level)

@@ -50,6 +50,18 @@ def test_candidates_that_miss_the_goal_give_way_to_those_behind_them():
     assert runs[0] == 4
 
 
+def test_of_equally_good_candidates_the_cheaper_is_taken_then_the_sooner():
+    goal = Goal("minimize", deadline_s=100, budget_usd=9)
+    outcomes = [(0.1, 3.0, 20.0), (0.1, 1.0, 30.0), (0.1, 1.0, 10.0), (0.05, 9.0, 90.0)]
+    candidates = [Candidate(spec=None) for _ in outcomes]
+
+    def extend(some, count):
+        for one in some:
+            one.outcomes += [CandidateRun(*outcomes[candidates.index(one)])] * (count - len(one.outcomes))
+
+    assert [candidates.index(one) for one in race(candidates, goal, extend, 8)] == [3, 2, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("outcome", "is_kept"),
     [
