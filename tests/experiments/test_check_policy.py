@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from elastune.experiments.cli.policies import check_policy
 from elastune.experiments.contracts.user_policy import check_target, policy_factory
+from elastune.sim.model.actions import ScaleTo
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.events import RunStarted
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_policy.py"
 
@@ -82,7 +84,8 @@ def test_the_example_is_short_and_keeps_every_promise():
 def test_a_policy_is_found_by_module_file_or_name(monkeypatch, tmp_path, bad):
     monkeypatch.chdir(tmp_path)
     assert policy_factory("bad_policies:Forgetful")
-    assert policy_factory(f"{bad}:Forgetful", {"machines": 2})(None, None, None, None).machines == 2
+    policy = policy_factory(f"{bad}:Forgetful", {"machines": 2})(None, None, None, None)
+    assert policy.on_event(RunStarted(0.0), None)[0] == ScaleTo(2)
     assert policy_factory("sha-fixed")
 
 

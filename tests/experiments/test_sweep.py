@@ -20,6 +20,7 @@ from test_sweep_spec import BASE, sweep_of
 
 from elastune import execute
 from elastune.experiments.files import StoreError
+from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.sweeps import run as sweep
 from elastune.experiments.sweeps import worker as sweep_worker
 from elastune.experiments.sweeps.run import plan, run_sweep
@@ -108,7 +109,8 @@ def test_the_folder_of_another_sweep_or_version_is_left_alone(tmp_path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(sweep, "RESULTS_VERSION", 7)
         with pytest.raises(
-            InputError, match=r"2 of its 2 rows are of another version of results \(2\), and this elastune"
+            InputError,
+            match=rf"2 of its 2 rows are of another version of results \({RESULTS_VERSION}\), and this elastune",
         ):
             plan(sweep_of(seeds=2), tmp_path)
     assert {part: part.read_bytes() for part in Store(tmp_path).parts()} == parts
