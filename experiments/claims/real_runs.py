@@ -77,7 +77,7 @@ class ClaimRealRuns:
             runs = f"{policies.min()}" if policies.min() == policies.max() else f"{policies.min()} to {policies.max()}"
             yield (
                 f"{job}: {runs} real runs of each of {len(policies)} policies, {part['workload'].iloc[0]};"
-                f" {part['trained'].mean():.0%} of the busy GPU-seconds trained; the machine was {part['drift'].mean():+.0%}"
-                " slower than beside the profile"
+                f" {part['trained'].mean():.0%} of the busy GPU-seconds trained; drift of the machine since the profile"
+                f" {part['drift'].mean():+.0%}"
             )
         yield f"on CPU slots; measured anew by `{_MADE_BY}`"

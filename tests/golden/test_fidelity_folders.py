@@ -20,11 +20,14 @@ def runs():
     return checked_runs(sorted(FOLDERS.iterdir()))
 
 
+JOBS = ("cnn", "launches", "training")
+
+
 def test_four_policies_ran_for_real_in_both_regimes(runs):
     found = {(run.unit.job, run.unit.policy) for run in runs}
     policies = ("seer", "rubberband", "sha-fixed", "asha-fixed")
-    assert found == {(job, policy) for job in ("launches", "training") for policy in policies}
-    shares = {job: [run.regime for run in runs if run.unit.job == job] for job in ("launches", "training")}
+    assert found == {(job, policy) for job in JOBS for policy in policies}
+    shares = {job: [run.regime for run in runs if run.unit.job == job] for job in JOBS}
     assert all(starting > 0.9 for _, starting in shares["launches"])
     assert all(trained > 0.6 for trained, _ in shares["training"])
 
@@ -41,8 +44,20 @@ def test_simulation_and_reality_decided_the_same(runs):
         assert run.difference.number == 0, run.unit.name
         assert run.difference_measured.number == 0, run.unit.name
         assert set(run.in_common.values()) == {1.0}, run.unit.name
+        # The small network is trained bit for bit as on the machine of its bundle, the convolutional one is not.
         score = run.split("score")
-        assert score.guess.value == pytest.approx(score.real, abs=1e-6), run.unit.name
+        assert score.guess.value == pytest.approx(score.real, abs=0.04 if run.unit.job == "cnn" else 1e-6), (
+            run.unit.name
+        )
+
+
+def test_one_job_reaches_one_score_under_every_policy(runs):
+    # SEER may choose another schedule; the other three train the same job.
+    scores = {}
+    for run in runs:
+        if run.unit.policy != "seer":
+            scores.setdefault((run.unit.job, run.unit.repeat), set()).add(run.split("score").real)
+    assert all(len(found) == 1 for found in scores.values())
 
 
 def test_the_machine_had_drifted_and_the_report_says_so(runs):
