@@ -17,7 +17,7 @@ import numpy as np
 from elastune.experiments.statistics.bootstrap import Pooled, Units, pooled_means_each, seed_parts
 from elastune.experiments.statistics.differences import HIGHER_IS_BETTER, needs_completed
 from elastune.experiments.statistics.significance import LEVEL, holm, sign_flip_p_each
-from elastune.experiments.statistics.summary import codes_of, groups_of
+from elastune.experiments.sweeps.summary import codes_of, groups_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

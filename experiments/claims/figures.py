@@ -16,10 +16,10 @@ from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE,
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
 from elastune.experiments.figures import tables
 from elastune.experiments.runs.timeline import timeline_of, trajectories_of
-from elastune.experiments.statistics.paired import paired_table, profile_table
-from elastune.experiments.statistics.summary import condition, known_column
+from elastune.experiments.sweeps.paired import paired_table, profile_table
 from elastune.experiments.sweeps.rows import measures
 from elastune.experiments.sweeps.store import Store
+from elastune.experiments.sweeps.summary import condition, known_column
 from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:

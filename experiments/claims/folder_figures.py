@@ -14,7 +14,7 @@ from elastune.experiments.claims.figures import FIGURES, ON_TRAININGS, OPTIONS, 
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
 from elastune.experiments.figures.tables import few_policies, policy_named, require_one_run_each, told_values
 from elastune.experiments.runs.timeline import trajectories_of
-from elastune.experiments.statistics.summary import known_column, varying
+from elastune.experiments.sweeps.summary import known_column, varying
 from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
 from elastune.experiments.runs.regret import regret_of
-from elastune.experiments.statistics.summary import condition
 from elastune.experiments.sweeps.store import Store
+from elastune.experiments.sweeps.summary import condition
 from elastune.traces import load_bundle
 from elastune.traces.bundles.constraints import constrained
 

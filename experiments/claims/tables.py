@@ -1,6 +1,6 @@
 """Tables of a claim's results: differences or ratios of paired runs, with intervals. No verdicts.
 
-Imports the statistics of `experiments.statistics.paired`; pandas inside the functions that need it.
+Imports the statistics of `experiments.sweeps.paired`; pandas inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.statistics.paired import paired_table
-from elastune.experiments.statistics.summary import summarise
+from elastune.experiments.sweeps.paired import paired_table
 from elastune.experiments.sweeps.rows import STATUSES
+from elastune.experiments.sweeps.summary import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

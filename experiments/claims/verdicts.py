@@ -17,7 +17,7 @@ from elastune.experiments.claims.evidence import evidence_of
 from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
 from elastune.experiments.results_version import RESULTS_VERSION
-from elastune.experiments.statistics.summary import KEPT_APART, varying, with_origins
+from elastune.experiments.sweeps.summary import KEPT_APART, varying, with_origins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -110,9 +110,9 @@ def show(
     """
     from elastune.experiments.files import check_outputs, write_text
     from elastune.experiments.results_version import RESULTS_VERSION
-    from elastune.experiments.statistics.summary import condition, json_records
     from elastune.experiments.sweeps.rows import STATUSES
     from elastune.experiments.sweeps.store import Store
+    from elastune.experiments.sweeps.summary import condition, json_records
 
     if sum((against is not None, is_profile, is_iqm)) > 1:
         raise InputError("--against, --profile and --iqm are three different tables: give one of them")
@@ -202,8 +202,8 @@ def _table(
     import pandas as pd
 
     from elastune.experiments.spec.yaml_file import names_in
-    from elastune.experiments.statistics.paired import paired_table, profile_table
-    from elastune.experiments.statistics.summary import summarise
+    from elastune.experiments.sweeps.paired import paired_table, profile_table
+    from elastune.experiments.sweeps.summary import summarise
 
     columns, names = names_in(group, "--group"), names_in(measure, "--measure")
     if against is not None:
@@ -230,7 +230,7 @@ def _groups_table(summary: pd.DataFrame) -> Table:
 
 def _paired_table(paired: pd.DataFrame) -> Table:
     """One line per policy and group: how it differs from the one that all are compared with."""
-    from elastune.experiments.statistics.paired import PAIRED_COLUMNS, POOLED
+    from elastune.experiments.sweeps.paired import PAIRED_COLUMNS, POOLED
 
     group = [name for name in paired.columns if name not in ("against", "measure", "scope", *PAIRED_COLUMNS)]
     group = [*group, *(["measure"] if len(paired["measure"].unique()) > 1 else [])]

@@ -1,4 +1,4 @@
 """Policies side by side on the same seeds, and what each mechanism of a policy is worth.
 
-May import `experiments.runs`, `experiments.sweeps` and `experiments.statistics`.
+May import `experiments.runs`, `experiments.sweeps`, `experiments.statistics` and `experiments.figures`.
 """

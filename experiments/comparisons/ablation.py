@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.comparisons.paired_runs import Interrupted, on_each_seed
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.statistics.paired import paired_table
-from elastune.experiments.statistics.summary import json_records, summarise
+from elastune.experiments.sweeps.paired import paired_table
 from elastune.experiments.sweeps.rows import table_of
+from elastune.experiments.sweeps.summary import json_records, summarise
 from elastune.experiments.sweeps.worker import bundle_of, row_of
 from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment
 from elastune.sim.model.errors import InputError

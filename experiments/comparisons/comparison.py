@@ -14,9 +14,9 @@ from elastune.experiments.formats import number
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.runs.world import World
 from elastune.experiments.spec.yaml_file import names_in
-from elastune.experiments.statistics.paired import PAIRED_COLUMNS, paired_table
-from elastune.experiments.statistics.summary import json_records, summarise
+from elastune.experiments.sweeps.paired import PAIRED_COLUMNS, paired_table
 from elastune.experiments.sweeps.rows import SEARCH_GAP, table_of
+from elastune.experiments.sweeps.summary import json_records, summarise
 from elastune.experiments.sweeps.worker import bundle_of, row_of
 from elastune.policies.registry import POLICIES
 from elastune.sim.model.errors import InfeasibleJobError, InputError

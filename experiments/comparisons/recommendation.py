@@ -141,7 +141,7 @@ class Recommendation:
 
     def to_json(self) -> dict[str, object]:
         """What `elastune recommend --json` prints."""
-        from elastune.experiments.statistics.summary import json_records
+        from elastune.experiments.sweeps.summary import json_records
 
         return {
             "goal": vars(self.goal) | {"seeks": self.goal.measure},

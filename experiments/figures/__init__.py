@@ -1,7 +1,7 @@
 """Figures: one pure function per figure, tidy table in, matplotlib Figure out.
 
-Nothing here uses pyplot or needs a display. May import `sim.model`, `sim.model.streams` and
-`experiments.statistics.differences`; matplotlib and pandas are imported when a figure is made.
+Nothing here uses pyplot or needs a display. It knows tables and no room above it, so results can draw themselves. May
+import `sim.model` and `experiments.statistics`; matplotlib and pandas are imported when a figure is made.
 """
 
 from __future__ import annotations

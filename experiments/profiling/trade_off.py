@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError
-from elastune.traces.workloads import datasets, image_folders
+from elastune.traces.training import datasets, image_folders
 from elastune.traces.workloads.deepmoe.compared import FEW_NETWORKS, NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.traces.workloads.datasets import Splits
+    from elastune.traces.training.datasets import Splits
 
 
 def splits_of(data: str, folder: Path | None) -> Splits:

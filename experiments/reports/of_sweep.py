@@ -18,9 +18,9 @@ from elastune.experiments.reports.page import (
     numbers,
 )
 from elastune.experiments.runs.ledger import PARTS
-from elastune.experiments.statistics.paired import POOLED, paired_table
-from elastune.experiments.statistics.summary import KEPT_APART, MEASURES, summarise, varying
+from elastune.experiments.sweeps.paired import POOLED, paired_table
 from elastune.experiments.sweeps.store import read_results
+from elastune.experiments.sweeps.summary import KEPT_APART, MEASURES, summarise, varying
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 

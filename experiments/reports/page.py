@@ -219,7 +219,7 @@ def between(value: float | None, low: float | None, high: float | None) -> Cell:
 
 
 def interval_of(row: Mapping[str, Any], name: str) -> Cell:
-    """The same of a row of `experiments.statistics.summary.summarise`."""
+    """The same of a row of `experiments.sweeps.summary.summarise`."""
     return between(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
 
 

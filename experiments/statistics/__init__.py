@@ -1,4 +1,4 @@
-"""What many runs say: intervals, paired differences, significance. No verdicts.
+"""What many numbers say: intervals, paired differences, significance. No verdicts, and no rows of results.
 
-May import `experiments.sweeps` and numpy; pandas and scipy inside functions.
+May import `sim.model` and numpy; scipy inside functions.
 """

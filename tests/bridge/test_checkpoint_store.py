@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import pytest
+from fsspec.spec import AbstractFileSystem
 
+from elastune.sim.bridge.workers.blobs import blobs_at
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore, LostCheckpointError
 from elastune.sim.model.errors import InputError, WorkerError
 
@@ -263,37 +266,36 @@ def test_kill_9_in_the_middle_of_saving_never_loses_what_was_durable(tmp_path):
     assert len(files_of(tmp_path)) == 4, "what the killed ones left is swept up"
 
 
-class Unreachable:
+class Unreachable(AbstractFileSystem):
     """A file system that raises what is no OSError, as some of fsspec's do."""
 
-    def __getattr__(self, name):
-        def fail(*_arguments, **_keywords):
-            raise KeyError("no credentials")
+    def _fail(self, *_arguments, **_keywords):
+        raise KeyError("no credentials")
 
-        return (lambda: None) if name == "invalidate_cache" else fail
+    ls = makedirs = put_file = get_file = rm_file = _fail
 
 
-def test_what_goes_wrong_at_a_url_is_said_as_one_error_whatever_it_is_called_there(monkeypatch):
-    store = CheckpointStore("memory://somewhere")
-    monkeypatch.setattr(store._blobs, "_files", Unreachable())
+def test_what_goes_wrong_at_a_url_is_said_as_one_error_whatever_it_is_called_there():
+    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
+    store = CheckpointStore("unreachable://somewhere")
     with pytest.raises(
-        WorkerError, match=r"checkpoint 1 cannot be saved at memory://somewhere: KeyError: 'no credentials'"
+        WorkerError, match=r"checkpoint 1 cannot be saved at unreachable://somewhere: KeyError: 'no credentials'"
     ):
         store.save(0, 1, 0.5, lambda path: path.write_bytes(b"x"))
-    with pytest.raises(InputError, match="checkpoints at memory://somewhere cannot be read: KeyError"):
+    with pytest.raises(InputError, match="checkpoints at unreachable://somewhere cannot be read: KeyError"):
         store.is_empty()
 
 
-def test_a_checkpoint_counts_although_older_ones_cannot_be_deleted(tmp_path, monkeypatch, caplog):
-    store = CheckpointStore(str(tmp_path), keep=1)
-    save(store, 0, 1)
-
+def test_a_checkpoint_counts_although_older_ones_cannot_be_deleted(tmp_path, caplog):
     def denied(_name):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(store._blobs, "delete", denied)
+    kept = blobs_at(str(tmp_path))
+    kept.delete = denied
+    store = CheckpointStore(str(tmp_path), keep=1, blobs=kept)
+    save(store, 0, 1)
     assert save(store, 0, 2) == store.latest(0)
     assert "older checkpoints of trial 0 cannot be deleted" in caplog.text
-    monkeypatch.undo()
+    store = CheckpointStore(str(tmp_path), keep=1)
     save(store, 0, 3)
     assert [saved.iteration for saved in store.recorded(0)] == [3]

@@ -69,7 +69,7 @@ def agree_by_nccl(meeting):
     listening = process_group.listen("127.0.0.1")
     address = f"127.0.0.1:{listening.getsockname()[1]}"
     with process_group.form_group(meeting.rank, 1, "cuda", address, listening) as group:
-        from elastune.traces.workloads.gradients import GangMember
+        from elastune.traces.training.gradients import GangMember
 
         network = torch.nn.Linear(64, 10).cuda()
         member = GangMember(network, Seat(0, 1, device="cuda"))

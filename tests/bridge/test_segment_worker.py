@@ -71,7 +71,9 @@ def store(tmp_path):
 
 @pytest.fixture
 def worker(bench, tmp_path):
-    def make(trial=0, until=4, **changes):
+    """A worker of one; iterations that nobody asked for are not told, however slow the machine is."""
+
+    def make(trial=0, until=4, told_every_s=math.inf, **changes):
         asked = {
             "trial": trial,
             "segment": 0,
@@ -85,15 +87,10 @@ def worker(bench, tmp_path):
             "nodes": 1,
             "size": 1,
         }
-        return SegmentWorker(WorkerSettings(bench, str(tmp_path)), Assignment(**{**asked, **changes}))
+        settings = WorkerSettings(bench, str(tmp_path), told_every_s=told_every_s)
+        return SegmentWorker(settings, Assignment(**{**asked, **changes}))
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def told_when_asked(monkeypatch):
-    """Iterations that nobody asked for are not told, however slow the machine is."""
-    monkeypatch.setattr("elastune.sim.bridge.workers.worker._TOLD_EVERY_S", math.inf)
 
 
 def plain(messages):
@@ -189,13 +186,12 @@ def test_iterations_that_nobody_asked_for_are_told_once_in_a_while(worker, bench
     monkeypatch.setattr(
         "elastune.sim.bridge.workers.worker.time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])})
     )
-    monkeypatch.setattr("elastune.sim.bridge.workers.worker._TOLD_EVERY_S", 0.1)
 
     def take(_iteration):
         now[0] += 0.04
 
     bench.on_iteration = take
-    told = plain(worker(until=7).train())
+    told = plain(worker(until=7, told_every_s=0.1).train())
 
     assert [entry[1:] for entry in told if entry[0] == "trained"] == [(3, 0.125, False), (6, 0.015625, False)]
 

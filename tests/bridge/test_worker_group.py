@@ -1,7 +1,6 @@
 import os
 import shutil
 import signal
-from datetime import timedelta
 
 import pytest
 from worker_groups import DIED, Meeting, run_group
@@ -199,10 +198,9 @@ def test_a_worker_group_that_loses_a_member_breaks_and_what_was_durable_stays(tm
 
 
 def test_a_worker_group_whose_members_do_not_come_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(process_group, "_FORMING", timedelta(seconds=1))
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "lo")
-    worker = SegmentWorker(WorkerSettings(DIGITS, str(tmp_path)), assignment(0, 2))
+    worker = SegmentWorker(WorkerSettings(DIGITS, str(tmp_path), forming_s=1.0), assignment(0, 2))
 
     with pytest.raises(WorkerError, match=r"rank 0 of 2: the worker group at 127\.0\.0\.1:\d+ did not come together"):
         next(worker.train(worker.rendezvous()))

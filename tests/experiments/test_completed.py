@@ -15,7 +15,7 @@ from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.result import completed_at_s_of
 from elastune.experiments.runs.simulate import execute
 from elastune.experiments.spec.run import RunSpec
-from elastune.experiments.statistics.paired import paired_table
+from elastune.experiments.sweeps.paired import paired_table
 from elastune.experiments.sweeps.rows import table_of
 from elastune.policies.registry import factory
 from elastune.sim.model.actions import FinishRun, RunTrial, ScaleTo

@@ -12,9 +12,9 @@ from elastune import sweep
 from elastune.experiments.claims.folder_figures import DRAWABLE, FROM_PLANS, draw_rows
 from elastune.experiments.cli.app import app
 from elastune.experiments.figures.tables import MOST_POLICIES
-from elastune.experiments.statistics.summary import condition
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.experiments.sweeps.store import Store
+from elastune.experiments.sweeps.summary import condition
 from elastune.sim.model.errors import InputError
 
 POLICIES = ["seer", "sha-fixed", "asha-fixed"]

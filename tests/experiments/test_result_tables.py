@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastune.experiments.statistics.paired import PAIRED_COLUMNS, paired_table, profile_table
 from elastune.experiments.statistics.significance import holm
-from elastune.experiments.statistics.summary import summarise, with_origins
+from elastune.experiments.sweeps.paired import PAIRED_COLUMNS, paired_table, profile_table
 from elastune.experiments.sweeps.rows import columns, table_of
+from elastune.experiments.sweeps.summary import summarise, with_origins
 from elastune.sim.model.errors import InputError
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from elastune.sim.model.errors import InputError
+from elastune.traces.training.datasets import Split, Splits
 from elastune.traces.workloads import workload_named
-from elastune.traces.workloads.datasets import Split, Splits
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
 
+from elastune.traces.training.classifier import Classifier  # noqa: E402
 from elastune.traces.workloads.deepmoe import cost, training  # noqa: E402
 from elastune.traces.workloads.deepmoe.network import Architecture, DeepMoe, Shape  # noqa: E402
-from elastune.traces.workloads.training import Classifier  # noqa: E402
 
 CONFIGURATION = {
     "learning_rate": 0.05,

@@ -9,7 +9,7 @@ import pytest
 
 from elastune.experiments.profiling.trade_off import main
 from elastune.sim.model.errors import InputError
-from elastune.traces.workloads import image_folders
+from elastune.traces.training import image_folders
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from elastune.sim.model.errors import InputError, WorkerError
+from elastune.traces.training.image_folders import FASHION_MNIST
 from elastune.traces.workloads import WORKLOAD_NAMES, workload_named
-from elastune.traces.workloads.image_folders import FASHION_MNIST
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
 pytest.importorskip("sklearn", reason="the bridge extra is not installed")
@@ -105,7 +105,7 @@ def test_another_seed_gives_other_scores():
 
 
 def test_the_splits_are_disjoint_fixed_and_cover_the_data():
-    from elastune.traces.workloads import datasets
+    from elastune.traces.training import datasets
 
     splits = datasets.digits()
     datasets.digits.cache_clear()

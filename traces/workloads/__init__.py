@@ -1,15 +1,12 @@
-"""What is really trained: search spaces and trainables.
+"""What is really trained: the workloads that ship, by name, and what they are made of (`traces.training`).
 
-May import the pure core; torch, scikit-learn and mlxtend are imported when a trial is built, never before.
+May import the pure core and `traces.training`; torch, scikit-learn and mlxtend only when a trial is built.
 """
 
 from __future__ import annotations
 
 from elastune.sim.model.errors import unknown
-from elastune.traces.workloads.deepmoe.workload import DEEPMOE_FMNIST, DEEPMOE_MNIST5K
-from elastune.traces.workloads.digits_mlp import DIGITS_MLP
-from elastune.traces.workloads.mnist5k_cnn import MNIST5K_CNN
-from elastune.traces.workloads.search_space import (
+from elastune.traces.training.search_space import (
     Categorical,
     Dimension,
     Integer,
@@ -17,7 +14,10 @@ from elastune.traces.workloads.search_space import (
     SearchSpace,
     Uniform,
 )
-from elastune.traces.workloads.workload import BatchMode, ScoredTrainable, Seat, Workload, training_seed
+from elastune.traces.training.workload import BatchMode, ScoredTrainable, Seat, Workload, training_seed
+from elastune.traces.workloads.deepmoe.workload import DEEPMOE_FMNIST, DEEPMOE_MNIST5K
+from elastune.traces.workloads.digits_mlp import DIGITS_MLP
+from elastune.traces.workloads.mnist5k_cnn import MNIST5K_CNN
 
 __all__ = [
     "WORKLOAD_NAMES",

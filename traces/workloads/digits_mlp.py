@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elastune.traces.workloads import datasets
-from elastune.traces.workloads.search_space import Categorical, Integer, LogUniform, SearchSpace, Uniform
-from elastune.traces.workloads.workload import Workload
+from elastune.traces.training import datasets
+from elastune.traces.training.search_space import Categorical, Integer, LogUniform, SearchSpace, Uniform
+from elastune.traces.training.workload import Workload
 
 if TYPE_CHECKING:
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.workloads.workload import ScoredTrainable, Seat
+    from elastune.traces.training.workload import ScoredTrainable, Seat
 
 
 def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
+    from elastune.traces.training.classifier import Classifier
     from elastune.traces.workloads import networks
-    from elastune.traces.workloads.training import Classifier
 
     return Classifier(networks.mlp, datasets.digits(), configuration, seed, score="error", seat=seat)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from elastune.sim.bridge.workers.blobs import Blobs
+
 _log = logging.getLogger(__name__)
 
 _TRIAL = "trial-"
@@ -77,11 +79,12 @@ class CheckpointStore:
         keep: how many checkpoints of each trial are kept.
     """
 
-    def __init__(self, url: str, keep: int = 2) -> None:
+    def __init__(self, url: str, keep: int = 2, blobs: Blobs | None = None) -> None:
+        """Open the checkpoints at `url`; `blobs` are its files where something else than `blobs_at` opens them."""
         if keep < 1:
             raise InputError(f"checkpoints: keep is {keep}, but must be at least 1")
         self.url, self.keep = url, keep
-        self._blobs = blobs_at(url)
+        self._blobs = blobs_at(url) if blobs is None else blobs
 
     def save(
         self,

@@ -14,7 +14,7 @@ from elastune.sim.model.errors import WorkerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FORMING = timedelta(minutes=10)
+FORMING_S = 600.0
 """How long members wait for each other at the start; importing torch on many slots of one machine takes minutes."""
 _TRAINING = timedelta(hours=6)
 """How long members wait for each other afterwards. Rank 0 alone evaluates and saves, which may take long. If a member dies, the
@@ -75,7 +75,12 @@ def listen(host: str) -> socket.socket:
 
 @contextmanager
 def form_group(
-    rank: int, size: int, device: str, rendezvous: str, listening: socket.socket | None
+    rank: int,
+    size: int,
+    device: str,
+    rendezvous: str,
+    listening: socket.socket | None,
+    forming_s: float = FORMING_S,
 ) -> Iterator[GroupMembers]:
     """Connect the members once all of them are there, until the end of the context.
 
@@ -87,6 +92,7 @@ def form_group(
         device: `cpu` connects by gloo, `cuda` by nccl with the first visible device of each member.
         rendezvous: `host:port` of rank 0's socket.
         listening: that socket, at rank 0; else None.
+        forming_s: how long members wait for each other here.
 
     Raises:
         WorkerError: not all members came.
@@ -94,6 +100,7 @@ def form_group(
     import torch
 
     host, port = rendezvous.rsplit(":", 1)
+    forming = timedelta(seconds=forming_s)
     _use_interface(host, int(port))
     if device == "cuda":
         torch.cuda.set_device(0)
@@ -103,12 +110,12 @@ def form_group(
             int(port),
             size,
             is_master=rank == 0,
-            timeout=_FORMING,
+            timeout=forming,
             wait_for_workers=False,
             master_listen_fd=None if listening is None else listening.detach(),
         )
         store.set(f"rank {rank}", "is here")
-        store.wait([f"rank {other}" for other in range(size)], _FORMING)
+        store.wait([f"rank {other}" for other in range(size)], forming)
         backend = "nccl" if device == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TRAINING)
     except (RuntimeError, ValueError) as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore, SavedCheckpoint
-from elastune.sim.bridge.workers.process_group import Alone, GroupMembers, form_group, listen
+from elastune.sim.bridge.workers.process_group import FORMING_S, Alone, GroupMembers, form_group, listen
 from elastune.sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from elastune.sim.model.protocols import Configuration, Trainable
 
 _log = logging.getLogger(__name__)
-
-_TOLD_EVERY_S = 0.1
-"""Iterations that need no report are told at most this often, because short ones would flood the driver."""
 
 _STOP, _GO_ON = 0, 1
 
@@ -100,12 +97,16 @@ class WorkerSettings:
         checkpoints: folder or fsspec URL that every worker reaches.
         device: with `cuda` each member sees one device, its own.
         keep: checkpoints kept per trial.
+        told_every_s: iterations that need no report are told at most this often, because short ones would flood the driver.
+        forming_s: how long members of a worker group wait for each other at the start.
     """
 
     build: TrainableFactory
     checkpoints: str
     device: Device = "cpu"
     keep: int = 2
+    told_every_s: float = 0.1
+    forming_s: float = FORMING_S
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,7 @@ class SegmentWorker:
         every = self._assignment.report_every
         is_report = every > 0 and course.iteration % every == 0
         now_s = time.monotonic()
-        if is_report or now_s - course.told_at_s >= _TOLD_EVERY_S:
+        if is_report or now_s - course.told_at_s >= self._settings.told_every_s:
             course.told_at_s = now_s
             yield Trained(course.iteration, course.score, course.train_s, course.checkpoint_s, is_report)
 
@@ -309,7 +310,7 @@ class SegmentWorker:
                 f"trial {assignment.trial}: rank {assignment.rank} does not know where its worker group meets"
             )
         listening, self._listening = self._listening, None
-        return form_group(assignment.rank, assignment.size, settings.device, rendezvous, listening)
+        return form_group(assignment.rank, assignment.size, settings.device, rendezvous, listening, settings.forming_s)
 
     def _restored(self, group: GroupMembers) -> tuple[Trainable, int, float | None]:
         """The trial at the best checkpoint that every member can load, else a new one; with its iteration and score."""

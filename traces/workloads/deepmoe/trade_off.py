@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from elastune.sim.model.errors import InputError
+from elastune.traces.training.classifier import Classifier
 from elastune.traces.workloads.deepmoe import cost
 from elastune.traces.workloads.deepmoe.compared import NETWORKS, TrainedNetwork
 from elastune.traces.workloads.deepmoe.network import Architecture, DeepMoe, Shape
 from elastune.traces.workloads.deepmoe.training import Penalties, TwoStages
-from elastune.traces.workloads.training import Classifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.workloads.datasets import Splits
+    from elastune.traces.training.datasets import Splits
     from elastune.traces.workloads.deepmoe.compared import ComparedNetwork
     from elastune.traces.workloads.deepmoe.network import Body
 

@@ -59,7 +59,7 @@ def loss_of(network: DeepMoe, images: torch.Tensor, labels: torch.Tensor, penalt
 
 @dataclass
 class TwoStages:
-    """The objective of a trial, by iteration; see `traces.workloads.training.Objective`.
+    """The objective of a trial, by iteration; see `traces.training.classifier.Objective`.
 
     Attributes:
         penalties: of stage 1.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from elastune.traces.workloads import datasets, image_folders
-from elastune.traces.workloads.search_space import Categorical, LogUniform, SearchSpace, Uniform
-from elastune.traces.workloads.workload import Workload
+from elastune.traces.training import datasets, image_folders
+from elastune.traces.training.search_space import Categorical, LogUniform, SearchSpace, Uniform
+from elastune.traces.training.workload import Workload
 
 if TYPE_CHECKING:
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.workloads.datasets import Splits
-    from elastune.traces.workloads.workload import ScoredTrainable, Seat
+    from elastune.traces.training.datasets import Splits
+    from elastune.traces.training.workload import ScoredTrainable, Seat
 
 ITERATIONS = 27
 """R. Stage 2 begins at a fraction of it, whatever the number of iterations a trial is given."""
@@ -27,10 +27,10 @@ def _fmnist(configuration: Configuration, seed: int, seat: Seat) -> ScoredTraina
 
 
 def _built(splits: Splits, configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:
+    from elastune.traces.training.classifier import Classifier
     from elastune.traces.workloads.deepmoe.cost import multiply_adds
     from elastune.traces.workloads.deepmoe.network import HALVED_MNIST, Architecture, DeepMoe
     from elastune.traces.workloads.deepmoe.training import Penalties, TwoStages
-    from elastune.traces.workloads.training import Classifier
 
     values = {name: float(value or 0) for name, value in configuration.items() if not isinstance(value, str)}
     architecture = Architecture(width=values["width"], embedding_size=int(values["embedding_size"]), shape=HALVED_MNIST)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from elastune.sim.model.job import Direction
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.workloads.search_space import SearchSpace
+    from elastune.traces.training.search_space import SearchSpace
 
 
 class ScoredTrainable(Trainable, Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError
-from elastune.traces.workloads.datasets import Splits, halved, split
+from elastune.traces.training.datasets import Splits, halved, split
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from torch import distributed, nn
 from elastune.sim.model.errors import WorkerError
 
 if TYPE_CHECKING:
-    from elastune.traces.workloads.workload import Seat
+    from elastune.traces.training.workload import Seat
 
 
 Loss: TypeAlias = Callable[[nn.Module, torch.Tensor, torch.Tensor, Literal["mean", "sum"]], torch.Tensor]

@@ -25,7 +25,8 @@ from elastune.experiments.statistics.bootstrap import (
 )
 from elastune.experiments.statistics.differences import HIGHER_IS_BETTER, needs_completed
 from elastune.experiments.statistics.significance import EFFECT, holm, seeds_needed, sign_flip_p_each
-from elastune.experiments.statistics.summary import (
+from elastune.experiments.sweeps.rows import measures
+from elastune.experiments.sweeps.summary import (
     codes_of,
     groups_of,
     kept_apart,
@@ -33,7 +34,6 @@ from elastune.experiments.statistics.summary import (
     varying,
     with_origins,
 )
-from elastune.experiments.sweeps.rows import measures
 from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:

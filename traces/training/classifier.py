@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from elastune.sim.model.errors import InputError, WorkerError
-from elastune.traces.workloads.gradients import GangMember, OneWorker
-from elastune.traces.workloads.workload import ALONE
+from elastune.traces.training.gradients import GangMember, OneWorker
+from elastune.traces.training.workload import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.workloads.datasets import Split, Splits
-    from elastune.traces.workloads.workload import Seat
+    from elastune.traces.training.datasets import Split, Splits
+    from elastune.traces.training.workload import Seat
 
 _EVALUATION_BATCH = 256
 """Examples per evaluation step; one cache-sized piece at a time is faster on a CPU than all at once."""
