@@ -182,7 +182,7 @@ def _draw(folder: Path, spec: RunSpec, comparison: Comparison, done: pd.DataFram
 
 def _print(comparison: Comparison, folder: Path | None) -> None:
     """The summary of all policies, and the differences to the first."""
-    from elastune.experiments.sweeps.rows import SEARCH_GAP
+    from elastune.experiments.sweeps.rows import LEFT_OUT, SEARCH_GAP
 
     _summary_table(comparison.summary).print()
     if len(comparison.paired):
@@ -190,11 +190,11 @@ def _print(comparison: Comparison, folder: Path | None) -> None:
     for row in comparison.summary.to_dict("records"):
         if row["error"]:
             say(named_error(row["policy"], row["error"]))
-        if row[SEARCH_GAP] > 0:
-            share = percent(row[SEARCH_GAP])
-            say(
-                f"{row['policy']}: not all plans were searched; in the mean there may be one that is up to {share} cheaper"
-            )
+        of_policy = comparison.results[comparison.results["policy"] == row["policy"]]
+        if left_out := "; ".join(of_policy[LEFT_OUT].dropna().unique()):
+            cheaper = f"; in the mean there may be one that is up to {percent(row[SEARCH_GAP])} cheaper"
+            said = f"{row['policy']}: not all plans were searched: {left_out}"
+            say(said + cheaper if row[SEARCH_GAP] > 0 else said)
     if folder is not None:
         say(f"written to {folder}")
 

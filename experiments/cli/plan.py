@@ -163,7 +163,7 @@ def _print_plans(plans: Plans) -> None:
         is_missing = any(made is None for _, made in plans.rows())
     if plans.search_gap > 0:
         share = f"{100 * plans.search_gap:.1f} %"
-        say(f"Not all partial plans were followed: plans of the frontier may be up to {share} cheaper.")
+        say(f"Not all plans were searched: {plans.left_out}; plans of the frontier may be up to {share} cheaper.")
     if is_missing:
         say(f"Where no plan is shown, none was found within the limits. {plans.achievable()}")
 

@@ -72,9 +72,10 @@ def _estimated(result: RunResult) -> dict[str, str]:
     said = {}
     if result.late_probability:
         said["estimated before"] = f"{percent(result.late_probability)} of such runs end after the deadline"
-    if result.plan_search_gap:
-        share = percent(result.plan_search_gap)
-        said["planning"] = f"not all plans were searched; there may be one that is up to {share} cheaper"
+    if result.plan_left_out:
+        said["planning"] = f"not all plans were searched: {result.plan_left_out}"
+        if result.plan_search_gap:
+            said["planning"] += f"; there may be one that is up to {percent(result.plan_search_gap)} cheaper"
     return said
 
 

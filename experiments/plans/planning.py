@@ -220,6 +220,11 @@ class Plans:
         """The largest share of its price that a plan of the frontier may lose, as not all partial plans were followed."""
         return max((plan.search_gap for plan in self.frontier), default=0.0)
 
+    @property
+    def left_out(self) -> str:
+        """What the search for the frontier did not weigh, in words; of several kinds of machines, each once."""
+        return "; ".join(sorted({plan.left_out for plan in self.frontier} - {""}))
+
     def achievable(self) -> str:
         """What can be had where nothing keeps the limits."""
         job, fastest, cheapest = self.planning.job, self.frontier[0], self.frontier[-1]
@@ -273,8 +278,8 @@ class Plans:
         late = self.planning.late_probability(plan, deadline_s)
         if late is not None:
             printed["late_probability"] = late
-        if plan.search_gap > 0:
-            printed["search_gap"] = plan.search_gap
+        if plan.left_out:
+            printed |= {"search_gap": plan.search_gap, "left_out": plan.left_out}
         if plan.makespan_p95_s is not None:
             printed["makespan_p95_s"] = plan.makespan_p95_s
         if len(self.planning.offers) > 1:

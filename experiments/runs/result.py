@@ -58,8 +58,9 @@ class RunResult:
         deadline_met: whether the makespan is within the deadline, and the job done where it is pre-determined.
         budget_met: whether the bill is within the budget.
         late_probability: that the plan misses the deadline, as its policy estimated before the run; None without an estimate.
-        plan_search_gap: share of its price that the plan made before the run may lose because its search left something out; 0
-            for nothing, None where the policy tells nothing of its work.
+        plan_search_gap: share of its price that the plan made before the run may lose by what its search counted and did not
+            follow; 0 for nothing, None where the policy tells nothing of its work.
+        plan_left_out: what that search did not weigh, in words; None for nothing.
         iterations_trained: redone ones included.
         gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
         ledger_usd: the bill by part; see `experiments.runs.ledger.PARTS`.
@@ -95,6 +96,7 @@ class RunResult:
     budget_met: bool | None
     late_probability: float | None
     plan_search_gap: float | None
+    plan_left_out: str | None
     trials_started: int
     iterations_trained: int
     gpu_utilisation: float | None
@@ -277,6 +279,7 @@ def result_of(
         budget_met=None if job.budget_usd is None else cost_usd <= most_usd(job.budget_usd),
         late_probability=None if controller.work is None else controller.work.late_probability,
         plan_search_gap=None if controller.work is None else controller.work.search_gap,
+        plan_left_out=None if controller.work is None else controller.work.left_out or None,
         trials_started=len(state.started),
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,

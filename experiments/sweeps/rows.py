@@ -69,9 +69,9 @@ _RESULT = {
         _TEXT,
     ),
 }
-SEARCH_GAP = "plan_search_gap"
-_SEARCH = {SEARCH_GAP: _NUMBER}
+SEARCH_GAP, LEFT_OUT = "plan_search_gap", "plan_left_out"
 """Of the search for the plan, not of the run."""
+_SEARCH = {SEARCH_GAP: _NUMBER, LEFT_OUT: _TEXT}
 _ORIGIN = dict.fromkeys(
     (
         "direction",

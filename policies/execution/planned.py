@@ -111,6 +111,7 @@ def staged(
 ) -> StagedPolicy:
     """The executor of this director on the book's machines."""
     gpus = price_book.default_type.gpus_per_instance
+    plan = director.plan if isinstance(director, PlannedDirector) else None
     return StagedPolicy(
         director,
         limits,
@@ -118,5 +119,6 @@ def staged(
         gpus_per_instance=gpus,
         holds=holds,
         late_probability=late,
-        search_gap=director.plan.search_gap if isinstance(director, PlannedDirector) else 0.0,
+        search_gap=plan.search_gap if plan else 0.0,
+        left_out=plan.left_out if plan else "",
     )

@@ -64,6 +64,7 @@ class StagedPolicy:
         holds: keep the machines until the limit even if the work is done.
         late_probability: that the plan ends after the deadline, where that is estimated.
         search_gap: what the plan may lose because of what its search left out; see `PlannedWork`.
+        left_out: what that is, in words.
     """
 
     def __init__(
@@ -76,13 +77,14 @@ class StagedPolicy:
         holds: bool = False,
         late_probability: float | None = None,
         search_gap: float = 0.0,
+        left_out: str = "",
     ) -> None:
         self._director = director
         self._limits = limits
         self._sync_s = sync_s
         self._gpus_per_instance = gpus_per_instance
         self._holds = holds
-        self._work = PlannedWork(late_probability=late_probability, search_gap=search_gap)
+        self._work = PlannedWork(late_probability=late_probability, search_gap=search_gap, left_out=left_out)
         self._is_whole = True
         self._bracket: Bracket
         self._held = 0

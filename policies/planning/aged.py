@@ -17,7 +17,6 @@ import numpy as np
 
 from elastune.policies.planning.aged_limits import AgedLimits, AgedPlans, most_refunds_usd
 from elastune.policies.planning.bill import Prepaid
-from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.held import by_instances, holding, tails_from
 from elastune.policies.planning.labels import TIME_GRAIN_S, efficient_order
 from elastune.policies.planning.lateness import ON_TIME, growth_class
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from elastune.policies.planning.bound import Bound, Paid
     from elastune.policies.planning.labels import Range
     from elastune.policies.planning.partials import Floats, Ids
     from elastune.policies.planning.plan import Allocation, Plan, Terms
@@ -47,7 +47,12 @@ class InexactFrontierWarning(UserWarning):
 
 
 def aged_allocations(
-    per_stage: Sequence[Sequence[Choice]], terms: Terms, space: Space, live_instances: int, known: Sequence[Plan]
+    per_stage: Sequence[Sequence[Choice]],
+    terms: Terms,
+    space: Space,
+    live_instances: int,
+    known: Sequence[Plan],
+    bound: Callable[[], Bound | Paid],
 ) -> AgedPlans:
     """What is efficient besides the known plans.
 
@@ -57,11 +62,11 @@ def aged_allocations(
         space: the plan space.
         live_instances: machines held already.
         known: plans of the space, priced exactly.
+        bound: what any plan costs at least; made only where nothing is followed.
     """
     search = _AgedSearch(per_stage, terms, space, live_instances, known)
     if search.most_machines > MOST_MACHINES:
-        stages = known[0].stages if known else ()
-        return search.limits.nothing_followed(Bound(stages, terms) if stages and not live_instances else None)
+        return search.limits.nothing_followed(bound())
     layers = search.layers()
     found = [] if layers is None else _traced(layers, per_stage, live_instances, prefetches=space == "wide")
     limits = search.limits

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from elastune.policies.planning.bill import Prepaid
-    from elastune.policies.planning.bound import Bound
+    from elastune.policies.planning.bound import Bound, Paid
     from elastune.policies.planning.partials import Floats, Partials
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.planning.spaces import Choice
@@ -140,10 +140,9 @@ class AgedLimits:
         refund_usd = self._most_refund_usd[index][partials.picked]
         return np.asarray(np.maximum(later_usd, at_once_usd[:, None]) - refund_usd[:, None])
 
-    def nothing_followed(self, bound: Bound | None) -> AgedPlans:
+    def nothing_followed(self, bound: Bound | Paid) -> AgedPlans:
         """What is known where nothing is followed, and what anything else costs at least."""
-        usd = [0.0 if bound is None else bound.usd(before_s) for before_s in self.before_s.tolist()]
-        return AgedPlans([], 1, self.before_s, np.array(usd))
+        return AgedPlans([], 1, self.before_s, np.array([bound.usd(before_s) for before_s in self.before_s.tolist()]))
 
     def bill_usd(self, partials: Partials) -> Floats:
         """(plans,) the bill if all machines were given back now."""

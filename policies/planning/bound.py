@@ -88,9 +88,15 @@ class Bound:
 def is_out_of_reach(
     stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
 ) -> bool:
-    """Whether no plan keeps T and B, however it uses its machines; saves the search for one.
+    """Whether no plan keeps T and B, however it uses its machines; saves the search for one. Takes what `Paid` takes."""
+    least_usd = Paid(stages, terms, live_instances=live_instances, is_resumed=is_resumed).usd(terms.deadline_s)
+    return math.isinf(least_usd) or least_usd > most_usd(terms.budget_usd)
 
-    As in `Bound`, but with what is left after machines are given back early, and from machines that are held.
+
+class Paid:
+    """As `Bound`, but of what is left to pay after machines are given back early, and from machines that are held.
+
+    Lower, as it knows of no minimum charge and of one machine's start.
 
     Args:
         stages: what is to be trained.
@@ -98,17 +104,23 @@ def is_out_of_reach(
         live_instances: machines held already.
         is_resumed: whether the first stage continues earlier ones.
     """
-    barriers_s = (len(stages) - 1) * terms.profile.sync_s
-    total = Hull.total(
-        [Hull.below(_paid(stage, terms, is_first=not (index or is_resumed))) for index, stage in enumerate(stages)]
-    )
-    fastest_s = total.points[0][0]
-    started = 0 if live_instances else 1
-    left_s = terms.deadline_s - barriers_s - started * terms.profile.startup.mean_s
-    if left_s < fastest_s * (1 - SLACK):
-        return True
-    beside_usd = held_usd(terms, barriers_s) + started * start_usd(terms)
-    return (total.at(max(left_s, fastest_s)) + beside_usd) * (1 - SLACK) > most_usd(terms.budget_usd)
+
+    def __init__(
+        self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
+    ) -> None:
+        self._work = Hull.total(
+            [Hull.below(_paid(stage, terms, is_first=not (index or is_resumed))) for index, stage in enumerate(stages)]
+        )
+        barriers_s, started = (len(stages) - 1) * terms.profile.sync_s, 0 if live_instances else 1
+        self._fixed_s = barriers_s + started * terms.profile.startup.mean_s
+        self._fixed_usd = held_usd(terms, barriers_s) + started * start_usd(terms)
+
+    def usd(self, makespan_s: float) -> float:
+        """No plan that ends by then costs less; infinite where none does."""
+        training_s, fastest_s = makespan_s - self._fixed_s, self._work.points[0][0]
+        if training_s < fastest_s * (1 - SLACK):
+            return math.inf
+        return (self._work.at(max(training_s, fastest_s)) + self._fixed_usd) * (1 - SLACK)
 
 
 def _paid(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:

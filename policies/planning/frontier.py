@@ -19,13 +19,14 @@ import msgspec
 import numpy as np
 
 from elastune.policies.planning.aged import InexactFrontierWarning, aged_allocations
-from elastune.policies.planning.bound import Bound
+from elastune.policies.planning.bound import Bound, Paid
+from elastune.policies.planning.estimate import refunds
 from elastune.policies.planning.held import holding
 from elastune.policies.planning.labels import efficient_order
 from elastune.policies.planning.lateness import Latenesses, estimator
 from elastune.policies.planning.plan import FINE_QUANTUM_S
 from elastune.policies.planning.program import Program
-from elastune.policies.planning.spaces import MOST_COUNTS, choices
+from elastune.policies.planning.spaces import MOST_COUNTS, choices, left_out
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 
@@ -84,6 +85,11 @@ def frontier(
     if not all(per_stage):
         return []
 
+    def bound() -> Bound | Paid:
+        if live_instances or is_resumed or refunds(terms):
+            return Paid(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
+        return Bound(stages, terms)
+
     planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
     if not terms.is_per_instance and space == "wide" and not is_spread and not live_instances:
         plans = [planned(one) for one in _all_held(per_stage, terms)]
@@ -92,32 +98,32 @@ def frontier(
         plans = [planned(one) for one in program.solve()]
     found = None
     if _ages_matter(per_stage, terms):
-        found = aged_allocations(per_stage, terms, space, live_instances, plans)
+        found = aged_allocations(per_stage, terms, space, live_instances, plans, bound)
         # Its own plans first: of equal ones, the first is kept.
         plans = [*map(planned, found.allocations), *plans]
     plans = efficient_plans(filter(terms.are_kept_by, plans))
-    if found is not None:
+    said = left_out(stages, terms, space, is_thinned=is_thinned)
+    if found is not None and found.left_out:
         plans = _with_gaps(plans, found)
-    if not is_thinned:
-        return plans
-    return _with_bound(plans, None if live_instances or is_resumed else Bound(stages, terms))
+        said = "; ".join(
+            filter(None, (said, "not all partial plans were followed, as this billing rule leaves too many"))
+        )
+    if is_thinned:
+        plans = _with_bound(plans, bound())
+    return [replace(plan, left_out=said) for plan in plans] if said else plans
 
 
-def _with_bound(plans: Sequence[Plan], bound: Bound | None) -> list[Plan]:
-    """The plans of a thinned space, which say by how much any plan may be cheaper; by all of it where no bound is known."""
+def _with_bound(plans: Sequence[Plan], bound: Bound | Paid) -> list[Plan]:
+    """The plans of a thinned space, which say by how much any plan may be cheaper."""
 
     def gap(plan: Plan) -> float:
-        if bound is None:
-            return 1.0
         return max(1.0 - bound.usd(plan.promised_s) / plan.cost_usd, 0.0) if plan.cost_usd else 0.0
 
     return [replace(plan, search_gap=max(plan.search_gap, gap(plan))) for plan in plans]
 
 
 def _with_gaps(plans: list[Plan], found: AgedPlans) -> list[Plan]:
-    """The plans, which say by how much they may be too dear where the search was cut short."""
-    if not found.left_out:
-        return plans
+    """The plans, which say by how much they may be too dear as the search was cut short."""
     warnings.warn(
         "frontier: this billing rule leaves too many partial plans, so that only some were followed; a plan's search_gap is the"
         " share of its price that it may lose by that; a deadline or a budget leaves fewer",

@@ -231,7 +231,9 @@ class Plan:
             None where they are asked for at the barrier.
         instance_type: name of the machines.
         makespan_p95_s: by when it ends with 95 % probability, where that was asked for; see `policies.planning.lateness`.
-        search_gap: share of its price that a plan which the search left out may save at most; 0 where nothing was left out.
+        search_gap: share of its price that a partial plan which was counted and not followed, or a thinned stage, may save at
+            most; 0 where all were followed.
+        left_out: what the search for it did not weigh, in words; empty where it weighed everything.
         margin_usd: what it costs to end one margin later, as a run ends that long before its money does; a whole quantum of
             each machine where a quantum has just been used up.
     """
@@ -245,6 +247,7 @@ class Plan:
     instance_type: str = ""
     makespan_p95_s: float | None = None
     search_gap: float = 0.0
+    left_out: str = ""
     margin_usd: float = 0.0
 
     @property

@@ -45,6 +45,32 @@ _THINNED = 12
 """Choices of a stage that are weighed by percentiles where there are too many machines to weigh all."""
 
 
+def left_out(stages: Sequence[Stage], terms: Terms, space: Space, *, is_thinned: bool = False) -> str:
+    """What of the space `choices` and the numbers of machines that are held do not cover, in words; empty for nothing.
+
+    Args:
+        stages: what is to be trained.
+        terms: profile, prices, limits.
+        space: the plan space.
+        is_thinned: whether a sample of choices stands for all, as for `choices`.
+    """
+    said = []
+    if is_thinned:
+        said.append(f"with more than {MOST_COUNTS} machines, {_THINNED} allocations of each stage were weighed")
+    elif refunds(terms) and terms.price_book.max_instances > MOST_RELEASED:
+        said.append(f"with more than {MOST_RELEASED} machines, not all gangs on each number of machines were weighed")
+    most_gangs = [terms.max_gpus // size for size in terms.placeable_gang_sizes]
+    if space == "wide" and any(
+        refunds(terms) and len(allocations(stage, terms, space)) < sum(min(stage.trials, most) for most in most_gangs)
+        for stage in stages
+    ):
+        said.append(
+            f"of stages of more than {_ALL_GANGS} trials, for each number of waves only the fewest gangs and those that fill"
+            " their machines were weighed"
+        )
+    return "; ".join(said)
+
+
 @dataclass(frozen=True)
 class Choice:
     """One allocation of one stage.

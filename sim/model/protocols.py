@@ -210,13 +210,15 @@ class PlannedWork(NamedTuple):
         target_iteration: iterations in all to which it trains its answer; None for R.
         done_at_s: when all training that it had planned was durable; None before, and for ever where some was left out.
         late_probability: that the plan it began with ends after the deadline; None where it has no estimate.
-        search_gap: share of its price that this plan may lose because the search for it left something out; 0 for nothing.
+        search_gap: share of its price that this plan may lose by what its search counted and did not follow; 0 for nothing.
+        left_out: what that search did not weigh, in words; empty for nothing.
     """
 
     target_iteration: int | None = None
     done_at_s: float | None = None
     late_probability: float | None = None
     search_gap: float = 0.0
+    left_out: str = ""
 
 
 @runtime_checkable

@@ -310,7 +310,7 @@ def before_versions(folder):
     """The rows of a folder as an elastune from before results had versions would have made them, a dollar dearer each."""
     (part,) = Store(folder).parts()
     (folder / "parts.sha256").unlink()
-    table = pq.read_table(part).drop_columns(["plan_search_gap"])
+    table = pq.read_table(part).drop_columns(["plan_search_gap", "plan_left_out"])
     for name, change in (("results_version", lambda _: "f" * 64), ("key", lambda key: key[::-1]), ("cost_usd", dearer)):
         at = table.schema.get_field_index(name)
         changed = [change(value) for value in table[name].to_pylist()]
@@ -380,15 +380,16 @@ def test_a_folder_from_before_results_had_versions_is_shown_and_not_continued(el
 
 
 @pytest.mark.usefixtures("elastune")
-def test_rows_from_before_they_said_what_a_plan_may_lose_are_read_without_it(tmp_path):
+@pytest.mark.parametrize("newest", [["plan_left_out"], ["plan_search_gap", "plan_left_out"]])
+def test_rows_from_before_they_said_what_a_plan_may_lose_are_read_without_it(tmp_path, newest):
     now = read_results(tmp_path / "out")
     (part,) = Store(tmp_path / "out").parts()
     (part.parents[1] / "parts.sha256").unlink()
-    pq.write_table(pq.read_table(part).drop_columns(["plan_search_gap"]), part)
+    pq.write_table(pq.read_table(part).drop_columns(newest), part)
     before = read_results(tmp_path / "out")
     assert list(before) == list(now)
-    assert before["plan_search_gap"].isna().all()
-    assert before.drop(columns="plan_search_gap").equals(now.drop(columns="plan_search_gap"))
+    assert before[newest].isna().all(axis=None)
+    assert before.drop(columns=newest).equals(now.drop(columns=newest))
 
 
 def test_a_run_that_is_in_a_folder_twice_is_told(elastune, tmp_path):

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_jobs import assert_same_curve, brute_force, fair_space, random_job, wide_space
 
-from elastune.policies.planning.frontier import efficient_plans, frontier
+from elastune.policies.planning import program, spaces
+from elastune.policies.planning.bound import Bound, Paid
+from elastune.policies.planning.frontier import cheapest_by, efficient_plans, frontier
 from elastune.policies.planning.lateness import estimator
 from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.profile import Stragglers
@@ -69,3 +71,53 @@ def test_a_budget_that_pays_only_what_is_used_until_machines_are_given_back_find
     assert cheapest.needed_usd < 0.95 * held.needed_usd
     (*_, found) = frontier(stages, replace(terms, budget_usd=cheapest.needed_usd), space=space, **state)
     assert found.cost_usd == pytest.approx(cheapest.cost_usd)
+
+
+@pytest.mark.parametrize(("most_released", "all_gangs"), [(1, 99), (99, 1), (1, 1), (99, 99)])
+def test_where_limits_cut_a_cheaper_plan_off_plans_say_what_was_left_out(monkeypatch, most_released, all_gangs):
+    """The limits are lowered, so that small jobs meet them; then brute force shows what that costs."""
+    for module in (spaces, program):
+        monkeypatch.setattr(module, "MOST_RELEASED", most_released)
+    monkeypatch.setattr(spaces, "_ALL_GANGS", all_gangs)
+    spaces._wide.cache_clear()
+    told = {True: set(), False: set()}
+    for seed in range(25):
+        stages, terms, state = refunded_job(np.random.default_rng(seed), "wide", 0.0)
+        found = frontier(stages, terms, **state)
+        every = brute_force(wide_space, stages, terms, **state)
+        told[is_dearer(found, every)] |= {plan.left_out for plan in found}
+    spaces._wide.cache_clear()
+    assert "" not in told[True]
+    if most_released == all_gangs == 99:
+        assert told == {True: set(), False: {""}}
+    elif most_released == 1:
+        assert told[True]
+    else:  # the gangs that are left out saved nothing in any of these jobs
+        assert told[False] > {""}
+
+
+def is_dearer(found, every):
+    """Whether some plan of these undercuts all of those that end as soon."""
+    best = [cheapest_by(found, plan.promised_s + 1e-5) for plan in every]
+    return any(
+        mine is None or mine.cost_usd > plan.cost_usd * (1 + 1e-9) for mine, plan in zip(best, every, strict=True)
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(SPACES)), st.sampled_from(["mean", "p95"]), st.integers(0, 2**32 - 1))
+def test_no_plan_pays_less_than_the_least_that_is_left_after_refunds(space, makespan, seed):
+    stages, terms, state = refunded_job(np.random.default_rng(seed), space, 0.0)
+    least = Paid(stages, terms, **state)
+    for plan in brute_force(SPACES[space], stages, terms, price=priced_by(makespan), **state):
+        assert plan.cost_usd >= least.usd(plan.promised_s) - 1e-9
+
+
+def test_refunds_take_plans_below_the_bound_that_knows_nothing_of_them():
+    below = 0
+    for seed in range(40):
+        stages, terms, state = refunded_job(np.random.default_rng(seed), "wide", 0.0)
+        if not state["live_instances"]:
+            bound = Bound(stages, terms)
+            below += any(p.cost_usd < bound.usd(p.promised_s) for p in frontier(stages, terms))
+    assert below

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from small_jobs import AS_USED, assert_same_curve
 
 from elastune import RunSpec, compare, execute
 from elastune.experiments.cli.compare import _print as print_comparison
 from elastune.experiments.formats import percent
-from elastune.policies.planning.bound import Bound
+from elastune.policies.planning.bound import Bound, Paid
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.plan import Terms
@@ -67,8 +69,21 @@ def test_percentiles_on_too_many_machines_say_what_they_may_lose():
             for other in few
             if other.promised_s <= plan.promised_s
         )
-    held = frontier(STAGES, known, makespan="p95", live_instances=2, is_resumed=True)
-    assert {plan.search_gap for plan in held} == {1.0}  # no bound is known
+    assert {plan.left_out for plan in few} == {""}
+    assert {plan.left_out for plan in many} == {
+        "with more than 256 machines, 12 allocations of each stage were weighed"
+    }
+
+
+def test_where_machines_are_held_or_given_back_what_percentiles_may_lose_is_measured_from_what_is_paid():
+    for state, gives_back in (({"live_instances": 2, "is_resumed": True}, False), ({}, True)):
+        known = replace(terms(MOST_COUNTS + 1, 0.3), gives_back=gives_back)
+        bound = Paid(STAGES, known, **state)
+        plans = frontier(STAGES, known, makespan="p95", **state)
+        assert [plan.search_gap for plan in plans] == [
+            pytest.approx(1 - bound.usd(plan.promised_s) / plan.cost_usd) for plan in plans
+        ]
+        assert 0 < min(plan.search_gap for plan in plans) < 0.9
 
 
 def test_a_run_and_a_comparison_say_what_plans_may_lose(capsys):
@@ -87,9 +102,14 @@ def test_a_run_and_a_comparison_say_what_plans_may_lose(capsys):
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "not all plans were searched" in line]
     assert said.startswith("seer: ")
     assert f"up to {percent(lost)} cheaper" in said
+    assert "of stages of more than 12 trials" in said
+    assert list(comparison.results["plan_left_out"].isna()) == [False, True]
     spec["cloud"]["max_instances"] = 64
-    exact = execute(RunSpec.of(**spec))
-    assert exact.to_json()["plan_search_gap"] == 0
+    cut = execute(RunSpec.of(**spec)).to_json()
+    assert cut["plan_search_gap"] == 0
+    assert cut["plan_left_out"].startswith("of stages of more than 12 trials, for each number of waves only the fewest")
+    spec["job"]["trials"] = 12
+    assert execute(RunSpec.of(**spec)).to_json()["plan_left_out"] is None
     assert execute(RunSpec.of(**spec | {"policy": "asha-fixed"})).plan_search_gap in (None, 0)
 
 
