@@ -136,6 +136,7 @@ def main() -> None:
     isolate_children()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may hold what a terminal cannot show
+        stream.close = stream.flush  # type: ignore[method-assign]  # code of the user's own may not end our printing
     try:
         app(prog_name="elastune")
     except KeyboardInterrupt:

@@ -111,9 +111,9 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
                 jobs=cores(jobs),
                 on_progress=tell,
             )
-        print_notes(audited.spec.notes())
+        notes = print_notes(audited.spec.notes())
         if as_json:
-            print_json({**audited.to_json(), "log": log})
+            print_json({**audited.to_json(), **notes, "log": log})
         else:
             _print(audited, log, bundle)
 

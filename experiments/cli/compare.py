@@ -95,11 +95,11 @@ def compare(
         comparison, interrupted = what_is_finished(
             lambda: compare_policies(spec, named, seeds, jobs=cores(jobs), on_progress=on_progress)
         )
-    print_notes(spec.notes())
+    notes = print_notes(spec.notes())
     if out is not None:
         _write(out, spec, comparison)
     if as_json:
-        print_json(comparison.to_json())
+        print_json(comparison.to_json() | notes)
     else:
         _print(comparison, out)
     if interrupted is not None:
@@ -277,9 +277,9 @@ def ablate(
                 spec, switches or (), seeds, is_rough=is_rough, jobs=cores(jobs), on_progress=on_progress
             )
         )
-    print_notes(spec.notes())
+    notes = print_notes(spec.notes())
     if as_json:
-        print_json(ablation.to_json())
+        print_json(ablation.to_json() | notes)
     else:
         _ablation_table(ablation).print()
     if interrupted is not None:

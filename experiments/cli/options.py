@@ -175,10 +175,16 @@ def load_spec(spec_file: Path, settings: list[str] | None) -> RunSpec:
     return RunSpec.load(spec_file, settings or [])
 
 
-def print_notes(notes: Iterable[str]) -> None:
-    """Print each note once, on standard error. Commands call it when the input is known to be right: an error stands alone."""
-    for note in dict.fromkeys(notes):
+def print_notes(notes: Iterable[str]) -> dict[str, list[str]]:
+    """Print each note once, on standard error. Commands call it when the input is known to be right: an error stands alone.
+
+    Returns:
+        The notes, as `--json` tells them beside the result.
+    """
+    told = list(dict.fromkeys(notes))
+    for note in told:
         say(f"note: {note}", err=True)
+    return {"notes": told}
 
 
 def print_json(value: object) -> None:

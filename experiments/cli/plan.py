@@ -100,14 +100,14 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         deadlines_s=deadlines_s,
         others=others,
     )
-    print_notes([*left_out, *(note for each in (spec, *others) for note in each.notes())])
+    notes = print_notes([*left_out, *(note for each in (spec, *others) for note in each.notes())])
     if figure is not None:
         from elastune.experiments.figures.frontier import frontier
         from elastune.experiments.figures.style import save
 
         save(frontier(frontier_table(plans)), figure)
     if as_json:
-        print_json(plans.to_json())
+        print_json(plans.to_json() | notes)
         if plans.within.best is None and plans.asked in ("frontier", "all"):
             say(f"No plan keeps the limits. {plans.achievable()}", err=True)
     else:

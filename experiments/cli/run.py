@@ -161,12 +161,12 @@ def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None
     require_no_other(folder, "simulated run", spec)
     with _journal_told(journal):
         result = execute(spec, journal=journal)
-    print_notes(spec.notes())
+    notes = print_notes(spec.notes())
     claim_folder(folder, "simulated run")
     spec.save(folder / "spec.yaml")
     write_text(folder / "result.json", json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
     if as_json:
-        print_json(result.to_json())
+        print_json(result.to_json() | notes)
     else:
         print_run(spec, result, folder, journal)
     _require_answer(result, journal)
@@ -238,10 +238,11 @@ def _show_real(result: RealResult, as_json: bool) -> None:
 
     result.write()
     journal = result.folder / "journal.jsonl"
+    spec = spec_of(journal)
     if as_json:
-        print_json(result.to_json())
+        print_json(result.to_json() | {"notes": list(spec.notes())})
     else:
-        print_run(spec_of(journal), result.run, result.folder, journal)
+        print_run(spec, result.run, result.folder, journal)
         print_control(result)
         if result.checkpoint is not None:
             say(f"winner: {result.checkpoint}\nits files: {result.checkpoint_command}")

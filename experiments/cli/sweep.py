@@ -56,9 +56,9 @@ def sweep(
     folder = out or _folder_of(file)
     planned = plan(SweepSpec.load(file, settings or []), folder)
     cells = {id(run.cell): run.cell for run in planned.runs}
-    print_notes(note for cell in cells.values() for note in cell.spec.notes())
+    notes = print_notes(note for cell in cells.values() for note in cell.spec.notes())
     if is_dry:
-        _show_plan(planned, folder, is_retrying=is_retrying, as_json=as_json)
+        _show_plan(planned, folder, notes, is_retrying=is_retrying, as_json=as_json)
         return
     with kept_when_interrupted(folder), progress("Running", speed_of="runs") as on_progress:
         outcome = run_sweep(
@@ -70,7 +70,7 @@ def sweep(
             with_journals=with_journals,
             on_progress=on_progress,
         )
-    _show_outcome(outcome, folder, as_json=as_json)
+    _show_outcome(outcome, folder, notes, as_json=as_json)
     if outcome.counts["failed"]:
         raise typer.Exit(FAILED)
 
@@ -79,7 +79,9 @@ def _folder_of(file: Path) -> Path:
     return Path("results/sweeps") / file.stem
 
 
-def _show_plan(planned: SweepPlan, folder: Path, *, is_retrying: bool, as_json: bool) -> None:
+def _show_plan(
+    planned: SweepPlan, folder: Path, notes: Mapping[str, list[str]], *, is_retrying: bool, as_json: bool
+) -> None:
     cells: dict[int, dict[str, Any]] = {}
     for run in planned.runs:
         row = cells.setdefault(
@@ -93,7 +95,8 @@ def _show_plan(planned: SweepPlan, folder: Path, *, is_retrying: bool, as_json: 
             row["to_run"] += 1
     if as_json:
         seeds = planned.sweep.seeds
-        print_json({"folder": str(folder), "runs": len(planned.runs), "seeds": seeds, "cells": list(cells.values())})
+        runs: dict[str, object] = {"folder": str(folder), "runs": len(planned.runs), "seeds": seeds}
+        print_json({**runs, "cells": list(cells.values()), **notes})
         return
     _cells_table(list(cells.values()), len(planned.sweep.seeds)).print()
 
@@ -126,10 +129,10 @@ def value_told(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _show_outcome(outcome: SweepOutcome, folder: Path, *, as_json: bool) -> None:
+def _show_outcome(outcome: SweepOutcome, folder: Path, notes: Mapping[str, list[str]], *, as_json: bool) -> None:
     if as_json:
         told = {"folder": str(folder), "skipped": outcome.skipped, "ran": outcome.ran, **outcome.counts}
-        print_json({**told, "failures": list(outcome.failures)})
+        print_json({**told, "failures": list(outcome.failures), **notes})
         return
     speed = f", {outcome.ran / outcome.seconds:.1f} runs/s" if outcome.ran and outcome.seconds else ""
     counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items())

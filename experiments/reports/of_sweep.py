@@ -19,7 +19,8 @@ from elastune.experiments.reports.page import (
 )
 from elastune.experiments.runs.ledger import PARTS
 from elastune.experiments.sweeps.paired import POOLED, paired_table
-from elastune.experiments.sweeps.store import read_results
+from elastune.experiments.sweeps.rows import spec_columns, spec_of_row
+from elastune.experiments.sweeps.store import Store
 from elastune.experiments.sweeps.summary import KEPT_APART, MEASURES, summarise, varying
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import SECONDS_PER_HOUR
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    import pyarrow as pa
 
 _IDS = ("seed", "results_version")
 _SHARES = ("completed", "deadline_met", "budget_met", "gpu_utilisation")
@@ -46,6 +48,7 @@ _SHOWN = (
     "trials_started",
     "iterations_trained",
 )
+_NOTED, _LIMITS = ("job.", "workload.", "cloud."), ("job.deadline_s", "job.budget_usd")
 _IDLE = ("ledger_usd.idle", "ledger_usd.idle_at_barriers")
 
 
@@ -55,7 +58,8 @@ def sweep_page(folder: Path) -> Page:
     Raises:
         InputError: the folder holds no results, or a file of it is damaged.
     """
-    results = read_results(folder)
+    table = Store(folder).read()
+    results = table.to_pandas()
     if not len(results):
         raise InputError(f"{folder}: holds no results")
     done = results[results["status"] == "done"]
@@ -79,7 +83,19 @@ def sweep_page(folder: Path) -> Page:
             _runs(results, keys),
         ),
     ]
-    return Page(f"Sweep {folder.resolve().name}", f"{len(results):,} runs.", facts, sections)
+    return Page(f"Sweep {folder.resolve().name}", f"{len(results):,} runs.", facts, sections, _notes(table))
+
+
+def _notes(table: pa.Table) -> list[str]:
+    """What to know before the numbers of any of these runs are used, as commands say it; limits have no part in it."""
+    known = [name for name in spec_columns() if name.startswith(_NOTED) and name not in _LIMITS]
+    notes: dict[str, None] = {}
+    for row in table.select(known).group_by(known).aggregate([]).to_pylist():
+        try:
+            notes |= dict.fromkeys(spec_of_row(row).notes())
+        except InputError:  # such as a scaling file that is not here
+            continue
+    return list(notes)
 
 
 def _why(results: pd.DataFrame, keys: list[str]) -> list[str]:

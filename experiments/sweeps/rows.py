@@ -22,6 +22,7 @@ from elastune.experiments.spec.policy import PolicySpec
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.section import Section
 from elastune.experiments.spec.workload import BATCHES, CONFIGURATIONS
+from elastune.experiments.spec.yaml_file import with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -134,6 +135,17 @@ def spec_row(spec: RunSpec) -> dict[str, object]:
     # Defaults that the spec's document leaves out, as its digest does.
     unsaid = {"cloud.placement": "on", "workload.configurations": CONFIGURATIONS[0], "workload.batch": BATCHES[0]}
     return unsaid | flat | dict(_flattened(document))
+
+
+def spec_of_row(row: Mapping[str, object]) -> RunSpec:
+    """The spec that a row says it is of, with a policy that ships: what comes from a folder runs no code of the user's own.
+
+    Raises:
+        InputError: it is no spec here, as where a file that it names is not.
+    """
+    said = {name: row[name] for name in spec_columns()[1:] if row.get(name) is not None}
+    texts = [f"{name}={value if isinstance(value, str) else _json(value)}" for name, value in said.items()]
+    return RunSpec.recorded(with_settings({"policy": "sha-fixed"}, texts))
 
 
 def bundle_row(bundle: Bundle) -> dict[str, object]:

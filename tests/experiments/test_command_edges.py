@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from elastune.experiments.cli.app import app
@@ -16,6 +18,7 @@ from elastune.experiments.runs.journals import open_journal
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.statistics.bootstrap import Pooled
 from elastune.experiments.statistics.differences import mean_interval, paired_difference
+from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.policies.registry import POLICIES, entry_named
 from elastune.sim.model.errors import InputError
 
@@ -73,3 +76,46 @@ def test_what_rounding_leaves_is_zero():
     ends = Pooled([0.05], [5.7e-18], [0.1], 1, 1, 2, "seeds").interval()
     assert (ends.value, ends.low, ends.high) == (0.05, 0.0, 0.1)
     assert mean_interval([1e-18, 1e-18]).low == pytest.approx(1e-18)  # a small number is one
+
+
+@pytest.fixture
+def believing(tmp_path, monkeypatch):
+    """A folder with a spec and a sweep whose gangs of 8 lie on two machines, of which nobody says what that costs."""
+    monkeypatch.chdir(tmp_path)
+    spec = {
+        "job": {"trials": 4, "max_iterations": 3, "deadline_s": 4000, "budget_usd": 30},
+        "workload": {"bundle": "digits-mlp", "scaling": {1: 1, 4: 2.6, 8: 5.0}, "iteration_s": 60},
+        "cloud": {"instance_type": {"price_usd_per_hour": 12, "gpus_per_instance": 4}, "rescale_s": 5},
+        "policy": "sha-fixed",
+    }
+    axes = {"policy": ["sha-fixed", "asha-fixed"], "workload.scaling": [spec["workload"]["scaling"], "linear"]}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"base": spec, "axes": axes, "seeds": [0]}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "spec.yaml", "-o", "run"),
+        ("plan", "spec.yaml"),
+        ("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, "--jobs", 1),
+        ("ablate", "spec.yaml", "--policy", "seer", "--switch", "elastic=false", "--seeds", 1, "--jobs", 1),
+        ("sweep", "sweep.yaml", "--dry-run"),
+        ("sweep", "sweep.yaml", "--jobs", 1),
+    ],
+)
+@pytest.mark.usefixtures("believing")
+def test_json_tells_the_notes_that_standard_error_tells(command):
+    done = CliRunner().invoke(app, [*map(str, command), "--json"])
+    (note,) = (note for note in json.loads(done.stdout)["notes"] if "network between machines" in note)
+    assert f"note: {note}\n" in done.stderr
+
+
+def test_the_page_of_a_sweep_tells_the_notes_of_its_cells(believing):
+    for command in (("sweep", "sweep.yaml", "-o", "out", "--jobs", 1), ("report", "out", "-o", "page.html")):
+        assert CliRunner().invoke(app, list(map(str, command))).exit_code == 0
+    page = (believing / "page.html").read_text()
+    assert "so gangs of 8 GPUs are believed as fast as on one machine" in page
+    (plain,) = SweepSpec.load("sweep.yaml").cells()[1:2]
+    assert not [note for note in plain.spec.notes() if "network" in note]

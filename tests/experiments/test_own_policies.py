@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -359,3 +360,25 @@ def test_a_sitting_that_was_handed_over_runs_no_code_that_it_names(own, trap):
     with pytest.raises(InputError, match=r"policy mine\.py:MedianStopping is code of somebody's own"):
         Sitting.load(own.parent)
     assert not was_run()
+
+
+def test_an_import_that_never_ends_is_ended_by_ctrl_c(own):
+    own.write_text("print('begun', flush=True)\nwhile True: pass")
+    code = "from elastune.experiments.cli.entry import main; main()"
+    asked = [sys.executable, "-c", code, "run", "tight", "--policy", "mine.py:Mine", "-o", "out"]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "begun\n"
+        run.send_signal(signal.SIGINT)
+        _, told = run.communicate()
+    assert (run.returncode, told) == (130, "error: interrupted\n")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("closes", ["sys.stdout.close()", "sys.stdout.close(); sys.stderr.close()"])
+def test_a_policy_that_closes_the_output_does_not_close_ours(own, closes):
+    own.write_text("import sys\n" + ANSWERS.format(f"{closes}; return [FinishRun(None)]"))
+    code = "from elastune.experiments.cli.entry import main; main()"
+    asked = [sys.executable, "-c", code, "run", "tight", "--policy", "mine.py:Mine", "-o", "out", "--json"]
+    run = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert "Traceback" not in run.stderr
+    assert json.loads(run.stdout)["trials_started"] == 0

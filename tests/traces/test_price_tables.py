@@ -117,6 +117,31 @@ def test_the_columns_of_skypilot_are_known(write):
     assert box.instance_type == traces.load_offers(write(REGIONS))[0].instance_type
 
 
+@pytest.mark.parametrize("table", [ZONES, "", SERIES])
+def test_a_date_that_is_none_is_refused_in_the_option_and_in_the_table(write, table):
+    table = table or REGIONS
+    for date in ("yesterday", "2026-13", "2026-02-30", "26-07-31", "31.07.2026", "2026-7", "202607"):
+        with pytest.raises(InputError, match=f"--date {date}: must be a date such as 2026-07-31, 2026-07 or 2026"):
+            import_prices(write(table), date=date)
+        header, *rows = table.strip().splitlines()
+        if "date" not in header.split(","):
+            dated = "\n".join([f"{header},date", *(f"{row},{date}" for row in rows)])
+            with pytest.raises(InvalidTraceError, match=f"row 1, column date: is '{date}', but must be a date"):
+                import_prices(write(dated))
+    for date in ("2026", "2026-07", "2024-02-29", "2026-07-31T10:00:00Z", "2026-07-31 10:00"):
+        assert all(offer.date for offer in import_prices(write(table), date=date).offers)
+
+
+def test_a_catalogue_of_ours_without_dates_and_sources_gets_those_that_are_given(write):
+    header, first, *rows = SERIES.strip().splitlines()
+    assert "date" not in header.split(",")
+    assert "source" not in header.split(",")
+    offers = import_prices(write(SERIES), date="2026-07", source="a list").offers
+    assert {(offer.date, offer.source) for offer in offers} == {("2026-07", "a list")}
+    dated = "\n".join([f"{header},date", f"{first},2025-01", *(f"{row},2025-01" for row in rows)])
+    assert {offer.date for offer in import_prices(write(dated), date="2026-07").offers} == {"2025-01"}
+
+
 def test_a_catalogue_of_ours_is_imported_as_it_is(write, tmp_path):
     offers = import_prices(write(SERIES)).offers
     write_prices(tmp_path / "again.csv", offers)

@@ -10,11 +10,13 @@ told.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import datetime as dt
+import re
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.errors import InvalidTraceError
+from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
 from elastune.traces.cloud.prices import COLUMNS, NOTES, START, Offer, joined, load_offers
@@ -70,12 +72,22 @@ def import_prices(path: Path, *, date: str = "", source: str = "") -> ImportedPr
         source: of the prices, where the table has none.
 
     Raises:
-        InvalidTraceError: a column is missing, a price is negative or no number, two rows disagree, or no machine is left.
+        InvalidTraceError: a column is missing, a price is negative or no number, a date is none, two rows disagree, or no
+            machine is left.
+        InputError: the date is none.
     """
     rows = read_rows(path)
+    told = {"date": date, "source": source}
+    if not _is_date(date):
+        raise InputError(f"--date {date}: must be {_DATES}")
+    for row in rows:
+        if not _is_date(row.cells.get("date", "")):
+            raise row.wrong("date", f"is {row.cells['date']!r}, but must be {_DATES}, or empty")
     header = tuple(rows[0].cells)
     if START in header or set(COLUMNS) <= set(header):
-        return ImportedPrices(load_offers(path), {})
+        offers = load_offers(path)
+        dated = (replace(one, date=one.date or date, source=one.source or source) for one in offers)
+        return ImportedPrices(tuple(dated), {})
     called = _called(path, header)
     _check_names(rows, called)
     by_place: dict[tuple[str, str], list[Row]] = {}
@@ -89,11 +101,27 @@ def import_prices(path: Path, *, date: str = "", source: str = "") -> ImportedPr
             continue
         place = (row.text(called["name"]), row.cells.get(called.get("region", ""), ""))
         by_place.setdefault(place, []).append(row)
-    told = {"date": date, "source": source}
     imported = ImportedPrices(tuple(_offer_of(zones, called, told) for zones in by_place.values()), left_out)
     if not imported.offers:
         raise InvalidTraceError(path, f"has no machine with GPUs and a price: {'; '.join(imported.notes())}")
     return imported
+
+
+_DATES = "a date such as 2026-07-31, 2026-07 or 2026"
+_DATE = re.compile(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ].*)?")
+
+
+def _is_date(text: str) -> bool:
+    """Whether a text is a day, a month or a year; an empty one says nothing."""
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return not text
+    year, month, day = found.groups(default="-01")
+    try:
+        dt.date.fromisoformat(year + month + day)
+    except ValueError:
+        return False
+    return True
 
 
 def _why_not(row: Row, called: Mapping[str, str]) -> str:
