@@ -9,8 +9,8 @@ told.
 
 from __future__ import annotations
 
+import calendar
 import csv
-import datetime as dt
 import re
 from dataclasses import dataclass, replace
 from statistics import median
@@ -116,12 +116,8 @@ def _is_date(text: str) -> bool:
     found = _DATE.fullmatch(text)
     if found is None:
         return not text
-    year, month, day = found.groups(default="-01")
-    try:
-        dt.date.fromisoformat(year + month + day)
-    except ValueError:
-        return False
-    return True
+    year, month, day = (int(part.strip("-")) for part in found.groups(default="1"))
+    return year > 0 and 1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1]
 
 
 def _why_not(row: Row, called: Mapping[str, str]) -> str:
