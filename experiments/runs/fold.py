@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from elastune.sim.model.actions import FinishRun
 from elastune.sim.model.commands import Command, ProvisionInstance, ReleaseInstance, StartSegment
 from elastune.sim.model.events import (
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from elastune.sim.control.journal import Entry
-    from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
+    from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
     from elastune.sim.model.price_series import Price
     from elastune.sim.model.prices import PriceBook
 
@@ -54,19 +56,18 @@ class Lease:
     cause: GoneCause | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
+class Segment(msgspec.Struct, eq=False, gc=False):
     """One segment that was started.
 
     Attributes:
         command: that started it.
-        held: (lease, GPUs) of its placement.
+        held: (lease, GPUs) of its placement; one object for all segments with that placement.
         gpus: in all.
         ended: how it ended, also if that was reported after the end of the run; None if nobody reported it.
     """
 
     command: StartSegment
-    held: tuple[tuple[Lease, int], ...]
+    held: Held
     gpus: int
     started_s: float
     ended: SegmentEnded | None = None
@@ -76,6 +77,9 @@ class Segment:
         """What it trains."""
         return self.command.trial
 
+
+Held: TypeAlias = tuple[tuple[Lease, int], ...]
+"""(lease, GPUs) of a gang."""
 
 Change: TypeAlias = tuple[int, float, Event | Command | FinishRun, Lease | Segment | None]
 """(number of the entry, seconds, what changed a row, the row). Timers, `EndSegment` and the end of the run have no row."""
@@ -102,6 +106,7 @@ class Tables:
         self._number = 0
         self._held: dict[InstanceId, Lease] = {}
         self._running: dict[SegmentId, Segment] = {}
+        self._gangs: dict[Placement, tuple[Held, int]] = {}
 
     @classmethod
     def of(cls, entries: Iterable[Entry], price_book: PriceBook) -> Tables:
@@ -135,7 +140,10 @@ class Tables:
             self._take(event, at_s)
         for command in entry.commands:
             if type(command) is StartSegment:
-                self._start(command, at_s)
+                held, gpus = self._gangs.get(command.placement) or self._gang(command.placement)
+                segment = self._running[command.segment] = Segment(command, held, gpus, at_s)
+                self.segments.append(segment)
+                self.changes.append((self._number, at_s, command, segment))
             else:
                 self._command(command, at_s)
         for action in entry.actions:
@@ -143,12 +151,10 @@ class Tables:
                 self.finished_s, self.best = at_s, action.best
                 self.changes.append((self._number, at_s, action, None))
 
-    def _start(self, command: StartSegment, at_s: float) -> None:
-        held = tuple([(self._held[instance], gpus) for instance, gpus in command.placement])
-        segment = Segment(command, held, sum([gpus for _, gpus in held]), at_s)
-        self._running[command.segment] = segment
-        self.segments.append(segment)
-        self.changes.append((self._number, at_s, command, segment))
+    def _gang(self, placement: Placement) -> tuple[Held, int]:
+        held = tuple([(self._held[instance], gpus) for instance, gpus in placement])
+        gang = self._gangs[placement] = held, sum(gpus for _, gpus in placement)
+        return gang
 
     def _command(self, command: Command, at_s: float) -> None:
         if isinstance(command, ProvisionInstance):

@@ -28,7 +28,7 @@ from elastune.sim.model.price_series import PriceSeries, combined
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from elastune.experiments.runs.fold import Lease, Segment, Tables
+    from elastune.experiments.runs.fold import Held, Lease, Segment, Tables
     from elastune.sim.model.ids import InstanceId
     from elastune.sim.model.price_series import Price
 
@@ -144,9 +144,11 @@ class _Count:
     def all(self) -> None:
         """Count every change; GPUs wait for a barrier from the end of an entry on."""
         entry, now_s = 0, 0.0
+        running, timers = self._running, self._timers
         for number, at_s, what, row in self._tables.changes:
             if number != entry:
-                self._turn(now_s)
+                if (bool(running) or bool(timers)) != self._is_at_barrier:
+                    self._turn(now_s)
                 entry, now_s = number, at_s
             # Nearly all changes of a long run are these two, so they come first.
             if type(what) is SegmentEnded:
@@ -158,45 +160,29 @@ class _Count:
             elif isinstance(what, FinishRun):
                 self._finish(at_s)
             elif isinstance(what, StartTimer):
-                self._timers |= {what.tag} - {HARD_STOP}
+                timers |= {what.tag} - {HARD_STOP}
             elif isinstance(what, TimerFired):
-                self._timers.discard(what.tag)
+                timers.discard(what.tag)
 
     # Segments.
 
     def _start(self, segment: Segment, at_s: float) -> None:
         for lease, count in segment.held:
             account = self._accounts[lease.instance]
-            self._settle(account, at_s)
+            if account.settled_at_s != at_s:
+                self._settle(account, at_s)
             account.held_gpus += count
-            account.waiting_gpus -= min(count, account.waiting_gpus)
+            waiting_gpus = account.waiting_gpus - count
+            account.waiting_gpus = waiting_gpus if waiting_gpus > 0 else 0  # noqa: FURB136  max() costs a call
         self._running[segment.command.segment] = segment
 
     def _end(self, segment: Segment, event: SegmentEnded) -> None:
-        gpu_s, usd = self.gpu_s, self.usd
-        placed = [(self._accounts[lease.instance], count) for lease, count in segment.held]
-        for part, from_s, until_s in self._spent(segment, event):
-            for account, count in placed:
-                spent_gpu_s = count * (until_s - from_s)
-                gpu_s[part] += spent_gpu_s
-                rate = account.gpu_usd_per_s
-                spent_usd = account.use_usd(count, from_s, until_s) if rate is None else spent_gpu_s * rate
-                if self._bills_instances:
-                    account.usd[part] += spent_usd
-                else:
-                    usd[part] += spent_usd
-        if not self._is_finished:
-            del self._running[segment.command.segment]
-            self._free(segment, event.at_s)
-
-    def _spent(self, segment: Segment, event: SegmentEnded) -> list[tuple[str, float, float]]:
-        """(part, from, until) of a segment, in order; checkpoints within it count as if they were written at its end."""
+        """Checkpoints within the segment count as if they were written at its end."""
         train_s = event.train_s
         finished_at_s = self._tables.finished_s if self._is_finished else math.inf
         # What the end of the run cuts short is done by nobody again.
         kept_s = train_s if self._is_finished else train_s - event.lost_s
         from_s = segment.started_s
-        spent = []
         for part, seconds in (
             ("launch" if segment.command.restore_from is None else "rescale", event.launch_s),
             ("training", kept_s),
@@ -208,9 +194,21 @@ class _Count:
                 until_s = from_s + seconds
                 until_s = until_s if until_s < finished_at_s else finished_at_s  # noqa: FURB136  min() costs a call
                 if until_s > from_s:
-                    spent.append((part, from_s, until_s))
+                    self._spend(segment.held, part, from_s, until_s)
                     from_s = until_s
-        return spent
+        if not self._is_finished:
+            del self._running[segment.command.segment]
+            self._free(segment, event.at_s)
+
+    def _spend(self, held: Held, part: str, from_s: float, until_s: float) -> None:
+        """A gang does this for so long."""
+        for lease, count in held:
+            account = self._accounts[lease.instance]
+            spent_gpu_s = count * (until_s - from_s)
+            self.gpu_s[part] += spent_gpu_s
+            rate = account.gpu_usd_per_s
+            spent_usd = account.use_usd(count, from_s, until_s) if rate is None else spent_gpu_s * rate
+            (account.usd if self._bills_instances else self.usd)[part] += spent_usd
 
     def _free(self, segment: Segment, at_s: float) -> None:
         """Its GPUs come back."""
@@ -275,9 +273,7 @@ class _Count:
                 account.usd[part] += account.use_usd(gpus, from_s, at_s)
 
     def _turn(self, at_s: float) -> None:
-        """Whether GPUs wait for a barrier from now on."""
-        if (bool(self._running) or bool(self._timers)) == self._is_at_barrier:
-            return
+        """GPUs wait for a barrier from now on, or do not any more."""
         for account in self._open.values():
             if account.waiting_gpus:
                 self._settle(account, at_s)

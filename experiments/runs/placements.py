@@ -13,7 +13,7 @@ from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.traces.bundles.terms import EvaluatedScaling
 
 if TYPE_CHECKING:
-    from elastune.experiments.runs.fold import Segment, Tables
+    from elastune.experiments.runs.fold import Held, Segment, Tables
     from elastune.sim.model.ids import InstanceId, TrialId
     from elastune.sim.model.scaling import Scaling
 
@@ -37,34 +37,46 @@ def placement_account(tables: Tables, scaling: Scaling, gpus_per_machine: int) -
         gpus_per_machine: of the largest machines, on which a gang could have been.
     """
     sums: dict[str, float] = dict.fromkeys(PARTS, 0)
-    last_machines: dict[TrialId, frozenset[InstanceId]] = {}
+    training = scaling.training if isinstance(scaling, EvaluatedScaling) else scaling
+    last_held: dict[TrialId, Held] = {}
     migrated = set()
+    resumed = spread = 0
     for segment in tables.segments:
-        machines = frozenset([lease.instance for lease, _ in segment.held])
-        is_resumed = segment.command.restore_from is not None
-        is_migrated = is_resumed and machines != last_machines.get(segment.trial)
-        last_machines[segment.trial] = machines
-        if is_migrated:
-            migrated.add(segment.command.segment)
-        sums["segments"] += 1
-        sums["resumed"] += is_resumed
-        sums["migrations"] += is_migrated
-        sums["spread_segments"] += len(machines) > -(-segment.gpus // gpus_per_machine)
+        command, held = segment.command, segment.held
+        if command.restore_from is not None:
+            resumed += 1
+            before = last_held.get(command.trial)
+            # One object for each placement: nearly always that says it.
+            if before is not held and (before is None or _machines(before) != _machines(held)):
+                migrated.add(command.segment)
+        last_held[command.trial] = held
+        spread += len(held) > -(-segment.gpus // gpus_per_machine)
+    sums |= {
+        "segments": len(tables.segments),
+        "resumed": resumed,
+        "migrations": len(migrated),
+        "spread_segments": spread,
+    }
+    if not (migrated or spread or isinstance(training, PlacedTableScaling)):
+        return sums
     for segment in tables.ended():
-        _add_end(sums, segment, scaling, -(-segment.gpus // gpus_per_machine))
-        if segment.command.segment in migrated and segment.ended is not None:
+        assert segment.ended is not None
+        trained_gpu_s = segment.ended.train_s * segment.gpus
+        if isinstance(training, PlacedTableScaling) and not training.is_measured(segment.gpus, len(segment.held)):
+            sums["unmeasured_gpu_s"] += trained_gpu_s
+        _add_spread(sums, segment, trained_gpu_s, scaling, -(-segment.gpus // gpus_per_machine))
+        if segment.command.segment in migrated:
             sums["migration_gpu_s"] += segment.ended.launch_s * segment.gpus
     return sums
 
 
-def _add_end(sums: dict[str, float], segment: Segment, scaling: Scaling, needed: int) -> None:
-    """GPU-seconds that a segment trained without measurement, or spread over more machines than needed."""
-    assert segment.ended is not None
+def _machines(held: Held) -> frozenset[InstanceId]:
+    return frozenset(lease.instance for lease, _ in held)
+
+
+def _add_spread(sums: dict[str, float], segment: Segment, trained_gpu_s: float, scaling: Scaling, needed: int) -> None:
+    """GPU-seconds of a segment that is spread over more machines than needed."""
     gpus, nodes = segment.gpus, len(segment.held)
-    training = scaling.training if isinstance(scaling, EvaluatedScaling) else scaling
-    trained_gpu_s = segment.ended.train_s * gpus
-    if isinstance(training, PlacedTableScaling) and not training.is_measured(gpus, nodes):
-        sums["unmeasured_gpu_s"] += trained_gpu_s
     if nodes > needed:
         sums["spread_gpu_s"] += trained_gpu_s
         slowed = scaling.speedup(gpus, nodes) / scaling.speedup(gpus, needed)

@@ -121,24 +121,26 @@ class AsynchronousPolicy:
 
     def on_event(self, event: Event, view: RunView) -> Sequence[Action]:
         """See `sim.model.protocols.Policy`."""
-        limiting = self._limits.on_event(event, view)
-        match event:
-            case RunStarted():
-                return self._begin(view)
-            case ProgressReported():
-                return limiting if limiting or self._limits.is_stopping else self._judge(event)
-            case SegmentEnded():
-                self._settle(event, view)
-            case InstanceReady():
-                pass
-            case InstanceGone() | InstanceRefused():
-                # Fewer machines are held than were requested, or the budget lasts longer.
-                pass
-            case _:
-                return limiting
-        if self._limits.is_stopping:
+        limits = self._limits
+        limiting = limits.on_event(event, view)
+        if type(event) is SegmentEnded:  # nearly all events of a long run
+            self._settle(event, view)
+        else:
+            match event:
+                case RunStarted():
+                    return self._begin(view)
+                case ProgressReported():
+                    return limiting if limiting or limits.is_stopping else self._judge(event)
+                case InstanceReady():
+                    pass
+                case InstanceGone() | InstanceRefused():
+                    # Fewer machines are held than were requested, or the budget lasts longer.
+                    pass
+                case _:
+                    return limiting
+        if limits.is_stopping:
             return limiting
-        return (*limiting, *self._fill(view), *self._limits.rearm(view))
+        return (*limiting, *self._fill(view), *limits.rearm(view))
 
     @property
     def work(self) -> PlannedWork:
@@ -164,13 +166,14 @@ class AsynchronousPolicy:
         """Work for every free gang; the end of the run if there is none and nothing runs."""
         self._reconsider(view)
         actions: list[Action] = []
+        limits = self._limits
         gang = self._gang_held(view)
         for _ in range(view.free_gpus // gang):
             is_idle = not actions and not view.running_trials
             task = self._next_admitted(view, is_idle=is_idle)
             if task is None:
                 break
-            action = self._limits.run(view, task.trial, gang, task.until_iteration, stands_at=_stands_at(task, view))
+            action = limits.run(view, task.trial, gang, task.until_iteration, stands_at=_stands_at(task, view))
             if action is None:
                 self._returned.append(task)
                 break
@@ -201,15 +204,13 @@ class AsynchronousPolicy:
             task = self._returned.pop() if self._returned else self._rule.next_task()
             if task is None and is_idle and not self._declined:
                 task = self._rule.last_resort()
-            if task is None or self._is_admitted(task, view):
+            if task is None or self._admission is None or self._is_admitted(task, view, self._admission):
                 return task
             self._declined.append(task)
 
-    def _is_admitted(self, task: Task, view: RunView) -> bool:
-        if self._admission is None:
-            return True
+    def _is_admitted(self, task: Task, view: RunView, admission: Admission) -> bool:
         done = _stands_at(task, view)
-        lasts_s = self._admission.lasts_s(task.until_iteration - done, done == 0)
+        lasts_s = admission.lasts_s(task.until_iteration - done, done == 0)
         return self._limits.has_time(view, self._gang_held(view), lasts_s)
 
     def _reconsider(self, view: RunView) -> None:

@@ -64,16 +64,6 @@ class Budget:
             return instances
         return max(math.floor(left_usd / self._charge_usd), 0)
 
-    def pays(self, view: RunView, gpus: int, until_s: float) -> bool:  # noqa: ARG002  the machines are paid until they stop
-        """Whether a gang that starts now can be paid until then."""
-        return True
-
-    def starts(self, trial: TrialId, gpus: int, until_s: float) -> None:
-        """A gang is about to start, and is to train until then at least."""
-
-    def on_event(self, event: Event, view: RunView) -> None:
-        """Note what has started or ended; call it once per event, before any action."""
-
     def ends_at_s(self, view: RunView, pending_instances: int = 0, latest_s: float = math.inf) -> float:
         """The last time at which the bill is surely within the budget if nothing else is requested; may be infinite.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.policies.execution.budget import budget_of
+from elastune.policies.execution.budget import FunctionBudget, budget_of
 from elastune.policies.execution.checkpoints import iterations_between
 from elastune.policies.execution.pools import Pools, live_instances
 from elastune.policies.rules.margin import MARGIN_S, run_ends_by_s
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["HARD_STOP", "Limits", "live_instances"]
 
 HARD_STOP = "hard-stop"
+_FAILED = Outcome.FAILED  # looking up a member of an enumeration costs a descriptor call
 _ACTIVE = (TrialStatus.WAITING, TrialStatus.RUNNING, TrialStatus.ENDING)  # one that ends may wait to go on
 CAUTION = 4.0
 """Safety factor on predicted durations."""
@@ -66,7 +67,9 @@ class Limits:
         self._gpus_per_instance = price_book.default_type.gpus_per_instance
         self._has_moved = False
         self._has_answer = self._has_failed = False
-        self.meters_functions = self._budget is not None and price_book.billing.model == "per-function"
+        # Only where functions are billed does each start and end matter; else the machines are paid until they stop.
+        self._meters = self._budget if isinstance(self._budget, FunctionBudget) else None
+        self.meters_functions = self._meters is not None
         self._deadline_s = run_ends_by_s(job)
         self._is_limited = job.deadline_s is not None or job.budget_usd is not None
         # With a budget, the stop is not known before the first machine is launched and its bill runs.
@@ -77,6 +80,7 @@ class Limits:
         self._last_report: dict[TrialId, tuple[float, int]] = {}
         # Seconds per iteration on one GPU of the trials that report.
         self._seen_s: dict[TrialId, float] = {}
+        self._speedups: dict[int, float] = {}
         self._spread = 1.0 + 2.0 * profile.stragglers.per_iteration_cv
         self.is_stopping = False
         self.stop_at_s = self._deadline_s
@@ -87,11 +91,11 @@ class Limits:
             return self._on_refusal(view)
         if not self._is_limited:
             return ()
-        if self._budget is not None:
-            self._budget.on_event(event, view)
+        if self._meters is not None:
+            self._meters.on_event(event, view)
+        if type(event) is SegmentEnded:
+            return self._after_segment(event, view)
         match event:
-            case SegmentEnded():
-                return self._after_segment(event, view)
             case ProgressReported():
                 return self._pause_if_late(event, view)
             case InstanceLaunched() | InstanceBooted() | InstanceReady():
@@ -148,24 +152,26 @@ class Limits:
         """
         if gpus < self._profile.min_gpus:
             return None
-        every = self._checkpoint_every(gpus)
+        every = self._checkpoint_every(gpus) if self._job.checkpoint_every == "auto" else 0
         if not self._is_limited:
             return RunTrial(trial, gpus, until_iteration, checkpoint_every=every)
         timings = self._profile.timings
         done = view.trial(trial).checkpoint_iteration if stands_at is None else stands_at
         iteration_s = self._iteration_s(trial, gpus)
         start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
-        durable_s = start_s + self._allowed_s(trial, iteration_s) + timings.checkpoint_s
+        # A trial that was paused as too slow must not start again at once.
+        allowed_s = iteration_s * self._spread if trial in self._seen_s else iteration_s
+        durable_s = start_s + allowed_s + timings.checkpoint_s
         if durable_s > self._starts_until_s:
             return None
-        if not self._pays(view, gpus, durable_s):
+        if self._meters is not None and not self._meters.pays(view, gpus, durable_s):
             return None
         # Reports cost events. They are asked for only if the limit may come first, should training be slower than predicted.
         train_s = (until_iteration - done) * iteration_s
         ends_s = start_s + CAUTION * train_s + timings.checkpoint_s
         is_safe = self._is_stop_known and ends_s < self._starts_until_s and self._pays(view, gpus, ends_s)
-        if self._budget is not None:
-            self._budget.starts(trial, gpus, start_s + train_s + timings.checkpoint_s if is_safe else durable_s)
+        if self._meters is not None:
+            self._meters.starts(trial, gpus, start_s + train_s + timings.checkpoint_s if is_safe else durable_s)
             self._has_moved = True
         if not is_safe and self._has_failed and not self._has_answer and not self._job.checkpoint_every:
             every = 1  # else the run may end without an answer
@@ -179,8 +185,10 @@ class Limits:
 
     def rearm(self, view: RunView) -> Sequence[Action]:
         """The timer of the hard stop, which each start and end moves where functions are billed; the last of an answer."""
+        if self._meters is None:
+            return ()
         has_moved, self._has_moved = self._has_moved, False
-        return self._arm(view) if has_moved and self.meters_functions and not self.is_stopping else ()
+        return self._arm(view) if has_moved and not self.is_stopping else ()
 
     def busy_until_s(self, view: RunView) -> float:
         """When the run ends at the latest if all GPUs are busy from now on, as known now."""
@@ -227,12 +235,12 @@ class Limits:
         return (SetTimer(HARD_STOP, self.stop_at_s),)
 
     def _after_segment(self, event: SegmentEnded, view: RunView) -> Sequence[Action]:
-        self._has_answer |= event.checkpoint_iteration > 0
-        self._has_failed |= event.outcome is Outcome.FAILED
-        if self.is_stopping:
-            return self._finish_if_idle(view)
+        if event.checkpoint_iteration:
+            self._has_answer = True
+        if event.outcome is _FAILED:
+            self._has_failed = True
         self._has_moved = True
-        return ()
+        return self._finish_if_idle(view) if self.is_stopping else ()
 
     def _on_timer(self, view: RunView) -> Sequence[Action]:
         moved = self._arm(view)
@@ -287,14 +295,13 @@ class Limits:
 
     def _iteration_s(self, trial: TrialId, gpus: int) -> float:
         """Seconds of the next iteration: as last seen of this trial, else as the profile says."""
-        return self._seen_s.get(trial, self._profile.iteration_s) / self._profile.scaling.speedup(gpus)
-
-    def _allowed_s(self, trial: TrialId, iteration_s: float) -> float:
-        """Seconds that the next iteration may take; a trial that was paused as too slow must not start again at once."""
-        return iteration_s * (self._spread if trial in self._seen_s else 1.0)
+        speedup = self._speedups.get(gpus)
+        if speedup is None:
+            speedup = self._speedups[gpus] = self._profile.scaling.speedup(gpus)
+        return self._seen_s.get(trial, self._profile.iteration_s) / speedup
 
     def _pays(self, view: RunView, gpus: int, until_s: float) -> bool:
-        return self._budget is None or self._budget.pays(view, gpus, until_s)
+        return self._meters is None or self._meters.pays(view, gpus, until_s)
 
     def _finish_if_idle(self, view: RunView) -> Sequence[Action]:
         return () if view.running_trials else self.finish(view)

@@ -185,24 +185,25 @@ class AsynchronousRung:
         self.size += 1
         top = self._top
         if top and negated > top[0]:
-            key = _negated(heapq.heapreplace(top, negated))
-        heapq.heappush(self._rest, key)
+            loss_before, trial_before = heapq.heapreplace(top, negated)
+            key = (-loss_before, -trial_before)
         if len(top) < self.size // self._eta:
-            heapq.heappush(top, _negated(heapq.heappop(self._rest)))
+            best_loss, best = heapq.heappushpop(self._rest, key)
+            heapq.heappush(top, (-best_loss, -best))
+        else:
+            heapq.heappush(self._rest, key)
 
     def promote(self) -> TrialId | None:
         """The best trial to promote now, marked as promoted; None if there is none."""
-        if not self._unpromoted or not self._top or self._unpromoted[0] > _negated(self._top[0]):
+        unpromoted, top = self._unpromoted, self._top
+        if not unpromoted or not top:
             return None
-        return TrialId(heapq.heappop(self._unpromoted)[1])
+        loss, trial = top[0]
+        return None if unpromoted[0] > (-loss, -trial) else TrialId(heapq.heappop(unpromoted)[1])
 
     def promote_best(self) -> TrialId | None:
         """The best trial not yet promoted, whether in the top or not."""
         return TrialId(heapq.heappop(self._unpromoted)[1]) if self._unpromoted else None
-
-
-def _negated(key: tuple[float, int]) -> tuple[float, int]:
-    return (-key[0], -key[1])
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:

@@ -36,15 +36,20 @@ class PromotionRule:
         self._report_every = report_every
         self._climbs = climbs
         self._rungs = [AsynchronousRung(job.reduction_factor) for _ in self.levels]
+        # Rungs where a trial has been recorded since they had none to promote: the others need not be asked again.
+        self._has_news = [False] * len(self.levels)
         self._rung_of = [0] * trials
         self._next = 0
 
     def next_task(self) -> Task | None:
         """A promotion, else a new configuration; None if there is neither."""
+        has_news = self._has_news
         for rung in range(self.top - 1, -1, -1):
-            trial = self._rungs[rung].promote()
-            if trial is not None:
-                return self._task(trial, rung + 1)
+            if has_news[rung]:
+                trial = self._rungs[rung].promote()
+                if trial is not None:
+                    return self._task(trial, rung + 1)
+                has_news[rung] = False
         if self._next == len(self._rung_of):
             return None
         self._next += 1
@@ -63,7 +68,9 @@ class PromotionRule:
 
     def reached(self, trial: TrialId, iteration: int, score: float | None) -> None:  # noqa: ARG002  its rung says it
         """A trial has reached its rung."""
-        self._rungs[self._rung_of[trial]].record(trial, loss_of(score, self._direction))
+        rung = self._rung_of[trial]
+        self._rungs[rung].record(trial, loss_of(score, self._direction))
+        self._has_news[rung] = True
 
     def reported(self, trial: TrialId, iteration: int, score: float | None) -> bool:  # noqa: ARG002  decides at rungs only
         """Goes on: rungs are decided when they are reached."""

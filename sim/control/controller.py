@@ -91,6 +91,7 @@ class Controller:
         self._holdable_gpus = 0
         self._checkpoint_every = 0 if isinstance(job.checkpoint_every, str) else job.checkpoint_every
         self._last_event: Event | None = None
+        self._progress = self.state.progress
 
     @property
     def is_closed(self) -> bool:
@@ -100,7 +101,7 @@ class Controller:
     @property
     def is_stalled(self) -> bool:
         """Whether the run goes on without gaining anything; see `sim.control.progress`."""
-        return self.state.progress.is_stalled and not self.is_finished
+        return not self.is_finished and self._progress.is_stalled
 
     @property
     def work(self) -> PlannedWork | None:
@@ -127,19 +128,18 @@ class Controller:
             self._write(Entry(event, status="drained"))
             return commands
         state.now_s = event.at_s
-        state.progress.events += 1
+        self._progress.events += 1
         is_fresh = state.segment_ended(event) if type(event) is SegmentEnded else self._fold(event)
         if not is_fresh:
             self._write(Entry(event, status="stale"))
             return commands
-        actions = self._decide(event)
+        actions = self._decide(event, state)
         if self._sink is not None:
             self._sink.write(Entry(event, list(actions), commands))
         return commands
 
-    def _decide(self, event: Event) -> Sequence[Action]:
+    def _decide(self, event: Event, state: RunState) -> Sequence[Action]:
         """Ask the policy and apply its actions. Waiting requests are tried before and after."""
-        state = self.state
         if state.draining:
             self._fleet.release_drained(self._commands)
         if state.waiting:

@@ -85,11 +85,12 @@ class FreeGpus:
         before = self._free[instance]
         if before:
             self._remove(instance, before)
-        self._free[instance] = before + gpus
+        after = self._free[instance] = before + gpus
         self.total += gpus
-        while len(self._by_count) <= before + gpus:
-            self._by_count.append([])
-        insort(self._by_count[before + gpus], instance)
+        by_count = self._by_count
+        while len(by_count) <= after:
+            by_count.append([])
+        insort(by_count[after], instance)
 
     def take(self, gpus: int) -> Placement | None:
         """Take the GPUs of a gang; None where too few are free."""
@@ -97,9 +98,9 @@ class FreeGpus:
             return None
         if self._is_spreading:
             return self._take_one_by_one(gpus)
-        for count in range(gpus, len(self._by_count)):
-            if self._by_count[count]:
-                return (self._take_from(self._by_count[count][0], count, gpus),)
+        for count, instances in enumerate(self._by_count[gpus:], gpus):
+            if instances:
+                return (self._take_from(instances[0], count, gpus),)
         return self._take_spread(gpus)
 
     def _take_spread(self, gpus: int) -> Placement:

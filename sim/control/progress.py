@@ -45,7 +45,8 @@ class Progress:
     @property
     def is_stalled(self) -> bool:
         """Whether the run will make no more progress."""
-        return self.events > MOST_EVENTS or self.losses > MOST_LOSSES
+        # Asked at each event: `losses` would be a call more.
+        return self.events > MOST_EVENTS or self.broken_segments + self.lost_machines + self.refusals > MOST_LOSSES
 
     def segment_ended(self, event: SegmentEnded, from_iteration: int) -> None:
         """Count the end of a segment that began at `from_iteration`."""

@@ -133,13 +133,14 @@ class SimulatedBackend:
                 f"trial {command.trial} is to train on {gpus} GPU{'s' if gpus > 1 else ''}, but its memory takes at least"
                 f" {self._min_gpus[command.trial]}: the policy's gangs must be no smaller"
             )
-        iteration_s = self._draws.iteration_s(command.trial, gpus, nodes)
+        draws = self._draws
+        iteration_s = draws.iteration_s(command.trial, gpus, nodes)
         if self._nodes_differ:
-            iteration_s *= max(self._draws.node_slowness(instance) for instance, _ in placement)
-        launch_s, checkpoint_s = self._draws.around_s(command)
+            iteration_s *= max(draws.node_slowness(instance) for instance, _ in placement)
+        launch_s, checkpoint_s = draws.around_s(command)
         course = Course(command, self._env.now, launch_s, iteration_s, checkpoint_s)
         if self._varies or command.checkpoint_every:
-            course.vary(self._draws.slowness(command.trial, gpus) if self._varies else None)
+            course.vary(draws.slowness(command.trial, gpus) if self._varies else None)
         return course
 
     def _refuse(self, command: StartSegment) -> NoReturn:
@@ -153,11 +154,15 @@ class SimulatedBackend:
         self._courses[command.segment] = course
         if self._shared is not None:
             self._shared.start(course)
+        rented = self._rented
         for instance, _ in command.placement:
-            if instance not in self._rented:
+            if instance not in rented:
                 self._settle(course, Outcome.INSTANCE_GONE)
                 return
-        self._when(course.end_s, course, self._completed)
+        if self._shared is None:
+            self._at(course.end_s, course, self._completed)
+        else:
+            self._shared.when(course, course.end_s, self._completed)
         if command.report_every:
             self._report_next(course, command.from_iteration)
         if self._fails:
