@@ -203,7 +203,7 @@ def _text(
         "cloud:",
         *([] if prices is None else [f"  prices: {json.dumps(prices)}"]),
         f"  instance_type: {json.dumps(kind.name)}  # {gpus}, {number(highest(kind.usd_per_hour[ON_DEMAND]))} USD/h",
-        "  startup: typical  # fast, typical or slow, or queue_s and init_s",
+        f"  startup: {needs.offer.startup}  # fast, typical, slow, a provider's aws, gcp or azure, or queue_s and init_s",
         "  rescale_s: 10  # assumed: to save a trial and start it on other GPUs",
         "  max_instances: 32  # the account's quota",
         "policy: seer  # of `elastune run`; compare and recommend try all",

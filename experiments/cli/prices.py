@@ -27,6 +27,10 @@ Catalogue = Annotated[
     Path | None, typer.Option("--prices", metavar="FILE", help="A catalogue of one's own, instead of the shipped one.")
 ]
 Region = Annotated[str | None, typer.Option(help="Only this region.")]
+_ELSE = (
+    "give the machine in the spec, as in cloud.instance_type={name: mine, gpus_per_instance: 8, price_usd_per_hour: 12.5},"
+    " or a table of prices with elastune prices import FILE.csv"
+)
 
 
 @app.command("list")
@@ -60,11 +64,7 @@ def list_prices(
     ]
     if not found:
         known = ", ".join(sorted({offer.gpu for offer in offers if offer.gpu}))
-        raise InputError(
-            f"no machine of the catalogue is all of that; its accelerators: {known}. Give the machine in the spec, as in"
-            " cloud.instance_type={name: mine, gpus_per_instance: 8, price_usd_per_hour: 12.5}, or a table of prices with"
-            " elastune prices import FILE.csv"
-        )
+        raise InputError(f"no machine of the catalogue is all of that; its accelerators: {known}; {_ELSE}")
     if as_json:
         print_json([_told(offer) for offer in found])
         return
@@ -129,7 +129,7 @@ def _require_known(what: str, name: str | None, known: set[str]) -> None:
     from elastune.sim.model.errors import unknown
 
     if name is not None and name not in known:
-        raise unknown(what, name, known - {""})
+        raise unknown(what, name, known - {""}, _ELSE)
 
 
 def _told(offer: Offer) -> dict[str, object]:

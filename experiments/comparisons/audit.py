@@ -19,6 +19,7 @@ from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.job import loss_of
 from elastune.sim.model.price_series import highest
 from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
+from elastune.traces import shipped_offers
 from elastune.traces.importers.assemble import SECONDS_OF_ALL
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def audit(  # noqa: PLR0913  all but the first three by keyword, each with a def
     sections: dict[str, Any] = {
         "job": {"trials": bundle.trials, "max_iterations": bundle.max_iterations, "reduction_factor": _ETA},
         "workload": {"bundle": bundle_name, "scaling": {"1": 1} if scaling is None else scaling},
-        "cloud": {"instance_type": machine, "startup": "typical", "rescale_s": 10},
+        "cloud": {"instance_type": machine, "startup": _startup_of(machine), "rescale_s": 10},
         "policy": "sha-fixed",
     }
     kind = RunSpec.of(**sections).price_book().default_type
@@ -169,6 +170,11 @@ def _seconds_of(bundle: Bundle) -> tuple[float, list[float]]:
     least_s = math.fsum(complete_s)
     noted_s = _noted(bundle, SECONDS_OF_ALL, least=0)
     return (least_s if noted_s is None else noted_s), complete_s
+
+
+def _startup_of(machine: str) -> str:
+    """The start-up preset of the catalogue's machine of this name; an unknown name is refused where prices are looked up."""
+    return next((offer.startup for offer in shipped_offers() if offer.name == machine), "typical")
 
 
 def _assumed(bundle: Bundle, past: PastSearch, at_once: int | None, scaling: object) -> list[str]:

@@ -35,12 +35,14 @@ def own_bundle(here):
     return folder
 
 
-@pytest.mark.parametrize("machine", ["p3.8xlarge", "g5.xlarge", "Standard_ND96isr_H100_v5"])
+@pytest.mark.parametrize("machine", ["p3.8xlarge", "n1-standard-32+4xV100", "Standard_ND96isr_H100_v5"])
 def test_a_spec_is_written_that_runs_as_it_is(here, machine):
     made = elastune("init", "digits-mlp", "--machine", machine, "--scaling", "resnet50-v100", "--iteration-s", "1min")
     assert made.exit_code == 0, made.stderr
     text = (here / "digits-mlp.yaml").read_text()
     assert text.count("#") >= 10
+    starts = {"p3": "typical", "n1": "gcp", "St": "azure"}
+    assert f"  startup: {starts[machine[:2]]}  #" in text
     spec = RunSpec.load("digits-mlp.yaml")
     assert (spec.workload.iteration_s, spec.cloud.instance_type.name) == (60, machine)
     done = elastune("run", "digits-mlp.yaml", "--json", "-o", "run")

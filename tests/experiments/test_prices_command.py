@@ -81,6 +81,7 @@ def test_the_catalogue_has_what_aws_rents(elastune):
         (["prices", "show", "p3.8xlarge", "--region", "mars"], "has no price in region 'mars', only in us-east-1"),
         (["prices", "show", "p3.8xlarge", "--prices", "own.csv"], "own.csv: p3.8xlarge has prices in several regions"),
         (["prices", "list", "--provider", "asw"], "there is no provider 'asw'; did you mean 'aws'?"),
+        (["prices", "list", "--region", "mars"], "or a table of prices with elastune prices import FILE.csv"),
         (["prices", "list", "--market", "future"], "--market is 'future', but must be on-demand or spot"),
         (["prices", "list", "--gpu", "K80"], "no machine of the catalogue is all of that; its accelerators: A100-40GB"),
         (["prices", "import", "no.csv"], "cannot be read"),

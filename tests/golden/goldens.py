@@ -141,13 +141,13 @@ def _spec(job):
 
 
 def tables(path):
-    """By name: a digest of what a shipped table says of it, without its sources."""
+    """By name: a digest of what a shipped table says of it, without its sources and their dates."""
     text = (Path(elastune.__file__).parent / path).read_text(encoding="utf-8")
     if path.endswith(".json"):
         return {name: _short(told) for name, told in json.loads(text).items()}
     rows = {}
     for row in csv.DictReader(io.StringIO(text)):
-        rows.setdefault(row["name"], []).append({key: told for key, told in row.items() if key != "source"})
+        rows.setdefault(row["name"], []).append({key: told for key, told in row.items() if key not in ("source", "date")})
     return {name: _short(told) for name, told in rows.items()}
 
 

@@ -65,6 +65,11 @@ class Offer:
         size = self.gpu.rpartition("-")[2].removesuffix("GB")
         return int(size) if size.isdecimal() else _MEMORY_GB.get(self.gpu)
 
+    @property
+    def startup(self) -> str:
+        """The start-up preset to assume for it: its provider's; `typical`, which was measured on AWS, for any other."""
+        return self.provider if self.provider in ("azure", "gcp") else "typical"
+
 
 @functools.cache
 def shipped_offers() -> tuple[Offer, ...]:
