@@ -47,6 +47,7 @@ _SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": 
 _SHOWN_OF_FRONT = 10
 _FREE = {"cost_usd": ["given, USD"], "makespan_s": ["given, s"], "score": []}
 _SOUGHT_HEADING = {"score": "score", "cost_usd": "cost, USD", "makespan_s": "makespan, s"}
+_ON_BUNDLES = [*key("policy", "on", "bundle"), *numbers("kept", "score", "cost, USD", "makespan, s")]
 _FRONT = [*key("policy", "on"), *numbers("runs", "kept", "score", "cost, USD", "makespan, s")]
 
 
@@ -67,6 +68,15 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     score: Annotated[
         float | None,
         number_option(help="To be reached; then leave deadline or budget out of the spec.", show_default=False),
+    ] = None,
+    bundles: Annotated[
+        str | None,
+        typer.Option(
+            "--bundle",
+            metavar="A,B,...",
+            help="Workloads that the answer is to serve, on their mean; instead of the spec's.",
+            show_default=False,
+        ),
     ] = None,
     types: Annotated[
         str | None,
@@ -92,17 +102,18 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     from elastune.experiments.comparisons import recommendation as found
     from elastune.experiments.comparisons.race import FIRST_SEEDS, Goal
     from elastune.experiments.files import check_outputs
-    from elastune.experiments.plans.plan_spec import load_plan_spec
+    from elastune.experiments.plans.plan_spec import bundles_of, load_plan_spec
     from elastune.experiments.runs.run_folder import require_kind
     from elastune.experiments.spec.yaml_file import names_in
 
-    given = settings or []
+    over = names_in(bundles, "--bundle") or bundles_of(spec_file)
+    given = [*(settings or []), *(f"workload.bundle={name}" for name in over[:1])]
     of_types = [settings_of_type(one) for one in types.split(",")] if types is not None else [[]]
     of_markets = [[f"cloud.market={name}"] for name in names_in(markets, "--markets")] or [[]]
     offered = [[*given, *machine, *market] for machine in of_types for market in of_markets]
     spec, *others = (load_plan_spec(spec_file, each) for each in offered)
     goal = Goal(spec.bundle().direction, spec.job.deadline_s, spec.job.budget_usd, score)
-    require_asked(_standings_columns(goal), _wrong_columns(goal), _FRONT)
+    require_asked(_standings_columns(goal), _wrong_columns(goal), _ON_BUNDLES, _FRONT)
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
         require_kind(out, "recommendation")
@@ -116,6 +127,7 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
             seeds=seeds,
             first_seeds=seeds if is_exhaustive else FIRST_SEEDS,
             jobs=cores(jobs),
+            bundles=over if len(over) > 1 else (),
             on_progress=tell,
         )
     print_notes(recommendation.notes)
@@ -155,12 +167,14 @@ def _print(recommendation: Recommendation, folder: Path | None) -> None:
     tried = recommendation.candidates
     say(
         f"{_SOUGHT[goal.measure]} {asked}: {len(tried)} candidates, {(tried['status'] == 'infeasible').sum()} without a plan,"
-        f" {tried['runs'].sum()} runs to choose"
+        f" {(tried['status'] == 'out of reach').sum()} out of reach, {tried['runs'].sum()} runs to choose"
     )
     if best is None:
         say("No candidate may keep it in 95 runs of 100. Nearest:")
     else:
         _standings_table(recommendation).print()
+        if best.on_bundles:
+            _bundles_table(recommendation).print()
         _wrong_table(recommendation).print()
     _front_table(recommendation).print()
     if best is not None and folder is not None:
@@ -188,8 +202,17 @@ def _standings_table(recommendation: Recommendation) -> Table:
     return table
 
 
+def _bundles_table(recommendation: Recommendation) -> Table:
+    table = Table("The same runs on each bundle", _ON_BUNDLES)
+    for one in recommendation.standings:
+        for on in one.on_bundles:
+            means = (interval(each.value, each.low, each.high, 3) for each in (on.score, on.cost_usd, on.makespan_s))
+            table.add(one.spec.policy.label, _machine(one), on.bundle, percent(on.kept), *means)
+    return table
+
+
 def _machine(standing: Standing) -> str:
-    from elastune.experiments.comparisons.recommendation import named
+    from elastune.experiments.comparisons.candidates import named
 
     _, machine, market = list(named(standing.spec).values())[:3]
     return str(machine) if market == "on-demand" else f"{machine}, {market}"

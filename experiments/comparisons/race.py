@@ -33,7 +33,8 @@ FIRST_SEEDS = 4
 """On which every candidate is run."""
 FEWEST_PLACES = 8
 """How many candidates are run on all seeds at least."""
-_TOLERANCE = 1 + 1e-9
+TOLERANCE = 1 + 1e-9
+"""Over a deadline, for sums of floats."""
 
 Measure: TypeAlias = Literal["score", "cost_usd", "makespan_s"]
 
@@ -85,14 +86,18 @@ class Goal:
         value: float | None = getattr(outcome, self.measure)
         return loss_of(value, self.direction) if self.measure == "score" else float(value or 0.0)
 
+    @property
+    def most_loss(self) -> float:
+        """The loss of the score that is to be reached; infinite where there is none."""
+        return math.inf if self.score is None else loss_of(self.score, self.direction)
+
     def is_kept_by(self, outcome: CandidateRun) -> bool:
         """Whether a run has an answer, and keeps both of what was given."""
         loss = loss_of(outcome.score, self.direction)
-        most = math.inf if self.score is None else loss_of(self.score, self.direction)
         return (
             math.isfinite(loss)
-            and loss <= most
-            and outcome.makespan_s <= (self.deadline_s or math.inf) * _TOLERANCE
+            and loss <= self.most_loss
+            and outcome.makespan_s <= (self.deadline_s or math.inf) * TOLERANCE
             and outcome.cost_usd <= most_usd(self.budget_usd or math.inf)
         )
 
@@ -145,47 +150,84 @@ def race(
     candidates: Sequence[Candidate],
     goal: Goal,
     extend: Callable[[Sequence[Candidate], int], None],
-    seeds: int,
+    runs: int,
     *,
-    first_seeds: int = FIRST_SEEDS,
+    first_runs: int = FIRST_SEEDS,
 ) -> list[Candidate]:
-    """Run the candidates on as many seeds as it takes to tell the best few; these come first, best first.
+    """Run the candidates as many times as it takes to tell the best few; these come first, best first.
 
     Args:
         candidates: each with no outcomes yet.
         goal: what they are judged by.
         extend: runs candidates until each has so many outcomes.
-        seeds: that the best few are run on.
-        first_seeds: that every candidate is run on; `seeds` makes it an exhaustive search.
+        runs: that the best few are run on.
+        first_runs: that every candidate is run on; `runs` makes it an exhaustive search.
     """
 
     def ranked() -> list[Candidate]:
-        able = [candidate for candidate in candidates if candidate.may_win(goal, seeds)]
+        able = [candidate for candidate in candidates if candidate.may_win(goal, runs)]
         return sorted(able, key=lambda candidate: candidate.rank(goal))
 
-    level = min(first_seeds, seeds)
+    in_race = sum(candidate.status == "done" for candidate in candidates)
+    level = min(first_runs, runs)
     extend(candidates, level)
-    while level < seeds:
-        level = min(2 * level, seeds)
-        places = max(FEWEST_PLACES, len(candidates) * first_seeds // level)
+    while level < runs:
+        level = min(2 * level, runs)
+        places = max(FEWEST_PLACES, in_race * first_runs // level)
         while short := [one for one in ranked()[:places] if len(one.outcomes) < level]:
             extend(short, level)
     return ranked()
 
 
 @dataclass(frozen=True)
-class _Task:
-    """Runs a spec on some seeds; ends at the first that gives no result, which is told."""
+class RecordedWorkload:
+    """The recorded workload that a run is about.
 
-    bundle: Bundle | None
+    Attributes:
+        bundle: what a spec calls it.
+        sha256: of it.
+        given: used instead of what the spec names.
+    """
+
+    bundle: str | None
     sha256: str
+    given: Bundle | None = None
+
+    def loaded(self) -> Bundle:
+        """The bundle, loaded once per process."""
+        return self.given or bundle_of(self.bundle or "", None, self.sha256)
+
+
+@dataclass(frozen=True)
+class SeedDraws:
+    """What the runs of a candidate are about, by their number: every seed on each workload in turn.
+
+    Attributes:
+        first_seed: of every candidate.
+    """
+
+    workloads: tuple[RecordedWorkload, ...]
+    first_seed: int
+
+    def run_of(self, spec: RunSpec, number: int) -> tuple[RunSpec, Bundle]:
+        """The spec and the bundle of one run."""
+        seed, place = divmod(number, len(self.workloads))
+        workload = self.workloads[place]
+        named = spec.workload.model_copy(update={"bundle": workload.bundle})
+        return spec.with_seed(self.first_seed + seed).model_copy(update={"workload": named}), workload.loaded()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Does some runs of a spec; ends at the first that gives no result, which is told."""
+
+    draws: SeedDraws
 
     def __call__(self, item: tuple[int, RunSpec, range]) -> tuple[int, list[CandidateRun], str, str]:
-        place, spec, seeds = item
-        bundle = self.bundle or bundle_of(spec.workload.bundle or "", None, self.sha256)
+        place, spec, numbers = item
         outcomes: list[CandidateRun] = []
-        for seed in seeds:
-            row, result = row_of(spec.with_seed(seed), bundle)
+        for number in numbers:
+            row, result = row_of(*self.draws.run_of(spec, number))
             if result is None:
                 return place, outcomes, str(row["status"]), str(row["error"])
             outcomes.append(CandidateRun(result.score, result.cost_usd, result.makespan_s))
@@ -194,35 +236,31 @@ class _Task:
 
 @dataclass
 class Runs:
-    """Runs candidates on the same seeds, side by side.
+    """Runs candidates on the same draws, side by side.
 
     Attributes:
         run: applies the task to candidates, in several processes perhaps.
-        first_seed: of every candidate.
-        sha256: of the bundle that specs name.
-        bundle: used instead of it.
+        draws: what the runs are about.
         on_progress: called with the runs that are done and that are known to be needed.
         done: runs that are done.
         needed: runs that are known to be needed.
     """
 
     run: Runner
-    first_seed: int
-    sha256: str
-    bundle: Bundle | None = None
+    draws: SeedDraws
     on_progress: Callable[[int, int], None] = lambda _done, _total: None
     done: int = 0
     needed: int = 0
 
-    def extend(self, candidates: Sequence[Candidate], seeds: int) -> None:
+    def extend(self, candidates: Sequence[Candidate], count: int) -> None:
         """Run each of them until it has so many outcomes; one without a result ends there."""
         items = [
-            (place, one.spec, range(self.first_seed + len(one.outcomes), self.first_seed + seeds))
+            (place, one.spec, range(len(one.outcomes), count))
             for place, one in enumerate(candidates)
-            if one.status == "done" and len(one.outcomes) < seeds
+            if one.status == "done" and len(one.outcomes) < count
         ]
         self.needed += sum(len(numbers) for *_, numbers in items)
-        for place, outcomes, status, error in self.run(_Task(self.bundle, self.sha256), items):
+        for place, outcomes, status, error in self.run(_Task(self.draws), items):
             candidate = candidates[place]
             candidate.outcomes.extend(outcomes)
             candidate.status, candidate.error = status, error

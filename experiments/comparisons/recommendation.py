@@ -12,31 +12,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elastune.experiments.comparisons.comparison import default_policies
-from elastune.experiments.comparisons.race import FIRST_SEEDS, SURE, Candidate, Goal, Runs, race
-from elastune.experiments.runs.world import World
-from elastune.experiments.spec.offers import at_prices, believed_within
+from elastune.experiments.comparisons.candidates import candidates_of, different, named, offers, workloads_of
+from elastune.experiments.comparisons.race import FIRST_SEEDS, SURE, Candidate, Goal, Runs, SeedDraws, race
+from elastune.experiments.spec.offers import at_prices
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import with_settings
 from elastune.experiments.statistics.differences import PairedDifference, mean_interval, paired_difference
 from elastune.experiments.sweeps.pools import workers
-from elastune.sim.model.errors import InfeasibleJobError, InputError
-from elastune.sim.model.price_series import highest
-from elastune.sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.errors import InfeasibleJobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
 
+    from elastune.experiments.comparisons.race import CandidateRun
     from elastune.experiments.statistics.bootstrap import Interval
     from elastune.traces import Bundle
 
 FINALISTS = 4
+_MEASURES = ("score", "cost_usd", "makespan_s")
 WRONG = 0.2
 """By how much seconds, scaling and prices are put wrong."""
 SLACK = 0.9
 """A limit of which no run of the best used more than this share is said to be slack."""
+
+
+@dataclass(frozen=True)
+class OnBundle:
+    """How one of the best few does on one of several bundles; means with 95 % intervals, and the share that kept the goal."""
+
+    bundle: str
+    kept: float
+    score: Interval
+    cost_usd: Interval
+    makespan_s: Interval
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers; what is not finite is None."""
+        return {"bundle": self.bundle, "kept": self.kept, **_intervals(self)}
+
+
+def _intervals(one: OnBundle | Standing) -> dict[str, list[float | None]]:
+    return {name: _finite(astuple(getattr(one, name))) for name in _MEASURES}
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,7 @@ class Standing:
         cost_usd: the same.
         makespan_s: the same.
         to_best: its measure less that of the best, on the same seeds; None for the best itself.
+        on_bundles: the same runs by bundle; empty where there is one bundle.
     """
 
     spec: RunSpec
@@ -62,13 +81,14 @@ class Standing:
     cost_usd: Interval
     makespan_s: Interval
     to_best: PairedDifference | None
+    on_bundles: tuple[OnBundle, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers; what is not finite is None."""
-        intervals = {name: _finite(astuple(getattr(self, name))) for name in ("score", "cost_usd", "makespan_s")}
         difference = None if self.to_best is None else _finite(astuple(self.to_best)[:3])
         shares = {"runs": self.runs, "kept": self.kept, "kept_low": self.kept_low}
-        return {**named(self.spec), **shares, **intervals, "to_best": difference}
+        on = {"on_bundles": [one.to_json() for one in self.on_bundles]} if self.on_bundles else {}
+        return {**named(self.spec), **shares, **_intervals(self), "to_best": difference, **on}
 
 
 @dataclass(frozen=True)
@@ -156,13 +176,6 @@ class Recommendation:
         }
 
 
-def named(spec: RunSpec) -> dict[str, object]:
-    """The columns that name a candidate."""
-    machine = spec.cloud.price_book(data_bytes=0.0).default_type.name
-    limits = {"deadline_s": spec.job.deadline_s, "budget_usd": spec.job.budget_usd}
-    return {"policy": spec.policy.label, "instance_type": machine, "market": spec.cloud.market, **limits}
-
-
 def _finite(values: Sequence[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]
 
@@ -178,6 +191,7 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
     first_seeds: int = FIRST_SEEDS,
     jobs: int = 2,
     bundle: Bundle | None = None,
+    bundles: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Recommendation:
     """The best of the candidates for two of deadline, budget and score.
@@ -195,65 +209,34 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
         first_seeds: that every candidate is run on; `seeds` makes it an exhaustive search.
         jobs: processes.
         bundle: used instead of the one that the spec names.
+        bundles: names of those that the answer is to serve, on the mean over them; none for the one that the spec names.
         on_progress: called with the runs that are done and that are known to be needed.
 
     Raises:
         InputError: not exactly two of deadline, budget and score are given, or no policy can run the job at all.
     """
-    offered, left_out = _offers((spec, *others))
-    world = World.of(spec, bundle)
-    goal = Goal(world.job.direction, spec.job.deadline_s, spec.job.budget_usd, score)
-    candidates = [
-        Candidate(sized.with_policy(policy))
-        for offer in offered
-        for sized in _sized(offer, goal, levels)
-        for policy in policies or default_policies(sized)
-    ]
+    workloads = workloads_of(spec, bundle, bundles)
+    goal = Goal(workloads[0].loaded().direction, spec.job.deadline_s, spec.job.budget_usd, score)
+    offered, left_out = offers((spec, *others))
+    draws, count = SeedDraws(workloads, spec.seed), seeds * len(workloads)
+    candidates = candidates_of(offered, goal, draws, count, policies=policies, levels=levels)
     with workers(jobs) as run:
-        runs = Runs(run, spec.seed, world.bundle.sha256, bundle, on_progress)
-        ranked = race(candidates, goal, runs.extend, seeds, first_seeds=first_seeds)
+        runs = Runs(run, draws, on_progress)
+        ranked = race(candidates, goal, runs.extend, count, first_runs=first_seeds * len(workloads))
         _require_one_that_runs(candidates)
-        judged = replace(runs, first_seed=spec.seed + seeds)
-        finalists = [Candidate(one.spec) for one in _different(ranked)][:FINALISTS]
-        judged.extend(finalists, seeds)
+        judged = replace(runs, draws=replace(draws, first_seed=spec.seed + seeds))
+        finalists = [Candidate(one.spec) for one in different(ranked)][:FINALISTS]
+        judged.extend(finalists, count)
         finalists.sort(
-            key=lambda one: not one.may_win(goal, seeds)
+            key=lambda one: not one.may_win(goal, count)
         )  # stable: else in the order in which they were chosen
-        wrong = tuple(_when_wrong(finalists, goal, judged, seeds // 2)) if finalists else ()
-    standings = tuple(_standing(one, finalists[0], goal) for one in finalists)
-    is_sure = bool(finalists) and finalists[0].may_win(goal, seeds)
+        half = max(seeds // 2, 1) * len(workloads)
+        wrong = tuple(_when_wrong(finalists, goal, judged, half)) if finalists else ()
+    names = [workload.loaded().name for workload in workloads]
+    standings = tuple(_standing(one, finalists[0], goal, names) for one in finalists)
+    is_sure = bool(finalists) and finalists[0].may_win(goal, count)
     notes = (*dict.fromkeys((*left_out, *spec.notes())), *_findings(finalists[:1], standings, goal))
     return Recommendation(goal, standings, is_sure, wrong, _table(candidates, goal), notes)
-
-
-def _offers(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
-    """The specs to choose among, and what was left out of them; gangs are believed within a machine where there is a choice."""
-    names = [tuple(named(spec).values())[1:3] for spec in specs]
-    if doubles := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{', '.join(map(str, doubles[0]))} is offered twice: name each machine and market once")
-    if len({machine for machine, _ in names}) == 1:
-        return list(specs), []
-    return believed_within(specs)
-
-
-def _sized(spec: RunSpec, goal: Goal, levels: int) -> Iterator[RunSpec]:
-    """The spec, with several sizes of the limit that the goal leaves free."""
-    if goal.score is None:
-        yield spec
-        return
-    profile, book = World.of(spec).profile, spec.price_book()
-    usd_per_s = highest(book.price()) / SECONDS_PER_HOUR
-    one_s = spec.job.tuning_job("minimize").max_iterations * profile.iteration_s
-    trials = spec.job.tuning_job("minimize").trials
-    if goal.budget_usd is None:
-        one_usd = one_s * usd_per_s / book.default_type.gpus_per_instance
-        most = min(trials * one_usd, (goal.deadline_s or math.inf) * book.max_instances * usd_per_s)
-        key, least = "budget_usd", one_usd
-    else:
-        fastest = max(profile.scaling.speedup(gpus) for gpus in range(1, profile.scaling.max_gpus + 1))
-        key, least, most = "deadline_s", one_s / fastest, goal.budget_usd / usd_per_s
-    for size in np.geomspace(least, max(most, 2 * least), levels).tolist():
-        yield spec.model_copy(update={"job": spec.job.model_copy(update={key: float(f"{size:.3g}")})})
 
 
 def _require_one_that_runs(candidates: Sequence[Candidate]) -> None:
@@ -262,40 +245,41 @@ def _require_one_that_runs(candidates: Sequence[Candidate]) -> None:
         raise InfeasibleJobError(f"no policy finds a plan; {'; '.join(dict.fromkeys(first.values()))}")
 
 
-def _different(ranked: Sequence[Candidate]) -> list[Candidate]:
-    """The best of each policy, machine and market."""
-    best: dict[tuple[object, ...], Candidate] = {}
-    for one in ranked:
-        best.setdefault(tuple(named(one.spec).values())[:3], one)
-    return list(best.values())
-
-
-def _standing(one: Candidate, best: Candidate, goal: Goal) -> Standing:
+def _standing(one: Candidate, best: Candidate, goal: Goal, bundles: Sequence[str]) -> Standing:
     from scipy.stats import binomtest
 
     kept, runs = one.kept(goal), len(one.outcomes)
-    values = {name: [_number(getattr(run, name)) for run in one.outcomes] for name in _MEASURES}
+    values = _values(one.outcomes)
     against = [_number(getattr(run, goal.measure)) for run in best.outcomes]
     direction = goal.direction if goal.measure == "score" else "minimize"
     difference = None if one is best else paired_difference(values[goal.measure], against, direction=direction)
     low = float(binomtest(kept, runs).proportion_ci(method="exact").low)
     score, cost_usd, makespan_s = (mean_interval(values[name]) for name in _MEASURES)
-    return Standing(one.spec, runs, kept / runs, low, score, cost_usd, makespan_s, difference)
+    apart = ((name, one.outcomes[place :: len(bundles)]) for place, name in enumerate(bundles))
+    on = tuple(_on_bundle(name, outcomes, goal) for name, outcomes in apart) if len(bundles) > 1 else ()
+    return Standing(one.spec, runs, kept / runs, low, score, cost_usd, makespan_s, difference, on)
 
 
-_MEASURES = ("score", "cost_usd", "makespan_s")
+def _on_bundle(name: str, outcomes: Sequence[CandidateRun], goal: Goal) -> OnBundle:
+    values = _values(outcomes)
+    kept = sum(map(goal.is_kept_by, outcomes)) / len(outcomes)
+    return OnBundle(name, kept, *(mean_interval(values[measure]) for measure in _MEASURES))
+
+
+def _values(outcomes: Sequence[CandidateRun]) -> dict[str, list[float]]:
+    return {name: [_number(getattr(run, name)) for run in outcomes] for name in _MEASURES}
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _when_wrong(finalists: Sequence[Candidate], goal: Goal, runs: Runs, seeds: int) -> Iterator[WhenWrong]:
+def _when_wrong(finalists: Sequence[Candidate], goal: Goal, runs: Runs, count: int) -> Iterator[WhenWrong]:
     """How the finalists do where something is other than believed."""
     sign = -1 if goal.measure == "score" and goal.direction == "maximize" else 1
     for what, change in _WORLDS.items():
         changed = [Candidate(change(one.spec)) for one in finalists]
-        runs.extend(changed, max(seeds, 1))
+        runs.extend(changed, count)
         first = changed[0]
         if not first.outcomes:
             yield WhenWrong(what, 0.0, math.nan, None, math.nan)
@@ -368,10 +352,9 @@ def _table(candidates: Sequence[Candidate], goal: Goal) -> pd.DataFrame:
 
     rows: list[dict[str, Any]] = []
     for one in candidates:
-        values = {name: [_number(getattr(run, name)) for run in one.outcomes] for name in _MEASURES}
         means = {
             name: float(np.nanmean(numbers)) if np.isfinite(numbers).any() else math.nan
-            for name, numbers in values.items()
+            for name, numbers in _values(one.outcomes).items()
         }
         counts = {"runs": len(one.outcomes), "kept": one.kept(goal)}
         rows.append({**named(one.spec), "status": one.status, "error": one.error, **counts, **means})

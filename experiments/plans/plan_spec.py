@@ -12,6 +12,7 @@ from elastune.experiments.runs.world import terms_of
 from elastune.experiments.spec.places import read_run_spec, spec_file
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import with_settings
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,21 @@ def load_plan_spec(path: str | Path, settings: Sequence[str] = ()) -> RunSpec:
     """
     mapping = with_settings(read_run_spec(spec_file(path)), settings)
     return RunSpec.of(**{"policy": "rubberband", **mapping})
+
+
+def bundles_of(path: str | Path) -> list[str]:
+    """The bundles of a spec that names several, as `workload: {bundle: [a, b]}`; none where it names one.
+
+    Raises:
+        InputError: as `RunSpec.load`; or the list is empty, or holds something else.
+    """
+    workload = read_run_spec(spec_file(path)).get("workload")
+    given = workload.get("bundle") if isinstance(workload, dict) else None
+    if not isinstance(given, list):
+        return []
+    if not given or not all(isinstance(name, str) for name in given):
+        raise InputError(f"{path}: workload.bundle is {given!r}, but must be a name, a path, or a list of these")
+    return given
 
 
 def planning_profile(spec: RunSpec) -> Profile:

@@ -77,8 +77,13 @@ def make_beside(mapping: dict[str, Any], folder: Path) -> None:
         section: object = mapping
         for name in above:
             section = section.get(name) if isinstance(section, dict) else None
-        if isinstance(section, dict) and isinstance(given := section.get(last), str):
+        if not isinstance(section, dict):
+            continue
+        given = section.get(last)
+        if isinstance(given, str):
             section[last] = _beside(folder, given)
+        elif isinstance(given, list):  # several bundles, as `recommend` takes them
+            section[last] = [_beside(folder, one) if isinstance(one, str) else one for one in given]
 
 
 def _beside(folder: Path, given: str) -> str:

@@ -132,3 +132,34 @@ def test_a_score_nobody_reaches_is_said_with_exit_code_1(tmp_path):
     done = asked(tmp_path, "--set", "job.budget_usd=null", "--score", "0.000001", "--levels", "2")
     assert done.exit_code == 1
     assert "No candidate may keep it" in done.stdout
+
+
+def test_several_bundles_take_turns_and_each_is_shown(tmp_path):
+    names = ("mnist5k-cnn", "deepmoe-mnist5k")
+    options = ("--set", "workload.bundle=mnist5k-cnn", "--json", "--bundle", ",".join(names))
+    done = asked(tmp_path, *options)
+    assert done.exit_code == 0, done.stderr
+    first = json.loads(done.stdout)["standings"][0]
+    assert first["runs"] == 40
+    shown = first["on_bundles"]
+    assert [on["bundle"] for on in shown] == list(names)
+    for measure in ("score", "cost_usd", "makespan_s"):
+        assert sum(on[measure][0] for on in shown) / 2 == pytest.approx(first[measure][0])
+    alone = json.loads(asked(tmp_path, "--set", "workload.bundle=deepmoe-mnist5k", "--json").stdout)["standings"]
+    same = next(one for one in alone if one["policy"] == first["policy"])
+    assert same["score"][0] == pytest.approx(shown[1]["score"][0])  # the same seeds on this bundle alone
+
+
+def test_a_spec_may_name_several_bundles_and_they_must_agree_on_what_is_better(tmp_path):
+    both = {**SPEC, "workload": {**SPEC["workload"], "bundle": ["mnist5k-cnn", "digits-mlp"]}}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(both))
+    refused = CliRunner().invoke(app, ["recommend", str(tmp_path / "both.yaml")])
+    assert refused.exit_code == 2
+    assert "cannot be averaged (mnist5k-cnn: maximize, digits-mlp: minimize)" in refused.stderr
+    twice = CliRunner().invoke(app, ["recommend", str(tmp_path / "both.yaml"), "--bundle", "mnist5k-cnn,mnist5k-cnn"])
+    assert twice.exit_code == 2
+    assert "given twice" in twice.stderr
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump({**both, "workload": {"bundle": [3]}}))
+    wrong = CliRunner().invoke(app, ["recommend", str(tmp_path / "both.yaml")])
+    assert wrong.exit_code == 2
+    assert "workload.bundle is [3], but must be a name, a path, or a list of these" in wrong.stderr

@@ -147,7 +147,9 @@ def tables(path):
         return {name: _short(told) for name, told in json.loads(text).items()}
     rows = {}
     for row in csv.DictReader(io.StringIO(text)):
-        rows.setdefault(row["name"], []).append({key: told for key, told in row.items() if key not in ("source", "date")})
+        rows.setdefault(row["name"], []).append(
+            {key: told for key, told in row.items() if key not in ("source", "date")}
+        )
     return {name: _short(told) for name, told in rows.items()}
 
 
