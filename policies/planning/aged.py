@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from elastune.policies.planning.aged_limits import AgedLimits, AgedPlans, most_r
 from elastune.policies.planning.bill import Prepaid
 from elastune.policies.planning.held import by_instances, holding, tails_from
 from elastune.policies.planning.labels import TIME_GRAIN_S, efficient_order
-from elastune.policies.planning.lateness import ON_TIME, growth_class
+from elastune.policies.planning.lateness import growth_class
 from elastune.policies.planning.partials import Partials, Work, undominated
 
 if TYPE_CHECKING:
@@ -28,10 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from elastune.policies.planning.bound import Bound, Paid
+    from elastune.policies.planning.choices import Choices
     from elastune.policies.planning.labels import Range
     from elastune.policies.planning.partials import Floats, Ids
     from elastune.policies.planning.plan import Allocation, Plan, Terms
-    from elastune.policies.planning.spaces import Choice, Space
+    from elastune.policies.planning.spaces import Space
 
 MOST_STARTED = 64_000_000
 """Work of one stage: partial plans, times numbers of machines to go on with, times the square of the quota."""
@@ -47,7 +47,7 @@ class InexactFrontierWarning(UserWarning):
 
 
 def aged_allocations(
-    per_stage: Sequence[Sequence[Choice]],
+    per_stage: Sequence[Choices],
     terms: Terms,
     space: Space,
     live_instances: int,
@@ -78,7 +78,7 @@ class _AgedSearch:
 
     def __init__(
         self,
-        per_stage: Sequence[Sequence[Choice]],
+        per_stage: Sequence[Choices],
         terms: Terms,
         space: Space,
         live_instances: int,
@@ -92,8 +92,8 @@ class _AgedSearch:
             _most_worth(per_stage, terms, self._prepaid, live_instances), live_instances
         )
         self._startup_s, self._sync_s = terms.profile.startup.mean_s, terms.profile.sync_s
-        self._is_spread = any(choice.lateness != (ON_TIME,) for stage in per_stage for choice in stage)
-        self._starts_vary = any(len(choice.lateness) > 1 for choice in per_stage[0])
+        self._is_spread = any(stage.is_spread for stage in per_stage)
+        self._starts_vary = per_stage[0].classes > 1
         classes = (growth_class(new) if self._starts_vary else 0 for new in range(self._quota + 1))
         self._growth_classes = np.fromiter(classes, np.int64)
         self._tails_s2 = tails_from(per_stage)
@@ -120,7 +120,7 @@ class _AgedSearch:
         return layers
 
     @cached_property
-    def _options(self) -> list[dict[int, list[tuple[int, Choice]]]]:
+    def _options(self) -> list[dict[int, Ids]]:
         """By stage and machines held, what it may be given."""
         counts = range(1, self._quota + 1)
         every = (by_instances(stage, self._terms, self._space, counts, by_age=True) for stage in self._per_stage)
@@ -128,7 +128,7 @@ class _AgedSearch:
 
     def _starts(self, index: int, last: Partials, targets: Sequence[int]) -> Partials:
         """The partial plans from which the stage begins, on each of so many machines."""
-        before = self._per_stage[index - 1] if index else []
+        before = self._per_stage[index - 1] if index else None
         waiting = _Waiting(last, self._prepaid, self._startup_s, targets, before)
         parts = []
         for number, held in enumerate(targets):
@@ -151,24 +151,22 @@ class _AgedSearch:
             kept.append(some[undominated(rivals, self._prepaid, later_tail_s2, latest_s, self._work)])
         return partials.at(np.concatenate(kept))
 
-    def _through(self, index: int, starts: Partials, options: Mapping[int, Sequence[tuple[int, Choice]]]) -> Partials:
+    def _through(self, index: int, starts: Partials, options: Mapping[int, Ids]) -> Partials:
         """What comes of each of them after the stage, with each of the choices that its machines allow."""
         stage = self._per_stage[index]
-        numbers = [[number for number, _ in options[held]] for held in starts.held.tolist()]
+        numbers = [options[held] for held in starts.held.tolist()]
         begun = starts.at(np.repeat(np.arange(len(starts)), [len(some) for some in numbers]))
-        picked = np.fromiter(chain.from_iterable(numbers), np.int64)
+        picked = np.concatenate(numbers)
         is_last = index == len(self._per_stage) - 1
-        busy_s = np.array([choice.train_s for choice in stage])[picked] + (0.0 if is_last else self._sync_s)
-        late = np.array([[choice.late(growth) for growth in range(self._growth_classes[-1] + 1)] for choice in stage])
-        late_s, late_s2 = late[picked, begun.growth].T
+        busy_s = stage.train_s[picked] + (0.0 if is_last else self._sync_s)
+        late_s, late_s2 = stage.shift_s[picked, begun.growth], stage.tail_s2[picked, begun.growth]
         credits_s, used_usd = self._prepaid.used(begun.credits_s, busy_s)
-        each_refund_usd = np.array([choice.each_refund_usd for choice in stage])[picked]
         ended = replace(
             begun,
             time_s=begun.time_s + busy_s,
             shift_s=begun.shift_s + late_s,
             tail_s2=begun.tail_s2 + late_s2,
-            paid_usd=begun.paid_usd + used_usd - begun.held * each_refund_usd,
+            paid_usd=begun.paid_usd + used_usd - begun.held * stage.each_refund_usd[picked],
             credits_s=credits_s,
             lead_s=np.minimum(busy_s, self._startup_s) if self._space == "wide" else np.zeros(len(begun)),
             picked=picked,
@@ -176,7 +174,7 @@ class _AgedSearch:
         if len(begun) == len(starts) and not self._starts_vary:
             return ended
         # With another refund ahead, or another lead, they do not go on alike.
-        kinds = picked if stage[0].refund else np.unique(ended.lead_s, return_inverse=True)[1]
+        kinds = picked if stage.is_refunded else np.unique(ended.lead_s, return_inverse=True)[1]
         some = (np.flatnonzero(ended.held == held) for held in np.unique(ended.held))
         return Partials.joined([self._unbeaten(ended.at(at), kinds[at], self._tails_s2[index + 1]) for at in some])
 
@@ -203,22 +201,21 @@ class _AgedSearch:
         return partials.at(chosen)
 
 
-def _most_worth(per_stage: Sequence[Sequence[Choice]], terms: Terms, prepaid: Prepaid, live_instances: int) -> int:
+def _most_worth(per_stage: Sequence[Choices], terms: Terms, prepaid: Prepaid, live_instances: int) -> int:
     """The most machines that are worth holding: no stage trains on more, and the budget starts no more."""
-    needed = max(choice.instances for stage in per_stage for choice in stage)
+    needed = max(int(stage.instances.max()) for stage in per_stage)
     if math.isinf(terms.budget_usd) or not prepaid.new_usd:
         return needed
     most_usd: float = terms.budget_usd * (1 + 1e-9) + sum(most_refunds_usd(per_stage, needed))
     return min(needed, live_instances + math.floor(most_usd / prepaid.new_usd))
 
 
-def _released_usd(stage: Sequence[Choice], partials: Partials, released: Ids) -> Floats:
+def _released_usd(stage: Choices | None, partials: Partials, released: Ids) -> Floats:
     """The part of the refund for machines that are released after the stage, by what the partial plans picked in it."""
-    if not stage or stage[0].refund is None:
+    if stage is None or not stage.is_refunded:
         return np.zeros(released.shape)
     most = int(partials.held.max())
-    refunds_usd = np.array([choice.released_usd(most) for choice in stage])
-    usd: Floats = refunds_usd[partials.picked, np.maximum(released, 0)]
+    usd: Floats = stage.released_by(most)[partials.picked, np.maximum(released, 0)]
     return usd
 
 
@@ -231,7 +228,7 @@ class _Waiting:
     """
 
     def __init__(
-        self, last: Partials, prepaid: Prepaid, startup_s: float, targets: Sequence[int], before: Sequence[Choice]
+        self, last: Partials, prepaid: Prepaid, startup_s: float, targets: Sequence[int], before: Choices | None
     ) -> None:
         self._last, self._prepaid, self._targets = last, prepaid, targets
         self._quota = last.credits_s.shape[1]
@@ -307,7 +304,7 @@ def _halving_turn(share: float) -> int:
 
 
 def _traced(
-    layers: Sequence[Partials], per_stage: Sequence[Sequence[Choice]], live_instances: int, *, prefetches: bool
+    layers: Sequence[Partials], per_stage: Sequence[Choices], live_instances: int, *, prefetches: bool
 ) -> list[list[Allocation]]:
     """The allocations that lead to each partial plan of the last layer."""
     at = np.arange(len(layers[-1]))
@@ -320,7 +317,7 @@ def _traced(
     by_plan = zip(np.array(picked[::-1]).T.tolist(), np.array(held[::-1]).T.tolist(), strict=True)
     return [
         holding(
-            [stage[number] for stage, number in zip(per_stage, numbers, strict=True)],
+            [stage.allocations[number] for stage, number in zip(per_stage, numbers, strict=True)],
             counts,
             live_instances,
             prefetches=prefetches,

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from elastune.policies.planning.bill import Prepaid
     from elastune.policies.planning.bound import Bound, Paid
+    from elastune.policies.planning.choices import Choices
     from elastune.policies.planning.partials import Floats, Partials
     from elastune.policies.planning.plan import Allocation, Plan, Terms
-    from elastune.policies.planning.spaces import Choice
 
 _MOST_LEVELS = 64
 """Known plans to which partial plans are compared; more of them are merged, which cuts off less."""
@@ -67,7 +67,7 @@ class AgedLimits:
 
     def __init__(
         self,
-        per_stage: Sequence[Sequence[Choice]],
+        per_stage: Sequence[Choices],
         terms: Terms,
         known: Sequence[Plan],
         prepaid: Prepaid,
@@ -94,7 +94,7 @@ class AgedLimits:
         self._barriers_s = [
             max(len(per_stage) - 2 - index, 0) * terms.profile.sync_s for index in range(len(per_stage))
         ]
-        self._most_refund_usd = [np.array([choice.most_refund_usd for choice in stage]) for stage in per_stage]
+        self._most_refund_usd = [stage.most_refund_usd for stage in per_stage]
         self._refunds_usd = most_refunds_usd(per_stage, quota)
         self.latest_s = self._latest_s()
 
@@ -150,18 +150,15 @@ class AgedLimits:
         return np.asarray(partials.paid_usd + self._prepaid.release_usd(partials.credits_s).sum(axis=1) + standing_usd)
 
 
-def most_refunds_usd(per_stage: Sequence[Sequence[Choice]], quota: int) -> list[float]:
+def most_refunds_usd(per_stage: Sequence[Choices], quota: int) -> list[float]:
     """(stages,) the most that up to so many machines need not pay of each stage."""
-    return [max(max(c.each_refund_usd, 0.0) * quota + c.most_refund_usd for c in stage) for stage in per_stage]
+    refunds_usd = (np.maximum(stage.each_refund_usd, 0.0) * quota + stage.most_refund_usd for stage in per_stage)
+    return [float(usd.max()) for usd in refunds_usd]
 
 
-def _least_machine_s(stage: Sequence[Choice], usd_per_s: float) -> Hull:
+def _least_machine_s(stage: Choices, usd_per_s: float) -> Hull:
     """Machine-seconds of a stage whose machines are there, refunds taken off, by its seconds (with the least lateness)."""
-
-    def refund_s(choice: Choice) -> float:
-        usd = choice.instances * choice.each_refund_usd + choice.most_refund_usd
-        return usd / usd_per_s if usd_per_s else 0.0
-
-    return Hull.below(
-        (c.train_s + min(late.shift_s for late in c.lateness), c.train_s * c.instances - refund_s(c)) for c in stage
-    )
+    machine_s = stage.train_s * stage.instances
+    if usd_per_s:
+        machine_s = machine_s - (stage.instances * stage.each_refund_usd + stage.most_refund_usd) / usd_per_s
+    return Hull.of(stage.least_end_s, machine_s)

@@ -125,7 +125,7 @@ def given_back_s(stage: Stage, allocation: Allocation, kept: int, terms: Terms) 
     """
     if not _ends_differ(terms):
         return 0.0
-    found = refund(stage, allocation, terms.profile.stragglers)
+    found = refund(allocation, log_variance(terms.profile.stragglers, stage.iterations))
     machine_means = allocation.instances * found.of_each + found.of_released(max(allocation.instances - kept, 0))
     return machine_means * terms.train_s(stage.iterations, allocation.gpus_per_trial)
 
@@ -157,22 +157,30 @@ class Refund:
         """For so many machines that the next stage does not hold."""
         return float(self.of_groups[min(machines // self.group, len(self.of_groups) - 1)])
 
+    def by_machines(self, most: int) -> Floats:
+        """(most + 1,) the same for none, one, two, ... machines."""
+        return self.of_groups[np.minimum(np.arange(most + 1) // self.group, len(self.of_groups) - 1)]
 
-def refund(stage: Stage, allocation: Allocation, stragglers: Stragglers) -> Refund:
-    """What an allocation of this stage need not pay; the same for any number of spare machines."""
+
+def refund(allocation: Allocation, variance: float) -> Refund:
+    """What an allocation need not pay of its stage; the same for any number of spare machines.
+
+    Args:
+        allocation: of the stage.
+        variance: of the logarithm of a trial's training time; see `log_variance`.
+    """
     size, whole = allocation.gpus_per_trial, allocation.gpus_per_instance
     gangs, waves = allocation.gangs, allocation.waves
     # Gangs that share machines leave them together: 2 of 2 GPUs on one of 4, 4 of 5 GPUs on five of 4.
     shared = math.gcd(size, whole)
     gangs_each, machines_each = min(whole // shared, gangs), size // shared
     groups = -(-allocation.needed_instances // machines_each)
-    slowest, earlier = last_wave(groups, gangs_each, log_variance(stragglers, stage.iterations))
-    before = stage.trials / gangs - 1.0  # mean number of trials of a gang before its last one
+    slowest, earlier = last_wave(groups, gangs_each, variance)
+    before = allocation.trials / gangs - 1.0  # mean number of trials of a gang before its last one
     end = max(before + slowest, float(waves))
     of_groups = np.zeros(groups)
     np.maximum(end - before - earlier, 0.0).cumsum(out=of_groups[1:])
-    of_each = waves * expected_stretch(stragglers, stage.iterations, allocation) - end
-    return Refund(of_each, machines_each, of_groups * machines_each)
+    return Refund(waves * stretch(variance, allocation) - end, machines_each, of_groups * machines_each)
 
 
 def lead_s(busy_s: float, startup_s: float) -> float:
@@ -194,11 +202,16 @@ def expected_s(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: 
 
 def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Allocation) -> float:
     """Expected training seconds of a stage over their mean: the slowest of the gangs that train side by side. At least 1."""
-    gangs, waves = allocation.gangs, allocation.waves
-    if gangs == 1 or not stragglers.any:
+    return stretch(log_variance(stragglers, iterations), allocation) if stragglers.any else 1.0
+
+
+def stretch(variance: float, allocation: Allocation) -> float:
+    """The same by the variance of the logarithm of a trial's training time."""
+    gangs = allocation.gangs
+    if gangs == 1 or not variance:
         return 1.0
-    variance = log_variance(stragglers, iterations) / waves
-    return max(1.0, math.exp(_normal_of_slowest(gangs) * math.sqrt(variance) - variance / 2))
+    of_wave = variance / allocation.waves
+    return max(1.0, math.exp(_normal_of_slowest(gangs) * math.sqrt(of_wave) - of_wave / 2))
 
 
 def log_variance(stragglers: Stragglers, iterations: int) -> float:

@@ -11,6 +11,7 @@ rounding of leases to a quantum of at most `FINE_QUANTUM_S`. Coarser quanta, and
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,27 +21,32 @@ import numpy as np
 
 from elastune.policies.planning.aged import InexactFrontierWarning, aged_allocations
 from elastune.policies.planning.bound import Bound, Paid
+from elastune.policies.planning.choices import choices
 from elastune.policies.planning.estimate import refunds
 from elastune.policies.planning.held import holding
 from elastune.policies.planning.labels import efficient_order
 from elastune.policies.planning.lateness import Latenesses, estimator
 from elastune.policies.planning.plan import FINE_QUANTUM_S
 from elastune.policies.planning.program import Program
-from elastune.policies.planning.spaces import MOST_COUNTS, choices, left_out
+from elastune.policies.planning.spaces import MOST_COUNTS, left_out
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from elastune.policies.planning.aged_limits import AgedPlans
+    from elastune.policies.planning.choices import Choices, Ids
     from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Allocation, Plan, Terms
-    from elastune.policies.planning.spaces import Choice, Space
+    from elastune.policies.planning.spaces import Space
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.scaling import Scaling
+
+_RISING = (1.02, 1.1, 1.3, 1.7)
+"""Prices up to which the cheapest plan is looked for first, over the least that any plan can cost."""
 
 
 def frontier(
@@ -66,51 +72,114 @@ def frontier(
         live_instances: machines held already, whose further time is charged and whose start is not.
         is_resumed: whether the first stage continues earlier ones.
     """
-    latenesses = Latenesses(stages, terms, is_resumed=is_resumed) if makespan == "p95" else None
-    if latenesses is not None and not latenesses.is_random:
-        latenesses = None
-    is_spread = latenesses is not None
-    is_thinned = latenesses is not None and terms.price_book.max_instances > MOST_COUNTS
-    per_stage = [
-        choices(
-            stage,
-            terms,
-            space,
-            is_first=index == 0 and not is_resumed,
-            lateness_of=functools.partial(latenesses.by_growth, index) if latenesses is not None else None,
-            is_thinned=is_thinned,
-        )
-        for index, stage in enumerate(stages)
-    ]
-    if not all(per_stage):
-        return []
+    return _Search(stages, terms, space, makespan, live_instances, is_resumed=is_resumed).plans()
 
-    def bound() -> Bound | Paid:
-        if live_instances or is_resumed or refunds(terms):
-            return Paid(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
-        return Bound(stages, terms)
 
-    planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
-    if not terms.is_per_instance and space == "wide" and not is_spread and not live_instances:
-        plans = [planned(one) for one in _all_held(per_stage, terms)]
-    else:
-        program = Program(per_stage, terms, space, live_instances, is_spread=is_spread)
-        plans = [planned(one) for one in program.solve()]
-    found = None
-    if _ages_matter(per_stage, terms):
-        found = aged_allocations(per_stage, terms, space, live_instances, plans, bound)
-        # Its own plans first: of equal ones, the first is kept.
-        plans = [*map(planned, found.allocations), *plans]
-    plans = efficient_plans(filter(terms.are_kept_by, plans))
-    said = left_out(stages, terms, space, is_thinned=is_thinned)
-    if found is not None and found.left_out:
-        plans = _with_gaps(plans, found)
-        said = "; ".join(
-            filter(None, (said, "not all partial plans were followed, as this billing rule leaves too many"))
-        )
-    if is_thinned:
-        plans = _with_bound(plans, bound())
-    return [replace(plan, left_out=said) for plan in plans] if said else plans
+def cheapest_plan(
+    stages: Sequence[Stage],
+    terms: Terms,
+    *,
+    space: Space = "wide",
+    makespan: Makespan = "mean",
+    live_instances: int = 0,
+    is_resumed: bool = False,
+) -> Plan | None:
+    """The plan of the frontier that costs least, found without most of the others; None where none keeps the limits.
+
+    Dearer plans are left out from the start: the search begins a little above the least that any plan can cost, and goes on
+    with more while it finds none.
+
+    Args:
+        stages: as of `frontier`, like all others.
+        terms: profile, prices, limits.
+        space: the plan space.
+        makespan: what is compared with the deadline.
+        live_instances: machines held already.
+        is_resumed: whether the first stage continues earlier ones.
+    """
+    search = _Search(stages, terms, space, makespan, live_instances, is_resumed=is_resumed)
+    for limit_usd in search.rising_usd():
+        plans = search.plans(limit_usd)
+        if plans:
+            return min(plans, key=lambda plan: (plan.cost_usd, plan.promised_s))
+    return None
+
+
+class _Search:
+    """The search for the efficient plans of some stages; see `frontier`."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        terms: Terms,
+        space: Space,
+        makespan: Makespan,
+        live_instances: int,
+        *,
+        is_resumed: bool,
+    ) -> None:
+        latenesses = Latenesses(stages, terms) if makespan == "p95" else None
+        self._is_spread = latenesses is not None and latenesses.is_random
+        self._is_thinned = self._is_spread and terms.price_book.max_instances > MOST_COUNTS
+        self._terms, self._space, self._live = terms, space, live_instances
+        self._stages, self._is_resumed = stages, is_resumed
+        self._per_stage = [
+            choices(
+                stage,
+                terms,
+                space,
+                is_first=index == 0 and not is_resumed,
+                lateness_of=functools.partial(latenesses.by_growth, index) if latenesses and self._is_spread else None,
+                is_thinned=self._is_thinned,
+            )
+            for index, stage in enumerate(stages)
+        ]
+        self._planned = estimator(stages, terms, makespan, live_instances=live_instances, is_resumed=is_resumed)
+        self._program = None
+        adds_up = not terms.is_per_instance and space == "wide" and not self._is_spread and not live_instances
+        if all(self._per_stage) and not adds_up:
+            self._program = Program(self._per_stage, terms, space, live_instances, is_spread=self._is_spread)
+
+    def rising_usd(self) -> Iterator[float]:
+        """Prices up to which to look for the cheapest plan, one after the other; the last is no limit."""
+        if self._program is not None and not _ages_matter(self._per_stage, self._terms):
+            for share in _RISING:
+                if self._program.least_usd * share < self._terms.budget_usd:
+                    yield self._program.least_usd * share
+        yield math.inf
+
+    def plans(self, limit_usd: float = math.inf) -> list[Plan]:
+        """The efficient plans that cost at most so much, but for the rounding of leases; fastest first."""
+        if not all(self._per_stage):
+            return []
+        if self._program is None:
+            plans = [self._planned(one) for one in _all_held(self._per_stage, self._terms)]
+        else:
+            plans = [self._planned(one) for one in self._program.solve(limit_usd)]
+        said, found = self._left_out, None
+        if _ages_matter(self._per_stage, self._terms):
+            found = aged_allocations(self._per_stage, self._terms, self._space, self._live, plans, self._bound)
+            # Its own plans first: of equal ones, the first is kept.
+            plans = [*map(self._planned, found.allocations), *plans]
+        plans = efficient_plans(filter(self._terms.are_kept_by, plans))
+        if found is not None and found.left_out:
+            plans = _with_gaps(plans, found)
+            followed = "not all partial plans were followed, as this billing rule leaves too many"
+            said = "; ".join(filter(None, (said, followed)))
+        if self._is_thinned:
+            plans = _with_bound(plans, self._bound())
+        return [replace(plan, left_out=said) for plan in plans] if said else plans
+
+    @functools.cached_property
+    def _left_out(self) -> str:
+        """What the search does not weigh, in words."""
+        return left_out(self._stages, self._terms, self._space, is_thinned=self._is_thinned)
+
+    def _bound(self) -> Bound | Paid:
+        """What any plan costs at least."""
+        if self._live or self._is_resumed or refunds(self._terms):
+            return Paid(self._stages, self._terms, live_instances=self._live, is_resumed=self._is_resumed)
+        return Bound(self._stages, self._terms)
 
 
 def _with_bound(plans: Sequence[Plan], bound: Bound | Paid) -> list[Plan]:
@@ -203,51 +272,51 @@ def frontier_of(
     )
 
 
-def _ages_matter(per_stage: Sequence[Sequence[Choice]], terms: Terms) -> bool:
+def _ages_matter(per_stage: Sequence[Choices], terms: Terms) -> bool:
     """Whether quanta are coarse, or some machine may live shorter than the minimum charge."""
     rule, profile = terms.price_book.billing, terms.profile
     if not terms.is_per_instance:
         return False
-    shortest_s = min(choice.train_s for stage in per_stage for choice in stage) + terms.price_book.release_s
+    shortest_s = min(float(stage.train_s.min()) for stage in per_stage) + terms.price_book.release_s
     shortest_s += profile.startup.billed_mean_s(rule)
     return rule.granularity_s > FINE_QUANTUM_S or rule.minimum_s > shortest_s
 
 
-def _all_held(per_stage: Sequence[Sequence[Choice]], terms: Terms) -> list[list[Allocation]]:
+def _all_held(per_stage: Sequence[Choices], terms: Terms) -> list[list[Allocation]]:
     """Where idle machines are free: the most that any stage needs are held from the start, and stages add up.
 
     Any number; and where data is paid for, each number.
     """
-    needs = {choice.instances for stage in per_stage for choice in stage}
+    needs = {held for stage in per_stage for held in stage.instances.tolist()}
     caps = needs if terms.ingress_usd else {max(needs)}
     return [plan for cap in sorted(caps) for plan in _sums(per_stage, cap)]
 
 
-def _sums(per_stage: Sequence[Sequence[Choice]], cap: int) -> list[list[Allocation]]:
+def _sums(per_stage: Sequence[Choices], cap: int) -> list[list[Allocation]]:
     """The efficient sums of choices that need at most `cap` machines; none where a stage has no such choice."""
-    if any(min(choice.instances for choice in stage) > cap for stage in per_stage):
+    within = [_cheaper(stage, cap) for stage in per_stage]
+    if not all(map(len, within)):
         return []
-    within = [_cheaper([choice for choice in stage if choice.instances <= cap]) for stage in per_stage]
     time_s, usd = np.zeros(1), np.zeros(1)
     steps: list[NDArray[np.int64]] = []
-    for stage in within:
-        all_s = (time_s[:, None] + [choice.train_s for choice in stage]).ravel()
-        all_usd = (usd[:, None] + [choice.usd for choice in stage]).ravel()
+    for stage, numbers in zip(per_stage, within, strict=True):
+        all_s = (time_s[:, None] + stage.train_s[numbers]).ravel()
+        all_usd = (usd[:, None] + stage.usd[numbers]).ravel()
         order = efficient_order(all_s, all_usd)
         time_s, usd = all_s[order], all_usd[order]
         steps.append(order)
     found = []
     for last in range(len(time_s)):
         chosen, at = [], last
-        for order, stage in zip(reversed(steps), reversed(within), strict=True):
-            at, number = divmod(int(order[at]), len(stage))
-            chosen.append(stage[number])
-        held = [max(choice.instances for choice in chosen)] * len(chosen)
+        for order, stage, numbers in zip(reversed(steps), reversed(per_stage), reversed(within), strict=True):
+            at, number = divmod(int(order[at]), len(numbers))
+            chosen.append(stage.allocations[numbers[number]])
+        held = [max(allocation.needed_instances for allocation in chosen)] * len(chosen)
         found.append(holding(chosen[::-1], held, 0, prefetches=False))
     return found
 
 
-def _cheaper(found: Sequence[Choice]) -> list[Choice]:
-    """Those cheaper than all faster ones."""
-    order = efficient_order(np.array([c.train_s for c in found]), np.array([c.usd for c in found]))
-    return [found[index] for index in order]
+def _cheaper(stage: Choices, most_instances: int) -> Ids:
+    """Positions of those on so many machines at most that are cheaper than all faster ones."""
+    there = np.flatnonzero(stage.instances <= most_instances)
+    return there[efficient_order(stage.train_s[there], stage.usd[there])]

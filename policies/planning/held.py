@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -11,20 +9,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.policies.planning.bill import held_usd
-from elastune.policies.planning.estimate import lead_s
-from elastune.policies.planning.lateness import ON_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from numpy.typing import NDArray
+
+    from elastune.policies.planning.choices import Choices, Ids
     from elastune.policies.planning.plan import Allocation, Terms
-    from elastune.policies.planning.spaces import Choice, Space
+    from elastune.policies.planning.spaces import Space
+
+    Mask = NDArray[np.bool_]
+
+_CLOSE = 1e-9
+"""Seconds and USD closer than this are the same."""
 
 
 def by_instances(
-    found: Sequence[Choice], terms: Terms, space: Space, counts: Iterable[int], *, by_age: bool = False
-) -> dict[int, list[tuple[int, Choice]]]:
-    """By machines held: the choices that can be taken on them and nothing else beats there, with their positions.
+    found: Choices,
+    terms: Terms,
+    space: Space,
+    counts: Iterable[int],
+    *,
+    by_age: bool = False,
+    may_be_taken: Callable[[int], Mask] | None = None,
+) -> dict[int, Ids]:
+    """By machines held: positions of the choices that can be taken on them and nothing else beats there.
 
     In `fair` those that need so many, in `wide` those that need no more.
 
@@ -32,97 +42,88 @@ def by_instances(
         found: what `choices` returned.
         terms: for how long machines take to start.
         space: the plan space.
-        counts: numbers of machines that `wide` plans may hold, rising; fewer than the stage needs are left out.
+        counts: numbers of machines that plans may hold, rising; fewer than the stage needs are left out.
         by_age: what a machine costs depends on its age, so that a refund makes up for no longer training.
+        may_be_taken: (choices,) which of them some plan may take that keeps the limits, on so many machines; all if None.
     """
-    enough = [count for count in counts if count >= found[0].instances]
-    numbered: dict[int, list[tuple[int, Choice]]] = {}
-    for number, choice in enumerate(found):
-        numbered.setdefault(choice.instances, []).append((number, choice))
-    is_plain = all(choice.lateness == (ON_TIME,) and choice.refund is None for choice in found)
-    if is_plain and (space == "fair" or terms.is_per_instance):
+    beats = None
+    if found.is_refunded or found.is_spread or not (space == "fair" or terms.is_per_instance):
+        beats = _Beats(found, terms, by_age=by_age)
+    kept: dict[int, Ids] = {}
+    best, below = np.empty(0, np.int64), 0
+    for held in counts:
+        # Fewest machines first: those from `below` on have not been on offer yet.
+        new = np.arange(below, below := int(np.searchsorted(found.instances, held, "right")))
         if space == "fair":
-            return numbered
-        # Sorted by machines, each faster than those before it: the last that fits is the fastest.
-        needed = [choice.instances for choice in found]
-        positions = {held: bisect_right(needed, held) - 1 for held in enough}
-        return {held: [(number, found[number])] for held, number in positions.items()}
-    merits = _Merits(found, terms, by_age=by_age)
-    kept: dict[int, list[int]] = {}
-    best = list[int]()
-    for held in numbered if space == "fair" else enough:
-        new = [number for number, _ in numbered.get(held, ())]
-        if new:
+            best, new = new[:0], new[found.instances[new] == held]
+        if may_be_taken is not None:
+            allowed = may_be_taken(held)
+            best, new = best[allowed[best]], new[allowed[new]]
+        if len(new):
             # On more machines than so many, they beat those that they beat here.
-            best = merits.unbeaten(new if space == "fair" else [*best, *new], held)
-        kept[held] = best
-    return {held: [(number, found[number]) for number in numbers] for held, numbers in kept.items()}
+            best = np.concatenate((best, new))
+            best = beats.unbeaten(best, held) if beats is not None else best if space == "fair" else best[-1:]
+        if len(best):
+            kept[held] = best
+    return kept
 
 
-class _Merits:
-    """What may matter later of the choices of a stage."""
+class _Beats:
+    """Which choices of a stage others beat, whatever follows.
 
-    def __init__(self, found: Sequence[Choice], terms: Terms, *, by_age: bool) -> None:
-        self._plain = np.array([_merits(choice, terms) for choice in found])
-        self._is_refunded = found[0].refund is not None
-        if self._is_refunded:
-            most = max(choice.instances for choice in found)
-            paid_usd = [0.0 if by_age else held_usd(terms, choice.train_s) for choice in found]
-            self._each_usd = (np.array(paid_usd) - [choice.each_refund_usd for choice in found])[:, None]
-            self._waiting_usd = self._each_usd - [[held_usd(terms, _ahead_s(choice, terms))] for choice in found]
-            self._released_usd = np.array([choice.released_usd(most) for choice in found])
+    Of two, the one beats that is as cheap, trains as soon, and ends as soon and as late by machines waited for, also less its
+    lead. Between the ends that two choices reach with later tails, the difference is monotone in those tails: of their limits,
+    none and endless ones, the first compares late ends and the second expected ones.
 
-    def unbeaten(self, numbers: list[int], held: int) -> list[int]:
-        """Those of these choices than which no other is as good in all of it on so many machines; the first of equals."""
-        if len(numbers) < 2:
-            return numbers
-        merits = self._plain[numbers]
-        if self._is_refunded:
-            # What so many cost, for each number of them that is released after it, and before a stage that waits for more.
-            each_usd, waiting_usd = self._each_usd[numbers], self._waiting_usd[numbers]
-            refunded_usd = held * each_usd - self._released_usd[numbers, : held + 1]
-            merits = np.hstack((merits, each_usd, held * waiting_usd, refunded_usd))
-        order = np.lexsort(merits.T)
-        ordered = merits[order]
-        no_worse = (ordered[:, None, :] <= ordered[None, :, :] + 1e-9).all(axis=2)
-        is_beaten = np.triu(no_worse, k=1).any(axis=0)
-        return [numbers[position] for position in sorted(order[~is_beaten])]
-
-
-def _ahead_s(choice: Choice, terms: Terms) -> float:
-    return lead_s(choice.train_s + terms.profile.sync_s, terms.profile.startup.mean_s)
-
-
-def _merits(choice: Choice, terms: Terms) -> list[float]:
-    """Price and training, which machines are paid for; and by machines waited for, its end and late end, also less its lead.
-
-    Between the ends that two choices reach with later tails, the difference is monotone in those tails: of their limits, none
-    and endless ones, the first compares late ends and the second expected ones.
+    Where machines are given back, it must also cost no more for each machine that is held, and no more in all for any number of
+    machines that are released after it. What each costs less makes up for what is given back, the sooner the more are held.
     """
-    ahead_s = _ahead_s(choice, terms)
-    merits = [choice.usd, choice.train_s]
-    for lateness in choice.lateness:
-        end_s = choice.train_s + lateness.shift_s
-        late_s = end_s + math.sqrt(lateness.tail_s2)
-        merits += [end_s, late_s, end_s - ahead_s, late_s - ahead_s]
-    return merits
+
+    def __init__(self, found: Choices, terms: Terms, *, by_age: bool) -> None:
+        self._found = found
+        ahead_s = np.minimum(found.train_s + terms.profile.sync_s, terms.profile.startup.mean_s)
+        end_s = found.train_s[:, None] + found.shift_s
+        late_s = end_s + np.sqrt(found.tail_s2)
+        merits = [found.usd, found.train_s, *end_s.T, *late_s.T, *(end_s.T - ahead_s), *(late_s.T - ahead_s)]
+        self._each_usd = (0.0 if by_age else held_usd(terms, 1.0) * found.train_s) - found.each_refund_usd
+        if found.is_refunded:
+            merits += [self._each_usd, self._each_usd - held_usd(terms, 1.0) * ahead_s]
+        self._merits = np.array(merits)
+        # Of equal ones, the first stays.
+        self._rank = np.empty(len(found), np.int64)
+        self._rank[np.lexsort(merits[::-1])] = np.arange(len(found))
+
+    def unbeaten(self, numbers: Ids, held: int) -> Ids:
+        """Those of these choices than which no other one is as good in everything on so many machines."""
+        merits = self._merits[:, numbers]
+        one, other = np.nonzero(self._rank[numbers][:, None] < self._rank[numbers])
+        for merit in merits:
+            no_worse = merit[one] <= merit[other] + _CLOSE
+            one, other = one[no_worse], other[no_worse]
+        if self._found.is_refunded:
+            costs_usd = held * self._each_usd[numbers, None] - self._found.released_by(held)[numbers]
+            no_dearer = (costs_usd[one] <= costs_usd[other] + _CLOSE).all(axis=1)
+            other = other[no_dearer]
+        is_kept = np.ones(len(numbers), bool)
+        is_kept[other] = False
+        return numbers[is_kept]
 
 
-def holding(chosen: Sequence[Choice], held: Sequence[int], live: int, *, prefetches: bool) -> list[Allocation]:
-    """The allocations of these choices on so many machines, new ones asked for early where that is allowed."""
+def holding(chosen: Sequence[Allocation], held: Sequence[int], live: int, *, prefetches: bool) -> list[Allocation]:
+    """These allocations on so many machines, new ones asked for early where that is allowed."""
     return [
         replace(
-            choice.allocation,
-            spare_instances=count - choice.instances,
+            allocation,
+            spare_instances=count - allocation.needed_instances,
             is_prefetched=prefetches and index > 0 and count > before,
         )
-        for index, (choice, count, before) in enumerate(zip(chosen, held, [live, *held[:-1]], strict=True))
+        for index, (allocation, count, before) in enumerate(zip(chosen, held, [live, *held[:-1]], strict=True))
     ]
 
 
-def tails_from(per_stage: Sequence[Sequence[Choice]]) -> list[tuple[float, float]]:
+def tails_from(per_stage: Sequence[Choices]) -> list[tuple[float, float]]:
     """The least and the most that a stage and all later ones may add to the square of a tail; nothing after the last."""
-    tails = [[late.tail_s2 for choice in stage for late in choice.lateness] for stage in reversed(per_stage)]
-    least = accumulate((min(some) for some in tails), initial=0.0)
-    most = accumulate((max(some) for some in tails), initial=0.0)
+    tails = [found.tail_s2 for found in reversed(per_stage)]
+    least = accumulate((float(some.min()) for some in tails), initial=0.0)
+    most = accumulate((float(some.max()) for some in tails), initial=0.0)
     return list(zip(least, most, strict=True))[::-1]

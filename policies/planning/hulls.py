@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
     Point = tuple[float, float]
 
 
@@ -37,6 +42,15 @@ class Hull:
                 hull.pop()
             hull.append(point)
         return cls(tuple(hull))
+
+    @classmethod
+    def of(cls, seconds: Floats, amounts: Floats) -> Hull:
+        """The same of the points in two arrays."""
+        order = np.lexsort((amounts, seconds))
+        falls = np.ones(len(order), bool)
+        falls[1:] = amounts[order][1:] < np.minimum.accumulate(amounts[order])[:-1]
+        at = order[falls]
+        return cls.below(zip(seconds[at].tolist(), amounts[at].tolist(), strict=True))
 
     @classmethod
     def total(cls, hulls: Sequence[Hull]) -> Hull:

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.estimate import expected_s as closed_form_s
+from elastune.policies.planning.estimate import estimate, log_variance, stretch
 from elastune.policies.planning.spread import ShiftedLogNormal, persistent_share, trial_factor
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import Delay
 
     Floats = NDArray[np.float64]
+    Ids = NDArray[np.int64]
 
 Makespan: TypeAlias = Literal["mean", "p95"]
 """What is compared with a deadline: the expected makespan or its 95th percentile."""
@@ -65,38 +65,39 @@ ON_TIME = Lateness()
 
 
 class Moments(NamedTuple):
-    """Mean, variance and third central moment of some seconds; sums of independent ones add up."""
+    """Arrays of mean, variance and third central moment of some seconds; those of sums of independent ones add up."""
 
-    mean_s: float = 0.0
-    second_s2: float = 0.0
-    third_s3: float = 0.0
+    mean_s: Floats = np.zeros(1)
+    second_s2: Floats = np.zeros(1)
+    third_s3: Floats = np.zeros(1)
 
     def plus(self, other: Moments) -> Moments:
         """Of the sum with independent other ones."""
         return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
-    def slowest(self, count: int) -> tuple[float, float]:
+    def slowest(self, counts: Ids) -> tuple[Floats, Floats]:
         """Expected value and 95th percentile of the greatest of so many, both less the mean of one."""
-        if self.second_s2 <= 0:
-            return 0.0, 0.0
-        nodes, weights = _quadrature(count)
-        return float(weights @ self._beyond_mean_s(nodes)), float(self._beyond_mean_s(_late_normal(count)))
+        nodes, weights = _quadratures(counts)
+        expected_s = (weights * self._beyond_mean_s(nodes)).sum(axis=1)
+        return expected_s, self._beyond_mean_s(_late_normals(counts))[:, 0]
 
-    def of_slowest(self, count: int) -> Moments:
+    def of_slowest(self, counts: Ids) -> Moments:
         """Of the greatest of so many."""
-        if count == 1 or self.second_s2 <= 0:
-            return self
-        nodes, weights = _quadrature(count)
+        nodes, weights = _quadratures(counts)
         values_s = self._beyond_mean_s(nodes)
-        expected_s = float(weights @ values_s)
-        second_s2, third_s3 = (float(weights @ (values_s - expected_s) ** power) for power in (2, 3))
-        return Moments(self.mean_s + expected_s, second_s2, third_s3)
+        expected_s = (weights * values_s).sum(axis=1)
+        around_s = values_s - expected_s[:, None]
+        greatest = Moments(
+            self.mean_s + expected_s, (weights * around_s**2).sum(axis=1), (weights * around_s**3).sum(axis=1)
+        )
+        return Moments(*(np.where(counts > 1, theirs, mine) for mine, theirs in zip(self, greatest, strict=True)))
 
     def _beyond_mean_s(self, normals: Floats) -> Floats:
-        """Values less the mean, of the shifted log-normal with these moments, where a standard normal has these."""
-        spread_s = math.sqrt(self.second_s2)
-        fitted = ShiftedLogNormal.of_moments(1.0, max(self.third_s3 / spread_s**3, LEAST_SKEWNESS))
-        return np.asarray(spread_s * (fitted.at(normals) - 1.0))
+        """Values less the mean, of the shifted log-normals with these moments, where a standard normal has these."""
+        spread_s = np.sqrt(self.second_s2)
+        skewness = self.third_s3 / np.where(spread_s > 0, spread_s, 1.0) ** 3
+        fitted = ShiftedLogNormal.standard(np.maximum(skewness, LEAST_SKEWNESS)[:, None])
+        return np.asarray(spread_s[:, None] * (fitted.at(normals) - 1.0))
 
 
 class Latenesses:
@@ -107,15 +108,14 @@ class Latenesses:
         starts_vary: whether new machines do not all take the same time.
     """
 
-    def __init__(self, stages: Sequence[Stage], terms: Terms, *, is_resumed: bool = False) -> None:
+    def __init__(self, stages: Sequence[Stage], terms: Terms) -> None:
         self._stages = stages
         self._terms = terms
-        self._is_resumed = is_resumed
         startup, stragglers = terms.profile.startup, terms.profile.stragglers
         self._startup = (
             _delay_moments(startup.queue).plus(_delay_moments(startup.init)).plus(_delay_moments(startup.setup))
         )
-        self.starts_vary = self._startup.second_s2 > 0
+        self.starts_vary = bool(self._startup.second_s2[0] > 0)
         self.is_random = stragglers.any or self.starts_vary
         self._factors = [_factor_moments(trial_factor(stragglers, stage.iterations)) for stage in stages]
         self._ties = _ties(stages, terms, self._factors)
@@ -131,26 +131,20 @@ class Latenesses:
         """
         if not self.is_random:
             return ON_TIME
-        size, gangs = allocation.gpus_per_trial, allocation.gangs
-        machines_each, gangs_each = self._sharing(size)
-        # As many groups of gangs start with new machines as there are, or as the stage has.
-        groups = (
-            min(-(-most_of_class(growth_class(new)) // machines_each), -(-gangs // gangs_each))
-            if new and self.starts_vary
-            else 0
-        )
-        key = (index, size, gangs, allocation.waves, groups)
+        key = (index, allocation.gpus_per_trial, allocation.gangs, allocation.waves, growth_class(new))
         if key not in self._found:
-            self._found[key] = self._lateness(index, allocation, groups)
+            shift_s, tail_s2 = self._late(index, [allocation], key[-1] if self.starts_vary else 0)
+            self._found[key] = Lateness(float(shift_s[0]), float(tail_s2[0]))
         return self._found[key]
 
-    def by_growth(self, index: int, allocation: Allocation) -> tuple[Lateness, ...]:
-        """Of one stage, by `growth_class` of its new machines; one entry where that does not matter."""
-        staying = self.of(index, allocation, 0)
-        if not self.starts_vary:
-            return (staying,)
-        classes = range(1, growth_class(self._terms.price_book.max_instances) + 1)
-        return (staying, *(self.of(index, allocation, most_of_class(growth)) for growth in classes))
+    def by_growth(self, index: int, allocations: Sequence[Allocation]) -> tuple[Floats, Floats]:
+        """`Lateness.shift_s` and `Lateness.tail_s2`, each (allocations, classes), of one stage.
+
+        By `growth_class` of the machines it waits for; one column where that does not matter.
+        """
+        most = growth_class(self._terms.price_book.max_instances) if self.starts_vary else 0
+        shift_s, tail_s2 = zip(*(self._late(index, allocations, growth) for growth in range(most + 1)), strict=True)
+        return np.stack(shift_s, axis=1), np.stack(tail_s2, axis=1)
 
     def p95_s(self, plan: Plan, live_instances: int = 0) -> float:
         """By when a plan that starts with so many machines ends with 95 % probability."""
@@ -167,30 +161,35 @@ class Latenesses:
             before = allocation.instances
         return shift_s, math.sqrt(tail_s2)
 
-    def _sharing(self, size: int) -> tuple[int, int]:
-        """Machines of one gang of this size, and gangs of one machine."""
-        whole = self._terms.gpus_per_instance
-        return -(-size // whole), max(whole // size, 1)
-
-    def _lateness(self, index: int, allocation: Allocation, groups: int) -> Lateness:
-        stage, terms, waves = self._stages[index], self._terms, allocation.waves
-        train_s = terms.train_s(stage.iterations, allocation.gpus_per_trial)
+    def _late(self, index: int, allocations: Sequence[Allocation], growth: int) -> tuple[Floats, Floats]:
+        """(allocations,) shift and squared tail of a stage that waits for new machines of this `growth_class`."""
+        stage, terms = self._stages[index], self._terms
         factor = self._factors[index]
+        gangs, waves = (np.array([getattr(one, of) for one in allocations]) for of in ("gangs", "waves"))
+        each_s = {size: terms.train_s(stage.iterations, size) for size in {one.gpus_per_trial for one in allocations}}
+        train_s = np.array([each_s[one.gpus_per_trial] for one in allocations])
         training = Moments(waves * train_s, waves * train_s**2 * factor.second_s2, waves * train_s**3 * factor.third_s3)
-        expected_s, late_s = training.slowest(allocation.gangs)
+        expected_s, late_s = training.slowest(gangs)
         tied_s2 = (self._ties[index] - 1.0) * (late_s - expected_s) ** 2
-        if groups:
-            on_new = self._slowest_on_new(training, allocation, groups)
-            expected_s, late_s = max(expected_s, on_new[0]), max(late_s, on_new[1])
-        is_first = index == 0 and not self._is_resumed
-        unspread_s = waves * terms.fixed_s(is_first=is_first) + training.mean_s
-        shift_s = unspread_s + expected_s - closed_form_s(stage, allocation, terms, is_first=is_first)
-        return Lateness(shift_s, (late_s - expected_s) ** 2 + tied_s2)
+        if growth:
+            new_expected_s, new_late_s = self._slowest_on_new(training, allocations, gangs, growth)
+            expected_s, late_s = np.maximum(expected_s, new_expected_s), np.maximum(late_s, new_late_s)
+        variance = log_variance(terms.profile.stragglers, stage.iterations)
+        stretched = np.array([stretch(variance, one) for one in allocations])
+        return training.mean_s * (1.0 - stretched) + expected_s, (late_s - expected_s) ** 2 + tied_s2
 
-    def _slowest_on_new(self, training: Moments, allocation: Allocation, groups: int) -> tuple[float, float]:
-        """Expected value and 95th percentile of the last end on so many groups, less the means of start and training."""
-        machines_each, gangs_each = self._sharing(allocation.gpus_per_trial)
-        together = training.of_slowest(min(gangs_each, allocation.gangs))
+    def _slowest_on_new(
+        self, training: Moments, allocations: Sequence[Allocation], gangs: Ids, growth: int
+    ) -> tuple[Floats, Floats]:
+        """Expected value and 95th percentile of the last end on new machines, less the means of start and training.
+
+        As many groups of gangs start with new machines as there are, or as the stage has.
+        """
+        whole = self._terms.gpus_per_instance
+        sizes = np.array([one.gpus_per_trial for one in allocations])
+        machines_each, gangs_each = -(-sizes // whole), np.maximum(whole // sizes, 1)
+        groups = np.minimum(-(-most_of_class(growth) // machines_each), -(-gangs // gangs_each))
+        together = training.of_slowest(np.minimum(gangs_each, gangs))
         ready = self._startup.of_slowest(machines_each)
         later_s = together.mean_s - training.mean_s + ready.mean_s - self._startup.mean_s
         expected_s, late_s = together.plus(ready).slowest(groups)
@@ -207,16 +206,15 @@ def most_of_class(growth: int) -> int:
     return 1 << (growth - 1)
 
 
-def with_p95(plan: Plan, terms: Terms, *, live_instances: int = 0, is_resumed: bool = False) -> Plan:
+def with_p95(plan: Plan, terms: Terms, *, live_instances: int = 0) -> Plan:
     """The plan with its `makespan_p95_s`; equal to `makespan_s` where nothing is random.
 
     Args:
         plan: made by `estimate` with the same arguments.
         terms: profile and prices.
         live_instances: machines held before it.
-        is_resumed: whether its first stage continues earlier ones.
     """
-    latenesses = Latenesses(plan.stages, terms, is_resumed=is_resumed)
+    latenesses = Latenesses(plan.stages, terms)
     return replace(plan, makespan_p95_s=latenesses.p95_s(plan, live_instances))
 
 
@@ -252,7 +250,7 @@ def estimator(
 
     if makespan == "mean":
         return mean
-    latenesses = Latenesses(stages, terms, is_resumed=is_resumed)
+    latenesses = Latenesses(stages, terms)
 
     def late(allocations: Sequence[Allocation]) -> Plan:
         plan = mean(allocations)
@@ -264,14 +262,14 @@ def estimator(
 def _delay_moments(delay: Delay) -> Moments:
     """Of a log-normal waiting time."""
     second, third = delay.cv**2, delay.cv**6 + 3 * delay.cv**4
-    return Moments(delay.mean_s, second * delay.mean_s**2, third * delay.mean_s**3)
+    return Moments(*np.array([[delay.mean_s], [second * delay.mean_s**2], [third * delay.mean_s**3]]))
 
 
 def _factor_moments(factor: ShiftedLogNormal) -> Moments:
     """Of a factor with mean 1."""
     cv2 = math.expm1(factor.sigma**2)
     mean = factor.scale * math.exp(factor.sigma**2 / 2)
-    return Moments(1.0, cv2 * mean**2, (cv2**3 + 3 * cv2**2) * mean**3)
+    return Moments(*np.array([[1.0], [cv2 * mean**2], [(cv2**3 + 3 * cv2**2) * mean**3]]))
 
 
 @functools.cache
@@ -284,9 +282,20 @@ def _quadrature(count: int) -> tuple[Floats, Floats]:
     return normals, weights / 2 * 6 * at * (1 - at)
 
 
+def _quadratures(counts: Ids) -> tuple[Floats, Floats]:
+    """(counts, nodes) each, row by row."""
+    found = [_quadrature(count) for count in counts.tolist()]
+    return np.array([normals for normals, _ in found]), found[0][1]
+
+
 @functools.cache
-def _late_normal(count: int) -> Floats:
-    return _normal_quantiles(np.asarray(LEVEL ** (1.0 / count)))
+def _late_normal(count: int) -> float:
+    return float(_normal_quantiles(np.array([LEVEL ** (1.0 / count)]))[0])
+
+
+def _late_normals(counts: Ids) -> Floats:
+    """(counts, 1) standard normal values that the greatest of so many exceeds once in twenty."""
+    return np.array([[_late_normal(count)] for count in counts.tolist()])
 
 
 def _normal_quantiles(shares: Floats) -> Floats:
@@ -305,8 +314,8 @@ def _ties(stages: Sequence[Stage], terms: Terms, factors: Sequence[Moments]) -> 
     shares = [persistent_share(stragglers, stage.iterations) for stage in stages]
     tails = []
     for stage, factor in zip(stages, factors, strict=True):
-        expected, late = factor.slowest(stage.trials)
-        tails.append(stage.iterations * (late - expected))
+        expected, late = factor.slowest(np.array([stage.trials]))
+        tails.append(stage.iterations * float(late[0] - expected[0]))
     return [
         1.0
         + sum(

@@ -7,6 +7,7 @@ machines may be depends on how many they are, up to a power of two: labels from 
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.policies.planning.bill import held_usd, start_usd
-from elastune.policies.planning.estimate import lead_s
 from elastune.policies.planning.held import by_instances, holding, tails_from
 from elastune.policies.planning.hulls import Hull
 from elastune.policies.planning.labels import NONE, NOTHING_MORE, Labels, efficient, joined, order_of
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from elastune.policies.planning.choices import Choices, Floats, Ids
     from elastune.policies.planning.labels import Range
     from elastune.policies.planning.plan import Allocation, Terms
-    from elastune.policies.planning.spaces import Choice, Space
+    from elastune.policies.planning.spaces import Space
 
     Held = tuple[int, float, int]
     """Machines held, how early the next stage's can be asked for, and the choice where it says what is given back, else 0."""
@@ -64,11 +65,14 @@ class Program:
         space: the plan space.
         live_instances: machines held already.
         is_spread: whether ends are compared by their 95th percentiles, with the lateness that choices carry.
+
+    Attributes:
+        least_usd: no plan that ends in time costs less; infinite where none does.
     """
 
     def __init__(
         self,
-        per_stage: Sequence[Sequence[Choice]],
+        per_stage: Sequence[Choices],
         terms: Terms,
         space: Space,
         live_instances: int,
@@ -81,36 +85,74 @@ class Program:
         self._live = live_instances
         self._is_spread = is_spread
         # With one entry, it does not matter how many machines are new.
-        self._starts_vary = any(len(choice.lateness) > 1 for choice in per_stage[0])
-        self._refunded = any(choice.refund is not None for stage in per_stage for choice in stage)
+        self._starts_vary = per_stage[0].classes > 1
+        self._refunded = per_stage[0].is_refunded
         self._startup_s = terms.profile.startup.mean_s
         self._sync_s = terms.profile.sync_s
         self._start_usd = start_usd(terms)
-        soonest_s = [min(c.train_s + late.shift_s for c in stage for late in c.lateness) for stage in per_stage]
+        soonest_s = [float(stage.least_end_s.min()) for stage in per_stage]
         last = len(per_stage) - 1
         self._barriers_s = [max(last - 1 - index, 0) * self._sync_s for index in range(len(per_stage))]
         self._later_s = [sum(soonest_s[index + 1 :]) + self._barriers_s[index] for index in range(len(per_stage))]
         self._tails_s2 = tails_from(per_stage)
+        self._machine_usd = [self._held_machine_usd(index) for index in range(len(per_stage))]
         self._hulls = [self._least_usd(stage) for stage in per_stage]
         self._later = [self._least_from(index + 1) for index in range(len(per_stage))]
-        self._options: list[dict[int, list[tuple[int, Choice]]]] = [{} for _ in per_stage]
-        if self._may_be_kept():
-            counts = self._counts()
-            self._options = [
-                by_instances(stage, terms, space, [held for held in counts if held <= most])
-                for stage, most in zip(per_stage, self._most_useful(), strict=True)
-            ]
-            if math.isfinite(terms.budget_usd):
-                self._keep_affordable()
+        self._limit_usd = terms.budget_usd * (1 + 1e-9) + 1e-9
+        self.least_usd = self._least_in_time()
 
-    def _may_be_kept(self) -> bool:
-        """Whether any plan may keep the limits: as `_within` says of partial plans, but before anything is searched."""
+    def options(self) -> list[dict[int, Ids]]:
+        """By stage and machines held, the choices that some plan may take that keeps the limits; none at all without any."""
+        left_usd = [self._left_usd(index) for index in range(len(self._per_stage))]
+        fit = [
+            self._fit(index, stage.instances, left)
+            for index, (stage, left) in enumerate(zip(self._per_stage, left_usd, strict=True))
+        ]
+        if not all(mask.any() for mask in fit):
+            return [{} for _ in self._per_stage]
+        counts = self._counts()
+        return [
+            by_instances(
+                stage,
+                self._terms,
+                self._space,
+                [held for held in counts if held <= most],
+                may_be_taken=functools.partial(self._fit, index, left_usd=left),
+            )
+            for index, (stage, left, most) in enumerate(
+                zip(self._per_stage, left_usd, self._most_useful(), strict=True)
+            )
+        ]
+
+    def _left_usd(self, index: int) -> Floats:
+        """(choices,) what the limits leave for a stage, if all others cost the least in the time that it leaves."""
+        stage = self._per_stage[index]
+        left_s = self._left_s() - stage.least_end_s
+        others = [hull for at, hull in enumerate(self._hulls) if at != index]
+        seconds, usd = np.array(Hull.total(others).points).T if others else (np.zeros(1), np.zeros(1))
+        least_usd: Floats = np.interp(left_s, seconds * (1 - 1e-9), usd, left=math.inf)
+        with np.errstate(invalid="ignore"):  # where nothing is left in time, and money is endless
+            return np.nan_to_num(self._limit_usd - self._release_usd - least_usd, nan=-math.inf, posinf=math.inf)
+
+    def _fit(self, index: int, held: Ids | int, left_usd: Floats) -> NDArray[np.bool_]:
+        """(choices,) for which of them so much pays on so many machines."""
+        stage = self._per_stage[index]
+        started_usd = np.maximum(held - self._live, 0) * self._start_usd
+        own_usd = stage.usd - stage.most_refund_usd + held * self._machine_usd[index]
+        return np.asarray(own_usd + started_usd <= left_usd)
+
+    def _least_in_time(self) -> float:
+        """No plan that ends in time costs less: as `_within` says of partial plans, but before anything is searched."""
         seconds, usd = self._least_from(0)
+        left_s = self._left_s()
+        if left_s < seconds[0] * (1 - 1e-9):
+            return math.inf
+        return float(np.interp(left_s, seconds, usd)) + self._release_usd + (0.0 if self._live else self._start_usd)
+
+    def _left_s(self) -> float:
+        """Until T, for training."""
         barriers_s = (len(self._per_stage) - 1) * self._sync_s
-        left_s = self._terms.deadline_s + 1e-6 - barriers_s - (0.0 if self._live else self._startup_s)
-        beside_usd = self._release_usd + (0.0 if self._live else self._start_usd)
-        least_usd = float(np.interp(left_s, seconds, usd)) + beside_usd
-        return left_s >= seconds[0] * (1 - 1e-9) and least_usd <= self._limit_usd()
+        return self._terms.deadline_s + 1e-6 - barriers_s - (0.0 if self._live else self._startup_s)
 
     def _counts(self) -> Sequence[int]:
         """Numbers of machines that are held: those on which some stage trains, and the one that is there.
@@ -122,53 +164,31 @@ class Program:
         most = self._terms.price_book.max_instances
         if (self._starts_vary and most <= MOST_COUNTS) or (self._refunded and most <= MOST_RELEASED):
             return range(1, most + 1)
-        return sorted({self._live, *(choice.instances for stage in self._per_stage for choice in stage)})
+        return sorted({self._live, *(held for stage in self._per_stage for held in stage.instances.tolist())})
 
     def _most_useful(self) -> Sequence[float]:
         """By stage, the machines beyond which none is worth its price: neither it nor any later stage trains on more."""
         if self._space == "fair" or held_usd(self._terms, 1.0) == 0:
             return [math.inf] * len(self._per_stage)
-        needed = (max(choice.instances for choice in stage) for stage in reversed(self._per_stage))
+        needed = (int(stage.instances.max()) for stage in reversed(self._per_stage))
         return list(accumulate(needed, max))[::-1]
 
-    def _least_usd(self, stage: Sequence[Choice]) -> Hull:
+    def _least_usd(self, stage: Choices) -> Hull:
         """(seconds, USD): in so long, a stage whose machines are there trains for so much at least, refunds taken off."""
-        return Hull.below(
-            (
-                choice.train_s + min(late.shift_s for late in choice.lateness),
-                choice.usd
-                + choice.instances * (held_usd(self._terms, choice.train_s) - choice.each_refund_usd)
-                - choice.most_refund_usd,
-            )
-            for choice in stage
-        )
+        machine_usd = held_usd(self._terms, 1.0) * stage.train_s - stage.each_refund_usd
+        return Hull.of(stage.least_end_s, stage.usd + stage.instances * machine_usd - stage.most_refund_usd)
 
-    def _least_from(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _least_from(self, index: int) -> tuple[Floats, Floats]:
         """(seconds, USD): the same of this and all later stages, as `Hull.total` divides the time."""
         seconds, usd = np.array(Hull.total(self._hulls[index:]).points).T
         return seconds, usd
 
-    def _keep_affordable(self) -> None:
-        """Leave out what exceeds the budget even if all other stages take what is cheapest, and sum that up."""
-        usd = [
-            {
-                held: min(self._usd(index, held, c) - c.most_refund_usd for _, c in options)
-                for held, options in by_held.items()
-            }
-            for index, by_held in enumerate(self._options)
-        ]
-        least = [min(of_stage.values()) for of_stage in usd]
-        limit_usd = self._limit_usd() - self._release_usd
-        for index, by_held in enumerate(self._options):
-            left_usd = limit_usd - math.fsum(least[:index]) - math.fsum(least[index + 1 :])
-            self._options[index] = {
-                held: options
-                for held, options in by_held.items()
-                if usd[index][held] + max(held - self._live, 0) * self._start_usd <= left_usd
-            }
-
-    def solve(self) -> list[list[Allocation]]:
-        """The allocations of every efficient plan."""
+    def solve(self, most_usd: float = math.inf) -> list[list[Allocation]]:
+        """The allocations of every efficient plan that costs at most so much, within the budget."""
+        self._limit_usd = min(self._terms.budget_usd, most_usd) * (1 + 1e-9) + 1e-9
+        if self.least_usd > self._limit_usd:
+            return []
+        options = self.options()
         start = Labels(
             np.zeros(1),
             np.full(1, self._release_usd),
@@ -178,9 +198,9 @@ class Program:
         known: Mapping[Held, Labels] = {(self._live, 0.0, 0): start}
         layers: list[_Layer] = []
         for index in range(len(self._per_stage)):
-            if not self._options[index] or not any(len(labels) for labels in known.values()):
+            if not options[index] or not any(len(labels) for labels in known.values()):
                 return []
-            layer = self._stage(index, known)
+            layer = self._stage(index, known, options[index])
             layers.append(layer)
             known = {
                 held: replace(labels, ids=np.arange(len(labels)) + layer.first_id[held])
@@ -192,18 +212,20 @@ class Program:
             best = efficient(list(known.values()))
         return [self._traced(layers, int(last)) for last in best.ids]
 
-    def _stage(self, index: int, known: Mapping[Held, Labels]) -> _Layer:
+    def _stage(self, index: int, known: Mapping[Held, Labels], options: Mapping[int, Ids]) -> _Layer:
         """Extend all labels by one stage."""
-        options = self._options[index]
         starts = self._starts(index, known, sorted(options))
         found: dict[Held, tuple[Labels, NDArray[np.int64]]] = {}
-        for held, of_stage in options.items():
-            alike: dict[tuple[float, int], list[tuple[int, Choice]]] = {}
-            for number, choice in of_stage:
-                kind = self._lead_s(index, choice), number if choice.refund else 0
-                alike.setdefault(kind, []).append((number, choice))
+        leads_s = self._leads_s(index)
+        usd, machine_usd = self._per_stage[index].usd, self._machine_usd[index]
+        for held, numbers in options.items():
+            costs_usd = usd[numbers] + held * machine_usd[numbers]
+            alike: dict[tuple[float, int], list[tuple[int, float]]] = {}
+            for number, cost_usd in zip(numbers.tolist(), costs_usd.tolist(), strict=True):
+                kind = leads_s[number], number if self._refunded else 0
+                alike.setdefault(kind, []).append((number, cost_usd))
             for (ahead_s, number), some in alike.items():
-                found[held, ahead_s, number] = self._extended(index, starts[held], held, some)
+                found[held, ahead_s, number] = self._extended(index, starts[held], some)
         sizes = [len(labels) for labels, _ in found.values()]
         first = np.concatenate(([0], np.cumsum(sizes)))
         return _Layer(
@@ -214,10 +236,13 @@ class Program:
             np.concatenate([numbers for _, numbers in found.values()]),
         )
 
-    def _lead_s(self, index: int, choice: Choice) -> float:
+    def _leads_s(self, index: int) -> list[float]:
+        """(choices,) how long before the barrier after each machines can be asked for, as `estimate.lead_s` says."""
+        stage = self._per_stage[index]
         if self._space == "fair":
-            return 0.0
-        return lead_s(choice.train_s + self._barrier_s(index), self._startup_s)
+            return [0.0] * len(stage)
+        leads_s: list[float] = np.minimum(stage.train_s + self._barrier_s(index), self._startup_s).tolist()
+        return leads_s
 
     def _barrier_s(self, index: int) -> float:
         return 0.0 if index == len(self._per_stage) - 1 else self._sync_s
@@ -268,10 +293,10 @@ class Program:
         return found
 
     def _from_more_refunded(
-        self, before: Sequence[Choice], known: Mapping[Held, Labels], targets: Sequence[int], later: Range
+        self, before: Choices, known: Mapping[Held, Labels], targets: Sequence[int], later: Range
     ) -> dict[int, Labels]:
         numbers = sorted({number for *_, number in known})
-        refund_usd = np.array([before[number].released_usd(max(known)[0]) for number in numbers])
+        refund_usd = before.released_by(max(known)[0])[numbers]
         sizes = [len(labels) for labels in known.values()]
         held = np.repeat([held for held, *_ in known], sizes)
         rows = np.repeat(np.searchsorted(numbers, [number for *_, number in known]), sizes)
@@ -294,27 +319,28 @@ class Program:
             merged = found[held] = efficient(parts, later)
         return found
 
-    def _usd(self, index: int, held: int, choice: Choice) -> float:
-        """What a stage costs on so many machines, beside the waiting for them."""
-        machine_usd = held_usd(self._terms, choice.train_s + self._barrier_s(index)) - choice.each_refund_usd
-        return choice.usd + held * machine_usd
+    def _held_machine_usd(self, index: int) -> Floats:
+        """(choices,) what each machine costs that is held for a stage, beside the waiting for it."""
+        stage = self._per_stage[index]
+        paid_s = stage.train_s + self._barrier_s(index)
+        machine_usd: Floats = held_usd(self._terms, 1.0) * paid_s - stage.each_refund_usd
+        return machine_usd
 
     def _extended(
-        self, index: int, starts: Sequence[tuple[int, Labels]], held: int, of_stage: Sequence[tuple[int, Choice]]
+        self, index: int, starts: Sequence[tuple[int, Labels]], some: Sequence[tuple[int, float]]
     ) -> tuple[Labels, NDArray[np.int64]]:
-        """The labels after the stage, and which choice each took."""
+        """The labels after some choices of the stage, given with what each costs, and which choice each took."""
         parts: list[Labels] = []
         numbers: list[int] = []
-        later = self._tails_s2[index + 1]
-        for number, choice in of_stage:
-            busy_s = choice.train_s + self._barrier_s(index)
+        stage, later = self._per_stage[index], self._tails_s2[index + 1]
+        for number, usd in some:
+            busy_s = float(stage.train_s[number]) + self._barrier_s(index)
             for growth, labels in starts:
                 if not len(labels):
                     continue
-                shift_s, tail_s2 = choice.late(growth)
-                usd = self._usd(index, held, choice)
-                ended = labels.plus(busy_s + shift_s, usd, tail_s2)
-                parts.append(self._within(ended, index, later[0], choice.most_refund_usd))
+                late = number, growth if self._starts_vary else 0
+                ended = labels.plus(busy_s + float(stage.shift_s[late]), usd, float(stage.tail_s2[late]))
+                parts.append(self._within(ended, index, later[0], float(stage.most_refund_usd[number])))
                 numbers.append(number)
         picked = np.repeat(np.array(numbers, np.int64), [len(part) for part in parts])
         together = joined(parts)
@@ -330,23 +356,20 @@ class Program:
         and the least of later stages, refunds taken off.
         """
         terms = self._terms
-        if math.isinf(terms.deadline_s) and math.isinf(terms.budget_usd):
+        if math.isinf(terms.deadline_s) and math.isinf(self._limit_usd):
             return labels
         end_s = labels.late_s(least_tail_s2)
         kept = end_s <= terms.deadline_s - self._later_s[index] + 1e-6
-        if math.isfinite(terms.budget_usd):
+        if math.isfinite(self._limit_usd):
             seconds, usd = self._later[index]
             left_s = terms.deadline_s - self._barriers_s[index] + 1e-6 - end_s
-            kept &= labels.usd - most_refund_usd + np.interp(left_s, seconds, usd) <= self._limit_usd()
+            kept &= labels.usd - most_refund_usd + np.interp(left_s, seconds, usd) <= self._limit_usd
         return labels if kept.all() else labels.at(np.flatnonzero(kept))
 
     @property
     def _release_usd(self) -> float:
         """What giving back the machines that are held already costs."""
         return held_usd(self._terms, self._live * self._terms.price_book.release_s)
-
-    def _limit_usd(self) -> float:
-        return self._terms.budget_usd * (1 + 1e-9) + 1e-9
 
     def _traced(self, layers: Sequence[_Layer], last: int) -> list[Allocation]:
         """The allocations that lead to a label of the last layer."""
@@ -356,7 +379,7 @@ class Program:
             held.append(int(layer.held[last]))
             picked.append(int(layer.picked[last]))
             last = int(layer.parents[last])
-        chosen = [stage[number] for stage, number in zip(self._per_stage, reversed(picked), strict=True)]
+        chosen = [stage.allocations[number] for stage, number in zip(self._per_stage, reversed(picked), strict=True)]
         return holding(chosen, held[::-1], self._live, prefetches=self._space == "wide")
 
 

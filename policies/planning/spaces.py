@@ -1,35 +1,25 @@
 """Plan spaces: what each stage may be given, by the machines it needs. Pure [ours, but for `fair`].
 
 `fair` is RubberBand's plan space as recalled: every trial of a stage gets the same share; machines follow the need of each
-stage. `wide` allows any number of gangs with uneven waves, machines held through a dip, and prefetching. Imports numpy.
+stage. `wide` allows any number of gangs with uneven waves, machines held through a dip, and prefetching.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from bisect import bisect_right, insort
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-
 from elastune.policies.planning.bill import function_usd, held_usd
-from elastune.policies.planning.estimate import expected_s, refund, refunds
-from elastune.policies.planning.lateness import ON_TIME
+from elastune.policies.planning.estimate import expected_s, refunds
 from elastune.policies.planning.plan import Allocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
-    from elastune.policies.planning.estimate import Refund
-    from elastune.policies.planning.lateness import Lateness
     from elastune.policies.planning.plan import Terms
     from elastune.policies.rules.halving import Stage
-
-    Floats = NDArray[np.float64]
 
 Space: TypeAlias = Literal["fair", "wide"]
 
@@ -41,7 +31,9 @@ _ALL_GANGS = 12
 """Trials of which every number is weighed that may train at once, where machines are given back within a stage."""
 _ALL_TRIED = 256
 _LARGEST_STEP = 1.01
-_THINNED = 12
+
+
+THINNED = 12
 """Choices of a stage that are weighed by percentiles where there are too many machines to weigh all."""
 
 
@@ -56,7 +48,7 @@ def left_out(stages: Sequence[Stage], terms: Terms, space: Space, *, is_thinned:
     """
     said = []
     if is_thinned:
-        said.append(f"with more than {MOST_COUNTS} machines, {_THINNED} allocations of each stage were weighed")
+        said.append(f"with more than {MOST_COUNTS} machines, {THINNED} allocations of each stage were weighed")
     elif refunds(terms) and terms.price_book.max_instances > MOST_RELEASED:
         said.append(f"with more than {MOST_RELEASED} machines, not all gangs on each number of machines were weighed")
     most_gangs = [terms.max_gpus // size for size in terms.placeable_gang_sizes]
@@ -71,104 +63,37 @@ def left_out(stages: Sequence[Stage], terms: Terms, space: Space, *, is_thinned:
     return "; ".join(said)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One allocation of one stage.
-
-    Attributes:
-        train_s: expected seconds from when its machines are there to its last checkpoint.
-        usd: of its function calls; 0 where machines are billed.
-        lateness: how its end is spread, by `growth_class` of the machines it waits for; one entry where that does not matter.
-        refund: what it need not pay as machines are given back within the stage; None where none are.
-        refund_usd: price of a machine for the mean training time of one trial, in which the refund is measured.
-    """
-
-    allocation: Allocation
-    train_s: float
-    usd: float
-    lateness: tuple[Lateness, ...] = (ON_TIME,)
-    refund: Refund | None = None
-    refund_usd: float = 0.0
-
-    @property
-    def each_refund_usd(self) -> float:
-        """What each machine that is held costs less than for the whole stage."""
-        return self.refund.of_each * self.refund_usd if self.refund else 0.0
-
-    @property
-    def most_refund_usd(self) -> float:
-        """What it need not pay beside that if the next stage holds no machine."""
-        return float(self.refund.of_groups[-1]) * self.refund_usd if self.refund else 0.0
-
-    def released_usd(self, most: int) -> Floats:
-        """(most + 1,) the part of that for none, one, two, ... machines that the next stage does not hold."""
-        if self.refund is None:
-            return np.zeros(most + 1)
-        groups = np.minimum(np.arange(most + 1) // self.refund.group, len(self.refund.of_groups) - 1)
-        released_usd: Floats = self.refund.of_groups[groups] * self.refund_usd
-        return released_usd
-
-    @property
-    def instances(self) -> int:
-        """Machines it needs."""
-        return self.allocation.needed_instances
-
-    def late(self, growth: int) -> Lateness:
-        """How its end is spread where it waits for new machines of this `growth_class`."""
-        return self.lateness[growth if len(self.lateness) > 1 else 0]
+def allocations(stage: Stage, terms: Terms, space: Space) -> tuple[Allocation, ...]:
+    """The allocations of one stage in a space, without spare machines; see `allocations_of`."""
+    sizes = terms.gang_sizes if space == "fair" else terms.placeable_gang_sizes
+    return allocations_of(stage.trials, space, sizes, terms.gpus_per_instance, terms.max_gpus, refunds(terms))
 
 
-def choices(
-    stage: Stage,
-    terms: Terms,
-    space: Space,
-    *,
-    is_first: bool,
-    lateness_of: Callable[[Allocation], tuple[Lateness, ...]] | None = None,
-    is_thinned: bool = False,
-) -> list[Choice]:
-    """What a stage may be given and nothing else beats, fewest machines first.
-
-    Where machines are billed, the fastest choice by number of machines that is faster (in `fair`: of its own) than with
-    fewer; where functions are billed, all that are faster, cheaper or (in `wide`) on fewer machines than the others. Where
-    ends are spread, or machines given back, all, or `_THINNED` of those that would be kept if they were not.
-
-    Args:
-        stage: what is to be trained.
-        terms: profile, prices, limits.
-        space: the plan space.
-        is_first: whether its trials are new.
-        lateness_of: how its end is spread, by `growth_class`, where percentiles count and anything varies.
-        is_thinned: whether a sample is enough where ends are spread.
-    """
-    if lateness_of is not None and is_thinned:
-        sample = _sampled(choices(stage, terms, space, is_first=is_first))
-        return [replace(choice, lateness=lateness_of(choice.allocation)) for choice in sample]
-    found = [_choice(stage, allocation, terms, is_first=is_first) for allocation in allocations(stage, terms, space)]
-    if lateness_of is not None:
-        found = [replace(choice, lateness=lateness_of(choice.allocation)) for choice in found]
-    if lateness_of is not None or (refunds(terms) and terms.price_book.max_instances <= MOST_RELEASED):
-        found.sort(key=lambda choice: (choice.instances, choice.train_s))
-        return found
-    if terms.is_per_instance:
-        found.sort(key=lambda choice: (choice.instances, choice.train_s))
-        return _fastest(found, must_gain=space == "wide")
-    if space == "fair":
-        return found
-    found.sort(key=lambda choice: (choice.instances, choice.train_s, choice.usd))
-    return _worthwhile(found)
-
-
-def allocations(stage: Stage, terms: Terms, space: Space) -> Sequence[Allocation]:
+@functools.lru_cache(512)
+def allocations_of(
+    trials: int, space: Space, sizes: tuple[int, ...], whole: int, max_gpus: int, gives_back: bool
+) -> tuple[Allocation, ...]:
     """The allocations of one stage in a space, without spare machines.
 
     In `wide`, the fewest gangs for each number of waves: more gangs that take as many waves train no faster, on no fewer
     machines. Where machines are given back within a stage, some of more gangs end earlier: then all numbers for few trials,
     and for many those as well that fill the machines.
+
+    Args:
+        trials: of the stage.
+        space: the plan space.
+        sizes: of gangs, in GPUs.
+        whole: GPUs of one machine.
+        max_gpus: GPUs of the quota.
+        gives_back: whether machines are given back within the stage.
     """
     if space == "fair":
-        return fair_levels(stage.trials, terms)
-    return _wide(stage.trials, terms.placeable_gang_sizes, terms.gpus_per_instance, terms.max_gpus, refunds(terms))
+        return _fair(trials, sizes, whole, max_gpus)
+    return tuple(
+        Allocation(trials, gangs * size, size, whole)
+        for size in sizes
+        for gangs in _gang_counts(trials, max_gpus // size, max(whole // size, 1) if gives_back else 0)
+    )
 
 
 def fair_levels(trials: int, terms: Terms) -> list[Allocation]:
@@ -177,20 +102,13 @@ def fair_levels(trials: int, terms: Terms) -> list[Allocation]:
     x GPUs with x mod trials = 0 (gangs of x / trials), or trials mod x = 0 (waves of trials / x at one GPU each, or at as many
     as the memory takes at least).
     """
-    whole, least = terms.gpus_per_instance, terms.gang_sizes[0]
-    waves = [Allocation(trials, gangs * least, least, whole) for gangs in range(1, trials) if trials % gangs == 0]
-    gangs = [Allocation(trials, trials * size, size, whole) for size in terms.gang_sizes]
-    return [level for level in waves + gangs if level.gpus <= terms.max_gpus]
+    return list(_fair(trials, terms.gang_sizes, terms.gpus_per_instance, terms.max_gpus))
 
 
-@functools.lru_cache(128)
-def _wide(trials: int, sizes: Sequence[int], whole: int, max_gpus: int, gives_back: bool) -> tuple[Allocation, ...]:
-    """Kept, because re-planning asks for the same ones at every barrier."""
-    return tuple(
-        Allocation(trials, gangs * size, size, whole)
-        for size in sizes
-        for gangs in _gang_counts(trials, max_gpus // size, max(whole // size, 1) if gives_back else 0)
-    )
+def _fair(trials: int, sizes: tuple[int, ...], whole: int, max_gpus: int) -> tuple[Allocation, ...]:
+    waves = [Allocation(trials, gangs * sizes[0], sizes[0], whole) for gangs in range(1, trials) if trials % gangs == 0]
+    gangs = [Allocation(trials, trials * size, size, whole) for size in sizes]
+    return tuple(level for level in waves + gangs if level.gpus <= max_gpus)
 
 
 def _gang_counts(trials: int, most: int, filling: int) -> Iterator[int]:
@@ -209,49 +127,6 @@ def _gang_counts(trials: int, most: int, filling: int) -> Iterator[int]:
             yield filled
         yield gangs
         gangs -= 1
-
-
-def _choice(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: bool) -> Choice:
-    usd = 0.0
-    if not terms.is_per_instance:
-        segment_s = terms.segment_s(stage.iterations, allocation.gpus_per_trial, is_first=is_first)
-        usd = stage.trials * function_usd(terms, allocation.gpus_per_trial, segment_s)
-    train_s = expected_s(stage, allocation, terms, is_first=is_first)
-    if not refunds(terms):
-        return Choice(allocation, train_s, usd)
-    mean_usd = held_usd(terms, terms.train_s(stage.iterations, allocation.gpus_per_trial))
-    return Choice(allocation, train_s, usd, (ON_TIME,), refund(stage, allocation, terms.profile.stragglers), mean_usd)
-
-
-def _sampled(found: Sequence[Choice]) -> Sequence[Choice]:
-    """At most `_THINNED` of these, the first and the last among them."""
-    if len(found) <= _THINNED:
-        return found
-    return [found[round(at * (len(found) - 1) / (_THINNED - 1))] for at in range(_THINNED)]
-
-
-def _fastest(found: Sequence[Choice], *, must_gain: bool) -> list[Choice]:
-    """Sorted by (machines, seconds): the first of each number of machines, where `must_gain` only if faster than before."""
-    kept: list[Choice] = []
-    for choice in found:
-        if kept and (choice.instances == kept[-1].instances or (must_gain and choice.train_s >= kept[-1].train_s)):
-            continue
-        kept.append(choice)
-    return kept
-
-
-def _worthwhile(found: Sequence[Choice]) -> list[Choice]:
-    """Sorted by (machines, seconds, price): those that none before is as fast and as cheap as."""
-    kept: list[Choice] = []
-    stairs: list[tuple[float, float]] = []  # (seconds, price) of the efficient ones among those kept, fastest first
-    for choice in found:
-        at = bisect_right(stairs, (choice.train_s, math.inf))
-        if at and stairs[at - 1][1] <= choice.usd:
-            continue
-        kept.append(choice)
-        stairs = [step for step in stairs if step[0] < choice.train_s or step[1] < choice.usd]
-        insort(stairs, (choice.train_s, choice.usd))
-    return kept
 
 
 @dataclass(frozen=True)
@@ -282,12 +157,15 @@ def option(
         live_instances: machines held already, if the start of further ones is to be priced in; None where it is not.
     """
     allocation = Allocation(stage.trials, gpus, gpus_per_trial, terms.gpus_per_instance)
-    choice = _choice(stage, allocation, terms, is_first=is_first)
-    usd = choice.usd + held_usd(terms, allocation.instances * choice.train_s)
+    train_s = expected_s(stage, allocation, terms, is_first=is_first)
+    segment_s = terms.segment_s(stage.iterations, gpus_per_trial, is_first=is_first)
+    usd = stage.trials * function_usd(terms, gpus_per_trial, segment_s) + held_usd(
+        terms, allocation.instances * train_s
+    )
     if live_instances is not None:
         boot_s = terms.profile.startup.billed_mean_s(terms.price_book.billing)
         usd += held_usd(terms, max(allocation.instances - live_instances, 0) * boot_s)
-    return Option(allocation, choice.train_s, usd)
+    return Option(allocation, train_s, usd)
 
 
 def fair_on_cluster(stage: Stage, instances: int, terms: Terms, *, is_first: bool) -> Allocation | None:

@@ -45,6 +45,13 @@ class ShiftedLogNormal:
         mean, sigma = math.sqrt(variance) / cv, math.sqrt(math.log1p(cv**2))
         return cls(1.0 - mean, mean * math.exp(-(sigma**2) / 2), sigma)
 
+    @classmethod
+    def standard(cls, skewness: Floats) -> ShiftedLogNormal:
+        """Those with mean and variance 1 and these skewnesses (positive), as arrays."""
+        cv = 2.0 * np.sinh(np.arcsinh(skewness / 2.0) / 3.0)
+        sigma = np.sqrt(np.log1p(cv**2))
+        return cls(1.0 - 1.0 / cv, np.exp(-(sigma**2) / 2) / cv, sigma)
+
     def at(self, normal: Floats) -> Floats:
         """Its values where a standard normal has these; the same shape and precision."""
         values: Floats = np.exp(self.sigma * normal)

@@ -10,9 +10,10 @@ import msgspec
 
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.bound import is_out_of_reach
-from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.frontier import cheapest_plan, frontier
 from elastune.policies.planning.greedy import greedy_plan
-from elastune.policies.planning.lateness import Makespan  # noqa: TC001  read by get_type_hints
+from elastune.policies.planning.labels import TIME_GRAIN_S
+from elastune.policies.planning.lateness import Makespan, with_p95
 from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
 from elastune.policies.sizing.refusal import require_one_of
 from elastune.policies.sizing.targets import Truncate, winner_targets
@@ -114,7 +115,7 @@ class Mechanisms:
         if self.solver == "greedy":
             plan = greedy_plan(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
             return plan if plan is not None and terms.are_kept_by(plan) else None
-        return _best_of(frontier(stages, terms, live_instances=live_instances, is_resumed=is_resumed), terms)
+        return _best_elastic(stages, terms, "mean", live_instances, is_resumed=is_resumed)
 
     def safer(self, plan: Plan, terms: Terms) -> Plan:
         """The plan of the same stages that keeps T 19 times in 20 and costs least, or is the fastest where there is no budget.
@@ -124,9 +125,11 @@ class Mechanisms:
         """
         if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
             return plan
-        found = _best_of(frontier(plan.stages, terms, makespan="p95"), terms)
+        found = _best_elastic(plan.stages, terms, "p95")
         if found is None:
-            late = frontier(plan.stages, replace(terms, deadline_s=math.inf), makespan="p95")
+            # The plan itself is on time on average, so the one that is looked for ends no later at its 95th percentile.
+            within = replace(terms, deadline_s=with_p95(plan, terms).promised_s + TIME_GRAIN_S)
+            late = frontier(plan.stages, within, makespan="p95")
             # Fastest first; one that is late even on average is no better than the plan that is not.
             found = next((other for other in late if other.makespan_s <= terms.deadline_s), None)
         return plan if found is None else found
@@ -163,10 +166,25 @@ class TowardsR(Mechanisms):
         return "never" if self.objective == "largest_n" else self.truncate
 
 
+def _is_fastest_asked(terms: Terms) -> bool:
+    """A deadline without a budget asks for the fastest plan, all else for the cheapest."""
+    return math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s)
+
+
+def _best_elastic(
+    stages: Sequence[Stage], terms: Terms, makespan: Makespan, live_instances: int = 0, *, is_resumed: bool = False
+) -> Plan | None:
+    """The cheapest plan of all, or the fastest where there is a deadline and no budget."""
+    if _is_fastest_asked(terms):
+        plans = frontier(stages, terms, makespan=makespan, live_instances=live_instances, is_resumed=is_resumed)
+        return _best_of(plans, terms)
+    return cheapest_plan(stages, terms, makespan=makespan, live_instances=live_instances, is_resumed=is_resumed)
+
+
 def _best_of(plans: Sequence[Plan], terms: Terms) -> Plan | None:
     """The cheapest of these, or the fastest where there is a deadline and no budget."""
     within = [plan for plan in plans if terms.are_kept_by(plan)]
-    if math.isinf(terms.budget_usd) and math.isfinite(terms.deadline_s):
+    if _is_fastest_asked(terms):
         return min(within, key=lambda plan: (plan.promised_s, plan.cost_usd), default=None)
     return min(within, key=lambda plan: (plan.cost_usd, plan.promised_s), default=None)
 

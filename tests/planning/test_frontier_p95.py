@@ -41,7 +41,7 @@ SMALL_GANGS = TableScaling({1: 1.0, 2: 1.7, 4: 2.55, 8: 3.1})
 
 
 def late_brute_force(space, stages, terms, **state):
-    latenesses = Latenesses(stages, terms, is_resumed=state.get("is_resumed", False))
+    latenesses = Latenesses(stages, terms)
 
     def priced(stages, allocations, terms, **state):
         plan = estimate(stages, allocations, terms, **state)
@@ -169,9 +169,9 @@ def test_the_last_of_several_machines_is_waited_for():
 
 
 def test_moments_of_the_greatest_are_those_of_draws(rng):
-    one = Moments(10.0, 4.0, 12.0)
-    slowest = one.of_slowest(5)
-    expected_s, late_s = one.slowest(5)
+    one = Moments(*np.array([[10.0], [4.0], [12.0]]))
+    slowest = Moments(*(moment[0] for moment in one.of_slowest(np.array([5]))))
+    expected_s, late_s = (seconds[0] for seconds in one.slowest(np.array([5])))
     assert slowest.mean_s == pytest.approx(10.0 + expected_s)
     # A gamma distribution with these moments: skewness 1.5, so shape (2 / 1.5) ** 2.
     shape = (2 / 1.5) ** 2

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_jobs import assert_same_curve, brute_force, fair_space, random_job, wide_space
 
-from elastune.policies.planning import program, spaces
+from elastune.policies.planning import choices, program, spaces
 from elastune.policies.planning.bound import Bound, Paid
 from elastune.policies.planning.frontier import cheapest_by, efficient_plans, frontier
 from elastune.policies.planning.lateness import estimator
@@ -76,17 +76,17 @@ def test_a_budget_that_pays_only_what_is_used_until_machines_are_given_back_find
 @pytest.mark.parametrize(("most_released", "all_gangs"), [(1, 99), (99, 1), (1, 1), (99, 99)])
 def test_where_limits_cut_a_cheaper_plan_off_plans_say_what_was_left_out(monkeypatch, most_released, all_gangs):
     """The limits are lowered, so that small jobs meet them; then brute force shows what that costs."""
-    for module in (spaces, program):
+    for module in (spaces, choices, program):
         monkeypatch.setattr(module, "MOST_RELEASED", most_released)
     monkeypatch.setattr(spaces, "_ALL_GANGS", all_gangs)
-    spaces._wide.cache_clear()
+    forget_spaces()
     told = {True: set(), False: set()}
     for seed in range(25):
         stages, terms, state = refunded_job(np.random.default_rng(seed), "wide", 0.0)
         found = frontier(stages, terms, **state)
         every = brute_force(wide_space, stages, terms, **state)
         told[is_dearer(found, every)] |= {plan.left_out for plan in found}
-    spaces._wide.cache_clear()
+    forget_spaces()
     assert "" not in told[True]
     if most_released == all_gangs == 99:
         assert told == {True: set(), False: {""}}
@@ -94,6 +94,12 @@ def test_where_limits_cut_a_cheaper_plan_off_plans_say_what_was_left_out(monkeyp
         assert told[True]
     else:  # the gangs that are left out saved nothing in any of these jobs
         assert told[False] > {""}
+
+
+def forget_spaces():
+    """What was worked out under other limits."""
+    spaces.allocations_of.cache_clear()
+    choices._shapes.cache_clear()
 
 
 def is_dearer(found, every):

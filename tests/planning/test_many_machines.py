@@ -11,11 +11,11 @@ from elastune import RunSpec, compare, execute
 from elastune.experiments.cli.compare import _print as print_comparison
 from elastune.experiments.formats import percent
 from elastune.policies.planning.bound import Bound, Paid
+from elastune.policies.planning.choices import choices
 from elastune.policies.planning.estimate import estimate
 from elastune.policies.planning.frontier import frontier
 from elastune.policies.planning.plan import Terms
 from elastune.policies.planning.program import MOST_COUNTS, Program
-from elastune.policies.planning.spaces import choices
 from elastune.policies.rules.halving import explicit_stages
 from elastune.sim.model.billing import Bill
 from elastune.sim.model.prices import BillingRule, InstanceType, PriceBook
@@ -46,9 +46,9 @@ def test_more_machines_than_trials_can_use_change_nothing():
 
 def test_only_numbers_on_which_some_stage_trains_are_held_and_that_is_exact():
     of_stages = [choices(stage, terms(60), "wide", is_first=number == 0) for number, stage in enumerate(STAGES)]
-    needed = {choice.instances for stage in of_stages for choice in stage}
+    needed = {held for stage in of_stages for held in stage.instances.tolist()}
     program = Program(of_stages, terms(60), "wide", 3)
-    assert {held for stage in program._options for held in stage} <= needed | {3}
+    assert {held for stage in program.options() for held in stage} <= needed | {3}
     every = EveryNumber(of_stages, terms(60), "wide", 3)
     state = {"live_instances": 3, "is_resumed": False}
     priced = [[estimate(STAGES, one, terms(60), **state) for one in each.solve()] for each in (program, every)]

@@ -43,7 +43,7 @@ def test_json_holds_what_the_spec_of_commands_says(spec_file):
     result = elastune(spec_file, "--json")
     assert result.exit_code == 0
     printed = json.loads(result.stdout)
-    assert list(printed) == ["static", "rubberband", "frontier", "naive"]
+    assert list(printed) == ["static", "rubberband", "frontier", "naive", "notes"]
     assert list(printed["naive"]) == ["1", "2", "4", "8"]
     plans = [printed["static"], printed["rubberband"], *printed["frontier"], *printed["naive"].values()]
     for made in plans:
@@ -75,7 +75,7 @@ def test_the_table_shows_every_planner_and_a_figure_is_drawn(spec_file, tmp_path
 @pytest.mark.parametrize("planner", ["static", "rubberband", "frontier"])
 def test_one_planner_can_be_asked_alone(spec_file, planner):
     printed = json.loads(elastune(spec_file, "--planner", planner, "--json").stdout)
-    assert [name for name, made in printed.items() if made] == [planner]
+    assert [name for name, made in printed.items() if made] == [planner, "notes"]
 
 
 def test_a_spec_that_says_too_little_is_refused(spec_file):
@@ -135,7 +135,7 @@ def test_several_deadlines_stand_side_by_side(spec_file):
     assert "%)" in rows["static"][1]
     assert "The fastest of all takes" in shown
     printed = json.loads(elastune(*asked, "--json").stdout)
-    assert list(printed) == ["static", "rubberband", "frontier", "naive", "by_deadline"]
+    assert list(printed) == ["static", "rubberband", "frontier", "naive", "by_deadline", "notes"]
     early, late, never = printed["by_deadline"]
     assert (early["deadline_s"], never["frontier"]) == (1100.0, None)
     for one in (early, late):
