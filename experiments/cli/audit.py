@@ -48,8 +48,8 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
     log: Annotated[
         str,
         typer.Argument(
-            help="A table (CSV or parquet, as W&B and MLflow export it), an Optuna study (file or URL), a folder of TensorBoard"
-            " runs (a results folder of Ray Tune too), or a bundle.",
+            help="A table (CSV or parquet), an Optuna study (file or URL), a folder of runs of TensorBoard (a results folder of"
+            " Ray Tune too), MLflow or W&B (offline), a server of MLflow (http...), or a bundle.",
             show_default=False,
         ),
     ],
@@ -58,7 +58,8 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
         Direction | None, typer.Option(help="Whether scores are minimised or maximised.", show_default="the log's")
     ] = None,
     tag: Annotated[
-        str | None, typer.Option(help="The scalar of TensorBoard that is the score.", show_default=False)
+        str | None,
+        typer.Option(help="Of a folder of runs: the scalar or metric that is the score.", show_default=False),
     ] = None,
     at_once: Annotated[
         int | None, count_option(help="Trials that trained at a time.", show_default="the machine's GPUs")
@@ -129,15 +130,21 @@ def _bundle_of(
     if (path / "bundle.yaml").is_file() or log in known_bundles():
         return place_of_bundle(log)
     described = importers.Description(name="search", source=log, licence="not stated", direction=direction)
-    is_study = "://" in log or path.suffix in _STUDIES
+    is_server = log.startswith(("http://", "https://"))
+    is_study = ("://" in log and not is_server) or path.suffix in _STUDIES
     if not is_study and direction is None:
         raise InputError(f"{log} does not tell whether scores are minimised or maximised: give --direction")
     if is_study:
         importers.from_optuna(log, out, described, rules=rules)
-    elif path.is_dir():
+    elif path.is_dir() or is_server:
         if tag is None:
-            raise InputError(f"{log} is a folder: name the scalar that is the score by --tag, or give a bundle")
-        importers.from_tensorboard(path, out, described, choice=importers.EventChoice(tag=tag), rules=rules)
+            raise InputError(f"{log} holds runs: name the scalar that is the score by --tag, or give a bundle")
+        if is_server or any(path.glob("*/meta.yaml")):
+            importers.from_mlflow(log, out, described, metric=tag, rules=rules)
+        elif any(path.rglob("run-*.wandb")):
+            importers.from_wandb(path, out, described, metric=tag, rules=rules)
+        else:
+            importers.from_tensorboard(path, out, described, choice=importers.EventChoice(tag=tag), rules=rules)
     elif path.suffix in _TABLES:
         columns = importers.TableColumns(elapsed=elapsed_column)
         importers.from_table(path, out, described, columns=columns, rules=rules)

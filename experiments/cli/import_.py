@@ -211,6 +211,38 @@ def import_tensorboard(
     )
 
 
+_Metric = Annotated[str, typer.Option(help="The metric that is the score.", show_default=False)]
+
+
+@importer(app, "mlflow")
+def import_mlflow(
+    common: Common,
+    store: Annotated[
+        str,
+        typer.Argument(help="A tracking folder (mlruns), or the URI of a database or server.", show_default=False),
+    ],
+    metric: _Metric,
+    experiment: Annotated[str | None, typer.Option(help="Its name, if several have runs.", show_default=False)] = None,
+) -> Bundle:
+    """The runs of an experiment of MLflow."""
+    from elastune.traces.importers import from_mlflow
+
+    return from_mlflow(store, metric=metric, experiment=experiment, untimed=common.untimed, **common.given())
+
+
+@importer(app, "wandb")
+def import_wandb(
+    common: Common,
+    runs: Annotated[Path, typer.Argument(help="The folder above the offline runs.", show_default=False)],
+    metric: _Metric,
+    clock: Annotated[str, typer.Option(help="The metric that is the seconds since the run began.")] = "_runtime",
+) -> Bundle:
+    """Offline runs of Weights & Biases."""
+    from elastune.traces.importers import from_wandb
+
+    return from_wandb(runs, metric=metric, clock=clock, untimed=common.untimed, **common.given())
+
+
 def _conditions(where: list[str]) -> dict[str, str]:
     """Values by column, of texts such as `on_grid=True`."""
     for condition in where:

@@ -25,6 +25,16 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Of a run: a trace for ui.perfetto.dev, too.", rich_help_panel=OUTPUT),
     ] = None,
+    mlflow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Of a run: add it to this tracking folder of MLflow, too.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    wandb: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of a run: write it as offline runs of W&B, too.", rich_help_panel=OUTPUT),
+    ] = None,
     seeds: Annotated[
         int, count_option(least=0, help="To try T + 10 % and B + 10 % on; 0 leaves that out (not for a sweep).")
     ] = 20,
@@ -40,8 +50,10 @@ def report(
     from elastune.experiments.reports.what_if import WhatIf
 
     kind = require_readable(folder)
-    if perfetto is not None and not kind.endswith("run"):
-        raise InputError(f"--perfetto: {folder} holds a {kind}, but a trace is of one run")
+    exports = {"--perfetto": perfetto, "--mlflow": mlflow, "--wandb": wandb}
+    for option, path in exports.items():
+        if path is not None and not kind.endswith("run"):
+            raise InputError(f"{option}: {folder} holds a {kind}, but what it writes is of one run")
     check_outputs(out, *([] if perfetto is None else [perfetto]), reads=filter(_is_record, folder.rglob("*")))
     with progress("Running") as tell:
         page = rendered(report_of(WhatIf(folder, seeds, cores(jobs), policy, tell)))
@@ -49,6 +61,8 @@ def report(
     say(f"written to {out}")
     if perfetto is not None:
         _write_trace(folder, perfetto)
+    if mlflow is not None or wandb is not None:
+        _write_to_trackers(folder, mlflow, wandb)
 
 
 def _is_record(path: Path) -> bool:
@@ -69,3 +83,16 @@ def _write_trace(folder: Path, path: Path) -> None:
     run = RecordedRun.read(folder)
     write_text(path, json.dumps(trace_of(run.timeline, run.decisions), allow_nan=False, separators=(",", ":")))
     say(f"written to {path}: open it at ui.perfetto.dev")
+
+
+def _write_to_trackers(folder: Path, mlflow: Path | None, wandb: Path | None) -> None:
+    from elastune.experiments.reports import trackers
+    from elastune.experiments.reports.of_run import RecordedRun
+
+    run = RecordedRun.read(folder)
+    if mlflow is not None:
+        count = trackers.write_mlflow(run, mlflow)
+        say(f"{count} runs of MLflow written to {mlflow}, experiment {trackers.PROJECT}")
+    if wandb is not None:
+        count = trackers.write_wandb(run, wandb)
+        say(f"{count} offline runs of W&B written to {wandb}; to upload them: wandb sync {wandb}/wandb/offline-run-*")

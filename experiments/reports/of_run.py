@@ -101,8 +101,8 @@ class RecordedRun:
         return list(decisions_of(self.entries, self.direction))
 
     @cached_property
-    def configurations(self) -> dict[int, str]:
-        """Of its trials, in words: as sampled, or else as drawn from the bundle."""
+    def hyperparameters(self) -> dict[int, Mapping[str, object]]:
+        """Of its trials: as sampled, or else as drawn from the bundle."""
         sampled: dict[int, Mapping[str, object]] = {
             one.event.trial: one.event.configuration for one in self.entries if isinstance(one.event, TrialSampled)
         }
@@ -110,18 +110,31 @@ class RecordedRun:
             drawn = self.spec.bundle().drawn_configurations(self.spec.job.tuning_job("minimize").trials, self.spec.seed)
         except InputError:
             drawn = []
-        of_trial: dict[int, Mapping[str, object]] = {**dict(enumerate(drawn)), **sampled}
-        return {trial: configuration(one) for trial, one in of_trial.items()}
+        return {**dict(enumerate(drawn)), **sampled}
+
+    @cached_property
+    def configurations(self) -> dict[int, str]:
+        """Of its trials, in words."""
+        return {trial: configuration(one) for trial, one in self.hyperparameters.items()}
+
+    @cached_property
+    def reported(self) -> dict[int, list[tuple[int, float, float]]]:
+        """By trial: iteration, score, and when in seconds of the run, of each score that was reported."""
+        found: dict[int, list[tuple[int, float, float]]] = {}
+        for entry in self.entries:
+            event = entry.event
+            if isinstance(event, SegmentEnded | ProgressReported) and event.score is not None and event.iteration > 0:
+                found.setdefault(event.trial, []).append((event.iteration, event.score, event.at_s))
+        return found
 
     @cached_property
     def scores(self) -> np.ndarray:
         """(trials, iterations) as reported; NaN where nobody reported one."""
         job = self.spec.job.tuning_job("minimize")
         scores = np.full((job.trials, job.max_iterations), np.nan)
-        for entry in self.entries:
-            event = entry.event
-            if isinstance(event, SegmentEnded | ProgressReported) and event.score is not None and event.iteration > 0:
-                scores[event.trial, event.iteration - 1] = event.score
+        for trial, points in self.reported.items():
+            for iteration, score, _ in points:
+                scores[trial, iteration - 1] = score
         return scores
 
 
