@@ -10,13 +10,16 @@ It holds for plans from nothing, expected and realised without randomness alike,
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from elastune.policies.planning.bill import function_usd, held_usd, least_usd, start_usd
 from elastune.policies.planning.estimate import log_variance, refunds
 from elastune.policies.planning.hulls import Hull
-from elastune.policies.planning.spread import last_wave
+from elastune.policies.planning.spread import Places
 from elastune.policies.rules.margin import most_usd
 
 if TYPE_CHECKING:
@@ -147,8 +150,16 @@ def least_used(terms: Terms, iterations: int) -> float:
     variance = log_variance(terms.profile.stragglers, iterations)
     if variance > _MOST_VARIANCE:
         return math.exp(-variance / 2)
-    waves = ((groups, last_wave(groups, 1, variance)) for groups in range(1, _FEW_GROUPS + 1))
-    return min((slowest + float(earlier.sum())) / groups for groups, (slowest, earlier) in waves)
+    slowest, earlier = _few_places().ends(variance)
+    used = slowest + np.where(np.isfinite(earlier), earlier, 0.0).sum(axis=1)
+    return float((used / np.arange(1, _FEW_GROUPS + 1)).min())
+
+
+@functools.cache
+def _few_places() -> Places:
+    """Of few groups of one gang."""
+    groups = np.arange(1, _FEW_GROUPS + 1)
+    return Places(groups, np.ones_like(groups))
 
 
 def gap_to_bound(plan: Plan, terms: Terms) -> float:

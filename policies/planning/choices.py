@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.policies.planning.bill import function_usd, held_usd
-from elastune.policies.planning.estimate import log_variance, refund, refunds, stretch
+from elastune.policies.planning.estimate import log_variance, refunds
+from elastune.policies.planning.refund import EndingGroups
 from elastune.policies.planning.spaces import MOST_RELEASED, THINNED, allocations_of
 
 if TYPE_CHECKING:
@@ -147,54 +148,29 @@ class _Shapes:
 
     Attributes:
         allocations: all of the space.
-        sizes: gangs of these sizes.
-        size_of: (allocations,) position of each one's in `sizes`.
+        size_of: (allocations,) position of each one's gangs among the sizes.
         instances: (allocations,) machines.
         waves: (allocations,) how often the gangs train.
-        stretch: (allocations,) expected training time over its mean.
-        each_refund: (allocations,) see `policies.planning.estimate.Refund`, in mean training times of one trial; None where
-            nothing is given back.
-        released: (allocations, machines) likewise.
+        ending: their groups of gangs.
     """
 
     allocations: tuple[Allocation, ...]
-    sizes: tuple[int, ...]
     size_of: Ids
     instances: Ids
     waves: Ids
-    stretch: Floats
-    each_refund: Floats | None
-    released: Floats | None
+    ending: EndingGroups
 
 
 @functools.lru_cache(512)
-def _shapes(
-    trials: int,
-    space: Space,
-    sizes: tuple[int, ...],
-    whole: int,
-    max_gpus: int,
-    gives_back: bool,
-    variance: float,
-) -> _Shapes:
-    """Of so many trials, whose training times have logarithms of this variance."""
+def _shapes(trials: int, space: Space, sizes: tuple[int, ...], whole: int, max_gpus: int, gives_back: bool) -> _Shapes:
     found = allocations_of(trials, space, sizes, whole, max_gpus, gives_back)
     position = {size: at for at, size in enumerate(sizes)}
-    each_refund = released = None
-    if gives_back:
-        back = [refund(allocation, variance) for allocation in found]
-        most = max((allocation.needed_instances for allocation in found), default=0)
-        each_refund = np.array([one.of_each for one in back])
-        released = np.array([one.by_machines(most) for one in back])
     return _Shapes(
         found,
-        sizes,
         np.array([position[allocation.gpus_per_trial] for allocation in found], np.int64),
         np.array([allocation.needed_instances for allocation in found], np.int64),
         np.array([allocation.waves for allocation in found], np.int64),
-        np.array([stretch(variance, allocation) for allocation in found]),
-        each_refund,
-        released,
+        EndingGroups(found),
     )
 
 
@@ -202,10 +178,11 @@ def _every(stage: Stage, terms: Terms, space: Space, *, is_first: bool) -> Choic
     """All choices of the space, with what they take and cost under these terms."""
     sizes = terms.gang_sizes if space == "fair" else terms.placeable_gang_sizes
     gives_back = refunds(terms)
+    shapes = _shapes(stage.trials, space, sizes, terms.gpus_per_instance, terms.max_gpus, gives_back)
     variance = log_variance(terms.profile.stragglers, stage.iterations)
-    shapes = _shapes(stage.trials, space, sizes, terms.gpus_per_instance, terms.max_gpus, gives_back, variance)
     each_s = np.array([terms.train_s(stage.iterations, size) for size in sizes])
-    train_s = shapes.waves * (terms.fixed_s(is_first=is_first) + each_s[shapes.size_of] * shapes.stretch)
+    stretched_s = each_s[shapes.size_of] * shapes.ending.stretch(variance)
+    train_s = shapes.waves * (terms.fixed_s(is_first=is_first) + stretched_s)
     usd = np.zeros(len(train_s))
     if not terms.is_per_instance:
         unstretched_s = (each_s + terms.fixed_s(is_first=is_first)).tolist()
@@ -213,9 +190,9 @@ def _every(stage: Stage, terms: Terms, space: Space, *, is_first: bool) -> Choic
         usd = np.array(calls_usd)[shapes.size_of]
     on_time = np.zeros((len(train_s), 1))
     each_refund_usd, released_usd = on_time[:, 0], on_time
-    if shapes.each_refund is not None and shapes.released is not None:
-        mean_usd = np.array([held_usd(terms, mean_s) for mean_s in each_s.tolist()])[shapes.size_of]
-        each_refund_usd, released_usd = shapes.each_refund * mean_usd, shapes.released * mean_usd[:, None]
+    if gives_back:
+        refund, mean_usd = shapes.ending.refund(variance), (held_usd(terms, 1.0) * each_s)[shapes.size_of]
+        each_refund_usd, released_usd = refund.of_each * mean_usd, refund.released * mean_usd[:, None]
     return Choices(
         shapes.allocations,
         shapes.instances,

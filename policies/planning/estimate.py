@@ -6,23 +6,20 @@ maximum of log-normal sums.
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from elastune.policies.planning.bill import Leases, around_usd, function_usd, held_usd
 from elastune.policies.planning.plan import FINE_QUANTUM_S, Plan
-from elastune.policies.planning.spread import last_wave
+from elastune.policies.planning.refund import ending_groups
+from elastune.policies.planning.spread import normal_of_slowest
 from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from elastune.policies.planning.plan import Allocation, Terms
@@ -125,9 +122,12 @@ def given_back_s(stage: Stage, allocation: Allocation, kept: int, terms: Terms) 
     """
     if not _ends_differ(terms):
         return 0.0
-    found = refund(allocation, log_variance(terms.profile.stragglers, stage.iterations))
-    machine_means = allocation.instances * found.of_each + found.of_released(max(allocation.instances - kept, 0))
-    return machine_means * terms.train_s(stage.iterations, allocation.gpus_per_trial)
+    found = ending_groups(allocation).refund(log_variance(terms.profile.stragglers, stage.iterations))
+    released = found.released[0]
+    machine_means = (
+        allocation.instances * found.of_each[0] + released[min(max(allocation.instances - kept, 0), len(released) - 1)]
+    )
+    return float(machine_means * terms.train_s(stage.iterations, allocation.gpus_per_trial))
 
 
 def refunds(terms: Terms) -> bool:
@@ -137,50 +137,6 @@ def refunds(terms: Terms) -> bool:
 
 def _ends_differ(terms: Terms) -> bool:
     return terms.profile.stragglers.any and terms.price_book.billing.granularity_s <= FINE_QUANTUM_S
-
-
-@dataclass(frozen=True)
-class Refund:
-    """What an allocation need not pay of its stage, in machines times the mean training time of one trial.
-
-    Attributes:
-        of_each: for each machine that is held, as the stage ends sooner than the closed form of the mean; below zero if later.
-        group: machines that end together, because gangs share them.
-        of_groups: (groups,) for none, one, two, ... groups of machines that nobody needs afterwards: those that end first.
-    """
-
-    of_each: float
-    group: int
-    of_groups: Floats
-
-    def of_released(self, machines: int) -> float:
-        """For so many machines that the next stage does not hold."""
-        return float(self.of_groups[min(machines // self.group, len(self.of_groups) - 1)])
-
-    def by_machines(self, most: int) -> Floats:
-        """(most + 1,) the same for none, one, two, ... machines."""
-        return self.of_groups[np.minimum(np.arange(most + 1) // self.group, len(self.of_groups) - 1)]
-
-
-def refund(allocation: Allocation, variance: float) -> Refund:
-    """What an allocation need not pay of its stage; the same for any number of spare machines.
-
-    Args:
-        allocation: of the stage.
-        variance: of the logarithm of a trial's training time; see `log_variance`.
-    """
-    size, whole = allocation.gpus_per_trial, allocation.gpus_per_instance
-    gangs, waves = allocation.gangs, allocation.waves
-    # Gangs that share machines leave them together: 2 of 2 GPUs on one of 4, 4 of 5 GPUs on five of 4.
-    shared = math.gcd(size, whole)
-    gangs_each, machines_each = min(whole // shared, gangs), size // shared
-    groups = -(-allocation.needed_instances // machines_each)
-    slowest, earlier = last_wave(groups, gangs_each, variance)
-    before = allocation.trials / gangs - 1.0  # mean number of trials of a gang before its last one
-    end = max(before + slowest, float(waves))
-    of_groups = np.zeros(groups)
-    np.maximum(end - before - earlier, 0.0).cumsum(out=of_groups[1:])
-    return Refund(waves * stretch(variance, allocation) - end, machines_each, of_groups * machines_each)
 
 
 def lead_s(busy_s: float, startup_s: float) -> float:
@@ -202,24 +158,13 @@ def expected_s(stage: Stage, allocation: Allocation, terms: Terms, *, is_first: 
 
 def expected_stretch(stragglers: Stragglers, iterations: int, allocation: Allocation) -> float:
     """Expected training seconds of a stage over their mean: the slowest of the gangs that train side by side. At least 1."""
-    return stretch(log_variance(stragglers, iterations), allocation) if stragglers.any else 1.0
-
-
-def stretch(variance: float, allocation: Allocation) -> float:
-    """The same by the variance of the logarithm of a trial's training time."""
     gangs = allocation.gangs
-    if gangs == 1 or not variance:
+    if gangs == 1 or not stragglers.any:
         return 1.0
-    of_wave = variance / allocation.waves
-    return max(1.0, math.exp(_normal_of_slowest(gangs) * math.sqrt(of_wave) - of_wave / 2))
+    variance = log_variance(stragglers, iterations) / allocation.waves
+    return max(1.0, math.exp(normal_of_slowest(gangs) * math.sqrt(variance) - variance / 2))
 
 
 def log_variance(stragglers: Stragglers, iterations: int) -> float:
     """Variance of the logarithm of a trial's training time over its mean."""
     return math.log1p(stragglers.persistent_cv**2) + math.log1p(stragglers.per_iteration_cv**2) / iterations
-
-
-@functools.lru_cache(4096)
-def _normal_of_slowest(count: int) -> float:
-    """Blom's expected maximum of so many standard normals."""
-    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))

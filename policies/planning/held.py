@@ -11,15 +11,11 @@ import numpy as np
 from elastune.policies.planning.bill import held_usd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
-
-    from elastune.policies.planning.choices import Choices, Ids
+    from elastune.policies.planning.choices import Choices, Floats, Ids
     from elastune.policies.planning.plan import Allocation, Terms
     from elastune.policies.planning.spaces import Space
-
-    Mask = NDArray[np.bool_]
 
 _CLOSE = 1e-9
 """Seconds and USD closer than this are the same."""
@@ -32,7 +28,7 @@ def by_instances(
     counts: Iterable[int],
     *,
     by_age: bool = False,
-    may_be_taken: Callable[[int], Mask] | None = None,
+    most_held: Floats | None = None,
 ) -> dict[int, Ids]:
     """By machines held: positions of the choices that can be taken on them and nothing else beats there.
 
@@ -44,7 +40,7 @@ def by_instances(
         space: the plan space.
         counts: numbers of machines that plans may hold, rising; fewer than the stage needs are left out.
         by_age: what a machine costs depends on its age, so that a refund makes up for no longer training.
-        may_be_taken: (choices,) which of them some plan may take that keeps the limits, on so many machines; all if None.
+        most_held: (choices,) on how many machines some plan may take each that keeps the limits; on any if None.
     """
     beats = None
     if found.is_refunded or found.is_spread or not (space == "fair" or terms.is_per_instance):
@@ -56,9 +52,8 @@ def by_instances(
         new = np.arange(below, below := int(np.searchsorted(found.instances, held, "right")))
         if space == "fair":
             best, new = new[:0], new[found.instances[new] == held]
-        if may_be_taken is not None:
-            allowed = may_be_taken(held)
-            best, new = best[allowed[best]], new[allowed[new]]
+        if most_held is not None:
+            best, new = best[most_held[best] >= held], new[most_held[new] >= held]
         if len(new):
             # On more machines than so many, they beat those that they beat here.
             best = np.concatenate((best, new))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from elastune.policies.planning.estimate import estimate, log_variance, stretch
+from elastune.policies.planning.estimate import estimate, expected_stretch
 from elastune.policies.planning.spread import ShiftedLogNormal, persistent_share, trial_factor
 
 if TYPE_CHECKING:
@@ -174,8 +174,7 @@ class Latenesses:
         if growth:
             new_expected_s, new_late_s = self._slowest_on_new(training, allocations, gangs, growth)
             expected_s, late_s = np.maximum(expected_s, new_expected_s), np.maximum(late_s, new_late_s)
-        variance = log_variance(terms.profile.stragglers, stage.iterations)
-        stretched = np.array([stretch(variance, one) for one in allocations])
+        stretched = np.array([expected_stretch(terms.profile.stragglers, stage.iterations, one) for one in allocations])
         return training.mean_s * (1.0 - stretched) + expected_s, (late_s - expected_s) ** 2 + tied_s2
 
     def _slowest_on_new(

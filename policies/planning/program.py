@@ -7,7 +7,6 @@ machines may be depends on how many they are, up to a power of two: labels from 
 
 from __future__ import annotations
 
-import functools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -18,9 +17,9 @@ import numpy as np
 
 from elastune.policies.planning.bill import held_usd, start_usd
 from elastune.policies.planning.held import by_instances, holding, tails_from
-from elastune.policies.planning.hulls import Hull
 from elastune.policies.planning.labels import NONE, NOTHING_MORE, Labels, efficient, joined, order_of
 from elastune.policies.planning.lateness import growth_class, most_of_class
+from elastune.policies.planning.program_limits import ProgramLimits
 from elastune.policies.planning.spaces import MOST_COUNTS, MOST_RELEASED
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from elastune.policies.planning.choices import Choices, Floats, Ids
+    from elastune.policies.planning.choices import Choices, Ids
     from elastune.policies.planning.labels import Range
     from elastune.policies.planning.plan import Allocation, Terms
     from elastune.policies.planning.spaces import Space
@@ -67,7 +66,7 @@ class Program:
         is_spread: whether ends are compared by their 95th percentiles, with the lateness that choices carry.
 
     Attributes:
-        least_usd: no plan that ends in time costs less; infinite where none does.
+        limits: T, B, and the least that any plan costs.
     """
 
     def __init__(
@@ -88,28 +87,12 @@ class Program:
         self._starts_vary = per_stage[0].classes > 1
         self._refunded = per_stage[0].is_refunded
         self._startup_s = terms.profile.startup.mean_s
-        self._sync_s = terms.profile.sync_s
         self._start_usd = start_usd(terms)
-        soonest_s = [float(stage.least_end_s.min()) for stage in per_stage]
-        last = len(per_stage) - 1
-        self._barriers_s = [max(last - 1 - index, 0) * self._sync_s for index in range(len(per_stage))]
-        self._later_s = [sum(soonest_s[index + 1 :]) + self._barriers_s[index] for index in range(len(per_stage))]
         self._tails_s2 = tails_from(per_stage)
-        self._machine_usd = [self._held_machine_usd(index) for index in range(len(per_stage))]
-        self._hulls = [self._least_usd(stage) for stage in per_stage]
-        self._later = [self._least_from(index + 1) for index in range(len(per_stage))]
-        self._limit_usd = terms.budget_usd * (1 + 1e-9) + 1e-9
-        self.least_usd = self._least_in_time()
+        self.limits = ProgramLimits(per_stage, terms, live_instances)
 
     def options(self) -> list[dict[int, Ids]]:
-        """By stage and machines held, the choices that some plan may take that keeps the limits; none at all without any."""
-        left_usd = [self._left_usd(index) for index in range(len(self._per_stage))]
-        fit = [
-            self._fit(index, stage.instances, left)
-            for index, (stage, left) in enumerate(zip(self._per_stage, left_usd, strict=True))
-        ]
-        if not all(mask.any() for mask in fit):
-            return [{} for _ in self._per_stage]
+        """By stage and machines held, the choices that some plan may take that keeps the limits."""
         counts = self._counts()
         return [
             by_instances(
@@ -117,42 +100,10 @@ class Program:
                 self._terms,
                 self._space,
                 [held for held in counts if held <= most],
-                may_be_taken=functools.partial(self._fit, index, left_usd=left),
+                most_held=self.limits.most_held(index),
             )
-            for index, (stage, left, most) in enumerate(
-                zip(self._per_stage, left_usd, self._most_useful(), strict=True)
-            )
+            for index, (stage, most) in enumerate(zip(self._per_stage, self._most_useful(), strict=True))
         ]
-
-    def _left_usd(self, index: int) -> Floats:
-        """(choices,) what the limits leave for a stage, if all others cost the least in the time that it leaves."""
-        stage = self._per_stage[index]
-        left_s = self._left_s() - stage.least_end_s
-        others = [hull for at, hull in enumerate(self._hulls) if at != index]
-        seconds, usd = np.array(Hull.total(others).points).T if others else (np.zeros(1), np.zeros(1))
-        least_usd: Floats = np.interp(left_s, seconds * (1 - 1e-9), usd, left=math.inf)
-        with np.errstate(invalid="ignore"):  # where nothing is left in time, and money is endless
-            return np.nan_to_num(self._limit_usd - self._release_usd - least_usd, nan=-math.inf, posinf=math.inf)
-
-    def _fit(self, index: int, held: Ids | int, left_usd: Floats) -> NDArray[np.bool_]:
-        """(choices,) for which of them so much pays on so many machines."""
-        stage = self._per_stage[index]
-        started_usd = np.maximum(held - self._live, 0) * self._start_usd
-        own_usd = stage.usd - stage.most_refund_usd + held * self._machine_usd[index]
-        return np.asarray(own_usd + started_usd <= left_usd)
-
-    def _least_in_time(self) -> float:
-        """No plan that ends in time costs less: as `_within` says of partial plans, but before anything is searched."""
-        seconds, usd = self._least_from(0)
-        left_s = self._left_s()
-        if left_s < seconds[0] * (1 - 1e-9):
-            return math.inf
-        return float(np.interp(left_s, seconds, usd)) + self._release_usd + (0.0 if self._live else self._start_usd)
-
-    def _left_s(self) -> float:
-        """Until T, for training."""
-        barriers_s = (len(self._per_stage) - 1) * self._sync_s
-        return self._terms.deadline_s + 1e-6 - barriers_s - (0.0 if self._live else self._startup_s)
 
     def _counts(self) -> Sequence[int]:
         """Numbers of machines that are held: those on which some stage trains, and the one that is there.
@@ -173,25 +124,15 @@ class Program:
         needed = (int(stage.instances.max()) for stage in reversed(self._per_stage))
         return list(accumulate(needed, max))[::-1]
 
-    def _least_usd(self, stage: Choices) -> Hull:
-        """(seconds, USD): in so long, a stage whose machines are there trains for so much at least, refunds taken off."""
-        machine_usd = held_usd(self._terms, 1.0) * stage.train_s - stage.each_refund_usd
-        return Hull.of(stage.least_end_s, stage.usd + stage.instances * machine_usd - stage.most_refund_usd)
-
-    def _least_from(self, index: int) -> tuple[Floats, Floats]:
-        """(seconds, USD): the same of this and all later stages, as `Hull.total` divides the time."""
-        seconds, usd = np.array(Hull.total(self._hulls[index:]).points).T
-        return seconds, usd
-
     def solve(self, most_usd: float = math.inf) -> list[list[Allocation]]:
         """The allocations of every efficient plan that costs at most so much, within the budget."""
-        self._limit_usd = min(self._terms.budget_usd, most_usd) * (1 + 1e-9) + 1e-9
-        if self.least_usd > self._limit_usd:
+        self.limits.set_usd(most_usd)
+        if not self.limits.are_kept_by_some:
             return []
         options = self.options()
         start = Labels(
             np.zeros(1),
-            np.full(1, self._release_usd),
+            np.full(1, self.limits.release_usd),
             np.zeros(1, np.int64),
             np.zeros(1) if self._is_spread else None,
         )
@@ -217,7 +158,7 @@ class Program:
         starts = self._starts(index, known, sorted(options))
         found: dict[Held, tuple[Labels, NDArray[np.int64]]] = {}
         leads_s = self._leads_s(index)
-        usd, machine_usd = self._per_stage[index].usd, self._machine_usd[index]
+        usd, machine_usd = self._per_stage[index].usd, self.limits.machine_usd[index]
         for held, numbers in options.items():
             costs_usd = usd[numbers] + held * machine_usd[numbers]
             alike: dict[tuple[float, int], list[tuple[int, float]]] = {}
@@ -245,7 +186,7 @@ class Program:
         return leads_s
 
     def _barrier_s(self, index: int) -> float:
-        return 0.0 if index == len(self._per_stage) - 1 else self._sync_s
+        return 0.0 if index == len(self._per_stage) - 1 else self._terms.profile.sync_s
 
     def _starts(
         self, index: int, known: Mapping[Held, Labels], targets: Sequence[int]
@@ -319,13 +260,6 @@ class Program:
             merged = found[held] = efficient(parts, later)
         return found
 
-    def _held_machine_usd(self, index: int) -> Floats:
-        """(choices,) what each machine costs that is held for a stage, beside the waiting for it."""
-        stage = self._per_stage[index]
-        paid_s = stage.train_s + self._barrier_s(index)
-        machine_usd: Floats = held_usd(self._terms, 1.0) * paid_s - stage.each_refund_usd
-        return machine_usd
-
     def _extended(
         self, index: int, starts: Sequence[tuple[int, Labels]], some: Sequence[tuple[int, float]]
     ) -> tuple[Labels, NDArray[np.int64]]:
@@ -340,7 +274,7 @@ class Program:
                     continue
                 late = number, growth if self._starts_vary else 0
                 ended = labels.plus(busy_s + float(stage.shift_s[late]), usd, float(stage.tail_s2[late]))
-                parts.append(self._within(ended, index, later[0], float(stage.most_refund_usd[number])))
+                parts.append(self.limits.within(ended, index, float(stage.most_refund_usd[number])))
                 numbers.append(number)
         picked = np.repeat(np.array(numbers, np.int64), [len(part) for part in parts])
         together = joined(parts)
@@ -348,28 +282,6 @@ class Program:
             return together, picked
         order = order_of(together, later)
         return together.at(order), picked[order]
-
-    def _within(self, labels: Labels, index: int, least_tail_s2: float, most_refund_usd: float) -> Labels:
-        """Those from which the limits can still be kept; the tolerance leaves the last word to the closed form.
-
-        What they are billed in the end is at least what they have been by now, less the most that is given back for the stage,
-        and the least of later stages, refunds taken off.
-        """
-        terms = self._terms
-        if math.isinf(terms.deadline_s) and math.isinf(self._limit_usd):
-            return labels
-        end_s = labels.late_s(least_tail_s2)
-        kept = end_s <= terms.deadline_s - self._later_s[index] + 1e-6
-        if math.isfinite(self._limit_usd):
-            seconds, usd = self._later[index]
-            left_s = terms.deadline_s - self._barriers_s[index] + 1e-6 - end_s
-            kept &= labels.usd - most_refund_usd + np.interp(left_s, seconds, usd) <= self._limit_usd
-        return labels if kept.all() else labels.at(np.flatnonzero(kept))
-
-    @property
-    def _release_usd(self) -> float:
-        """What giving back the machines that are held already costs."""
-        return held_usd(self._terms, self._live * self._terms.price_book.release_s)
 
     def _traced(self, layers: Sequence[_Layer], last: int) -> list[Allocation]:
         """The allocations that lead to a label of the last layer."""

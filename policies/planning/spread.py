@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import Stragglers
 
     Floats = NDArray[np.floating]
+    Ids = NDArray[np.int64]
 
 
 _STEPS = 200
@@ -85,34 +86,55 @@ def persistent_share(stragglers: Stragglers, iterations: int) -> float:
     return persistent / (persistent + each) if persistent else 0.0
 
 
-@functools.lru_cache(4096)
-def last_wave(groups: int, gangs: int, variance: float) -> tuple[float, Floats]:
-    """When groups of gangs are done with their last trials, over the mean time of one trial: the slowest, and all the others.
+class Places:
+    """When groups of gangs are done with their last trials, for several numbers of groups at once.
 
     Exact where each gang trains one trial. Trials in waves take the gang that is free first; gangs are then apart by about one
     trial.
 
     Args:
-        groups: that are told apart.
-        gangs: of each; a group is done with its slowest gang.
-        variance: of the logarithm of a trial's time.
-
-    Returns:
-        The slowest, and the others, earliest first.
+        groups: (kinds,) that are told apart.
+        gangs: (kinds,) of each; a group is done with its slowest gang.
     """
-    deviation, mean = math.sqrt(variance), variance / 2
-    of_slowest, of_others = _normals_of_groups(groups, gangs)
-    return float(np.exp(of_slowest * deviation - mean).mean()), np.exp(of_others * deviation - mean)
+
+    def __init__(self, groups: Ids, gangs: Ids) -> None:
+        kinds, self._kind_of = np.unique(np.stack((groups, gangs)), axis=1, return_inverse=True)
+        found = [_normals_of_groups(*kind) for kind in kinds.T.tolist()]
+        self._of_slowest = np.array([of_slowest for of_slowest, _ in found]).reshape(-1, _STEPS)
+        self._of_others = np.full((len(found), int(groups.max(initial=1)) - 1), np.inf)
+        for row, (_, of_others) in zip(self._of_others, found, strict=True):
+            row[: len(of_others)] = of_others
+
+    def ends(self, variance: float) -> tuple[Floats, Floats]:
+        """Over the mean time of one trial: the slowest group, (kinds,), and all others, (kinds, others), earliest first.
+
+        Rows with fewer others end with infinite ones.
+
+        Args:
+            variance: of the logarithm of a trial's time, above 0.
+        """
+        deviation, mean = math.sqrt(variance), variance / 2
+        slowest = np.exp(self._of_slowest * deviation - mean).mean(axis=1)
+        others = np.exp(self._of_others * deviation - mean)
+        return slowest[self._kind_of], others[self._kind_of]
 
 
 @functools.lru_cache(4096)
 def _normals_of_groups(groups: int, gangs: int) -> tuple[Floats, Floats]:
-    """Standard normals at which groups of gangs end: quantiles of the slowest group, and the others, earliest first.
-
-    They do not depend on the variance, and most of the time of `last_wave` goes into them.
-    """
+    """Standard normals at which groups of gangs end: quantiles of the slowest group, and the others, earliest first."""
     at = NormalDist().inv_cdf
     # Blom's places; the greatest, on which most depends, is integrated over its quantiles.
     others = [at(((rank - 0.375) / (groups + 0.25)) ** (1 / gangs)) for rank in range(1, groups)]
     slowest = [at((((step + 0.5) / _STEPS) ** (1 / groups)) ** (1 / gangs)) for step in range(_STEPS)]
     return np.array(slowest), np.array(others)
+
+
+@functools.lru_cache(4096)
+def normal_of_slowest(count: int) -> float:
+    """Blom's expected maximum of so many standard normals."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
+
+
+def normals_of_slowest(counts: Ids) -> Floats:
+    """(counts,) the same of each."""
+    return np.array([normal_of_slowest(count) for count in counts.tolist()])

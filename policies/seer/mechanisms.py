@@ -125,11 +125,13 @@ class Mechanisms:
         """
         if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
             return plan
+        known = with_p95(plan, terms)
+        if not _is_fastest_asked(terms) and terms.are_kept_by(known):
+            return known  # the cheapest that is on time on average
         found = _best_elastic(plan.stages, terms, "p95")
         if found is None:
             # The plan itself is on time on average, so the one that is looked for ends no later at its 95th percentile.
-            within = replace(terms, deadline_s=with_p95(plan, terms).promised_s + TIME_GRAIN_S)
-            late = frontier(plan.stages, within, makespan="p95")
+            late = frontier(plan.stages, replace(terms, deadline_s=known.promised_s + TIME_GRAIN_S), makespan="p95")
             # Fastest first; one that is late even on average is no better than the plan that is not.
             found = next((other for other in late if other.makespan_s <= terms.deadline_s), None)
         return plan if found is None else found

@@ -13,7 +13,7 @@ from small_jobs import assert_same_curve, brute_force, fair_space, random_job, w
 
 from elastune.policies.planning import choices, program, spaces
 from elastune.policies.planning.bound import Bound, Paid
-from elastune.policies.planning.frontier import cheapest_by, efficient_plans, frontier
+from elastune.policies.planning.frontier import cheapest_by, cheapest_plan, efficient_plans, frontier
 from elastune.policies.planning.lateness import estimator
 from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.profile import Stragglers
@@ -60,6 +60,34 @@ def test_what_brute_force_finds_within_any_limits_the_frontier_finds(space, make
         limited = replace(terms, budget_usd=wanted.needed_usd * (1 + 1e-9), deadline_s=float(deadline_s))
         kept = efficient_plans(plan for plan in every if limited.are_kept_by(plan))
         assert_same_curve(frontier(stages, limited, space=space, makespan=makespan, **state), kept)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(sorted(SPACES)),
+    st.sampled_from(["mean", "p95"]),
+    st.sampled_from([0.0, 0.0, 60.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_cheapest_plan_is_the_last_of_the_frontier(space, makespan, minimum_s, seed):
+    rng = np.random.default_rng(seed)
+    stages, terms, state = refunded_job(rng, space, minimum_s)
+    if rng.integers(2):
+        terms = replace(terms, gives_back=False)
+    every = frontier(stages, terms, space=space, makespan=makespan, **state)
+    if every and rng.integers(3):
+        wanted = every[rng.integers(len(every))]
+        terms = replace(
+            terms,
+            deadline_s=wanted.promised_s + float(rng.choice([0.0, 1.0, math.inf])),
+            budget_usd=wanted.needed_usd * float(rng.choice([0.999, 1.0 + 1e-9, 1.2, math.inf])),
+        )
+        every = frontier(stages, terms, space=space, makespan=makespan, **state)
+    found = cheapest_plan(stages, terms, space=space, makespan=makespan, **state)
+    assert (found is None) == (not every)
+    if found is not None:
+        assert found.cost_usd == pytest.approx(every[-1].cost_usd, rel=1e-9)
+        assert found.promised_s == pytest.approx(every[-1].promised_s, rel=1e-9)
 
 
 @pytest.mark.parametrize("space", SPACES)
