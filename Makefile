@@ -19,9 +19,10 @@ run: $(VENV)/.ready-run
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in order: the long ones, of the bridge, are first
 
-# For daily work: no real workers, no training, nothing that is marked slow.
+# For daily work: no real workers, no training, nothing that is marked slow, a few cases of what is marked many, fewer examples.
 test-fast: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/bridge --ignore tests/workloads -m 'not benchmark and not slow' $(COVERAGE)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/bridge --ignore tests/workloads \
+		-m 'not benchmark and not slow' --few-cases --hypothesis-profile fast $(COVERAGE)
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build

@@ -15,7 +15,46 @@ from elastune.sim.control.journal import MemorySink
 # Examples are the same in every run, and a loaded machine does not fail them.
 # Host time must not decide whether a test passes, neither by a deadline nor by the health check for slow examples.
 settings.register_profile("elastune", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# `make test-fast` names this one, by --hypothesis-profile. Tests with a number of their own ask `examples` for a share of it.
+settings.register_profile("fast", settings.get_profile("elastune"), max_examples=15)
 settings.load_profile("elastune")
+
+
+def pytest_addoption(parser):
+    """`--few-cases` is what `make test-fast` leaves out of tests that are marked `many`."""
+    parser.addoption("--few-cases", action="store_true", help="Of tests marked `many`, take a few cases.")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of a test that is marked `many`, leave a few cases: each value of a product once, or some of a list, evenly spread."""
+    if not config.getoption("--few-cases"):
+        return
+    by_test = {}
+    for item in items:
+        by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for cases in by_test.values():
+        mark = cases[0].get_closest_marker("many")
+        kept.update(cases if mark is None else few_cases(cases, mark.kwargs.get("fast", 4)))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def few_cases(cases, most):
+    """Those on the diagonal of all values, which show each value at least once; evenly spread, at most so many of them."""
+    sizes = {}
+    for case in cases:
+        for name, index in case.callspec.indices.items():
+            sizes[name] = max(sizes.get(name, 0), index + 1)
+    on_diagonal = [
+        case
+        for case in cases
+        if any(
+            all(index == step % sizes[name] for name, index in case.callspec.indices.items())
+            for step in range(max(sizes.values()))
+        )
+    ]
+    return on_diagonal[:: -(-len(on_diagonal) // most)]
 
 
 @pytest.fixture(autouse=True)

@@ -114,19 +114,13 @@ def fidelity(
         "--emulate": emulate,
         "--inject": inject or None,
     }
+    of_reports = {"--from": recorded or None, "--figures": figures, "--rows": rows}
     if physical is not None:
-        others = of_runs | {"--from": recorded or None, "--pack": pack, "-o": out, "--figures": figures, "--rows": rows}
-        refuse(others, "a physical record is replayed")
+        refuse(of_runs | of_reports | {"--pack": pack, "-o": out}, "a physical record is replayed")
         _show_physical(physical, as_json)
         return
     if pack is not None:
-        others = of_runs | {
-            "--from": recorded or None,
-            "--figures": figures,
-            "--rows": rows,
-            "--json": as_json or None,
-        }
-        refuse(others, "a recorded sitting is packed")
+        refuse(of_runs | of_reports | {"--json": as_json or None}, "a recorded sitting is packed")
         _pack(pack, out)
         return
     if rows is not None:
@@ -137,26 +131,40 @@ def fidelity(
         refuse(of_runs | {"-o": out}, "recorded sittings are read (--from)")
         _show(recorded, figures, rows, as_json)
         return
-    if not specs:
-        raise InputError("fidelity: name the YAML files of the jobs, or recorded sittings (--from DIR)")
+    folder = out or Path("results/fidelity")
+    _measure(_measurement(specs or [], settings, policies, repeats, device, bundle, emulate, injects=inject), folder)
+    _show([folder], figures, rows, as_json)
+
+
+def _measurement(
+    specs: Sequence[Path],
+    settings: list[str] | None,
+    policies: str | None,
+    repeats: int | None,
+    device: Device | None,
+    bundle: str | None,
+    speed: float | None,
+    *,
+    injects: bool,
+) -> Measurement:
+    """What is asked for, read and checked."""
     from elastune.experiments.fidelity.conduct import Measurement
     from elastune.experiments.spec.yaml_file import names_in
 
+    if not specs:
+        raise InputError("fidelity: name the YAML files of the jobs, or recorded sittings (--from DIR)")
     loaded = {path.stem: load_spec(path, settings) for path in specs}
     if len(loaded) < len(specs):
         raise InputError("fidelity: two of the files have the same name, by which the runs are called")
-    asked = Measurement(
+    return Measurement(
         specs=loaded,
         policies=names_in(policies, "--policies") or [next(iter(loaded.values())).policy.label],
         repeats=repeats or 1,
         device=(device or Device.CPU).value,
         bundle=bundle,
-        speed=emulate,
-        injects=inject,
+        speed=speed,
+        injects=injects,
     )
-    folder = out or Path("results/fidelity")
-    _measure(asked, folder)
-    _show([folder], figures, rows, as_json)
 
 
 def _measure(asked: Measurement, folder: Path) -> None:

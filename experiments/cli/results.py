@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from typer.core import TyperGroup
@@ -109,31 +109,23 @@ def show(
     `elastune results merge` puts folders together.
     """
     from elastune.experiments.files import check_outputs, write_text
-    from elastune.experiments.results_version import RESULTS_VERSION
     from elastune.experiments.sweeps.rows import STATUSES
-    from elastune.experiments.sweeps.store import Store
-    from elastune.experiments.sweeps.summary import condition, json_records
+    from elastune.experiments.sweeps.summary import json_records
 
-    if sum((against is not None, is_profile, is_iqm)) > 1:
-        raise InputError("--against, --profile and --iqm are three different tables: give one of them")
+    asked = _TableAsked.of(group, measure, against, over, is_profile=is_profile, is_iqm=is_iqm)
     if csv is not None:
         check_outputs(csv, reads=(path for path in folder.rglob("*") if path.suffix != ".csv"))
     if figure is None and (out is not None or policies is not None):
         raise InputError("-o and --policies are of a figure: give --figure NAME")
-    rows = Store(folder).read(None if where is None else condition(where)).to_pandas()
-    if not len(rows):
-        raise InputError(f"{folder}: no row meets --where {where!r}")
-    others = sorted(set(rows["results_version"]) - {str(RESULTS_VERSION)})
-    if others:
-        say(f"note: rows of another version of results: {', '.join(others)}; now is {RESULTS_VERSION}", err=True)
+    if figure is not None and (csv is not None or is_profile or is_iqm):
+        raise InputError("--csv, --profile and --iqm are of a table: leave out --figure")
+    rows = _rows_where(folder, where)
     if figure is not None:
-        if csv is not None or is_profile or is_iqm:
-            raise InputError("--csv, --profile and --iqm are of a table: leave out --figure")
-        _draw(folder, rows, figure, out or Path(f"{figure}.png"), group, measure, against, policies, as_json=as_json)
+        _draw(folder, rows, asked, figure, out or Path(f"{figure}.png"), policies, as_json=as_json)
         return
     counts = {status: int((rows["status"] == status).sum()) for status in STATUSES}
     errors = rows.loc[rows["status"] != "done", ["status", "error"]].value_counts().reset_index().to_dict("records")
-    name, table = _table(rows, group, measure, against, over, is_profile=is_profile, is_iqm=is_iqm)
+    name, table = _table(rows, asked)
     shown = {"groups": _groups_table, "paired": _paired_table, "profile": _profile_table}[name](table)
     require_asked(shown.columns)
     if csv is not None:
@@ -146,17 +138,59 @@ def show(
     _say_counts(counts, errors)
 
 
+@dataclass(frozen=True)
+class _TableAsked:
+    """What a table or a figure is of.
+
+    Attributes:
+        group: columns; None where they are not given.
+        measures: empty where none is given.
+        against: the policy that others are compared with.
+    """
+
+    group: list[str] | None
+    measures: list[str]
+    against: str | None
+    over: Over
+    is_profile: bool
+    is_iqm: bool
+
+    @classmethod
+    def of(
+        cls, group: str | None, measure: str | None, against: str | None, over: Over, *, is_profile: bool, is_iqm: bool
+    ) -> _TableAsked:
+        """The options, read."""
+        from elastune.experiments.spec.yaml_file import names_in
+
+        if sum((against is not None, is_profile, is_iqm)) > 1:
+            raise InputError("--against, --profile and --iqm are three different tables: give one of them")
+        columns = None if group is None else names_in(group, "--group")
+        return cls(columns, names_in(measure, "--measure"), against, over, is_profile, is_iqm)
+
+    def one_measure(self, what: str) -> str | None:
+        """The measure of what has only one; None where none is given."""
+        if len(self.measures) > 1:
+            raise InputError(f"{what} is of one measure, but --measure names {len(self.measures)}")
+        return self.measures[0] if self.measures else None
+
+
+def _rows_where(folder: Path, where: str | None) -> pd.DataFrame:
+    """The rows of a folder that meet a condition, with a note where their version is not the one of now."""
+    from elastune.experiments.results_version import RESULTS_VERSION
+    from elastune.experiments.sweeps.store import Store
+    from elastune.experiments.sweeps.summary import condition
+
+    rows: pd.DataFrame = Store(folder).read(None if where is None else condition(where)).to_pandas()
+    if not len(rows):
+        raise InputError(f"{folder}: no row meets --where {where!r}")
+    others = sorted(set(rows["results_version"]) - {str(RESULTS_VERSION)})
+    if others:
+        say(f"note: rows of another version of results: {', '.join(others)}; now is {RESULTS_VERSION}", err=True)
+    return rows
+
+
 def _draw(
-    folder: Path,
-    rows: pd.DataFrame,
-    figure: str,
-    out: Path,
-    group: str | None,
-    measure: str | None,
-    against: str | None,
-    policies: str | None,
-    *,
-    as_json: bool,
+    folder: Path, rows: pd.DataFrame, asked: _TableAsked, figure: str, out: Path, policies: str | None, *, as_json: bool
 ) -> None:
     """Write the figure, and say which policies are not in it."""
     from elastune.experiments.claims.folder_figures import draw_rows
@@ -166,16 +200,13 @@ def _draw(
 
     require_format(out)
     check_outputs(out)
-    measures = names_in(measure, "--measure")
-    if len(measures) > 1:
-        raise InputError(f"a figure is of one measure, but --measure names {len(measures)}")
     drawn, shown = draw_rows(
         folder,
         rows,
         figure,
-        axes=names_in(group, "--group"),
-        measure=measures[0] if measures else None,
-        reference=against,
+        axes=asked.group or [],
+        measure=asked.one_measure("a figure"),
+        reference=asked.against,
         named=names_in(policies, "--policies"),
     )
     save(drawn, out)
@@ -188,33 +219,23 @@ def _draw(
         say(f"left out, so that the others can be told apart: {', '.join(left_out)}; --policies puts some in")
 
 
-def _table(
-    rows: pd.DataFrame,
-    group: str | None,
-    measure: str | None,
-    against: str | None,
-    over: Over,
-    *,
-    is_profile: bool,
-    is_iqm: bool,
-) -> tuple[str, pd.DataFrame]:
+def _table(rows: pd.DataFrame, asked: _TableAsked) -> tuple[str, pd.DataFrame]:
     """Which table was asked for, and the table."""
     import pandas as pd
 
-    from elastune.experiments.spec.yaml_file import names_in
     from elastune.experiments.sweeps.paired import paired_table, profile_table
     from elastune.experiments.sweeps.summary import summarise
 
-    columns, names = names_in(group, "--group"), names_in(measure, "--measure")
-    if against is not None:
-        by = None if group is None else columns
-        found = [paired_table(rows, against, measure=name, group=by, over=over.value) for name in names or ["regret"]]
+    over: Literal["families", "seeds"] = asked.over.value
+    group = asked.group or []
+    if asked.against is not None:
+        measures = asked.measures or ["regret"]
+        found = [paired_table(rows, asked.against, measure=name, group=asked.group, over=over) for name in measures]
         return "paired", pd.concat(found, ignore_index=True)
-    if is_profile:
-        if len(names) > 1:
-            raise InputError(f"--profile is of one measure, but --measure names {len(names)}")
-        return "profile", profile_table(rows, measure=(names or ["regret"])[0], group=columns, over=over.value)
-    return "groups", summarise(rows, columns, names, over=over.value, statistic="iqm" if is_iqm else "mean")
+    if asked.is_profile:
+        measure = asked.one_measure("--profile") or "regret"
+        return "profile", profile_table(rows, measure=measure, group=group, over=over)
+    return "groups", summarise(rows, group, asked.measures, over=over, statistic="iqm" if asked.is_iqm else "mean")
 
 
 def _groups_table(summary: pd.DataFrame) -> Table:

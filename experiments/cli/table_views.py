@@ -11,16 +11,18 @@ import functools
 import inspect
 import io
 import re
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elastune.experiments.cli.numbers import count_option
 from elastune.sim.model.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from elastune.experiments.cli.tables import Column
 
@@ -91,21 +93,22 @@ def _require_all(view: TableView, headings: Sequence[str]) -> None:
         require_column(name, "--columns", headings)
 
 
+def _option(name: str, told: str, metavar: str) -> Any:  # noqa: ANN401  as typer's own
+    return typer.Option(name, metavar=metavar, help=told, show_default=False, rich_help_panel=_PANEL)
+
+
+_OPTIONS = {
+    "sort": Annotated[str | None, _option("--sort", "By this column; -COLUMN for the largest first.", "COLUMN")],
+    "top": Annotated[
+        int | None, count_option("--top", help="So many rows.", show_default=False, rich_help_panel=_PANEL)
+    ],
+    "columns": Annotated[str | None, _option("--columns", "Only these, and those that name a row.", "A,B,...")],
+    "form": Annotated[Form, typer.Option("--format", help="Of tables.", rich_help_panel=_PANEL)],
+}
+
+
 def with_view(command: Callable[..., None]) -> Callable[..., None]:
     """The command with `--sort`, `--top`, `--columns` and `--format`, which its tables follow."""
-    from elastune.experiments.cli.numbers import count_option
-
-    def option(name: str, told: str, metavar: str) -> Any:  # noqa: ANN401  as typer's own
-        return typer.Option(name, metavar=metavar, help=told, show_default=False, rich_help_panel=_PANEL)
-
-    annotations = {
-        "sort": Annotated[str | None, option("--sort", "By this column; -COLUMN for the largest first.", "COLUMN")],
-        "top": Annotated[
-            int | None, count_option("--top", help="So many rows.", show_default=False, rich_help_panel=_PANEL)
-        ],
-        "columns": Annotated[str | None, option("--columns", "Only these, and those that name a row.", "A,B,...")],
-        "form": Annotated[Form, typer.Option("--format", help="Of tables.", rich_help_panel=_PANEL)],
-    }
 
     @functools.wraps(command)
     def viewed(*args: Any, sort: str | None, top: int | None, columns: str | None, form: Form, **kwargs: Any) -> None:  # noqa: ANN401
@@ -116,25 +119,32 @@ def with_view(command: Callable[..., None]) -> Callable[..., None]:
             raise InputError(
                 "--sort, --top, --columns and --format are about tables, and --json prints none: leave one out"
             )
-        headings: list[str] = []
-        tokens = (_ASKED, _ASKED.set(view)), (_HEADINGS, _HEADINGS.set(headings))
-        try:
+        with _followed(view) as headings:
             command(*args, **kwargs)
-        finally:
-            for variable, token in tokens:
-                variable.reset(token)  # type: ignore[arg-type]  # each its own
         _require_all(view, headings)
 
-    own = inspect.signature(command, eval_str=True)
-    added = [
-        inspect.Parameter(
+    own = inspect.signature(command, eval_str=True).parameters
+    added = {
+        name: inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=Form.TEXT if name == "form" else None
         )
-        for name, annotation in annotations.items()
-    ]
-    viewed.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]  # typer reads it
-    viewed.__annotations__ = {**{name: p.annotation for name, p in own.parameters.items()}, **annotations}
+        for name, annotation in _OPTIONS.items()
+    }
+    viewed.__signature__ = inspect.Signature([*own.values(), *added.values()])  # type: ignore[attr-defined]  # typer reads it
+    viewed.__annotations__ = {name: one.annotation for name, one in {**own, **added}.items()}
     return viewed
+
+
+@contextmanager
+def _followed(view: TableView) -> Iterator[list[str]]:
+    """Tables that are printed in the block follow this view; yields the headings that they had."""
+    headings: list[str] = []
+    asked, seen = _ASKED.set(view), _HEADINGS.set(headings)
+    try:
+        yield headings
+    finally:
+        _ASKED.reset(asked)
+        _HEADINGS.reset(seen)
 
 
 def column_called(name: str, headings: Sequence[str]) -> int | None:

@@ -16,7 +16,7 @@ from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import HEADS, RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
 from elastune.experiments.fidelity.sitting import SEGMENTS_FILE, profile_in
-from elastune.experiments.profiling.estimates import timing_of
+from elastune.experiments.profiling.estimates import Timing, timing_of
 from elastune.experiments.profiling.records import SegmentRecord
 from elastune.experiments.profiling.work_folder import copy_bundle, rounded
 from elastune.experiments.runs.run_folder import claim_folder
@@ -157,47 +157,45 @@ def _write(
     """Write the bundle and return what changed; numbers that the journals do not know stay."""
     import pandas as pd
 
-    timing = timing_of(series, {row: float(cost) for row, cost in enumerate(bundle.relative_cost)})
-    how = f"measured: journals of {runs} real runs; median"
-    rescale_s = max(timing.rescale_s.value, timing.checkpoint_s.value)
-    new = {
-        "iteration_s": timing.iteration_s.value,
-        "launch_s": timing.launch_s.value,
-        "checkpoint_s": timing.checkpoint_s.value,
-        "rescale_s": rescale_s,
-    }
-    old = bundle.timings
-    before = {
-        "iteration_s": bundle.iteration_s,
-        "launch_s": None if old is None else old.launch_s,
-        "checkpoint_s": None if old is None else old.checkpoint_s,
-        "rescale_s": None if old is None else old.rescale_s,
-    }
-    persistent = timing.spread.persistent
-    changes = [Change(name, before[name], value) for name, value in new.items()]
-    if persistent is not None:
-        was = None if bundle.stragglers is None else bundle.stragglers.persistent_cv
-        changes.append(Change("straggler.persistent_cv", was, persistent))
+    changes = _changes(timing_of(series, {row: float(cost) for row, cost in enumerate(bundle.relative_cost)}), bundle)
     with tempfile.TemporaryDirectory() as made:
         staging = Path(made) / "bundle"
-        if (source / "curves.parquet").is_file():
-            copy_bundle(source, staging)
-        else:
+        if not (source / "curves.parquet").is_file():
             copy_bundle(bundle_folder(bundle.name), staging)
-            copy_bundle(source, staging)
-        header = staging / "bundle.yaml"
-        told = cast("dict[str, Any]", parse_yaml(header.read_text(encoding="utf-8"), str(header)))
-        told |= {name: rounded(value) for name, value in new.items()}
-        if persistent is not None:
-            told["straggler"] = {**(told.get("straggler") or {}), "persistent_cv": rounded(persistent)}
-        told["provenance"] = {**told.get("provenance", {}), **{change.name: how for change in changes}}
-        header.write_text(dump_yaml(told), encoding="utf-8")
+        copy_bundle(source, staging)
+        _rewrite(staging / "bundle.yaml", changes, f"measured: journals of {runs} real runs; median")
         rows = [msgspec.to_builtins(record) for records in series for record in records]
         pd.DataFrame(rows).to_csv(staging / SEGMENTS_FILE, index=False, lineterminator="\n")
         load_bundle(staging)
         claim_folder(out, "bundle")
         copy_bundle(staging, out)
     return changes
+
+
+def _changes(timing: Timing, bundle: Bundle) -> list[Change]:
+    """What the journals measured, beside what the bundle says; the spread only where it was measured."""
+    measured = {
+        "launch_s": timing.launch_s.value,
+        "checkpoint_s": timing.checkpoint_s.value,
+        "rescale_s": max(timing.rescale_s.value, timing.checkpoint_s.value),
+    }
+    changes = [Change("iteration_s", bundle.iteration_s, timing.iteration_s.value)]
+    changes += [Change(name, getattr(bundle.timings, name, None), value) for name, value in measured.items()]
+    if timing.spread.persistent is not None:
+        was = getattr(bundle.stragglers, "persistent_cv", None)
+        changes.append(Change("straggler.persistent_cv", was, timing.spread.persistent))
+    return changes
+
+
+def _rewrite(header: Path, changes: Sequence[Change], how: str) -> None:
+    """Put the new numbers into a bundle.yaml, and where they are from."""
+    told = cast("dict[str, Any]", parse_yaml(header.read_text(encoding="utf-8"), str(header)))
+    for change in changes:
+        section, _, key = change.name.rpartition(".")
+        number = {key: rounded(change.after)}
+        told |= {section: {**(told.get(section) or {}), **number}} if section else number
+    told["provenance"] = {**told.get("provenance", {}), **{change.name: how for change in changes}}
+    header.write_text(dump_yaml(told), encoding="utf-8")
 
 
 def _cloud(runs: Sequence[CheckedRun]) -> CloudSeen:

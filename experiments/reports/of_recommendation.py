@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": "the soonest"}
 _UNITS = {"score": "", "cost_usd": " USD", "makespan_s": " s"}
+_MARKERS = {"type": "scatter", "mode": "markers"}
 _MEASURES = {"score": "score", "cost_usd": "cost, USD", "makespan_s": "makespan, s"}
 
 
@@ -179,44 +180,31 @@ def _front_chart(told: Mapping[str, Any], candidates: pd.DataFrame) -> Chart:
     rows = known.astype(object).where(known.notna(), None).to_dict("records")
     is_front = [tuple(row[name] for name in named) in efficient for row in rows]
     details = [_details(cast("dict[str, Any]", row), on_front) for row, on_front in zip(rows, is_front, strict=True)]
-    times = known["makespan_s"] / SECONDS[unit]
-    shared = {"type": "scatter", "mode": "markers"}
+    names = [label(one["candidate"]) for one in details]
 
     def chosen(wanted: bool) -> dict[str, Any]:
         at = [place for place, one in enumerate(is_front) if one is wanted]
-        names = [label(details[place]["candidate"]) for place in at]
         return {
+            **_MARKERS,
             "x": known["cost_usd"][at],
             "y": known["score"][at],
             "customdata": at,
-            "text": names,
+            "text": [names[place] for place in at],
             "hovertemplate": "%{text}<br>%{y:.4g} for %{x:.3g} USD<extra></extra>",
         }
 
-    bar = {"title": {"text": f"makespan ({unit})", "side": "right"}, "thickness": 12}
     marks = {
-        "color": times[is_front],
+        "color": known["makespan_s"][is_front] / SECONDS[unit],
         "colorscale": "Viridis",
         "size": 12,
         "line": {"color": "#333", "width": 1},
-        "colorbar": bar,
+        "colorbar": {"title": {"text": f"makespan ({unit})", "side": "right"}, "thickness": 12},
     }
     traces = [
-        shared | chosen(wanted=False) | {"name": "tried", "marker": {"color": "#9a9a9a", "size": 6, "opacity": 0.6}},
-        shared | chosen(wanted=True) | {"name": "efficient: no other is cheaper, sooner and better", "marker": marks},
+        chosen(wanted=False) | {"name": "tried", "marker": {"color": "#9a9a9a", "size": 6, "opacity": 0.6}},
+        chosen(wanted=True) | {"name": "efficient: no other is cheaper, sooner and better", "marker": marks},
+        *([_star(told["standings"][0])] if told["standings"] else []),
     ]
-    if told["standings"]:
-        best = told["standings"][0]
-        traces.append(
-            shared
-            | {
-                "x": [best["cost_usd"][0]],
-                "y": [best["score"][0]],
-                "name": "recommended, on new seeds",
-                "marker": {"color": "#D55E00", "symbol": "star", "size": 18, "line": {"color": "#fff", "width": 1}},
-                "hovertemplate": f"{label(_named(best))}<extra>recommended</extra>",
-            }
-        )
     better = "lower" if told["goal"]["direction"] == "minimize" else "higher"
     layout = {
         "xaxis": {"title": {"text": "cost (USD)"}, "type": "log"},
@@ -224,6 +212,18 @@ def _front_chart(told: Mapping[str, Any], candidates: pd.DataFrame) -> Chart:
     }
     note = "Means of the runs of each candidate, few where it was given up."
     return Chart("Score, cost and time", traces, layout, details, note, "Click a mark for the candidate behind it.")
+
+
+def _star(best: Mapping[str, Any]) -> dict[str, Any]:
+    """The mark of the candidate that is recommended."""
+    return {
+        **_MARKERS,
+        "x": [best["cost_usd"][0]],
+        "y": [best["score"][0]],
+        "name": "recommended, on new seeds",
+        "marker": {"color": "#D55E00", "symbol": "star", "size": 18, "line": {"color": "#fff", "width": 1}},
+        "hovertemplate": f"{label(_named(best))}<extra>recommended</extra>",
+    }
 
 
 def _details(row: Mapping[str, Any], is_efficient: bool) -> dict[str, str]:

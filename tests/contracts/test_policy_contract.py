@@ -60,6 +60,7 @@ INFEASIBLE = {
 WORLDS = {world.name: world for world in worlds()}
 
 
+@pytest.mark.many(fast=31)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
 @pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=str)
 def test_the_policies_of_the_registry_keep_every_promise_in_every_world(name, parameters, world):

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t, trim_mean
@@ -45,7 +46,7 @@ def ends(found):
 
 
 @given(numbers, st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_what_is_always_the_same_has_no_interval(value, families, bundles, seeds):
     units = crossed(families, bundles, seeds)
     values = np.full(families * bundles * seeds, value)
@@ -152,7 +153,7 @@ def test_more_seeds_than_are_kept_are_drawn_alike_in_any_blocks(monkeypatch):
 
 
 @given(st.lists(numbers, min_size=4, max_size=20).filter(lambda values: len(values) % 4 == 0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_the_interquartile_mean_of_independent_runs_is_that_of_scipy(values):
     found = pooled_interquartile_mean(np.array(values), Units.of_seeds(len(values)))
     assert found.value[0] == pytest.approx(trim_mean(values, 0.25), abs=1e-9)

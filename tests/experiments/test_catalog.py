@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +28,24 @@ CLAIMS = (
     *("D1", "D2", "D3", "F1", "H1", "V1"),
 )
 NOWHERE = [Path("/nowhere")]
+claims_that_ship, workloads_that_ship = cache(load_claims), cache(load_workloads)
 
 
 def sweeps_at(size, claim_id, tmp_path, data=NOWHERE):
-    claim, workloads = load_claims()[claim_id], load_workloads()
+    claim, workloads = claims_that_ship()[claim_id], workloads_that_ship()
     found = [sweeps_of(claim, name, size, workloads, results=tmp_path, data=data) for name in claim.experiments]
     return [sweep for sweeps, _ in found for sweep in sweeps], [part for _, left_out in found for part in left_out]
 
 
 def test_every_claim_has_a_file():
-    assert tuple(load_claims()) == CLAIMS
+    assert tuple(claims_that_ship()) == CLAIMS
 
 
+@pytest.mark.many(fast=4)
 @pytest.mark.parametrize("claim_id", CLAIMS)
 def test_every_cell_of_the_smoke_size_is_a_run(claim_id, tmp_path):
     sweeps, left_out = sweeps_at("smoke", claim_id, tmp_path)
-    claim = load_claims()[claim_id]
+    claim = claims_that_ship()[claim_id]
     for sweep in sweeps:
         assert sweep.sweep.cells()
         assert min(sweep.sweep.seeds) == FIRST_SEED["smoke"]
@@ -51,6 +54,7 @@ def test_every_cell_of_the_smoke_size_is_a_run(claim_id, tmp_path):
     assert sweeps or left_out or claim.plans or claim.trainings or claim.real_runs
 
 
+@pytest.mark.many(fast=4)
 @pytest.mark.parametrize("claim_id", CLAIMS)
 def test_the_full_size_draws_a_quarter_of_a_pool_at_most_on_seeds_of_its_own(claim_id, tmp_path, shared_data):
     sweeps, left_out = sweeps_at("full", claim_id, tmp_path, [shared_data])
@@ -120,7 +124,7 @@ def test_the_page_of_the_catalogue_names_every_figure():
         if line[:1] == "|"
     ]
     told = {name.strip() for line in table for name in line.split("|")[-2].split(",")}
-    assert {name for claim in load_claims().values() for name in claim.figures} <= told
+    assert {name for claim in claims_that_ship().values() for name in claim.figures} <= told
 
 
 @pytest.mark.parametrize(

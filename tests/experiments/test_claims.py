@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -255,8 +256,10 @@ def test_the_page_is_what_its_records_say():
         assert all((DOCS / "figures" / f"{name}.png").is_file() for name in record["figures"])
 
 
-def needed_of(test):
-    return {str(bound): bound for claim in load_claims().values() for bound in bounds_of(claim)}[test["needed"]]
+@cache
+def bounds():
+    """The bound of each claim, by its words."""
+    return {str(bound): bound for claim in load_claims().values() for bound in bounds_of(claim)}
 
 
 def bounds_of(claim):
@@ -270,7 +273,7 @@ RECORDS = [record for record in json.loads((DOCS / "claims.json").read_text()) i
 def test_the_verdicts_on_the_page_follow_from_its_numbers(record):
     for test in record["tests"]:
         numbers = [math.nan if test[name] is None else test[name] for name in ("value", "low", "high", "p_holm")]
-        side = needed_of(test).side(MeanGain(*numbers, numbers[-1], test["pairs"], 1, 1, test["seeds"]))
+        side = bounds()[test["needed"]].side(MeanGain(*numbers, numbers[-1], test["pairs"], 1, 1, test["seeds"]))
         counts = {"cells": test["cells"], "right": test["cells_right"], "wrong": test["cells_wrong"]}
         assert test["verdict"] == verdicts.word_of(side, test["pairs"], **counts), test["gain"]
     words = [test["verdict"] for test in record["tests"]]

@@ -67,6 +67,7 @@ def test_run_json_is_all_there_is_on_standard_output(elastune, folder):
     done = elastune("run", "spec.yaml", "--json", "-o", "out", "--seed", 3, "--policy", "sha-elastic:gpus_per_trial=4")
     told = json.loads(done.stdout)
     assert (told["policy"], told["seed"]) == ("sha-elastic:gpus_per_trial=4", 3)
+    assert told.pop("notes") == []
     assert told == json.loads((folder / "out" / "result.json").read_text())
 
 
@@ -129,6 +130,7 @@ BAD_INPUT = [
 ]
 
 
+@pytest.mark.many(fast=10)
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT)
 @pytest.mark.parametrize(("command", "is_json"), [("run", False), ("run", True), ("compare", True)])
 def test_bad_input_is_one_sentence_code_2_and_no_file(elastune, folder, command, is_json, arguments, message):
@@ -300,7 +302,7 @@ def test_compare_prints_a_summary_and_leaves_tables_and_a_figure(elastune, folde
 
 def test_compare_json_is_all_there_is_on_standard_output(elastune):
     done = elastune("compare", "spec.yaml", "--policies", "seer,sha-fixed", "--seeds", 1, "--jobs", 1, "--json")
-    assert set(json.loads(done.stdout)) == {"runs", "summary", "paired", "ledger"}
+    assert set(json.loads(done.stdout)) == {"runs", "summary", "paired", "ledger", "notes"}
 
 
 def test_compare_says_which_policy_finds_no_plan(elastune):
@@ -383,6 +385,7 @@ def commands_of(group, path=()):
         yield from [(*path, name), *commands_of(command, (*path, name))]
 
 
+@pytest.mark.many(fast=8)
 @pytest.mark.parametrize("words", list(commands_of(typer.main.get_command(app))), ids=" ".join)
 def test_every_command_has_help_that_names_all_of_its_options(elastune, words):
     command = typer.main.get_command(app)

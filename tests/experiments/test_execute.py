@@ -120,6 +120,7 @@ print(hashlib.sha256(stream.getvalue()).hexdigest(), spec.digest())
 """
 
 
+@pytest.mark.slow
 def test_journals_do_not_depend_on_the_hash_seed():
     printed = [
         subprocess.run(

@@ -319,6 +319,7 @@ def random_spec(seed):
 BUNDLE = synthetic_bundle(40, 9, seed=5, diverged_share=0.1)
 
 
+@pytest.mark.many(fast=20)
 @pytest.mark.parametrize("seed", range(60))
 def test_the_parts_add_up_to_the_bill_whatever_happens(seed):
     result = execute(random_spec(seed), bundle=BUNDLE, record_trajectory=True)

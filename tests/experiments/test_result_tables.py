@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -204,7 +205,7 @@ def test_a_profile_counts_runs_without_a_value_as_never_good_enough():
 
 
 @given(st.lists(st.floats(-0.5, 2), min_size=2, max_size=12))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_profiles_rise_with_tau_within_their_bands(regrets):
     runs = policies({"a": regrets}, bundle="x") + policies({"a": regrets[::-1]}, bundle="y")
     table = profile_table(rows_of(*runs))

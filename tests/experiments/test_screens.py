@@ -85,6 +85,7 @@ def prepared(tmp_path_factory):
     os.chdir(before)
 
 
+@pytest.mark.many(fast=18)
 @pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", COMMANDS)

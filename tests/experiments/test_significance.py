@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test, ttest_1samp
@@ -31,7 +32,7 @@ def test_few_units_by_hand(parts, p):
 
 
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_exact_p_values_are_those_of_scipy(parts):
     sample = np.array(parts, dtype=float)
     expected = permutation_test((sample,), np.mean, permutation_type="samples", n_resamples=math.inf).pvalue

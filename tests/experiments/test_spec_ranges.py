@@ -8,6 +8,7 @@ import warnings
 from contextlib import contextmanager, suppress
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,7 +162,7 @@ def test_a_run_at_either_end_of_the_range_ends(name):
     is_run_or_told(with_value(name, allowed.most))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.sampled_from([*KEYS, "seed"]), st.sampled_from(ODD))
 def test_whatever_a_key_holds_the_run_ends_or_says_why_not(name, text):
     try:

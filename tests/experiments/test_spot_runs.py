@@ -77,12 +77,14 @@ def check(spec, journal):
     return events
 
 
+@pytest.mark.many(fast=6)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_survives_waves_of_reclaims(policy, few_nodes, tmp_path):
     events = check(spec_of(policy, trace=str(few_nodes), notice_s=30), tmp_path / "run.jsonl")
     assert any(isinstance(event, ReclaimNoticed) for event in events)
 
 
+@pytest.mark.many(fast=6)
 @pytest.mark.skipif(not BAMBOO.exists(), reason="the shared data folder is absent; ELASTUNE_SHARED_DATA can name it")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_survives_the_recorded_p3_market(policy, tmp_path):

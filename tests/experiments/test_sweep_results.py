@@ -73,7 +73,9 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(elastune, tmp_path):
 
 
 def test_the_json_of_a_sweep_is_all_there_is_on_standard_output(elastune):
-    assert told(elastune("sweep", "sweep.yaml", "-o", "out", "--json")) == {
+    found = told(elastune("sweep", "sweep.yaml", "-o", "out", "--json"))
+    assert [note.partition(":")[0] for note in found.pop("notes")] == ["workload.scaling resnet50-v100"]
+    assert found == {
         "folder": "out",
         "skipped": 12,
         "ran": 0,

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tidy_tables import TIDY
@@ -16,7 +17,7 @@ from elastune.sim.model.errors import InvalidTraceError
 from elastune.traces.importers import CurveRules, TableColumns, from_optuna, from_table
 
 seconds_of_an_iteration = st.floats(1e-3, 1e6)
-quiet = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quiet = settings(deadline=None, max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def table_of(seconds, costs):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tidy_tables import TIDY, rows
@@ -88,7 +89,7 @@ def test_rows_may_stand_in_any_order(imported):
     assert bundle.scores.tolist() == [[0.6, 0.5, 0.4], [0.9, 0.8, 0.7]]
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_what_was_written_is_read_whatever_the_order_and_the_numbers(described, tmp_path_factory, data):
     trials, iterations = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_jobs import assert_same_curve, brute_force, fair_space, limited, random_job, wide_space
@@ -42,7 +43,7 @@ def aged_job(rule, space, seed):
     return stages, terms, {"live_instances": live, "is_resumed": live > 0}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(RULES, st.sampled_from(sorted(SPACES)), st.integers(0, 2**32 - 1))
 def test_frontiers_under_any_billing_rule_are_those_of_brute_force(rule, space, seed):
     stages, terms, state = aged_job(rule, space, seed)
@@ -51,7 +52,7 @@ def test_frontiers_under_any_billing_rule_are_those_of_brute_force(rule, space, 
     assert all(plan.search_gap == 0.0 for plan in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(RULES, st.integers(0, 2**32 - 1), st.sampled_from([("MOST_STARTED", 1), ("MOST_MACHINES", 0)]))
 def test_a_search_that_is_cut_short_says_how_much_it_may_have_missed(rule, seed, cap):
     stages, terms, state = aged_job(rule, "wide", seed)

@@ -65,6 +65,7 @@ def spread_job(rng, **limits):
     return stages, replace(terms, profile=profile)
 
 
+@pytest.mark.many(fast=2)
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(
     ("billing", "jobs"), [(AS_USED, 100), (PER_FUNCTION, 50), (COARSE, 30)], ids=["used", "functions", "coarse"]
@@ -86,6 +87,7 @@ def test_the_frontier_of_percentiles_is_that_of_brute_force(space, billing, jobs
         assert all(plan.makespan_p95_s >= plan.makespan_s - 1e-9 for plan in found)
 
 
+@pytest.mark.slow
 def test_the_wide_frontier_of_percentiles_of_three_stages_is_that_of_brute_force():
     rng = np.random.default_rng(7)
     for _ in range(25):
@@ -131,6 +133,7 @@ JOBS = {
 }
 
 
+@pytest.mark.many(fast=4)
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(
     "stragglers", [Stragglers(0.1), Stragglers(0.0, 0.3), Stragglers(0.3, 0.1), Stragglers(0.55)], ids=repr

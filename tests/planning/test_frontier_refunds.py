@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_jobs import assert_same_curve, brute_force, fair_space, random_job, wide_space
@@ -42,7 +43,7 @@ def refunded_job(rng, space, minimum_s):
     return stages, terms, {"live_instances": live, "is_resumed": live > 0}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.sampled_from(sorted(SPACES)),
     st.sampled_from(["mean", "p95"]),

@@ -151,6 +151,7 @@ def test_the_oracle_keeps_every_promise(world):
 VARIANTS = ((asha_elastic, {"gpus_per_trial": 2}), (asha_elastic, {"gpus_per_trial": 4}), (one_cut, {"iterations": 4}))
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize(("policy", "parameters"), VARIANTS, ids=lambda part: getattr(part, "__name__", str(part)))
 def test_variants_keep_every_promise(policy, parameters):
     findings = check_policy("variant", partial(policy, **parameters))

@@ -61,6 +61,7 @@ def test_survivors_taken_as_independent_give_nearly_what_sampling_gives(trials, 
     assert model.expected_regret(stages, 81) == pytest.approx(simulated_regret(model, stages, 81), abs=0.02)
 
 
+@pytest.mark.many(fast=3)
 @pytest.mark.parametrize("family", ["", *FAMILIES])
 @pytest.mark.parametrize(("first", "last"), [(1, 81), (9, 81), (1, 27)])
 def test_more_configurations_in_the_same_rungs_are_never_worse(family, first, last):

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_worlds import build_world
@@ -65,8 +66,9 @@ NAMED = re.compile(
 )
 
 
+@pytest.mark.many(fast=5)
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     trials=st.integers(1, 6),
     iterations=st.integers(1, 12),
@@ -134,7 +136,7 @@ def test_exactly_the_budget_that_a_plan_takes_pays_for_it(world, play, name):
 
 
 @pytest.mark.parametrize("model", ["per-function", "per-instance"])
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(trials=st.integers(1, 9), cents=st.integers(1, 99), minutes=st.integers(1, 7))
 def test_a_budget_of_exactly_so_many_charges_pays_for_as_many(play, model, trials, cents, minutes):
     """Sums of prices that come to exactly B in decimals may be a little more in floats."""

@@ -300,6 +300,7 @@ CHANGING = {"rate": LogUniform(1e-3, 1.0), "depth": Integer(1, 4)}
 VARIANTS = [{}, {"gpus_per_trial": 2, "interval": 2, "quantile": 0.5}]
 
 
+@pytest.mark.many(fast=8)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
 @pytest.mark.parametrize("parameters", VARIANTS, ids=str)
 def test_it_keeps_every_promise_in_every_world(parameters, world):

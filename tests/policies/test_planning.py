@@ -7,6 +7,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +89,7 @@ def planned(kind, stages, terms, random):
     return estimate(stages, allocations, terms)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(jobs(), st.sampled_from(KINDS), st.randoms(use_true_random=False))
 def test_an_estimate_is_what_happens_where_nothing_is_random(world, play, job, kind, random):
     stages, terms = job
@@ -132,7 +133,7 @@ def test_all_of_a_few_hundred_clusters_are_tried_and_of_more_those_in_steps_of_a
     assert len(many) < 640
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(jobs(), st.randoms(use_true_random=False))
 def test_ten_thousand_machines_are_planned_like_as_many_as_can_be_used(job, random):
     stages, terms = job

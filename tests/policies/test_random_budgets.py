@@ -7,6 +7,7 @@ import contextlib
 import msgspec
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_limits_at_the_edge import NAMED, refused
@@ -71,8 +72,9 @@ def answered(play, name, tiny, deadline_s, budget_usd):
     return story
 
 
+@pytest.mark.many(fast=5)
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     tiny=worlds(),
     time=st.sampled_from([None, 1.05, 1.5, 3.0, 10.0]),
@@ -89,8 +91,9 @@ def test_a_job_that_is_taken_ends_with_an_answer(play, name, tiny, time, money):
         answered(play, name, tiny, time and alone_s * time + startup_s + 5.0, money * least_usd)
 
 
+@pytest.mark.many(fast=5)
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(tiny=worlds())
 def test_the_limits_that_a_refusal_names_lead_to_an_answer(play, name, tiny):
     message = refused(name, tiny, deadline_s=0.01, budget_usd=1e6 if name.endswith("naive") else 0.01)

@@ -15,6 +15,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -225,7 +226,7 @@ def plan_of(job, tiny, **parameters):
     return policy._director.plan
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(job=jobs, stages=st.integers(1, 3), startup_s=st.sampled_from([0.0, 30.0]))
 def test_the_first_stage_is_the_longest_that_can_be_paid_for(world, job, stages, startup_s):
     tiny = world(timings=(2.0, 1.0, 4.0), gpus=2, quota=3, startup=(0.0, startup_s), scaling=PowerScaling(0.8, 6))
@@ -257,7 +258,7 @@ def all_sizes(job, stages):
             return
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(job=jobs)
 def test_the_rule_takes_the_number_of_stages_with_the_best_expected_score(world, job):
     tiny = world(timings=(2.0, 1.0, 4.0), gpus=2, quota=3, scaling=PowerScaling(0.8, 6))
@@ -351,6 +352,7 @@ def test_the_greedy_solver_finds_a_plan_that_keeps_the_limits(world):
 # Whatever is believed wrongly.
 
 
+@pytest.mark.many(fast=8)
 @pytest.mark.parametrize("stages", [0, 1, 2, 3])
 @pytest.mark.parametrize(
     ("deadline_s", "budget_usd"), [(200.0, 1e4), (1e4, 600.0), (300.0, 700.0), (120.0, None), (None, 400.0)]
@@ -379,6 +381,7 @@ def test_a_wrong_belief_ends_by_t_within_b_with_a_durable_winner(
     assert story.state.trials[story.best].checkpoint_iteration >= 1
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize(
     "parameters",
     [{"replan": False}, {"stages": 2}, {"solver": "greedy"}, {"elastic": False}, {"parallelism": "ranked"}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_worlds import build_world
@@ -64,7 +65,7 @@ markets = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(market=markets)
 def test_a_small_mixed_market_is_survived(play, name, market):
     tiny = small_market(**market)

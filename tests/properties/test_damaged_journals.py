@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,7 +95,7 @@ def edited(lines, kind, at, other):
     return lines, at + 1
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(
     st.sampled_from(sorted(SPECS)),
     st.sampled_from(["missing", "doubled", "swapped", "torn"]),
@@ -115,7 +116,7 @@ def test_a_line_that_is_missing_doubled_swapped_or_torn_is_named_or_changes_no_b
         assert first <= answer.line + (kind == "missing"), str(answer)
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(
     st.sampled_from(sorted(SPECS)),
     st.floats(0, 1, exclude_max=True),

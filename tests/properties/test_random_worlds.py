@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny_worlds import build_world
@@ -233,7 +234,7 @@ def spot_worlds(draw, all_markets=("spot", "mixed")):
     return tiny
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.one_of(rough_worlds(), spot_worlds()), st.integers(0, 10**6))
 def test_whatever_a_policy_asks_for_the_history_is_consistent(play, tiny, seed):
     # `play` checks the state after every event: GPUs add up, none is held twice, the quota is kept.
@@ -314,14 +315,14 @@ def segments_of(entries, book):
     return spans, len(handled(entries, InstanceLaunched))
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.one_of(rough_worlds(), spot_worlds(all_markets=("spot",))), st.integers(0, 10**6))
 def test_the_bill_is_a_fold_over_the_journal(play, tiny, seed):
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
     assert bill_of(story.entries, tiny.book) == pytest.approx(story.bill_usd, rel=1e-12, abs=1e-12)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(rough_worlds(), st.integers(0, 10**6))
 def test_the_parts_of_the_ledger_add_up_to_the_bill_and_to_the_machines_time(play, tiny, seed):
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
@@ -337,7 +338,7 @@ def test_the_parts_of_the_ledger_add_up_to_the_bill_and_to_the_machines_time(pla
     assert gpu_s["data"] == gpu_s["head_node"] == gpu_s["rounding"] == 0
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(rough_worlds(), st.integers(0, 10**6), st.sampled_from([0.3, 3.0, 1000.0]))
 def test_what_is_reclaimed_early_is_free_in_bill_and_ledger(play, tiny, seed, iterations):
     # The same history with every loss a reclaim, told to a controller that knows the rule.
@@ -370,7 +371,7 @@ def test_what_is_reclaimed_early_is_free_in_bill_and_ledger(play, tiny, seed, it
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(rough_worlds(), st.integers(0, 10**6), st.sampled_from([0.5, 3.0, 7.0]))
 def test_prices_times_k_make_the_bill_times_k(play, tiny, seed, k):
     story = play(RandomPolicy(tiny.job, tiny.book, seed), tiny)
@@ -500,20 +501,21 @@ def keeps_its_limits(name, play, tiny, deadline_share, budget_share, **parameter
     assert story.best in durable if durable else story.best is None
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(tiny=rough_worlds(), **limits)
 def test_seer_keeps_deadline_and_budget_whatever_goes_wrong(play, tiny, deadline_share, budget_share):
     keeps_its_limits("seer", play, tiny, deadline_share, budget_share)
 
 
+@pytest.mark.many(fast=4)
 @pytest.mark.parametrize("name", sorted(POLICIES.keys() - {"seer"}))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(tiny=rough_worlds(), **limits)
 def test_deadline_and_budget_are_kept_whatever_goes_wrong(play, name, tiny, deadline_share, budget_share):
     keeps_its_limits(name, play, tiny, deadline_share, budget_share)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     tiny=rough_worlds(),
     mechanisms=st.fixed_dictionaries(
@@ -532,14 +534,15 @@ def test_seer_keeps_them_with_any_of_its_mechanisms(play, tiny, mechanisms, dead
     keeps_its_limits("seer", play, tiny, deadline_share, budget_share, **mechanisms)
 
 
+@pytest.mark.many(fast=4)
 @pytest.mark.parametrize("name", sorted(POLICIES))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(tiny=spot_worlds(), **limits)
 def test_deadline_and_budget_are_kept_whatever_is_taken_back(play, name, tiny, deadline_share, budget_share):
     keeps_its_limits(name, play, tiny, deadline_share, budget_share)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(tiny=rough_worlds(), budget_share=st.floats(1.5, 20), deadline_share=st.floats(1.5, 20))
 def test_seer_names_a_durable_winner_wherever_machines_and_workers_live(play, tiny, budget_share, deadline_share):
     # Under wrong beliefs and stragglers; where everything may die all the time, nobody can promise a winner.

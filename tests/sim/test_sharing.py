@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,7 +124,7 @@ def test_a_failing_segment_has_done_what_its_pace_allowed(simulate):
     assert ends(story)[0].startswith("50 failed t0 s0 at 2/2 score 0.02 in 0+40+10")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.lists(
         st.tuples(st.integers(0, 60), st.sampled_from([1, 1, 2, 3, 6]), st.integers(1, 9)), min_size=1, max_size=7

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,7 +142,7 @@ def test_gangs_that_wait_for_their_slowest_worker_take_as_long_on_average_as_exp
 # Equal luck.
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     st.lists(st.tuples(st.integers(0, 599), st.sampled_from([1, 2, 8])), min_size=1, max_size=9),
     st.booleans(),

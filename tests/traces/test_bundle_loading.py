@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -281,7 +282,7 @@ def test_the_digest_depends_on_the_bytes_of_the_files_alone(write_bundle):
     assert re.fullmatch("[0-9a-f]{64}", digests[0])
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_what_was_written_is_read_whatever_the_interleaving(write_bundle, tmp_path_factory, data):
     trials = data.draw(st.integers(1, 4), label="trials")

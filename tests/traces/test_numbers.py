@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,12 @@ def test_what_reads_as_another_number_elsewhere_is_no_number(text):
 def test_a_refusal_says_what_to_change(text, wanted):
     with pytest.raises(ValueError, match=wanted):
         number_of(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{" * 100_000, "- " * 100_000, "a: &a [*a]"])
+def test_what_is_nested_without_end_is_refused(text):
+    with pytest.raises(InvalidTraceError, match=r"^here: malformed YAML: nested too deep"):
+        parse_yaml(text, "here")
 
 
 def test_a_score_may_have_diverged():
@@ -94,13 +101,13 @@ TEXTS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS | st.sampled_from(SURPRISING)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.dictionaries(TEXTS, SCALARS | st.lists(SCALARS, max_size=3), max_size=4))
 def test_yaml_that_is_written_reads_back(mapping):
     assert parse_yaml(dump_yaml(mapping), "here") == mapping
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.from_regex(r"[-+]?[0-9]{1,5}(\.[0-9]{0,4})?([eE][-+]?[0-9]{1,2})?", fullmatch=True))
 def test_text_that_looks_like_a_number_stays_text(text):
     assert parse_yaml(dump_yaml({"key": text}), "here") == {"key": text}

@@ -26,6 +26,9 @@ _FIRST = list("-+.0123456789")  # how a number begins
 _MOST_VALUES = 1_000_000
 """In one text, with those behind aliases counted each time. A few lines of aliases can stand for more than memory holds."""
 
+_DEEPEST = 100
+"""Levels of nesting; a spec has six [ours]."""
+
 
 def parse_yaml(text: str, where: str) -> object:
     """The value of a YAML text.
@@ -40,6 +43,7 @@ def parse_yaml(text: str, where: str) -> object:
     import yaml
 
     try:
+        _require_shallow(text)
         loader = _loader()(text)
         node = loader.get_single_node()
         _check(node, where, itertools.count(1))
@@ -48,12 +52,13 @@ def parse_yaml(text: str, where: str) -> object:
         raise InvalidTraceError(f"{where}, line {error.line}", str(error)) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
+        # The loader in C counts the end of a text as a line.
+        line = f", line {min(mark.line, text.count(chr(10))) + 1}" if mark else ""
         raise InvalidTraceError(f"{where}{line}", f"malformed YAML: {error.problem or error.context}") from error
     except RecursionError as error:
         problem = "malformed YAML: nested too deep, as by an alias that contains itself"
         raise InvalidTraceError(where, problem) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:
         raise InvalidTraceError(where, f"malformed YAML: {' '.join(str(error).split())}") from error
     return value
 
@@ -63,6 +68,28 @@ def dump_yaml(mapping: Mapping[str, Any]) -> str:
     import yaml
 
     return yaml.dump(dict(mapping), Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _fast_loader() -> type[SafeLoader]:
+    """PyYAML's safe loader in C, several times as fast, where PyYAML has it."""
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _require_shallow(text: str) -> None:
+    """Refuse what is nested too deep for the loader in C, which would end the process.
+
+    Raises:
+        RecursionError: it is.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=_fast_loader()):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise RecursionError
 
 
 @cache
@@ -82,7 +109,7 @@ def _loader() -> type[SafeLoader]:
     """PyYAML's safe loader with our numbers."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(_fast_loader()):  # type: ignore[misc]  # chosen while it runs
         """Holds resolvers of its own."""
 
         yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML declares it
