@@ -1,6 +1,6 @@
 # make run    sets up what the simulation needs (no torch, no ray) and compares the policies on the shipped workload
 # make test   sets everything up and runs all tests, the notebook included
-.PHONY: run test test-fast lint docs bench clean
+.PHONY: run test test-fast lint docs bench bench-peers clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -36,6 +36,17 @@ lint: $(VENV)/.ready-test
 
 bench: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m benchmark -s -n 0
+
+# Other simulators on the same work, each in an environment of its own. Syne Tune takes minutes.
+bench-peers: $(VENV)/.ready-test $(VENV)/peers/mfhpo/.ready $(VENV)/peers/synetune/.ready
+	$(BIN)/python -m pytest -m benchmark -s -n 0 tests/benchmarks/test_peers.py
+
+$(VENV)/peers/mfhpo/.ready: PACKAGES := mfhpo-simulator==1.4.6
+$(VENV)/peers/synetune/.ready: PACKAGES := syne-tune==0.16.0 huggingface_hub
+$(VENV)/peers/%/.ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install $(PACKAGES)
+	touch $@
 
 clean:
 	rm -rf $(VENV) .links build dist results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache

@@ -19,6 +19,7 @@ from elastune.experiments.real.result import RealResult, real_answer, winner_che
 from elastune.experiments.real.resume import NODES_FILE, cut_torn_note, note_lease, resumption_of
 from elastune.experiments.real.slots import SLOTS, require_installed, slots_here
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
+from elastune.experiments.runs.accounts import Accounts
 from elastune.experiments.runs.configurations import configuration_source, own_workload_of, workload_of
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, header_of, with_named_policy, with_named_training
@@ -250,7 +251,9 @@ class _RealRun:
         settings = self.settings()
         store = CheckpointStore(settings.checkpoints, settings.keep)
         answer = real_answer(world, controller, store)
-        result = result_of(world, controller, tables, answer)
+        accounts = Accounts(world)
+        accounts.read(tables.changes)
+        result = result_of(world, controller, accounts, answer)
         saved = winner_checkpoint(controller, store)
         return RealResult(result, self.folder, tuple(control_s), tuple(decision_s), time.monotonic() - started_s, saved)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -27,7 +27,7 @@ from elastune.sim.model.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from elastune.sim.control.journal import Entry
     from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
@@ -85,8 +85,22 @@ Change: TypeAlias = tuple[int, float, Event | Command | FinishRun, Lease | Segme
 """(number of the entry, seconds, what changed a row, the row). Timers, `EndSegment` and the end of the run have no row."""
 
 
+class Reader(Protocol):
+    """What counts changes while a run goes on."""
+
+    def read(self, changes: Sequence[Change]) -> None:
+        """Take the next changes, whole entries at a time."""
+
+
+MOST_HELD = 4096
+"""Changes that wait for a reader."""
+
+
 class Tables:
     """The leases and segments of a run; a sink for `sim.control.controller.Controller`.
+
+    With a reader, changes are handed to it some thousands at a time, and neither they nor their segments are kept: a run of a
+    million trials would take a gigabyte for them. Whoever has finished the run hands on what is left.
 
     Attributes:
         leases: in the order of their requests; those that were refused are in it.
@@ -96,8 +110,9 @@ class Tables:
         best: the trial that the run named.
     """
 
-    def __init__(self, price_book: PriceBook) -> None:
+    def __init__(self, price_book: PriceBook, reader: Reader | None = None) -> None:
         self.price_book = price_book
+        self._reader = reader
         self.leases: list[Lease] = []
         self.segments: list[Segment] = []
         self.changes: list[Change] = []
@@ -130,6 +145,10 @@ class Tables:
         event, at_s = entry.event, entry.event.at_s
         if entry.status == "stale":
             return
+        if self._reader is not None and len(self.changes) > MOST_HELD:
+            self._reader.read(self.changes)
+            self.changes.clear()
+            self.segments.clear()
         self._number += 1
         # Nearly all entries of a long run are these, so they come first.
         if type(event) is SegmentEnded:

@@ -28,9 +28,12 @@ from elastune.sim.model.price_series import PriceSeries, combined
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from elastune.experiments.runs.fold import Held, Lease, Segment, Tables
+    from collections.abc import Sequence
+
+    from elastune.experiments.runs.fold import Change, Held, Lease, Segment, Tables
     from elastune.sim.model.ids import InstanceId
     from elastune.sim.model.price_series import Price
+    from elastune.sim.model.prices import PriceBook
 
 PARTS = (
     "training",
@@ -83,9 +86,9 @@ class Ledger:
     @classmethod
     def of(cls, tables: Tables) -> Ledger:
         """The ledger of these tables; complete where the run has ended."""
-        count = _Count(tables)
-        count.all()
-        return cls(count.usd, count.gpu_s)
+        count = LedgerCount(tables.price_book)
+        count.read(tables.changes)
+        return count.ledger
 
 
 @dataclass(slots=True, eq=False)
@@ -125,12 +128,11 @@ class _Account:
             self.billed_from_s = at_s
 
 
-class _Count:
-    """Goes through the changes of the tables once."""
+class LedgerCount:
+    """Goes through the changes of a run once; a reader for `experiments.runs.fold.Tables`."""
 
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self._book = tables.price_book
+    def __init__(self, book: PriceBook) -> None:
+        self._book = book
         self._bills_instances = self._book.billing.model == "per-instance"
         self.usd = dict.fromkeys(PARTS, 0.0)
         self.gpu_s = dict.fromkeys(PARTS, 0.0)
@@ -140,12 +142,19 @@ class _Count:
         self._timers: set[str] = set()
         self._is_at_barrier = False
         self._is_finished = False
+        self._finished_s = math.inf
+        self._entry, self._now_s = 0, 0.0
 
-    def all(self) -> None:
-        """Count every change; GPUs wait for a barrier from the end of an entry on."""
-        entry, now_s = 0, 0.0
+    @property
+    def ledger(self) -> Ledger:
+        """What has been counted."""
+        return Ledger(self.usd, self.gpu_s)
+
+    def read(self, changes: Sequence[Change]) -> None:
+        """Count the next changes; GPUs wait for a barrier from the end of an entry on."""
+        entry, now_s = self._entry, self._now_s
         running, timers = self._running, self._timers
-        for number, at_s, what, row in self._tables.changes:
+        for number, at_s, what, row in changes:
             if number != entry:
                 if (bool(running) or bool(timers)) != self._is_at_barrier:
                     self._turn(now_s)
@@ -163,6 +172,7 @@ class _Count:
                 timers |= {what.tag} - {HARD_STOP}
             elif isinstance(what, TimerFired):
                 timers.discard(what.tag)
+        self._entry, self._now_s = entry, now_s
 
     # Segments.
 
@@ -179,7 +189,6 @@ class _Count:
     def _end(self, segment: Segment, event: SegmentEnded) -> None:
         """Checkpoints within the segment count as if they were written at its end."""
         train_s = event.train_s
-        finished_at_s = self._tables.finished_s if self._is_finished else math.inf
         # What the end of the run cuts short is done by nobody again.
         kept_s = train_s if self._is_finished else train_s - event.lost_s
         from_s = segment.started_s
@@ -192,7 +201,7 @@ class _Count:
             if seconds > 0:
                 # What a worker did after the run had ended is not paid for any more.
                 until_s = from_s + seconds
-                until_s = until_s if until_s < finished_at_s else finished_at_s  # noqa: FURB136  min() costs a call
+                until_s = until_s if until_s < self._finished_s else self._finished_s  # noqa: FURB136  min() costs a call
                 if until_s > from_s:
                     self._spend(segment.held, part, from_s, until_s)
                     from_s = until_s
@@ -315,6 +324,6 @@ class _Count:
             self._free(segment, at_s)
         for account in self._open.values():
             self._close(account, min(at_s, account.ends_at_s), min(account.ends_at_s, at_s + book.release_s))
-        self._is_finished = True
+        self._is_finished, self._finished_s = True, at_s
         self.usd["data"] += book.storage_usd_per_hour * at_s / SECONDS_PER_HOUR
         self.usd["head_node"] += book.head_node_usd_per_hour * at_s / SECONDS_PER_HOUR

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elastune.sim.model.commands import StartSegment
+from elastune.sim.model.events import SegmentEnded
 from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.traces.bundles.terms import EvaluatedScaling
 
 if TYPE_CHECKING:
-    from elastune.experiments.runs.fold import Held, Segment, Tables
-    from elastune.sim.model.ids import InstanceId, TrialId
+    from collections.abc import Sequence
+
+    from elastune.experiments.runs.fold import Change, Held, Segment
+    from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
     from elastune.sim.model.scaling import Scaling
 
 PARTS = (
@@ -28,56 +32,65 @@ resumed: segments that go on from a checkpoint. migrations: of them on other mac
 on launching and restoring."""
 
 
-def placement_account(tables: Tables, scaling: Scaling, gpus_per_machine: int) -> dict[str, float]:
-    """Counts and GPU-seconds, in the order of `PARTS`; complete when the run has ended.
+class PlacementCount:
+    """Goes through the changes of a run once; a reader for `experiments.runs.fold.Tables`.
 
     Args:
-        tables: of the run.
         scaling: the true one.
         gpus_per_machine: of the largest machines, on which a gang could have been.
     """
-    sums: dict[str, float] = dict.fromkeys(PARTS, 0)
-    training = scaling.training if isinstance(scaling, EvaluatedScaling) else scaling
-    last_held: dict[TrialId, Held] = {}
-    migrated = set()
-    resumed = spread = 0
-    for segment in tables.segments:
-        command, held = segment.command, segment.held
-        if command.restore_from is not None:
-            resumed += 1
-            before = last_held.get(command.trial)
-            # One object for each placement: nearly always that says it.
-            if before is not held and (before is None or _machines(before) != _machines(held)):
-                migrated.add(command.segment)
-        last_held[command.trial] = held
-        spread += len(held) > -(-segment.gpus // gpus_per_machine)
-    sums |= {
-        "segments": len(tables.segments),
-        "resumed": resumed,
-        "migrations": len(migrated),
-        "spread_segments": spread,
-    }
-    if not (migrated or spread or isinstance(training, PlacedTableScaling)):
-        return sums
-    for segment in tables.ended():
-        assert segment.ended is not None
-        trained_gpu_s = segment.ended.train_s * segment.gpus
-        if isinstance(training, PlacedTableScaling) and not training.is_measured(segment.gpus, len(segment.held)):
-            sums["unmeasured_gpu_s"] += trained_gpu_s
-        _add_spread(sums, segment, trained_gpu_s, scaling, -(-segment.gpus // gpus_per_machine))
-        if segment.command.segment in migrated:
-            sums["migration_gpu_s"] += segment.ended.launch_s * segment.gpus
-    return sums
+
+    def __init__(self, scaling: Scaling, gpus_per_machine: int) -> None:
+        self._scaling = scaling
+        self._gpus_per_machine = gpus_per_machine
+        training = scaling.training if isinstance(scaling, EvaluatedScaling) else scaling
+        self._placed = training if isinstance(training, PlacedTableScaling) else None
+        self._sums: dict[str, float] = dict.fromkeys(PARTS, 0)
+        self._last_held: dict[TrialId, Held] = {}
+        self._migrating: set[SegmentId] = set()
+
+    @property
+    def account(self) -> dict[str, float]:
+        """Counts and GPU-seconds, in the order of `PARTS`; complete when the run has ended."""
+        return self._sums
+
+    def read(self, changes: Sequence[Change]) -> None:
+        """Count the next changes."""
+        sums, last_held = self._sums, self._last_held
+        for _, _, what, row in changes:
+            if type(what) is StartSegment:
+                held = row.held  # type: ignore[union-attr]  # a segment's row
+                sums["segments"] += 1
+                if what.restore_from is not None:
+                    sums["resumed"] += 1
+                    before = last_held.get(what.trial)
+                    # One object for each placement: nearly always that says it.
+                    if before is not held and (before is None or _machines(before) != _machines(held)):
+                        sums["migrations"] += 1
+                        self._migrating.add(what.segment)
+                last_held[what.trial] = held
+                if len(held) > 1 and len(held) > self._needed(row):  # type: ignore[arg-type]
+                    sums["spread_segments"] += 1
+            elif type(what) is SegmentEnded:
+                self._end(row, what)  # type: ignore[arg-type]
+
+    def _needed(self, segment: Segment) -> int:
+        """Machines that the gang needs."""
+        return -(-segment.gpus // self._gpus_per_machine)
+
+    def _end(self, segment: Segment, ended: SegmentEnded) -> None:
+        sums, gpus, nodes = self._sums, segment.gpus, len(segment.held)
+        if self._placed is not None and not self._placed.is_measured(gpus, nodes):
+            sums["unmeasured_gpu_s"] += ended.train_s * gpus
+        if nodes > 1 and nodes > (needed := self._needed(segment)):
+            trained_gpu_s = ended.train_s * gpus
+            sums["spread_gpu_s"] += trained_gpu_s
+            slowed = self._scaling.speedup(gpus, nodes) / self._scaling.speedup(gpus, needed)
+            sums["spread_lost_gpu_s"] += trained_gpu_s * (1 - slowed)
+        if ended.segment in self._migrating:
+            self._migrating.remove(ended.segment)
+            sums["migration_gpu_s"] += ended.launch_s * gpus
 
 
 def _machines(held: Held) -> frozenset[InstanceId]:
     return frozenset(lease.instance for lease, _ in held)
-
-
-def _add_spread(sums: dict[str, float], segment: Segment, trained_gpu_s: float, scaling: Scaling, needed: int) -> None:
-    """GPU-seconds of a segment that is spread over more machines than needed."""
-    gpus, nodes = segment.gpus, len(segment.held)
-    if nodes > needed:
-        sums["spread_gpu_s"] += trained_gpu_s
-        slowed = scaling.speedup(gpus, nodes) / scaling.speedup(gpus, needed)
-        sums["spread_lost_gpu_s"] += trained_gpu_s * (1 - slowed)

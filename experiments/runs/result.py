@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from elastune.experiments.formats import NONE, number, percent, seconds, usd
-from elastune.experiments.runs.ledger import Ledger
-from elastune.experiments.runs.placements import placement_account
 from elastune.experiments.runs.regret import Regret, regret_of
 from elastune.experiments.runs.trajectory import Recording, segments_table, trajectory_table
-from elastune.experiments.runs.world import World, most_gpus
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 from elastune.traces.bundles.constraints import drawn_measures, is_kept
@@ -26,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from elastune.experiments.runs.fold import Tables
+    from elastune.experiments.runs.accounts import Accounts, DurableIterations
+    from elastune.experiments.runs.world import World
     from elastune.experiments.spec.run import RunSpec
     from elastune.sim.control.controller import Controller
     from elastune.sim.model.ids import TrialId
@@ -234,12 +232,12 @@ def recorded_answer(world: World, controller: Controller) -> Answer | None:
 def result_of(
     world: World,
     controller: Controller,
-    tables: Tables,
+    accounts: Accounts,
     answer: Answer | None,
     recording: Recording | None = None,
 ) -> RunResult:
-    """The result of a run that the controller has finished, and whose journal was folded into these tables."""
-    ledger = Ledger.of(tables)
+    """The result of a run that the controller has finished, and whose changes these accounts have read."""
+    ledger = accounts.ledger.ledger
     state, job = controller.state, world.job
     best = controller.best
     regret = None
@@ -249,7 +247,7 @@ def result_of(
     some_is_complete = any(state.trials[trial].checkpoint_iteration >= job.max_iterations for trial in state.started)
     is_short = None if best_iteration is None else best_iteration < job.max_iterations
     is_fixed = is_predetermined(world.spec)
-    completed_at_s = completed_at_s_of(controller, tables, is_predetermined=is_fixed)
+    completed_at_s = completed_at_s_of(controller, accounts.durable, is_predetermined=is_fixed)
     is_cut = completed_at_s is None and is_fixed
     totals = state.totals
     cost_usd, makespan_s = state.bill.spent_usd(controller.finished_at_s), controller.finished_at_s
@@ -285,7 +283,7 @@ def result_of(
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,
         ledger_usd=ledger.usd,
         ledger_gpu_s=ledger.gpu_s,
-        placement=placement_account(tables, world.truth.scaling, most_gpus(world.price_book)),
+        placement=accounts.placement.account,
         provenance=world.provenance,
         digest=world.spec.digest(),
         direction=job.direction,
@@ -298,7 +296,7 @@ def is_predetermined(spec: RunSpec) -> bool:
     return bool(spec.job.exact) or spec.job.stages is not None or spec.policy.entry.is_predetermined
 
 
-def completed_at_s_of(controller: Controller, tables: Tables, *, is_predetermined: bool) -> float | None:
+def completed_at_s_of(controller: Controller, durable: DurableIterations, *, is_predetermined: bool) -> float | None:
     """When the job was done; None where the run ended before.
 
     It is done when every stage was trained as planned, all its trials to its end. A job that is not pre-determined is done as
@@ -307,22 +305,16 @@ def completed_at_s_of(controller: Controller, tables: Tables, *, is_predetermine
 
     Args:
         controller: of a run that has ended.
-        tables: of its journal.
+        durable: what of it was durable when.
         is_predetermined: whether the job is fixed before the run.
     """
     work = controller.work
     if work is not None and is_predetermined:
         return work.done_at_s
     target = None if work is None else work.target_iteration
-    answered_at_s = _durable_at_s(tables, controller.best, target or controller.state.job.max_iterations)
+    answered_at_s = durable.first_at_s(controller.best, target or controller.state.job.max_iterations)
     known = (answered_at_s, None if work is None else work.done_at_s)
     return min((at_s for at_s in known if at_s is not None), default=None)
-
-
-def _durable_at_s(tables: Tables, trial: TrialId | None, iteration: int) -> float | None:
-    """When so many iterations of a trial were durable first."""
-    ends = (segment.ended for segment in tables.ended() if segment.trial == trial)
-    return next((end.at_s for end in ends if end is not None and end.checkpoint_iteration >= iteration), None)
 
 
 def _finite(score: float | None) -> float | None:

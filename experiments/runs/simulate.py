@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from elastune.experiments.files import kept_file
+from elastune.experiments.runs.accounts import Accounts
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.result import RunResult, recorded_answer, result_of
 from elastune.experiments.runs.trajectory import Recording
@@ -44,15 +45,17 @@ def execute(
     """
     spec.require_simulable()
     world = World.of(spec, bundle)
-    tables = Tables(world.price_book)
+    accounts = Accounts(world)
+    tables = Tables(world.price_book, None if record_trajectory else accounts)
     sinks = Sinks(tables)
     controller = world.controller(sinks)
     with _opened(journal) as stream:
         if stream is not None:
             sinks.sinks.append(JournalWriter(stream, world.header()))
         run(controller, world.backend())
+    accounts.read(tables.changes)  # all of them where they are kept, else the last
     recording = Recording(tables, world.recorded_scores, world.job.direction) if record_trajectory else None
-    return result_of(world, controller, tables, recorded_answer(world, controller), recording)
+    return result_of(world, controller, accounts, recorded_answer(world, controller), recording)
 
 
 @contextmanager

@@ -109,6 +109,7 @@ class HyperSchedPolicy:
     def __init__(self, job: TuningJob, profile: Profile, price_book: PriceBook, *, instances: int, trials: int) -> None:
         self._job = job
         self._scaling = profile.scaling
+        self._fastest: dict[int, int] = {}
         self._instances = instances
         self._trials = trials
         self._limits = Limits(job, profile, price_book)
@@ -260,8 +261,10 @@ class HyperSchedPolicy:
 
     def _most_gpus(self, view: RunView) -> int:
         """The fastest gang."""
-        sizes = range(1, max(1, min(view.ready_gpus, self._scaling.max_gpus)) + 1)
-        return max(sizes, key=lambda size: (self._scaling.speedup(size), -size))
+        most = max(1, min(view.ready_gpus, self._scaling.max_gpus))
+        if most not in self._fastest:
+            self._fastest[most] = max(range(1, most + 1), key=lambda size: (self._scaling.speedup(size), -size))
+        return self._fastest[most]
 
     def _claimed(self) -> int:
         """GPUs that trials between two gangs will take in addition."""

@@ -51,8 +51,9 @@ class PausingRungs:
             whatever_the_cutoff: also one that misses it.
         """
         for rung in self._rungs:
-            for trial in sorted(rung.paused, key=lambda paused: (rung.recorded[paused], paused)):
-                if (whatever_the_cutoff or rung.meets_cutoff(trial)) and is_ready(trial):
+            candidates = rung.paused if whatever_the_cutoff else rung.meeting_cutoff()
+            for trial in sorted(candidates, key=lambda paused: (rung.recorded[paused], paused)):
+                if is_ready(trial):
                     del rung.paused[trial]
                     return trial
         return None
@@ -72,22 +73,26 @@ class _Rung:
         self.paused: dict[TrialId, None] = {}
         self._percent = 100.0 / reduction_factor
         self._losses: list[float] = []
+        # Worked out when a loss comes, as it is asked for at each report of every trial.
+        self._cutoff: float | None = None
 
     def is_below_cutoff(self, trial: TrialId, loss: float) -> bool:
         """Whether the recorded loss of the trial misses the cutoff as it was before the trial came."""
-        cutoff = self._cutoff()
+        cutoff = self._cutoff
         if trial not in self.recorded:
             self.recorded[trial] = loss
             insort(self._losses, loss)
+            if len(self._losses) > 1:
+                self._cutoff = percentile(self._losses, self._percent)
         recorded = self.recorded[trial]
         return math.isinf(recorded) or (cutoff is not None and recorded > cutoff)
 
-    def meets_cutoff(self, trial: TrialId) -> bool:
-        cutoff, recorded = self._cutoff(), self.recorded[trial]
-        return cutoff is not None and math.isfinite(recorded) and recorded <= cutoff
-
-    def _cutoff(self) -> float | None:
-        return percentile(self._losses, self._percent) if len(self._losses) > 1 else None
+    def meeting_cutoff(self) -> list[TrialId]:
+        """The paused trials that meet the cutoff as it is now."""
+        cutoff, recorded = self._cutoff, self.recorded
+        if cutoff is None:
+            return []
+        return [trial for trial in self.paused if math.isfinite(recorded[trial]) and recorded[trial] <= cutoff]
 
 
 def fair_shares(ranked: Sequence[TrialId], gpus: int, most: int) -> Mapping[TrialId, int]:
@@ -115,6 +120,7 @@ class SmoothedLosses:
 
     def __init__(self) -> None:
         self._last: dict[TrialId, deque[tuple[int, float]]] = {}
+        self._means: dict[TrialId, float] = {}
 
     def note(self, trial: TrialId, iteration: int, loss: float) -> float:
         """Take in a result; returns the mean."""
@@ -122,12 +128,12 @@ class SmoothedLosses:
         while results and results[-1][0] >= iteration:
             results.pop()
         results.append((iteration, loss))
-        return fmean(value for _, value in results)
+        mean = self._means[trial] = fmean(value for _, value in results)
+        return mean
 
     def last(self, trial: TrialId) -> float:
         """The mean as of its last result; infinite where there is none yet."""
-        results = self._last.get(trial)
-        return fmean(value for _, value in results) if results else math.inf
+        return self._means.get(trial, math.inf)
 
 
 class Stopwatch:

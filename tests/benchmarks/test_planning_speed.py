@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import replace
 
 import msgspec
 import pytest
+from rows import median_s
 
 from elastune.policies.planning.frontier import frontier, frontier_of
 from elastune.policies.planning.plan import Terms
@@ -35,13 +34,7 @@ def terms(scaling=SMALL_GANGS, stragglers=EVEN):
 
 
 def median_ms(work, repeats=7):
-    work()
-    times_s = []
-    for _ in range(repeats):
-        began_s = time.process_time()
-        work()
-        times_s.append(time.process_time() - began_s)
-    return 1e3 * statistics.median(times_s)
+    return 1e3 * median_s(work, repeats)
 
 
 @pytest.mark.parametrize("space", ["fair", "wide"])

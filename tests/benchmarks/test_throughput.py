@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 import statistics
 import time
+from functools import partial
 
-import numpy as np
 import pytest
-import simpy
+from rows import bare_simpy, cpu_s
 
 from elastune import RunSpec, execute
 from elastune.policies.tuners.asha import asha_on
@@ -58,31 +58,12 @@ def elastune(job, truth, profile):
     """(seconds, segments, journal bytes) of ASHA on one machine of eight GPUs, journal on."""
     book = PriceBook((InstanceType("m", WORKERS, {"on-demand": 1.0}),))
     sink = Discard()
-    started = time.perf_counter()
+    started = time.process_time()
     policy = asha_on(1, job, profile, book, trials=job.trials)
     controller = Controller(policy, job, book, name="asha", sink=JournalWriter(sink))
     run(controller, SimulatedBackend(truth, CloudTruth(), Streams(0)))
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return seconds, controller._segments, sink.bytes
-
-
-def bare_simpy(segments):
-    """Seconds of as many segments, one SimPy process and one timeout each, eight at a time, and nothing else."""
-    seconds_each = np.random.default_rng(0).uniform(60.0, 600.0, segments).tolist()
-    started = time.perf_counter()
-    env = simpy.Environment()
-    left = iter(seconds_each)
-
-    def segment(duration_s):
-        yield env.timeout(duration_s)
-        following = next(left, None)
-        if following is not None:
-            env.process(segment(following))
-
-    for _ in range(WORKERS):
-        env.process(segment(next(left)))
-    env.run()
-    return time.perf_counter() - started
 
 
 def test_segments_per_second_beside_bare_simpy():
@@ -91,7 +72,7 @@ def test_segments_per_second_beside_bare_simpy():
     ours_s, bare_s = [], []
     for _ in range(REPETITIONS):
         ours_s.append(elastune(job, truth, profile)[0])
-        bare_s.append(bare_simpy(segments))
+        bare_s.append(cpu_s(lambda: bare_simpy(segments)))
     ours, bare = statistics.median(ours_s), statistics.median(bare_s)
     print(
         f"\nASHA, {job.trials} configurations x {ITERATIONS}, {WORKERS} workers, journal on ({journal_bytes / 1e6:.1f} MB)"
@@ -119,12 +100,8 @@ def test_what_users_call_beside_bare_simpy(tmp_path):
     segments = journal.read_bytes().count(b'"type":"StartSegment"')
     ours_s, bare_s = [], []
     for _ in range(REPETITIONS):
-        started = time.process_time()
-        execute(spec, bundle=bundle, journal=journal)
-        ours_s.append(time.process_time() - started)
-        started = time.process_time()
-        bare_simpy(segments)
-        bare_s.append(time.process_time() - started)
+        ours_s.append(cpu_s(lambda: execute(spec, bundle=bundle, journal=journal)))
+        bare_s.append(cpu_s(lambda: bare_simpy(segments)))
     ours, bare = statistics.median(ours_s), statistics.median(bare_s)
     size_mb = journal.stat().st_size / 1e6
     print(
@@ -141,11 +118,7 @@ def test_runs_of_a_small_job():
     for policy in ("sha-fixed", "hyperband-fixed", "rubberband", "asha-fixed-naive", "explore-finish", "seer"):
         one = spec.with_policy(policy)
         execute(one)
-        took_s = []
-        for seed in range(10):
-            started = time.process_time()
-            execute(one.with_seed(seed))
-            took_s.append(time.process_time() - started)
+        took_s = [cpu_s(partial(execute, one.with_seed(seed))) for seed in range(10)]
         print(f"  {policy:18} {statistics.median(took_s) * 1e3:6.1f}")
 
 

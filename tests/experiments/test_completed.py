@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from elastune.experiments.runs.accounts import DurableIterations
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.result import completed_at_s_of
 from elastune.experiments.runs.simulate import execute
@@ -37,9 +38,10 @@ def completed(world, play):
         if isinstance(policy, str):
             policy = factory(policy, parameters or {})(tiny.job, tiny.profile, tiny.book, None)
         story = play(policy, tiny)
-        tables = Tables.of(story.entries, tiny.book)
+        durable = DurableIterations()
+        durable.read(Tables.of(story.entries, tiny.book).changes)
         return story, tuple(
-            completed_at_s_of(story.controller, tables, is_predetermined=fixed) for fixed in (True, False)
+            completed_at_s_of(story.controller, durable, is_predetermined=fixed) for fixed in (True, False)
         )
 
     return run

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from elastune import RunSpec, execute
+from elastune.experiments.runs import fold
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.ledger import PARTS, Ledger
 from elastune.experiments.runs.replay import ledger_of as ledger_of_journal
+from elastune.experiments.runs.world import World
 from elastune.policies.execution.limits import HARD_STOP
 from elastune.policies.registry import POLICIES
-from elastune.sim.control.journal import Entry
+from elastune.sim.control.journal import Entry, MemorySink, Sinks
+from elastune.sim.control.runner import run
 from elastune.sim.model.actions import FinishRun, ScaleTo
 from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
 from elastune.sim.model.errors import InputError
@@ -334,3 +337,27 @@ def test_the_parts_add_up_to_the_bill_whatever_happens(seed):
     assert table["at_s"].iloc[-1] == result.makespan_s
     assert table["at_s"].is_monotonic_increasing
     assert (table["gpus_held"] <= table["gpus_ready"]).all()
+
+
+@pytest.mark.parametrize("policy", ["rubberband", "asha-fixed-naive", "seer"])
+@pytest.mark.parametrize("example", ["tight", "spot", "placement"])
+def test_a_run_that_keeps_no_rows_counts_the_same(policy, example, monkeypatch):
+    spec = RunSpec.load(example).with_policy(policy)
+    kept = execute(spec, record_trajectory=True)
+    monkeypatch.setattr(fold, "MOST_HELD", 3)
+    handed_on = execute(spec)
+    assert handed_on == kept
+
+
+def test_tables_with_a_reader_hand_every_change_on_once_and_keep_few(monkeypatch):
+    class Seen(list):
+        def read(self, changes):
+            self.extend(changes)
+
+    monkeypatch.setattr(fold, "MOST_HELD", 10)
+    world, entries, seen = World.of(RunSpec.load("tight")), MemorySink(), Seen()
+    tables = Tables(world.price_book, seen)
+    run(world.controller(Sinks(entries, tables)), world.backend())
+    assert 0 < len(tables.changes) < 100 < len(seen)
+    whole = [what for _, _, what, _ in Tables.of(entries.entries, world.price_book).changes]
+    assert [what for _, _, what, _ in (*seen, *tables.changes)] == whole

@@ -6,7 +6,7 @@ import pytest
 
 from elastune import RunSpec, execute
 from elastune.experiments.runs.fold import Tables
-from elastune.experiments.runs.placements import PARTS, placement_account
+from elastune.experiments.runs.placements import PARTS, PlacementCount
 from elastune.experiments.runs.replay import replay_journal
 from elastune.experiments.runs.world import World
 from elastune.sim.control.journal import Entry
@@ -33,8 +33,9 @@ def end(segment, trial, launch_s=0.0, train_s=10.0):
 def account_of(*entries, scaling=TABLE):
     requested = Entry(RunStarted(0.0), commands=[ProvisionInstance(number, "four", "on-demand") for number in range(3)])
     book = PriceBook((InstanceType("four", 4, {"on-demand": 1.0}),))
-    found = placement_account(Tables.of([requested, *entries], book), scaling, gpus_per_machine=4)
-    return {part: number for part, number in found.items() if number}
+    count = PlacementCount(scaling, gpus_per_machine=4)
+    count.read(Tables.of([requested, *entries], book).changes)
+    return {part: number for part, number in count.account.items() if number}
 
 
 def test_a_packed_gang_costs_nothing():
