@@ -215,3 +215,21 @@ def test_gangs_over_several_machines_are_told(log, form):
     )
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count("nothing says what the network between machines of 1 GPU costs") == 1
+
+
+def test_seconds_since_the_start_cost_as_much_as_those_of_each_iteration(log, tmp_path):
+    table = pd.read_csv(log())
+    table["elapsed"] = table.groupby("trial")["seconds"].cumsum()
+    table.drop(columns="seconds").to_csv(tmp_path / "elapsed.csv", index=False)
+    options = ("--direction", "minimize", "--policies", "sha-fixed")
+    by_iteration, elapsed = (
+        audited(log(), *options),
+        audited(tmp_path / "elapsed.csv", *options, "--elapsed-column", "elapsed"),
+    )
+    assert elapsed["past"] == pytest.approx(by_iteration["past"])
+    assert elapsed["summary"] == by_iteration["summary"]
+    missing = elastune(
+        "audit", tmp_path / "elapsed.csv", "--machine", "p3.8xlarge", *options, "--elapsed-column", "clock"
+    )
+    assert missing.exit_code == 2
+    assert "--elapsed-column" in missing.stderr

@@ -78,6 +78,8 @@ def test_the_catalogue_has_what_aws_rents(elastune):
             "or a table of prices with elastune prices import FILE.csv",
         ),
         (["prices", "show", "p3.8xlrge"], "did you mean 'p3.8xlarge'?"),
+        (["prices", "show", "a100x8"], "known: Standard_NC24ads_A100_v4, Standard_NC48ads_A100_v4, "),
+        (["prices", "show", "a100x8"], "p4de.24xlarge; these have that accelerator"),
         (["prices", "show", "p3.8xlarge", "--region", "mars"], "has no price in region 'mars', only in us-east-1"),
         (["prices", "show", "p3.8xlarge", "--prices", "own.csv"], "own.csv: p3.8xlarge has prices in several regions"),
         (["prices", "list", "--provider", "asw"], "there is no provider 'asw'; did you mean 'aws'?"),

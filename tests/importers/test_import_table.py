@@ -161,6 +161,10 @@ def test_hyperparameters_come_from_one_place(write, out, described):
             "trial,epoch,score\n0,1,1\n",
             r"column iteration: has no such column; .*trial, epoch, score; .*--iteration-column",
         ),
+        (
+            "run,epoch,loss\n0,1,1\n",
+            r"column trial: .*name another with --trial-column \(and with --iteration-column, --score-column\)",
+        ),
         ("trial,iteration,score\n0,1,1\n0,2\n", r"tidy.csv, row 2: has 2 cells, but the header names 3"),
         (rows((0, 1, 1), (0, 2, "bad")), r"row 2, column score: is 'bad', but must be a number \(empty or nan where"),
         (rows((0, 1, 1), ("", 2, 1)), r"row 2, column trial: is empty"),

@@ -109,7 +109,11 @@ def offer_named(
     """
     found = [offer for offer in offers if offer.name == name]
     if not found:
-        raise unknown("instance type", name, {offer.name for offer in offers}, hint)
+        # Of a long catalogue, those with the accelerator that the name speaks of, as in a100x8.
+        like = {one.name for one in offers if one.gpu and one.gpu.partition("-")[0].casefold() in name.casefold()}
+        if like:
+            hint = f"these have that accelerator; {hint}".removesuffix("; ")
+        raise unknown("instance type", name, like or {offer.name for offer in offers}, hint)
     regions = ", ".join(offer.region or "(none named)" for offer in found)
     if region is None:
         if len(found) > 1:

@@ -103,8 +103,13 @@ class SourceTable:
                 raise InvalidTraceError(self.origin, f"no row holds {wanted!r}, as --where asks", column=column)
         return SourceTable(self.origin, self.frame[kept].reset_index(drop=True), self.rows[kept], is_text=self._is_text)
 
-    def require(self, column: str, option: str) -> str:
+    def require(self, column: str, option: str, others: Sequence[str] = ()) -> str:
         """The column's name, if there is one.
+
+        Args:
+            column: its name.
+            option: that would name another.
+            others: options for further columns that are not there, so that all are told at once.
 
         Raises:
             InvalidTraceError: there is not; names the nearest, and the option that would name another.
@@ -114,6 +119,8 @@ class SourceTable:
         match = nearest(column, self.names)
         meant = f"did you mean {match!r}? " if match else ""
         problem = f"has no such column; {meant}its columns: {', '.join(self.names)}; name another with {option}"
+        if others:
+            problem += f" (and with {', '.join(others)})"
         if sum(name[-1:].isdigit() for name in self.names) > 1:
             problem += ", or, if the table has a column for each iteration, make a row of each"
         raise InvalidTraceError(self.origin, problem, column=column)

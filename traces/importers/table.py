@@ -195,7 +195,9 @@ def _names(table: SourceTable, asked: TableColumns, *, untimed: bool) -> dict[st
         raise InputError(
             "seconds are those of each iteration or elapsed ones, not both: --seconds-column or --elapsed-column"
         )
-    names = {key: table.require(getattr(asked, key), f"--{key}-column") for key in ("trial", "iteration", "score")}
+    needed = ("trial", "iteration", "score")
+    lacking = [f"--{key}-column" for key in needed if getattr(asked, key) not in table.names]
+    names = {key: table.require(getattr(asked, key), f"--{key}-column", lacking[1:]) for key in needed}
     if asked.test_score is not None or "test_score" in table.names:
         names["test_score"] = table.require(asked.test_score or "test_score", "--test-score-column")
     if asked.replicate is not None or "replicate" in table.names:

@@ -81,7 +81,9 @@ def measured_of(path: Path, rows: Sequence[Row]) -> MeasuredTable:
     """
     measures = [measure for measure in MEASURES if measure in rows[0].cells]
     if not measures:
-        raise InvalidTraceError(path, f"has none of the columns {', '.join(MEASURES)}")
+        raise InvalidTraceError(
+            path, f"has none of the columns {', '.join(MEASURES)}; its columns: {', '.join(rows[0].cells)}"
+        )
     kind, by_gang = _kind(rows), dict(sorted(_by_gang(rows).items()))
     if (1, 1) not in by_gang:
         smallest = next(iter(by_gang.values()))
