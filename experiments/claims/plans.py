@@ -150,7 +150,7 @@ def _read_part(part: Path) -> pd.DataFrame:
 
     try:
         return pd.read_parquet(part)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{part}: is damaged: {error}; remove it, and its jobs are planned again") from error
 
 

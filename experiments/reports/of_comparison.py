@@ -62,6 +62,7 @@ class RecordedComparison:
             InputError: a file is missing or damaged.
         """
         import pandas as pd
+        import pyarrow as pa
 
         files = {name: folder / f"{name}.parquet" for name in ("results", "trajectories")}
         files |= {name: folder / f"{name}.csv" for name in ("summary", "paired", "ledger")}
@@ -69,7 +70,7 @@ class RecordedComparison:
         for name, path in files.items():
             try:
                 tables[name] = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, pa.ArrowException) as error:
                 raise InputError(f"{path}: cannot be read: {error}; compare again into {folder}") from error
         return cls(RunSpec.recorded(read_spec(folder / "spec.yaml")), **tables)
 

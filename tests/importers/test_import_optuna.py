@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+import sqlite3
 import sys
 from dataclasses import replace
 
@@ -172,3 +173,63 @@ def test_the_password_of_a_storage_is_not_shown(out, undirected):
     with pytest.raises(InputError, match=r"nosql://me:\*\*\*@host/db: Optuna cannot read it: ") as told:
         from_optuna("nosql://me:secret@host/db", out, undirected)
     assert "secret" not in str(told.value)
+
+
+def test_trials_that_failed_may_have_diverged(out, undirected):
+    study = optuna.create_study()
+    for state, values in (("FAIL", {1: 0.4}), ("COMPLETE", {1: 0.9, 2: 0.8})):
+        done = {"state": optuna.trial.TrialState[state], "value": 0.5 if state == "COMPLETE" else None}
+        study.add_trial(optuna.create_trial(**done, intermediate_values=values))
+    bundle = from_optuna(study, out, undirected, rules=CurveRules(incomplete="diverged"), untimed=True)
+    np.testing.assert_array_equal(bundle.scores, [[0.4, NAN], [0.9, 0.8]])
+    assert bundle.notes["imported"]["trials_ended_as_diverged"] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            "update trial_intermediate_values set intermediate_value = 'abc' where intermediate_value > 0",
+            "could not convert string",
+        ),
+        ("update trial_intermediate_values set intermediate_value = null", "AssertionError"),
+        ("insert into trial_system_attributes (trial_id, key, value_json) values (1, 'retry_history', '5')", "'int'"),
+        ("insert into trial_system_attributes (trial_id, key, value_json) values (1, 'retry_history', '{}')", None),
+        ("drop table trial_intermediate_values", "no such table: trial_intermediate_values$"),
+        ("delete from study_directions", None),
+        ("update study_directions set direction = 'NOT_SET'", None),
+    ],
+)
+def test_a_damaged_storage_is_told_and_a_direction_that_is_not_set_is_asked_for(
+    fixtures, tmp_path, out, undirected, change, problem
+):
+    file = shutil.copy(fixtures / "optuna.db", tmp_path / "damaged.db")
+    with sqlite3.connect(file) as database:
+        database.execute(change)
+    database.close()
+    if problem is not None:
+        with pytest.raises(InputError, match=rf"damaged\.db.*: Optuna cannot read it: .*{problem}"):
+            from_optuna(file, out, undirected, study_name="toy", rules=DROP)
+    elif "direction" in change:
+        with pytest.raises(
+            InputError, match="does not tell whether scores are minimised or maximised: give --direction"
+        ):
+            from_optuna(file, out, undirected, study_name="toy", rules=DROP)
+        given = replace(undirected, direction="minimize")
+        assert from_optuna(file, out, given, study_name="toy", rules=DROP).direction == "minimize"
+    else:
+        assert from_optuna(file, out, undirected, study_name="toy", rules=DROP).trials == 6
+
+
+def test_a_journal_whose_last_line_is_cut_off_is_read_without_it_and_says_so(fixtures, tmp_path, out, undirected):
+    whole = (fixtures / "optuna.log").read_bytes()
+    bundle = from_optuna(fixtures / "optuna.log", out, undirected, study_name="toy", rules=DROP)
+    assert "journals_cut_short" not in bundle.notes["imported"]
+    (tmp_path / "cut.log").write_bytes(whole + b'{"op_code": 4, "worker')
+    bundle = from_optuna(tmp_path / "cut.log", out, undirected, study_name="toy", rules=DROP, overwrite=True)
+    assert bundle.notes["imported"]["journals_cut_short"] == 1
+
+
+def test_a_folder_is_no_storage(tmp_path, out, undirected):
+    with pytest.raises(InvalidTraceError, match="is a folder, but must be a file"):
+        from_optuna(tmp_path, out, undirected)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import struct
 import sys
 from dataclasses import replace
 
@@ -176,7 +178,7 @@ def test_an_empty_event_file_is_no_harm(runs, out, described):
 
 
 def test_without_tensorboard_it_says_what_to_install(runs, out, described, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_file_loader", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(InputError, match=r"reading event files takes tensorboard: pip install -e '\.\[tensorboard\]'"):
         from_tensorboard(runs, out, described, choice=CHOICE)
 
@@ -337,3 +339,95 @@ def test_symbolic_links_are_not_followed_and_told(runs, out, described):
     bundle = from_tensorboard(runs, out, described, choice=CHOICE)
     assert bundle.trials == 3
     assert bundle.notes["imported"]["symbolic_links_not_followed"] == ["loop", "run-9"]
+
+
+def tensor(dtype, *axes, **content):
+    """One of a summary: of this type number of TensorFlow's, and these axes."""
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+
+    made = TensorProto(dtype=dtype, **content)
+    for size in axes:
+        made.tensor_shape.dim.add().size = size
+    return made
+
+
+@pytest.mark.parametrize(
+    ("dtype", "axes", "content"),
+    [
+        (14, (), {"tensor_content": b"\x66\x3f"}),  # bfloat16, which numpy does not have
+        (0, (), {}),
+        (99, (), {}),
+        (1, (), {"tensor_content": b"\x00"}),
+        (1, (2**40,), {"float_val": [0.9]}),
+        (1, (-1,), {"float_val": [0.9]}),
+        (1, (2, 1), {"float_val": [0.9, 0.8]}),
+        (8, (1,), {"float_val": [0.9, 0.8]}),
+    ],
+)
+def test_tensors_that_are_no_scalars_are_told_whatever_they_are(
+    write_run, tmp_path, out, described, dtype, axes, content
+):
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    write_run("a", [], sessions=[Summary.Value(tag="loss", tensor=tensor(dtype, *axes, **content))])
+    with pytest.raises(InvalidTraceError, match="row 2, column loss: is no scalar; name the tag of one"):
+        from_tensorboard(tmp_path / "made", out, described, choice=EventChoice(tag="loss"))
+
+
+def test_a_last_record_that_says_it_is_longer_than_memory_is_cut_short(write_run, tmp_path, out, described):
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    (file,) = (write_run("a", [(1, 0.9, 1.0), (2, 0.8, 2.0)]) / "a").iterdir()
+    length = struct.pack("<Q", 2**62)
+    with file.open("ab") as opened:
+        opened.write(length + struct.pack("<I", masked_crc32c(length)))
+    bundle = from_tensorboard(tmp_path / "made", out, described, choice=EventChoice(tag="loss"))
+    assert bundle.scores.tolist() == [pytest.approx([0.9, 0.8])]
+    assert bundle.notes["imported"]["event_files_cut_short"] == 1
+
+
+def test_hyperparameters_that_are_no_message_are_told(write_run, tmp_path, out, described):
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+    damaged = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=b"\xff\xff"))
+    session = Summary.Value(tag="_hparams_/session_start_info", metadata=damaged)
+    write_run("a", [(1, 0.9, 1.0)], sessions=[session])
+    with pytest.raises(InvalidTraceError, match="row 3, column _hparams_/session_start_info: holds no hyperparameters"):
+        from_tensorboard(tmp_path / "made", out, described, choice=EventChoice(tag="loss"))
+
+
+def test_a_folder_whose_name_is_no_text_is_told(write_run, tmp_path, out, described):
+    (write_run("a", [(1, 0.9, 1.0)]) / "a").rename(tmp_path / "made" / os.fsdecode(b"\xff\xfe"))
+    write_run("b", [(1, 0.9, 1.0)])
+    with pytest.raises(InvalidTraceError, match=r"its name is \\udcff\\udcfe, which is no UTF-8 text: rename it"):
+        from_tensorboard(tmp_path / "made", out, described, choice=EventChoice(tag="loss"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"a": "\\ud800"}', r"a hyperparameter of trial a is \\ud800, which is no UTF-8 text"),
+        ('{"lr": 0.3}', r"params\.json, column lr: is both '0.1' and '0.3'; keep one"),
+    ],
+)
+def test_hyperparameters_of_files_that_disagree_or_are_no_text_are_told(
+    write_run, tmp_path, out, described, text, problem
+):
+    folder = write_run("a", [(1, 0.9, 1.0)]) / "a"
+    (folder / "params.json").write_text(text)
+    (folder / "hparams.yaml").write_text("lr: 0.1")
+    with pytest.raises(InvalidTraceError, match=problem):
+        from_tensorboard(tmp_path / "made", out, described, choice=EventChoice(tag="loss"))
+
+
+def test_hyperparameters_of_files_that_agree_are_joined(write_run, tmp_path, out, described):
+    folder = write_run("a", [(1, 0.9, 1.0)]) / "a"
+    (folder / "params.json").write_bytes(b'\xef\xbb\xbf{"lr": 1e-1, "depth": 3}')  # as Windows writes it
+    (folder / "hparams.yaml").write_text("lr: 0.1")
+    bundle = from_tensorboard(tmp_path / "made", out, described, choice=EventChoice(tag="loss"))
+    assert bundle.configurations == [{"lr": 0.1, "depth": 3}]
+
+
+def test_the_score_is_no_test_score(runs, out, described):
+    with pytest.raises(InputError, match="--test-tag val/loss: is the tag of the score; name another one"):
+        from_tensorboard(runs, out, described, choice=EventChoice(tag="val/loss", test_tag="val/loss"))

@@ -13,11 +13,14 @@ import pandas as pd
 import pytest
 from tidy_tables import TIDY, rows
 
-from elastune.sim.model.errors import InvalidTraceError
+from elastune.experiments.sweeps.store import _read as read_part
+from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.numbers import number_of
 from elastune.traces import load_bundle
+from elastune.traces.bundles.curves import read_curves
 from elastune.traces.formats.csv_rows import read_rows
 from elastune.traces.importers import CurveRules, Description, TableColumns, from_table, table_columns
+from elastune.traces.importers.read_table import SourceTable
 
 LATIN_1 = "trial,iteration,score,größe\n0,1,1,2\n".encode("latin-1")
 
@@ -221,3 +224,12 @@ def test_a_header_that_is_no_text_does_not_abort_the_process(tmp_path, times):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "refused\n"), f"time {times}: {done.stderr}"
+
+
+def test_a_parquet_file_whose_names_are_no_text_is_told_by_every_reader(tmp_path):
+    file = tmp_path / "curves.parquet"
+    pd.DataFrame({"trial": [0], "iteration": [1], "score": [0.9], "zzzzzz": [1]}).to_parquet(file)
+    file.write_bytes(file.read_bytes().replace(b"zzzzzz", b"\xfd\xfe\xff\xfd\xfe\xff"))
+    for read in (lambda: SourceTable.of(file), lambda: read_curves(file, (0,), 1, ()), lambda: read_part(file)):
+        with pytest.raises(InputError, match=r"parquet.*can't decode byte 0xfd"):
+            read()

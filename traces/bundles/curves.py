@@ -259,7 +259,7 @@ def _read_columns(path: Path, measures: Sequence[str]) -> Mapping[str, np.ndarra
             _check_columns(path, known, measures)
             wanted = [column for column in (*_COLUMNS, *_OPTIONAL_COLUMNS, *measures) if column in known]
             table = file.read(columns=wanted)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InvalidTraceError(path, f"is no parquet file: {error}") from error
     except OSError as error:
         raise InvalidTraceError(path, f"cannot be read: {error}") from error

@@ -33,7 +33,7 @@ def read_text(path: Path, hint: str = "") -> str:
     """
     require_file(path)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidTraceError(path, f"cannot be read: {error.strerror}{hint}") from error
     except UnicodeDecodeError as error:
@@ -66,11 +66,12 @@ def parse_json(file: object, text: str) -> object:
     """
 
     def unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        for name in names:
-            if names.count(name) > 1:
+        found: dict[str, object] = {}
+        for name, value in pairs:
+            if name in found:
                 raise InvalidTraceError(file, "is given twice", column=name)
-        return dict(pairs)
+            found[name] = value
+        return found
 
     try:
         return json.loads(text, object_pairs_hook=unique)

@@ -15,12 +15,13 @@ from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import NUMBER, WHOLE, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from yaml import SafeDumper, SafeLoader
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _DATE = "tag:yaml.org,2002:timestamp"
+_MERGE = "tag:yaml.org,2002:merge"
 _NOT_FINITE = r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 _FIRST = list("-+.0123456789")  # how a number begins
 _MOST_VALUES = 1_000_000
@@ -46,7 +47,7 @@ def parse_yaml(text: str, where: str) -> object:
         _require_shallow(text)
         loader = _loader()(text)
         node = loader.get_single_node()
-        _check(node, where, itertools.count(1))
+        _check(node, where, itertools.count(1), loader.construct_object)
         value: object = None if node is None else loader.construct_document(node)
     except _NumberError as error:
         raise InvalidTraceError(f"{where}, line {error.line}", str(error)) from error
@@ -142,20 +143,25 @@ class _NumberError(Exception):
         self.line = line
 
 
-def _check(node: object, where: str, count: Iterator[int]) -> None:
-    """Refuse two equal keys, of which YAML readers keep the last silently, and aliases that stand for too many values."""
+def _check(node: object, where: str, count: Iterator[int], value_of: Callable[[object], object]) -> None:
+    """Refuse two equal keys, of which YAML readers keep the last silently, and aliases that stand for too many values.
+
+    Keys are equal if their values are, as those of `1`, `1.0` and `true`.
+    """
     import yaml
 
     if next(count) > _MOST_VALUES:
         raise InvalidTraceError(where, f"holds more than {_MOST_VALUES:,} values, those behind aliases included")
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _check(item, where, count)
+            _check(item, where, count, value_of)
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        seen: set[object] = set()
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                line = f"{where}, line {key.start_mark.line + 1}"
-                raise InvalidTraceError(line, f"the key {key.value!r} is given twice")
-            seen.add(str(key.value))
-            _check(value, where, count)
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                name = value_of(key)
+                if name in seen:
+                    line = f"{where}, line {key.start_mark.line + 1}"
+                    raise InvalidTraceError(line, f"the key {key.value!r} is given twice")
+                seen.add(name)
+            _check(value, where, count, value_of)

@@ -5,6 +5,7 @@ Imports the standard library, numpy, sim.model.errors, traces.bundles and its ne
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ def write_recording(
         InvalidTraceError: a bundle cannot hold the recording; nothing was written.
     """
     require_room(out, overwrite=overwrite)
+    _check_texts(recording)
     curves = regular_curves(recording, rules)
     trials = _Trials.of_recording(recording, curves)
     cost = _costs(recording, curves, trials)
@@ -62,6 +64,29 @@ def write_recording(
         # That file was not written. Its rows are the trials.
         label = recording.labels[trials.first[error.row - 1]]
         raise InvalidTraceError(recording.origin, f"trial {label}: {error.problem}", column=error.column) from error
+
+
+def _check_texts(recording: RecordedCurves) -> None:
+    """Check that a file can hold the names and hyperparameters: half a pair of UTF-16, or a path that is no text, it cannot.
+
+    Raises:
+        InvalidTraceError: it cannot.
+    """
+    told = [note for note in recording.notes.values() if isinstance(note, list)]
+    configured = zip(recording.labels, recording.configurations, strict=True)
+    texts = [
+        *((label, "its name") for label in (*recording.labels, *itertools.chain(*told))),
+        *(
+            (text, f"a hyperparameter of trial {label}")
+            for label, one in configured
+            for pair in one.items()
+            for text in pair
+        ),
+    ]
+    for text, what in texts:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            shown = text.encode("utf-8", "backslashreplace").decode()
+            raise InvalidTraceError(recording.origin, f"{what} is {shown}, which is no UTF-8 text: rename it")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,17 +5,20 @@ Imports the standard library, numpy and sim.model.errors; tensorboard when a fil
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
+from elastune.traces.formats.csv_rows import same_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 INSTALL = "pip install -e '.[tensorboard]'"
@@ -23,6 +26,7 @@ _SESSION = "_hparams_/session_start_info"
 _HEADER = struct.Struct("<QI")
 """What a record begins with: the length of its data, and the checksum of that number."""
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
+_CHECKSUM = struct.Struct("<I")
 _TIME_IN_NAME = re.compile(r"tfevents\.(\d+)")
 
 
@@ -61,24 +65,27 @@ def read_event_file(path: Path, wanted: Collection[str]) -> EventFile:
         InvalidTraceError: the file is damaged, or a wanted tag holds no scalar.
     """
     try:
-        from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+        from tensorboard.compat.proto.event_pb2 import Event
     except ImportError as error:
         raise InputError(f"reading event files takes tensorboard: {INSTALL} ({error})") from error
-    whole, is_cut_short = _records(path)
-    read = EventFile(path, is_cut_short=is_cut_short)
-    records = -1
-    for records, event in enumerate(_events(path, LegacyEventFileLoader)):
-        if not records:
+    from google.protobuf.message import DecodeError
+
+    read = EventFile(path)
+    for record, content in enumerate(_records(read), start=1):
+        try:
+            event = Event.FromString(content)
+        except DecodeError as error:
+            raise InvalidTraceError(path, f"is no event file: {error}", row=record) from error
+        if record == 1:
             read.began = event.wall_time
         for value in event.summary.value:
             read.tags.add(value.tag)
             if value.tag == _SESSION:
-                merge_hyperparameters(path, read.hyperparameters, _hyperparameters(value.metadata.plugin_data.content))
+                found = _hyperparameters(path, record, value.metadata.plugin_data.content)
+                merge_hyperparameters(path, read.hyperparameters, found)
             elif value.tag in wanted:
-                scalar = _scalar(path, records + 1, value)
+                scalar = _scalar(path, record, value)
                 read.scalars.setdefault(value.tag, []).append((event.step, scalar, event.wall_time))
-    if records + 1 < whole:
-        raise _damaged(path, records + 2)
     return read
 
 
@@ -89,46 +96,41 @@ def merge_hyperparameters(path: Path, known: dict[str, str], more: Mapping[str, 
         InvalidTraceError: one has two values.
     """
     for name, text in more.items():
-        if known.setdefault(name, text) != text:
+        if not same_cell(known.setdefault(name, text), text):
             raise InvalidTraceError(path, f"is both {known[name]!r} and {text!r}; keep one", column=name)
 
 
-def _records(path: Path) -> tuple[int, bool]:
-    """How many whole records a file frames, and whether another one was begun.
+def _records(read: EventFile) -> Iterator[bytes]:
+    """What each whole record of a file holds; says in the end whether another one was begun.
 
-    The loader stops at the first record that it cannot read, for whichever reason, and does not tell.
+    Not by tensorboard's own loader, which stops at the first record that it cannot read, for whichever reason, and does not
+    tell.
 
     Raises:
-        InvalidTraceError: the length of a record is damaged.
+        InvalidTraceError: a record is damaged.
     """
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-    size, position, whole = path.stat().st_size, 0, 0
+    path, left = read.path, read.path.stat().st_size
     with path.open("rb") as file:
-        while position + _HEADER.size <= size:
-            file.seek(position)
+        for record in itertools.count(1):
             head = file.read(_HEADER.size)
-            length, checksum = _HEADER.unpack(head)
-            if masked_crc32c(head[:_LENGTH_BYTES]) != checksum:
-                raise _damaged(path, whole + 1)
-            end = position + _HEADER.size + length + _CHECKSUM_BYTES
-            if end > size:
-                break
-            position, whole = end, whole + 1
-    return whole, position < size
+            length, checksum = _HEADER.unpack(head) if len(head) == _HEADER.size else (left, None)
+            if checksum is not None and masked_crc32c(head[:_LENGTH_BYTES]) != checksum:
+                raise _damaged(path, record)
+            if _HEADER.size + length + _CHECKSUM_BYTES > left:
+                read.is_cut_short = left > 0
+                return
+            content = file.read(length)
+            (checksum,) = _CHECKSUM.unpack(file.read(_CHECKSUM_BYTES))
+            if masked_crc32c(content) != checksum:
+                raise _damaged(path, record)
+            left -= _HEADER.size + length + _CHECKSUM_BYTES
+            yield content
 
 
 def _damaged(path: Path, record: int) -> InvalidTraceError:
     return InvalidTraceError(path, "is damaged: a checksum does not fit", row=record)
-
-
-def _events(path: Path, loader: Any) -> Any:  # noqa: ANN401  tensorboard ships no types
-    from google.protobuf.message import DecodeError
-
-    try:
-        yield from loader(str(path)).Load()
-    except DecodeError as error:
-        raise InvalidTraceError(path, f"is no event file: {error}") from error
 
 
 def _scalar(path: Path, record: int, value: Any) -> float:  # noqa: ANN401  tensorboard ships no types
@@ -136,17 +138,24 @@ def _scalar(path: Path, record: int, value: Any) -> float:  # noqa: ANN401  tens
 
     if value.HasField("simple_value"):
         return float(value.simple_value)
-    array = tensor_util.make_ndarray(value.tensor) if value.HasField("tensor") else np.empty(0)
+    array = np.empty(0)
+    if value.HasField("tensor") and all(axis.size == 1 for axis in value.tensor.tensor_shape.dim):
+        with suppress(TypeError, ValueError):  # of a type that numpy does not have, or of too few bytes
+            array = tensor_util.make_ndarray(value.tensor)
     if array.size != 1 or array.dtype.kind not in "iuf":
         raise InvalidTraceError(path, "is no scalar; name the tag of one", row=record, column=value.tag)
     return float(array.item())
 
 
-def _hyperparameters(content: bytes) -> dict[str, str]:
+def _hyperparameters(path: Path, record: int, content: bytes) -> dict[str, str]:
     """Text of each; the plugin knows numbers, texts and truth values, and no whole numbers."""
+    from google.protobuf.message import DecodeError
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    recorded = HParamsPluginData.FromString(content).session_start_info.hparams
+    try:
+        recorded = HParamsPluginData.FromString(content).session_start_info.hparams
+    except DecodeError as error:
+        raise InvalidTraceError(path, f"holds no hyperparameters: {error}", row=record, column=_SESSION) from error
     texts = {}
     for name, value in sorted(recorded.items()):
         kind = value.WhichOneof("kind")

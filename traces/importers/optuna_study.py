@@ -5,6 +5,7 @@ Imports the standard library, numpy, sim.model.errors and its neighbours; optuna
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.traces.formats.sqlite_file import is_sqlite, reading
-from elastune.traces.formats.texts import text_of
+from elastune.traces.formats.texts import require_file, text_of
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
 
@@ -69,12 +70,22 @@ def from_optuna(
     if isinstance(study, str | Path):
         with _opened(str(study)) as storage:
             found = _found(str(study), storage, study_name)
-            described = _directed(description, found)
-            recording = _recording(found, f"{_told(str(study))}, study {found.study_name!r}", rules, untimed=untimed)
+            origin = f"{_told(str(study))}, study {found.study_name!r}"
+            described, recording = _read(found, origin, description, rules, untimed=untimed)
+        if _ends_within_a_line(str(study)):
+            recording = replace(recording, notes={**recording.notes, "journals_cut_short": 1})
     else:
-        described = _directed(description, study)
-        recording = _recording(study, f"study {study.study_name!r}", rules, untimed=untimed)
+        origin = f"study {study.study_name!r}"
+        described, recording = _read(study, origin, description, rules, untimed=untimed)
     return write_recording(recording, described, rules, Path(out), overwrite=overwrite)
+
+
+def _read(
+    study: Study, origin: str, description: Description, rules: CurveRules, *, untimed: bool
+) -> tuple[Description, RecordedCurves]:
+    # Whatever a damaged storage makes of Optuna's objects is the storage's fault.
+    with _reading(origin):
+        return _directed(description, study), _recording(study, origin, rules, untimed=untimed)
 
 
 def study_names(storage: str | Path) -> list[str]:
@@ -131,7 +142,9 @@ def _reading(origin: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{_told(origin)}: Optuna cannot read it: {' '.join(str(error).split())}") from error
+        # Optuna says "invalid data in the commit" of a database that is locked; the driver's own error tells more.
+        told = " ".join(str(getattr(error.__cause__, "orig", error)).split()) or type(error).__name__
+        raise InputError(f"{_told(origin)}: Optuna cannot read it: {told}") from error
 
 
 def _told(origin: str) -> str:
@@ -182,7 +195,21 @@ def _file_of(origin: str) -> Path | None:
     return _existing(origin, Path(unquote(urlsplit(url.database).path) if is_uri else url.database))
 
 
+def _ends_within_a_line(origin: str) -> bool:
+    """Whether the last line of a journal is no JSON, as when its writer was killed: Optuna leaves it out and says nothing."""
+    file = _file_of(origin)
+    if file is None or is_sqlite(file):
+        return False
+    last = file.read_bytes().rstrip().rpartition(b"\n")[2]
+    try:
+        json.loads(last)
+    except ValueError:
+        return True
+    return False
+
+
 def _existing(origin: str, file: Path) -> Path:
+    require_file(file)
     if not file.is_file():
         # Optuna would make a new storage there.
         raise InputError(f"{origin}: there is no such file; give a storage's file, or a URL such as sqlite:///study.db")
@@ -202,15 +229,17 @@ def _directed(description: Description, study: Study) -> Description:
     """The description with the study's direction."""
     if len(study.directions) > 1:
         raise InputError(f"study {study.study_name!r} has {len(study.directions)} objectives, which report no curves")
-    direction: Direction = "minimize" if study.direction.name == "MINIMIZE" else "maximize"
+    named = study.directions[0].name if study.directions else "NOT_SET"
+    if named == "NOT_SET":
+        return description
+    direction: Direction = "minimize" if named == "MINIMIZE" else "maximize"
     if description.direction not in (None, direction):
         raise InputError(f"study {study.study_name!r} says {direction}, but --direction says {description.direction}")
     return replace(description, direction=direction)
 
 
 def _recording(study: Study, origin: str, rules: CurveRules, *, untimed: bool) -> RecordedCurves:
-    with _reading(origin):
-        trials = study.get_trials(deepcopy=False)
+    trials = study.get_trials(deepcopy=False)
     stopped = [trial for trial in trials if trial.state.name in _STOPPED_FROM_OUTSIDE]
     if rules.incomplete == "diverged" and stopped:
         raise InputError(

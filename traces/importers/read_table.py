@@ -238,7 +238,7 @@ def _readable(file: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, csv.Error, pa.ArrowException) as error:
+    except (OSError, csv.Error, pa.ArrowException, UnicodeDecodeError) as error:
         if found := _NOT_UTF8.search(str(error)):
             at = f"column {int(found[1]) + 1}" + (f" of row {int(found[2]) - 1}" if found[2] else "")
             raise InvalidTraceError(file, f"is no {kind}: {at} is not UTF-8; save it as UTF-8") from error

@@ -281,6 +281,7 @@ def _ended_in_nan(points: Points, trials: np.ndarray, lengths: np.ndarray) -> Po
         score=np.concatenate([points.score, nothing]),
         test_score=longer(points.test_score, nothing),
         seconds=longer(points.seconds, nothing),
+        inherited=longer(points.inherited, np.zeros(len(trials), dtype=bool)),
         row=None,
     )
     return joined.taken(np.lexsort((joined.iteration, joined.trial)))

@@ -43,7 +43,7 @@ class EventChoice:
         tag: the scalar that is the score.
         test_tag: a scalar that is reported, and never selected by.
         hyperparameters: name of a YAML or JSON file in each run's folder; None: those of the hparams plugin, or of whichever
-            of `HYPERPARAMETER_FILES` is there.
+            of `HYPERPARAMETER_FILES` are there, which must agree.
         part: name of the folder in each run's folder that holds the tag, where several do, such as `validation` beside
             `train`; `EACH` where every folder is a run of its own.
     """
@@ -90,6 +90,8 @@ def from_tensorboard(
         InvalidTraceError: a file is damaged, no run has the tag, or the runs are not what a bundle needs.
         InputError: tensorboard is not installed, or something is at `out` already.
     """
+    if choice.test_tag == choice.tag:
+        raise InputError(f"--test-tag {choice.tag}: is the tag of the score; name another one")
     root = Path(folder)
     files = _read(root, choice, on_progress or (lambda _done, _total: None))
     runs = _runs(root, files, choice)
@@ -351,8 +353,12 @@ def _configuration(run: _Run, file_name: str | None) -> dict[str, str]:
     recorded: dict[str, str] = {}
     for file in run.files:
         merge_hyperparameters(file.path, recorded, file.hyperparameters)
-    files = [run.path / name for name in HYPERPARAMETER_FILES if (run.path / name).is_file()]
-    return recorded or (_read_configuration(files[0]) if files else {})
+    if recorded:
+        return recorded
+    for name in HYPERPARAMETER_FILES:
+        if (run.path / name).is_file():
+            merge_hyperparameters(run.path / name, recorded, _read_configuration(run.path / name))
+    return recorded
 
 
 def _read_configuration(file: Path) -> dict[str, str]:
