@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from elastune.policies.explore_finish.policy import explore_finish
 from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
+from elastune.policies.seer.portfolio import portfolio
 from elastune.policies.seer.seer import seer
 from elastune.policies.seer.staged import StagedMechanisms, seer_staged
 from elastune.policies.tuners.asha import asha_elastic, asha_fixed, asha_fixed_naive
@@ -117,6 +118,9 @@ POLICIES: Mapping[str, RegisteredPolicy] = {
         explore_finish,
         "many configurations on many machines without barriers, then the best few on large gangs (ours)",
         switches=("time_share=1", "money_share=0.4", "rounds=1", "widens=false"),
+    ),
+    "portfolio": RegisteredPolicy(
+        portfolio, "ASHA where configurations differ much in seconds per iteration, seer elsewhere (ours)"
     ),
     "rubberband": RegisteredPolicy(
         rubberband,

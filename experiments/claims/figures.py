@@ -190,8 +190,11 @@ def _explored(source: Source) -> Figure:
     # The panels' names are sorted as texts: numbers of equal width keep their order.
     startup = [f"start-up {seconds:3.0f} s" for seconds in rows[list(_STARTUP)].sum(axis=1)]
     keys = [source.sides[0], "workload.scaling", "startup", "workload", "seed"]
-    started = rows.assign(startup=startup).pivot_table(index=keys, columns="policy", values="trials_started")
-    ratios = (started[policy] / started[against]).rename("trials_started").reset_index()
+    by_policy = rows.assign(startup=startup).set_index([*keys, "policy"])["trials_started"]
+    mine, theirs = (by_policy.xs(name, level="policy") for name in (policy, against))
+    ratios = (mine / theirs).rename("trials_started").reset_index()
+    # Where one of the two has no plan, there is no ratio, and the cell says so.
+    ratios["status"] = ratios["trials_started"].notna().map({True: "done", False: "infeasible"})
     return figures.score_grid(
         ratios.rename(columns={"startup": "policy", "workload": "bundle_name"}),
         value="trials_started",

@@ -6,6 +6,7 @@ The records are what `elastune claims --json` prints. They lie beside the page, 
 from __future__ import annotations
 
 import json
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.files import write_text
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECORDS, PAGE, FIGURES = "claims.json", "claims.md", "figures"
+WHERE = ", where "
+"""Begins the part of the grid in the text of a gain."""
+LONG = 60
+"""Characters from which on that part is told once, and named by a letter."""
 
 _HEAD = """# Claims and verdicts
 
@@ -61,7 +66,9 @@ def measured(record: Mapping[str, Any]) -> str:
     if not record["tests"]:
         return "-"
     first = record["tests"][0]
-    return f"{first['gain']}: {interval(first)}"
+    gain, _, part = first["gain"].partition(WHERE)
+    told = f"{gain}, in a part of the grid" if len(part) > LONG else first["gain"]
+    return f"{told}: {interval(first)}"
 
 
 def verdict(record: Mapping[str, Any]) -> str:
@@ -85,9 +92,19 @@ def _section(record: Mapping[str, Any]) -> str:
     ]
     if record["tests"]:
         parts += [_tests(record["tests"]), f"Size: {record['size']}; results version {record['results_version']}."]
+        parts = _with_letters(parts, record["tests"])
     parts += ["\n".join(f"- {told}" for told in record["conditions"])] if record["conditions"] else []
     parts += [f"![{name}]({FIGURES}/{name}.png)" for name in record["figures"]]
     return "\n\n".join(parts) + "\n"
+
+
+def _with_letters(parts: list[str], tests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same, in which a long part of the grid has a letter that is explained once."""
+    grids = dict.fromkeys(part for test in tests if len(part := test["gain"].partition(WHERE)[2]) > LONG)
+    for letter, part in zip(ascii_lowercase, grids, strict=False):
+        parts = [text.replace(f"{WHERE}{part}", f" ({letter})") for text in parts]
+        parts.append(f"({letter}) where `{part}`")
+    return parts
 
 
 def _sentence(text: str) -> str:

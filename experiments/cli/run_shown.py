@@ -43,6 +43,7 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
         **_measured(spec, result),
         "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
         "cost": f"{usd(result.cost_usd)} USD, {kept(result.budget_met, budget)}",
+        **_unspent(result, job.budget_usd),
         "makespan": f"{seconds(result.makespan_s)} s, {_by_deadline(result, job.deadline_s)}",
         "completed": f"after {seconds(result.completed_at_s)} s" if result.completed else "no, the job was cut",
         **_estimated(result),
@@ -77,6 +78,13 @@ def _estimated(result: RunResult) -> dict[str, str]:
         if result.plan_search_gap:
             said["planning"] += f"; there may be one that is up to {percent(result.plan_search_gap)} cheaper"
     return said
+
+
+def _unspent(result: RunResult, budget_usd: float | None) -> dict[str, str]:
+    """What is left of the budget, and why, where it is worth a line."""
+    if result.unspent_because is None or budget_usd is None:
+        return {}
+    return {"left of the budget": f"{usd(budget_usd - result.cost_usd)} USD: {result.unspent_because}"}
 
 
 def _by_deadline(result: RunResult, deadline_s: float | None) -> str:

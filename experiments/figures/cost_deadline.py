@@ -50,7 +50,7 @@ class Axis:
         return cls(deadlines_s / tables.SECONDS[unit], unit, bool(deadlines_s[-1] > 8 * deadlines_s[0] > 0))
 
     def show_on(self, axes: Axes) -> None:
-        """Scale and ticks: on a logarithmic axis, and for a single deadline, the deadlines themselves."""
+        """Scale and ticks: the deadlines themselves on a logarithmic axis, where all their labels fit, and for a single one."""
         from matplotlib.ticker import NullLocator
 
         if self.is_log:
@@ -60,18 +60,18 @@ class Axis:
         if self.is_log or len(self.deadlines) == 1:
             figure = axes.get_figure(root=True)
             assert figure is not None
-            shown = self._apart(LABEL_IN / (axes.get_position().width * figure.get_figwidth()))
+            shown = self._labelled(LABEL_IN / (axes.get_position().width * figure.get_figwidth()))
             axes.set_xticks(shown, [f"{at:.3g}" for at in shown])
             axes.xaxis.set_minor_locator(NullLocator())
 
-    def _apart(self, least: float) -> list[float]:
-        """Deadlines whose labels do not touch: so far apart, as a share of the axis."""
-        span = math.log(self.deadlines[-1] / self.deadlines[0]) if len(self.deadlines) > 1 else 1.0
-        shown: list[float] = []
-        for deadline in self.deadlines.tolist():
-            if not shown or math.log(deadline / shown[-1]) >= least * span:
-                shown.append(deadline)
-        return shown
+    def _labelled(self, least: float) -> list[float]:
+        """The deadlines if labels so far apart, as a share of the axis, do not touch; else round numbers between them."""
+        first, last = self.deadlines[0], self.deadlines[-1]
+        if len(self.deadlines) == 1 or np.diff(np.log(self.deadlines)).min() >= least * math.log(last / first):
+            return list(self.deadlines.tolist())
+        powers = range(math.floor(math.log10(first)), math.ceil(math.log10(last)))
+        round_numbers = (digit * 10.0**power for power in powers for digit in (1, 2, 5, 10))
+        return sorted({number for number in round_numbers if first <= number <= last})
 
     def places(self, rows: pd.DataFrame, offset: float) -> Array:
         """Where the rows' deadlines are, moved sideways."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.experiments.figures import style
+from elastune.experiments.figures.summary import mean_band
 from elastune.experiments.figures.tables import numbers, require_columns
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FIGURE = "greedy_gap"
 COLUMNS = 3
+LINEAR_UNTIL = 1.0
+"""Percent; the axis is logarithmic beyond."""
 KNOWN = {
     "static, fair": style.Look("#E69F00", style.SOLID, "v"),
     "static, wide": style.Look("#D55E00", style.DASHED, "P"),
@@ -37,9 +40,9 @@ KNOWN = {
 def greedy_gap(table: pd.DataFrame) -> Figure:
     """Per comparison the share of plans that cost at most so much more than what they are compared with, one panel a family.
 
-    The line starts at the share of plans without any gap. Its band holds the whole curve of all such jobs with 95 % (Dvoretzky,
-    Kiefer, Wolfowitz), of which the plans of one job count as one; a single job has none. The axes end where all but a
-    hundredth of the plans are, in the panel in which that is furthest.
+    The line starts at the share of plans without any gap. Its band is the 95 % bootstrap interval at each gap,
+    over jobs with all their plans; a single job has none. Gaps are linear up to 1 % and logarithmic beyond. The axes end where
+    all but a hundredth of the plans are, in the panel in which that is furthest.
 
     Args:
         table: one row per plan and comparison: family, in the order of the panels where it is categorical, comparison (static
@@ -57,7 +60,9 @@ def greedy_gap(table: pd.DataFrame) -> Figure:
     )
     grid = style.panels_on(figure, len(families), columns, sharex=True, sharey=True)
     end = max(_end(rows) for rows in families.values()) or 1.0
-    grid[0].axes.set(xlim=(-0.02 * end, end), ylim=(0, 1.02))
+    grid[0].axes.set_xscale("symlog", linthresh=LINEAR_UNTIL)
+    grid[0].axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    grid[0].axes.set(xlim=(-0.05 * LINEAR_UNTIL, end), ylim=(0, 1.02))
     for panel, (name, rows) in zip(grid, families.items(), strict=True):
         axes = panel.axes
         _draw_panel(axes, rows, looks, end)
@@ -111,11 +116,12 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, style.Look],
 
 
 def _draw_curve(axes: Axes, rows: pd.DataFrame, end: float, look: style.Look, comparison: str) -> None:
-    gaps, jobs = np.sort(_gaps(rows)), _jobs(rows)
+    gaps = np.sort(_gaps(rows))
     at = np.concatenate([[0.0], gaps[(gaps > 0) & (gaps < end)], [end]])
     share = np.searchsorted(gaps, at, side="right") / len(gaps)
-    if jobs > 1:
-        # The mean of the jobs' curves strays no further than that of one plan drawn from each.
-        reach = math.sqrt(math.log(2 / 0.05) / (2 * jobs))
-        style.step_band(axes, at, (np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)), look, 0.12)
+    if _jobs(rows) > 1:
+        of_jobs = [np.sort(_gaps(mine)) for _, mine in rows.groupby("job" if "job" in rows else rows.index)]
+        shares = np.array([np.searchsorted(mine, at, side="right") / len(mine) for mine in of_jobs if len(mine)])
+        _, low, high = mean_band(shares)
+        style.step_band(axes, at, (low, high), look, 0.15)
     style.step_line(axes, at, share, look, 1.2, comparison)

@@ -291,4 +291,8 @@ def _legend(cells: Sequence[Cells]) -> list[Artist]:
         legend.append(
             Patch(facecolor=EMPTY, edgecolor="#9A9A9A", hatch=HATCH, linewidth=0, label="no plan within the limits")
         )
+    if any((np.isnan(one.value) & ~one.is_infeasible).any() for one in cells):
+        legend.append(
+            Patch(facecolor=EMPTY, edgecolor="#9A9A9A", linewidth=0.5, label="no run, or none of one of the two")
+        )
     return legend

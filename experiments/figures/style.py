@@ -85,6 +85,7 @@ KNOWN = {
     "pasha-fixed": Look("#44AA99", DASH_DOT_DOT, "d"),
     "one-cut": Look("#6699CC", DASHED, "8"),
     "elasticflow": Look("#117733", DOTTED, "h"),
+    "portfolio": Look("#4A4A9C", HALVES, "P"),
     "explore-finish": Look("#882255", DASH_DOT, "s"),
     "asha-stopping-fixed": Look("#B07AA1", DOTTED, "D"),
     "hyperband-elastic": Look("#BF812D", DASHED, "H"),

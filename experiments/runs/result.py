@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from elastune.experiments.formats import NONE, number, percent, seconds, usd
 from elastune.experiments.runs.regret import Regret, regret_of
 from elastune.experiments.runs.trajectory import Recording, segments_table, trajectory_table
+from elastune.experiments.runs.unspent import unspent_because
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 from elastune.traces.bundles.constraints import drawn_measures, is_kept
@@ -59,6 +60,7 @@ class RunResult:
         plan_search_gap: share of its price that the plan made before the run may lose by what its search counted and did not
             follow; 0 for nothing, None where the policy tells nothing of its work.
         plan_left_out: what that search did not weigh, in words; None for nothing.
+        unspent_because: why a part of the budget was left; see `experiments.runs.unspent`.
         iterations_trained: redone ones included.
         gpu_utilisation: GPU-seconds of training over GPU-seconds from launch to end of all machines.
         ledger_usd: the bill by part; see `experiments.runs.ledger.PARTS`.
@@ -95,6 +97,7 @@ class RunResult:
     late_probability: float | None
     plan_search_gap: float | None
     plan_left_out: str | None
+    unspent_because: str | None
     trials_started: int
     iterations_trained: int
     gpu_utilisation: float | None
@@ -278,6 +281,15 @@ def result_of(
         late_probability=None if controller.work is None else controller.work.late_probability,
         plan_search_gap=None if controller.work is None else controller.work.search_gap,
         plan_left_out=None if controller.work is None else controller.work.left_out or None,
+        unspent_because=unspent_because(
+            world,
+            [state.trials[trial] for trial in state.started],
+            best_iteration=best_iteration,
+            cost_usd=cost_usd,
+            makespan_s=makespan_s,
+            is_done=completed_at_s is not None,
+            is_fixed=is_fixed,
+        ),
         trials_started=len(state.started),
         iterations_trained=totals.iterations_trained,
         gpu_utilisation=totals.trained_gpu_s / totals.leased_gpu_s if totals.leased_gpu_s else None,

@@ -72,7 +72,9 @@ _RESULT = {
 }
 SEARCH_GAP, LEFT_OUT = "plan_search_gap", "plan_left_out"
 """Of the search for the plan, not of the run."""
-_SEARCH = {SEARCH_GAP: _NUMBER, LEFT_OUT: _TEXT}
+UNSPENT = "unspent_because"
+_LATER = {SEARCH_GAP: _NUMBER, LEFT_OUT: _TEXT, UNSPENT: _TEXT}
+"""Those that older rows lack, the newest last."""
 _ORIGIN = dict.fromkeys(
     (
         "direction",
@@ -92,7 +94,7 @@ _ORIGIN = dict.fromkeys(
 def columns() -> Mapping[str, str]:
     """Every column and its Arrow type, in order."""
     spec = {key: kind for key, kind in _leaves(RunSpec) if key not in _IDENTITY}
-    return {**_IDENTITY, **spec, **_RESULT, **_SEARCH, **_ORIGIN}
+    return {**_IDENTITY, **spec, **_RESULT, **_LATER, **_ORIGIN}
 
 
 @functools.cache
@@ -103,7 +105,7 @@ def spec_columns() -> tuple[str, ...]:
 
 def measures() -> tuple[str, ...]:
     """The columns that hold numbers that came out of runs."""
-    found = {**_RESULT, **_SEARCH}.items()
+    found = {**_RESULT, **_LATER}.items()
     return tuple(name for name, kind in found if kind != _TEXT and name != "best_trial")
 
 

@@ -26,7 +26,7 @@ from elastune.experiments.files import locked, next_part, write_whole
 from elastune.experiments.results_version import before_versions
 from elastune.experiments.runs.journals import journal_of
 from elastune.experiments.runs.run_folder import require_inside, require_kind
-from elastune.experiments.sweeps.rows import LEFT_OUT, SEARCH_GAP, STATUSES, schema, table_of
+from elastune.experiments.sweeps.rows import LEFT_OUT, SEARCH_GAP, STATUSES, UNSPENT, schema, table_of
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.yaml_text import dump_yaml
 
@@ -272,10 +272,10 @@ _VERSION, _CODE = "results_version", "code_sha256"
 
 
 def _known_schemas() -> Iterator[pa.Schema]:
-    """That of now, those before rows said what a search left out, and by how much, and that with a digest of the code."""
+    """That of now, those before rows said why money was left or what a search left out, and that with a digest of the code."""
     before = schema()
     yield before
-    for newest in (LEFT_OUT, SEARCH_GAP):
+    for newest in (UNSPENT, LEFT_OUT, SEARCH_GAP):
         before = before.remove(before.get_field_index(newest))
         yield before
     at = before.get_field_index(_VERSION)

@@ -59,6 +59,10 @@ class Director(Protocol):
         """Machines to request during the stage that begins: (seconds from now, how many to hold then)."""
         return None
 
+    def prefetched(self, bracket: Bracket, instances: int, view: RunView) -> int:  # noqa: ARG002
+        """How many of these machines, which `prefetch` has asked for, are requested now that it is time."""
+        return instances
+
     def report_every(self, bracket: Bracket) -> int:  # noqa: ARG002
         """Iterations between the reports of a trial; 0 for none."""
         return 0

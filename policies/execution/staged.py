@@ -137,7 +137,10 @@ class StagedPolicy:
         if tag == BARRIER:
             return self._next_stage(view)
         if tag == self._tag(PREFETCH):
-            self._held, scaling = self._limits.scale_to(view, self._prefetched, rungs_left=self._rungs_left)
+            wanted = self._director.prefetched(self._bracket, self._prefetched, view)
+            if wanted <= self._held:
+                return ()
+            self._held, scaling = self._limits.scale_to(view, wanted, rungs_left=self._rungs_left)
             return scaling
         if tag == self._tag(CUT):
             return self._cut_in_time(view)

@@ -40,6 +40,10 @@ class Replanner(Protocol):
     def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
         """The plan for the stage that begins and those after it; may have fewer trials than survived."""
 
+    def next_instances(self, bracket: Bracket, view: RunView, observed: Observed, instances: int) -> int:  # noqa: ARG002
+        """Of so many machines for the next stage, which are about to be requested, those that it would use as things stand."""
+        return instances
+
 
 class SeerDirector(PlannedDirector):
     """Follows a plan, and replaces it by a new one at each barrier if `replan` says so; see `policies.seer.mechanisms`.
@@ -91,6 +95,12 @@ class SeerDirector(PlannedDirector):
         left_s = self._stage_ends_s - view.now_s
         slowest_s = max(self._observed.iteration_s(t) or self._terms.profile.iteration_s for t in bracket.trials)
         return ranked_shares(allocation, bracket.stage.iterations, slowest_s, left_s, self._terms)
+
+    def prefetched(self, bracket: Bracket, instances: int, view: RunView) -> int:
+        """Only machines that the next plan would use: the barrier would give others back as soon as they are there."""
+        if not self._mechanisms.replan:
+            return instances
+        return self._replanner.next_instances(bracket, view, self._observed, instances)
 
     def report_every(self, bracket: Bracket) -> int:
         """How often trials report: only if a report may lead to a larger gang or move the cut."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
-from elastune.policies.seer.director import SeerDirector
+from elastune.policies.seer.director import Replanner, SeerDirector
 from elastune.policies.seer.fill import most_survivors, open_to_all
 from elastune.policies.seer.mechanisms import TowardsR
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
-from elastune.policies.sizing.replanning import fastest_or_cheapest, terms_left
+from elastune.policies.sizing.replanning import AtBarrier, fastest_or_cheapest, terms_left
 from elastune.policies.sizing.targets import best_expected, best_of_targets, least_job
 
 if TYPE_CHECKING:
@@ -30,10 +29,14 @@ if TYPE_CHECKING:
     from elastune.policies.execution.staged import StagedPolicy
     from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Bracket
+    from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
     from elastune.sim.model.protocols import RunView
+
+LATE = 1.15
+"""Machines are requested so early that they are ready when the stage ends; so many times that time may pass until it does."""
 
 
 def seer(
@@ -123,7 +126,7 @@ def _with_beyond(stages: Sequence[Stage], job: TuningJob) -> tuple[Stage, ...]:
     return (*stages, Stage(1, job.max_iterations - target, job.max_iterations))
 
 
-class SeerReplanner:
+class SeerReplanner(Replanner):
     """Plans the rungs that are left at a barrier; see `policies.seer.director.Replanner`.
 
     Args:
@@ -154,73 +157,82 @@ class SeerReplanner:
         or trains all of them less. If no plan keeps T and B, the best survivor trains alone by `fastest_or_cheapest`: by the
         fastest plan if B pays for it, else by the cheapest. `Limits` ends the run by T within B, unless `hard_stop` is off.
         """
-        plan = self._affordable(bracket, view, observed)
+        plan = self._affordable(bracket.index, bracket.trials, AtBarrier.of(view), observed)
         before = self._planned[: bracket.index]
         self._planned = (*before, *_with_beyond(plan.stages, self._job))
         bracket.stages = self.stages
         return plan
 
-    def _affordable(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
+    def next_instances(self, bracket: Bracket, view: RunView, observed: Observed, instances: int) -> int:
+        """See `policies.seer.director.Replanner`: those that the barrier would keep, even if it comes a little late."""
+        ends_s = view.now_s + LATE * self._terms.profile.startup.mean_s
+        at = AtBarrier.ahead(view, ends_s, instances, self._terms.usd_per_hour)
+        plan = self._affordable(bracket.index + 1, bracket.trials, at, observed)
+        return min(plan.allocations[0].instances, instances)
+
+    def _affordable(self, index: int, trials: Sequence[TrialId], at: AtBarrier, observed: Observed) -> Plan:
         """The plan with the best expected score of those that T and B still allow; the best survivor alone if none does."""
-        planned = self._planned[bracket.index]
+        planned = self._planned[index]
         # In the stage beyond the plan, no target is left but the end of that stage.
         targets = [t for t in self._targets if t >= planned.until_iteration] or [planned.until_iteration]
-        most = min(planned.trials, len(bracket.trials))
+        most = min(planned.trials, len(trials))
         plans = []
         for target in targets:
-            plan = self._largest(bracket, view, observed, target)
+            plan = self._largest(index, trials, at, observed, target)
             if plan is not None:
                 if plan.stages[0].trials == most:
-                    plans += self._fuller(plan, bracket, view, observed)
+                    plans += self._fuller(plan, trials, at, observed)
                     break  # shorter training of as many is worse
                 plans.append(plan)
-        before = self._planned[: bracket.index]
+        before = self._planned[:index]
         best = best_expected(plans, self._terms.profile, self._job.max_iterations, before)
         if best is not None:
             return best
-        terms = terms_left(self._terms, observed.profile(bracket.trials[:1], of_slowest=True), view)
-        return fastest_or_cheapest(self._stages_left(bracket, 1, targets[0]), terms, live_instances(view))
+        terms = terms_left(self._terms, observed.profile(trials[:1], of_slowest=True), at)
+        return fastest_or_cheapest(self._stages_left(index, 1, targets[0]), terms, at.live_instances)
 
-    def _largest(self, bracket: Bracket, view: RunView, observed: Observed, target: int) -> Plan | None:
+    def _largest(
+        self, index: int, trials: Sequence[TrialId], at: AtBarrier, observed: Observed, target: int
+    ) -> Plan | None:
         """The plan that trains the most survivors towards so many iterations; None if not even one is on time within B.
 
         It ends by T even if the slowest survivor wins. Where B does not pay for that, it ends by T if an average one wins.
         """
-        for trials in range(min(self._planned[bracket.index].trials, len(bracket.trials)), 0, -1):
-            stages = self._stages_left(bracket, trials, target)
+        for count in range(min(self._planned[index].trials, len(trials)), 0, -1):
+            stages = self._stages_left(index, count, target)
             for of_slowest in (True, False):
-                plan = self._plan_of(stages, bracket, view, observed, of_slowest=of_slowest)
+                plan = self._plan_of(stages, trials, at, observed, of_slowest=of_slowest)
                 if plan is not None:
                     return plan
         return None
 
-    def _fuller(self, plan: Plan, bracket: Bracket, view: RunView, observed: Observed) -> list[Plan]:
+    def _fuller(self, plan: Plan, trials: Sequence[TrialId], at: AtBarrier, observed: Observed) -> list[Plan]:
         """This plan; with `fill`, those that spend what it leaves: on the most survivors, or on the winner's way to R."""
         if not self._mechanisms.fills(self._job):
             return [plan]
 
         def plan_for(stages: Sequence[Stage]) -> Plan | None:
-            return self._plan_of(stages, bracket, view, observed, of_slowest=False)
+            return self._plan_of(stages, trials, at, observed, of_slowest=False)
 
-        wider = most_survivors(plan.stages, len(bracket.trials), plan_for)
+        wider = most_survivors(plan.stages, len(trials), plan_for)
         stages = _with_beyond(plan.stages, self._job)
         longer = plan_for(stages) if len(stages) > len(plan.stages) else None
         return [wider or plan, *filter(None, [longer])]
 
     def _plan_of(
-        self, stages: Sequence[Stage], bracket: Bracket, view: RunView, observed: Observed, *, of_slowest: bool
+        self, stages: Sequence[Stage], trials: Sequence[TrialId], at: AtBarrier, observed: Observed, *, of_slowest: bool
     ) -> Plan | None:
         """The plan for these stages with what was learned of the trials that begin them; None where it is late or too dear."""
-        profile = observed.profile(bracket.trials[: stages[0].trials], of_slowest=of_slowest)
-        terms = terms_left(self._terms, profile, view)
-        return self._mechanisms.plan(stages, terms, live_instances=live_instances(view), is_resumed=True)
+        profile = observed.profile(trials[: stages[0].trials], of_slowest=of_slowest)
+        terms = terms_left(self._terms, profile, at)
+        return self._mechanisms.plan(stages, terms, live_instances=at.live_instances, is_resumed=True)
 
-    def _stages_left(self, bracket: Bracket, trials: int, target: int) -> list[Stage]:
+    def _stages_left(self, index: int, trials: int, target: int) -> list[Stage]:
         """The stage that begins, with so many trials, and those after it up to the target.
 
         A trial that is alone has nobody left to compare with, so it gets one stage.
         """
-        planned = self._planned[bracket.index :]
+        planned = self._planned[index:]
         done = planned[0].until_iteration - planned[0].iterations
         if trials == 1:
             return [Stage(1, target - done, target)]

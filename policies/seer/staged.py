@@ -14,7 +14,7 @@ from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import Stage
-from elastune.policies.seer.director import SeerDirector
+from elastune.policies.seer.director import Replanner, SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
 from elastune.policies.seer.seer import run_seer
 from elastune.policies.sizing.memoize import memoized
@@ -238,7 +238,7 @@ def _infeasible(job: TuningJob, terms: Terms, stages: int, mechanisms: Mechanism
     return infeasible("seer-staged", shortest, terms, mechanisms.plan)
 
 
-class GrowingReplanner:
+class GrowingReplanner(Replanner):
     """Finds at each barrier how long the survivors can train; see `policies.seer.director.Replanner`.
 
     Args:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from elastune.policies.execution.limits import live_instances
 from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.rules.margin import most_usd, plan_ends_by_s
 
@@ -15,15 +16,43 @@ if TYPE_CHECKING:
 
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
+    from elastune.sim.model.job import TuningJob
     from elastune.sim.model.profile import Profile
     from elastune.sim.model.protocols import RunView
 
 
-def terms_left(terms: Terms, profile: Profile, view: RunView) -> Terms:
+class AtBarrier(NamedTuple):
+    """How a run stands when the rest of it is planned: now, or at a barrier to come.
+
+    Attributes:
+        job: the tuning job.
+        now_s: the time.
+        committed_usd: as in `RunView`, at that time.
+        live_instances: machines held or requested at that time.
+    """
+
+    job: TuningJob
+    now_s: float
+    committed_usd: float
+    live_instances: int
+
+    @classmethod
+    def of(cls, view: RunView) -> AtBarrier:
+        """Now."""
+        return cls(view.job, view.now_s, view.committed_usd, live_instances(view))
+
+    @classmethod
+    def ahead(cls, view: RunView, at_s: float, instances: int, usd_per_hour: float) -> AtBarrier:
+        """Later, if so many machines at this price are held until then; those that are not held yet are requested now."""
+        added = max(instances - live_instances(view), 0)
+        return cls(view.job, at_s, view.committed_usd_by(at_s, added * usd_per_hour), instances)
+
+
+def terms_left(terms: Terms, profile: Profile, at: AtBarrier | RunView) -> Terms:
     """These terms with the time and the money that are left, and the profile as learned so far."""
-    job = view.job
-    deadline_s = plan_ends_by_s(job) - view.now_s
-    budget_usd = math.inf if job.budget_usd is None else most_usd(job.budget_usd) - view.committed_usd
+    job = at.job
+    deadline_s = plan_ends_by_s(job) - at.now_s
+    budget_usd = math.inf if job.budget_usd is None else most_usd(job.budget_usd) - at.committed_usd
     return replace(terms, profile=profile, deadline_s=deadline_s, budget_usd=budget_usd)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
 
+from elastune.policies.rules.halving import rungs
 from elastune.policies.sizing.curve_prior import prior_for
 from elastune.policies.sizing.refusal import require_one_of
 from elastune.policies.sizing.sizing import largest
+from elastune.sim.model.errors import InfeasibleJobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.policies.sizing.curve_prior import CurvePrior
+    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.profile import Profile
 
@@ -118,6 +122,39 @@ def best_of_brackets(
         return round(min(prior.expected_regret(stages, job.max_iterations) for stages in brackets[target]), 9)
 
     return min(brackets, key=lambda target: (regret(target), -target.max_iterations))
+
+
+def best_cluster_of_targets(
+    policy: str, job: TuningJob, terms: Terms, truncate: Truncate, cluster_for: Callable[[TuningJob], Cluster]
+) -> Cluster:
+    """Of the best cluster for each target the one with the best expected score, for a rule without barriers.
+
+    The rule is weighed as successive halving of as many configurations. It trains on beyond the target where time and money
+    allow. Where no target can be reached, two rungs are enough, because such a rule always has something to report.
+
+    Args:
+        policy: its name, for messages.
+        job: the tuning job.
+        terms: its terms.
+        truncate: which targets there are.
+        cluster_for: the rule's cluster for a target, or `InfeasibleJobError` where none trains one configuration so far.
+
+    Raises:
+        InputError: `truncate` has none of its values.
+        InfeasibleJobError: no target can be reached; that of the lowest.
+    """
+    check_truncate(policy, truncate)
+    targets = target_jobs(job, terms.profile, truncate)
+    found: dict[TuningJob, Cluster] = {}
+    for target in targets:
+        with suppress(InfeasibleJobError):
+            found[target] = cluster_for(target)
+    if not found:
+        two_rungs = min(job.min_iterations * job.reduction_factor, job.max_iterations)
+        return cluster_for(msgspec.structs.replace(job, max_iterations=two_rungs) if len(targets) > 1 else job)
+    best = best_of_brackets({target: [rungs(target, found[target].trials)] for target in found}, job, terms)
+    assert best is not None  # one was found
+    return found[best]
 
 
 def _prior_for(profile: Profile) -> CurvePrior:

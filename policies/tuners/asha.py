@@ -20,11 +20,13 @@ from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.sizing.constant import check_gang, naive_instances
 from elastune.policies.sizing.list_scheduling import best_cluster, promotion_load
+from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.policies.tuners.promotion import PromotionRule
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -35,11 +37,21 @@ def asha_fixed(
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    truncate: Truncate = "never",
 ) -> AsynchronousPolicy:
     """ASHA (Li et al., MLSys 2020, Algorithm 2), one GPU per trial, on the best fixed cluster.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        truncate: where the cluster may be one on which no trial can reach R; see `policies.sizing.targets`.
+
     Raises:
-        InfeasibleJobError: no cluster size trains even one configuration to R on one GPU.
+        InputError: `truncate` has none of its values.
+        InfeasibleJobError: no cluster trains even one configuration to R, or to the lowest target, on one GPU.
 
     Deviations:
         The paper has neither machines nor limits: the cluster is the one on which the work of the most configurations fits
@@ -48,7 +60,11 @@ def asha_fixed(
         `policies.tuners.promotion.PromotionRule.last_resort`.
     """
     terms = Terms.of(job, profile, price_book)
-    cluster = best_cluster("asha-fixed", job, terms, promotion_load(job, terms), is_anytime=True)
+
+    def cluster_for(target: TuningJob) -> Cluster:
+        return best_cluster("asha-fixed", target, terms, promotion_load(target, terms), is_anytime=True)
+
+    cluster = best_cluster_of_targets("asha-fixed", job, terms, truncate, cluster_for)
     return asha_on(cluster.instances, job, profile, price_book, trials=cluster.trials)
 
 

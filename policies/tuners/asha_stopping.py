@@ -11,12 +11,14 @@ from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import rung_levels
 from elastune.policies.sizing.list_scheduling import best_cluster, stopping_load
+from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.sim.model.ids import TrialId
 from elastune.sim.model.job import loss_of
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -27,14 +29,24 @@ def asha_stopping_fixed(
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    truncate: Truncate = "never",
 ) -> AsynchronousPolicy:
     """ASHA (Li et al., MLSys 2020) in its stopping variant, one GPU per trial, on the best fixed cluster.
 
     Nothing is paused or resumed: a trial runs towards R, and at each rung goes on only if it is in the top 1/eta of those
     that have come so far.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        truncate: where the cluster may be one on which no trial can reach R; see `policies.sizing.targets`.
+
     Raises:
-        InfeasibleJobError: no cluster size trains even one configuration to R on one GPU.
+        InputError: `truncate` has none of its values.
+        InfeasibleJobError: no cluster trains even one configuration to R, or to the lowest target, on one GPU.
 
     Deviations:
         The paper's Algorithm 2 promotes; the variant that stops is that of its authors' later systems (Ray Tune, Syne Tune),
@@ -44,7 +56,11 @@ def asha_stopping_fixed(
         n, m and the run time are ours: see `policies.sizing.list_scheduling`.
     """
     terms = Terms.of(job, profile, price_book)
-    cluster = best_cluster("asha-stopping-fixed", job, terms, stopping_load(job, terms), is_anytime=True)
+
+    def cluster_for(target: TuningJob) -> Cluster:
+        return best_cluster("asha-stopping-fixed", target, terms, stopping_load(target, terms), is_anytime=True)
+
+    cluster = best_cluster_of_targets("asha-stopping-fixed", job, terms, truncate, cluster_for)
     rule = StoppingRule(job, cluster.trials)
     return AsynchronousPolicy(rule, Limits(job, profile, price_book), instances=cluster.instances)
 

@@ -24,6 +24,7 @@ from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import rung_levels
 from elastune.policies.sizing.list_scheduling import Load, best_cluster, stopping_load
+from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.policies.tuners.hypersched_rungs import PausingRungs, SmoothedLosses, Stopwatch, fair_shares
 from elastune.sim.model.actions import PauseTrial, StopTrial
 from elastune.sim.model.events import (
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.actions import Action
     from elastune.sim.model.events import Event
     from elastune.sim.model.job import TuningJob
@@ -60,14 +62,28 @@ def hypersched_fixed(
     profile: Profile,
     price_book: PriceBook,
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
+    *,
+    truncate: Truncate = "never",
 ) -> HyperSchedPolicy:
     """HyperSched (Liaw et al., SoCC 2019) on the best fixed cluster; see `HyperSchedPolicy`.
 
+    Args:
+        job: the tuning job.
+        profile: what was measured.
+        price_book: the cloud's terms.
+        rng: not used.
+        truncate: where the cluster may be one on which no trial can reach R; see `policies.sizing.targets`.
+
     Raises:
-        InfeasibleJobError: no cluster size trains even one configuration to R on one GPU.
+        InputError: `truncate` has none of its values.
+        InfeasibleJobError: no cluster trains even one configuration to R, or to the lowest target, on one GPU.
     """
     terms = Terms.of(job, profile, price_book)
-    cluster = best_cluster("hypersched-fixed", job, terms, _load(job, terms), grows_gangs=True)
+
+    def cluster_for(target: TuningJob) -> Cluster:
+        return best_cluster("hypersched-fixed", target, terms, _load(target, terms), grows_gangs=True)
+
+    cluster = best_cluster_of_targets("hypersched-fixed", job, terms, truncate, cluster_for)
     return HyperSchedPolicy(
         job, profile, price_book, instances=cluster.instances, trials=cluster.trials if job.exact else job.trials
     )

@@ -10,6 +10,7 @@ from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import percentile
 from elastune.policies.sizing.list_scheduling import best_cluster, promotion_load
+from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.policies.tuners.promotion import PromotionRule
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.job import loss_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.asynchronous import Task
+    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
@@ -31,6 +33,7 @@ def pasha_fixed(
     rng: np.random.Generator,  # noqa: ARG001  draws nothing
     *,
     noise_percentile: float = 90.0,
+    truncate: Truncate = "never",
 ) -> AsynchronousPolicy:
     """Bohdal et al., "PASHA: Efficient HPO and NAS with Progressive Resource Allocation" (ICLR 2023).
 
@@ -45,10 +48,11 @@ def pasha_fixed(
         price_book: the cloud's terms.
         rng: not used.
         noise_percentile: of the distances between curves that cross twice; N of the paper.
+        truncate: where the cluster may be one on which no trial can reach R; see `policies.sizing.targets`.
 
     Raises:
-        InputError: the percentile is not between 0 and 100.
-        InfeasibleJobError: no cluster size trains even one configuration to R on one GPU.
+        InputError: the percentile is not between 0 and 100, or `truncate` has none of its values.
+        InfeasibleJobError: no cluster trains even one configuration to R, or to the lowest target, on one GPU.
 
     Deviations:
         The paper trains the configuration it finds anew; here it goes on from its checkpoint, when nothing else is left to do.
@@ -58,7 +62,11 @@ def pasha_fixed(
     if not 0 <= noise_percentile <= 100:
         raise InputError(f"pasha-fixed: noise_percentile is {noise_percentile}, but must be between 0 and 100")
     terms = Terms.of(job, profile, price_book)
-    cluster = best_cluster("pasha-fixed", job, terms, promotion_load(job, terms), is_anytime=True)
+
+    def cluster_for(target: TuningJob) -> Cluster:
+        return best_cluster("pasha-fixed", target, terms, promotion_load(target, terms), is_anytime=True)
+
+    cluster = best_cluster_of_targets("pasha-fixed", job, terms, truncate, cluster_for)
     rule = PashaRule(job, cluster.trials, noise_percentile=noise_percentile)
     return AsynchronousPolicy(rule, Limits(job, profile, price_book), instances=cluster.instances)
 

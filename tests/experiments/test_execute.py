@@ -38,6 +38,7 @@ EXTRAS = (
     *("ledger_gpu_s", "test_score", "regret_sampling", "regret_selection", "regret_truncation"),
     *("placement", "provenance", "best_iteration", "best_is_complete", "best_was_earlier", "best_stopped_short"),
     *("some_is_complete", "completed", "completed_at_s", "late_probability", "plan_search_gap", "plan_left_out"),
+    "unspent_because",
 )
 
 NOISY = synthetic_bundle(60, 9, seed=2, diverged_share=0.1)

@@ -123,24 +123,20 @@ def test_the_greedy_gap_is_the_share_of_jobs_by_gap():
     assert legend_texts(figure) == ["greedy, fair", "wide frontier"]
 
 
-def test_the_band_of_a_gap_is_dvoretzky_kiefer_and_wolfowitz():
+def test_the_band_of_a_gap_is_a_bootstrap_interval_over_jobs_and_a_single_job_has_none():
     table = pd.DataFrame({"family": "random", "comparison": "fair frontier", "gap": [0.0] * 50 + [0.1] * 50})
-    (axes,) = greedy_gap(table).axes
-    (band,) = labelled(axes.collections, "_band")
-    at_zero = band.get_paths()[0].vertices
-    at_zero = at_zero[at_zero[:, 0] == 0][:, 1]
-    assert (at_zero.min(), at_zero.max()) == pytest.approx((0.5 - 0.1358, 0.5 + 0.1358), abs=1e-4)
-
-
-def test_the_plans_of_one_job_count_as_one_in_the_band_and_a_single_job_has_none():
-    table = pd.DataFrame({"family": "random", "comparison": "fair frontier", "gap": [0.0] * 50 + [0.1] * 50})
-    (axes,) = greedy_gap(table.assign(job=[number // 2 for number in range(100)])).axes
-    assert axes.get_title(loc="left") == "random: 50 jobs, 100 plans"
-    (band,) = labelled(axes.collections, "_band")
-    at_zero = band.get_paths()[0].vertices
-    at_zero = at_zero[at_zero[:, 0] == 0][:, 1]
-    # 0.19206 is the root of log(2 over 0.05) over 100.
-    assert (at_zero.min(), at_zero.max()) == pytest.approx((0.5 - 0.19206, 0.5 + 0.19206), abs=1e-4)
+    reach = {}
+    # The two plans of a job differ, or are equal: what half as many jobs tell is less certain.
+    for jobs, of_plan in ((100, range(100)), (50, [number // 2 for number in range(100)])):
+        (axes,) = greedy_gap(table.assign(job=of_plan)).axes
+        assert axes.get_title(loc="left") == ("random: 100 jobs" if jobs == 100 else "random: 50 jobs, 100 plans")
+        (band,) = labelled(axes.collections, "_band")
+        vertices = band.get_paths()[0].vertices
+        at_zero = vertices[vertices[:, 0] == 0][:, 1]
+        assert at_zero.min() + at_zero.max() == pytest.approx(1.0, abs=0.03)
+        reach[jobs] = at_zero.max() - 0.5
+    assert reach[100] == pytest.approx(1.96 * 0.5 / 10, abs=0.02)
+    assert reach[50] == pytest.approx(1.96 * 0.5 / 50**0.5, abs=0.03)
     figure = greedy_gap(table.assign(job="a"))
     assert not figure.axes[0].collections
     assert "bands" not in figure.legends[0].get_title().get_text()
@@ -153,7 +149,7 @@ def test_panels_of_gaps_stand_in_the_order_of_their_category_on_one_axis():
     )
     first, second = greedy_gap(table).axes
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["startup 30 s: 1 job", "startup 120 s: 1 job"]
-    assert first.get_xlim() == second.get_xlim() == pytest.approx((-1, 50))
+    assert first.get_xlim() == second.get_xlim() == pytest.approx((-0.05, 50))
 
 
 def test_many_profiles_have_a_panel_each_beside_the_first():

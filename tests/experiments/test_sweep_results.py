@@ -312,7 +312,7 @@ def before_versions(folder):
     """The rows of a folder as an elastune from before results had versions would have made them, a dollar dearer each."""
     (part,) = Store(folder).parts()
     (folder / "parts.sha256").unlink()
-    table = pq.read_table(part).drop_columns(["plan_search_gap", "plan_left_out"])
+    table = pq.read_table(part).drop_columns(["plan_search_gap", "plan_left_out", "unspent_because"])
     for name, change in (("results_version", lambda _: "f" * 64), ("key", lambda key: key[::-1]), ("cost_usd", dearer)):
         at = table.schema.get_field_index(name)
         changed = [change(value) for value in table[name].to_pylist()]
@@ -382,7 +382,14 @@ def test_a_folder_from_before_results_had_versions_is_shown_and_not_continued(el
 
 
 @pytest.mark.usefixtures("elastune")
-@pytest.mark.parametrize("newest", [["plan_left_out"], ["plan_search_gap", "plan_left_out"]])
+@pytest.mark.parametrize(
+    "newest",
+    [
+        ["unspent_because"],
+        ["plan_left_out", "unspent_because"],
+        ["plan_search_gap", "plan_left_out", "unspent_because"],
+    ],
+)
 def test_rows_from_before_they_said_what_a_plan_may_lose_are_read_without_it(tmp_path, newest):
     now = read_results(tmp_path / "out")
     (part,) = Store(tmp_path / "out").parts()

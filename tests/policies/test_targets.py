@@ -14,7 +14,17 @@ from elastune.policies.registry import factory
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.scaling import PowerScaling
 
-RULES = ("seer", "sha-fixed", "sha-fixed-naive", "sha-elastic", "hyperband-fixed", "hyperband-elastic", "rubberband")
+WITH_BARRIERS = (
+    "seer",
+    "sha-fixed",
+    "sha-fixed-naive",
+    "sha-elastic",
+    "hyperband-fixed",
+    "hyperband-elastic",
+    "rubberband",
+)
+WITHOUT = ("asha-fixed", "asha-stopping-fixed", "pasha-fixed", "hypersched-fixed")
+RULES = (*WITH_BARRIERS, *WITHOUT)
 
 
 @pytest.fixture
@@ -39,13 +49,13 @@ def winner(name, truncate, tiny, play):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_that_may_truncate_trains_its_winner_as_far_as_time_allows(name, short_of_time, play):
-    # A fifth of R is the least target, a half the most that 170 s allow.
-    assert 6 <= winner(name, "always", short_of_time(), play) <= 15
+    # A fifth of R is the least target, a half the most that 170 s allow; without barriers it goes on until the limit.
+    assert 6 <= winner(name, "always", short_of_time(), play) <= 16
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_prefix_only_asks_for_a_constant_schedule(name, short_of_time, play):
-    assert 6 <= winner(name, "prefix-only", short_of_time(is_prefix=True), play) <= 15
+    assert 6 <= winner(name, "prefix-only", short_of_time(is_prefix=True), play) <= 16
     with pytest.raises(InfeasibleJobError, match="to 30 iterations"):
         winner(name, "prefix-only", short_of_time(), play)
 
@@ -56,10 +66,18 @@ def test_never_asks_for_all_of_r(name, short_of_time, play):
         winner(name, "never", short_of_time(is_prefix=True), play)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", WITH_BARRIERS)
 def test_a_refusal_names_the_least_target(name, short_of_time, play):
     with pytest.raises(InfeasibleJobError, match="to 6 iterations"):
         winner(name, "always", short_of_time(deadline_s=40.0), play)
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_without_barriers_two_rungs_are_enough(name, short_of_time, play):
+    # Rungs end after 1, 3, 9 and 30 iterations; three take 33 s.
+    assert winner(name, "always", short_of_time(deadline_s=40.0), play) == 3
+    with pytest.raises(InfeasibleJobError, match="to 3 iterations"):
+        winner(name, "always", short_of_time(deadline_s=30.0), play)
 
 
 @pytest.mark.parametrize("name", RULES)
