@@ -13,7 +13,7 @@ _IN_FULL = 1e6
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """So many significant digits, in full below a million; a dash where there is none."""
+    """The number with this many significant digits, in full below a million; a dash where there is none."""
     if value is None or math.isnan(value):
         return NONE
     told = f"{value:.{digits}g}"

@@ -266,7 +266,7 @@ def _require_same(code: OwnCode, spec: ModuleSpec) -> None:
     now = _digest_of(spec)
     if now != code.sha256:
         raise InputError(
-            f"{code.name}: the code in {_root(spec)} is another one than where the run was started (sha256 {now}, not"
+            f"{code.name}: the code in {_root(spec)} differs from the code that the run was started with (sha256 {now}, not"
             f" {code.sha256}): install the same everywhere, and do not change it while it runs"
         )
 

@@ -32,7 +32,7 @@ _ACTIONS = tuple(action.__name__ for action in get_args(Action))
 
 
 def policy_names() -> list[str]:
-    """Of the registry, and of installed packages."""
+    """Names of the registry, and of installed packages."""
     return [*all_entries(), *installed_policies()]
 
 

@@ -175,7 +175,7 @@ class OwnTrial:
             raise WorkerError(f"trainable {self._code.short}: what {name}() gives {error}") from error
 
     def measures(self) -> dict[str, float]:
-        """Nothing: code of the user's own gives its score only."""
+        """Empty: the user's own code reports its score only."""
         return {}
 
     def save(self, path: Path) -> None:

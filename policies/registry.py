@@ -94,7 +94,7 @@ class RegisteredPolicy:
         return ""
 
     def _own_parameters(self) -> dict[str, object]:
-        """Those of `build` itself that a user sets, with their defaults."""
+        """The parameters of `build` itself that a user sets, with their defaults."""
         signature = inspect.signature(self.build)
         handed = {"scores"} if self.needs_truth else {"hyperparameters"} if self.needs_real_workers else set()
         named = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in handed)

@@ -214,7 +214,7 @@ def _differences(source: Source) -> Figure:
 
 
 def _gates(source: Source) -> Figure:
-    """Of the wide mixtures on one data set, with one body."""
+    """Rows of the wide mixtures of one data set and one body."""
     rows, options = source.rows, source.drawn.options
     for name in ("data", "body", "network"):
         rows = rows[rows[name] == options.get(name, rows[name].iloc[0])]

@@ -281,7 +281,7 @@ def axes_of(rows: pd.DataFrame) -> list[str]:
 
 
 def planner_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """By what varies and planner, over jobs and deadlines: jobs, deadlines, plans that were found, mean cost and machines."""
+    """A row per setting that varies and planner: jobs, deadlines, plans found, mean cost and mean machines."""
     by = [*axes_of(rows), "planner"]
     told = rows.groupby(by, sort=False).agg(
         jobs=("key", "nunique"),

@@ -41,7 +41,7 @@ class ClaimRealRuns:
 
     @classmethod
     def of(cls, claim: Claim, name: str) -> ClaimRealRuns:
-        """Those that a claim calls so."""
+        """The real runs that a claim names."""
         return cls(claim, name, CATALOG / claim.real_runs[name])
 
     def rows(self) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def _left_out(drawing: Drawing, claim: Claim) -> list[Any]:
 
 
 def _evidence(drawing: Drawing, claim: Claim) -> Iterator[tuple[str, Evidence]]:
-    """Whose speed-ups it rests on, and the evidence; workloads with their own and with borrowed ones are never pooled."""
+    """The source of the speed-ups, and the evidence; workloads with their own and with borrowed ones are never pooled."""
     for contrast in claim.endpoint.contrasts:
         if contrast.decides:
             rows, cells = _rows(drawing, claim, contrast)

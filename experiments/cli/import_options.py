@@ -78,7 +78,7 @@ class Common:
     on_progress: Any = field(init=False)  # no option: told how far the reading is, while it goes on
 
     def folder(self) -> Path:
-        """Where the bundle goes; its name is checked in any case."""
+        """The folder of the bundle; the bundle's name is always checked."""
         from elastune.experiments.files import folder_name
         from elastune.experiments.spec.places import OWN_BUNDLES
 

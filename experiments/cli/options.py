@@ -130,12 +130,12 @@ def checkpoints_option(default: str, panel: str | None = None) -> Any:  # noqa: 
 
 
 def cores(jobs: int | None) -> int:
-    """So many processes, or one for each core that this process may use."""
+    """The number of processes: as given, or one for each core that this process may use."""
     return jobs or len(os.sched_getaffinity(0))
 
 
 def pool_jobs(jobs: int | None, ray_address: str | None) -> int | None:
-    """So many processes; of a Ray cluster, all CPUs where no number is given."""
+    """The number of processes: as given, else one per core; None means all CPUs of the Ray cluster."""
     return jobs if ray_address is not None else cores(jobs)
 
 
@@ -206,7 +206,7 @@ class Tell(Protocol):
     """Takes in how much is done of how much, and what is under way where that changes."""
 
     def __call__(self, done: int, total: int, label: str | None = None) -> None:
-        """So many of so many are done."""
+        """Show that `done` of `total` are done."""
 
 
 @contextmanager

@@ -73,22 +73,22 @@ class MeasuredDraws(Draws):
             )
 
     def around_s(self, command: StartSegment) -> tuple[float, float]:
-        """As it was in the run; see `Draws.around_s`."""
+        """What it was in the run; see `Draws.around_s`."""
         known = self._segments.get((command.trial, command.from_iteration))
         return known or self._kinds.get(command.restore_from is None) or super().around_s(command)
 
     def slowness(self, trial: int, gpus: int) -> np.ndarray:  # noqa: ARG002  measured on the gang it ran on
-        """As it was in the run; see `Draws.slowness`."""
+        """What it was in the run; see `Draws.slowness`."""
         known = self._ratios.get(trial, {})
         mean = statistics.fmean(known.values()) if known else self._ratio
         return np.array([known.get(iteration, mean) for iteration in range(self._iterations)])
 
     def queue_s(self, instance: int) -> float:
-        """As it was in the run; see `Draws.queue_s`."""
+        """What it was in the run; see `Draws.queue_s`."""
         return _known(self._queue_s, instance, super().queue_s(instance))
 
     def init_s(self, instance: int) -> float:
-        """As it was in the run, set-up included where the spec has none of its own; see `Draws.init_s`."""
+        """What it was in the run, set-up included where the spec has none of its own; see `Draws.init_s`."""
         boot_s = _known(self._boot_s, instance, super().init_s(instance) + super().setup_s(instance))
         return max(boot_s - super().setup_s(instance), 0.0)
 

@@ -140,7 +140,7 @@ class Unit(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return self.folder.name
 
     @property

@@ -96,7 +96,7 @@ class ScoreProgress:
 
     @classmethod
     def of(cls, trajectories: pd.DataFrame, x: Literal["at_s", "spent_usd"], kind: BandKind) -> ScoreProgress:
-        """Of a table of trajectories; see `best_so_far`."""
+        """The range for a table of trajectories; see `best_so_far`."""
         if x not in ("at_s", "spent_usd"):
             raise InputError(f"{FIGURE}: x is {x!r}, but must be at_s or spent_usd")
         if kind not in BANDS:
@@ -160,7 +160,7 @@ def _band(runs: pd.DataFrame, x: str, grid: Array, band: BandKind, *, minimized:
 
 
 def score_view(drawn: Sequence[ScoreProgress]) -> View:
-    """Of all that is drawn, the medians without their first falls, and the bands as far as they add half as much."""
+    """The range of scores shown: medians without their first falls, and bands as far as they add half as much."""
     minimized = drawn[0].minimized
     bands = [band for progress in drawn for band in progress.bands.values()]
     medians = [band.median[np.isfinite(band.median)] for band in bands]

@@ -41,7 +41,7 @@ class Axis:
 
     @classmethod
     def of(cls, results: pd.DataFrame) -> Axis:
-        """Of all rows with a deadline; logarithmic where they span a factor of 8."""
+        """The axis of all rows with a deadline; logarithmic where they span a factor of 8."""
         deadlines_s = np.unique(tables.numbers(results, FIGURE, DEADLINE))
         deadlines_s = deadlines_s[np.isfinite(deadlines_s)]
         if not len(deadlines_s):

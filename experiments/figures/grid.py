@@ -45,7 +45,7 @@ class Side:
 
     @classmethod
     def of(cls, results: pd.DataFrame, column: str) -> Side:
-        """Of a column; what is empty is in no cell. Seconds are told in the unit that reads best."""
+        """The axis of a column; an empty value is in no cell. Seconds are told in the unit that reads best."""
         values = sorted(results[column].dropna().unique().tolist())
         if not all(isinstance(value, int | float) for value in values):
             return cls(column, values, tables.label_of(column), [str(value) for value in values])

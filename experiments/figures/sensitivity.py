@@ -85,7 +85,7 @@ class Settings:
 
     @classmethod
     def of(cls, column: pd.Series[Any]) -> Settings:
-        """Of a column; what is empty is no setting."""
+        """The settings in a column; an empty value is none."""
         import pandas as pd
 
         if isinstance(column.dtype, pd.CategoricalDtype):

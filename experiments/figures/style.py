@@ -149,7 +149,7 @@ class Panel:
 
 
 def panels_on(figure: Figure, count: int, columns: int, **shared: Any) -> list[Panel]:  # noqa: ANN401  as of Figure.subplots
-    """So many axes in rows of so many; where they share their horizontal axis, the lowest of each column has its numbers."""
+    """Axes in rows of equal length; where they share their horizontal axis, only the lowest of each column has numbers."""
     grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, **shared)
     for axes in grid.flat[count:]:
         axes.set_visible(False)

@@ -192,7 +192,7 @@ def _replayed(world: World, journal: Path, entries: Sequence[Entry], sinks: Sink
     try:
         replay(entries, fresh)
     except ReplayError as error:
-        raise ReplayError(f"{journal}: this version decides otherwise than the one that ran it: {error}") from error
+        raise ReplayError(f"{journal}: this version decides differently from the one that ran it: {error}") from error
     sinks.sinks.clear()
     return built[0]
 

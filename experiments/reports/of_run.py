@@ -102,7 +102,7 @@ class RecordedRun:
 
     @cached_property
     def hyperparameters(self) -> dict[int, Mapping[str, object]]:
-        """Of its trials: as sampled, or else as drawn from the bundle."""
+        """Hyperparameters of its trials: as sampled, or else as drawn from the bundle."""
         sampled: dict[int, Mapping[str, object]] = {
             one.event.trial: one.event.configuration for one in self.entries if isinstance(one.event, TrialSampled)
         }
@@ -114,7 +114,7 @@ class RecordedRun:
 
     @cached_property
     def configurations(self) -> dict[int, str]:
-        """Of its trials, in words."""
+        """Configurations of its trials, in words."""
         return {trial: configuration(one) for trial, one in self.hyperparameters.items()}
 
     @cached_property

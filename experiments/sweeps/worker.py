@@ -122,7 +122,7 @@ def bundle_of(name: str, shared: str | None, sha256: str) -> Bundle:
         return replace(bundle, **arrays)  # type: ignore[arg-type]  # each under its own name
     bundle = load_bundle(place_of_bundle(name))
     if bundle.sha256 != sha256:
-        raise WorkerError(f"bundle {name} is another one where the worker runs than where the sweep was started")
+        raise WorkerError(f"bundle {name} is not the same on the worker's machine as on the one that started the sweep")
     return bundle
 
 

@@ -285,6 +285,6 @@ class ExploreFinish:
         )
 
     def _leaving(self, finalists: set[TrialId], gpus: int, view: RunView) -> list[TrialId]:
-        """Those that train, but are no finalists or have another gang than these."""
+        """Trials that train but are no finalists, or have another gang than these."""
         training = [trial for trial in view.started_trials() if view.trial(trial).status in _TRAINING]
         return [trial for trial in training if trial not in finalists or view.trial(trial).gpus != gpus]

@@ -96,7 +96,7 @@ class Mechanisms:
         return {one.name: get_args(types[one.name]) or (True, False) for one in fields(cls) if one.name != "policy"}
 
     def limits(self, job: TuningJob, profile: Profile, price_book: PriceBook) -> Limits:
-        """Those of the job, or none."""
+        """The limits of the job; without `hard_stop`, limits that allow everything."""
         if not self.hard_stop:
             job = msgspec.structs.replace(job, deadline_s=None, budget_usd=None)
         return Limits(job, profile, price_book)
@@ -139,7 +139,7 @@ class Mechanisms:
 
 @dataclass(frozen=True, kw_only=True)
 class TowardsR(Mechanisms):
-    """Those of `seer`, which plans towards R.
+    """The mechanisms of `seer`, which plans towards R.
 
     Attributes:
         objective: "expected_score" weighs more configurations against longer training of the winner, under a curve model that

@@ -146,7 +146,7 @@ class SeerReplanner(Replanner):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Of the bracket that is run: as planned, or open to all survivors where barriers decide how many go on."""
+        """The stages that the bracket runs: as planned, or open to all survivors where barriers decide how many go on."""
         decides = self._mechanisms.replan and self._mechanisms.fills(self._job)
         return open_to_all(self._planned) if decides else self._planned
 

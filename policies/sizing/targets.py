@@ -107,7 +107,7 @@ def best_expected(
 def best_of_brackets(
     brackets: Mapping[TuningJob, Sequence[Sequence[Stage]]], job: TuningJob, terms: Terms
 ) -> TuningJob | None:
-    """Of several jobs, each with its brackets of successive halving, the one whose best bracket has the best expected score.
+    """The job whose best bracket of successive halving has the best expected score.
 
     Args:
         brackets: stages of every bracket, by job.

@@ -48,7 +48,7 @@ def random_fixed(job: TuningJob, profile: Profile, price_book: PriceBook, rng: n
 
 @memoized
 def _largest_fixed_plan(job: TuningJob, terms: Terms) -> Plan | None:
-    """Of the most configurations that any fixed cluster trains to R, on the cheapest."""
+    """The plan for the most configurations that any fixed cluster trains to R, on the cheapest such cluster."""
     return largest_within(job, lambda trials: cheapest_fixed_plan(_all_to_the_end(job, trials), terms))
 
 

@@ -85,7 +85,7 @@ def sha_fixed(
 
 @memoized
 def _best_fixed_plan(job: TuningJob, terms: Terms, truncate: Truncate) -> Plan | None:
-    """Of the most configurations that successive halving finishes on any fixed cluster, on the cheapest."""
+    """The plan for the most configurations that any fixed cluster finishes, on the cheapest such cluster."""
     return best_of_targets(job, terms, truncate, partial(cheapest_fixed_plan, terms=terms))
 
 

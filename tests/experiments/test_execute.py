@@ -101,6 +101,7 @@ def journal_of(spec, bundle=NOISY):
     return stream.getvalue()
 
 
+@pytest.mark.many(fast=7)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_equal_seeds_give_equal_journals_byte_for_byte(policy):
     spec = noisy_spec().with_policy(policy)
@@ -402,11 +403,13 @@ def test_a_folder_is_no_journal(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("budget_usd", ["1e8", "1e12"])
 def test_a_budget_without_end_ends(budget_usd):
     assert execute(RunSpec.load(HEADLINE, [f"job.budget_usd={budget_usd}"])).score > 0
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("policy", ["asha-fixed", "seer", "random-fixed"])
 def test_a_trial_that_was_paused_for_the_limit_is_not_started_again_for_nothing(policy):
     for seed in range(20):

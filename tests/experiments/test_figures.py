@@ -261,6 +261,7 @@ def test_words_are_no_scores():
         score_over_cost(results().assign(score="good"))
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_equal_tables_give_equal_bytes(tmp_path, suffix):
     figure = comparison(results(), trajectories())

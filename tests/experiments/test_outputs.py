@@ -244,6 +244,7 @@ def recorded(elastune, tmp_path):
     return lambda: {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.many(fast=4)
 @pytest.mark.parametrize(
     "command",
     [

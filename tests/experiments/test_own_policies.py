@@ -260,6 +260,7 @@ class Mine:
 """
 
 
+@pytest.mark.many(fast=3)
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [

@@ -254,6 +254,7 @@ def test_a_missing_column_is_named_with_its_figure(make, table, columns):
         sensitivity(runs(), "cloud.sync_s")
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("suffix", [".png", ".pdf"])
 @pytest.mark.parametrize(
     "make",

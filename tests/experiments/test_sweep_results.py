@@ -242,6 +242,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.many(fast=5)
 @pytest.mark.parametrize(("where", "message"), REFUSED)
 def test_a_condition_that_is_none_is_refused_and_never_run(elastune, where, message):
     failed = elastune("results", "out", "--where", where)

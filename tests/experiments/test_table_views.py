@@ -62,6 +62,7 @@ def test_what_no_table_has_is_refused(options, message):
     assert message in done.stderr
 
 
+@pytest.mark.many(fast=6)
 @pytest.mark.parametrize(
     ("command", "work"),
     [

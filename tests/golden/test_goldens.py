@@ -10,6 +10,7 @@ import pytest
 from elastune.experiments.results_version import HISTORY, RESULTS_VERSION
 
 
+@pytest.mark.many(fast=8)
 @pytest.mark.parametrize(("section", "name"), goldens.CASES)
 def test_results_are_as_recorded(section, name):
     now, then = goldens.measured(section, name), goldens.recorded()
