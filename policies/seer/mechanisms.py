@@ -117,7 +117,7 @@ class Mechanisms:
             return plan if plan is not None and terms.are_kept_by(plan) else None
         return _best_elastic(stages, terms, "mean", live_instances, is_resumed=is_resumed)
 
-    def safer(self, plan: Plan, terms: Terms) -> Plan:
+    def safer(self, plan: Plan, terms: Terms, *, is_cheapest: bool = True) -> Plan:
         """The plan of the same stages that keeps T 19 times in 20 and costs least, or is the fastest where there is no budget.
 
         Where B does not pay for such a plan, it is the one with the earliest 95th percentile that fits B and is on time on
@@ -126,7 +126,7 @@ class Mechanisms:
         if self.makespan == "mean" or self.solver == "greedy" or not self.elastic or math.isinf(terms.deadline_s):
             return plan
         known = with_p95(plan, terms)
-        if not _is_fastest_asked(terms) and terms.are_kept_by(known):
+        if is_cheapest and not _is_fastest_asked(terms) and terms.are_kept_by(known):
             return known  # the cheapest that is on time on average
         found = _best_elastic(plan.stages, terms, "p95")
         if found is None:

@@ -115,7 +115,8 @@ def _filled(plan: Plan, terms: Terms, mechanisms: TowardsR) -> Plan:
     if not later or not within.are_kept_by(replace(plan, makespan_p95_s=None)):
         return plan
     wider = most_survivors(later, first.trials, lambda stages: mechanisms.plan((first, *stages), within))
-    return plan if wider is None else mechanisms.safer(wider, terms)
+    # The wider plan is the cheapest within less time than there is.
+    return plan if wider is None else mechanisms.safer(wider, terms, is_cheapest=False)
 
 
 def _with_beyond(stages: Sequence[Stage], job: TuningJob) -> tuple[Stage, ...]:

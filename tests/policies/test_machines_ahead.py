@@ -1,12 +1,21 @@
-"""SEER requests machines ahead of a barrier only where the plan that it makes at the barrier will use them."""
+"""SEER's first plan, and the machines that it requests ahead of a barrier."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from elastune import RunSpec, execute
+from elastune.experiments.runs.world import World
+from elastune.policies.planning.frontier import frontier
+from elastune.policies.planning.plan import Terms
 from elastune.policies.seer.director import SeerDirector
+from elastune.policies.seer.mechanisms import TowardsR
+from elastune.policies.seer.seer import best_plan
 
 SPEC = RunSpec.of(
-    job={"trials": 32, "max_iterations": 27, "deadline_s": 810, "budget_usd": 13.77},
+    job={"trials": 32, "max_iterations": 27, "deadline_s": 1296, "budget_usd": 27.54},
     workload={"bundle": "mnist5k-cnn", "iteration_s": 60, "scaling": "gpt2-a100"},
     cloud={
         "instance_type": "p3.8xlarge",
@@ -30,6 +39,15 @@ def never_used():
 
 def test_machines_that_the_next_plan_would_give_back_are_not_requested(monkeypatch):
     assert never_used() == []
-    # The first plan asks for one that the plan at the barrier does without.
+    # The first plan asks for two that the plan at the barrier does without.
     monkeypatch.setattr(SeerDirector, "prefetched", lambda self, bracket, instances, view: instances)  # noqa: ARG005
-    assert len(never_used()) == 1
+    assert len(never_used()) == 2
+
+
+def test_a_plan_with_more_survivors_is_the_cheapest_of_its_stages_that_keeps_the_deadline():
+    world = World.of(SPEC)
+    terms = replace(Terms.of(world.job, world.profile, world.price_book), gives_back=True)
+    filled = best_plan(world.job, terms, TowardsR())
+    assert filled.stages != best_plan(world.job, terms, TowardsR(fill=False)).stages
+    kept = [plan.cost_usd for plan in frontier(filled.stages, terms, makespan="p95") if terms.are_kept_by(plan)]
+    assert filled.cost_usd == pytest.approx(min(kept))
