@@ -25,6 +25,7 @@ class LoggedRun:
         began_s: since 1970.
         parameters: texts.
         metrics: by name, (step, value, seconds since the run began) of each time it was logged.
+        is_cut_short: whether its log ends within a record.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LoggedRun:
     began_s: float
     parameters: Mapping[str, str]
     metrics: Mapping[str, Sequence[tuple[float, float, float]]]
+    is_cut_short: bool = False
 
 
 def recording_of_runs(
@@ -66,6 +68,7 @@ def recording_of_runs(
         elapsed_s=None if untimed else logged[:, 3],
     )
     notes = {"from": f"{tracker} runs in {origin}", "runs_without_the_metric": len(runs) - len(trials)}
+    notes["logs_cut_short"] = sum(run.is_cut_short for run in runs)
     return RecordedCurves(
         origin=origin,
         labels=[run.name if run.name and named[run.name] == 1 else run.key for run in trials],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'elastune[mlflow]'"
 _PAGE = 1000
+_SQLITE = "sqlite:///"
 
 
 def from_mlflow(
@@ -52,16 +55,62 @@ def from_mlflow(
         InvalidTraceError: no run logged the metric, or the runs are not what a bundle needs.
         InputError: mlflow is not installed or cannot read the store, or there are several experiments and none is named.
     """
-    with opened(store) as client:
-        found = _runs(client, str(store), experiment)
-        logged = [_logged(client, run) for run in found]
+    with _copied(str(store)) as copy, opened(copy, told=str(store)) as client:
+        try:
+            logged = [_logged(client, run) for run in _runs(client, str(store), experiment)]
+        except (InputError, _mlflow_error()):
+            raise
+        except Exception as error:  # of a damaged store: of the standard library, of YAML, or no class of its own
+            problem = " ".join(str(error).split())
+            raise InputError(f"{store}: MLflow cannot read it: {type(error).__name__}: {problem}") from error
     recording = recording_of_runs(logged, metric, str(store), "MLflow", untimed=untimed)
     return write_recording(recording, description, rules or CurveRules(), Path(out), overwrite=overwrite)
 
 
 @contextmanager
-def opened(store: str | Path) -> Iterator[MlflowClient]:
+def _copied(store: str) -> Iterator[str]:
+    """What MLflow may open: it writes where it only reads, a bin into a folder and tables into any database.
+
+    Raises:
+        InputError: there is no such folder or file.
+    """
+    is_database = store.startswith(_SQLITE)
+    if "://" in store and not is_database:
+        yield store
+        return
+    place = Path(store.removeprefix(_SQLITE).partition("?")[0])
+    if not (place.is_file() if is_database else place.is_dir()):
+        kind = "file" if is_database else "folder"
+        raise InputError(f"{store}: there is no such {kind}; give a tracking folder (mlruns) or a URI")
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / "copy"
+        if not is_database:
+            # The folders of artifacts must be there, but nothing in them is needed.
+            shutil.copytree(
+                place, copy, symlinks=True, ignore=lambda at, names: names if at.endswith("artifacts") else []
+            )
+            yield str(copy)
+            return
+        for ending in ("-wal", "-journal", ""):
+            if (part := Path(f"{place}{ending}")).is_file():
+                shutil.copyfile(part, f"{copy}{ending}")
+        yield f"{_SQLITE}{copy}"
+
+
+def _mlflow_error() -> type[Exception]:
+    from mlflow.exceptions import MlflowException
+
+    found: type[Exception] = MlflowException
+    return found
+
+
+@contextmanager
+def opened(store: str | Path, *, told: str | None = None) -> Iterator[MlflowClient]:
     """A client of a tracking folder or URI; folders are allowed and nothing is reported home while the block runs.
+
+    Args:
+        store: the folder or URI.
+        told: what errors call it.
 
     Raises:
         InputError: mlflow is not installed, or refuses what it is asked for.
@@ -78,7 +127,7 @@ def opened(store: str | Path) -> Iterator[MlflowClient]:
         try:
             yield MlflowClient(tracking_uri=uri, registry_uri=uri if uri.startswith("http") else None)
         except MlflowException as error:
-            raise InputError(f"{store}: MLflow says: {' '.join(str(error).split())}") from error
+            raise InputError(f"{told or store}: MLflow says: {' '.join(str(error).split())}") from error
     finally:
         for name, value in set_before.items():
             if value is None:
@@ -92,8 +141,6 @@ _ENVIRONMENT = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "
 
 def _runs(client: MlflowClient, store: str, name: str | None) -> list[Run]:
     """The runs of the experiment of this name, or of the only one that has any."""
-    if "://" not in store and not Path(store).is_dir():
-        raise InputError(f"{store}: there is no such folder; give a tracking folder (mlruns) or a URI")
     experiments = {one.name: one.experiment_id for one in client.search_experiments()}
     if name is not None and name not in experiments:
         raise unknown("experiment", name, experiments)
