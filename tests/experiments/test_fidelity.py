@@ -269,6 +269,7 @@ def test_a_sitting_of_something_else_is_not_gone_on_with(copied):
 # Calibration.
 
 
+@pytest.mark.slow
 def test_runs_at_another_pace_calibrate_the_profile_and_others_are_predicted_better(tmp_path):
     slow = Noise(launches=((12.0, 0.01), (14.0, 0.02)), resumes=((9.0, 0.01), (10.0, 0.03)), paces=(1.0,))
     sitting_in(tmp_path / "slow", repeats=6, pace=2.0, own_pace=True, noise=slow)

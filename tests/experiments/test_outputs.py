@@ -192,6 +192,7 @@ def test_a_full_device_is_named(elastune):
     assert (failed.exit_code, failed.stderr) == (2, "error: /dev/full: No space left on device\n")
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("command", ["run", "compare"])
 def test_results_of_another_spec_are_not_replaced(elastune, tmp_path, command):
     options = ["--policies", "sha-fixed", "--seeds", 1, "--jobs", 1] if command == "compare" else []

@@ -375,6 +375,7 @@ def test_an_import_that_never_ends_is_ended_by_ctrl_c(own):
     assert not Path("out").exists()
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("closes", ["sys.stdout.close()", "sys.stdout.close(); sys.stderr.close()"])
 def test_a_policy_that_closes_the_output_does_not_close_ours(own, closes):
     own.write_text("import sys\n" + ANSWERS.format(f"{closes}; return [FinishRun(None)]"))

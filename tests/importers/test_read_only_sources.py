@@ -40,6 +40,7 @@ def new_study(path, number):
     storage.engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["path", "url"])
 def test_a_database_of_any_name_is_the_one_that_is_read(source, out, described, given):
     # Cut off at a # or a ?, or decoded, each name would be that of another database.

@@ -102,6 +102,7 @@ def test_the_speed_up_of_one_gpu_is_one_by_definition():
     assert (found.low, found.value, found.high) == (1.0, 1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_intervals_hold_new_measurements_as_often_as_they_say():
     rng = np.random.default_rng(0)
     true, gangs, covered, repeats = AmdahlScaling(0.08), (2, 3, 4, 6, 8), 0, 400
