@@ -76,6 +76,23 @@ def test_without_limits_a_policy_finds_a_best_trial_and_its_journal_replays(poli
     assert replay_journal(tmp_path / "journal.jsonl")[1]
 
 
+def test_a_policy_of_ones_own_decides_and_its_journal_replays_where_it_is_named(
+    scheduler, monkeypatch, entries, tmp_path
+):
+    own = f"{ROOT / 'docs' / 'examples' / 'median_stopping.py'}:MedianStopping"
+    best = FakeTune(scheduler(f"{own}(least=2)"), CURVES, monkeypatch=monkeypatch, cpus=2).fit()
+    assert best.trial_id == "t0"
+    ends = {end.trial: end for end in events(entries(), SegmentEnded)}
+    # Losses are (place + 1) / iteration. After 0 and 1, whoever is behind the median of the averages ends early.
+    assert {trial for trial, end in ends.items() if end.outcome == "completed"} == {0, 1, 5}
+    assert {trial: end.iteration for trial, end in ends.items() if end.outcome == "ended"} == {
+        2: 1, 3: 1, 4: 1, 6: 2, 7: 1, 8: 1
+    }  # fmt: skip
+    assert replay_journal(tmp_path / "journal.jsonl", policy=own)[1]
+    with pytest.raises(InputError, match="MedianStopping"):
+        replay_journal(tmp_path / "journal.jsonl")
+
+
 def test_no_trial_starts_before_the_policy_has_said_so(scheduler, monkeypatch, entries):
     tuner = scheduler()
     tune = FakeTune(tuner, CURVES, monkeypatch=monkeypatch)
