@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 
@@ -16,6 +17,12 @@ def cpu_s(work):
     began_s = time.process_time()
     work()
     return time.process_time() - began_s
+
+
+def children_s():
+    """Processor seconds of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def median_s(work, repeats=5):

@@ -19,6 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from rows import children_s, show
 
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.experiments.sweeps.store import Store
@@ -31,13 +32,13 @@ MIB = 2**20
 
 
 class Sweep:
-    """One `elastune sweep` on two processes, watched.
+    """One `elastune sweep`, on two processes unless said otherwise, watched.
 
     Attributes:
         peak: MiB, of the parent, of its largest worker, and of all together, what they share counted once.
     """
 
-    def __init__(self, folder, out):
+    def __init__(self, folder, out, jobs=2):
         command = [
             "-c",
             "from elastune.experiments.cli.app import main; main()",
@@ -46,7 +47,7 @@ class Sweep:
             "-o",
             out,
             "--jobs",
-            "2",
+            str(jobs),
         ]
         self.process = subprocess.Popen(
             [sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True
@@ -112,3 +113,22 @@ def test_runs_per_second_memory_and_three_kills(tmp_path):
         tables.append((tmp_path / f"{folder}.parquet").read_bytes())
         assert table.num_rows == runs
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(("policy", "target"), [("sha-fixed", 500), ("seer", 200)])
+def test_runs_per_second_of_one_policy(policy, target, tmp_path):
+    document = SweepSpec.load(FILE, []).to_dict()
+    axes = {**document["axes"], "policy": [policy]}
+    runs = 50 * SEEDS
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**document, "axes": axes, "seeds": runs}))
+    rates = []
+    for jobs in (1, 2):
+        began_s, cpu_before_s = time.monotonic(), children_s()
+        assert Sweep(tmp_path, f"jobs-{jobs}", jobs).watch() == 0
+        rates.append(runs / (time.monotonic() - began_s))
+        cpu_ms = 1e3 * (children_s() - cpu_before_s) / runs
+        print(
+            f"\n  {policy}, {runs} runs of 64 trials, jobs {jobs}: {rates[-1]:.0f} runs/s, {cpu_ms:.1f} ms of a core a run"
+        )
+    show(f"{policy}, runs a second on two cores", rates[1], target, "runs/s", is_least=True)
+    show(f"{policy}, two processes over one", rates[1] / rates[0], 1.8, "times", is_least=True)
