@@ -9,6 +9,7 @@ import msgspec
 
 from elastune.policies.rules.halving import rungs
 from elastune.policies.sizing.curve_prior import prior_for
+from elastune.policies.sizing.list_scheduling import best_cluster
 from elastune.policies.sizing.refusal import require_one_of
 from elastune.policies.sizing.sizing import largest
 from elastune.sim.model.errors import InfeasibleJobError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.policies.sizing.curve_prior import CurvePrior
-    from elastune.policies.sizing.list_scheduling import Cluster
+    from elastune.policies.sizing.list_scheduling import Cluster, Load
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.profile import Profile
 
@@ -125,7 +126,14 @@ def best_of_brackets(
 
 
 def best_cluster_of_targets(
-    policy: str, job: TuningJob, terms: Terms, truncate: Truncate, cluster_for: Callable[[TuningJob], Cluster]
+    policy: str,
+    job: TuningJob,
+    terms: Terms,
+    truncate: Truncate,
+    load_of: Callable[[TuningJob, Terms], Load],
+    *,
+    grows_gangs: bool = False,
+    is_anytime: bool = False,
 ) -> Cluster:
     """Of the best cluster for each target the one with the best expected score, for a rule without barriers.
 
@@ -137,12 +145,19 @@ def best_cluster_of_targets(
         job: the tuning job.
         terms: its terms.
         truncate: which targets there are.
-        cluster_for: the rule's cluster for a target, or `InfeasibleJobError` where none trains one configuration so far.
+        load_of: what configurations take that are trained to a target.
+        grows_gangs: as in `policies.sizing.list_scheduling.best_cluster`.
+        is_anytime: likewise.
 
     Raises:
         InputError: `truncate` has none of its values.
         InfeasibleJobError: no target can be reached; that of the lowest.
     """
+
+    def cluster_for(target: TuningJob) -> Cluster:
+        load = load_of(target, terms)
+        return best_cluster(policy, target, terms, load, grows_gangs=grows_gangs, is_anytime=is_anytime)
+
     check_truncate(policy, truncate)
     targets = target_jobs(job, terms.profile, truncate)
     found: dict[TuningJob, Cluster] = {}

@@ -26,7 +26,6 @@ from elastune.policies.tuners.promotion import PromotionRule
 if TYPE_CHECKING:
     import numpy as np
 
-    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -60,11 +59,7 @@ def asha_fixed(
         `policies.tuners.promotion.PromotionRule.last_resort`.
     """
     terms = Terms.of(job, profile, price_book)
-
-    def cluster_for(target: TuningJob) -> Cluster:
-        return best_cluster("asha-fixed", target, terms, promotion_load(target, terms), is_anytime=True)
-
-    cluster = best_cluster_of_targets("asha-fixed", job, terms, truncate, cluster_for)
+    cluster = best_cluster_of_targets("asha-fixed", job, terms, truncate, promotion_load, is_anytime=True)
     return asha_on(cluster.instances, job, profile, price_book, trials=cluster.trials)
 
 

@@ -10,7 +10,7 @@ from elastune.policies.execution.asynchronous import AsynchronousPolicy, Task
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import rung_levels
-from elastune.policies.sizing.list_scheduling import best_cluster, stopping_load
+from elastune.policies.sizing.list_scheduling import stopping_load
 from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.sim.model.ids import TrialId
 from elastune.sim.model.job import loss_of
@@ -18,7 +18,6 @@ from elastune.sim.model.job import loss_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -56,11 +55,7 @@ def asha_stopping_fixed(
         n, m and the run time are ours: see `policies.sizing.list_scheduling`.
     """
     terms = Terms.of(job, profile, price_book)
-
-    def cluster_for(target: TuningJob) -> Cluster:
-        return best_cluster("asha-stopping-fixed", target, terms, stopping_load(target, terms), is_anytime=True)
-
-    cluster = best_cluster_of_targets("asha-stopping-fixed", job, terms, truncate, cluster_for)
+    cluster = best_cluster_of_targets("asha-stopping-fixed", job, terms, truncate, stopping_load, is_anytime=True)
     rule = StoppingRule(job, cluster.trials)
     return AsynchronousPolicy(rule, Limits(job, profile, price_book), instances=cluster.instances)
 

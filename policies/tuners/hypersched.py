@@ -23,7 +23,7 @@ import msgspec
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import rung_levels
-from elastune.policies.sizing.list_scheduling import Load, best_cluster, stopping_load
+from elastune.policies.sizing.list_scheduling import Load, stopping_load
 from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.policies.tuners.hypersched_rungs import PausingRungs, SmoothedLosses, Stopwatch, fair_shares
 from elastune.sim.model.actions import PauseTrial, StopTrial
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.actions import Action
     from elastune.sim.model.events import Event
     from elastune.sim.model.job import TuningJob
@@ -79,11 +78,7 @@ def hypersched_fixed(
         InfeasibleJobError: no cluster trains even one configuration to R, or to the lowest target, on one GPU.
     """
     terms = Terms.of(job, profile, price_book)
-
-    def cluster_for(target: TuningJob) -> Cluster:
-        return best_cluster("hypersched-fixed", target, terms, _load(target, terms), grows_gangs=True)
-
-    cluster = best_cluster_of_targets("hypersched-fixed", job, terms, truncate, cluster_for)
+    cluster = best_cluster_of_targets("hypersched-fixed", job, terms, truncate, _load, grows_gangs=True)
     return HyperSchedPolicy(
         job, profile, price_book, instances=cluster.instances, trials=cluster.trials if job.exact else job.trials
     )

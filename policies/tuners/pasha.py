@@ -9,7 +9,7 @@ from elastune.policies.execution.asynchronous import AsynchronousPolicy
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import percentile
-from elastune.policies.sizing.list_scheduling import best_cluster, promotion_load
+from elastune.policies.sizing.list_scheduling import promotion_load
 from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.policies.tuners.promotion import PromotionRule
 from elastune.sim.model.errors import InputError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.asynchronous import Task
-    from elastune.policies.sizing.list_scheduling import Cluster
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
@@ -62,11 +61,7 @@ def pasha_fixed(
     if not 0 <= noise_percentile <= 100:
         raise InputError(f"pasha-fixed: noise_percentile is {noise_percentile}, but must be between 0 and 100")
     terms = Terms.of(job, profile, price_book)
-
-    def cluster_for(target: TuningJob) -> Cluster:
-        return best_cluster("pasha-fixed", target, terms, promotion_load(target, terms), is_anytime=True)
-
-    cluster = best_cluster_of_targets("pasha-fixed", job, terms, truncate, cluster_for)
+    cluster = best_cluster_of_targets("pasha-fixed", job, terms, truncate, promotion_load, is_anytime=True)
     rule = PashaRule(job, cluster.trials, noise_percentile=noise_percentile)
     return AsynchronousPolicy(rule, Limits(job, profile, price_book), instances=cluster.instances)
 
