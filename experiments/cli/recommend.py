@@ -165,9 +165,11 @@ def _print(recommendation: Recommendation, folder: Path | None) -> None:
     limits = {"by {:,.0f} s": goal.deadline_s, "for {:,.2f} USD": goal.budget_usd, "with a score of {:g}": goal.score}
     asked = " ".join(told.format(value) for told, value in limits.items() if value is not None)
     tried = recommendation.candidates
+    beyond = int((tried["status"] == "out of reach").sum())
+    left_out = f" {beyond} out of reach," if beyond else ""
     say(
         f"{_SOUGHT[goal.measure]} {asked}: {len(tried)} candidates, {(tried['status'] == 'infeasible').sum()} without a plan,"
-        f" {(tried['status'] == 'out of reach').sum()} out of reach, {tried['runs'].sum()} runs to choose"
+        f"{left_out} {tried['runs'].sum()} runs to choose"
     )
     if best is None:
         say("No candidate may keep it in 95 runs of 100. Nearest:")
