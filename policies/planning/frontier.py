@@ -144,7 +144,7 @@ class _Search:
         """Prices up to which to look for the cheapest plan, one after the other; the last is no limit."""
         if self._program is not None and not _ages_matter(self._per_stage, self._terms):
             for share in _RISING:
-                if self._program.limits.least_usd * share < self._terms.budget_usd:
+                if self._program.limits.least_usd * share < most_usd(self._terms.budget_usd):
                     yield self._program.limits.least_usd * share
         yield math.inf
 
