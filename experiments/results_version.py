@@ -24,7 +24,8 @@ HISTORY = {
     3: "What comes to exactly the budget is paid: sums of prices that were above it by the rounding of floats were refused."
     " Frontiers price machines until they are given back while they search, and no longer only afterwards: where trials differ,"
     " SEER finds cheaper plans, and plans for budgets for which it found none.",
-    4: "SEER asks its next plan before it requests machines ahead of a barrier, and requests those alone that it would keep.",
+    4: "SEER asks its next plan before it requests machines ahead of a barrier, and requests those alone that it would keep."
+    " An exact job of SEER with a budget is completed where all planned survivors were trained; it never was.",
 }
 """By version, what it changed."""
 

@@ -55,6 +55,10 @@ class Director(Protocol):
         """Iterations in all to which the answer is to be trained, as planned for the stage that begins."""
         return bracket.stages[-1].until_iteration
 
+    def planned_trials(self, bracket: Bracket) -> int:
+        """How many trials the plan so far has for the stage that begins; asked before `shares`, which may change the plan."""
+        return bracket.stage.trials
+
     def prefetch(self, bracket: Bracket) -> tuple[float, int] | None:  # noqa: ARG002
         """Machines to request during the stage that begins: (seconds from now, how many to hold then)."""
         return None

@@ -225,10 +225,11 @@ class StagedPolicy:
         bracket = self._bracket
         self._begun_stages += 1
         self._cut_at_s = math.inf
+        planned = min(self._director.planned_trials(bracket), len(bracket.trials))
         shares = self._director.shares(bracket, view, self._limits.stop_at_s)
         self._work = self._work._replace(target_iteration=self._director.target_iteration(bracket))
         late = bracket.drop(len(shares.gpus))
-        self._is_whole &= not late
+        self._is_whole &= len(bracket.trials) >= planned
         stopped = [StopTrial(trial) for trial in late if view.trial(trial).iteration]
         self._planned = shares.instances
         instances = self._beside_leaving(shares.instances, view)

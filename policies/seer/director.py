@@ -80,6 +80,11 @@ class SeerDirector(PlannedDirector):
         """The end of the plan. The stage beyond it is extra, so the job is done without it."""
         return self._target_iteration
 
+    def planned_trials(self, bracket: Bracket) -> int:
+        """Those of the plan: with `fill`, the bracket is open to all survivors. What goes on beyond the plan is extra."""
+        ahead = bracket.index - self.first
+        return self.plan.stages[ahead].trials if ahead < len(self.plan.stages) else 0
+
     def shares(self, bracket: Bracket, view: RunView, stop_at_s: float) -> Shares:  # noqa: ARG002  T and B are in the terms
         """What the rung that begins gets; at a barrier, by a new plan for what is left."""
         is_beyond_plan = bracket.index - self.first >= len(self.plan.stages)

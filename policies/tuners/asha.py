@@ -2,11 +2,13 @@
 
 Names are `room.module.name` below `policies`:
 
-    machines on which the most configurations fit T and B        sizing.list_scheduling.best_cluster
+    fixed: machines on which the most configurations fit T
+      and B, for the best of the targets                         sizing.targets.best_cluster_of_targets
+    naive: B / (c T) machines                                    sizing.constant.naive_instances
     whenever the GPUs of a gang are free:                        execution.asynchronous.AsynchronousPolicy
-      the best trial that is in the top 1/eta of its rung and
-      was not promoted yet goes on, from the highest rung down   rules.halving.AsynchronousRung.promote
-      else a new configuration starts                            tuners.promotion.PromotionRule.next_task
+      from the highest rung down, else a new configuration:      tuners.promotion.PromotionRule.next_task
+        the best trial that is in the top 1/eta of its rung and
+        was not promoted yet goes on                             rules.halving.AsynchronousRung.promote
     when a trial reaches its rung, its score is recorded         tuners.promotion.PromotionRule.reached
 """
 

@@ -6,7 +6,7 @@ Names are `room.module.name` below `policies`:
       n by Algorithm 1, the most explorative bracket first   tuners.hyperband.bracket_sizes
       fewer, if T, B or the configurations do not suffice    tuners.hyperband.Schedule.largest
       rungs of SHA, without the first ones                   tuners.hyperband.bracket_stages
-      gangs that end each rung first                         tuners.hyperband.HyperbandDirector.shares
+      for each rung, the gang size that ends it soonest      tuners.hyperband.HyperbandDirector.shares
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 Names are `room.module.name` below `policies`:
 
-    at each result of a trial:                                 tuners.hypersched.HyperSchedPolicy.on_event
+    at each result of a trial:                                 tuners.hypersched.HyperSchedPolicy._judge
       its score is the mean of its last five results           tuners.hypersched_rungs.SmoothedLosses.note
       pause it if it misses the cutoff of a rung it passed     tuners.hypersched_rungs.PausingRungs.pauses
       one GPU for each live trial, spare ones by score         tuners.hypersched_rungs.fair_shares
-    when GPUs are free, while a fair share of time is left:    tuners.hypersched_rungs.Stopwatch.fair_s
+        a trial takes them if it gains 10 % by it              tuners.hypersched.HyperSchedPolicy._is_worth
+    when GPUs are free, while the time left is worth a start:  tuners.hypersched_rungs.Stopwatch.fair_s
       resume a trial that meets its cutoff, which has moved,   tuners.hypersched_rungs.PausingRungs.promote
       else start a new one
+    then no new ones: all that are paused are stopped          tuners.hypersched.HyperSchedPolicy._stop_exploring
 """
 
 from __future__ import annotations

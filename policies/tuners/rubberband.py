@@ -4,12 +4,13 @@ Names are `room.module.name` below `policies`:
 
     for n configurations, largest first:                          sizing.sizing.largest
       the cheapest constant cluster that ends by T                planning.static.static_plan
-      from it, and from 2, 3 and 4 times its size, lower
-        single stages while that saves money within T;
+      from it, and from 2, 3 and 4 times its size, take
+        GPUs from one stage at a time while that saves
+        money within T;
         the constant cluster itself where that is cheaper         planning.rubberband_search.rubberband_plan
       keep the first n whose plan costs at most B                 planning.plan.Terms.are_kept_by
     run the plan: resize at each barrier, drop the losers         execution.planned.PlannedDirector
-    if asked to, plan anew where a stage departed from its plan   tuners.rubberband.RubberbandDirector.shares
+    `replan=true`: plan anew where a stage left its plan          tuners.rubberband.RubberbandDirector.shares
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 Names are `room.module.name` below `policies`:
 
-    for each target of the winner's training:             sizing.targets.winner_targets
+    for each target of the winner's training, R alone
+      unless `truncate` says more:                        sizing.targets.winner_targets
       the first n, largest first, that has a plan:        sizing.sizing.largest
         rungs of n, n/eta, n/eta^2, ... trials            rules.halving.rungs
-        machines and gangs of the best fixed cluster,     sizing.constant.cheapest_fixed_plan
-          or one gang size on machines that come and go   sizing.constant.constant_plan
+        fixed: machines and gangs of the best cluster     sizing.constant.cheapest_fixed_plan
+        naive: gangs on B / (c T) machines                sizing.constant.naive_instances
+        elastic: one gang size, machines come and go      sizing.constant.constant_plan
         the plan must keep T and B                        planning.plan.Terms.are_kept_by
     take the plan with the best expected score            sizing.targets.best_expected
     run each rung, all its trials to the same iteration   execution.planned.run_plan

@@ -77,6 +77,15 @@ def test_a_rung_that_seer_cuts_is_no_stage_as_planned_but_the_winner_gets_to_its
     assert story.state.trials[story.best].checkpoint_iteration == 4
 
 
+@pytest.mark.parametrize("policy", ["seer", "seer:fill=false", "seer-staged"])
+def test_seer_completes_an_exact_job_whose_losers_are_dropped_at_barriers(policy):
+    told = RunSpec.load("tight").to_dict()
+    told["job"] |= {"trials": 9, "exact": True, "deadline_s": 1500.0, "budget_usd": 14.0}
+    result = execute(RunSpec.of(**told).with_policy(policy))
+    assert result.completed
+    assert result.deadline_met
+
+
 def test_seer_is_completed_at_the_target_of_its_plan_although_the_winner_goes_on_beyond_it(completed):
     # One machine and T = 70 s: 2 + 5 x 10 + 1 s to half of R = 10, as 7 take 73 s. The sixth iteration is saved at 67 s.
     limits = {"deadline_s": 70.0, "quota": 1}
