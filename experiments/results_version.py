@@ -9,7 +9,7 @@ do.
 
 from __future__ import annotations
 
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 
 HISTORY = {
     1: "The first numbered version. Rows from before carry a digest of the source code instead.",
@@ -24,8 +24,9 @@ HISTORY = {
     3: "What comes to exactly the budget is paid: sums of prices that were above it by the rounding of floats were refused."
     " Frontiers price machines until they are given back while they search, and no longer only afterwards: where trials differ,"
     " SEER finds cheaper plans, and plans for budgets for which it found none.",
-    4: "SEER asks its next plan before it requests machines ahead of a barrier, and requests those alone that it would keep."
-    " An exact job of SEER with a budget is completed where all planned survivors were trained; it never was.",
+    4: "SEER asks its next plan before it requests machines ahead of a barrier, and requests those alone that it would keep.",
+    5: "An exact job of SEER with a budget is completed where all survivors that were planned for were trained; before, it was"
+    " not as soon as a barrier dropped anybody. Everything else is as in 4.",
 }
 """By version, what it changed."""
 
