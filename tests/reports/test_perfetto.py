@@ -66,7 +66,7 @@ def test_slices_of_segments_hold_the_gpu_seconds_of_the_ledger(trace, made):
 
 def test_the_trace_of_only_a_run_is_asked_for(made):
     refused = elastune("report", made.root / "choice", "-o", made.root / "x.html", "--perfetto", "t.json", code=2)
-    assert "holds a recommendation, but a trace is of one run" in refused.stderr
+    assert "holds a recommendation, but what it writes is of one run" in refused.stderr
 
 
 def test_a_segment_that_never_told_has_a_slice_without_parts(made):
