@@ -53,7 +53,9 @@ def test_a_rough_world_is_drawn_by_the_seed_alone_and_keeps_the_job():
 
 
 def test_what_cannot_be_taken_apart_is_refused():
-    with pytest.raises(InputError, match=r"policy asha-fixed has no switches of its own; .* \(its parameters: truncate\)$"):
+    with pytest.raises(
+        InputError, match=r"policy asha-fixed has no switches of its own; .* \(its parameters: truncate\)$"
+    ):
         ablate(spec("asha-fixed"))
     with pytest.raises(InputError, match=r"--switch replan=false is given twice"):
         ablate(spec("seer"), ["replan=false", "reserve=false", "replan=false"])
