@@ -365,12 +365,17 @@ def test_a_sitting_that_was_handed_over_runs_no_code_that_it_names(own, trap):
 
 def test_an_import_that_never_ends_is_ended_by_ctrl_c(own):
     own.write_text("print('begun', flush=True)\nwhile True: pass")
-    code = "from elastune.experiments.cli.entry import main; main()"
+    # Started in the background, the tests' own process may ignore Ctrl-C, and would pass that on.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; from elastune.experiments.cli.entry import main; main()"
     asked = [sys.executable, "-c", code, "run", "tight", "--policy", "mine.py:Mine", "-o", "out"]
     with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == "begun\n"
         run.send_signal(signal.SIGINT)
-        _, told = run.communicate()
+        try:
+            _, told = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert (run.returncode, told) == (130, "error: interrupted\n")
     assert not Path("out").exists()
 
