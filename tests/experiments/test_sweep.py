@@ -345,6 +345,7 @@ def started(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_killed_three_times_a_sweep_ends_with_the_same_table(tmp_path, started):
     moments, counts = random.Random(5), []
     for _ in range(3):

@@ -138,6 +138,7 @@ def said(process):
     return shown, "".join(line for line in told.splitlines(keepends=True) if not line.startswith("note: "))
 
 
+@pytest.mark.slow
 def test_whatever_dies_on_a_cluster_the_rows_are_those_of_processes(tmp_path, cluster, command):
     counts = []
 

@@ -102,6 +102,7 @@ def test_a_budget_that_pays_only_what_is_used_until_machines_are_given_back_find
     assert found.cost_usd == pytest.approx(cheapest.cost_usd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most_released", "all_gangs"), [(1, 99), (99, 1), (1, 1), (99, 99)])
 def test_where_limits_cut_a_cheaper_plan_off_plans_say_what_was_left_out(monkeypatch, most_released, all_gangs):
     """The limits are lowered, so that small jobs meet them; then brute force shows what that costs."""
@@ -139,6 +140,7 @@ def is_dearer(found, every):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(SPACES)), st.sampled_from(["mean", "p95"]), st.integers(0, 2**32 - 1))
 def test_no_plan_pays_less_than_the_least_that_is_left_after_refunds(space, makespan, seed):
