@@ -1,7 +1,6 @@
 """What each stage may be given, as arrays over its choices: seconds, price, lateness, and what is given back. Pure [ours].
 
-What does not depend on prices or speeds is worked out once for a number of trials and a spread of their ends (`_shapes`):
-planners ask for the same again and again. Imports numpy.
+What depends on the number of trials alone is worked out once (`_shapes`): planners ask for it again and again. Imports numpy.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class _Search:
 
     def rising_usd(self) -> Iterator[float]:
         """Prices up to which to look for the cheapest plan, one after the other; the last is no limit."""
-        if self._program is not None and not _ages_matter(self._per_stage, self._terms):
+        if self._program is not None and not self._is_aged:
             for share in _RISING:
                 if self._program.limits.least_usd * share < most_usd(self._terms.budget_usd):
                     yield self._program.limits.least_usd * share
@@ -157,7 +157,7 @@ class _Search:
         else:
             plans = [self._planned(one) for one in self._program.solve(limit_usd)]
         said, found = self._left_out, None
-        if _ages_matter(self._per_stage, self._terms):
+        if self._is_aged:
             found = aged_allocations(self._per_stage, self._terms, self._space, self._live, plans, self._bound)
             # Its own plans first: of equal ones, the first is kept.
             plans = [*map(self._planned, found.allocations), *plans]
@@ -169,6 +169,10 @@ class _Search:
         if self._is_thinned:
             plans = _with_bound(plans, self._bound())
         return [replace(plan, left_out=said) for plan in plans] if said else plans
+
+    @functools.cached_property
+    def _is_aged(self) -> bool:
+        return _ages_matter(self._per_stage, self._terms)
 
     @functools.cached_property
     def _left_out(self) -> str:

@@ -133,8 +133,8 @@ class Latenesses:
             return ON_TIME
         key = (index, allocation.gpus_per_trial, allocation.gangs, allocation.waves, growth_class(new))
         if key not in self._found:
-            shift_s, tail_s2 = self._late(index, [allocation], key[-1] if self.starts_vary else 0)
-            self._found[key] = Lateness(float(shift_s[0]), float(tail_s2[0]))
+            shift_s, tail_s2 = self._late(index, [allocation], [key[-1] if self.starts_vary else 0])
+            self._found[key] = Lateness(float(shift_s[0, 0]), float(tail_s2[0, 0]))
         return self._found[key]
 
     def by_growth(self, index: int, allocations: Sequence[Allocation]) -> tuple[Floats, Floats]:
@@ -143,8 +143,7 @@ class Latenesses:
         By `growth_class` of the machines it waits for; one column where that does not matter.
         """
         most = growth_class(self._terms.price_book.max_instances) if self.starts_vary else 0
-        shift_s, tail_s2 = zip(*(self._late(index, allocations, growth) for growth in range(most + 1)), strict=True)
-        return np.stack(shift_s, axis=1), np.stack(tail_s2, axis=1)
+        return self._late(index, allocations, range(most + 1))
 
     def p95_s(self, plan: Plan, live_instances: int = 0) -> float:
         """By when a plan that starts with so many machines ends with 95 % probability."""
@@ -161,8 +160,8 @@ class Latenesses:
             before = allocation.instances
         return shift_s, math.sqrt(tail_s2)
 
-    def _late(self, index: int, allocations: Sequence[Allocation], growth: int) -> tuple[Floats, Floats]:
-        """(allocations,) shift and squared tail of a stage that waits for new machines of this `growth_class`."""
+    def _late(self, index: int, allocations: Sequence[Allocation], growths: Sequence[int]) -> tuple[Floats, Floats]:
+        """(allocations, growths) shift and squared tail of a stage, by the `growth_class` of the machines that it waits for."""
         stage, terms = self._stages[index], self._terms
         factor = self._factors[index]
         gangs, waves = (np.array([getattr(one, of) for one in allocations]) for of in ("gangs", "waves"))
@@ -171,11 +170,17 @@ class Latenesses:
         training = Moments(waves * train_s, waves * train_s**2 * factor.second_s2, waves * train_s**3 * factor.third_s3)
         expected_s, late_s = training.slowest(gangs)
         tied_s2 = (self._ties[index] - 1.0) * (late_s - expected_s) ** 2
-        if growth:
-            new_expected_s, new_late_s = self._slowest_on_new(training, allocations, gangs, growth)
-            expected_s, late_s = np.maximum(expected_s, new_expected_s), np.maximum(late_s, new_late_s)
         stretched = np.array([expected_stretch(terms.profile.stragglers, stage.iterations, one) for one in allocations])
-        return training.mean_s * (1.0 - stretched) + expected_s, (late_s - expected_s) ** 2 + tied_s2
+        unstretched_s = training.mean_s * (1.0 - stretched)
+        shift_s, tail_s2 = [], []
+        for growth in growths:
+            latest = expected_s, late_s
+            if growth:
+                on_new = self._slowest_on_new(training, allocations, gangs, growth)
+                latest = np.maximum(expected_s, on_new[0]), np.maximum(late_s, on_new[1])
+            shift_s.append(unstretched_s + latest[0])
+            tail_s2.append((latest[1] - latest[0]) ** 2 + tied_s2)
+        return np.stack(shift_s, axis=1), np.stack(tail_s2, axis=1)
 
     def _slowest_on_new(
         self, training: Moments, allocations: Sequence[Allocation], gangs: Ids, growth: int

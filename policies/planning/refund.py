@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elastune.policies.planning.plan import Allocation
 
     Floats = NDArray[np.float64]
+    Ids = NDArray[np.int64]
 
 
 class Refund(NamedTuple):
@@ -37,6 +38,22 @@ class Refund(NamedTuple):
     released: Floats
 
 
+class _Ends(NamedTuple):
+    """How groups of gangs leave machines.
+
+    Attributes:
+        places: in which they end.
+        machines_each: (allocations,) that a group shares.
+        group_of: (allocations, machines + 1) how many groups have left so many machines.
+        before: (allocations,) mean number of trials of a gang before its last one.
+    """
+
+    places: Places
+    machines_each: Ids
+    group_of: Ids
+    before: Floats
+
+
 class EndingGroups:
     """The groups of gangs of some allocations, which end one after the other.
 
@@ -45,35 +62,47 @@ class EndingGroups:
     """
 
     def __init__(self, allocations: Sequence[Allocation]) -> None:
-        def each(of: str) -> NDArray[np.int64]:
-            return np.array([getattr(one, of) for one in allocations], np.int64)
+        self._allocations = allocations
+        self._gangs, self._waves = self._each("gangs"), self._each("waves")
 
-        size, whole, needed = each("gpus_per_trial"), each("gpus_per_instance"), each("needed_instances")
-        self._gangs, self._waves = each("gangs"), each("waves")
+    def _each(self, of: str) -> Ids:
+        return np.array([getattr(one, of) for one in self._allocations], np.int64)
+
+    @functools.cached_property
+    def _normals(self) -> NDArray[np.floating]:
+        return normals_of_slowest(self._gangs)
+
+    @functools.cached_property
+    def _ends(self) -> _Ends:
+        # Only where machines are given back: quantiles of many groups take long.
+        size, whole, needed = (
+            self._each("gpus_per_trial"),
+            self._each("gpus_per_instance"),
+            self._each("needed_instances"),
+        )
         # Gangs that share machines leave them together: 2 of 2 GPUs on one of 4, 4 of 5 GPUs on five of 4.
         shared = np.gcd(size, whole)
-        gangs_each, self._machines_each = np.minimum(whole // shared, self._gangs), size // shared
-        groups = -(-needed // self._machines_each)
-        self._places = Places(groups, gangs_each)
-        # Trials of a gang before its last one, on average.
-        self._before = each("trials") / self._gangs - 1.0
+        gangs_each, machines_each = np.minimum(whole // shared, self._gangs), size // shared
+        groups = -(-needed // machines_each)
         machines = np.arange(int(needed.max(initial=0)) + 1)
-        self._group_of = np.minimum(machines // self._machines_each[:, None], groups[:, None] - 1)
+        group_of = np.minimum(machines // machines_each[:, None], groups[:, None] - 1)
+        return _Ends(Places(groups, gangs_each), machines_each, group_of, self._each("trials") / self._gangs - 1.0)
 
     def stretch(self, variance: float) -> Floats:
         """(allocations,) see `estimate.expected_stretch`; by the variance of the logarithm of a trial's time."""
         of_wave = variance / self._waves
-        stretched = np.exp(normals_of_slowest(self._gangs) * np.sqrt(of_wave) - of_wave / 2)
+        stretched = np.exp(self._normals * np.sqrt(of_wave) - of_wave / 2)
         return np.where(self._gangs > 1, np.maximum(stretched, 1.0), 1.0)
 
     def refund(self, variance: float) -> Refund:
         """What the allocations need not pay."""
-        slowest, earlier = self._places.ends(variance)
-        end = np.maximum(self._before + slowest, self._waves)
-        sooner = np.maximum((end - self._before)[:, None] - earlier, 0.0)
+        places, machines_each, group_of, before = self._ends
+        slowest, earlier = places.ends(variance)
+        end = np.maximum(before + slowest, self._waves)
+        sooner = np.maximum((end - before)[:, None] - earlier, 0.0)
         of_groups = np.concatenate((np.zeros((len(end), 1)), np.cumsum(sooner, axis=1)), axis=1)
-        of_groups *= self._machines_each[:, None]
-        return Refund(self._waves * self.stretch(variance) - end, np.take_along_axis(of_groups, self._group_of, axis=1))
+        of_groups *= machines_each[:, None]
+        return Refund(self._waves * self.stretch(variance) - end, np.take_along_axis(of_groups, group_of, axis=1))
 
 
 @functools.lru_cache(4096)
