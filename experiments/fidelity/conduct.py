@@ -20,6 +20,7 @@ from elastune.experiments.fidelity.sitting import (
     read_note,
     write_note,
 )
+from elastune.experiments.fidelity.trainings import differences
 from elastune.experiments.files import locked
 from elastune.experiments.profiling.curves import probe
 from elastune.experiments.profiling.estimates import Estimate
@@ -211,12 +212,16 @@ def _calibrations(sitting: Sitting, unit: Unit) -> list[Calibration]:
     if not path.is_file():
         return []
     found = [read_note(path, Calibration)]
-    for other in sitting.units():
-        if other.bundle == unit.bundle and other.is_done:
-            before = read_note(other.folder / "began.json", Began).before
-            after = read_note(other.folder / "ended.json", Ended).after
-            found += [one for one in (before, after) if one is not None]
+    for other in _earlier(sitting, unit):
+        before = read_note(other.folder / "began.json", Began).before
+        after = read_note(other.folder / "ended.json", Ended).after
+        found += [one for one in (before, after) if one is not None]
     return found
+
+
+def _earlier(sitting: Sitting, unit: Unit) -> list[Unit]:
+    """The runs of the unit's workload that have ended."""
+    return [other for other in sitting.units() if other.bundle == unit.bundle and other.is_done]
 
 
 # A run.
@@ -228,7 +233,8 @@ def _run(sitting: Sitting, unit: Unit, asked: Measurement) -> None:
     unit.folder.mkdir(parents=True)
     bundle, _ = profile_in(unit.bundle)
     known = _calibrations(sitting, unit)
-    write_note(unit.folder / "prediction.json", predict(unit, time.time(), known, asked.draws))
+    trained = [difference for other in _earlier(sitting, unit) for difference in differences(other)]
+    write_note(unit.folder / "prediction.json", predict(unit, time.time(), known, asked.draws, trained))
     before = _calibrate(bundle)
     profiled = known[0] if known else None
     write_note(unit.folder / "began.json", Began(time.time(), sha256_of(unit), profiled, before))

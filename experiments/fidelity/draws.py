@@ -125,19 +125,21 @@ def measured_truth(tables: Tables, truth: GroundTruth, cloud: CloudTruth) -> tup
 
 @dataclass(frozen=True)
 class Noise:
-    """What is known of how seconds vary, from the segments that a profile timed.
+    """What is known of how seconds and scores vary, from the segments that a profile timed and from earlier runs.
 
     Attributes:
         launches: (seconds of launch, of the checkpoint) of new trials.
         resumes: the same of trials that went on.
         paces: mean seconds of an iteration over those of the profile at the same relative cost, one per segment on one GPU.
         machine_cv: how much faster or slower the whole machine is from one time to another; a coefficient of variation.
+        trainings: last score of a trial less the recorded one, in earlier runs; see `fidelity.trainings`.
     """
 
     launches: tuple[tuple[float, float], ...] = ()
     resumes: tuple[tuple[float, float], ...] = ()
     paces: tuple[float, ...] = ()
     machine_cv: float = 0.0
+    trainings: tuple[float, ...] = ()
 
     @classmethod
     def of(

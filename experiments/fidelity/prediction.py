@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +14,7 @@ from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
 from elastune.experiments.fidelity.sitting import Began, profile_in, read_note
+from elastune.experiments.fidelity.trainings import noise_phrase
 from elastune.experiments.runs.world import World
 from elastune.sim.model.errors import InputError
 
@@ -54,6 +56,7 @@ class Prediction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         machine_cv: spread of the machine's own speed, which was known by then.
         is_timed: whether the noise of launches and paces is fitted on a profile's segments; else only the bundle's spread is.
         guesses: by the name of the quantity; see `fidelity.measures`.
+        training_noise: where that of the scores is from: the bundle's replicates, or so many trials of earlier runs.
     """
 
     spec_digest: str
@@ -63,9 +66,16 @@ class Prediction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     machine_cv: float
     is_timed: bool
     guesses: dict[str, Guess]
+    training_noise: str = "none is known"
 
 
-def predict(unit: Unit, made_at_s: float, calibrations: Sequence[Calibration], draws: int = DRAWS) -> Prediction:
+def predict(
+    unit: Unit,
+    made_at_s: float,
+    calibrations: Sequence[Calibration],
+    draws: int = DRAWS,
+    trainings: Sequence[float] = (),
+) -> Prediction:
     """Predict a run.
 
     Args:
@@ -73,6 +83,7 @@ def predict(unit: Unit, made_at_s: float, calibrations: Sequence[Calibration], d
         made_at_s: now, seconds since 1970.
         calibrations: of the sitting so far, that of the profile first.
         draws: simulations.
+        trainings: last scores less the recorded ones, of the trials of earlier runs.
 
     Raises:
         InputError: spec and profile do not fit, or no plan is feasible.
@@ -81,8 +92,18 @@ def predict(unit: Unit, made_at_s: float, calibrations: Sequence[Calibration], d
     world = World.of(unit.spec, bundle)
     machine_cv = machine_cv_of(calibrations)
     noise = Noise.of(records, bundle.relative_cost.tolist(), bundle.iteration_s or 1.0, machine_cv)
+    noise = replace(noise, trainings=tuple(trainings))
     drawn = [RunNumbers.of(with_noise(world, noise, number)).quantities for number in range(draws)]
-    return Prediction(unit.spec.digest(), bundle.sha256, made_at_s, draws, machine_cv, bool(records), _guesses(drawn))
+    return Prediction(
+        unit.spec.digest(),
+        bundle.sha256,
+        made_at_s,
+        draws,
+        machine_cv,
+        bool(records),
+        _guesses(drawn),
+        noise_phrase(bundle, len(trainings)),
+    )
 
 
 def machine_cv_of(calibrations: Sequence[Calibration]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elastune.experiments.fidelity.draws import MeasuredDraws, NoisyDraws, measured_truth
+from elastune.experiments.fidelity.trainings import trained_again
 from elastune.experiments.runs.fold import Tables
 from elastune.sim.control.runner import run
 from elastune.sim.model.streams import Streams
@@ -34,7 +35,7 @@ def from_profile(world: World) -> Tables:
 
 
 def with_noise(world: World, noise: Noise, number: int) -> Tables:
-    """One of many runs that could happen: the same configurations, other seconds.
+    """One of many runs that could happen: the same configurations, other seconds, and another training of each.
 
     Args:
         world: of the run.
@@ -44,7 +45,8 @@ def with_noise(world: World, noise: Noise, number: int) -> Tables:
     cloud = _cloud(world)
     # The run itself has the stream of its own seed, from which no prediction may know anything.
     streams = Streams(int(Streams(world.spec.seed).rng("fidelity", number).integers(2**62)))
-    return _played(world, world.truth, cloud, NoisyDraws(noise, world.truth, cloud, streams))
+    truth = trained_again(world, noise.trainings, streams.rng("fidelity-trainings"))
+    return _played(world, truth, cloud, NoisyDraws(noise, truth, cloud, streams))
 
 
 def with_measured_seconds(world: World, real: Tables) -> Tables:

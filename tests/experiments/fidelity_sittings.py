@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from elastune.experiments.fidelity.draws import Noise, NoisyDraws
 from elastune.experiments.fidelity.prediction import predict, sha256_of
 from elastune.experiments.fidelity.sitting import (
@@ -36,10 +38,13 @@ SPEC = {
 NOISE = Noise(launches=((3.0, 0.01), (4.5, 0.02)), resumes=((2.0, 0.01), (2.6, 0.03)), paces=(0.9, 1.0, 1.1))
 
 
-def sitting_in(folder, *, repeats=1, policies=("sha-fixed",), pace=1.0, draws=20, own_pace=False, noise=NOISE):
+def sitting_in(
+    folder, *, repeats=1, policies=("sha-fixed",), pace=1.0, draws=20, own_pace=False, noise=NOISE, better_by=0.0
+):
     """A sitting whose runs came at this pace of the profile, with this noise.
 
     `own_pace`: an iteration is as long as the bundle says, and the spec does not say otherwise.
+    `better_by`: how much higher all scores of the real runs are than the recorded ones.
     """
     copy_bundle(bundle_folder("digits-mlp"), folder / "bundles" / "digits-mlp")
     workload = {key: value for key, value in SPEC["workload"].items() if key != "iteration_s" or not own_pace}
@@ -50,17 +55,18 @@ def sitting_in(folder, *, repeats=1, policies=("sha-fixed",), pace=1.0, draws=20
         write_note(unit.folder / "prediction.json", predict(unit, 100.0 + number, [], draws))
         profiled = Calibration(0.010, 2.0, 0.5)
         write_note(unit.folder / "began.json", Began(200.0 + number, sha256_of(unit), profiled, profiled))
-        _run(unit, pace, number, noise)
+        _run(unit, pace, number, noise, better_by)
         write_note(unit.folder / "ended.json", Ended(300.0 + number, Calibration(0.012, 2.0, 0.5)))
     return sitting
 
 
-def _run(unit, pace, number, noise):
+def _run(unit, pace, number, noise, better_by):
     bundle, _ = profile_in(unit.bundle)
     world = World.of(unit.spec, bundle)
     cloud = unit.spec.cloud.truth(bundle.data_bytes)
-    draws = NoisyDraws(noise, world.truth, cloud, Streams(1000 + number))
+    truth = replace(world.truth, scores=world.truth.scores + better_by)
+    draws = NoisyDraws(noise, truth, cloud, Streams(1000 + number))
     draws._train *= pace
     with unit.journal.open("wb") as stream:
         writer = JournalWriter(stream, world.header())
-        run(world.controller(writer), SimulatedBackend(world.truth, cloud, draws.streams, draws=draws))
+        run(world.controller(writer), SimulatedBackend(truth, cloud, draws.streams, draws=draws))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,11 @@ from elastune.experiments.fidelity.pictures import draw
 from elastune.experiments.fidelity.prediction import machine_cv_of, predict
 from elastune.experiments.fidelity.report import FidelityReport, equivalence
 from elastune.experiments.fidelity.sitting import Calibration, Sitting, profile_in
+from elastune.experiments.fidelity.trainings import differences, trained_again
+from elastune.experiments.runs.world import World
 from elastune.sim.model.errors import InputError
 from elastune.traces import load_bundle
+from elastune.traces.bundles.replicates import Replicates
 from tests.experiments.fidelity_sittings import sitting_in
 
 
@@ -297,3 +301,37 @@ def test_the_command_line_calibrates(recorded, tmp_path):
     refused = CliRunner().invoke(app, ["calibrate", str(tmp_path / "one"), "-o", str(tmp_path / "c")])
     assert refused.exit_code == 2
     assert "is too few" in refused.stderr
+
+
+def test_what_earlier_trainings_differed_by_widens_the_interval_of_the_score(recorded):
+    [unit, *_] = Sitting.load(recorded).units()
+    none, some = (predict(unit, 0.0, [], 40, known) for known in ((), (-0.05, 0.0, 0.05)))
+    assert none.guesses["score"].low == none.guesses["score"].high
+    assert some.guesses["score"].high - some.guesses["score"].low > 0.03
+    assert (none.training_noise, some.training_noise) == ("none is known", "3 trials of earlier runs")
+
+
+def test_the_difference_of_a_training_is_that_of_its_last_score(tmp_path):
+    same, other = (sitting_in(tmp_path / str(by), better_by=by) for by in (0.0, 0.02))
+    assert differences(next(same.units())) == pytest.approx([0.0] * 6, abs=1e-12)
+    assert differences(next(other.units())) == pytest.approx([0.02] * 6)
+
+
+def test_where_a_bundle_has_replicates_each_draw_takes_others_of_them(recorded):
+    [unit, *_] = Sitting.load(recorded).units()
+    bundle, _ = profile_in(unit.bundle)
+    second = bundle.scores + 1.0
+    replicates = Replicates(
+        trial=np.repeat(np.arange(bundle.trials), 2),
+        number=np.tile([0, 1], bundle.trials),
+        scores=np.stack([bundle.scores, second], axis=1).reshape(-1, bundle.scores.shape[1]),
+        test_scores=None,
+        slowness=np.ones(2 * bundle.trials),
+    )
+    world = World.of(unit.spec, replace(bundle, replicates=replicates))
+    rows = bundle.draw(6, unit.spec.seed)
+    drawn = [trained_again(world, (9.0,), np.random.default_rng(number)).scores for number in range(20)]
+    second_of = np.array([(scores[:, 0] == second[rows, 0]) for scores in drawn])
+    for scores, is_second in zip(drawn, second_of, strict=True):
+        assert np.allclose(scores, np.where(is_second[:, None], second[rows], bundle.scores[rows]), equal_nan=True)
+    assert 0.2 < second_of.mean() < 0.8
