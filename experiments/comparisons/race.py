@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from elastune.experiments.sweeps.worker import bundle_of, row_of
+from elastune.experiments.sweeps.worker import bundle_of, outcome_of
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.job import loss_of
@@ -227,9 +227,9 @@ class _Task:
         place, spec, numbers = item
         outcomes: list[CandidateRun] = []
         for number in numbers:
-            row, result = row_of(*self.draws.run_of(spec, number))
+            status, error, result = outcome_of(*self.draws.run_of(spec, number))
             if result is None:
-                return place, outcomes, str(row["status"]), str(row["error"])
+                return place, outcomes, status, error
             outcomes.append(CandidateRun(result.score, result.cost_usd, result.makespan_s))
         return place, outcomes, "done", ""
 

@@ -80,27 +80,35 @@ class SweepTask:
 def row_of(
     spec: RunSpec, bundle: Bundle, *, journal: BinaryIO | None = None, record_trajectory: bool = False
 ) -> tuple[dict[str, Any], RunResult | None]:
-    """Do a run. Returns its row, which holds the error if there is no result, and its result.
-
-    An error in a policy's code becomes a failed row and does not stop other runs.
-    """
+    """Do a run. Returns its row, which holds the error if there is no result, and its result."""
+    status, error, result = outcome_of(spec, bundle, journal=journal, record_trajectory=record_trajectory)
     row: dict[str, Any] = {
         "seed": spec.seed,
         "results_version": str(RESULTS_VERSION),
         **spec_row(spec),
         **bundle_row(bundle),
+        "status": status,
     }
+    return row | ({"error": error} if result is None else result_row(result)), result
+
+
+def outcome_of(
+    spec: RunSpec, bundle: Bundle, *, journal: BinaryIO | None = None, record_trajectory: bool = False
+) -> tuple[str, str, RunResult | None]:
+    """Do a run. Returns its status, its error, which is empty for what is done, and its result.
+
+    An error in a policy's code becomes a failed run and does not stop other runs.
+    """
     try:
-        result = execute(spec, bundle=bundle, journal=journal, record_trajectory=record_trajectory)
+        return "done", "", execute(spec, bundle=bundle, journal=journal, record_trajectory=record_trajectory)
     except InfeasibleJobError as error:
-        return row | {"status": "infeasible", "error": str(error)}, None
+        return "infeasible", str(error), None
     except TuningError as error:
-        return row | {"status": "failed", "error": str(error)}, None
+        return "failed", str(error), None
     except Exception as error:  # whatever a policy of the user's own may raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = raised_in_own_code(error) or f" ({Path(last.filename).name}, line {last.lineno})"
-        return row | {"status": "failed", "error": f"{type(error).__name__}: {error}{place}"}, None
-    return row | {"status": "done", **result_row(result)}, result
+        return "failed", f"{type(error).__name__}: {error}{place}", None
 
 
 def _compressed(journal: bytes) -> bytes:

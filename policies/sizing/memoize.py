@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
-MAX_CACHED = 32
-"""Results that the cache keeps per planner. Sweeps run all seeds of a cell one after the other, so a few are enough."""
+MAX_CACHED = 256
+"""Results that the cache keeps per planner: a search over candidates comes back to each of them with more seeds."""
 
 
 def memoized(planner: Callable[P, ResultT]) -> Callable[P, ResultT]:
