@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import json
 import os
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, cast
@@ -210,14 +212,44 @@ class Tell(Protocol):
 
 
 @contextmanager
-def progress(title: str, *, speed_of: str | None = None) -> Iterator[Tell]:
-    """A bar on standard error while the block runs, with the time left, where that is a terminal; yields what is told.
+def _lines(title: str, every_s: float) -> Iterator[Tell]:
+    """A line from time to time, also while nothing is told: a log then shows that work goes on, and how far it is."""
+    began_s, is_over = time.monotonic(), threading.Event()
+    shown = title
+
+    def tell(done: int, total: int, label: str | None = None) -> None:
+        nonlocal shown
+        shown = f"{label or title}: {done:,} of {total:,}"
+
+    def write() -> None:
+        while not is_over.wait(every_s):
+            say(f"{shown}, {time.monotonic() - began_s:,.0f} s", err=True)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield tell
+    finally:
+        is_over.set()
+        writer.join()
+
+
+@contextmanager
+def progress(title: str, *, speed_of: str | None = None, line_every_s: float = 60.0) -> Iterator[Tell]:
+    """A bar on standard error while the block runs, with the time left; lines where that is no terminal. Yields what is told.
 
     Args:
         title: what is under way, until another label is told.
         speed_of: what is counted, such as `runs`; the bar then says how many of them are done per second.
+        line_every_s: seconds between two lines; the first one comes after so many.
     """
     from rich.console import Console
+
+    err = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    if not err.is_terminal:
+        with _lines(title, line_every_s) as tell_in_lines:
+            yield tell_in_lines
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -230,10 +262,9 @@ def progress(title: str, *, speed_of: str | None = None) -> Iterator[Tell]:
     def told(name: str) -> TextColumn:
         return TextColumn(f"{{task.{name}}}", markup=False)
 
-    err = Console(stderr=True, markup=False, emoji=False, highlight=False)
     counts = (told("description"), BarColumn(), MofNCompleteColumn(), told("fields[speed]"))
     times = (TimeElapsedColumn(), TextColumn("{task.fields[left]}"), TimeRemainingColumn())
-    with Progress(*counts, *times, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*counts, *times, console=err, transient=True) as bar:
         task = bar.add_task(plain(title), total=None, speed="", left="")
 
         def tell(done: int, total: int, label: str | None = None) -> None:
