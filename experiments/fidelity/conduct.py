@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from elastune.experiments.fidelity.sitting import (
     JobAsked,
     Sitting,
     SittingAsked,
+    node_starts_s,
     profile_in,
     read_note,
     write_note,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 _CALIBRATED_S = 1.0
 """Seconds of training in a calibration, at the speed of the bundle."""
-EFFORT = TimingEffort(node_starts=3)
+EFFORT = TimingEffort(node_starts=8)
 _TAKEN = "another process is at this sitting"
 
 
@@ -174,14 +176,12 @@ def _job(asked: Measurement, name: str, spec: RunSpec, folder: Path) -> JobAsked
 
 def _startup(bundle: Bundle) -> dict[str, Any] | None:
     """How long a node took to start when the bundle was timed; None where none was started."""
-    timing = bundle.notes.get("timing")
-    medians = timing.get("medians", {}) if isinstance(timing, dict) else {}
-    init_s = medians.get("node_init_s")
-    if not isinstance(init_s, dict):
+    starts_s = node_starts_s(bundle)
+    if not starts_s:
         return None
-    low, high = init_s["interval"]
-    cv = Estimate(init_s["value"], low, high, 0.0, init_s["samples"]).half_width
-    return {"queue_s": 0.0, "init_s": {"mean_s": init_s["value"], "cv": round(cv, 4)}}
+    mean_s = statistics.fmean(starts_s)
+    cv = statistics.stdev(starts_s) / mean_s if len(starts_s) > 1 else 0.0
+    return {"queue_s": 0.0, "init_s": {"mean_s": round(mean_s, 4), "cv": round(cv, 4)}}
 
 
 # Calibration.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.profile import CloudTruth, GroundTruth
     from elastune.sim.model.streams import Streams
 
+SampleT = TypeVar("SampleT")
 _WHOLE = (Outcome.COMPLETED, Outcome.ENDED)
 
 
@@ -132,6 +133,7 @@ class Noise:
         resumes: the same of trials that went on.
         paces: mean seconds of an iteration over those of the profile at the same relative cost, one per segment on one GPU.
         machine_cv: how much faster or slower the whole machine is from one time to another; a coefficient of variation.
+        starts: seconds from the launch of a node to readiness; none where the spec says how long machines take.
         trainings: last score of a trial less the recorded one, in earlier runs; see `fidelity.trainings`.
     """
 
@@ -139,6 +141,7 @@ class Noise:
     resumes: tuple[tuple[float, float], ...] = ()
     paces: tuple[float, ...] = ()
     machine_cv: float = 0.0
+    starts: tuple[float, ...] = ()
     trainings: tuple[float, ...] = ()
 
     @classmethod
@@ -186,6 +189,7 @@ class NoisyDraws(Draws):
             self._train = self._pace * float(rng.choice(np.array(noise.paces), len(noise.paces)).mean())
         else:
             self._train = self._pace
+        self._starts = _resampled(rng, noise.starts)
         self.varies = True
         self._once = np.ones(truth.scores.shape[1])
 
@@ -199,13 +203,20 @@ class NoisyDraws(Draws):
             launch_s, checkpoint_s = pairs[int(rng.integers(len(pairs)))]
         return self._pace * launch_s, self._pace * checkpoint_s
 
+    def init_s(self, instance: int) -> float:
+        """One of the profile's starts, where it knows some; see `Draws.init_s`."""
+        if self._starts is None:
+            return super().init_s(instance)
+        rng = self.streams.rng("fidelity-start", instance)
+        return self._pace * self._starts[int(rng.integers(len(self._starts)))]
+
     def slowness(self, trial: int, gpus: int) -> np.ndarray:
         """The spread of the profile, at the pace of this run; see `Draws.slowness`."""
         factors = super().slowness(trial, gpus) if self._truth.stragglers.any else self._once
         return self._train * factors
 
 
-def _resampled(rng: np.random.Generator, pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
-    if not pairs:
+def _resampled(rng: np.random.Generator, samples: Sequence[SampleT]) -> list[SampleT] | None:
+    if not samples:
         return None
-    return [pairs[index] for index in rng.integers(len(pairs), size=len(pairs))]
+    return [samples[index] for index in rng.integers(len(samples), size=len(samples))]

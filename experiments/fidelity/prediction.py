@@ -13,7 +13,7 @@ import numpy as np
 from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
-from elastune.experiments.fidelity.sitting import Began, profile_in, read_note
+from elastune.experiments.fidelity.sitting import Began, node_starts_s, profile_in, read_note
 from elastune.experiments.fidelity.trainings import noise_phrase
 from elastune.experiments.runs.world import World
 from elastune.sim.model.errors import InputError
@@ -92,7 +92,7 @@ def predict(
     world = World.of(unit.spec, bundle)
     machine_cv = machine_cv_of(calibrations)
     noise = Noise.of(records, bundle.relative_cost.tolist(), bundle.iteration_s or 1.0, machine_cv)
-    noise = replace(noise, trainings=tuple(trainings))
+    noise = replace(noise, starts=() if unit.injects else node_starts_s(bundle), trainings=tuple(trainings))
     drawn = [RunNumbers.of(with_noise(world, noise, number)).quantities for number in range(draws)]
     return Prediction(
         unit.spec.digest(),

@@ -129,6 +129,7 @@ class Unit(msgspec.Struct, frozen=True):
         repeat: counted from 0.
         spec: of the run.
         bundle: folder of its profile.
+        injects: whether start-up delays and losses of the spec are added.
     """
 
     folder: Path
@@ -137,6 +138,7 @@ class Unit(msgspec.Struct, frozen=True):
     repeat: int
     spec: RunSpec
     bundle: Path
+    injects: bool = False
 
     @property
     def name(self) -> str:
@@ -227,6 +229,7 @@ class Sitting:
                         repeat,
                         base.with_policy(policy).with_seed(base.seed + repeat),
                         self.folder / "bundles" / folder_name(job.bundle, "a bundle"),
+                        self.asked.injects,
                     )
 
 
@@ -279,6 +282,12 @@ def profile_in(folder: Path) -> tuple[Bundle, tuple[SegmentRecord, ...]]:
         return bundle, tuple(msgspec.convert([_typed(row) for row in rows], list[SegmentRecord], strict=False))
     except msgspec.ValidationError as error:
         raise InputError(f"{path} does not hold timed segments: {error}") from error
+
+
+def node_starts_s(bundle: Bundle) -> tuple[float, ...]:
+    """Seconds that nodes took from launch to readiness when the bundle was timed; none where no node was started."""
+    timing = bundle.notes.get("timing")
+    return tuple(timing.get("node_starts_s") or ()) if isinstance(timing, dict) else ()
 
 
 def _bundle_in(folder: Path) -> Bundle:

@@ -282,6 +282,7 @@ def _timing_notes(profile: TimingProfile) -> dict[str, Any]:
             }
             for name, estimate in estimates.items()
         },
+        "node_starts_s": [rounded(start.init_s) for start in surroundings.nodes],
         "spread": {name: None if cv is None else rounded(cv) for name, cv in timing.spread._asdict().items()},
         "remarks": list(profile.remarks),
     }

@@ -19,7 +19,8 @@ from elastune.experiments.fidelity.pack import pack
 from elastune.experiments.fidelity.pictures import draw
 from elastune.experiments.fidelity.prediction import machine_cv_of, predict
 from elastune.experiments.fidelity.report import FidelityReport, equivalence
-from elastune.experiments.fidelity.sitting import Calibration, Sitting, profile_in
+from elastune.experiments.fidelity.simulations import with_noise
+from elastune.experiments.fidelity.sitting import Calibration, Sitting, node_starts_s, profile_in
 from elastune.experiments.fidelity.trainings import differences, trained_again
 from elastune.experiments.runs.world import World
 from elastune.sim.model.errors import InputError
@@ -335,3 +336,18 @@ def test_where_a_bundle_has_replicates_each_draw_takes_others_of_them(recorded):
     for scores, is_second in zip(drawn, second_of, strict=True):
         assert np.allclose(scores, np.where(is_second[:, None], second[rows], bundle.scores[rows]), equal_nan=True)
     assert 0.2 < second_of.mean() < 0.8
+
+
+def test_machines_start_as_those_of_the_profile_did(recorded):
+    [unit, *_] = Sitting.load(recorded).units()
+    bundle, _ = profile_in(unit.bundle)
+    world = World.of(unit.spec, bundle)
+
+    def starts_s(noise):
+        leases = [lease for number in range(20) for lease in with_noise(world, noise, number).leases]
+        return {round(lease.ready_s - lease.launched_s, 6) for lease in leases if lease.ready_s == lease.ready_s}
+
+    assert starts_s(Noise(starts=(1.0, 2.0))) == {1.0, 2.0}
+    assert len(starts_s(Noise())) > 10, "those of the spec are drawn from its distribution"
+    timed = replace(bundle, notes={**bundle.notes, "timing": {"node_starts_s": [1.0, 2.0]}})
+    assert (node_starts_s(bundle), node_starts_s(timed)) == ((), (1.0, 2.0))

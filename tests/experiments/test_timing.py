@@ -259,6 +259,7 @@ def test_a_bundle_keeps_its_curves_and_gets_the_timings(tmp_path):
     assert mine.provenance["curves"] == shipped.provenance["curves"]
     assert mine.notes["timing"]["command"].startswith("elastune profile digits-mlp --gpus 1,2 --device cpu")
     assert mine.notes["timing"]["medians"]["node_init_s"]["value"] == 4.0
+    assert mine.notes["timing"]["node_starts_s"] == [start.init_s for start in QUIET.nodes]
     assert len((tmp_path / "mine" / SEGMENTS).read_text().splitlines()) == 1 + 12
     assert profile.remarks == ()
     assert not (tmp_path / "mine" / ".partial").exists()
