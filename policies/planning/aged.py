@@ -147,8 +147,9 @@ class _AgedSearch:
         kept = []
         for kind in np.unique(kinds):
             some = np.flatnonzero(kinds == kind)
-            rivals = partials.at(some)
-            kept.append(some[undominated(rivals, self._prepaid, later_tail_s2, latest_s, self._work)])
+            if len(some) > 1:
+                some = some[undominated(partials.at(some), self._prepaid, later_tail_s2, latest_s, self._work)]
+            kept.append(some)
         return partials.at(np.concatenate(kept))
 
     def _through(self, index: int, starts: Partials, options: Mapping[int, Ids]) -> Partials:

@@ -134,7 +134,7 @@ class AgedLimits:
         # Each further second of a machine adds its price to this at least; what is paid is paid, whatever of it is still used.
         releases_usd = held_usd(self._terms, self._prepaid.release_s) * partials.held
         standing_usd = around_usd(self._terms, 0, 1.0) * partials.time_s
-        used_usd = accrued_usd(partials, self._prepaid) + releases_usd + standing_usd
+        used_usd = accrued_usd(partials.paid_usd, partials.credits_s, self._prepaid) + releases_usd + standing_usd
         later_usd = used_usd[:, None] + held_usd(self._terms, 1.0) * later_s
         at_once_usd = self.bill_usd(partials) - sum(self._refunds_usd[index + 1 :])
         refund_usd = self._most_refund_usd[index][partials.picked]

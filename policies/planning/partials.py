@@ -75,21 +75,30 @@ class Partials:
 
     def at(self, positions: Ids | NDArray[np.bool_]) -> Partials:
         """Those at these positions."""
-        return Partials(*(getattr(self, field.name)[positions] for field in fields(self)))
+        return Partials(*[getattr(self, name)[positions] for name in _COLUMNS])
 
     @classmethod
     def joined(cls, parts: Sequence[Partials]) -> Partials:
         """All of all parts, in their order."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        return cls(*[np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS])
 
     def late_s(self, added_tail_s2: float) -> Floats:
         """(plans,) their end, or its 95th percentile if so much were added to their tails."""
         return self.time_s + self.shift_s + np.sqrt(self.tail_s2 + added_tail_s2)
 
 
-def accrued_usd(partials: Partials, prepaid: Prepaid) -> Floats:
-    """(plans,) paid so far, less what is paid ahead: each further second of a machine adds its price at least."""
-    return partials.paid_usd - prepaid.usd(np.maximum(partials.credits_s, 0.0).sum(axis=1))
+_COLUMNS = tuple(field.name for field in fields(Partials))
+
+
+def accrued_usd(paid_usd: Floats, credits_s: Floats, prepaid: Prepaid) -> Floats:
+    """(plans,) paid so far, less what is paid ahead: each further second of a machine adds its price at least.
+
+    Args:
+        paid_usd: (plans,) see `Partials`.
+        credits_s: (plans, machines) see `Partials`.
+        prepaid: what machines cost.
+    """
+    return paid_usd - prepaid.usd(np.maximum(credits_s, 0.0).sum(axis=1))
 
 
 @dataclass
@@ -125,14 +134,13 @@ class _Contest:
     def __init__(self, partials: Partials, prepaid: Prepaid, later_tail_s2: Range, latest_s: float, work: Work) -> None:
         self._work = work
         late_s = partials.late_s(later_tail_s2[0])
-        self._order = np.lexsort((partials.paid_usd, np.rint(late_s / TIME_GRAIN_S)))
-        ordered = partials.at(self._order)
+        self._order = order = np.lexsort((partials.paid_usd, np.rint(late_s / TIME_GRAIN_S)))
         self._prepaid = prepaid
         self._shifts = _SHIFTS if prepaid.quantum_s else _SHIFTS[:1]
-        self._time_s, self._latest_s = ordered.time_s, ordered.late_s(later_tail_s2[1])
-        self._paid_usd = ordered.paid_usd
-        self._credits_s = ordered.credits_s[:, ordered.credits_s.shape[1] - int(ordered.held[0]) :]
-        self._accrued_usd = accrued_usd(ordered, prepaid)
+        self._time_s, self._latest_s = partials.time_s[order], partials.late_s(later_tail_s2[1])[order]
+        self._paid_usd, credits_s = partials.paid_usd[order], partials.credits_s[order]
+        self._credits_s = credits_s[:, credits_s.shape[1] - int(partials.held[0]) :]
+        self._accrued_usd = accrued_usd(self._paid_usd, credits_s, prepaid)
         self._unpaired_usd = self._paid_usd + prepaid.usd(prepaid.most_beyond_s(self._credits_s).sum(axis=1))
         self._rounding_usd = 1e-10 * np.abs(self._paid_usd) + 1e-12
         # More credit than lasts to the end of all plans is worth no more.
