@@ -8,14 +8,12 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from elastune.sim.model.errors import InputError, TuningError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 RETRY = "what was finished is kept; make room and run the same command again"
 

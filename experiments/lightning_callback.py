@@ -9,13 +9,11 @@ from __future__ import annotations
 import importlib
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 from elastune.experiments.reporting import checkpoint_folder, report
 from elastune.sim.model.errors import WorkerError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _FILE = "trainer.ckpt"
 

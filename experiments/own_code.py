@@ -18,22 +18,20 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from elastune.sim.model.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from importlib.machinery import ModuleSpec
-
 ResultT = TypeVar("ResultT")
-_SLOW_S = 10.0
+SLOW_S = 10.0
+"""Seconds of an import after which the user is told what is waited for."""
 _PACKAGE = Path(__file__).parents[1]
 _PLACE = re.compile(r"(?:.+?\.py|[^\W\d][\w.]*):[^\W\d]\w*(?=\s*(?:[:(]|$))")
 """`file.py:Name` or `module:Name`, with parameters after it or nothing."""
@@ -164,8 +162,8 @@ def _module(code: OwnCode) -> ModuleType:
 @contextmanager
 def _told_when_slow(where: str) -> Iterator[None]:
     """Say once what is waited for, where it takes long: a file may train, or never end, when it is imported."""
-    told = f"importing {where} takes more than {_SLOW_S:.0f} s; Ctrl-C ends it"
-    timer = threading.Timer(_SLOW_S, warnings.warn, [told])
+    told = f"importing {where} takes more than {SLOW_S:.0f} s; Ctrl-C ends it"
+    timer = threading.Timer(SLOW_S, warnings.warn, [told])
     timer.daemon = True
     timer.start()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, cast, get_args
 
 import msgspec
@@ -14,13 +14,10 @@ from elastune.experiments.own_code import OwnCode, called, find, installed, rais
 from elastune.policies.registry import RegisteredPolicy, all_entries
 from elastune.sim.model.actions import Action, BaseAction
 from elastune.sim.model.errors import InputError, InvalidActionError, TuningError, unknown
-from elastune.sim.model.protocols import TellsWork
+from elastune.sim.model.protocols import PlannedWork, Policy, RunView, TellsWork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from elastune.sim.model.events import Event
-    from elastune.sim.model.protocols import PlannedWork, Policy, RunView
 
 ENTRY_POINTS = "elastune.policies"
 """The group in which an installed package registers its policies."""

@@ -24,14 +24,13 @@ from elastune.experiments.own_code import OwnCode, called, raised_at
 from elastune.experiments.reporting import FunctionTrial
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.sim.model.numbers import as_float
-from elastune.traces.workloads import Workload
+from elastune.traces.workloads import ScoredTrainable, SearchSpace, Seat, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elastune.sim.model.job import Direction
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.workloads import ScoredTrainable, SearchSpace, Seat
 
 NEEDED = ("train_iteration", "evaluate", "save", "load")
 EXPECTED = (

@@ -13,14 +13,11 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import WorkerError
 from elastune.sim.model.numbers import as_float
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _here = threading.local()
 

@@ -6,10 +6,11 @@ results has a folder of its own, so that a figure never mixes two.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from elastune.experiments.claims.entries import CATALOG, load_claims, load_workloads
+from elastune.experiments.claims.entries import CATALOG, Claim, FigureEntry, SizeName, load_claims, load_workloads
 from elastune.experiments.claims.figures import Source, check
 from elastune.experiments.claims.made import make_bundle
 from elastune.experiments.claims.plans import ClaimPlans, plans_of
@@ -20,13 +21,6 @@ from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.sweeps.run import SweepPlan, plan, run_sweep
 from elastune.experiments.sweeps.store import Store
 from elastune.sim.model.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from elastune.experiments.claims.entries import Claim, FigureEntry, SizeName
-
 
 PLANNING_JOBS = 2
 """Default number of processes that make plans."""

@@ -9,8 +9,9 @@ from `FIRST_SEED["full"]` on, which nothing was developed with.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -20,9 +21,6 @@ from elastune.experiments.spec.section import Count, Number, Range, Section
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.experiments.sweeps.rows import columns, measures
 from elastune.sim.model.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
 
 CATALOG = Path(__file__).parents[1] / "catalog"
 FIRST_SEED = {"smoke": 45_000, "full": 50_000}

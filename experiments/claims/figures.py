@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments import figures
 from elastune.experiments.claims.plans import ClaimPlans, frontier_of_first, gaps_of, planners_as_policies
 from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
-from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
+from elastune.experiments.claims.sweeps import BUDGET, DEADLINE, ClaimSweep
 from elastune.experiments.figures import tables
 from elastune.experiments.runs.timeline import timeline_of, trajectories_of
 from elastune.experiments.sweeps.paired import paired_table, profile_table
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from elastune.experiments.claims.entries import FigureEntry
-    from elastune.experiments.claims.sweeps import ClaimSweep
     from elastune.experiments.claims.trainings import ClaimTrainings
 
 

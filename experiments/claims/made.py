@@ -5,18 +5,13 @@ They lie beside the results, so that a run of them is a run like any other: name
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from elastune.sim.model.errors import InvalidTraceError, unknown
-from elastune.traces import load_bundle
+from elastune.traces import Bundle, load_bundle
 from elastune.traces.bundles.synthetic import hypersched_toy
 from elastune.traces.bundles.writer import write_bundle
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from elastune.traces import Bundle
 
 MADE: Mapping[str, Callable[[], Bundle]] = {"hypersched-toy": lambda: hypersched_toy(1_024, 500)}
 """Builders of the bundles, by name."""

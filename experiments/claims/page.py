@@ -6,14 +6,12 @@ The records are what `elastune claims --json` prints. They lie beside the page, 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elastune.experiments.files import write_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 RECORDS, PAGE, FIGURES = "claims.json", "claims.md", "figures"
 WHERE = ", where "

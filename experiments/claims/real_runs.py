@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elastune.experiments.claims.entries import CATALOG
+from elastune.experiments.claims.entries import CATALOG, Claim, Contrast
 from elastune.experiments.fidelity.rows import RealRunRow
 from elastune.sim.model.errors import InputError, unknown
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from elastune.experiments.claims.entries import Claim, Contrast
 
 _MADE_BY = "elastune fidelity SPEC... --policies ... --repeats 6 -o DIR --rows FILE"
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
+from elastune.experiments.claims.sweeps import BUDGET, DEADLINE, ClaimSweep
 from elastune.experiments.runs.regret import regret_of
 from elastune.experiments.sweeps.store import Store
 from elastune.experiments.sweeps.summary import condition
-from elastune.traces import load_bundle
+from elastune.traces import Bundle, load_bundle
 from elastune.traces.bundles.constraints import constrained
 
 DEADLINE_MULTIPLE, BUDGET_MULTIPLE = "deadline_r_tau", "budget_c_r_tau"
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import pyarrow as pa
-
-    from elastune.experiments.claims.sweeps import ClaimSweep
-    from elastune.traces import Bundle
 
 
 def rows_of(sweeps: Sequence[ClaimSweep], where: str | None = None) -> pd.DataFrame:

@@ -10,22 +10,26 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from elastune.experiments.claims.entries import FIRST_SEED
+from elastune.experiments.claims.entries import (
+    FIRST_SEED,
+    Claim,
+    ClaimWorkload,
+    Experiment,
+    PlanExperiment,
+    Size,
+    SizeName,
+)
 from elastune.experiments.spec.places import DATA_VARIABLE, find_data
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.sweeps.grid import SweepSpec
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
 from elastune.traces import repeating_phrase
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from elastune.experiments.claims.entries import Claim, ClaimWorkload, Experiment, PlanExperiment, Size, SizeName
 
 DEADLINE, BUDGET = "job.deadline_s", "job.budget_usd"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.claims.entries import CATALOG
+from elastune.experiments.claims.entries import CATALOG, Claim, Contrast, SizeName
 from elastune.experiments.claims.sweeps import LeftOut
 from elastune.sim.model.errors import InputError, unknown
 from elastune.traces.workloads.deepmoe.compared import FEW_NETWORKS, RATE_DROPPED, STANDARD, TrainedNetwork
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from elastune.experiments.claims.entries import Claim, Contrast, SizeName
 
 _NETWORK = ("network", "width", "sparsity")
 _SMOKE_DATA, _SMOKE_EPOCHS = "mnist5k", 1

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from elastune.experiments.claims.evidence import evidence_of
+from elastune.experiments.claims.evidence import CellGain, Evidence, MeanGain, Side, evidence_of
 from elastune.experiments.claims.rows import BUDGET_MULTIPLE, DEADLINE_MULTIPLE, rows_of
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE
 from elastune.experiments.results_version import RESULTS_VERSION
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from elastune.experiments.claims.drawing import Drawing
     from elastune.experiments.claims.entries import Claim, Contrast
-    from elastune.experiments.claims.evidence import CellGain, Evidence, MeanGain, Side
 
 Word: TypeAlias = Literal["holds", "partly", "does not hold", "not shown", "not testable here", "smoke"]
 _MULTIPLES = {DEADLINE: DEADLINE_MULTIPLE, BUDGET: BUDGET_MULTIPLE}

@@ -11,12 +11,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from elastune.experiments import figures
-from elastune.experiments.claims.entries import FIRST_SEED
+from elastune.experiments.claims.entries import FIRST_SEED, Claim
 from elastune.experiments.claims.figures import draw
-from elastune.experiments.claims.plans import gap_table, planner_table
+from elastune.experiments.claims.plans import ClaimPlans, gap_table, planner_table
 from elastune.experiments.claims.rows import rows_of
 from elastune.experiments.claims.tables import CELL_SCOPE, claim_table, markdown, runs_table
-from elastune.experiments.claims.trainings import training_table
+from elastune.experiments.claims.trainings import ClaimTrainings, training_table
 from elastune.experiments.files import write_text
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.sim.model.errors import InputError
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.experiments.claims.drawing import Asked, Drawing
-    from elastune.experiments.claims.entries import Claim
-    from elastune.experiments.claims.plans import ClaimPlans
-    from elastune.experiments.claims.trainings import ClaimTrainings
 
 KINDS = (".png", ".pdf")
 INDEX = "README.md"

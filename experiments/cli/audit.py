@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -65,15 +65,12 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
         int | None, count_option(help="Trials that trained at a time.", show_default="the machine's GPUs")
     ] = None,
     cut_short: Annotated[
-        str,
-        typer.Option(help="Trials that were cut short: drop them, or take them as diverged.", metavar="drop|diverged"),
+        Literal["drop", "diverged"],
+        typer.Option(help="Trials that were cut short: drop them, or take them as diverged."),
     ] = "drop",
     iteration_zero: Annotated[
-        str,
-        typer.Option(
-            help="An iteration 0: refuse it, take it for the first, or drop it as recorded before training.",
-            metavar="error|first|drop",
-        ),
+        Literal["error", "first", "drop"],
+        typer.Option(help="An iteration 0: refuse it, take it for the first, or drop it as recorded before training."),
     ] = "error",
     elapsed_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a table: seconds since the trial's start.")
@@ -92,11 +89,7 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
     from elastune.traces.importers import CurveRules
 
     require_asked(PAIRS, _POLICIES)
-    if cut_short not in ("drop", "diverged"):
-        raise InputError(f"--cut-short is {cut_short!r}, but must be drop or diverged")
-    if iteration_zero not in ("error", "first", "drop"):
-        raise InputError(f"--iteration-zero is {iteration_zero!r}, but must be error, first or drop")
-    rules = CurveRules(incomplete=cut_short, iteration_zero=iteration_zero)  # type: ignore[arg-type]  # as just checked
+    rules = CurveRules(incomplete=cut_short, iteration_zero=iteration_zero)
     with tempfile.TemporaryDirectory(prefix="elastune-audit-") as folder:
         place = _bundle_of(log, Path(folder) / "search", direction, tag, rules, elapsed_column)
         bundle = load_bundle(place)

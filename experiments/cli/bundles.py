@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +13,6 @@ from elastune.experiments.cli.options import AsJson, Figure, print_json
 from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, print_pairs, say, text
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 app = typer.Typer(help="Recorded workloads.", no_args_is_help=True)
 app.add_typer(cli_import.app, name="import")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path  # noqa: TC003  typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elastune.experiments.cli import options
 from elastune.experiments.cli.completion import complete_claim
 from elastune.experiments.cli.figures import (
     RESULTS,
@@ -18,17 +19,6 @@ from elastune.experiments.cli.figures import (
     say_failures,
 )
 from elastune.experiments.cli.numbers import count_option
-from elastune.experiments.cli.options import (
-    COMPUTE,
-    FAILED,
-    AsJson,
-    PoolAddress,
-    PoolJobs,
-    RetryFailed,
-    out_option,
-    print_json,
-    refuse,
-)
 from elastune.experiments.cli.tables import Table, key, print_pairs, say, text
 
 if TYPE_CHECKING:
@@ -43,21 +33,26 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
         typer.Argument(metavar="[IDS]...", help="Claims, as S1; left out, all of them.", autocompletion=complete_claim),
     ] = None,
     is_smoke: Annotated[
-        bool, typer.Option("--smoke", help="A few runs of each, in minutes; decides nothing.", rich_help_panel=COMPUTE)
+        bool,
+        typer.Option(
+            "--smoke", help="A few runs of each, in minutes; decides nothing.", rich_help_panel=options.COMPUTE
+        ),
     ] = False,
     seeds: Annotated[
         int | None,
         count_option(
-            help="Fewer seeds than the full size has; the table says so.", show_default="all", rich_help_panel=COMPUTE
+            help="Fewer seeds than the full size has; the table says so.",
+            show_default="all",
+            rich_help_panel=options.COMPUTE,
         ),
     ] = None,
     data: DataFolder = None,
-    out: Annotated[Path | None, out_option("Folder for claims.md, claims.json and the figures.")] = None,
+    out: Annotated[Path | None, options.out_option("Folder for claims.md, claims.json and the figures.")] = None,
     results: ResultsFolder = RESULTS,
-    jobs: PoolJobs = None,
-    ray_address: PoolAddress = None,
-    is_retrying: RetryFailed = False,
-    as_json: AsJson = False,
+    jobs: options.PoolJobs = None,
+    ray_address: options.PoolAddress = None,
+    is_retrying: options.RetryFailed = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Decide the papers' claims: run what is missing, then print what was measured, where it holds, and a verdict."""
     from elastune.experiments.claims import load_claims
@@ -71,7 +66,7 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
         if name not in known:
             raise unknown("claim", name, known)
     if is_smoke:
-        refuse({"--seeds": seeds}, "the smoke size has seeds of its own")
+        options.refuse({"--seeds": seeds}, "the smoke size has seeds of its own")
     size = "smoke" if is_smoke else "full" if seeds is None else f"at most {seeds} seeds"
     drawing = prepare(
         ids or [], "smoke" if is_smoke else "full", results=results, data=data_folders(data), most_seeds=seeds
@@ -82,12 +77,12 @@ def claims(  # noqa: PLR0913, PLR0917  the options of a command
     if out is not None:
         _write(drawing, records, out, tuple(known), _command(ids or [], data, seeds, is_smoke=is_smoke))
     if as_json:
-        print_json(records)
+        options.print_json(records)
     else:
         _print(records)
     say_failures(failures, err=as_json)
     if failures.counts:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _write(
@@ -108,8 +103,8 @@ def _write(
 
 def _command(ids: Sequence[str], data: Path | None, seeds: int | None, *, is_smoke: bool) -> str:
     """The command as it was given, as far as it decides the numbers."""
-    options = ["--smoke"] if is_smoke else [] if seeds is None else ["--seeds", str(seeds)]
-    return shlex.join(["elastune", "claims", *ids, *options, *([] if data is None else ["--data", "DIR"])])
+    given = ["--smoke"] if is_smoke else [] if seeds is None else ["--seeds", str(seeds)]
+    return shlex.join(["elastune", "claims", *ids, *given, *([] if data is None else ["--data", "DIR"])])
 
 
 def _print(records: Sequence[Mapping[str, Any]]) -> None:

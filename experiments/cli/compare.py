@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from elastune.experiments.cli import INTERRUPTED
+from elastune.experiments.cli import INTERRUPTED, options
 from elastune.experiments.cli.completion import complete_policies
-from elastune.experiments.cli.options import (
-    FAILED,
-    AsJson,
-    CommandError,
-    Jobs,
-    Policy,
-    Seeds,
-    Settings,
-    SpecFile,
-    cores,
-    load_spec,
-    out_option,
-    print_json,
-    print_notes,
-    progress,
-    what_is_finished,
-)
 from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, seconds
 from elastune.sim.model.errors import InputError
@@ -66,8 +49,8 @@ _ABLATION = [
 
 
 def compare(
-    spec_file: SpecFile,
-    settings: Settings = None,
+    spec_file: options.SpecFile,
+    settings: options.Settings = None,
     policies: Annotated[
         str | None,
         typer.Option(
@@ -76,36 +59,36 @@ def compare(
             autocompletion=complete_policies,
         ),
     ] = None,
-    seeds: Seeds = 20,
-    jobs: Jobs = None,
-    as_json: AsJson = False,
-    out: Annotated[Path | None, out_option("Folder for tables and figures.")] = None,
+    seeds: options.Seeds = 20,
+    jobs: options.Jobs = None,
+    as_json: options.AsJson = False,
+    out: Annotated[Path | None, options.out_option("Folder for tables and figures.")] = None,
 ) -> None:
     """Run several policies on the same seeds and compare them; differences are to the first."""
     from elastune.experiments.comparisons.comparison import compare as compare_policies
     from elastune.experiments.comparisons.comparison import compared
     from elastune.experiments.files import check_outputs
 
-    spec, named = load_spec(spec_file, settings), () if policies is None else policies
+    spec, named = options.load_spec(spec_file, settings), () if policies is None else policies
     require_asked(_SUMMARY, _MEASURED if "flops" in spec.bundle().measures else [], _PAIRED)
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
         _require_none_lost(out, spec, [one.policy.label for one in compared(spec, named)], seeds)
-    with progress("Running") as on_progress:
-        comparison, interrupted = what_is_finished(
-            lambda: compare_policies(spec, named, seeds, jobs=cores(jobs), on_progress=on_progress)
+    with options.progress("Running") as on_progress:
+        comparison, interrupted = options.what_is_finished(
+            lambda: compare_policies(spec, named, seeds, jobs=options.cores(jobs), on_progress=on_progress)
         )
-    notes = print_notes(spec.notes())
+    notes = options.print_notes(spec.notes())
     if out is not None:
         _write(out, spec, comparison)
     if as_json:
-        print_json(comparison.to_json() | notes)
+        options.print_json(comparison.to_json() | notes)
     else:
         _print(comparison, out)
     if interrupted is not None:
-        raise CommandError(interrupted, INTERRUPTED)
+        raise options.CommandError(interrupted, INTERRUPTED)
     if comparison.failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _require_none_lost(folder: Path, spec: RunSpec, policies: Sequence[str], seeds: int) -> None:
@@ -251,39 +234,39 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def ablate(
-    spec_file: SpecFile,
-    settings: Settings = None,
-    policy: Policy = None,
+    spec_file: options.SpecFile,
+    settings: options.Settings = None,
+    policy: options.Policy = None,
     switches: Annotated[
         list[str] | None,
         typer.Option("--switch", metavar="PARAM=VALUE", help="A parameter to change; all known switches if left out."),
     ] = None,
-    seeds: Seeds = 100,
+    seeds: options.Seeds = 100,
     is_rough: Annotated[
         bool,
         typer.Option("--rough", help="Each seed in a world of its own, with wrong beliefs, stragglers and faults."),
     ] = False,
-    jobs: Jobs = None,
-    as_json: AsJson = False,
+    jobs: options.Jobs = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run a policy as it is and with one mechanism switched at a time, on the same seeds."""
     from elastune.experiments.comparisons.ablation import ablate as ablate_policy
 
     require_asked(_ABLATION)
-    spec = load_spec(spec_file, [*(settings or []), *([f"policy={policy}"] if policy is not None else [])])
-    with progress("Running") as on_progress:
-        ablation, interrupted = what_is_finished(
+    spec = options.load_spec(spec_file, [*(settings or []), *([f"policy={policy}"] if policy is not None else [])])
+    with options.progress("Running") as on_progress:
+        ablation, interrupted = options.what_is_finished(
             lambda: ablate_policy(
-                spec, switches or (), seeds, is_rough=is_rough, jobs=cores(jobs), on_progress=on_progress
+                spec, switches or (), seeds, is_rough=is_rough, jobs=options.cores(jobs), on_progress=on_progress
             )
         )
-    notes = print_notes(spec.notes())
+    notes = options.print_notes(spec.notes())
     if as_json:
-        print_json(ablation.to_json() | notes)
+        options.print_json(ablation.to_json() | notes)
     else:
         _ablation_table(ablation).print()
     if interrupted is not None:
-        raise CommandError(interrupted, INTERRUPTED)
+        raise options.CommandError(interrupted, INTERRUPTED)
 
 
 def _ablation_table(ablation: Ablation) -> Table:

@@ -8,21 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastune.experiments.cli import options
 from elastune.experiments.cli.completion import complete_bundle, complete_policies
 from elastune.experiments.cli.numbers import count_option, number_option
-from elastune.experiments.cli.options import (
-    OUTPUT,
-    AsJson,
-    Device,
-    Settings,
-    device_option,
-    kept_when_interrupted,
-    load_spec,
-    out_option,
-    print_json,
-    progress,
-    refuse,
-)
 from elastune.experiments.cli.tables import NONE, Table, key, number, numbers, percent, say, text
 from elastune.experiments.files import check_outputs, write_text
 from elastune.sim.model.errors import InputError
@@ -76,29 +64,32 @@ _Physical = Annotated[
     typer.Option(metavar="DIR", help="Replay the placements of a physical cluster that others recorded, instead."),
 ]
 _Figures = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Draw the pictures into this folder.", rich_help_panel=OUTPUT)
+    Path | None, typer.Option(metavar="DIR", help="Draw the pictures into this folder.", rich_help_panel=options.OUTPUT)
 ]
 _Rows = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write a row per real run to this CSV file.", rich_help_panel=OUTPUT)
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a row per real run to this CSV file.", rich_help_panel=options.OUTPUT),
 ]
 
 
 def fidelity(
     specs: _Specs = None,
-    settings: Settings = None,
+    settings: options.Settings = None,
     policies: _Policies = None,
     repeats: _Repeats = None,
-    device: Annotated[Device | None, device_option(_REAL)] = None,
+    device: Annotated[options.Device | None, options.device_option(_REAL)] = None,
     bundle: _Bundle = None,
     emulate: _Emulate = None,
     inject: _Inject = False,
     recorded: _From = None,
     pack: _Pack = None,
     physical: _Physical = None,
-    out: Annotated[Path | None, out_option("Folder of the sitting, or of the packed copy.", "results/fidelity")] = None,
+    out: Annotated[
+        Path | None, options.out_option("Folder of the sitting, or of the packed copy.", "results/fidelity")
+    ] = None,
     figures: _Figures = None,
     rows: _Rows = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict runs, run them for real, and say how far reality was from the prediction, and why.
 
@@ -116,11 +107,11 @@ def fidelity(
     }
     of_reports = {"--from": recorded or None, "--figures": figures, "--rows": rows}
     if physical is not None:
-        refuse(of_runs | of_reports | {"--pack": pack, "-o": out}, "a physical record is replayed")
+        options.refuse(of_runs | of_reports | {"--pack": pack, "-o": out}, "a physical record is replayed")
         _show_physical(physical, as_json)
         return
     if pack is not None:
-        refuse(of_runs | of_reports | {"--json": as_json or None}, "a recorded sitting is packed")
+        options.refuse(of_runs | of_reports | {"--json": as_json or None}, "a recorded sitting is packed")
         _pack(pack, out)
         return
     if rows is not None:
@@ -128,7 +119,7 @@ def fidelity(
     if figures is not None:
         check_outputs(figures / "gantt.png")
     if recorded:
-        refuse(of_runs | {"-o": out}, "recorded sittings are read (--from)")
+        options.refuse(of_runs | {"-o": out}, "recorded sittings are read (--from)")
         _show(recorded, figures, rows, as_json)
         return
     folder = out or Path("results/fidelity")
@@ -141,7 +132,7 @@ def _measurement(
     settings: list[str] | None,
     policies: str | None,
     repeats: int | None,
-    device: Device | None,
+    device: options.Device | None,
     bundle: str | None,
     speed: float | None,
     *,
@@ -153,14 +144,14 @@ def _measurement(
 
     if not specs:
         raise InputError("fidelity: name the YAML files of the jobs, or recorded sittings (--from DIR)")
-    loaded = {path.stem: load_spec(path, settings) for path in specs}
+    loaded = {path.stem: options.load_spec(path, settings) for path in specs}
     if len(loaded) < len(specs):
         raise InputError("fidelity: two of the files have the same name, by which the runs are called")
     return Measurement(
         specs=loaded,
         policies=names_in(policies, "--policies") or [next(iter(loaded.values())).policy.label],
         repeats=repeats or 1,
-        device=(device or Device.CPU).value,
+        device=device or "cpu",
         bundle=bundle,
         speed=speed,
         injects=injects,
@@ -170,7 +161,7 @@ def _measurement(
 def _measure(asked: Measurement, folder: Path) -> None:
     from elastune.experiments.fidelity.conduct import measure
 
-    with kept_when_interrupted(folder), progress("Measuring") as on_progress:
+    with options.kept_when_interrupted(folder), options.progress("Measuring") as on_progress:
         measure(asked, folder, on_progress)
 
 
@@ -185,11 +176,11 @@ def _pack(folder: Path, out: Path | None) -> None:
 def _show_physical(folder: Path, as_json: bool) -> None:
     from elastune.experiments.fidelity.physical_report import physical_report
 
-    with progress("Replaying placements") as on_progress:
+    with options.progress("Replaying placements") as on_progress:
         rows, orders = physical_report(folder, on_progress=on_progress)
     if as_json:
         told = [{name: _finite(value) for name, value in row._asdict().items()} for row in rows]
-        print_json({"runs": told, "orders": [{**one._asdict(), "is_kept": one.is_kept} for one in orders]})
+        options.print_json({"runs": told, "orders": [{**one._asdict(), "is_kept": one.is_kept} for one in orders]})
         return
     errors = numbers("makespan", "median", "90th", "bias", "service: median", "90th", "in 90 %")
     table = Table("Simulated over real, less 1; per job: completion time, service time", [*key("run", "by"), *errors])
@@ -218,7 +209,7 @@ def _show(folders: Sequence[Path], figures: Path | None, rows: Path | None, as_j
     runs = checked_runs(folders)
     report = FidelityReport.of(runs)
     if as_json:
-        print_json(report.to_json(runs))
+        options.print_json(report.to_json(runs))
     else:
         _print(report, runs)
     if rows is not None:
@@ -321,15 +312,15 @@ def _decisions_table(runs: Sequence[CheckedRun]) -> Table:
 
 def calibrate(
     sittings: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sittings of fidelity.", show_default=False)],
-    out: Annotated[Path, out_option("Folder of the new bundle.")],
-    as_json: AsJson = False,
+    out: Annotated[Path, options.out_option("Folder of the new bundle.")],
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a profile better by what real runs took; every third run is left out, and shows whether that helped."""
     from elastune.experiments.fidelity.calibrating import calibrate as calibrated
 
     found = calibrated(sittings, out)
     if as_json:
-        print_json({
+        options.print_json({
             "bundle": str(found.folder),
             "runs_used": found.used,
             "changes": {one.name: {"before": one.before, "after": one.after} for one in found.changes},

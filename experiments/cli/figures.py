@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from elastune.experiments.cli import options
 from elastune.experiments.cli.completion import begins
-from elastune.experiments.cli.options import (
-    FAILED,
-    AsJson,
-    PoolAddress,
-    PoolJobs,
-    RetryFailed,
-    kept_when_interrupted,
-    out_option,
-    pool_jobs,
-    print_json,
-    progress,
-)
 from elastune.experiments.cli.tables import Column, Table, duration, key, numbers, say, text
 
 if TYPE_CHECKING:
@@ -72,15 +61,15 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
         bool, typer.Option("--full/--smoke", help="The full size, which may take hours, or a few runs of each.")
     ] = False,
     data: DataFolder = None,
-    out: Annotated[Path, out_option("Folder of figures and tables.", str(_OUT))] = _OUT,
+    out: Annotated[Path, options.out_option("Folder of figures and tables.", str(_OUT))] = _OUT,
     results: ResultsFolder = RESULTS,
-    jobs: PoolJobs = None,
-    ray_address: PoolAddress = None,
-    is_retrying: RetryFailed = False,
+    jobs: options.PoolJobs = None,
+    ray_address: options.PoolAddress = None,
+    is_retrying: options.RetryFailed = False,
     is_listing: Annotated[
         bool, typer.Option("--list", help="Show figures, and which runs are missing; write nothing.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run what is missing for the figures of the papers' claims, and draw them."""
     from elastune.experiments.claims.drawing import needed, prepare
@@ -107,7 +96,7 @@ def figures(  # noqa: PLR0913, PLR0917  the options of a command
     written = write_all(drawing, out, lambda name: _command(name, data, is_full=is_full))
     _show(drawing, parts, written, failures, out, as_json=as_json)
     if failures.counts:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _asked_for(*, is_json: bool) -> list[str]:
@@ -127,8 +116,8 @@ def run_parts(
     """Say how long it takes, and run what is missing; returns all parts, and which runs failed."""
     from elastune.experiments.claims.drawing import needed, run_missing
 
-    processes = pool_jobs(jobs, ray_address)
-    with kept_when_interrupted(results), on_one_bar("Running") as on_progress:
+    processes = options.pool_jobs(jobs, ray_address)
+    with options.kept_when_interrupted(results), on_one_bar("Running") as on_progress:
         parts = needed(drawing, is_retrying=is_retrying, on_progress=on_progress)
         _say_time(parts, processes)
         failures = run_missing(
@@ -148,14 +137,14 @@ def _say_time(parts: Sequence[Needed], processes: int | None) -> None:
 @contextmanager
 def on_one_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """One bar over everything; yields what is told: what is under way, done, total."""
-    with progress(title) as tell:
+    with options.progress(title) as tell:
         yield lambda label, done, total: tell(done, total, label)
 
 
 def _command(name: str, data: Path | None, *, is_full: bool) -> str:
     """The command that draws one of them."""
-    options = [*(["--full"] if is_full else []), *(["--data", "DIR"] if data is not None else [])]
-    return shlex.join(["elastune", "figures", name, *options])
+    given = [*(["--full"] if is_full else []), *(["--data", "DIR"] if data is not None else [])]
+    return shlex.join(["elastune", "figures", name, *given])
 
 
 def _show_list(drawing: Drawing, parts: Sequence[Needed], *, as_json: bool) -> None:
@@ -171,7 +160,7 @@ def _show_list(drawing: Drawing, parts: Sequence[Needed], *, as_json: bool) -> N
     ]
     runs = [{"part": part.label, "total": part.total, "missing": part.missing} for part in parts]
     if as_json:
-        print_json({"size": drawing.size, "figures": listed, "parts": runs, "left_out": _left_out(drawing)})
+        options.print_json({"size": drawing.size, "figures": listed, "parts": runs, "left_out": _left_out(drawing)})
         return
     _print_list(listed, runs)
     if runs:
@@ -196,7 +185,7 @@ def _show(
     told, failed = [each.to_json() for each in written], _failed(failures)
     if as_json:
         ran = {"ran": sum(part.missing for part in parts), "of": sum(part.total for part in parts)}
-        print_json(
+        options.print_json(
             {
                 "folder": str(out),
                 "size": drawing.size,

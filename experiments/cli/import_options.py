@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from inspect import Parameter, Signature, signature
-from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import typer

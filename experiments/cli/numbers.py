@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from elastune.sim.model.numbers import number_of, seconds_of, whole_number_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def count_option(*names: str, least: int = 1, most: int = 1_000_000, **others: Any) -> Any:  # noqa: ANN401  as typer's own

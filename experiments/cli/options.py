@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import os
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import typer
 
@@ -87,11 +86,8 @@ Figure: TypeAlias = Annotated[
 ]
 
 
-class Device(enum.StrEnum):
-    """What a slot of real workers is."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
+Device: TypeAlias = Literal["cpu", "cuda"]
+"""What a slot of real workers is."""
 
 
 def out_option(told: str, default: str | None = None) -> Any:  # noqa: ANN401  as typer's own

@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-import enum
 import math
-from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json, print_notes
 from elastune.experiments.cli.table_views import require_asked
-from elastune.experiments.cli.tables import NONE, Table, key, numbers, percent, say, spread, text
+from elastune.experiments.cli.tables import NONE, Column, Table, key, numbers, percent, say, spread, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.experiments.cli.tables import Column
     from elastune.experiments.plans.planning import Plans
     from elastune.policies.planning.plan import Plan
 
 _SHOWN_OF_FRONTIER = 12
 
 
-class PlannerName(enum.StrEnum):
-    """Which planners are asked."""
-
-    STATIC = "static"
-    RUBBERBAND = "rubberband"
-    FRONTIER = "frontier"
-    ALL = "all"
+PlannerName: TypeAlias = Literal["static", "rubberband", "frontier", "all"]
+"""Which planners are asked."""
 
 
-class SpaceName(enum.StrEnum):
-    """Which plans there are to choose from."""
-
-    FAIR = "fair"
-    WIDE = "wide"
+SpaceName: TypeAlias = Literal["fair", "wide"]
+"""Which plans there are to choose from."""
 
 
-class MakespanName(enum.StrEnum):
-    """What is compared with a deadline."""
-
-    MEAN = "mean"
-    P95 = "p95"
+MakespanName: TypeAlias = Literal["mean", "p95"]
+"""What is compared with a deadline."""
 
 
 def plan(  # noqa: PLR0913, PLR0917  the options of a command
@@ -53,13 +40,13 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no bundle and no policy.", show_default=False)
     ],
     settings: Settings = None,
-    planner: Annotated[PlannerName, typer.Option(help="Which planners are asked.")] = PlannerName.ALL,
+    planner: Annotated[PlannerName, typer.Option(help="Which planners are asked.")] = "all",
     space: Annotated[
         SpaceName, typer.Option(help="Plans to choose from, for all planners: fair is RubberBand's, wide allows more.")
-    ] = SpaceName.WIDE,
+    ] = "wide",
     makespan: Annotated[
         MakespanName, typer.Option(help="What is within the deadline: the expected makespan or its 95th percentile.")
-    ] = MakespanName.MEAN,
+    ] = "mean",
     deadlines: Annotated[
         str | None,
         typer.Option(metavar="S,S,...", help="Ask each planner for each of these deadlines (20min,1h), side by side."),
@@ -84,7 +71,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     if deadlines_s:
         require_asked(_deadline_columns(deadlines_s))
     else:  # whether a plan may be late is known only when it is made
-        has_types, has_p95 = len(offered) > 1, makespan is MakespanName.P95
+        has_types, has_p95 = len(offered) > 1, makespan == "p95"
         require_asked(_columns("planner", "plan", has_types=has_types, has_p95=has_p95, has_late=True))
     spec, *others = offers = [load_plan_spec(spec_file, each) for each in offered]
     left_out: list[str] = []
@@ -94,9 +81,9 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         (spec, *others), left_out = believed_within(offers)
     plans = make_plans(
         spec,
-        planner=planner.value,
-        space=space.value,
-        makespan=makespan.value,
+        planner=planner,
+        space=space,
+        makespan=makespan,
         deadlines_s=deadlines_s,
         others=others,
     )

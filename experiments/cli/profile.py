@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from elastune.experiments.cli import options
 from elastune.experiments.cli.completion import complete_bundle, complete_workload
 from elastune.experiments.cli.numbers import count_option, seconds_option
-from elastune.experiments.cli.options import (
-    AsJson,
-    Device,
-    checkpoints_option,
-    cores,
-    device_option,
-    out_option,
-    print_json,
-    progress,
-    ray_option,
-    refuse,
-)
 from elastune.experiments.cli.tables import NONE, Table, key, numbers, say
 from elastune.experiments.real.slots import require_installed
 from elastune.sim.model.errors import InputError, WorkerError
@@ -38,11 +26,8 @@ _TRAINS = "profiling trains for real, and"
 _CURVES, _TIMINGS = "Curves", "Timings on real workers (--gpus)"
 
 
-class Batch(enum.StrEnum):
-    """What the batch size of a configuration is of."""
-
-    GLOBAL = "global"
-    PER_WORKER = "per-worker"
+Batch: TypeAlias = Literal["global", "per-worker"]
+"""What the batch size of a configuration is of."""
 
 
 _Workload = Annotated[
@@ -53,7 +38,7 @@ _Workload = Annotated[
         show_default=False,
     ),
 ]
-_Out = Annotated[Path | None, out_option("Folder of the bundle.", "results/bundles/<workload>")]
+_Out = Annotated[Path | None, options.out_option("Folder of the bundle.", "results/bundles/<workload>")]
 
 
 def _count(told: str, default: str, panel: str, least: int = 1) -> Any:  # noqa: ANN401  as typer's own
@@ -104,16 +89,16 @@ def profile(
     seed: _Seed = None,
     again: _Again = None,
     gpus: _Gpus = None,
-    device: Annotated[Device | None, device_option(_TIMINGS)] = None,
-    ray: Annotated[str | None, ray_option(_TIMINGS)] = None,
+    device: Annotated[options.Device | None, options.device_option(_TIMINGS)] = None,
+    ray: Annotated[str | None, options.ray_option(_TIMINGS)] = None,
     gpus_per_node: _GpusPerNode = None,
-    checkpoints: Annotated[str | None, checkpoints_option("in the bundle's folder", _TIMINGS)] = None,
+    checkpoints: Annotated[str | None, options.checkpoints_option("in the bundle's folder", _TIMINGS)] = None,
     batch: _Batch = None,
     configurations: _Configurations = None,
     rounds: _Rounds = None,
     seconds: _Seconds = None,
     curves: _Curves = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train for real and write a bundle: its curves, or with --gpus its timings on workers; goes on where it stopped.
 
@@ -128,17 +113,17 @@ def profile(
     if gpus is None:
         of_effort = {f"--{name}": number for name, number in effort.items()}
         others = of_cluster | {"--batch": batch} | of_effort | {"--curves": curves, "--json": as_json or None}
-        refuse(others, "curves are recorded (--gpus 1,2 times workers)")
-        _record_curves(trained, trials or 64, iterations or 27, cores(jobs), folder, seed or 0, again or 0)
+        options.refuse(others, "curves are recorded (--gpus 1,2 times workers)")
+        _record_curves(trained, trials or 64, iterations or 27, options.cores(jobs), folder, seed or 0, again or 0)
         return
     of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed, "--again": again}
-    refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
-    plan = _plan(gpus, device or Device.CPU, ray, gpus_per_node, effort)
+    options.refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
+    plan = _plan(gpus, device or "cpu", ray, gpus_per_node, effort)
     if not trained.trains_in_gangs and any(shape.gpus > 1 for shape in plan.shapes):
         raise InputError(
             f"--gpus {gpus}: {trained.name} trains on one GPU, as its class does not say `distributed = True`"
         )
-    _show(_timed(trained, plan, folder, curves, (batch or Batch.GLOBAL).value, checkpoints), as_json)
+    _show(_timed(trained, plan, folder, curves, batch or "global", checkpoints), as_json)
 
 
 def _own(file: Path) -> Workload:
@@ -156,7 +141,7 @@ def _own(file: Path) -> Workload:
 
 
 def _plan(
-    gpus: str, device: Device, ray: str | None, gpus_per_node: int | None, effort: Mapping[str, float | None]
+    gpus: str, device: options.Device, ray: str | None, gpus_per_node: int | None, effort: Mapping[str, float | None]
 ) -> TimingPlan:
     """What is timed; effort that was not asked for is as usual."""
     require_installed(_TRAINS, "torch", "sklearn", "mlxtend", "ray", "psutil")
@@ -165,7 +150,7 @@ def _plan(
 
     return TimingPlan(
         shapes=tuple(GangShape.parse(text, gpus_per_node) for text in gpus.split(",")),
-        device=device.value,
+        device=device,
         ray_address=ray,
         gpus_per_node=gpus_per_node,
         effort=TimingEffort(**{name: number for name, number in effort.items() if number is not None}),  # type: ignore[arg-type]
@@ -179,7 +164,7 @@ def _record_curves(
         require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
     from elastune.experiments.profiling.curves import profile_workload
 
-    with progress("Profiling") as on_progress:
+    with options.progress("Profiling") as on_progress:
         written = profile_workload(
             workload,
             trials,
@@ -199,7 +184,7 @@ def _timed(
     from elastune.experiments.profiling.timed_bundle import profile_timing
 
     try:
-        with progress("Timing gangs") as on_progress:
+        with options.progress("Timing gangs") as on_progress:
             return profile_timing(
                 workload, plan, folder, curves=curves, batch=batch, checkpoints=checkpoints, on_progress=on_progress
             )
@@ -210,7 +195,7 @@ def _timed(
 
 def _show(found: TimingProfile, as_json: bool) -> None:
     if as_json:
-        print_json(found.to_json())
+        options.print_json(found.to_json())
     else:
         print_timing(found)
 

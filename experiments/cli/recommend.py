@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastune.experiments.cli import options
 from elastune.experiments.cli.numbers import count_option, number_option
-from elastune.experiments.cli.options import (
-    COMPUTE,
-    FAILED,
-    AsJson,
-    Jobs,
-    Settings,
-    SomePolicies,
-    cores,
-    out_option,
-    print_json,
-    print_notes,
-    progress,
-)
 from elastune.experiments.cli.plan import settings_of_type
 from elastune.experiments.cli.table_views import require_asked
 from elastune.experiments.cli.tables import (
     NONE,
+    Column,
     Table,
     interval,
     key,
@@ -38,7 +27,6 @@ from elastune.experiments.cli.tables import (
 )
 
 if TYPE_CHECKING:
-    from elastune.experiments.cli.tables import Column
     from elastune.experiments.comparisons.race import Goal
     from elastune.experiments.comparisons.recommendation import Recommendation, Standing
 
@@ -64,7 +52,7 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     spec_file: Annotated[
         Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no policy.", show_default=False)
     ],
-    settings: Settings = None,
+    settings: options.Settings = None,
     score: Annotated[
         float | None,
         number_option(help="To be reached; then leave deadline or budget out of the spec.", show_default=False),
@@ -88,15 +76,15 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     markets: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Of on-demand, spot, mixed; instead of the spec's.")
     ] = None,
-    policies: SomePolicies = None,
+    policies: options.SomePolicies = None,
     levels: Annotated[int, count_option(most=100, help="Sizes of the limit that is left out.")] = 8,
     seeds: Annotated[int, count_option(least=20, help="To choose by; as many new ones judge the best few.")] = 64,
     is_exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Run every candidate on all seeds.", rich_help_panel=COMPUTE)
+        bool, typer.Option("--exhaustive", help="Run every candidate on all seeds.", rich_help_panel=options.COMPUTE)
     ] = False,
-    jobs: Jobs = None,
-    as_json: AsJson = False,
-    out: Annotated[Path | None, out_option("Folder for the spec to run, the tables and the picture.")] = None,
+    jobs: options.Jobs = None,
+    as_json: options.AsJson = False,
+    out: Annotated[Path | None, options.out_option("Folder for the spec to run, the tables and the picture.")] = None,
 ) -> None:
     """Say which policy, machine and market to take, for two of deadline, budget and score to reach."""
     from elastune.experiments.comparisons import recommendation as found
@@ -117,7 +105,7 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
         require_kind(out, "recommendation")
-    with progress("Running") as tell:
+    with options.progress("Running") as tell:
         recommendation = found.recommend(
             spec,
             others=others,
@@ -126,19 +114,19 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
             levels=levels,
             seeds=seeds,
             first_seeds=seeds if is_exhaustive else FIRST_SEEDS,
-            jobs=cores(jobs),
+            jobs=options.cores(jobs),
             bundles=over if len(over) > 1 else (),
             on_progress=tell,
         )
-    print_notes(recommendation.notes)
+    options.print_notes(recommendation.notes)
     if out is not None:
         _write(out, recommendation)
     if as_json:
-        print_json(recommendation.to_json())
+        options.print_json(recommendation.to_json())
     else:
         _print(recommendation, out)
     if not recommendation.is_sure:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _write(folder: Path, recommendation: Recommendation) -> None:

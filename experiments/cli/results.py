@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 import typer
 from typer.core import TyperGroup
@@ -45,11 +44,8 @@ _OVER_FAMILIES = "over families, their bundles and seeds"
 _OVER_SEEDS = "over seeds: nothing is said of other workloads"
 
 
-class Over(StrEnum):
-    """What intervals speak of."""
-
-    FAMILIES = "families"
-    SEEDS = "seeds"
+Over: TypeAlias = Literal["families", "seeds"]
+"""What intervals speak of."""
 
 
 @results.command()
@@ -79,7 +75,7 @@ def show(
     is_iqm: Annotated[bool, typer.Option("--iqm", help="Interquartile means instead of means.")] = False,
     over: Annotated[
         Over, typer.Option(help="Intervals for workloads like these, or for these with other seeds.")
-    ] = Over.FAMILIES,
+    ] = "families",
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the table there too.", rich_help_panel=OUTPUT)
     ] = None,
@@ -226,16 +222,19 @@ def _table(rows: pd.DataFrame, asked: _TableAsked) -> tuple[str, pd.DataFrame]:
     from elastune.experiments.sweeps.paired import paired_table, profile_table
     from elastune.experiments.sweeps.summary import summarise
 
-    over: Literal["families", "seeds"] = asked.over.value
     group = asked.group or []
     if asked.against is not None:
         measures = asked.measures or ["regret"]
-        found = [paired_table(rows, asked.against, measure=name, group=asked.group, over=over) for name in measures]
+        found = [
+            paired_table(rows, asked.against, measure=name, group=asked.group, over=asked.over) for name in measures
+        ]
         return "paired", pd.concat(found, ignore_index=True)
     if asked.is_profile:
         measure = asked.one_measure("--profile") or "regret"
-        return "profile", profile_table(rows, measure=measure, group=group, over=over)
-    return "groups", summarise(rows, group, asked.measures, over=over, statistic="iqm" if asked.is_iqm else "mean")
+        return "profile", profile_table(rows, measure=measure, group=group, over=asked.over)
+    return "groups", summarise(
+        rows, group, asked.measures, over=asked.over, statistic="iqm" if asked.is_iqm else "mean"
+    )
 
 
 def _groups_table(summary: pd.DataFrame) -> Table:

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import signal
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from elastune.experiments.cli import options
 from elastune.experiments.cli.numbers import count_option, number_option
-from elastune.experiments.cli.options import (
-    FAILED,
-    OUTPUT,
-    AsJson,
-    CommandError,
-    Device,
-    Journal,
-    Policy,
-    Settings,
-    checkpoints_option,
-    device_option,
-    load_spec,
-    out_option,
-    print_json,
-    print_notes,
-    ray_option,
-    refuse,
-)
 from elastune.experiments.cli.run_shown import print_control, print_ledger, print_run
 from elastune.experiments.cli.tables import (
     plain,
@@ -48,11 +30,8 @@ if TYPE_CHECKING:
     from elastune.experiments.spec.run import RunSpec
 
 
-class RunPlace(enum.StrEnum):
-    """What a run happens in."""
-
-    SIMULATION = "simulation"
-    RAY = "ray"
+RunPlace: TypeAlias = Literal["simulation", "ray"]
+"""What a run happens in."""
 
 
 _REAL = "Real workers"
@@ -83,18 +62,18 @@ _Resume = Annotated[
 
 def run(
     spec_file: _SpecFile = None,
-    settings: Settings = None,
-    policy: Policy = None,
+    settings: options.Settings = None,
+    policy: options.Policy = None,
     seed: Annotated[int | None, count_option(least=0, most=2**63 - 1, help="Instead of the spec's.")] = None,
-    as_json: AsJson = False,
-    out: Annotated[Path | None, out_option("Folder of the results.", "results/runs/<digest>")] = None,
+    as_json: options.AsJson = False,
+    out: Annotated[Path | None, options.out_option("Folder of the results.", "results/runs/<digest>")] = None,
     journal: Annotated[
-        Path | None, typer.Option(help="Put the journal elsewhere (simulation only).", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(help="Put the journal elsewhere (simulation only).", rich_help_panel=options.OUTPUT)
     ] = None,
-    place: Annotated[RunPlace, typer.Option("--on", help="Where it runs.")] = RunPlace.SIMULATION,
-    device: Annotated[Device | None, device_option(_REAL)] = None,
-    ray: Annotated[str | None, ray_option(_REAL)] = None,
-    checkpoints: Annotated[str | None, checkpoints_option("in the results", _REAL)] = None,
+    place: Annotated[RunPlace, typer.Option("--on", help="Where it runs.")] = "simulation",
+    device: Annotated[options.Device | None, options.device_option(_REAL)] = None,
+    ray: Annotated[str | None, options.ray_option(_REAL)] = None,
+    checkpoints: Annotated[str | None, options.checkpoints_option("in the results", _REAL)] = None,
     emulate: _Emulate = None,
     inject: _Inject = False,
     resume: _Resume = None,
@@ -119,30 +98,31 @@ def run(
         again = ("--ray", "--checkpoints")
         fixed = {name: given for name, given in means.items() if name not in again}
         unasked = {name: given for name, given in asked.items() if name != "--policy"}
-        refuse(unasked | {"--journal": journal} | fixed, f"--resume {resume} goes on as the run began")
+        options.refuse(unasked | {"--journal": journal} | fixed, f"--resume {resume} goes on as the run began")
         _show_real(_resumed(resume, ray, checkpoints, {"--policy": policy, "--trainable": trainable}), as_json)
         return
-    refuse({"--trainable": trainable}, "the spec names it (workload.trainable)")
+    options.refuse({"--trainable": trainable}, "the spec names it (workload.trainable)")
     if spec_file is None:
         raise InputError(
             "run: name the YAML file that describes the run, or the folder of a run to go on with (--resume DIR)"
         )
     from elastune.experiments.files import check_outputs
 
-    spec = load_spec(spec_file, [*(settings or []), *_overriding(policy, seed)])
+    spec = options.load_spec(spec_file, [*(settings or []), *_overriding(policy, seed)])
     folder = out or Path("results/runs") / spec.digest()
-    if place is RunPlace.SIMULATION:
-        refuse(means, "this run is simulated (--on ray runs it on real workers)")
+    if place == "simulation":
+        options.refuse(means, "this run is simulated (--on ray runs it on real workers)")
         if journal is not None:
             check_outputs(journal, reads=[spec_file])
         _simulate(spec, folder, journal or folder / "journal.jsonl", as_json)
         return
-    refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")
+    options.refuse({"--journal": journal}, "the journal of a real run lies in its folder (-o), from where it can go on")
     from elastune.experiments.real.options import RealRunOptions
 
-    slots = device or Device.CPU
-    how = RealRunOptions(device=slots.value, ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject)
-    print_notes(spec.notes())
+    how = RealRunOptions(
+        device=device or "cpu", ray_address=ray, checkpoints=checkpoints, speed=emulate, injects=inject
+    )
+    options.print_notes(spec.notes())
     _show_real(_executed(spec, folder, how), as_json)
 
 
@@ -161,12 +141,12 @@ def _simulate(spec: RunSpec, folder: Path, journal: Path, as_json: bool) -> None
     require_no_other(folder, "simulated run", spec)
     with _journal_told(journal):
         result = execute(spec, journal=journal)
-    notes = print_notes(spec.notes())
+    notes = options.print_notes(spec.notes())
     claim_folder(folder, "simulated run")
     spec.save(folder / "spec.yaml")
     write_text(folder / "result.json", json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
     if as_json:
-        print_json(result.to_json() | notes)
+        options.print_json(result.to_json() | notes)
     else:
         print_run(spec, result, folder, journal)
     _require_answer(result, journal)
@@ -240,7 +220,7 @@ def _show_real(result: RealResult, as_json: bool) -> None:
     journal = result.folder / "journal.jsonl"
     spec = spec_of(journal)
     if as_json:
-        print_json(result.to_json() | {"notes": list(spec.notes())})
+        options.print_json(result.to_json() | {"notes": list(spec.notes())})
     else:
         print_run(spec, result.run, result.folder, journal)
         print_control(result)
@@ -251,35 +231,37 @@ def _show_real(result: RealResult, as_json: bool) -> None:
 
 def _require_answer(result: RunResult, journal: Path) -> None:
     if result.best_trial is None:
-        raise CommandError(
-            f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", FAILED
+        raise options.CommandError(
+            f"{result.policy} has no answer: no configuration was ever saved; {journal} shows why", options.FAILED
         )
 
 
 def replay(
-    journal: Journal,
+    journal: options.Journal,
     policy: Annotated[
         str | None, typer.Option(help="Names the code of a policy that does not ship, which is then run.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Feed a journal's events to a fresh controller, which must decide the same."""
     from elastune.experiments.runs.replay import replay_journal
 
     entries, is_complete = replay_journal(journal, policy=policy)
     if as_json:
-        print_json({"journal": str(journal), "entries": entries, "is_complete": is_complete, "replay_equal": True})
+        options.print_json(
+            {"journal": str(journal), "entries": entries, "is_complete": is_complete, "replay_equal": True}
+        )
     else:
         say(f"{entries} entries reproduced" + ("" if is_complete else "; the journal ends before its run did"))
 
 
-def ledger(journal: Journal, as_json: AsJson = False) -> None:
+def ledger(journal: options.Journal, as_json: options.AsJson = False) -> None:
     """Where the dollars and GPU-hours of a recorded run went."""
     from elastune.experiments.runs.replay import ledger_of
 
     found = ledger_of(journal)
     if as_json:
-        print_json({"journal": str(journal), "ledger_usd": found.usd, "ledger_gpu_s": found.gpu_s})
+        options.print_json({"journal": str(journal), "ledger_usd": found.usd, "ledger_gpu_s": found.gpu_s})
     else:
         print_ledger(found.usd, found.gpu_s)
 
@@ -288,7 +270,7 @@ def checkpoint(
     folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="Folder of a real run that has ended.", show_default=False)
     ],
-    out: Annotated[Path, out_option("A new folder for the files.")],
+    out: Annotated[Path, options.out_option("A new folder for the files.")],
 ) -> None:
     """Put the winner of a real run into a folder: its checkpoint's files, and config.json."""
     from elastune.experiments.real.winner import unpack_winner
@@ -298,24 +280,24 @@ def checkpoint(
 
 
 def doctor(
-    device: Annotated[Device | None, device_option()] = None,
-    ray: Annotated[str | None, ray_option()] = None,
-    checkpoints: Annotated[str | None, checkpoints_option("results/runs")] = None,
-    as_json: AsJson = False,
+    device: Annotated[options.Device | None, options.device_option()] = None,
+    ray: Annotated[str | None, options.ray_option()] = None,
+    checkpoints: Annotated[str | None, options.checkpoints_option("results/runs")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check what real runs need, and say what to do where it is missing. Exit code 1: they will fail."""
     from elastune.experiments.real.doctor import DoctorOptions, examine
 
     checks: list[Check] = []
-    for check in examine(DoctorOptions((device or Device.CPU).value, ray, checkpoints)):
+    for check in examine(DoctorOptions(device or "cpu", ray, checkpoints)):
         checks.append(check)
         if not as_json:
             _say_check(check)
     has_failed = any(check.status == "failed" for check in checks)
     if as_json:
-        print_json({"is_ready": not has_failed, "checks": [asdict(check) for check in checks]})
+        options.print_json({"is_ready": not has_failed, "checks": [asdict(check) for check in checks]})
     if has_failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _say_check(check: Check) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import math
-from pathlib import Path  # noqa: TC003  typer reads the annotations when the program runs
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -29,21 +28,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="How speed grows with GPUs: tables, fits, predictions.", no_args_is_help=True)
 
 
-class Kind(enum.StrEnum):
-    """What was held when more GPUs were measured."""
-
-    WEAK = "weak"
-    STRONG = "strong"
+Kind: TypeAlias = Literal["weak", "strong"]
+"""What was held when more GPUs were measured."""
 
 
-class FamilyName(enum.StrEnum):
-    """What is fitted."""
-
-    AUTO = "auto"
-    LINEAR = "linear"
-    AMDAHL = "amdahl"
-    POWER = "power"
-    ALLREDUCE = "allreduce"
+FamilyName: TypeAlias = Literal["auto", "linear", "amdahl", "power", "allreduce"]
+"""What is fitted."""
 
 
 TableName = Annotated[
@@ -109,7 +99,7 @@ def _measured_table(name: str, described: Mapping[str, Any]) -> Table:
 def fit(
     name: TableName,
     family: Annotated[FamilyName, typer.Option(help="auto takes the one that predicts left-out points best.")] = (
-        FamilyName.AUTO
+        "auto"
     ),
     on: Annotated[
         str | None, typer.Option(metavar="GPUS", help="Fit these gangs only, as 1,2,4; all where left out.")
@@ -134,20 +124,19 @@ def fit(
     from elastune.traces import fit_scaling, measured_table
 
     gpus = None if on is None else _counts(on)
-    held: Literal["weak", "strong"] | None = None if kind is None else "weak" if kind is Kind.WEAK else "strong"
     if by is not None:
         if (gpus is None) != (predict is None) or figure is not None:
             raise InputError(
                 "--by compares many tables: give --on and --predict, or neither to leave each size out once; it draws no figure"
             )
         _print_hold_out(
-            name, hold_out(name, names_in(by, "--by"), gpus, predict, family=family.value, kind=held), predict, as_json
+            name, hold_out(name, names_in(by, "--by"), gpus, predict, family=family, kind=kind), predict, as_json
         )
         return
-    table = with_kind(measured_table(name), held)
+    table = with_kind(measured_table(name), kind)
     gangs = () if predict is None else gangs_of(predict, table)
     largest = max([64, *(count for count, _ in (*table.speedups, *gangs))])
-    fitted = fit_scaling(table, family.value, on=gpus, max_gpus=largest)
+    fitted = fit_scaling(table, family, on=gpus, max_gpus=largest)
     if figure is not None:
         from elastune.experiments.figures.scaling import scaling_fit
         from elastune.experiments.figures.style import save
@@ -204,8 +193,8 @@ def import_table(
     from elastune.traces.scaling.tables import filters_of
 
     check_outputs(out, reads=[file])
-    imported = import_step_times(file, workload, kind.value, batch, filters_of(",".join(where or [])))
-    source = f"{file.name}: workload {workload}, {kind.value} scaling, batch {batch}"
+    imported = import_step_times(file, workload, kind, batch, filters_of(",".join(where or [])))
+    source = f"{file.name}: workload {workload}, {kind} scaling, batch {batch}"
     write_imported(imported, out, source)
     for note in imported.notes:
         say(f"note: {note}", err=True)

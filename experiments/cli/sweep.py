@@ -10,20 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastune.experiments.cli.options import (
-    FAILED,
-    AsJson,
-    PoolAddress,
-    PoolJobs,
-    RetryFailed,
-    Settings,
-    kept_when_interrupted,
-    out_option,
-    pool_jobs,
-    print_json,
-    print_notes,
-    progress,
-)
+from elastune.experiments.cli import options
 from elastune.experiments.cli.tables import NONE, Column, Table, key, say
 
 if TYPE_CHECKING:
@@ -36,18 +23,18 @@ def sweep(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A YAML file: base, axes, zip, seeds.", show_default=False)
     ],
-    settings: Settings = None,
-    jobs: PoolJobs = None,
-    ray_address: PoolAddress = None,
-    out: Annotated[Path | None, out_option("Folder of the results.", "results/sweeps/<file>")] = None,
-    is_retrying: RetryFailed = False,
+    settings: options.Settings = None,
+    jobs: options.PoolJobs = None,
+    ray_address: options.PoolAddress = None,
+    out: Annotated[Path | None, options.out_option("Folder of the results.", "results/sweeps/<file>")] = None,
+    is_retrying: options.RetryFailed = False,
     with_journals: Annotated[
         bool, typer.Option("--journals", help="Keep the journal of each run, compressed.")
     ] = False,
     is_dry: Annotated[
         bool, typer.Option("--dry-run", help="Show the cells and what would run; write nothing.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run every cell of a sweep on every seed; goes on where it stopped."""
     from elastune.experiments.sweeps.grid import SweepSpec
@@ -56,15 +43,15 @@ def sweep(
     folder = out or _folder_of(file)
     planned = plan(SweepSpec.load(file, settings or []), folder)
     cells = {id(run.cell): run.cell for run in planned.runs}
-    notes = print_notes(note for cell in cells.values() for note in cell.spec.notes())
+    notes = options.print_notes(note for cell in cells.values() for note in cell.spec.notes())
     if is_dry:
         _show_plan(planned, folder, notes, is_retrying=is_retrying, as_json=as_json)
         return
-    with kept_when_interrupted(folder), progress("Running", speed_of="runs") as on_progress:
+    with options.kept_when_interrupted(folder), options.progress("Running", speed_of="runs") as on_progress:
         outcome = run_sweep(
             planned,
             folder,
-            jobs=pool_jobs(jobs, ray_address),
+            jobs=options.pool_jobs(jobs, ray_address),
             ray_address=ray_address,
             is_retrying=is_retrying,
             with_journals=with_journals,
@@ -72,7 +59,7 @@ def sweep(
         )
     _show_outcome(outcome, folder, notes, as_json=as_json)
     if outcome.counts["failed"]:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _folder_of(file: Path) -> Path:
@@ -96,7 +83,7 @@ def _show_plan(
     if as_json:
         seeds = planned.sweep.seeds
         runs: dict[str, object] = {"folder": str(folder), "runs": len(planned.runs), "seeds": seeds}
-        print_json({**runs, "cells": list(cells.values()), **notes})
+        options.print_json({**runs, "cells": list(cells.values()), **notes})
         return
     _cells_table(list(cells.values()), len(planned.sweep.seeds)).print()
 
@@ -132,7 +119,7 @@ def value_told(value: object) -> str:
 def _show_outcome(outcome: SweepOutcome, folder: Path, notes: Mapping[str, list[str]], *, as_json: bool) -> None:
     if as_json:
         told = {"folder": str(folder), "skipped": outcome.skipped, "ran": outcome.ran, **outcome.counts}
-        print_json({**told, "failures": list(outcome.failures), **notes})
+        options.print_json({**told, "failures": list(outcome.failures), **notes})
         return
     speed = f", {outcome.ran / outcome.seconds:.1f} runs/s" if outcome.ran and outcome.seconds else ""
     counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items())

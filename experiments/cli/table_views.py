@@ -6,7 +6,6 @@ A command that prints tables is wrapped by `with_view`, which gives it the optio
 from __future__ import annotations
 
 import csv
-import enum
 import functools
 import inspect
 import io
@@ -14,7 +13,7 @@ import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -35,13 +34,8 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
-class Form(enum.StrEnum):
-    """How tables are printed."""
-
-    TEXT = "text"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    LATEX = "latex"
+Form: TypeAlias = Literal["text", "csv", "markdown", "latex"]
+"""How tables are printed."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class TableView:
     sort: str | None = None
     top: int | None = None
     columns: tuple[str, ...] = ()
-    form: Form = Form.TEXT
+    form: Form = "text"
 
 
 _ASKED: ContextVar[TableView] = ContextVar("view", default=TableView())  # noqa: B039  it is frozen
@@ -126,7 +120,7 @@ def with_view(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters
     added = {
         name: inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=Form.TEXT if name == "form" else None
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default="text" if name == "form" else None
         )
         for name, annotation in _OPTIONS.items()
     }

@@ -115,7 +115,7 @@ class Table:
         headings = [plain(column.heading) for column in self.columns]
         view = table_views.asked_of(headings)
         table = self._as_asked(view, headings)
-        if view.form is not table_views.Form.TEXT:
+        if view.form != "text":
             say(_in_form(table, view.form))
         else:
             _print_text(table)
@@ -143,9 +143,9 @@ def _in_form(table: Table, form: table_views.Form) -> str:
     footer = [tuple(column.footer for column in table.columns)] if any(c.footer for c in table.columns) else []
     rows, is_right = [*table.rows, *footer], [column.kind == "number" for column in table.columns]
     match form:
-        case table_views.Form.CSV:
+        case "csv":
             return table_views.as_csv(headings, rows)
-        case table_views.Form.MARKDOWN:
+        case "markdown":
             title = f"{plain(table.title)}\n\n" if table.title else ""
             return title + table_views.as_markdown(headings, rows, is_right)
     title = f"% {plain(table.title)}\n" if table.title else ""

@@ -8,25 +8,20 @@ from, or, where that is asked for, is taken to have diverged where it ends. In b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from elastune.experiments.comparisons.comparison import compare
+from elastune.experiments.comparisons.comparison import Comparison, compare
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 from elastune.sim.model.job import loss_of
 from elastune.sim.model.price_series import highest
 from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR
-from elastune.traces import shipped_offers
+from elastune.traces import Bundle, shipped_offers
 from elastune.traces.importers.assemble import SECONDS_OF_ALL
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from elastune.experiments.comparisons.comparison import Comparison
-    from elastune.traces import Bundle
 
 _ETA = 3
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.experiments.comparisons.comparison import default_policies
-from elastune.experiments.comparisons.race import Candidate, RecordedWorkload
+from elastune.experiments.comparisons.race import Candidate, Goal, RecordedWorkload, SeedDraws
 from elastune.experiments.comparisons.reach import Reach, is_bounded, keep_nearest, leave_out
 from elastune.experiments.runs.world import World
 from elastune.experiments.spec.offers import believed_within
@@ -19,14 +19,12 @@ from elastune.experiments.spec.places import place_of_bundle
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.price_series import highest
 from elastune.sim.model.prices import SECONDS_PER_HOUR
-from elastune.traces import load_bundle
+from elastune.traces import Bundle, load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from elastune.experiments.comparisons.race import Goal, SeedDraws
     from elastune.experiments.spec.run import RunSpec
-    from elastune.traces import Bundle
 
 
 def named(spec: RunSpec) -> dict[str, object]:

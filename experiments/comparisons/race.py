@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from elastune.experiments.sweeps.worker import bundle_of, outcome_of
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import Direction, loss_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elastune.experiments.spec.run import RunSpec
     from elastune.experiments.sweeps.pools import Runner
-    from elastune.sim.model.job import Direction
     from elastune.traces import Bundle
 
 SURE = 0.95

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.comparisons.race import SURE, TOLERANCE
+from elastune.experiments.comparisons.race import SURE, TOLERANCE, Candidate, Goal
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.node_scaling import knows_nodes
 from elastune.sim.model.price_series import PriceSeries
@@ -22,7 +22,6 @@ from elastune.sim.model.prices import ON_DEMAND, SECONDS_PER_HOUR, SPOT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from elastune.experiments.comparisons.race import Candidate, Goal
     from elastune.experiments.runs.world import World
     from elastune.sim.model.profile import Stragglers
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elastune.experiments.comparisons.candidates import candidates_of, different, named, offers, workloads_of
-from elastune.experiments.comparisons.race import FIRST_SEEDS, SURE, Candidate, Goal, Runs, SeedDraws, race
+from elastune.experiments.comparisons.race import (
+    FIRST_SEEDS,
+    SURE,
+    Candidate,
+    CandidateRun,
+    Goal,
+    Runs,
+    SeedDraws,
+    race,
+)
 from elastune.experiments.spec.offers import at_prices
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import with_settings
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from elastune.experiments.comparisons.race import CandidateRun
     from elastune.experiments.statistics.bootstrap import Interval
     from elastune.traces import Bundle
 

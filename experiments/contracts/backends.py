@@ -19,6 +19,7 @@ from elastune.sim.model.commands import (
 )
 from elastune.sim.model.errors import TuningError
 from elastune.sim.model.events import (
+    Event,
     GoneCause,
     InstanceGone,
     InstanceLaunched,
@@ -35,7 +36,6 @@ from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
 from elastune.sim.model.prices import ON_DEMAND
 
 if TYPE_CHECKING:
-    from elastune.sim.model.events import Event
     from elastune.sim.model.protocols import Backend
 
 MOST_EVENTS = 5_000

@@ -28,14 +28,13 @@ from elastune.policies.rules.margin import most_usd
 from elastune.sim.control.journal import Entry, JournalWriter, replay
 from elastune.sim.control.runner import run
 from elastune.sim.model.errors import InfeasibleJobError, InvalidActionError, ReplayError, StalledRunError
-from elastune.sim.model.events import SegmentEnded
+from elastune.sim.model.events import Event, SegmentEnded
 from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:
     from elastune.sim.control.controller import Controller
     from elastune.sim.model.actions import Action
     from elastune.sim.model.commands import Command
-    from elastune.sim.model.events import Event
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from elastune.experiments.contracts.policies import check_policy
+from elastune.experiments.contracts.policies import Finding, check_policy
 from elastune.experiments.own_policy import policy_named
 from elastune.policies.registry import factory
 from elastune.sim.model.errors import InputError, unknown
@@ -14,7 +14,6 @@ from elastune.sim.model.errors import InputError, unknown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from elastune.experiments.contracts.policies import Finding
     from elastune.sim.model.protocols import PolicyFactory
 
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from elastune.experiments.fidelity.measures import RunNumbers, first_difference, in_common
-from elastune.experiments.fidelity.prediction import prediction_of
+from elastune.experiments.fidelity.measures import Difference, RunNumbers, first_difference, in_common
+from elastune.experiments.fidelity.prediction import Guess, prediction_of
 from elastune.experiments.fidelity.simulations import from_profile, with_measured_seconds
-from elastune.experiments.fidelity.sitting import Began, Ended, Sitting, profile_in, read_note
+from elastune.experiments.fidelity.sitting import Began, Calibration, Ended, Sitting, Unit, profile_in, read_note
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, spec_of
 from elastune.experiments.runs.replay import replay_journal
 from elastune.experiments.runs.world import World
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from elastune.experiments.fidelity.measures import Difference
-    from elastune.experiments.fidelity.prediction import Guess
-    from elastune.experiments.fidelity.sitting import Calibration, Unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from elastune.experiments.fidelity.analysis import checked_runs
+from elastune.experiments.fidelity.analysis import CheckedRun, checked_runs
 from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import HEADS, RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
@@ -25,14 +26,8 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import GoneCause, Outcome
 from elastune.sim.model.prices import SECONDS_PER_HOUR
-from elastune.traces import bundle_folder, load_bundle
+from elastune.traces import Bundle, bundle_folder, load_bundle
 from elastune.traces.formats.yaml_text import dump_yaml, parse_yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from elastune.experiments.fidelity.analysis import CheckedRun
-    from elastune.traces import Bundle
 
 _HELD_OUT = 3
 """One run in so many is not used, but predicted anew."""

@@ -6,8 +6,10 @@ import os
 import shutil
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from elastune.experiments.fidelity.prediction import DRAWS, predict, sha256_of
 from elastune.experiments.fidelity.sitting import (
@@ -17,6 +19,7 @@ from elastune.experiments.fidelity.sitting import (
     JobAsked,
     Sitting,
     SittingAsked,
+    Unit,
     node_starts_s,
     profile_in,
     read_note,
@@ -36,14 +39,7 @@ from elastune.experiments.runs.world import most_gpus
 from elastune.experiments.spec.places import place_of_bundle
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InputError
-from elastune.traces import bundle_folder, load_bundle
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from elastune.experiments.fidelity.sitting import Unit
-    from elastune.traces import Bundle
+from elastune.traces import Bundle, bundle_folder, load_bundle
 
 _CALIBRATED_S = 1.0
 """Seconds of training in a calibration, at the speed of the bundle."""

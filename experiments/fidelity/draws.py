@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from elastune.sim.model.commands import ReleaseInstance
+from elastune.sim.model.commands import ReleaseInstance, StartSegment
 from elastune.sim.model.events import Outcome
 from elastune.sim.model.ids import InstanceId
 from elastune.sim.model.spread import LOG_NORMAL
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from elastune.experiments.profiling.records import SegmentRecord
     from elastune.experiments.runs.fold import Segment, Tables
-    from elastune.sim.model.commands import StartSegment
     from elastune.sim.model.profile import CloudTruth, GroundTruth
     from elastune.sim.model.streams import Streams
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.sitting import CURVES_OF, Sitting, profile_in
 from elastune.sim.model.errors import InputError
 from elastune.traces import bundle_folder
 from elastune.traces.bundles.writer import FILES
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _KEPT = ("prediction.json", "began.json", "ended.json")
 

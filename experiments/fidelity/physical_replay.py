@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
-from elastune.experiments.fidelity.physical_record import Outcomes
+from elastune.experiments.fidelity.physical_record import Config, Outcomes, PhysicalJob, PhysicalRun
 from elastune.sim.model.commands import EndSegment, ProvisionInstance, StartSegment, StartTimer
 from elastune.sim.model.events import SegmentEnded, TimerFired
 from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
@@ -23,11 +24,6 @@ from elastune.sim.model.streams import Streams
 from elastune.sim.simulated import SimulatedBackend
 from elastune.sim.simulated.truth import Draws
 from elastune.traces import scaling_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from elastune.experiments.fidelity.physical_record import Config, PhysicalJob, PhysicalRun
 
 ROUND_S = 120.0
 """Of the record: a lease trains for so long in each round, whatever else the round takes."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from elastune.experiments.fidelity.physical_record import load_physical
+from elastune.experiments.fidelity.physical_record import Outcomes, PhysicalRun, load_physical
 from elastune.experiments.fidelity.physical_replay import learned_speeds, predicted_jcts, replay_physical
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from elastune.experiments.fidelity.physical_record import Outcomes, PhysicalRun
 
 INTERVAL_DRAWS = 20
 """Replays behind the interval of a completion time [ours]."""

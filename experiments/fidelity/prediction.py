@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -13,15 +13,10 @@ import numpy as np
 from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
-from elastune.experiments.fidelity.sitting import Began, node_starts_s, profile_in, read_note
+from elastune.experiments.fidelity.sitting import Began, Calibration, Unit, node_starts_s, profile_in, read_note
 from elastune.experiments.fidelity.trainings import noise_phrase
 from elastune.experiments.runs.world import World
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from elastune.experiments.fidelity.sitting import Calibration, Unit
 
 DRAWS = 60
 """Simulations behind an interval [ours]; its ends then lie within about 3 % of the draws around 5 % and 95 %."""

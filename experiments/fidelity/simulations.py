@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elastune.experiments.fidelity.draws import MeasuredDraws, NoisyDraws, measured_truth
+from elastune.experiments.fidelity.draws import MeasuredDraws, Noise, NoisyDraws, measured_truth
 from elastune.experiments.fidelity.trainings import trained_again
 from elastune.experiments.runs.fold import Tables
 from elastune.sim.control.runner import run
@@ -13,7 +13,6 @@ from elastune.sim.simulated import SimulatedBackend
 from elastune.sim.simulated.truth import Draws
 
 if TYPE_CHECKING:
-    from elastune.experiments.fidelity.draws import Noise
     from elastune.experiments.runs.world import World
     from elastune.sim.model.profile import CloudTruth, GroundTruth
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -26,12 +27,7 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import policy_mapping
 from elastune.policies.registry import all_entries
 from elastune.sim.model.errors import InputError
-from elastune.traces import bundle_folder, load_bundle
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from elastune.traces import Bundle
+from elastune.traces import Bundle, bundle_folder, load_bundle
 
 FORMAT = 1
 """Of the folder; raised when a reader of the older one would be wrong."""

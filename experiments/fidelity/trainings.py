@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from elastune.experiments.fidelity.sitting import profile_in
+from elastune.experiments.fidelity.sitting import Unit, profile_in
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of
 from elastune.experiments.runs.world import World
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from elastune.experiments.fidelity.sitting import Unit
     from elastune.sim.model.profile import GroundTruth
     from elastune.traces import Bundle
 

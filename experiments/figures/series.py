@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.experiments.figures.style import INK, NOTE_PT, handle
+from elastune.experiments.figures.style import INK, NOTE_PT, Array, Look, Truths, handle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-    from elastune.experiments.figures.style import Array, Look, Truths
     from elastune.experiments.figures.tables import Series
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from elastune.experiments.plans.plan_spec import planning_profile
 from elastune.policies.planning.bound import Bound
 from elastune.policies.planning.frontier import cheapest_by, cheapest_of, earliest_within, frontier_of
-from elastune.policies.planning.lateness import Latenesses, late_probability
-from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.lateness import Latenesses, Makespan, late_probability
+from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.planning.rubberband_search import rubberband_plan
 from elastune.policies.planning.static import naive_plan, static_plan
-from elastune.policies.rules.halving import rungs
+from elastune.policies.rules.halving import Stage, rungs
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.html_table import table_html
 
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from elastune.experiments.spec.run import RunSpec
-    from elastune.policies.planning.lateness import Makespan
-    from elastune.policies.planning.plan import Plan
     from elastune.policies.planning.spaces import Space
-    from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
 
 Planner: TypeAlias = Literal["static", "rubberband", "frontier", "all"]

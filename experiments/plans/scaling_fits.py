@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from elastune.experiments.files import write_text
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.traces.formats.csv_rows import read_rows
-from elastune.traces.scaling.fit import LEVEL, fit_scaling
+from elastune.traces.scaling.fit import LEVEL, ScalingFit, SpeedupEstimate, fit_scaling
 from elastune.traces.scaling.inline import gang_of, inline_of
 from elastune.traces.scaling.laws import FITTED_FAMILIES
-from elastune.traces.scaling.tables import filtered_path, read_measured
+from elastune.traces.scaling.tables import MeasuredTable, filtered_path, read_measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces.importers.step_times import ImportedScaling
-    from elastune.traces.scaling.fit import ScalingFit, SpeedupEstimate
-    from elastune.traces.scaling.tables import MeasuredTable
 
     Gang = tuple[int, int]
 

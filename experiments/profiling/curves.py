@@ -29,7 +29,7 @@ from elastune.experiments.profiling.records import CheckpointCost, IterationReco
 from elastune.experiments.profiling.work_folder import WorkFolder
 from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, WorkerError
-from elastune.traces.workloads import training_seed
+from elastune.traces.workloads import ScoredTrainable, Workload, training_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
     from pathlib import Path
 
-    from elastune.traces.workloads import ScoredTrainable, Workload
 
 _log = logging.getLogger(__name__)
 _SPAWN = multiprocessing.get_context("spawn")

@@ -8,15 +8,11 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from elastune.experiments.profiling.records import GangShape
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from elastune.experiments.profiling.records import SegmentRecord
+from elastune.experiments.profiling.records import GangShape, SegmentRecord
 
 ALONE = GangShape(1, 1)
 _CONFIDENCE = 0.95

@@ -12,9 +12,10 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -23,12 +24,7 @@ from elastune.policies.rules.halving import Stage, rungs
 from elastune.policies.sizing.curve_prior import FAILED_REGRET, PRIORS_FILE, CurveModel, CurvePrior, family_key
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.job import TuningJob
-from elastune.traces import bundle_names, load_bundle
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from elastune.traces import Bundle
+from elastune.traces import Bundle, bundle_names, load_bundle
 
 FRACTIONS = (1 / 81, 1 / 27, 1 / 9, 1 / 3, 0.6)
 """Shares of R at which ranks and losses are compared with the final ones."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from elastune.experiments.profiling.estimates import Estimate, timing_of
+from elastune.experiments.profiling.estimates import Estimate, Timing, timing_of
 from elastune.experiments.profiling.timing import surroundings_part, time_workload, timed
 from elastune.experiments.profiling.timing_plan import TimingPlan, trained_numbers
 from elastune.experiments.profiling.work_folder import WorkFolder, copy_bundle, rounded
 from elastune.experiments.real.trainables import WorkloadTrainables
 from elastune.sim.model.errors import InputError
-from elastune.traces import bundle_folder, load_bundle
+from elastune.traces import Bundle, bundle_folder, load_bundle
 from elastune.traces.bundles.writer import FILES
 from elastune.traces.formats.yaml_text import dump_yaml, parse_yaml
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from elastune.experiments.profiling.estimates import Timing
     from elastune.experiments.profiling.records import SegmentRecord, Surroundings
-    from elastune.traces import Bundle
     from elastune.traces.workloads import BatchMode, Workload
 
 SEGMENTS = "segments.csv"

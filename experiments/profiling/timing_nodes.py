@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from elastune.experiments.profiling.records import NodeStart
+from elastune.experiments.profiling.records import GangShape, NodeStart
 from elastune.sim.bridge.machines.attached import AttachedNodes, alive_nodes
 from elastune.sim.bridge.machines.embedded import EmbeddedNodes
 from elastune.sim.bridge.machines.nodes import Node, Nodes, NoNodeError, slots_of
@@ -15,7 +15,6 @@ from elastune.sim.model.ids import InstanceId
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.experiments.profiling.records import GangShape
     from elastune.experiments.profiling.timing_plan import TimingPlan
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -17,10 +19,6 @@ from elastune.experiments.files import write_atomically
 from elastune.experiments.runs.run_folder import require_inside, require_kind
 from elastune.sim.model.errors import InputError
 from elastune.traces.bundles.writer import FILES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 PARTIAL = ".partial"
 Record = TypeVar("Record", bound=msgspec.Struct)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 from elastune.experiments.runs.world import Belief, new_header
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.tune.values import plain
-from elastune.sim.control.journal import JournalWriter
+from elastune.sim.control.journal import Entry, Header, JournalWriter
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import BinaryIO
 
     from elastune.sim.bridge.tune.scheduler import TuneExperiment, TuneScheduler
     from elastune.sim.control.controller import Controller
-    from elastune.sim.control.journal import Entry, Header
     from elastune.sim.model.commands import Command
     from elastune.sim.model.events import Event
     from elastune.sim.model.ids import TrialId

@@ -36,7 +36,7 @@ from elastune.experiments.runs.world import World, most_gpus
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.bridge.machines.cluster_folder import ClusterFolder
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-from elastune.sim.control.journal import JournalWriter, Sinks, replay
+from elastune.sim.control.journal import Entry, JournalWriter, Sink, Sinks, replay
 from elastune.sim.control.runner import run
 from elastune.sim.model.errors import InputError, ReplayError
 from elastune.sim.model.streams import Streams
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from elastune.sim.bridge.workers.resumption import Resumption
     from elastune.sim.bridge.workers.worker import TrainableFactory, WorkerSettings
     from elastune.sim.control.controller import Controller
-    from elastune.sim.control.journal import Entry, Sink
     from elastune.traces.workloads import BatchMode, Workload
 
 CLUSTER_FILE = "cluster.json"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.profile import CloudTruth
+from elastune.sim.model.profile import CloudTruth, GroundTruth
 from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from elastune.sim.bridge.workers.emulated import EmulatedTrial
     from elastune.sim.bridge.workers.worker import Assignment, Device
-    from elastune.sim.model.profile import GroundTruth
     from elastune.traces.bundles.bundle import Bundle
     from elastune.traces.bundles.constraints import Constraint
     from elastune.traces.workloads import BatchMode, ScoredTrainable, Workload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from elastune.experiments.files import write_text
 from elastune.experiments.own_training import unpack
@@ -12,9 +12,6 @@ from elastune.experiments.runs.journals import spec_of
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.ids import TrialId
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def unpack_winner(folder: Path, out: Path) -> list[Path]:

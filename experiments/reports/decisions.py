@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from elastune.experiments.formats import number
-from elastune.sim.model.actions import CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
+from elastune.sim.model.actions import Action, CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
 from elastune.sim.model.events import (
+    Event,
     InstanceBooted,
     InstanceGone,
     InstanceLaunched,
@@ -25,15 +26,12 @@ from elastune.sim.model.events import (
     TimerFired,
     TrialSampled,
 )
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import Direction, loss_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from elastune.sim.control.journal import Entry
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.events import Event
-    from elastune.sim.model.job import Direction
 
 _MOST_LINES = 12
 _ENDS = {

@@ -13,28 +13,25 @@ from elastune.experiments.figures.style import looks_of
 from elastune.experiments.figures.tables import SECONDS, time_unit
 from elastune.experiments.formats import NONE, configuration, kept, number, percent, seconds, usd
 from elastune.experiments.reports.charts import ledger_chart, limited
-from elastune.experiments.reports.decisions import decisions_of
+from elastune.experiments.reports.decisions import ToldDecision, decisions_of
 from elastune.experiments.reports.page import Chart, Page, PageSection, PageTable, numbers, texts
 from elastune.experiments.reports.timeline import timeline_chart
 from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, spec_of
 from elastune.experiments.runs.ledger import Ledger
-from elastune.experiments.runs.timeline import timeline_in
+from elastune.experiments.runs.timeline import Timeline, timeline_in
 from elastune.experiments.runs.trajectory import Recording, trajectory_table
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import ProgressReported, SegmentEnded, TrialSampled
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import Direction, loss_of
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from elastune.experiments.reports.decisions import ToldDecision
-    from elastune.experiments.runs.timeline import Timeline
     from elastune.experiments.spec.run import RunSpec
     from elastune.sim.control.journal import Entry
-    from elastune.sim.model.job import Direction
 
 _MOST_DECISIONS = 4_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from elastune.experiments.figures.gantt import blocks_of, slots_of
+from elastune.experiments.figures.gantt import GpuBlock, Slot, blocks_of, slots_of
 from elastune.experiments.figures.ledger import COLORS
 from elastune.experiments.figures.tables import SECONDS, time_unit
 from elastune.experiments.formats import number
@@ -15,7 +15,6 @@ from elastune.experiments.reports.page import Chart
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from elastune.experiments.figures.gantt import GpuBlock, Slot
     from elastune.experiments.reports.decisions import ToldDecision
     from elastune.experiments.runs.timeline import Timeline
 

@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elastune.experiments.comparisons.paired_runs import on_each_seed
-from elastune.experiments.reports.page import PageSection, PageTable, between, numbers, texts
+from elastune.experiments.reports.page import Cell, PageSection, PageTable, between, numbers, texts
 from elastune.experiments.runs.journals import with_named_policy
 from elastune.experiments.runs.simulate import execute
-from elastune.experiments.statistics.differences import mean_interval, paired_difference
+from elastune.experiments.statistics.differences import PairedDifference, mean_interval, paired_difference
 from elastune.sim.model.errors import InputError, TuningError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from elastune.experiments.reports.page import Cell
     from elastune.experiments.runs.result import RunResult
     from elastune.experiments.spec.run import RunSpec
-    from elastune.experiments.statistics.differences import PairedDifference
 
 MORE = 0.1
 """By how much the limits are raised."""

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from elastune.experiments.runs.ledger import LedgerCount
 from elastune.experiments.runs.placements import PlacementCount
-from elastune.experiments.runs.world import most_gpus
+from elastune.experiments.runs.world import World, most_gpus
 from elastune.sim.model.events import SegmentEnded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elastune.experiments.runs.fold import Change
-    from elastune.experiments.runs.world import World
     from elastune.sim.model.ids import TrialId
 
 

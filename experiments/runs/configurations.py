@@ -17,9 +17,12 @@ from elastune.sim.model.streams import Streams
 from elastune.traces.workloads import (
     WORKLOAD_NAMES,
     Categorical,
+    Dimension,
     Integer,
     LogUniform,
+    SearchSpace,
     Uniform,
+    Workload,
     workload_named,
 )
 
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from elastune.sim.model.job import Direction, TuningJob
     from elastune.sim.model.protocols import Configuration, ConfigurationSource, Hyperparameter
     from elastune.traces import Bundle
-    from elastune.traces.workloads import Dimension, SearchSpace, Workload
 
 SAMPLERS = ("random", "tpe", "gp")
 """Those of Optuna."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, BinaryIO, cast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
 
 from elastune.experiments.spec.policy import PolicySpec
 from elastune.experiments.spec.run import RunSpec
-from elastune.sim.control.journal import read_entries, read_header
+from elastune.sim.control.journal import Entry, Header, read_entries, read_header
 from elastune.sim.control.sequence import JournalCheck
 from elastune.sim.model.errors import InputError, InvalidJournalError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from elastune.sim.control.journal import Entry, Header
 
 _ZSTANDARD = bytes.fromhex("28b52ffd")
 """How every such file begins, whatever its name (RFC 8878, section 3.1.1)."""

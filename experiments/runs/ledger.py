@@ -24,16 +24,14 @@ from elastune.sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from elastune.sim.model.price_series import PriceSeries, combined
-from elastune.sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.price_series import Price, PriceSeries, combined
+from elastune.sim.model.prices import SECONDS_PER_HOUR, PriceBook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elastune.experiments.runs.fold import Change, Held, Lease, Segment, Tables
     from elastune.sim.model.ids import InstanceId
-    from elastune.sim.model.price_series import Price
-    from elastune.sim.model.prices import PriceBook
 
 PARTS = (
     "training",

@@ -7,17 +7,12 @@ statistics may change without making results old.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.sim.model.job import loss_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from elastune.sim.model.job import Direction
+from elastune.sim.model.job import Direction, loss_of
 
 
 @dataclass(frozen=True)

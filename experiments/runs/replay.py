@@ -9,7 +9,7 @@ from elastune.experiments.runs.fold import Tables
 from elastune.experiments.runs.journals import entries_of, header_of, spec_of, with_named_policy
 from elastune.experiments.runs.ledger import Ledger
 from elastune.experiments.runs.world import Belief, World, data_sha256, file_sha256, new_header
-from elastune.sim.control.journal import replay
+from elastune.sim.control.journal import Header, Sink, replay
 from elastune.sim.model.errors import InputError, ReplayError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from elastune.experiments.spec.run import RunSpec
     from elastune.sim.control.controller import Controller
-    from elastune.sim.control.journal import Header, Sink
     from elastune.traces import Bundle
 
 

@@ -6,16 +6,14 @@ Imports experiments.files, experiments.spec and sim.model.errors.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from elastune.experiments.files import write_text
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import read_mapping
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 Kind: TypeAlias = Literal[
     "fidelity sitting", "simulated run", "real run", "sweep", "comparison", "recommendation", "bundle"

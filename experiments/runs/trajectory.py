@@ -22,7 +22,7 @@ from elastune.sim.model.events import (
     InstanceRefused,
     SegmentEnded,
 )
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import Direction, loss_of
 from elastune.sim.model.price_series import combined
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from elastune.experiments.runs.fold import Change, Lease, Segment, Tables
     from elastune.sim.model.ids import InstanceId, SegmentId
-    from elastune.sim.model.job import Direction
     from elastune.sim.model.prices import PriceBook
 
 

@@ -22,24 +22,21 @@ import numpy as np
 from elastune.experiments.runs.configurations import adaptable_hyperparameters
 from elastune.experiments.runs.regret import scale_of
 from elastune.sim.control.controller import Controller
-from elastune.sim.control.journal import Header
+from elastune.sim.control.journal import Header, Sink
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import OnMachines, knows_nodes
-from elastune.sim.model.profile import GroundTruth, Stragglers, Timings
+from elastune.sim.model.profile import GroundTruth, Profile, Stragglers, Timings
 from elastune.sim.model.streams import Streams
 from elastune.sim.simulated import SimulatedBackend
-from elastune.traces import WorkloadTerms
+from elastune.traces import Bundle, WorkloadTerms
 from elastune.traces.bundles.constraints import constrained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from elastune.experiments.spec.run import RunSpec
-    from elastune.sim.control.journal import Sink
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
-    from elastune.sim.model.profile import Profile
-    from elastune.traces import Bundle
 
 _RECORDED_VERSIONS = ("elastune", "numpy", "simpy", "msgspec")
 

@@ -30,13 +30,12 @@ from elastune.experiments.spec.spot import SpotSpec, StepPairs, pair_form, pool_
 from elastune.sim.control.placement import PlacementRule  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.price_series import PriceSeries
-from elastune.sim.model.prices import MIXED, ON_DEMAND, SECONDS_PER_HOUR, SPOT, PriceBook
+from elastune.sim.model.prices import MIXED, ON_DEMAND, SECONDS_PER_HOUR, SPOT, Pool, PriceBook
 from elastune.sim.model.profile import CloudTruth, Contention, Delay, Faults, SlowNodes, Startup
 from elastune.traces import startup_of
 
 if TYPE_CHECKING:
     from elastune.sim.model.capacity import Steps
-    from elastune.sim.model.prices import Pool
 
 _DEFAULT_MAX_INSTANCES = 32
 

@@ -5,7 +5,7 @@ What is wrong is said by pydantic, with its place, or by an `InputError`; `exper
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -20,10 +20,7 @@ from elastune.experiments.spec.section import (
     Section,
 )
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.job import TuningJob
-
-if TYPE_CHECKING:
-    from elastune.sim.model.job import Direction
+from elastune.sim.model.job import Direction, TuningJob
 
 _STAGED_KEYS = ("trials", "min_iterations", "max_iterations", "reduction_factor")
 

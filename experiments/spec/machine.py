@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BeforeValidator
 
 from elastune.experiments.spec.section import GPUS, SECONDS, Count, Range, Section
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import number_of, seconds_of
-from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.price_series import Price, PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
 from elastune.traces import load_offers, offer_named, shipped_offers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from elastune.sim.model.price_series import Price
 
 
 def _price_form(value: object) -> float | tuple[tuple[float, float], ...] | None:

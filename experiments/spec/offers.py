@@ -8,14 +8,13 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import put
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
-from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.price_series import Price, PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT
 from elastune.traces import scaling_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from elastune.sim.model.price_series import Price
     from elastune.sim.model.scaling import Scaling
 
 

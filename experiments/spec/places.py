@@ -6,17 +6,15 @@ Imports the standard library, sim.model.errors, and what reads YAML and bundles.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elastune.experiments.spec.yaml_file import read_spec
 from elastune.sim.model.errors import InputError, unknown
 from elastune.traces.bundles.loading import bundle_folder, bundle_names
 from elastune.traces.formats.yaml_text import parse_yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CATALOG = Path(__file__).parents[1] / "catalog"
 DATA_VARIABLE = "ELASTUNE_DATA"

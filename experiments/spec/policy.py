@@ -16,12 +16,11 @@ from elastune.experiments.own_code import OwnCode, absolute, is_file
 from elastune.experiments.own_policy import NEEDED, own_entry, policy_named, unloaded
 from elastune.experiments.spec.section import RECORDED, Section
 from elastune.experiments.spec.yaml_file import policy_mapping
-from elastune.policies.registry import all_entries, factory
+from elastune.policies.registry import RegisteredPolicy, all_entries, factory
 from elastune.policies.sizing.refusal import require_one_of
 from elastune.sim.model.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from elastune.policies.registry import RegisteredPolicy
     from elastune.sim.model.protocols import PolicyFactory
 
 

@@ -30,17 +30,15 @@ from elastune.experiments.spec.workload import WorkloadSpec  # noqa: TC001  as a
 from elastune.experiments.spec.yaml_file import policy_mapping, with_settings
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
-from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
-from elastune.traces import load_bundle, repeating_phrase, scaling_of, slower_phrase
+from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT, PriceBook
+from elastune.traces import Bundle, load_bundle, repeating_phrase, scaling_of, slower_phrase
 from elastune.traces.formats.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.scaling import Scaling
-    from elastune.traces import Bundle
 
 
 _ANY_SEED = "\0 any seed"

@@ -10,18 +10,14 @@ A key is a field whose annotation holds its type, its `Range` and, as text, what
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
-from pydantic_core import core_schema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from elastune.sim.model.numbers import number_of, seconds_of, whole_number_of
 from elastune.sim.model.prices import MOST_GPUS_PER_INSTANCE
 from elastune.traces.scaling.tables import MOST_GPUS
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic_core import CoreSchema
 
 RECORDED, RECORDED_TRAINABLE = "recorded", "recorded trainable"
 """In the context of a validation: True for the spec of a record, such as a journal, which must not make any code run; or the

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.numbers import number_of, whole_number_of
-from elastune.traces.workloads import Categorical, Integer, LogUniform, SearchSpace, Uniform
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from elastune.traces.workloads import Dimension
+from elastune.traces.workloads import Categorical, Dimension, Integer, LogUniform, SearchSpace, Uniform
 
 KINDS: Mapping[str, Callable[[float, float], Dimension]] = {
     "uniform": Uniform,

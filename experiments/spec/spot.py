@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -24,14 +24,10 @@ from elastune.experiments.spec.section import (
 )
 from elastune.sim.model.capacity import Steps
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.prices import ON_DEMAND, SPOT
+from elastune.sim.model.prices import ON_DEMAND, SPOT, Pool
 from elastune.sim.model.profile import Spot
-from elastune.sim.model.reclaim import Lifetimes
+from elastune.sim.model.reclaim import Lifetimes, ReclaimProcess
 from elastune.traces import load_spot_trace
-
-if TYPE_CHECKING:
-    from elastune.sim.model.prices import Pool
-    from elastune.sim.model.reclaim import ReclaimProcess
 
 # How long before the end of a spot machine its provider says so: EC2 user guide, "Spot Instance interruption notices"; Compute
 # Engine documentation, "Spot VMs", preemption process.

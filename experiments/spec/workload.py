@@ -5,8 +5,9 @@ What is wrong is said by pydantic, with its place, or by an `InputError`; `exper
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, PrivateAttr, ValidationInfo, model_validator
 
@@ -27,9 +28,6 @@ from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.sim.model.profile import Stragglers
 from elastune.sim.model.spread import EmpiricalTail
 from elastune.traces import Overrides, ProfileErrors, scaling_of, tail_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 def _tail_form(value: object) -> object:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from elastune.experiments.own_code import absolute, place_in
 from elastune.policies.registry import all_entries
 from elastune.sim.model.errors import InputError
 from elastune.traces.formats.yaml_text import parse_yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
 
 _MOST_BYTES = 10_000_000
 """Of a file of ours; a device never ends."""

@@ -33,9 +33,11 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 ROUNDING = 1e-12
 """Share of the numbers that are added up below which a difference is 0."""
+BLOCK = 4_000_000
+"""Numbers that are computed at once, at most; results do not depend on it."""
+KEPT_UNITS = 1_000
+"""Seeds of which all draws are kept, at most; results do not depend on it."""
 _SEED = 20210419
-_BLOCK = 4_000_000
-_KEPT_UNITS = 1_000
 _KEPT_AS_FLOATS = 128
 
 Over = Literal["families", "seeds"]
@@ -148,7 +150,7 @@ def pooled_means_each(groups: Sequence[tuple[np.ndarray, Units]], over: Over = "
         else:
             found[index] = pooled_means(*groups[index], over)
     for members in alone.values():
-        size = max(1, _BLOCK // (RESAMPLES * groups[members[0]][0].shape[1]))
+        size = max(1, BLOCK // (RESAMPLES * groups[members[0]][0].shape[1]))
         for start in range(0, len(members), size):
             part = members[start : start + size]
             runs = [(tree, groups[index][0]) for index in part if (tree := trees[index]) is not None]
@@ -160,7 +162,7 @@ def _means_of_single_bundles(groups: Sequence[tuple[_Tree, np.ndarray]]) -> Iter
     """The means of groups with one bundle and the same number of seeds: they share their resamples."""
     sums = np.concatenate([tree.sums(values) for tree, values in groups], axis=1)
     counts = np.concatenate([tree.counts() for tree, _ in groups], axis=1)
-    blocks = _seed_blocks(len(sums), max(1, _BLOCK // sums[0].size))
+    blocks = _seed_blocks(len(sums), max(1, BLOCK // sums[0].size))
     resampled = np.concatenate([_drawn_means(block.astype(float, copy=False), sums, counts) for block in blocks])
     value = sums.sum(axis=0) / counts.sum(axis=0)
     low, high = _ends(value.ravel(), resampled.reshape(len(resampled), -1), None).reshape(2, *sums.shape[1:])
@@ -268,7 +270,7 @@ def _draws(tree: _Tree, over: Over, *, width: int) -> Iterator[tuple[np.ndarray,
         weights = np.empty((RESAMPLES, tree.bundles))
         weights[:, by_family] = _family_weights(tree.per_family())
     done = 0
-    for block in _seed_blocks(tree.seeds, max(1, _BLOCK // max(width, tree.seeds))):
+    for block in _seed_blocks(tree.seeds, max(1, BLOCK // max(width, tree.seeds))):
         drawn, until = block.astype(float, copy=False), done + len(block)
         fixed = np.broadcast_to(tree.weights(), (len(drawn), tree.bundles))
         yield drawn, fixed if weights is None else weights[done:until]
@@ -277,7 +279,7 @@ def _draws(tree: _Tree, over: Over, *, width: int) -> Iterator[tuple[np.ndarray,
 
 def _seed_blocks(seeds: int, size: int) -> Iterator[np.ndarray]:
     """(block, seeds) int, `RESAMPLES` rows in all; the same rows whatever the size of blocks."""
-    if seeds <= _KEPT_UNITS:
+    if seeds <= KEPT_UNITS:
         kept = _kept_seed_draws(seeds)
         yield from (kept[start : start + size] for start in range(0, RESAMPLES, size))
         return

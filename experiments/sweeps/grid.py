@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -25,10 +26,6 @@ from elastune.experiments.spec.yaml_file import put, read_mapping, with_own_code
 from elastune.experiments.sweeps.rows import spec_columns
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import whole_number_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
 
 MOST_RUNS = 1_000_000
 """Of one sweep. More are a mistake: they would take weeks."""

@@ -16,19 +16,16 @@ from typing import TYPE_CHECKING
 
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.runs.world import World
-from elastune.experiments.sweeps.grid import SweepSpec
+from elastune.experiments.sweeps.grid import Cell, SweepSpec
 from elastune.experiments.sweeps.keys import data_sha256, run_keys
 from elastune.experiments.sweeps.pools import workers
-from elastune.experiments.sweeps.store import Store
-from elastune.experiments.sweeps.worker import Run, SweepTask, shared_bundles
+from elastune.experiments.sweeps.store import Known, Store
+from elastune.experiments.sweeps.worker import Row, Run, SweepTask, shared_bundles
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from elastune.experiments.sweeps.grid import Cell
-    from elastune.experiments.sweeps.store import Known
-    from elastune.experiments.sweeps.worker import Row
     from elastune.traces import Bundle
 
 PART_ROWS = 512

@@ -134,10 +134,12 @@ class Store:
         write_whole(self.folder / _DIGESTS, lambda path: path.write_text(text, encoding="utf-8"))
 
     def _write(self, part: Path, table: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
         written: dict[str, str | None] = {}
 
         def write(path: Path) -> None:
-            _write_parquet(table, path)
+            pq.write_table(table, path, compression="zstd")
             written[part.name] = _sha256(path)
 
         write_whole(part, write)
@@ -310,9 +312,3 @@ def _difference(found: pa.Schema) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, path, compression="zstd")

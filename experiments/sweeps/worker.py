@@ -24,7 +24,7 @@ from elastune.experiments.runs.simulate import execute
 from elastune.experiments.spec.places import place_of_bundle
 from elastune.experiments.sweeps.rows import bundle_row, result_row, spec_row
 from elastune.sim.model.errors import InfeasibleJobError, TuningError, WorkerError
-from elastune.traces import load_bundle
+from elastune.traces import Bundle, load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from elastune.experiments.runs.result import RunResult
     from elastune.experiments.spec.run import RunSpec
     from elastune.experiments.sweeps.grid import Cell
-    from elastune.traces import Bundle
 
 Row: TypeAlias = tuple[dict[str, object], bytes | None]
 """The columns that are not null, and the journal, compressed, where it was asked for."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from elastune.policies.execution.limits import live_instances
-from elastune.sim.model.actions import StopTrial
+from elastune.policies.execution.limits import Limits, live_instances
+from elastune.sim.model.actions import Action, CloneTrial, StopTrial
 from elastune.sim.model.events import (
+    Event,
     InstanceGone,
     InstanceReady,
     InstanceRefused,
@@ -20,16 +21,12 @@ from elastune.sim.model.events import (
     RunStarted,
     SegmentEnded,
 )
-from elastune.sim.model.protocols import InstanceStatus, PlannedWork, TrialStatus
+from elastune.sim.model.protocols import InstanceStatus, PlannedWork, RunView, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from elastune.policies.execution.limits import Limits
-    from elastune.sim.model.actions import Action, CloneTrial
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import TrialId
-    from elastune.sim.model.protocols import RunView
 
 
 class Task(NamedTuple):

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING
 from elastune.policies.planning.plan import highest_prices
 from elastune.policies.rules.margin import MARGIN_S, most_usd
 from elastune.sim.model.billing import metered_usd
-from elastune.sim.model.events import SegmentEnded
-from elastune.sim.model.prices import SECONDS_PER_HOUR
-from elastune.sim.model.protocols import TrialStatus
+from elastune.sim.model.events import Event, SegmentEnded
+from elastune.sim.model.prices import SECONDS_PER_HOUR, PriceBook
+from elastune.sim.model.protocols import RunView, TrialStatus
 
 if TYPE_CHECKING:
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import TuningJob
-    from elastune.sim.model.prices import PriceBook
-    from elastune.sim.model.protocols import RunView
 
 _STARTS_LATER = (TrialStatus.WAITING, TrialStatus.ENDING)
 _JUST_BEGUN_S = 1e-6

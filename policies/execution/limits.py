@@ -14,8 +14,9 @@ from elastune.policies.execution.budget import FunctionBudget, budget_of
 from elastune.policies.execution.checkpoints import iterations_between
 from elastune.policies.execution.pools import Pools, live_instances
 from elastune.policies.rules.margin import MARGIN_S, run_ends_by_s
-from elastune.sim.model.actions import FinishRun, PauseTrial, RunTrial, SetTimer
+from elastune.sim.model.actions import Action, FinishRun, PauseTrial, RunTrial, SetTimer
 from elastune.sim.model.events import (
+    Event,
     InstanceBooted,
     InstanceGone,
     InstanceLaunched,
@@ -28,18 +29,14 @@ from elastune.sim.model.events import (
     TimerFired,
 )
 from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
-from elastune.sim.model.protocols import TrialStatus
+from elastune.sim.model.job import TuningJob, loss_of
+from elastune.sim.model.protocols import RunView, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.events import Event
-    from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
-    from elastune.sim.model.protocols import RunView
 
 __all__ = ["HARD_STOP", "Limits", "live_instances"]
 

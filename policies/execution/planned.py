@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from elastune.policies.execution.director import Director, Shares
 from elastune.policies.execution.limits import Limits
 from elastune.policies.execution.staged import StagedPolicy
-from elastune.policies.rules.halving import Bracket
+from elastune.policies.rules.halving import Bracket, Stage
 from elastune.sim.model.ids import TrialId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elastune.policies.planning.plan import Plan
-    from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile

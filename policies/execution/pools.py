@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.actions import ScaleTo
-from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT
-from elastune.sim.model.protocols import InstanceStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from elastune.sim.model.prices import Pool, PriceBook
-    from elastune.sim.model.protocols import InstanceView, RunView
+from elastune.sim.model.prices import MIXED, ON_DEMAND, SPOT, Pool, PriceBook
+from elastune.sim.model.protocols import InstanceStatus, InstanceView, RunView
 
 
 class Pools:

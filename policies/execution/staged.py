@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from elastune.policies.execution.limits import live_instances
+from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.rules.margin import MARGIN_S
-from elastune.sim.model.actions import PauseTrial, SetTimer, StopTrial
+from elastune.sim.model.actions import Action, PauseTrial, SetTimer, StopTrial
 from elastune.sim.model.events import (
+    Event,
     InstanceGone,
     InstanceLaunched,
     InstanceReady,
@@ -26,18 +27,14 @@ from elastune.sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from elastune.sim.model.protocols import InstanceStatus, PlannedWork, TrialStatus
+from elastune.sim.model.protocols import InstanceStatus, PlannedWork, RunView, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from elastune.policies.execution.director import Director
-    from elastune.policies.execution.limits import Limits
     from elastune.policies.rules.halving import Bracket
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import TrialId
-    from elastune.sim.model.protocols import RunView
 
 BARRIER = "barrier"
 PREFETCH = "prefetch"

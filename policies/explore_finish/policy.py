@@ -8,14 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elastune.policies.execution.limits import Limits, live_instances
-from elastune.policies.explore_finish.finals import ends_of_rounds, final_round, gangs_of_use, gangs_that_pay
-from elastune.policies.explore_finish.phases import share_out
+from elastune.policies.explore_finish.finals import (
+    FinalRound,
+    ends_of_rounds,
+    final_round,
+    gangs_of_use,
+    gangs_that_pay,
+)
+from elastune.policies.explore_finish.phases import Phases, share_out
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import ranked
 from elastune.policies.tuners.promotion import PromotionRule
-from elastune.sim.model.actions import PauseTrial, SetTimer
+from elastune.sim.model.actions import Action, PauseTrial, SetTimer
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import (
+    Event,
     InstanceGone,
     InstanceReady,
     InstanceRefused,
@@ -23,7 +30,7 @@ from elastune.sim.model.events import (
     SegmentEnded,
     TimerFired,
 )
-from elastune.sim.model.protocols import TrialStatus
+from elastune.sim.model.protocols import RunView, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +38,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.asynchronous import Task
-    from elastune.policies.explore_finish.finals import FinalRound
-    from elastune.policies.explore_finish.phases import Phases
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
-    from elastune.sim.model.protocols import RunView
 
 NAME = "explore-finish"
 ROUND = "final-round"

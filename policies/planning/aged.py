@@ -17,7 +17,7 @@ import numpy as np
 from elastune.policies.planning.aged_limits import AgedLimits, AgedPlans, most_refunds_usd
 from elastune.policies.planning.bill import Prepaid
 from elastune.policies.planning.held import by_instances, holding, tails_from
-from elastune.policies.planning.labels import TIME_GRAIN_S, efficient_order
+from elastune.policies.planning.labels import TIME_GRAIN_S, Range, efficient_order
 from elastune.policies.planning.lateness import growth_class
 from elastune.policies.planning.partials import Partials, Work, undominated
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from elastune.policies.planning.arrays import Floats, Ids
     from elastune.policies.planning.bound import Bound, Paid
     from elastune.policies.planning.choices import Choices
-    from elastune.policies.planning.labels import Range
-    from elastune.policies.planning.partials import Floats, Ids
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.planning.spaces import Space
 

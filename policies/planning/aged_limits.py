@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.policies.planning.bill import around_usd, held_usd
+from elastune.policies.planning.bill import Prepaid, around_usd, held_usd
 from elastune.policies.planning.held import tails_from
 from elastune.policies.planning.hulls import Hull
 from elastune.policies.planning.labels import TIME_GRAIN_S
-from elastune.policies.planning.partials import accrued_usd
+from elastune.policies.planning.partials import Partials, accrued_usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from elastune.policies.planning.bill import Prepaid
+    from elastune.policies.planning.arrays import Floats
     from elastune.policies.planning.bound import Bound, Paid
     from elastune.policies.planning.choices import Choices
-    from elastune.policies.planning.partials import Floats, Partials
     from elastune.policies.planning.plan import Allocation, Plan, Terms
 
 _MOST_LEVELS = 64

@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.policies.planning.plan import FINE_QUANTUM_S
+from elastune.policies.planning.plan import FINE_QUANTUM_S, Terms
 from elastune.sim.model.billing import metered_usd
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from elastune.policies.planning.plan import Terms
-
-    Floats = NDArray[np.float64]
+    from elastune.policies.planning.arrays import Floats
 
 
 def held_usd(terms: Terms, machine_s: float) -> float:

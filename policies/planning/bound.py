@@ -18,14 +18,13 @@ import numpy as np
 
 from elastune.policies.planning.bill import function_usd, held_usd, least_usd, start_usd
 from elastune.policies.planning.estimate import log_variance, refunds
-from elastune.policies.planning.hulls import Hull
+from elastune.policies.planning.hulls import Hull, Point
 from elastune.policies.planning.spread import Places
 from elastune.policies.rules.margin import most_usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.policies.planning.hulls import Point
     from elastune.policies.planning.plan import Plan, Terms
     from elastune.policies.rules.halving import Stage
 

@@ -15,19 +15,15 @@ import numpy as np
 from elastune.policies.planning.bill import function_usd, held_usd
 from elastune.policies.planning.estimate import log_variance, refunds
 from elastune.policies.planning.refund import EndingGroups
-from elastune.policies.planning.spaces import MOST_RELEASED, THINNED, allocations_of
+from elastune.policies.planning.spaces import MOST_RELEASED, THINNED, Space, allocations_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
+    from elastune.policies.planning.arrays import Floats, Ids
     from elastune.policies.planning.plan import Allocation, Terms
-    from elastune.policies.planning.spaces import Space
     from elastune.policies.rules.halving import Stage
 
-    Floats = NDArray[np.float64]
-    Ids = NDArray[np.int64]
     LatenessOf = Callable[[tuple[Allocation, ...]], tuple[Floats, Floats]]
 
 

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.bill import Leases, around_usd, function_usd, held_usd
-from elastune.policies.planning.plan import FINE_QUANTUM_S, Plan
+from elastune.policies.planning.plan import FINE_QUANTUM_S, Allocation, Plan, Terms
 from elastune.policies.planning.refund import ending_groups
 from elastune.policies.planning.spread import normal_of_slowest
 from elastune.policies.rules.margin import PLAN_MARGIN_S
@@ -19,14 +19,8 @@ from elastune.sim.model.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from elastune.policies.planning.plan import Allocation, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.profile import Stragglers
-
-    Floats = NDArray[np.float64]
 
 
 def estimate(

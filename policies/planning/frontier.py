@@ -21,14 +21,14 @@ import numpy as np
 
 from elastune.policies.planning.aged import InexactFrontierWarning, aged_allocations
 from elastune.policies.planning.bound import Bound, Paid
-from elastune.policies.planning.choices import choices
+from elastune.policies.planning.choices import Choices, choices
 from elastune.policies.planning.estimate import refunds
 from elastune.policies.planning.held import holding
 from elastune.policies.planning.labels import efficient_order
-from elastune.policies.planning.lateness import Latenesses, estimator
-from elastune.policies.planning.plan import FINE_QUANTUM_S
+from elastune.policies.planning.lateness import Latenesses, Makespan, estimator
+from elastune.policies.planning.plan import FINE_QUANTUM_S, Allocation, Plan, Terms
 from elastune.policies.planning.program import Program
-from elastune.policies.planning.spaces import MOST_COUNTS, left_out
+from elastune.policies.planning.spaces import MOST_COUNTS, Space, left_out
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
 
@@ -38,10 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from elastune.policies.planning.aged_limits import AgedPlans
-    from elastune.policies.planning.choices import Choices, Ids
-    from elastune.policies.planning.lateness import Makespan
-    from elastune.policies.planning.plan import Allocation, Plan, Terms
-    from elastune.policies.planning.spaces import Space
+    from elastune.policies.planning.arrays import Ids
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.scaling import Scaling
 

@@ -7,14 +7,13 @@ import math
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.spaces import lower_hull, stage_options
+from elastune.policies.planning.spaces import Option, lower_hull, stage_options
 from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from elastune.policies.planning.plan import Allocation, Plan, Terms
-    from elastune.policies.planning.spaces import Option
     from elastune.policies.rules.halving import Stage
 
 

@@ -13,7 +13,8 @@ from elastune.policies.planning.bill import held_usd
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from elastune.policies.planning.choices import Choices, Floats, Ids
+    from elastune.policies.planning.arrays import Floats, Ids
+    from elastune.policies.planning.choices import Choices
     from elastune.policies.planning.plan import Allocation, Terms
     from elastune.policies.planning.spaces import Space
 

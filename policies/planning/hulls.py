@@ -13,10 +13,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
+    from elastune.policies.planning.arrays import Floats
 
-    Floats = NDArray[np.float64]
-    Point = tuple[float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
-    Ids = NDArray[np.int64]
+    from elastune.policies.planning.arrays import Floats, Ids
+
 
 TIME_GRAIN_S = 1e-7
 """Times closer than this are the same: sums of the same floats in another order must not make two labels."""

@@ -29,14 +29,11 @@ from elastune.policies.planning.spread import ShiftedLogNormal, persistent_share
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
+    from elastune.policies.planning.arrays import Floats, Ids
     from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.profile import Delay
 
-    Floats = NDArray[np.float64]
-    Ids = NDArray[np.int64]
 
 Makespan: TypeAlias = Literal["mean", "p95"]
 """What is compared with a deadline: the expected makespan or its 95th percentile."""

@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastune.policies.planning.labels import TIME_GRAIN_S
+from elastune.policies.planning.labels import TIME_GRAIN_S, Range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from elastune.policies.planning.arrays import Floats, Ids
     from elastune.policies.planning.bill import Prepaid
-    from elastune.policies.planning.labels import Range
 
-    Floats = NDArray[np.float64]
-    Ids = NDArray[np.int64]
 
 _BLOCK = 128
 _PAIRS = 4096

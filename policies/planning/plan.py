@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.rules.margin import PLAN_MARGIN_S, most_usd, plan_ends_by_s
 from elastune.sim.model.errors import InfeasibleJobError
-from elastune.sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.prices import SECONDS_PER_HOUR, PriceBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
-    from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
 
 FINE_QUANTUM_S = 1.0

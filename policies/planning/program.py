@@ -17,20 +17,19 @@ import numpy as np
 
 from elastune.policies.planning.bill import held_usd, start_usd
 from elastune.policies.planning.held import by_instances, holding, tails_from
-from elastune.policies.planning.labels import NONE, NOTHING_MORE, Labels, efficient, joined, order_of
+from elastune.policies.planning.labels import NONE, NOTHING_MORE, Labels, Range, efficient, joined, order_of
 from elastune.policies.planning.lateness import growth_class, most_of_class
 from elastune.policies.planning.program_limits import ProgramLimits
-from elastune.policies.planning.spaces import MOST_COUNTS, MOST_RELEASED
+from elastune.policies.planning.spaces import MOST_COUNTS, MOST_RELEASED, Space
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from elastune.policies.planning.choices import Choices, Ids
-    from elastune.policies.planning.labels import Range
+    from elastune.policies.planning.arrays import Ids
+    from elastune.policies.planning.choices import Choices
     from elastune.policies.planning.plan import Allocation, Terms
-    from elastune.policies.planning.spaces import Space
 
     Held = tuple[int, float, int]
     """Machines held, how early the next stage's can be asked for, and the choice where it says what is given back, else 0."""

@@ -17,7 +17,8 @@ from elastune.policies.planning.hulls import Hull
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.policies.planning.choices import Choices, Floats, Ids
+    from elastune.policies.planning.arrays import Floats, Ids
+    from elastune.policies.planning.choices import Choices
     from elastune.policies.planning.labels import Labels
     from elastune.policies.planning.plan import Terms
 

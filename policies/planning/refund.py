@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from elastune.policies.planning.arrays import Floats, Ids
     from elastune.policies.planning.plan import Allocation
-
-    Floats = NDArray[np.float64]
-    Ids = NDArray[np.int64]
 
 
 class Refund(NamedTuple):

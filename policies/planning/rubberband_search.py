@@ -8,16 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from elastune.policies.planning.frontier import frontier
-from elastune.policies.planning.lateness import estimator
-from elastune.policies.planning.spaces import fair_levels, on_cluster
+from elastune.policies.planning.lateness import Makespan, estimator
+from elastune.policies.planning.spaces import Space, fair_levels, on_cluster
 from elastune.policies.planning.static import static_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from elastune.policies.planning.lateness import Makespan
     from elastune.policies.planning.plan import Allocation, Plan, Terms
-    from elastune.policies.planning.spaces import Space
     from elastune.policies.rules.halving import Stage
 
     Planned = Callable[[Sequence[Allocation]], Plan]

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from elastune.policies.planning.bill import function_usd, held_usd
 from elastune.policies.planning.estimate import expected_s, refunds
-from elastune.policies.planning.plan import Allocation
+from elastune.policies.planning.plan import Allocation, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from elastune.policies.planning.plan import Terms
     from elastune.policies.rules.halving import Stage
 
 Space: TypeAlias = Literal["fair", "wide"]
@@ -27,7 +26,7 @@ MOST_COUNTS = 256
 """Numbers of machines of which each may be held where how late they are depends on how many are new."""
 MOST_RELEASED = 64
 """The same where what is given back depends on how many are released; on more, the fastest choices are all that is weighed."""
-_ALL_GANGS = 12
+ALL_GANGS = 12
 """Trials of which every number is weighed that may train at once, where machines are given back within a stage."""
 _ALL_TRIED = 256
 _LARGEST_STEP = 1.01
@@ -57,7 +56,7 @@ def left_out(stages: Sequence[Stage], terms: Terms, space: Space, *, is_thinned:
         for stage in stages
     ):
         said.append(
-            f"of stages of more than {_ALL_GANGS} trials, for each number of waves only the fewest gangs and those that fill"
+            f"of stages of more than {ALL_GANGS} trials, for each number of waves only the fewest gangs and those that fill"
             " their machines were weighed"
         )
     return "; ".join(said)
@@ -117,7 +116,7 @@ def _gang_counts(trials: int, most: int, filling: int) -> Iterator[int]:
     With `filling`, the gangs that fill a machine, also the number that fills the machines of the fewest; all for few trials.
     """
     gangs = min(trials, most)
-    if filling and trials <= _ALL_GANGS:
+    if filling and trials <= ALL_GANGS:
         yield from range(gangs, 0, -1)
         return
     while gangs:

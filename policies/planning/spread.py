@@ -18,10 +18,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from elastune.policies.planning.arrays import Ids
     from elastune.sim.model.profile import Stragglers
 
-    Floats = NDArray[np.floating]
-    Ids = NDArray[np.int64]
+    Floats = NDArray[np.floating]  # of either precision
 
 
 _STEPS = 200

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.planning.bill import cluster_usd
 from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.lateness import estimator
-from elastune.policies.planning.plan import Allocation
-from elastune.policies.planning.spaces import fair_on_cluster, on_cluster, tried
+from elastune.policies.planning.lateness import Makespan, estimator
+from elastune.policies.planning.plan import Allocation, Plan, Terms
+from elastune.policies.planning.spaces import Space, fair_on_cluster, on_cluster, tried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from elastune.policies.planning.lateness import Makespan
-    from elastune.policies.planning.plan import Plan, Terms
-    from elastune.policies.planning.spaces import Space
     from elastune.policies.rules.halving import Stage
 
 

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from elastune.sim.model.job import Direction, TuningJob
+from elastune.sim.model.job import Direction, TuningJob, loss_of
 
 
 @dataclass(frozen=True)

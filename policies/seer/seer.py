@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from elastune.policies.execution.planned import staged
-from elastune.policies.planning.plan import Terms
-from elastune.policies.rules.halving import Stage
+from elastune.policies.planning.plan import Plan, Terms
+from elastune.policies.rules.halving import Bracket, Stage
 from elastune.policies.seer.director import Replanner, SeerDirector
 from elastune.policies.seer.fill import most_survivors, open_to_all
 from elastune.policies.seer.mechanisms import TowardsR
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.observed import Observed
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Plan
-    from elastune.policies.rules.halving import Bracket
     from elastune.sim.model.ids import TrialId
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook

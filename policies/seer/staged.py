@@ -12,8 +12,8 @@ import msgspec
 
 from elastune.policies.execution.limits import live_instances
 from elastune.policies.execution.planned import staged
-from elastune.policies.planning.plan import Terms
-from elastune.policies.rules.halving import Stage
+from elastune.policies.planning.plan import Plan, Terms
+from elastune.policies.rules.halving import Bracket, Stage
 from elastune.policies.seer.director import Replanner, SeerDirector
 from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
 from elastune.policies.seer.seer import run_seer
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.observed import Observed
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Plan
-    from elastune.policies.rules.halving import Bracket
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile

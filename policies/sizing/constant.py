@@ -9,22 +9,19 @@ import math
 from typing import TYPE_CHECKING
 
 from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.plan import Allocation, highest_prices
+from elastune.policies.planning.plan import Allocation, Plan, Terms, highest_prices
 from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
-from elastune.policies.rules.halving import rungs
+from elastune.policies.rules.halving import Stage, rungs
 from elastune.policies.rules.margin import most_usd
 from elastune.policies.sizing.refusal import Possible, refusal
 from elastune.sim.model.billing import metered_usd
 from elastune.sim.model.errors import InfeasibleJobError, InputError
-from elastune.sim.model.prices import SECONDS_PER_HOUR
+from elastune.sim.model.prices import SECONDS_PER_HOUR, PriceBook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.policies.planning.plan import Plan, Terms
-    from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
-    from elastune.sim.model.prices import PriceBook
 
 
 def cheapest_fixed_plan(stages: Sequence[Stage], terms: Terms) -> Plan | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import pickle
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from elastune.policies.planning.greedy import fastest_plan
-from elastune.policies.rules.halving import rungs
+from elastune.policies.rules.halving import Stage, rungs
 from elastune.policies.rules.margin import PLAN_MARGIN_S, deadline_for_s
 from elastune.sim.model.errors import InfeasibleJobError, InputError
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elastune.policies.planning.plan import Plan, Terms
-    from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from elastune.policies.rules.halving import rungs
+from elastune.policies.rules.halving import Stage, rungs
 from elastune.policies.sizing.list_scheduling import largest_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elastune.policies.planning.plan import Terms
-    from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
 
 PlanT = TypeVar("PlanT")

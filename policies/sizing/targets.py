@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
 
-from elastune.policies.rules.halving import rungs
-from elastune.policies.sizing.curve_prior import prior_for
-from elastune.policies.sizing.list_scheduling import best_cluster
+from elastune.policies.rules.halving import Stage, rungs
+from elastune.policies.sizing.curve_prior import CurvePrior, prior_for
+from elastune.policies.sizing.list_scheduling import Cluster, Load, best_cluster
 from elastune.policies.sizing.refusal import require_one_of
 from elastune.policies.sizing.sizing import largest
 from elastune.sim.model.errors import InfeasibleJobError
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from elastune.policies.planning.plan import Plan, Terms
-    from elastune.policies.rules.halving import Stage
-    from elastune.policies.sizing.curve_prior import CurvePrior
-    from elastune.policies.sizing.list_scheduling import Cluster, Load
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.profile import Profile
 

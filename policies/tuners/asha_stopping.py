@@ -13,12 +13,11 @@ from elastune.policies.rules.halving import rung_levels
 from elastune.policies.sizing.list_scheduling import stopping_load
 from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import TuningJob, loss_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
 

@@ -11,7 +11,7 @@ from elastune.policies.execution.director import Shares
 from elastune.policies.execution.limits import Limits
 from elastune.policies.execution.planned import OneBracket, staged
 from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.sizing.constant import constant_allocation
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Bracket, Stage
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook

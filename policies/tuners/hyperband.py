@@ -21,7 +21,7 @@ from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.bill import cluster_usd
 from elastune.policies.planning.estimate import estimate
-from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.plan import Allocation, Plan, Terms
 from elastune.policies.planning.spaces import on_cluster
 from elastune.policies.planning.static import cluster_sizes
 from elastune.policies.rules.halving import Bracket, Stage, rung_levels
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Allocation, Plan
     from elastune.sim.model.errors import InfeasibleJobError
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook

@@ -28,29 +28,19 @@ from elastune.policies.rules.halving import rung_levels
 from elastune.policies.sizing.list_scheduling import Load, stopping_load
 from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.policies.tuners.hypersched_rungs import PausingRungs, SmoothedLosses, Stopwatch, fair_shares
-from elastune.sim.model.actions import PauseTrial, StopTrial
-from elastune.sim.model.events import (
-    InstanceReady,
-    InstanceRefused,
-    ProgressReported,
-    RunStarted,
-    SegmentEnded,
-)
+from elastune.sim.model.actions import Action, PauseTrial, StopTrial
+from elastune.sim.model.events import Event, InstanceReady, InstanceRefused, ProgressReported, RunStarted, SegmentEnded
 from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
-from elastune.sim.model.protocols import PlannedWork, TrialStatus
+from elastune.sim.model.job import TuningJob, loss_of
+from elastune.sim.model.protocols import PlannedWork, RunView, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
 
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.events import Event
-    from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
-    from elastune.sim.model.protocols import RunView
 
 REPORTS_BETWEEN_RESIZES = 5
 """The authors' recharge period."""

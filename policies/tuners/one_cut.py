@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.greedy import greedy_plan
-from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.rules.halving import Stage
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Plan
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile

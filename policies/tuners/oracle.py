@@ -10,21 +10,18 @@ from elastune.policies.execution.director import Shares
 from elastune.policies.execution.limits import Limits
 from elastune.policies.execution.planned import OneBracket, staged
 from elastune.policies.planning.greedy import greedy_plan
-from elastune.policies.planning.plan import Terms
-from elastune.policies.rules.halving import Stage
+from elastune.policies.planning.plan import Allocation, Plan, Terms
+from elastune.policies.rules.halving import Bracket, Stage
 from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.refusal import infeasible
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import TuningJob, loss_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Allocation, Plan
-    from elastune.policies.rules.halving import Bracket
-    from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
     from elastune.sim.model.protocols import RunView

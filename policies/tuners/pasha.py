@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.policies.execution.asynchronous import AsynchronousPolicy
+from elastune.policies.execution.asynchronous import AsynchronousPolicy, Task
 from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.rules.halving import percentile
@@ -13,14 +13,12 @@ from elastune.policies.sizing.list_scheduling import promotion_load
 from elastune.policies.sizing.targets import Truncate, best_cluster_of_targets
 from elastune.policies.tuners.promotion import PromotionRule
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import TuningJob, loss_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from elastune.policies.execution.asynchronous import Task
     from elastune.sim.model.ids import TrialId
-    from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
 

@@ -11,20 +11,17 @@ from elastune.policies.execution.limits import Limits
 from elastune.policies.planning.plan import Terms
 from elastune.policies.sizing.constant import check_gang
 from elastune.policies.sizing.list_scheduling import Load, best_cluster
-from elastune.sim.model.actions import CloneTrial
+from elastune.sim.model.actions import Action, CloneTrial
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.events import TrialSampled
+from elastune.sim.model.events import Event, TrialSampled
 from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
+from elastune.sim.model.job import TuningJob, loss_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.events import Event
-    from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
     from elastune.sim.model.protocols import Configuration, Hyperparameter, RunView, Value

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from elastune.policies.execution.asynchronous import Task
 from elastune.policies.rules.halving import AsynchronousRung, rung_levels
 from elastune.sim.model.ids import TrialId
-from elastune.sim.model.job import loss_of
-
-if TYPE_CHECKING:
-    from elastune.sim.model.job import TuningJob
+from elastune.sim.model.job import TuningJob, loss_of
 
 
 class PromotionRule:

@@ -22,7 +22,7 @@ from elastune.policies.execution.limits import Limits, live_instances
 from elastune.policies.execution.observed import Observed
 from elastune.policies.execution.planned import PlannedDirector, staged
 from elastune.policies.planning.lateness import Makespan, late_probability
-from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.planning.rubberband_search import Steps, rubberband_plan
 from elastune.policies.planning.spaces import Space
 from elastune.policies.sizing.memoize import memoized
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from elastune.policies.execution.director import Shares
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Bracket
     from elastune.sim.model.events import SegmentEnded
     from elastune.sim.model.job import TuningJob

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from elastune.policies.execution.planned import run_plan
-from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.planning.static import plan_on_cluster
 from elastune.policies.sizing.constant import (
     cheapest_fixed_plan,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from elastune.policies.execution.planned import run_plan
 from elastune.policies.planning.lateness import Makespan, late_probability
-from elastune.policies.planning.plan import Terms
+from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.planning.spaces import Space
 from elastune.policies.planning.static import static_plan
 from elastune.policies.sizing.memoize import memoized
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elastune.policies.execution.staged import StagedPolicy
-    from elastune.policies.planning.plan import Plan
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook

@@ -19,9 +19,10 @@ from elastune.sim.bridge.machines.fault_injector import FaultInjector
 from elastune.sim.bridge.machines.machine import Machine, MachineListener
 from elastune.sim.bridge.retry_policy import RetryPolicy
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-from elastune.sim.bridge.workers.resumption import known_score
+from elastune.sim.bridge.workers.resumption import Resumption, known_score
 from elastune.sim.bridge.workers.worker_group import GroupContext, GroupListener, Site, WorkerGroup
 from elastune.sim.model.commands import (
+    Command,
     EndSegment,
     ProvisionInstance,
     ReleaseInstance,
@@ -30,6 +31,7 @@ from elastune.sim.model.commands import (
 )
 from elastune.sim.model.errors import InputError, TuningError, WorkerError
 from elastune.sim.model.events import (
+    Event,
     GoneCause,
     InstanceGone,
     Outcome,
@@ -45,10 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from elastune.sim.bridge.machines.nodes import Node, Nodes
-    from elastune.sim.bridge.workers.resumption import Resumption
     from elastune.sim.bridge.workers.worker import WorkerSettings
-    from elastune.sim.model.commands import Command
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
     from elastune.sim.model.protocols import Configuration, ConfigurationSource
 

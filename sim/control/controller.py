@@ -9,21 +9,14 @@ import math
 from typing import TYPE_CHECKING, assert_never
 
 from elastune.sim.control.fleet import Fleet
-from elastune.sim.control.journal import Entry
-from elastune.sim.control.state import NO_SEGMENT, RunState
+from elastune.sim.control.journal import Entry, Sink
+from elastune.sim.control.state import NO_SEGMENT, RunState, TrialState
 from elastune.sim.control.view import StateView
-from elastune.sim.model.actions import (
-    CloneTrial,
-    FinishRun,
-    PauseTrial,
-    RunTrial,
-    ScaleTo,
-    SetTimer,
-    StopTrial,
-)
-from elastune.sim.model.commands import EndSegment, StartSegment, StartTimer
+from elastune.sim.model.actions import Action, CloneTrial, FinishRun, PauseTrial, RunTrial, ScaleTo, SetTimer, StopTrial
+from elastune.sim.model.commands import Command, EndSegment, StartSegment, StartTimer
 from elastune.sim.model.errors import InputError, InvalidActionError
 from elastune.sim.model.events import (
+    Event,
     InstanceBooted,
     InstanceGone,
     InstanceLaunched,
@@ -35,20 +28,14 @@ from elastune.sim.model.events import (
     TrialSampled,
 )
 from elastune.sim.model.ids import SegmentId, TrialId
-from elastune.sim.model.protocols import InstanceStatus, TellsWork, TrialStatus
+from elastune.sim.model.protocols import InstanceStatus, PlannedWork, Policy, TellsWork, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.sim.control.journal import Sink
     from elastune.sim.control.placement import PlacementRule
-    from elastune.sim.control.state import TrialState
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.commands import Command
-    from elastune.sim.model.events import Event
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
-    from elastune.sim.model.protocols import PlannedWork, Policy
 
 # Looking up a member of an enumeration costs a descriptor call; these are needed at every segment.
 _IDLE, _ENDING = TrialStatus.IDLE, TrialStatus.ENDING

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.commands import ProvisionInstance, ReleaseInstance
+from elastune.sim.model.commands import Command, ProvisionInstance, ReleaseInstance
 from elastune.sim.model.ids import InstanceId
 from elastune.sim.model.protocols import InstanceStatus
 
 if TYPE_CHECKING:
     from elastune.sim.control.state import InstanceState, RunState
-    from elastune.sim.model.commands import Command
 
 
 _ACTIVE = (InstanceStatus.REQUESTED, InstanceStatus.LAUNCHED, InstanceStatus.READY)

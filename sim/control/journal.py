@@ -6,7 +6,9 @@ through that controller must reproduce every action and command, wherever the jo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
 
 import msgspec
 
@@ -14,10 +16,6 @@ from elastune.sim.model.actions import Action
 from elastune.sim.model.commands import Command
 from elastune.sim.model.errors import InvalidJournalError, ReplayError
 from elastune.sim.model.events import Event
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
 JOURNAL_FORMAT = 1
 

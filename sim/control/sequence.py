@@ -10,10 +10,18 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.actions import CloneTrial, FinishRun, ScaleTo
-from elastune.sim.model.commands import EndSegment, ProvisionInstance, ReleaseInstance, StartSegment, StartTimer
+from elastune.sim.model.actions import Action, CloneTrial, FinishRun, ScaleTo
+from elastune.sim.model.commands import (
+    Command,
+    EndSegment,
+    ProvisionInstance,
+    ReleaseInstance,
+    StartSegment,
+    StartTimer,
+)
 from elastune.sim.model.errors import InputError, InvalidJournalError
 from elastune.sim.model.events import (
+    Event,
     GoneCause,
     InstanceBooted,
     InstanceGone,
@@ -33,9 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elastune.sim.control.journal import Entry
-    from elastune.sim.model.actions import Action
-    from elastune.sim.model.commands import Command
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
     from elastune.sim.model.prices import Pool, PriceBook
 

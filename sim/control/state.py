@@ -10,31 +10,29 @@ import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from elastune.sim.control.placement import free_pool
+from elastune.sim.control.placement import PlacementRule, free_pool
 from elastune.sim.control.progress import Progress
 from elastune.sim.model.billing import Bill
-from elastune.sim.model.events import GoneCause, Outcome
-from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
-from elastune.sim.model.price_series import combined
+from elastune.sim.model.events import (
+    GoneCause,
+    InstanceBooted,
+    InstanceGone,
+    InstanceLaunched,
+    InstanceReady,
+    InstanceRefused,
+    Outcome,
+    ProgressReported,
+    ReclaimNoticed,
+    SegmentEnded,
+    TrialSampled,
+)
+from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
+from elastune.sim.model.price_series import Price, combined
 from elastune.sim.model.protocols import InstanceStatus, TrialStatus
 
 if TYPE_CHECKING:
-    from elastune.sim.control.placement import PlacementRule
     from elastune.sim.model.actions import CloneTrial, RunTrial
-    from elastune.sim.model.events import (
-        InstanceBooted,
-        InstanceGone,
-        InstanceLaunched,
-        InstanceReady,
-        InstanceRefused,
-        ProgressReported,
-        ReclaimNoticed,
-        SegmentEnded,
-        TrialSampled,
-    )
-    from elastune.sim.model.ids import Placement
     from elastune.sim.model.job import TuningJob
-    from elastune.sim.model.price_series import Price
     from elastune.sim.model.prices import InstanceType, Pool, PriceBook
 
 NO_SEGMENT = SegmentId(-1)

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
-from elastune.sim.model.price_series import PriceSeries, highest, last_change_s, price_at
-from elastune.sim.model.prices import SECONDS_PER_HOUR, BillingRule
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from elastune.sim.model.price_series import Price
-    from elastune.sim.model.prices import PriceBook
+from elastune.sim.model.price_series import Price, PriceSeries, highest, last_change_s, price_at
+from elastune.sim.model.prices import SECONDS_PER_HOUR, BillingRule, PriceBook
 
 _SAME = 1e-9
 """Quanta that begin this share of a quantum before a change of price are charged the new one: floats do not meet exactly."""

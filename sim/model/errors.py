@@ -6,10 +6,7 @@ Imports only the standard library.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from collections.abc import Collection
 
 
 class TuningError(Exception):

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.scaling import LinearScaling, check_gang
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from elastune.sim.model.scaling import Scaling, ScalingKind
+from elastune.sim.model.scaling import LinearScaling, Scaling, ScalingKind, check_gang
 
 
 def _check_nodes(scaling: object, gpus: int, nodes: int) -> None:

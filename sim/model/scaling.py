@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ScalingKind: TypeAlias = Literal["weak", "strong", "unstated"]
 """strong: the batch of the whole gang is fixed, so the gang trains as one GPU does. weak: the batch of each GPU is fixed, so

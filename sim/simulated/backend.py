@@ -15,6 +15,7 @@ from simpy.core import EmptySchedule
 
 from elastune.sim.model.actions import CloneTrial
 from elastune.sim.model.commands import (
+    Command,
     EndSegment,
     ProvisionInstance,
     ReleaseInstance,
@@ -23,6 +24,7 @@ from elastune.sim.model.commands import (
 )
 from elastune.sim.model.errors import InputError, RefusedCommandError
 from elastune.sim.model.events import (
+    Event,
     GoneCause,
     InstanceGone,
     Outcome,
@@ -40,8 +42,6 @@ from elastune.sim.simulated.truth import Draws
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from elastune.sim.model.commands import Command
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId, SegmentId
     from elastune.sim.model.profile import CloudTruth, GroundTruth
     from elastune.sim.model.streams import Streams

@@ -5,23 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from elastune.sim.model.events import (
-    GoneCause,
-    InstanceBooted,
-    InstanceLaunched,
-    InstanceReady,
-    InstanceRefused,
-)
-from elastune.sim.model.prices import SPOT
+from elastune.sim.model.events import Event, GoneCause, InstanceBooted, InstanceLaunched, InstanceReady, InstanceRefused
+from elastune.sim.model.prices import SPOT, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     import simpy
 
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId
-    from elastune.sim.model.prices import Pool
     from elastune.sim.model.profile import CloudTruth
     from elastune.sim.model.reclaim import SpotPool
     from elastune.sim.simulated.truth import Draws

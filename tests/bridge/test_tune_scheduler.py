@@ -231,17 +231,19 @@ def test_a_job_that_no_plan_can_do_is_refused_with_nothing_written(scheduler, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_a_policy_that_waits_for_nothing_is_an_error_and_not_a_hang(scheduler, monkeypatch):
-    tuner = scheduler()
-    tune = FakeTune(tuner, CURVES, monkeypatch=monkeypatch)
-    build = tuner._build
+SILENT = """
+class Silent:
+    def __init__(self, job, profile, price_book, rng):
+        pass
 
-    def silent(found):
-        run = build(found)
-        monkeypatch.setattr(run.controller, "_policy", type("Silent", (), {"on_event": lambda *_: ()})())
-        return run
+    def on_event(self, event, view):
+        return ()
+"""
 
-    tuner._build = silent
+
+def test_a_policy_that_waits_for_nothing_is_an_error_and_not_a_hang(scheduler, monkeypatch, tmp_path):
+    (tmp_path / "silent.py").write_text(SILENT)
+    tune = FakeTune(scheduler(f"{tmp_path / 'silent.py'}:Silent"), CURVES, monkeypatch=monkeypatch)
     with pytest.raises(StalledRunError, match="nothing can happen any more"):
         tune.fit()
 

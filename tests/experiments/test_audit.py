@@ -131,7 +131,7 @@ def test_the_table_says_what_was_assumed(log):
     [
         (("log.csv",), "give --direction"),
         (("log.xlsx", "--direction", "minimize"), "elastune bundles import"),
-        (("log.csv", "--direction", "minimize", "--cut-short", "hold"), "must be drop or diverged"),
+        (("log.csv", "--direction", "minimize", "--cut-short", "hold"), "not one of 'drop'"),
         (("no.csv", "--direction", "minimize"), "no.csv"),
     ],
 )

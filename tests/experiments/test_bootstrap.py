@@ -129,7 +129,7 @@ def test_many_groups_at_once_are_as_one_by_one(monkeypatch):
     shapes = [crossed(1, 1, 5), crossed(2, 2, 3), crossed(1, 1, 5, cells=2), crossed(1, 1, 7), crossed(1, 3, 5)]
     groups = [(rng.normal(size=(len(units.seeds), 2)), units) for units in shapes]
     groups.append((np.empty((0, 2)), units_of((0, 0, 0)).where(np.array([], dtype=int))))
-    monkeypatch.setattr(bootstrap, "_BLOCK", 25_000)
+    monkeypatch.setattr(bootstrap, "BLOCK", 25_000)
     for found, (values, units) in zip(pooled_means_each(groups), groups, strict=True):
         alone = pooled_means(values, units)
         for name in ("value", "low", "high"):
@@ -143,12 +143,12 @@ def test_many_groups_at_once_are_as_one_by_one(monkeypatch):
 
 
 def test_more_seeds_than_are_kept_are_drawn_alike_in_any_blocks(monkeypatch):
-    monkeypatch.setattr(bootstrap, "_KEPT_UNITS", 5)
+    monkeypatch.setattr(bootstrap, "KEPT_UNITS", 5)
     values = np.random.default_rng(5).normal(size=8)
     drawn = ends(one(values, Units.of_seeds(8)))
-    monkeypatch.setattr(bootstrap, "_BLOCK", 900)
+    monkeypatch.setattr(bootstrap, "BLOCK", 900)
     assert ends(one(values, Units.of_seeds(8))) == pytest.approx(drawn)
-    monkeypatch.setattr(bootstrap, "_KEPT_UNITS", 1_000)
+    monkeypatch.setattr(bootstrap, "KEPT_UNITS", 1_000)
     assert ends(one(values, Units.of_seeds(8))) == pytest.approx(drawn)
 
 

@@ -123,5 +123,5 @@ def test_no_pairs_give_no_numbers():
 def test_intervals_of_many_values_do_not_depend_on_the_blocks_they_are_computed_in(monkeypatch):
     values = np.random.default_rng(4).normal(size=50).tolist()
     at_once = mean_interval(values)
-    monkeypatch.setattr(bootstrap, "_BLOCK", 777)
+    monkeypatch.setattr(bootstrap, "BLOCK", 777)
     assert astuple(mean_interval(values)) == pytest.approx(astuple(at_once), rel=1e-12)

@@ -315,7 +315,7 @@ def test_code_that_would_end_the_process_when_it_is_imported_is_wrong_input(own,
 
 def test_an_import_that_takes_long_is_named_once(own, monkeypatch):
     own.write_text("import time\ntime.sleep(0.2)\n" + ANSWERS.format("return []"))
-    monkeypatch.setattr("elastune.experiments.own_code._SLOW_S", 0.01)
+    monkeypatch.setattr("elastune.experiments.own_code.SLOW_S", 0.01)
     with pytest.warns(UserWarning, match=r"importing .*mine\.py takes more than 0 s; Ctrl-C ends it"):
         find("mine.py:Mine").load()
 

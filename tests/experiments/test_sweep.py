@@ -217,17 +217,17 @@ def test_a_cell_that_does_not_fit_its_bundle_stops_before_anything_starts(tmp_pa
 
 def test_a_full_disk_is_a_clear_message_and_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "PART_ROWS", 2)
-    calls = []
+    calls, write = [], pq.write_table
 
-    def full(table, path):
+    def full(table, path, **options):
         calls.append(path)
         path.write_bytes(b"half a part")
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        pq.write_table(table, path)
+        write(table, path, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr("elastune.experiments.sweeps.store._write_parquet", full)
+        patched.setattr(pq, "write_table", full)
         with pytest.raises(StoreError, match=r"cannot be written: No space left on device; what was finished is kept"):
             run(sweep_of(axes=AXES, seeds=2), tmp_path)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["part-000000.parquet"]

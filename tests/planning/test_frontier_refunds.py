@@ -108,7 +108,7 @@ def test_where_limits_cut_a_cheaper_plan_off_plans_say_what_was_left_out(monkeyp
     """The limits are lowered, so that small jobs meet them; then brute force shows what that costs."""
     for module in (spaces, choices, program):
         monkeypatch.setattr(module, "MOST_RELEASED", most_released)
-    monkeypatch.setattr(spaces, "_ALL_GANGS", all_gangs)
+    monkeypatch.setattr(spaces, "ALL_GANGS", all_gangs)
     forget_spaces()
     told = {True: set(), False: set()}
     for seed in range(25):

@@ -16,7 +16,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.profile import GroundTruth, Profile, Startup, Stragglers, Timings
-from elastune.sim.model.scaling import kind_phrase
+from elastune.sim.model.scaling import Scaling, kind_phrase
 from elastune.sim.model.streams import Streams
 from elastune.traces.bundles.terms import Overrides, ProfileErrors, WorkloadTerms
 from elastune.traces.formats.html_table import pairs_html
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from elastune.sim.model.job import Direction, TuningJob
     from elastune.sim.model.protocols import Configuration
-    from elastune.sim.model.scaling import Scaling
     from elastune.traces.bundles.replicates import Replicates
 
 _SUPPLIED = {

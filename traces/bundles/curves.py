@@ -12,7 +12,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import WHOLE, number_of
-from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.formats.csv_rows import Row, read_rows
 from elastune.traces.formats.limits import LARGEST, LONGEST_S, are_costs, are_too_large, too_large, too_long
 from elastune.traces.formats.texts import require_file
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pyarrow import Array
 
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.formats.csv_rows import Row
 
 _COLUMNS = ("trial", "iteration", "score")
 _VALUES = ("score", "test_score", "seconds")

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from elastune.sim.model.errors import InvalidTraceError, unknown
 from elastune.traces.bundles.bundle import Bundle
 from elastune.traces.bundles.costs import iteration_costs, mean_seconds
-from elastune.traces.bundles.curves import read_configurations, read_curves
-from elastune.traces.bundles.header import evaluate_s_of, read_header, scaling_in, stragglers_of, timings_of
+from elastune.traces.bundles.curves import Configurations, CurveTables, read_configurations, read_curves
+from elastune.traces.bundles.header import (
+    BundleHeader,
+    evaluate_s_of,
+    read_header,
+    scaling_in,
+    stragglers_of,
+    timings_of,
+)
 from elastune.traces.bundles.replicates import Replicates
 from elastune.traces.formats.csv_rows import read_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from elastune.traces.bundles.curves import Configurations, CurveTables
-    from elastune.traces.bundles.header import BundleHeader
-
 
 _SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
 

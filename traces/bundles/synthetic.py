@@ -13,7 +13,7 @@ import numpy as np
 
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.profile import Timings
-from elastune.sim.model.scaling import LinearScaling
+from elastune.sim.model.scaling import LinearScaling, Scaling
 from elastune.sim.model.streams import Streams
 from elastune.traces.bundles.bundle import Bundle
 from elastune.traces.formats.limits import are_too_large, too_large
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from elastune.sim.model.job import Direction
     from elastune.sim.model.protocols import Configuration
-    from elastune.sim.model.scaling import Scaling
 
 _BLOCK_TRIALS = 65_536
 """Curves computed at a time, so that a million trials need no second array of their size."""

@@ -7,17 +7,12 @@ overrides, and both truth and belief are built from it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.profile import Profile, Startup, Stragglers, Timings
-from elastune.sim.model.scaling import check_gang
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from elastune.sim.model.scaling import Scaling
+from elastune.sim.model.scaling import Scaling, check_gang
 
 LEAST_SPEEDUP = 0.01
 """The smallest speed-up that is ever believed, so that durations stay finite."""

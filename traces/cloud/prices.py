@@ -6,20 +6,14 @@ Imports sim.model and the standard library. A catalogue is a CSV file; its forma
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError, unknown
-from elastune.sim.model.price_series import PriceSeries
+from elastune.sim.model.price_series import Price, PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
-from elastune.traces.formats.csv_rows import read_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from elastune.sim.model.price_series import Price
-    from elastune.traces.formats.csv_rows import Row
+from elastune.traces.formats.csv_rows import Row, read_rows
 
 COLUMNS = ("name", "gpus_per_instance", "on_demand_usd_per_hour", "spot_usd_per_hour")
 """What a catalogue must have."""

@@ -6,17 +6,12 @@ duration_s, available_nodes`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.reclaim import NodeChange, RecordedNodes
-from elastune.traces.formats.csv_rows import read_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from elastune.traces.formats.csv_rows import Row
+from elastune.traces.formats.csv_rows import Row, read_rows
 
 _EVENT_COLUMNS = ("t_s", "op", "node")
 _AVAILABILITY_COLUMNS = ("start_s", "duration_s", "available_nodes")

@@ -8,17 +8,15 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO, cast
+from pathlib import Path
+from typing import TextIO, cast
 
 from elastune.sim.model.errors import InvalidTraceError
 from elastune.sim.model.numbers import number_of
 from elastune.traces.formats.limits import DEAREST, LONGEST_S, too_long
 from elastune.traces.formats.texts import require_file
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 MOST = 1_000_000_000
 """No whole number in a table may be larger."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _MAGIC = b"SQLite format 3\0"
 _READ_VERSION = 19  # the byte of the header that is 2 where the file has a write-ahead log

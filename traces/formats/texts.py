@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from elastune.sim.model.errors import InvalidTraceError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def require_file(path: Path) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.traces.bundles.costs import iteration_costs, mean_seconds
+from elastune.traces.bundles.costs import IterationCosts, iteration_costs, mean_seconds
 from elastune.traces.bundles.writer import require_room, write_bundle
 from elastune.traces.formats.limits import LONGEST_S, too_long
 from elastune.traces.formats.texts import plain
-from elastune.traces.importers.regular import regular_curves
+from elastune.traces.importers.regular import RegularCurves, regular_curves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.bundles.costs import IterationCosts
     from elastune.traces.importers.recording import CurveRules, Description, Points, RecordedCurves
-    from elastune.traces.importers.regular import RegularCurves
 
 _ASSUMED = "assumed: set at import"
 SECONDS_OF_ALL = "seconds_of_all_recorded_trials"

@@ -14,7 +14,7 @@ import numpy as np
 from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.read_table import SourceTable
-from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
+from elastune.traces.importers.recording import CurveRules, Description, Points, RecordedCurves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.recording import Description
 
 _NEEDED = ("hyperparameters", "objectives_evaluations", "fidelity_values", "objectives_names", "fidelity_space")
 

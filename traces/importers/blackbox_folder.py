@@ -17,7 +17,7 @@ from elastune.traces.formats.texts import parse_json, read_text, require_file
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.blackbox import BlackboxChoice, recording_of
 from elastune.traces.importers.read_table import read_parquet
-from elastune.traces.importers.recording import CurveRules
+from elastune.traces.importers.recording import CurveRules, Description
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.recording import Description
 
 INSTALL = "pip install 'syne-tune[extra]'"
 DOWNLOADS = Path("~/.blackbox-repository")

@@ -8,18 +8,16 @@ from __future__ import annotations
 import itertools
 import re
 import struct
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.traces.formats.csv_rows import same_cell
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-    from pathlib import Path
 
 INSTALL = "pip install -e '.[tensorboard]'"
 _SESSION = "_hparams_/session_start_info"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from elastune.sim.model.errors import InputError, unknown
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.logged_runs import LoggedRun, recording_of_runs
-from elastune.traces.importers.recording import CurveRules
+from elastune.traces.importers.recording import CurveRules, Description
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.recording import Description
 
 INSTALL = "pip install 'elastune[mlflow]'"
 _PAGE = 1000

@@ -20,7 +20,7 @@ from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.traces.formats.sqlite_file import is_sqlite, reading
 from elastune.traces.formats.texts import require_file, text_of
 from elastune.traces.importers.assemble import write_recording
-from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
+from elastune.traces.importers.recording import CurveRules, Description, Points, RecordedCurves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from elastune.sim.model.job import Direction
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.recording import Description
 
 INSTALL = "pip install -e '.[optuna]'"
 _STOPPED_FROM_OUTSIDE = ("PRUNED", "RUNNING", "WAITING")

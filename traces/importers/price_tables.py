@@ -12,21 +12,16 @@ from __future__ import annotations
 import calendar
 import csv
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.price_series import PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT, InstanceType
 from elastune.traces.cloud.prices import COLUMNS, NOTES, START, Offer, joined, load_offers
-from elastune.traces.formats.csv_rows import read_rows, same_cell
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from elastune.traces.formats.csv_rows import Row
+from elastune.traces.formats.csv_rows import Row, read_rows, same_cell
 
 _CALLED = {
     "name": ("name", "instance_type", "InstanceType"),

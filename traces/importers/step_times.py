@@ -7,19 +7,15 @@ of the step that synchronises), and further columns such as `placement`, `kind` 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from elastune.sim.model.errors import InputError, InvalidTraceError, unknown
 from elastune.sim.model.node_scaling import PlacedTableScaling
-from elastune.traces.formats.csv_rows import matching, read_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from elastune.traces.formats.csv_rows import Row
+from elastune.traces.formats.csv_rows import Row, matching, read_rows
 
 Gang = tuple[int, int]
 _MEASURED = ("step_time_s", "sync_time_s")

@@ -16,7 +16,7 @@ from elastune.traces.formats.csv_rows import same_cell
 from elastune.traces.formats.limits import LARGEST, are_costs
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.read_table import SourceTable
-from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
+from elastune.traces.importers.recording import CurveRules, Description, Points, RecordedCurves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.recording import Description
 
 _GROWTHS = 6
 """So many times must the seconds have grown, and never fallen, before they are taken for a clock."""

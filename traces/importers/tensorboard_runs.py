@@ -16,15 +16,13 @@ from elastune.sim.model.errors import InputError, InvalidTraceError, nearest
 from elastune.traces.formats.texts import parse_json, read_text, text_of
 from elastune.traces.formats.yaml_text import parse_yaml
 from elastune.traces.importers.assemble import write_recording
-from elastune.traces.importers.event_files import merge_hyperparameters, read_event_file
-from elastune.traces.importers.recording import CurveRules, Points, RecordedCurves
+from elastune.traces.importers.event_files import EventFile, merge_hyperparameters, read_event_file
+from elastune.traces.importers.recording import CurveRules, Description, Points, RecordedCurves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.event_files import EventFile
-    from elastune.traces.importers.recording import Description
 
 HYPERPARAMETER_FILES = ("hparams.yaml", "hparams.json", "params.json")
 """Looked for in a run's folder where its events hold no hyperparameters: what Lightning and Ray Tune write."""

@@ -17,13 +17,12 @@ from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.traces.formats.texts import require_file, text_of
 from elastune.traces.importers.assemble import write_recording
 from elastune.traces.importers.logged_runs import LoggedRun, recording_of_runs
-from elastune.traces.importers.recording import CurveRules
+from elastune.traces.importers.recording import CurveRules, Description
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from elastune.traces.bundles.bundle import Bundle
-    from elastune.traces.importers.recording import Description
 
 INSTALL = "pip install 'elastune[wandb]'"
 FILES = "run-*.wandb"

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elastune.sim.model.errors import InputError
-from elastune.traces.scaling.laws import FITTED_FAMILIES, law_of
-from elastune.traces.scaling.tables import slower_phrase
+from elastune.traces.scaling.laws import FITTED_FAMILIES, Law, law_of
+from elastune.traces.scaling.tables import MeasuredTable, slower_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from elastune.sim.model.scaling import Scaling
-    from elastune.traces.scaling.laws import Law
-    from elastune.traces.scaling.tables import MeasuredTable
 
     Gang = tuple[int, int]
 

@@ -7,20 +7,16 @@ parameters are the keys beside it; `{amdahl: 0.1}` and `{power: 0.8}` are short 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from elastune.sim.model.errors import InputError, nearest, unknown
 from elastune.sim.model.node_scaling import AllReduceScaling, Link, PlacedTableScaling
-from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, TableScaling
+from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, Scaling, ScalingKind, TableScaling
 from elastune.traces.formats.texts import plain
 from elastune.traces.scaling.tables import KINDS, MOST_GPUS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from elastune.sim.model.scaling import Scaling, ScalingKind
-
     Keys = Mapping[str, object]
 
 _GANG = re.compile(r"(0|[1-9][0-9]*)(?:x(0|[1-9][0-9]*))?")

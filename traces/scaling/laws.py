@@ -10,12 +10,10 @@ import numpy as np
 
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import AllReduceScaling, Link
-from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling
+from elastune.sim.model.scaling import AmdahlScaling, LinearScaling, PowerScaling, Scaling, ScalingKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from elastune.sim.model.scaling import Scaling, ScalingKind
 
     Gang = tuple[int, int]
 

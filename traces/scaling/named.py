@@ -5,18 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from elastune.sim.model.errors import InputError, unknown
 from elastune.sim.model.node_scaling import PlacedTableScaling
 from elastune.sim.model.scaling import LinearScaling, Scaling, TableScaling
-from elastune.traces.formats.csv_rows import read_rows
+from elastune.traces.formats.csv_rows import Row, read_rows
 from elastune.traces.scaling.inline import scaling_inline
-from elastune.traces.scaling.tables import filtered_path, measured_of, read_measured
-
-if TYPE_CHECKING:
-    from elastune.traces.formats.csv_rows import Row
-    from elastune.traces.scaling.tables import MeasuredTable
+from elastune.traces.scaling.tables import MeasuredTable, filtered_path, measured_of, read_measured
 
 ScalingInput: TypeAlias = "Scaling | str | Path | Mapping[int | str, object]"
 """What a user may give for a scaling; see `scaling_of`."""

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, cast
 
 from elastune.sim.model.errors import InputError, InvalidTraceError
 from elastune.sim.model.node_scaling import PlacedTableScaling
-from elastune.sim.model.scaling import TableScaling
-from elastune.traces.formats.csv_rows import matching, read_rows
+from elastune.sim.model.scaling import Scaling, ScalingKind, TableScaling
+from elastune.traces.formats.csv_rows import Row, matching, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from elastune.sim.model.scaling import Scaling, ScalingKind
-    from elastune.traces.formats.csv_rows import Row
 
     Gang = tuple[int, int]
 

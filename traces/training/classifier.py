@@ -12,7 +12,7 @@ from torch import nn
 
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.training.gradients import GangMember, OneWorker
-from elastune.traces.training.workload import ALONE
+from elastune.traces.training.workload import ALONE, Seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from elastune.sim.model.protocols import Configuration
     from elastune.traces.training.datasets import Split, Splits
-    from elastune.traces.training.workload import Seat
 
 _EVALUATION_BATCH = 256
 """Examples per evaluation step; one cache-sized piece at a time is faster on a CPU than all at once."""

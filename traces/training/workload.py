@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from elastune.sim.model.errors import InputError
-from elastune.sim.model.protocols import Trainable
+from elastune.sim.model.protocols import Configuration, Trainable
 from elastune.sim.model.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from elastune.sim.model.job import Direction
-    from elastune.sim.model.protocols import Configuration
     from elastune.traces.training.search_space import SearchSpace
 
 

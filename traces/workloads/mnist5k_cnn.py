@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from elastune.traces.training import datasets
 from elastune.traces.training.search_space import Categorical, Integer, LogUniform, SearchSpace, Uniform
-from elastune.traces.training.workload import Workload
+from elastune.traces.training.workload import ScoredTrainable, Seat, Workload
 
 if TYPE_CHECKING:
     from elastune.sim.model.protocols import Configuration
-    from elastune.traces.training.workload import ScoredTrainable, Seat
 
 
 def _build(configuration: Configuration, seed: int, seat: Seat) -> ScoredTrainable:

@@ -15,14 +15,11 @@ import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FOLDER_PREFIX = "elastune-"
 """The names of all embedded clusters' folders begin so; they lie in the folder for temporary files."""

@@ -8,22 +8,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elastune.sim.bridge.machines.nodes import NoNodeError
-from elastune.sim.model.events import (
-    GoneCause,
-    InstanceBooted,
-    InstanceLaunched,
-    InstanceReady,
-    InstanceRefused,
-)
+from elastune.sim.bridge.machines.nodes import Node, Nodes, NoNodeError
+from elastune.sim.model.events import Event, GoneCause, InstanceBooted, InstanceLaunched, InstanceReady, InstanceRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elastune.sim.bridge.machines.clock import Clock
     from elastune.sim.bridge.machines.fault_injector import MachineFaults
-    from elastune.sim.bridge.machines.nodes import Node, Nodes
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId
 
 _log = logging.getLogger(__name__)

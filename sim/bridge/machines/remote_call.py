@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from elastune.sim.bridge.machines.nodes import CPU
+from elastune.sim.bridge.machines.nodes import CPU, Node
 from elastune.sim.model.errors import WorkerError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from elastune.sim.bridge.machines.nodes import Node
 
 _Found = TypeVar("_Found")
 

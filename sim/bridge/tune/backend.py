@@ -7,11 +7,13 @@ at the next call of `look`. Machines are parts of a fixed cluster, ready as soon
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from elastune.sim.bridge.tune.segment import RunningSegment
 from elastune.sim.bridge.tune.values import finite, plain, plain_configuration
 from elastune.sim.model.commands import (
+    Command,
     EndSegment,
     ProvisionInstance,
     ReleaseInstance,
@@ -20,6 +22,7 @@ from elastune.sim.model.commands import (
 )
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import (
+    Event,
     GoneCause,
     InstanceGone,
     InstanceLaunched,
@@ -31,14 +34,7 @@ from elastune.sim.model.events import (
     TimerFired,
     TrialSampled,
 )
-from elastune.sim.model.ids import TrialId
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from elastune.sim.model.commands import Command
-    from elastune.sim.model.events import Event
-    from elastune.sim.model.ids import InstanceId, SegmentId
+from elastune.sim.model.ids import InstanceId, SegmentId, TrialId
 
 PENDING, PAUSED, TERMINATED, ERROR = "PENDING", "PAUSED", "TERMINATED", "ERROR"
 """States of a trial in Tune; RUNNING is not needed here."""

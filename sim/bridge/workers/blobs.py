@@ -10,14 +10,12 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SCRATCH = ".saving-"
 """Prefix of the folders in which files are prepared. One that is left belongs to a dead process."""

@@ -10,21 +10,17 @@ import contextlib
 import hashlib
 import logging
 import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from elastune.sim.bridge.workers.blobs import blobs_at
+from elastune.sim.bridge.workers.blobs import Blobs, blobs_at
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.sim.model.ids import SegmentId, TrialId
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from elastune.sim.bridge.workers.blobs import Blobs
 
 _log = logging.getLogger(__name__)
 

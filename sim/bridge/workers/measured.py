@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING
 
 from elastune.sim.bridge.machines.clock import Clock
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-from elastune.sim.bridge.workers.worker import Finished, Started, Tested, Trained
-from elastune.sim.bridge.workers.worker_group import GroupContext, GroupListener, WorkerGroup
+from elastune.sim.bridge.workers.worker import (
+    Assignment,
+    Device,
+    Finished,
+    Message,
+    Started,
+    Tested,
+    TrainableFactory,
+    Trained,
+    WorkerSettings,
+)
+from elastune.sim.bridge.workers.worker_group import GroupContext, GroupListener, Site, WorkerGroup
 from elastune.sim.model.errors import WorkerError
-from elastune.sim.model.events import Outcome, SegmentEnded
+from elastune.sim.model.events import Event, Outcome, SegmentEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from elastune.sim.bridge.workers.worker import Assignment, Device, Message, TrainableFactory, WorkerSettings
-    from elastune.sim.bridge.workers.worker_group import Site
     from elastune.sim.model.commands import StartSegment
-    from elastune.sim.model.events import Event
     from elastune.sim.model.protocols import Configuration, Trainable
 
 _ENDS_WITHIN_S = 60.0

@@ -5,14 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from elastune.sim.model.errors import WorkerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FORMING_S = 600.0
 """How long members wait for each other at the start; importing torch on many slots of one machine takes minutes."""

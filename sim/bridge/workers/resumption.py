@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from elastune.sim.model.commands import StartTimer
-from elastune.sim.model.events import GoneCause, InstanceGone, Outcome, SegmentEnded
-from elastune.sim.model.protocols import InstanceStatus
+from elastune.sim.model.commands import StartSegment, StartTimer
+from elastune.sim.model.events import Event, GoneCause, InstanceGone, Outcome, SegmentEnded
+from elastune.sim.model.protocols import Configuration, ConfigurationSource, InstanceStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from elastune.sim.bridge.machines.nodes import Node
     from elastune.sim.bridge.workers.checkpoint import CheckpointStore, SavedCheckpoint
-    from elastune.sim.model.commands import StartSegment
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import InstanceId, Placement, SegmentId, TrialId
-    from elastune.sim.model.protocols import Configuration, ConfigurationSource
 
 
 @dataclass(frozen=True)

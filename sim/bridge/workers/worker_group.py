@@ -15,17 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from elastune.sim.bridge.machines.nodes import CPU, bundle
 from elastune.sim.bridge.workers.resumption import durable_of, known_score
-from elastune.sim.bridge.workers.worker import Assignment, Finished, Saved, SegmentWorker, Started, Trained
-from elastune.sim.model.events import Outcome, ProgressReported, SegmentEnded
+from elastune.sim.bridge.workers.worker import (
+    Assignment,
+    Finished,
+    Message,
+    Saved,
+    SegmentWorker,
+    Started,
+    Trained,
+    WorkerSettings,
+)
+from elastune.sim.model.events import Event, Outcome, ProgressReported, SegmentEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elastune.sim.bridge.machines.clock import Clock
     from elastune.sim.bridge.workers.checkpoint import CheckpointStore
-    from elastune.sim.bridge.workers.worker import Message, WorkerSettings
     from elastune.sim.model.commands import StartSegment
-    from elastune.sim.model.events import Event
     from elastune.sim.model.ids import SegmentId
     from elastune.sim.model.protocols import Configuration
 

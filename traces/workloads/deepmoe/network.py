@@ -13,18 +13,16 @@ several workers have the gradients of one, and a channel never depends on anothe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from elastune.sim.model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Body: TypeAlias = Literal["vgg", "resnet"]
 Gating: TypeAlias = Literal["none", "mixture"]

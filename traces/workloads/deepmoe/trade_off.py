@@ -15,8 +15,8 @@ import torch
 from elastune.sim.model.errors import InputError
 from elastune.traces.training.classifier import Classifier
 from elastune.traces.workloads.deepmoe import cost
-from elastune.traces.workloads.deepmoe.compared import NETWORKS, TrainedNetwork
-from elastune.traces.workloads.deepmoe.network import Architecture, DeepMoe, Shape
+from elastune.traces.workloads.deepmoe.compared import NETWORKS, ComparedNetwork, TrainedNetwork
+from elastune.traces.workloads.deepmoe.network import Architecture, Body, DeepMoe, Shape
 from elastune.traces.workloads.deepmoe.training import Penalties, TwoStages
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from elastune.sim.model.protocols import Configuration
     from elastune.traces.training.datasets import Splits
-    from elastune.traces.workloads.deepmoe.compared import ComparedNetwork
-    from elastune.traces.workloads.deepmoe.network import Body
 
 MU = 0.3
 """Weight of the classes that the embedding sees [ours]."""

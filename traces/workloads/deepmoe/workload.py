@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from elastune.traces.training import datasets, image_folders
 from elastune.traces.training.search_space import Categorical, LogUniform, SearchSpace, Uniform
-from elastune.traces.training.workload import Workload
+from elastune.traces.training.workload import ScoredTrainable, Seat, Workload
 
 if TYPE_CHECKING:
     from elastune.sim.model.protocols import Configuration
     from elastune.traces.training.datasets import Splits
-    from elastune.traces.training.workload import ScoredTrainable, Seat
 
 ITERATIONS = 27
 """R. Stage 2 begins at a fraction of it, whatever the number of iterations a trial is given."""
