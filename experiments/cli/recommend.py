@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,16 +27,23 @@ from elastune.experiments.cli.tables import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
     from elastune.experiments.comparisons.race import Goal
     from elastune.experiments.comparisons.recommendation import Recommendation, Standing
 
 _FILES = ("kind.txt", "spec.yaml", "recommendation.json", "candidates.csv", "front.png")
 _SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": "the soonest"}
 _SHOWN_OF_FRONT = 10
+_SHOWN_NEAREST = 5
 _FREE = {"cost_usd": ["given, USD"], "makespan_s": ["given, s"], "score": []}
 _SOUGHT_HEADING = {"score": "score", "cost_usd": "cost, USD", "makespan_s": "makespan, s"}
 _ON_BUNDLES = [*key("policy", "on", "bundle"), *numbers("kept", "score", "cost, USD", "makespan, s")]
 _FRONT = [*key("policy", "on"), *numbers("runs", "kept", "score", "cost, USD", "makespan, s")]
+
+
+def _nearest_columns(goal: Goal) -> list[Column]:
+    return [*key("policy", "on"), *numbers(*_FREE[goal.measure], "runs", "kept", "score", "cost, USD", "makespan, s")]
 
 
 def _standings_columns(goal: Goal) -> list[Column]:
@@ -101,7 +108,7 @@ def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     offered = [[*given, *machine, *market] for machine in of_types for market in of_markets]
     spec, *others = (load_plan_spec(spec_file, each) for each in offered)
     goal = Goal(spec.bundle().direction, spec.job.deadline_s, spec.job.budget_usd, score)
-    require_asked(_standings_columns(goal), _wrong_columns(goal), _ON_BUNDLES, _FRONT)
+    require_asked(_standings_columns(goal), _nearest_columns(goal), _wrong_columns(goal), _ON_BUNDLES, _FRONT)
     if out is not None:
         check_outputs(*(out / name for name in _FILES))
         require_kind(out, "recommendation")
@@ -160,7 +167,8 @@ def _print(recommendation: Recommendation, folder: Path | None) -> None:
         f"{left_out} {tried['runs'].sum()} runs to choose"
     )
     if best is None:
-        say("No candidate may keep it in 95 runs of 100. Nearest:")
+        say("No candidate may keep it in 95 runs of 100.")
+        _nearest_table(recommendation).print()
     else:
         _standings_table(recommendation).print()
         if best.on_bundles:
@@ -219,6 +227,27 @@ def _wrong_table(recommendation: Recommendation) -> Table:
     return table
 
 
+def _nearest_table(recommendation: Recommendation) -> Table:
+    goal = recommendation.goal
+    table = Table("Nearest, by how often they kept it", _nearest_columns(goal))
+    size = {"cost_usd": "budget_usd", "makespan_s": "deadline_s"}.get(goal.measure)
+    for row in recommendation.nearest().head(_SHOWN_NEAREST).to_dict("records"):
+        table.add(*_where(row), *([] if size is None else [number(row[size])]), *_means(row))
+    return table
+
+
+def _where(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+    """Policy and machine of a candidate."""
+    on_demand = row["market"] == "on-demand"
+    return row["policy"], row["instance_type"] if on_demand else f"{row['instance_type']}, {row['market']}"
+
+
+def _means(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+    """Runs, how often the goal was kept, and the means of a candidate."""
+    kept, makespan_s = percent(row["kept"] / row["runs"]), f"{row['makespan_s']:,.0f}"
+    return row["runs"], kept, number(row["score"]), usd(row["cost_usd"]), makespan_s
+
+
 def _front_table(recommendation: Recommendation) -> Table:
     front = recommendation.front()
     shown = front.iloc[spread(len(front), _SHOWN_OF_FRONT)]
@@ -226,15 +255,5 @@ def _front_table(recommendation: Recommendation) -> Table:
     title = f"No other is cheaper, sooner and better at once ({count}; means of the runs it took)"
     table = Table(title, _FRONT)
     for row in shown.to_dict("records"):
-        where = row["instance_type"] if row["market"] == "on-demand" else f"{row['instance_type']}, {row['market']}"
-        kept = percent(row["kept"] / row["runs"])
-        table.add(
-            row["policy"],
-            where,
-            row["runs"],
-            kept,
-            number(row["score"]),
-            usd(row["cost_usd"]),
-            f"{row['makespan_s']:,.0f}",
-        )
+        table.add(*_where(row), *_means(row))
     return table

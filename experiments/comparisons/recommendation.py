@@ -159,6 +159,14 @@ class Recommendation:
             next(n for n, row in enumerate(rows) if all(row[name] == value for name, value in known))
         ]
 
+    def nearest(self) -> pd.DataFrame:
+        """The candidates that kept the goal most often, the best size of each policy on each machine; of equals the cheaper."""
+        table = self.candidates[self.candidates["runs"] > 0]
+        table = table.assign(share=table["kept"] / table["runs"]).sort_values(
+            ["share", "cost_usd"], ascending=[False, True], ignore_index=True
+        )
+        return table.drop_duplicates(["policy", "instance_type", "market"], ignore_index=True)
+
     def front(self) -> pd.DataFrame:
         """The candidates of which no other is cheaper, sooner and better at once, by the means of their runs."""
         table = self.candidates.dropna(subset=["score", "cost_usd", "makespan_s"])
@@ -235,9 +243,8 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
         judged = replace(runs, draws=replace(draws, first_seed=spec.seed + seeds))
         finalists = [Candidate(one.spec) for one in different(ranked)][:FINALISTS]
         judged.extend(finalists, count)
-        finalists.sort(
-            key=lambda one: not one.may_win(goal, count)
-        )  # stable: else in the order in which they were chosen
+        # Stable: those that keep the goal stay in the order in which they were chosen.
+        finalists.sort(key=lambda one: 0.0 if one.may_win(goal, count) else 1.0 - one.kept(goal) / count)
         half = max(seeds // 2, 1) * len(workloads)
         wrong = tuple(_when_wrong(finalists, goal, judged, half)) if finalists else ()
     names = [workload.loaded().name for workload in workloads]

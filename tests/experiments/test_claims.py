@@ -256,6 +256,13 @@ def test_the_page_is_what_its_records_say():
         assert all((DOCS / "figures" / f"{name}.png").is_file() for name in record["figures"])
 
 
+def test_every_picture_of_the_docs_is_of_a_claim_or_stands_on_a_page():
+    drawn = {name for claim in load_claims().values() for name in claim.figures}
+    pages = "".join(page.read_text() for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md"))
+    left = [file.name for file in (DOCS / "figures").glob("*.png") if f"figures/{file.name}" not in pages]
+    assert [name for name in left if name.removesuffix(".png") not in drawn] == []
+
+
 @cache
 def bounds():
     """The bound of each claim, by its words."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from elastune import RunSpec
 from elastune.experiments.cli.app import app
 from elastune.experiments.comparisons.race import Candidate, CandidateRun, Goal, most_share, race
+from elastune.experiments.comparisons.recommendation import Recommendation
 from elastune.experiments.spec.offers import at_prices, scaling_in_use, within_machines
 from elastune.sim.model.errors import InputError
 
@@ -132,6 +134,25 @@ def test_a_score_nobody_reaches_is_said_with_exit_code_1(tmp_path):
     done = asked(tmp_path, "--set", "job.budget_usd=null", "--score", "0.000001", "--levels", "2")
     assert done.exit_code == 1
     assert "No candidate may keep it" in done.stdout
+    assert "Nearest, by how often they kept it" in done.stdout
+
+
+def test_the_nearest_kept_the_goal_most_often_and_are_of_different_policies_or_machines():
+    columns = ["policy", "instance_type", "market", "runs", "kept", "cost_usd"]
+    rows = [
+        ("a", "m", "on-demand", 10, 8, 1.0),
+        ("a", "m", "on-demand", 20, 18, 3.0),
+        ("b", "m", "on-demand", 10, 9, 2.0),
+        ("c", "m", "on-demand", 0, 0, float("nan")),
+        ("a", "n", "spot", 10, 0, 0.5),
+    ]
+    goal = Goal("minimize", 100.0, None, 0.5)
+    nearest = Recommendation(goal, (), False, (), pd.DataFrame(rows, columns=columns), ()).nearest()
+    assert [(row.policy, row.instance_type, row.cost_usd) for row in nearest.itertuples()] == [
+        ("b", "m", 2.0),
+        ("a", "m", 3.0),
+        ("a", "n", 0.5),
+    ]
 
 
 def test_several_bundles_take_turns_and_each_is_shown(tmp_path):
