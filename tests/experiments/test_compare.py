@@ -177,16 +177,16 @@ def test_ctrl_c_keeps_the_seeds_that_are_finished():
 INTERRUPTED = """
 import os, signal, sys
 from contextlib import contextmanager
-from elastune.experiments.cli import app, compare
+from elastune.experiments.cli import app, options
 
 @contextmanager
 def progress(_title):
     # As the terminal does: Ctrl-C goes to this process and its workers alike.
     yield lambda done, total: os.killpg(0, signal.SIGINT) if done == 9 else None
 
-compare.progress = progress
-options = ["--policies", "sha-fixed,rubberband", "--seeds", "40", "--jobs", sys.argv[2], "--json"]
-sys.argv = ["elastune", "compare", sys.argv[1], *options]
+options.progress = progress
+asked = ["--policies", "sha-fixed,rubberband", "--seeds", "40", "--jobs", sys.argv[2], "--json"]
+sys.argv = ["elastune", "compare", sys.argv[1], *asked]
 app.main()
 """
 
