@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from elastune.experiments.runs.journals import header_of
 from elastune.experiments.runs.replay import ledger_of, replay_journal
 from elastune.sim.control.journal import read_entries
 from elastune.sim.model.events import SegmentEnded
@@ -16,6 +17,7 @@ from elastune.sim.model.events import SegmentEnded
 pytest.importorskip("ray", reason="Ray Tune needs the tune extra")
 
 ROOT = Path(__file__).parents[2]
+OWN = f"{ROOT / 'docs' / 'examples' / 'median_stopping.py'}:MedianStopping"
 LATE_S = 30.0
 
 
@@ -71,6 +73,19 @@ def test_a_function_that_saves_nothing_is_refused_with_what_to_do(asha):
 @pytest.mark.slow
 def test_a_gang_of_two_has_two_cpus_and_knows_it(asha):
     assert asha[0]["seen"]["CPU"] == 2.0
+
+
+@pytest.mark.slow
+def test_a_policy_of_ones_own_stops_trials_under_tune_as_its_rule_says(asha):
+    answer, journal = asha[0]["own"], asha[1].with_name("own.jsonl")
+    assert answer["rank"] == 0
+    ends = {entry.event.trial: entry.event for entry in read_entries(journal) if isinstance(entry.event, SegmentEnded)}
+    # The worse two begin when the better two have ended, and are behind the median of these after one epoch.
+    assert [(ends[trial].outcome, ends[trial].iteration) for trial in (0, 1)] == [("completed", 4)] * 2
+    assert all(ends[trial].outcome == "ended" and ends[trial].iteration < 4 for trial in (2, 3))
+    assert header_of(journal).spec["policy"]["name"] == OWN
+    assert replay_journal(journal, policy=OWN)[1]
+    assert sum(ledger_of(journal).usd.values()) == pytest.approx(answer["cost_usd"])
 
 
 @pytest.mark.slow

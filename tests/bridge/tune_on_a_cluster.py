@@ -22,6 +22,9 @@ OPTIONS = {
 }
 
 
+OWN = f"{Path(__file__).parents[2] / 'docs' / 'examples' / 'median_stopping.py'}:MedianStopping"
+
+
 class Curve(tune.Trainable):
     """Loss is rank + 1 / epoch. The one of rank 0 dies once, in the epoch after its first checkpoint."""
 
@@ -82,9 +85,12 @@ def main(folder):
         )
     except InputError as error:
         refusal = str(error)
+    own = tune_scheduler(f"{OWN}(least=2)", journal=folder / "own.jsonl", **OPTIONS)
+    fit(Curve, {"rank": tune.grid_search([0, 1, 2, 3]), "scar": str(folder / "scar")}, own, folder)
     best = scheduler.best
     ray.shutdown()
     answer = {"config": best.config, "metrics": best.metrics, "cost_usd": scheduler.run.cost_usd, "refusal": refusal}
+    answer["own"] = {"rank": own.best.config["rank"], "cost_usd": own.run.cost_usd}
     answer["seen"] = json.loads((folder / "seen").read_text())
     sys.stdout.write(json.dumps(answer) + "\n")
 
