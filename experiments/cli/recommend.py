@@ -27,10 +27,10 @@ from elastune.experiments.cli.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Mapping
 
     from elastune.experiments.comparisons.race import Goal
-    from elastune.experiments.comparisons.recommendation import Recommendation, Standing
+    from elastune.experiments.comparisons.recommendation import Recommendation
 
 _FILES = ("kind.txt", "spec.yaml", "recommendation.json", "candidates.csv", "front.png")
 _SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": "the soonest"}
@@ -180,18 +180,18 @@ def _print(recommendation: Recommendation, folder: Path | None) -> None:
 
 
 def _standings_table(recommendation: Recommendation) -> Table:
+    from elastune.experiments.comparisons.candidates import named
+
     goal = recommendation.goal
     title = (
         f"The best few on {recommendation.standings[0].runs} new seeds, with 95 % intervals; the first is recommended"
     )
     table = Table(title, _standings_columns(goal))
     for one in recommendation.standings:
-        job = one.spec.job
-        size = {"cost_usd": job.budget_usd, "makespan_s": job.deadline_s}.get(goal.measure)
+        candidate = named(one.spec)
         table.add(
-            one.spec.policy.label,
-            _machine(one),
-            *([] if goal.measure == "score" else [number(size)]),
+            *_where(candidate),
+            *_given(candidate, goal),
             f"{percent(one.kept)} (>= {percent(one.kept_low)})",
             *(interval(each.value, each.low, each.high, 3) for each in (one.score, one.cost_usd, one.makespan_s)),
             NONE if one.to_best is None else interval(one.to_best.mean, one.to_best.low, one.to_best.high, 2),
@@ -201,19 +201,14 @@ def _standings_table(recommendation: Recommendation) -> Table:
 
 
 def _bundles_table(recommendation: Recommendation) -> Table:
+    from elastune.experiments.comparisons.candidates import named
+
     table = Table("The same runs on each bundle", _ON_BUNDLES)
     for one in recommendation.standings:
         for on in one.on_bundles:
             means = (interval(each.value, each.low, each.high, 3) for each in (on.score, on.cost_usd, on.makespan_s))
-            table.add(one.spec.policy.label, _machine(one), on.bundle, percent(on.kept), *means)
+            table.add(*_where(named(one.spec)), on.bundle, percent(on.kept), *means)
     return table
-
-
-def _machine(standing: Standing) -> str:
-    from elastune.experiments.comparisons.candidates import named
-
-    _, machine, market = list(named(standing.spec).values())[:3]
-    return str(machine) if market == "on-demand" else f"{machine}, {market}"
 
 
 def _wrong_table(recommendation: Recommendation) -> Table:
@@ -230,19 +225,24 @@ def _wrong_table(recommendation: Recommendation) -> Table:
 def _nearest_table(recommendation: Recommendation) -> Table:
     goal = recommendation.goal
     table = Table("Nearest, by how often they kept it", _nearest_columns(goal))
-    size = {"cost_usd": "budget_usd", "makespan_s": "deadline_s"}.get(goal.measure)
     for row in recommendation.nearest().head(_SHOWN_NEAREST).to_dict("records"):
-        table.add(*_where(row), *([] if size is None else [number(row[size])]), *_means(row))
+        table.add(*_where(row), *_given(row, goal), *_means(row))
     return table
 
 
-def _where(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+def _given(candidate: Mapping[Any, Any], goal: Goal) -> list[str]:
+    """The limit that the goal leaves free, as the candidate was given it; nothing where it leaves none."""
+    limit = {"cost_usd": "budget_usd", "makespan_s": "deadline_s"}.get(goal.measure)
+    return [] if limit is None else [number(candidate[limit])]
+
+
+def _where(row: Mapping[Any, Any]) -> tuple[str, str]:
     """Policy and machine of a candidate."""
     on_demand = row["market"] == "on-demand"
     return row["policy"], row["instance_type"] if on_demand else f"{row['instance_type']}, {row['market']}"
 
 
-def _means(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _means(row: Mapping[Any, Any]) -> tuple[str, ...]:
     """Runs, how often the goal was kept, and the means of a candidate."""
     kept, makespan_s = percent(row["kept"] / row["runs"]), f"{row['makespan_s']:,.0f}"
     return row["runs"], kept, number(row["score"]), usd(row["cost_usd"]), makespan_s

@@ -17,7 +17,7 @@ from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import HEADS, RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
 from elastune.experiments.fidelity.sitting import SEGMENTS_FILE, profile_in
-from elastune.experiments.profiling.estimates import Timing, timing_of
+from elastune.experiments.profiling.estimates import Timing, mean_and_cv, timing_of
 from elastune.experiments.profiling.records import SegmentRecord
 from elastune.experiments.profiling.work_folder import copy_bundle, rounded
 from elastune.experiments.runs.run_folder import claim_folder
@@ -208,11 +208,9 @@ def _cloud(runs: Sequence[CheckedRun]) -> CloudSeen:
     ran_s = sum(segment.ended.at_s - segment.started_s for segment in segments if segment.ended is not None)
     failed = sum(segment.ended is not None and segment.ended.outcome is Outcome.FAILED for segment in segments)
     lost = sum(lease.cause is GoneCause.LOST for lease in leases)
-    mean_s = statistics.fmean(init_s)
     return CloudSeen(
         statistics.fmean(lease.launched_s - lease.requested_s for lease in leases),
-        mean_s,
-        statistics.stdev(init_s) / mean_s if len(init_s) > 1 and mean_s else 0.0,
+        *mean_and_cv(init_s),
         lost / lived_s * SECONDS_PER_HOUR if lived_s else 0.0,
         failed / ran_s * SECONDS_PER_HOUR if ran_s else 0.0,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from elastune.experiments.fidelity.sitting import (
 from elastune.experiments.fidelity.trainings import differences
 from elastune.experiments.files import locked
 from elastune.experiments.profiling.curves import probe
-from elastune.experiments.profiling.estimates import Estimate
+from elastune.experiments.profiling.estimates import Estimate, mean_and_cv
 from elastune.experiments.profiling.records import GangShape
 from elastune.experiments.profiling.timed_bundle import profile_timing
 from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan
@@ -175,8 +174,7 @@ def _startup(bundle: Bundle) -> dict[str, Any] | None:
     starts_s = node_starts_s(bundle)
     if not starts_s:
         return None
-    mean_s = statistics.fmean(starts_s)
-    cv = statistics.stdev(starts_s) / mean_s if len(starts_s) > 1 else 0.0
+    mean_s, cv = mean_and_cv(starts_s)
     return {"queue_s": 0.0, "init_s": {"mean_s": round(mean_s, 4), "cv": round(cv, 4)}}
 
 
@@ -202,22 +200,17 @@ def _calibrate(bundle: Bundle) -> Calibration | None:
     return Calibration(median.value, found.launch_s, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def _calibrations(sitting: Sitting, unit: Unit) -> list[Calibration]:
+def _calibrations(unit: Unit, earlier: Sequence[Unit]) -> list[Calibration]:
     """The calibrations of the unit's workload so far; that of its profile comes first."""
     path = unit.bundle.with_name(f"{unit.bundle.name}.json")
     if not path.is_file():
         return []
     found = [read_note(path, Calibration)]
-    for other in _earlier(sitting, unit):
+    for other in earlier:
         before = read_note(other.folder / "began.json", Began).before
         after = read_note(other.folder / "ended.json", Ended).after
         found += [one for one in (before, after) if one is not None]
     return found
-
-
-def _earlier(sitting: Sitting, unit: Unit) -> list[Unit]:
-    """The runs of the unit's workload that have ended."""
-    return [other for other in sitting.units() if other.bundle == unit.bundle and other.is_done]
 
 
 # A run.
@@ -228,8 +221,9 @@ def _run(sitting: Sitting, unit: Unit, asked: Measurement) -> None:
     shutil.rmtree(unit.folder, ignore_errors=True)
     unit.folder.mkdir(parents=True)
     bundle, _ = profile_in(unit.bundle)
-    known = _calibrations(sitting, unit)
-    trained = [difference for other in _earlier(sitting, unit) for difference in differences(other)]
+    earlier = [other for other in sitting.units() if other.bundle == unit.bundle and other.is_done]
+    known = _calibrations(unit, earlier)
+    trained = [difference for other in earlier for difference in differences(other)]
     write_note(unit.folder / "prediction.json", predict(unit, time.time(), known, asked.draws, trained))
     before = _calibrate(bundle)
     profiled = known[0] if known else None

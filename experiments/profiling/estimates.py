@@ -80,6 +80,12 @@ class Spread(NamedTuple):
         return math.sqrt(math.prod(1 + cv**2 for cv in known) - 1) if known else None
 
 
+def mean_and_cv(samples: Sequence[float]) -> tuple[float, float]:
+    """The mean of some numbers, and their coefficient of variation; 0 where they are too few or their mean is 0."""
+    mean = statistics.fmean(samples)
+    return mean, statistics.stdev(samples) / mean if len(samples) > 1 and mean else 0.0
+
+
 @dataclass(frozen=True)
 class Timing:
     """Results of a timing profile, in seconds of the wall clock.
