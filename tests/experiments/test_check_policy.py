@@ -74,6 +74,7 @@ def command():
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
+@pytest.mark.slow
 def test_the_example_is_short_and_keeps_every_promise():
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 30
     report = check_target(f"{EXAMPLE}:MyPolicy")

@@ -121,6 +121,7 @@ def drawn(tmp_path_factory):
     return drawing, root, told, {each.name: each for each in written}
 
 
+@pytest.mark.slow
 def test_everything_missing_is_run_once_under_one_count(drawn):
     drawing, _, told, _ = drawn
     # 2 policies x 2 deadlines x 3 seeds, then 3 random jobs.
@@ -132,6 +133,7 @@ def test_everything_missing_is_run_once_under_one_count(drawn):
     assert not again
 
 
+@pytest.mark.slow
 def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
     drawing, root, _, _ = drawn
     again = prepare([], "smoke", results=root / "results", data=[root / "none"], folder=root / "catalog")
@@ -154,6 +156,7 @@ def test_counting_says_what_looking_up_each_run_says(drawn, monkeypatch):
         needed(again)
 
 
+@pytest.mark.slow
 def test_figures_lie_there_as_png_and_pdf_with_their_command(drawn):
     _, root, _, written = drawn
     for name in ("one-cost", "one-gpus", "one-gantt", "one-ledger", "one-gaps", "one-plans", "one-differences"):
@@ -170,11 +173,13 @@ def test_figures_lie_there_as_png_and_pdf_with_their_command(drawn):
     assert "one-none" not in index
 
 
+@pytest.mark.slow
 def test_a_figure_without_rows_is_left_out_with_the_reason_and_stops_no_other(drawn):
     assert drawn[3]["one-none"].files == ()
     assert drawn[3]["one-none"].reason == "no row of experiment small meets the figure's condition"
 
 
+@pytest.mark.slow
 def test_a_ratio_is_the_geometric_mean_over_the_pairs(drawn):
     drawing, root, _, _ = drawn
     rows = rows_of(drawing.sweeps)
@@ -198,6 +203,7 @@ def test_a_ratio_is_the_geometric_mean_over_the_pairs(drawn):
     assert "## small: cost_usd, pooled" in (root / "figures" / "R1.md").read_text()
 
 
+@pytest.mark.slow
 def test_runs_are_counted_by_policy(drawn):
     runs = runs_table(rows_of(drawn[0].sweeps)).set_index("policy")
     assert runs["done"].to_dict() == {"rubberband": 6, "sha-fixed": 6}
@@ -205,6 +211,7 @@ def test_runs_are_counted_by_policy(drawn):
     assert runs["completed"].tolist() == runs["deadline_met"].tolist() == [5 / 6, 5 / 6]
 
 
+@pytest.mark.slow
 def test_plans_of_random_jobs_lie_above_the_frontier_and_this_above_the_bound(drawn):
     rows = drawn[0].plans[0].read()
     assert len(rows) == 3 * 4 * 8
@@ -277,6 +284,7 @@ def test_deadlines_of_plans_are_multiples_of_what_one_configuration_takes(tmp_pa
     assert {row["deadline_s"] for row in rows_of_job(jobs[0])} == set(jobs[0].deadlines_s)
 
 
+@pytest.mark.slow
 def test_plans_are_made_by_one_process_at_a_time_and_a_part_that_is_gone_is_made_again(drawn, tmp_path):
     plans = dataclasses.replace(drawn[0].plans[0], folder=tmp_path / "plans")
     for job in plans.jobs:
@@ -302,6 +310,7 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_drawn(tmp_path, 
     assert not (tmp_path / "results" / "figures").exists()
 
 
+@pytest.mark.slow
 def test_equal_seeds_draw_equal_jobs(drawn, tmp_path):
     claim = drawn[0].plans[0].claim
     again = plans_of(claim, "planned", "smoke", results=tmp_path)

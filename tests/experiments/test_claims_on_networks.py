@@ -188,6 +188,7 @@ def test_without_torch_the_smoke_size_says_why_it_trains_nothing(tmp_path, monke
     assert "the smoke size trains, which needs torch: pip install 'elastune[bridge]'" in record["conditions"][-1]
 
 
+@pytest.mark.slow
 def test_the_smoke_size_trains_once_and_decides_nothing(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="the bridge extra is not installed")
     pytest.importorskip("mlxtend", reason="the bridge extra is not installed")

@@ -205,6 +205,7 @@ def test_results_of_another_spec_are_not_replaced(elastune, tmp_path, command):
     assert elastune(command, "spec.yaml", "-o", "out", *options).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_comparison_replaces_one_whose_runs_it_has_too(elastune):
     options = ["-o", "out", "--jobs", 1]
     assert elastune("compare", "spec.yaml", "--policies", "sha-fixed", "--seeds", 1, *options).exit_code == 0

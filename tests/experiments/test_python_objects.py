@@ -56,6 +56,7 @@ def test_objects_say_on_one_line_what_they_are(result, comparison, plans):
     assert repr(bundle) == f"<Bundle mnist5k-cnn: {bundle.trials} configurations, 27 iterations, {bundle.score}>"
 
 
+@pytest.mark.slow
 def test_notebooks_show_a_table_and_a_picture(result, comparison, plans):
     for one in (result, comparison, plans):
         assert one._repr_html_().startswith("<table>")

@@ -118,6 +118,7 @@ def asked(folder, *options):
     return CliRunner().invoke(app, [*command, *options])
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_spec_that_runs_and_says_who_is_better(tmp_path):
     done = asked(tmp_path, "--json", "-o", str(tmp_path / "out"))
     assert done.exit_code == 0, done.stderr
@@ -155,6 +156,7 @@ def test_the_nearest_kept_the_goal_most_often_and_are_of_different_policies_or_m
     ]
 
 
+@pytest.mark.slow
 def test_several_bundles_take_turns_and_each_is_shown(tmp_path):
     names = ("mnist5k-cnn", "deepmoe-mnist5k")
     options = ("--set", "workload.bundle=mnist5k-cnn", "--json", "--bundle", ",".join(names))

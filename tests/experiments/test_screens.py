@@ -88,7 +88,9 @@ def prepared(tmp_path_factory):
 @pytest.mark.many(fast=18)
 @pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("recommend", "claims") else ()) for name in COMMANDS]
+)
 def test_a_screen_is_as_it_was_recorded(name, width):
     recorded = (SCREENS / f"{name}-{width}.txt").read_text(encoding="utf-8")
     assert shown(COMMANDS[name], width) == recorded

@@ -273,7 +273,7 @@ def test_equal_tables_give_equal_bytes(tmp_path, make, suffix):
     assert first.read_bytes() == again.read_bytes()
 
 
-@pytest.mark.parametrize("policies", [1, 24])
+@pytest.mark.parametrize("policies", [1, pytest.param(24, marks=pytest.mark.slow)])
 def test_nothing_sticks_out_of_a_figure_however_many_policies_there_are(policies):
     names = [f"sha-elastic:gpus_per_trial={number}" for number in range(policies)]
 

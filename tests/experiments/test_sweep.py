@@ -366,6 +366,7 @@ def test_killed_three_times_a_sweep_ends_with_the_same_table(tmp_path, started):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_done_and_is_code_130(tmp_path, started):
     process = started()
     process.send_signal(signal.SIGINT)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from elastune import load_bundle
@@ -52,6 +53,7 @@ def rewritten(page):
     return BLOCK.sub(block, page)
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_its_commands_print(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text(encoding="utf-8")

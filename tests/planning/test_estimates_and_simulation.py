@@ -147,6 +147,7 @@ def z_scores(rng, jobs, runs, *, waves):
     return np.array(scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waves", [True, False])
 def test_sampled_means_are_within_the_interval_of_the_simulation(waves):
     z = z_scores(np.random.default_rng(int(waves)), 100, 25, waves=waves)

@@ -35,6 +35,7 @@ def test_the_wide_frontier_is_that_of_brute_force(block):
         assert_same_curve(frontier(stages, terms), brute_force(wide_space, stages, terms))
 
 
+@pytest.mark.slow
 def test_the_wide_frontier_of_three_stages_is_that_of_brute_force():
     rng = np.random.default_rng(200)
     for _ in range(25):

@@ -63,6 +63,7 @@ def test_what_brute_force_finds_within_any_limits_the_frontier_finds(space, make
         assert_same_curve(frontier(stages, limited, space=space, makespan=makespan, **state), kept)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(sorted(SPACES)),

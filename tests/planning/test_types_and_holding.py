@@ -102,6 +102,7 @@ def test_nothing_is_planned_where_no_gang_fits():
     assert frontier(explicit_stages([(2, 1)]), replace(terms_of(), deadline_s=5.0)) == []
 
 
+@pytest.mark.slow
 def test_fitted_spreads_have_the_moments_of_what_they_stand_for(rng):
     for cv, iterations in ((0.1, 1), (0.5, 4), (1.0, 16)):
         draws = rng.lognormal(-math.log1p(cv**2) / 2, math.sqrt(math.log1p(cv**2)), (200_000, iterations)).mean(axis=1)

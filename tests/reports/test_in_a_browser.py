@@ -15,6 +15,8 @@ FLAGS = (
 )  # fmt: skip
 KINDS = ("run", "sweep", "comparison", "choice")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser():
