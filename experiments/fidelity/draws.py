@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from elastune.sim.model.spread import LOG_NORMAL
 from elastune.sim.simulated.truth import Draws
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from elastune.experiments.profiling.records import SegmentRecord
     from elastune.experiments.runs.fold import Segment, Tables
@@ -128,7 +128,7 @@ class Noise:
     """What is known of how seconds and scores vary, from the segments that a profile timed and from earlier runs.
 
     Attributes:
-        launches: (seconds of launch, of the checkpoint) of new trials.
+        launches: by GPUs of the gang: (seconds of launch, of the checkpoint) of new trials.
         resumes: the same of trials that went on.
         paces: mean seconds of an iteration over those of the profile at the same relative cost, one per segment on one GPU.
         machine_cv: how much faster or slower the whole machine is from one time to another; a coefficient of variation.
@@ -136,8 +136,8 @@ class Noise:
         trainings: last score of a trial less the recorded one, in earlier runs; see `fidelity.trainings`.
     """
 
-    launches: tuple[tuple[float, float], ...] = ()
-    resumes: tuple[tuple[float, float], ...] = ()
+    launches: Mapping[int, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    resumes: Mapping[int, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     paces: tuple[float, ...] = ()
     machine_cv: float = 0.0
     starts: tuple[float, ...] = ()
@@ -155,10 +155,10 @@ class Noise:
             iteration_s: of the profile, at relative cost 1 on one GPU.
             machine_cv: see the attribute.
         """
-        around = {
-            is_fresh: tuple((one.launch_s, one.checkpoint_s) for one in records if one.is_fresh == is_fresh)
-            for is_fresh in (True, False)
-        }
+        around: dict[bool, dict[int, tuple[tuple[float, float], ...]]] = {True: {}, False: {}}
+        for one in records:
+            of_kind = around[one.is_fresh]
+            of_kind[one.gpus] = (*of_kind.get(one.gpus, ()), (one.launch_s, one.checkpoint_s))
         paces = tuple(
             one.mean_iteration_s / relative_cost[one.row] / iteration_s for one in records if one.gpus == one.nodes == 1
         )
@@ -182,7 +182,9 @@ class NoisyDraws(Draws):
         rng = streams.rng("fidelity-run")
         self._pace = LOG_NORMAL.draw(rng, noise.machine_cv, (1, 1)).item()
         self._around = {
-            is_new: _resampled(rng, pairs) for is_new, pairs in ((True, noise.launches), (False, noise.resumes))
+            (is_new, gpus): _resampled(rng, pairs)
+            for is_new, by_gpus in ((True, noise.launches), (False, noise.resumes))
+            for gpus, pairs in sorted(by_gpus.items())
         }
         if noise.paces:
             self._train = self._pace * float(rng.choice(np.array(noise.paces), len(noise.paces)).mean())
@@ -193,14 +195,18 @@ class NoisyDraws(Draws):
         self._once = np.ones(truth.scores.shape[1])
 
     def around_s(self, command: StartSegment) -> tuple[float, float]:
-        """One of the profile's samples; see `Draws.around_s`."""
-        pairs = self._around[command.restore_from is None]
+        """One of the profile's samples of a gang of this size, or of the nearest; see `Draws.around_s`."""
+        pairs = self._samples(is_new=command.restore_from is None, gpus=sum(gpus for _, gpus in command.placement))
         if pairs is None:
             launch_s, checkpoint_s = super().around_s(command)
         else:
             rng = self.streams.rng("fidelity-launch", command.trial, command.from_iteration)
             launch_s, checkpoint_s = pairs[int(rng.integers(len(pairs)))]
         return self._pace * launch_s, self._pace * checkpoint_s
+
+    def _samples(self, *, is_new: bool, gpus: int) -> list[tuple[float, float]] | None:
+        sizes = [size for known, size in self._around if known == is_new]
+        return self._around[is_new, min(sizes, key=lambda size: abs(math.log(size / gpus)))] if sizes else None
 
     def init_s(self, instance: int) -> float:
         """One of the profile's starts, where it knows some; see `Draws.init_s`."""

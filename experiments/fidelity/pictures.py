@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _INTERVAL_WIDTH = 1.2
 _MOST_PANELS = 3
+_WIDE = 20.0
+"""Where the largest number is so many times the smallest, axes are logarithmic."""
 
 
 def draw(runs: Sequence[CheckedRun], folder: Path) -> Iterator[Path]:
@@ -88,6 +90,8 @@ def predicted_and_real(runs: Sequence[CheckedRun]) -> Figure:
             ends += [split.real, split.guess.low, split.guess.high]
         line = [min(ends, default=0), max(ends, default=1)]
         axes.plot(line, line, color="#999999", linewidth=0.8, zorder=0)
+        if 0 < line[0] < line[1] / _WIDE:  # jobs of seconds beside jobs of hours
+            axes.set(xscale="log", yscale="log")
         style.dress(axes, f"real {label}", f"predicted {label}")
     style.legend_below(figure, [style.handle(look, name) for name, look in looks.items()], "bars: 90 % intervals")
     return style.finished(figure)

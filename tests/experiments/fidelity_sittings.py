@@ -35,7 +35,7 @@ SPEC = {
     },
     "policy": "sha-fixed",
 }
-NOISE = Noise(launches=((3.0, 0.01), (4.5, 0.02)), resumes=((2.0, 0.01), (2.6, 0.03)), paces=(0.9, 1.0, 1.1))
+NOISE = Noise(launches={1: ((3.0, 0.01), (4.5, 0.02))}, resumes={1: ((2.0, 0.01), (2.6, 0.03))}, paces=(0.9, 1.0, 1.1))
 
 
 def sitting_in(

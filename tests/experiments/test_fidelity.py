@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from elastune.experiments.cli.app import app
 from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.calibrating import calibrate
-from elastune.experiments.fidelity.draws import Noise
+from elastune.experiments.fidelity.draws import Noise, NoisyDraws
 from elastune.experiments.fidelity.measures import RunNumbers, first_difference, in_common
 from elastune.experiments.fidelity.pack import pack
 from elastune.experiments.fidelity.pictures import draw
@@ -22,8 +22,12 @@ from elastune.experiments.fidelity.report import FidelityReport, equivalence
 from elastune.experiments.fidelity.simulations import with_noise
 from elastune.experiments.fidelity.sitting import Calibration, Sitting, node_starts_s, profile_in
 from elastune.experiments.fidelity.trainings import differences, trained_again
+from elastune.experiments.profiling.records import SegmentRecord
 from elastune.experiments.runs.world import World
+from elastune.sim.model.commands import StartSegment
 from elastune.sim.model.errors import InputError
+from elastune.sim.model.profile import CloudTruth, Startup
+from elastune.sim.model.streams import Streams
 from elastune.traces import load_bundle
 from elastune.traces.bundles.replicates import Replicates
 from tests.experiments.fidelity_sittings import sitting_in
@@ -276,7 +280,7 @@ def test_a_sitting_of_something_else_is_not_gone_on_with(copied):
 
 @pytest.mark.slow
 def test_runs_at_another_pace_calibrate_the_profile_and_others_are_predicted_better(tmp_path):
-    slow = Noise(launches=((12.0, 0.01), (14.0, 0.02)), resumes=((9.0, 0.01), (10.0, 0.03)), paces=(1.0,))
+    slow = Noise(launches={1: ((12.0, 0.01), (14.0, 0.02))}, resumes={1: ((9.0, 0.01), (10.0, 0.03))}, paces=(1.0,))
     sitting_in(tmp_path / "slow", repeats=6, pace=2.0, own_pace=True, noise=slow)
     found = calibrate([tmp_path / "slow"], tmp_path / "better")
     assert found.used == 4
@@ -351,3 +355,27 @@ def test_machines_start_as_those_of_the_profile_did(recorded):
     assert len(starts_s(Noise())) > 10, "those of the spec are drawn from its distribution"
     timed = replace(bundle, notes={**bundle.notes, "timing": {"node_starts_s": [1.0, 2.0]}})
     assert (node_starts_s(bundle), node_starts_s(timed)) == ((), (1.0, 2.0))
+
+
+def test_a_launch_is_drawn_from_those_of_gangs_of_its_size(recorded):
+    """Two workers that start side by side on one machine are slower than one."""
+    [unit, *_] = Sitting.load(recorded).units()
+    world = World.of(unit.spec, profile_in(unit.bundle)[0])
+    noise = Noise.of([timed(gpus=1, launch_s=5.0), timed(gpus=2, launch_s=8.0)], [1.0], 1.0, 0.0)
+    draws = NoisyDraws(noise, world.truth, CloudTruth(Startup()), Streams(0))
+
+    def launch_s(*placement):
+        segment = StartSegment(segment=0, trial=0, placement=placement, from_iteration=0, until_iteration=1)
+        return draws.around_s(segment)[0]
+
+    assert (launch_s((0, 1)), launch_s((0, 1), (1, 1)), launch_s((0, 2))) == (5.0, 8.0, 8.0)
+    assert launch_s((0, 16)) == 8.0, "of the nearest size that was timed"
+
+
+def timed(*, gpus, launch_s):
+    """A segment of a profile."""
+    seconds = dict.fromkeys(
+        ("warm_up_s", "train_s", "evaluate_s", "iteration_s", "mean_iteration_s", "iteration_cv"), 0.1
+    )
+    counts = {"series": 0, "row": 0, "round": 0, "nodes": 1, "iterations": 9, "checkpoint_bytes": 1}
+    return SegmentRecord(**counts, **seconds, gpus=gpus, launch_s=launch_s, checkpoint_s=0.01, is_fresh=True)
