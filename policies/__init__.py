@@ -8,7 +8,3 @@ machines, keeping T and B), `sizing` (how large a job fits T and B), and the pol
 `[ours]` at the end of a docstring or sentence means: designed here, not taken from a paper. A class or function that follows a
 paper names it, and lists under `Deviations:` what departs from it.
 """
-
-from elastune.policies.registry import POLICIES, factory
-
-__all__ = ["POLICIES", "factory"]

@@ -6,29 +6,3 @@ The rooms, from the inside out (DESIGN.md explains them; import-linter holds the
     control               pure decisions and the only loop; no clock, no I/O but the journal's sink
     simulated | bridge    the two worlds; each knows the pure core only
 """
-
-from elastune.sim.control.controller import Controller
-from elastune.sim.control.journal import (
-    Entry,
-    Header,
-    JournalWriter,
-    MemorySink,
-    read_entries,
-    read_header,
-    replay,
-)
-from elastune.sim.control.runner import run
-from elastune.sim.model.streams import Streams
-
-__all__ = [
-    "Controller",
-    "Entry",
-    "Header",
-    "JournalWriter",
-    "MemorySink",
-    "Streams",
-    "read_entries",
-    "read_header",
-    "replay",
-    "run",
-]
