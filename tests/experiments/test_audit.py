@@ -97,6 +97,7 @@ def test_trials_that_were_cut_short_may_be_taken_as_diverged_which_is_said(log):
     assert f"{len(CUT)} trials are taken to have diverged where their curves end" in told["assumed"]
 
 
+@pytest.mark.slow
 def test_a_study_says_its_direction_itself(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     study = optuna.create_study(storage=storage, direction="minimize")

@@ -142,6 +142,7 @@ def test_an_exception_of_the_policy_is_told_once_with_file_and_line(command, bad
     assert "Traceback" not in broken.output
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_broke_and_exits_with_1(command, bad):
     kept = command(f"{EXAMPLE}:MyPolicy")
     assert kept.exit_code == 0, kept.output

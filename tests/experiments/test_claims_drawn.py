@@ -359,6 +359,7 @@ def test_the_list_says_what_would_run_and_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_a_name_figures_are_listed_and_nothing_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = CliRunner().invoke(app, ["figures"])

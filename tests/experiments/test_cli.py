@@ -305,6 +305,7 @@ def test_compare_json_is_all_there_is_on_standard_output(elastune):
     assert set(json.loads(done.stdout)) == {"runs", "summary", "paired", "ledger", "notes"}
 
 
+@pytest.mark.slow
 def test_compare_says_which_policy_finds_no_plan(elastune):
     found = elastune(
         *("compare", "spec.yaml", "--set", "job.deadline_s=null", "--policies", "seer,sha-fixed-naive"),

@@ -296,6 +296,7 @@ class _Deadly(sweep_worker.SweepTask):
         return super().__call__(run)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_told_and_what_was_done_is_kept(tmp_path, monkeypatch):
     spec = sweep_of(seeds=20)
     with monkeypatch.context() as patched:

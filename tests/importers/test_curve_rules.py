@@ -141,6 +141,7 @@ def test_a_shipped_bundle_survives_the_way_over_a_tidy_table(tmp_path, described
     assert_round_trip(traces.load_bundle(name), tmp_path, described)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deepobs-fmnist-2c2d", "taskset-patch32-irnn64-relu-avg-bs128"])
 def test_a_recorded_bundle_survives_it_too(tmp_path, described, shared_data, name):
     assert_round_trip(traces.load_bundle(name, [shared_data / "bundles"]), tmp_path, described)

@@ -48,7 +48,7 @@ def fastest_on_each_number(stage, index, terms):
     return [allocation for _, allocation in best.values()]
 
 
-@pytest.mark.parametrize("quota", [4, 8])
+@pytest.mark.parametrize("quota", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_wide_frontier_of_the_small_job_is_that_of_brute_force(quota):
     """On equally many machines a slower stage is dearer as well, so that only the fastest are combined."""
     stages, terms = documented("plan_small.yaml")
