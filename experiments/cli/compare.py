@@ -168,6 +168,7 @@ def _print(comparison: Comparison, folder: Path | None) -> None:
     from elastune.experiments.sweeps.rows import LEFT_OUT, SEARCH_GAP
 
     _summary_table(comparison.summary).print()
+    say_who_keeps_limits(comparison.summary)
     if len(comparison.paired):
         _paired_table(comparison.paired).print()
     for row in comparison.summary.to_dict("records"):
@@ -180,6 +181,19 @@ def _print(comparison: Comparison, folder: Path | None) -> None:
             say(said + cheaper if row[SEARCH_GAP] > 0 else said)
     if folder is not None:
         say(f"written to {folder}")
+
+
+def say_who_keeps_limits(summary: pd.DataFrame) -> None:
+    """Where the least regret is that of a policy that misses T or B, say who has the least of those that never do."""
+    shares = summary[["deadline_met", "budget_met"]]
+    least = shares.min(axis=1)
+    if not len(least) or not least.iloc[0] < 1:
+        return
+    first, kept = summary.iloc[0], summary.loc[least == 1, "policy"].tolist()
+    missed = f"{first['policy']} met T in {percent(first['deadline_met'])} and B in {percent(first['budget_met'])} of its runs"
+    say(
+        f"{missed}; {f'{kept[0]} has the least regret of those that met' if kept else 'no policy met'} both in all runs.\n"
+    )
 
 
 def named_error(policy: str, error: str) -> str:

@@ -76,9 +76,10 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
     spec, *others = offers = [load_plan_spec(spec_file, each) for each in offered]
     left_out: list[str] = []
     if others:
-        from elastune.experiments.spec.offers import believed_within
+        from elastune.experiments.spec.offers import believed_as_fast, believed_within
 
         (spec, *others), left_out = believed_within(offers)
+        left_out += believed_as_fast(offers)
     plans = make_plans(
         spec,
         planner=planner,

@@ -184,7 +184,8 @@ def _standings_table(recommendation: Recommendation) -> Table:
 
     goal = recommendation.goal
     title = (
-        f"The best few on {recommendation.standings[0].runs} new seeds, with 95 % intervals; the first is recommended"
+        f"The best few on {recommendation.standings[0].runs} new seeds, with 95 % intervals; the first is recommended: it was"
+        " best on the seeds that chose"
     )
     table = Table(title, _standings_columns(goal))
     for one in recommendation.standings:
@@ -214,7 +215,7 @@ def _bundles_table(recommendation: Recommendation) -> Table:
 def _wrong_table(recommendation: Recommendation) -> Table:
     from elastune.experiments.comparisons.recommendation import WRONG
 
-    title = f"What it costs to be wrong by {100 * WRONG:.0f} %, among the best few"
+    title = f"What it costs to be wrong by {100 * WRONG:.0f} %, among the best few on the first half of these seeds"
     table = Table(title, _wrong_columns(recommendation.goal))
     for one in recommendation.when_wrong:
         better = NONE if one.better is None else f"{one.better['policy']} on {one.better['instance_type']}"

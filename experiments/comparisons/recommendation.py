@@ -233,7 +233,7 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
     """
     workloads = workloads_of(spec, bundle, bundles)
     goal = Goal(workloads[0].loaded().direction, spec.job.deadline_s, spec.job.budget_usd, score)
-    offered, left_out = offers((spec, *others))
+    offered, known = offers((spec, *others))
     draws, count = SeedDraws(workloads, spec.seed), seeds * len(workloads)
     candidates = candidates_of(offered, goal, draws, count, policies=policies, levels=levels)
     with workers(jobs) as run:
@@ -250,7 +250,7 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
     names = [workload.loaded().name for workload in workloads]
     standings = tuple(_standing(one, finalists[0], goal, names) for one in finalists)
     is_sure = bool(finalists) and finalists[0].may_win(goal, count)
-    notes = (*dict.fromkeys((*left_out, *spec.notes())), *_findings(finalists[:1], standings, goal))
+    notes = (*dict.fromkeys((*known, *offered[0].notes())), *_findings(finalists[:1], standings, goal))
     return Recommendation(goal, standings, is_sure, wrong, _table(candidates, goal), notes)
 
 
@@ -290,26 +290,32 @@ def _number(value: float | None) -> float:
 
 
 def _when_wrong(finalists: Sequence[Candidate], goal: Goal, runs: Runs, count: int) -> Iterator[WhenWrong]:
-    """How the finalists do where something is other than believed."""
-    sign = -1 if goal.measure == "score" and goal.direction == "maximize" else 1
+    """How the finalists do where something is other than believed; first, on the same seeds, where nothing is."""
+    as_believed = [replace(one, outcomes=one.outcomes[:count]) for one in finalists]
+    yield _told_when("all is as believed", as_believed, finalists, goal)
     for what, change in _WORLDS.items():
         changed = [Candidate(change(one.spec)) for one in finalists]
         runs.extend(changed, count)
-        first = changed[0]
-        if not first.outcomes:
-            yield WhenWrong(what, 0.0, math.nan, None, math.nan)
-            continue
-        able = [one for one in changed if one.may_win(goal, len(one.outcomes))]
-        best = min(able or [first], key=lambda one: one.mean_loss(goal))
-        is_other = best is not first and best.mean_loss(goal) < first.mean_loss(goal)
-        is_kept = first.may_win(goal, len(first.outcomes))
-        yield WhenWrong(
-            what,
-            first.kept(goal) / len(first.outcomes),
-            sign * first.mean_loss(goal),
-            named(finalists[changed.index(best)].spec) if best is not first and (is_other or not is_kept) else None,
-            first.mean_loss(goal) - best.mean_loss(goal) if is_other else 0.0,
-        )
+        yield _told_when(what, changed, finalists, goal)
+
+
+def _told_when(what: str, changed: Sequence[Candidate], finalists: Sequence[Candidate], goal: Goal) -> WhenWrong:
+    """How the first does in a world, and which other of the finalists should have been chosen for it."""
+    sign = -1 if goal.measure == "score" and goal.direction == "maximize" else 1
+    first = changed[0]
+    if not first.outcomes:
+        return WhenWrong(what, 0.0, math.nan, None, math.nan)
+    able = [one for one in changed if one.may_win(goal, len(one.outcomes))]
+    best = min(able or [first], key=lambda one: one.mean_loss(goal))
+    is_other = best is not first and best.mean_loss(goal) < first.mean_loss(goal)
+    is_kept = first.may_win(goal, len(first.outcomes))
+    return WhenWrong(
+        what,
+        first.kept(goal) / len(first.outcomes),
+        sign * first.mean_loss(goal),
+        named(finalists[changed.index(best)].spec) if best is not first and (is_other or not is_kept) else None,
+        first.mean_loss(goal) - best.mean_loss(goal) if is_other else 0.0,
+    )
 
 
 def _believing(key: str, error: float) -> Callable[[RunSpec], RunSpec]:

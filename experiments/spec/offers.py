@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from elastune.experiments.spec.run import RunSpec
@@ -10,7 +11,7 @@ from elastune.sim.model.errors import InputError
 from elastune.sim.model.node_scaling import unstated_gangs
 from elastune.sim.model.price_series import Price, PriceSeries
 from elastune.sim.model.prices import ON_DEMAND, SPOT
-from elastune.traces import scaling_of
+from elastune.traces import load_offers, scaling_of, shipped_offers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,6 +49,22 @@ def believed_within(specs: Iterable[RunSpec]) -> tuple[list[RunSpec], list[str]]
     """Each of several specs to choose among as `within_machines` makes it, and all that was left out of them."""
     pairs = [within_machines(spec, scaling_in_use(spec)) for spec in specs]
     return [spec for spec, _ in pairs], [told for _, told in pairs if told]
+
+
+def believed_as_fast(specs: Iterable[RunSpec]) -> list[str]:
+    """Which accelerators are taken to be equally fast, in words: those of machines for which the same seconds are given."""
+    by_seconds: dict[float | None, dict[str, str]] = {}
+    for spec in specs:
+        machine, catalogue = spec.cloud.price_book(data_bytes=0.0).default_type.name, spec.cloud.prices
+        offers = shipped_offers() if catalogue is None else load_offers(Path(catalogue))
+        for gpu in {offer.gpu for offer in offers if offer.name == machine and offer.gpu}:
+            by_seconds.setdefault(spec.workload.iteration_s, {}).setdefault(gpu, machine)
+    return [
+        f"{', '.join(f'{gpu} ({machine})' for gpu, machine in machines.items())}: an iteration is taken to last as long on each"
+        f" of these GPUs; where it does not, say how long, as in --types {next(iter(machines.values()))}:iteration_s=60,..."
+        for machines in by_seconds.values()
+        if len(machines) > 1
+    ]
 
 
 def scaling_in_use(spec: RunSpec) -> Scaling:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from elastune import RunSpec, compare, execute
-from elastune.experiments.cli.compare import named_error
+from elastune.experiments.cli.compare import named_error, say_who_keeps_limits
 from elastune.experiments.comparisons.comparison import default_policies
 from elastune.experiments.comparisons.paired_runs import Interrupted
 from elastune.experiments.runs.ledger import PARTS
@@ -264,3 +264,23 @@ def test_policies_may_be_one_text_with_commas():
 def test_an_error_that_begins_with_its_policy_names_it_once():
     assert named_error("asha-fixed", "asha-fixed: no machine") == "asha-fixed: no machine"
     assert named_error("sha-elastic:gpus_per_trial=4", "out of memory") == "sha-elastic:gpus_per_trial=4: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("deadline_met", "said"),
+    [
+        (
+            [0.4, 0.9, 1.0],
+            "static met T in 40 % and B in 100 % of its runs; sha-fixed has the least regret of those",
+        ),
+        ([0.4, 0.9, 0.9], "no policy met both in all runs."),
+        ([1.0, 0.9, 1.0], ""),
+        ([math.nan] * 3, ""),  # no limit
+    ],
+)
+def test_who_is_first_by_missing_a_limit_is_told_beside_the_first_that_does_not(capsys, deadline_met, said):
+    policies = ["static", "rubberband", "sha-fixed"]
+    say_who_keeps_limits(pd.DataFrame({"policy": policies, "deadline_met": deadline_met, "budget_met": 1.0}))
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert bool(printed) == bool(said)

@@ -13,7 +13,7 @@ from elastune import RunSpec
 from elastune.experiments.cli.app import app
 from elastune.experiments.comparisons.race import Candidate, CandidateRun, Goal, most_share, race
 from elastune.experiments.comparisons.recommendation import Recommendation
-from elastune.experiments.spec.offers import at_prices, scaling_in_use, within_machines
+from elastune.experiments.spec.offers import at_prices, believed_as_fast, scaling_in_use, within_machines
 from elastune.sim.model.errors import InputError
 
 SPEC = {
@@ -95,6 +95,18 @@ def test_gangs_are_believed_within_a_machine_only_where_machines_are_chosen():
     within, told = within_machines(spec, scaling_in_use(spec))
     assert scaling_in_use(within).max_gpus == 1
     assert told.startswith("p3.2xlarge: gangs of more than 1 GPU are left out")
+
+
+def test_machines_whose_gpus_differ_are_told_to_be_believed_equally_fast():
+    def on(machine, **workload):
+        return RunSpec.of(**{**SPEC, "workload": SPEC["workload"] | workload, "cloud": {"instance_type": machine}})
+
+    [told] = believed_as_fast([on("p3.8xlarge"), on("p3.2xlarge"), on("g5.xlarge")])
+    assert told.startswith("V100-16GB (p3.8xlarge), A10G (g5.xlarge): an iteration is taken to last as long on each")
+    assert believed_as_fast([on("p3.8xlarge"), on("p3.2xlarge")]) == [], "one kind of GPU"
+    assert believed_as_fast([on("p3.8xlarge"), on("g5.xlarge", iteration_s=90)]) == [], "both were stated"
+    own = {"name": "own", "gpus_per_instance": 1, "price_usd_per_hour": 1}
+    assert believed_as_fast([on("p3.8xlarge"), on(own)]) == [], "nothing is known of it"
 
 
 def test_prices_change_on_both_markets():
