@@ -136,7 +136,12 @@ def _loaded(code: OwnCode) -> Any:  # noqa: ANN401  whatever has this name there
     where, _, name = code.place.rpartition(":")
     module = _module(code)
     if not hasattr(module, name):
-        public = ", ".join(known for known in vars(module) if not known.startswith("_"))
+        top = module.__name__.partition(".")[0]  # what is only imported there is not meant
+        public = ", ".join(
+            known
+            for known, value in vars(module).items()
+            if not known.startswith("_") and str(getattr(value, "__module__", "")).partition(".")[0] == top
+        )
         raise InputError(f"{code.name}: {where} has no {name!r}; it has {public or 'nothing public'}")
     return getattr(module, name)
 

@@ -20,6 +20,8 @@ from elastune.sim.model.errors import WorkerError
 from elastune.sim.model.numbers import as_float
 
 _here = threading.local()
+_ENDS_WITHIN_S = 5.0
+"""Seconds that a stopped function has for its own `finally` and for what it frees. One that hangs there is left behind."""
 
 
 def report(score: float, *, save: Callable[[Path], object] | None = None, test_score: float | None = None) -> None:
@@ -67,6 +69,8 @@ class _Talk:
         self.error: Exception | None = None
         self._train, self._is_closed = train, False
         self._wanted, self._told = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, name="training", daemon=True)
+        self._thread.start()
 
     def take(self, score: float, save: Callable[[Path], object] | None, test_score: float) -> None:
         """In the function's thread: note a report, and wait until the next one is wanted."""
@@ -83,11 +87,16 @@ class _Talk:
         self._told.acquire()
 
     def close(self) -> None:
-        """Let the function end."""
+        """End the function, and wait until it has: a process that ends while a thread still frees what torch made is aborted.
+
+        Garbage collection may call this in the function's own thread.
+        """
         self._is_closed = True
         self._wanted.release()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_ENDS_WITHIN_S)
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """The function's thread."""
         _here.trial = self
         self._wanted.acquire()
@@ -113,7 +122,6 @@ class FunctionTrial:
 
     def __init__(self, train: Callable[[], object]) -> None:
         self._talk = _Talk(train)
-        threading.Thread(target=self._talk.run, name="training", daemon=True).start()
         weakref.finalize(self, self._talk.close)
 
     def train_iteration(self) -> None:
@@ -125,6 +133,10 @@ class FunctionTrial:
         self._talk.next_report()
         if self._talk.error is not None:
             raise self._talk.error
+        if self._talk.is_over and not self._talk.reports:
+            raise WorkerError(
+                "the training function never called elastune.report(score, save=...): call it after each iteration"
+            )
         if self._talk.is_over:
             raise WorkerError(
                 f"the training function ended after {self._talk.reports} reports, but another iteration is wanted: let it train"

@@ -9,6 +9,7 @@ import math
 import pickle
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import yaml
 
 import elastune
 from elastune import RunSpec
+from elastune.experiments import reporting
 from elastune.experiments.own_code import find
 from elastune.experiments.own_training import own_workload, unpack
 from elastune.experiments.real.trainables import WorkloadTrainables
+from elastune.experiments.reporting import FunctionTrial
 from elastune.experiments.runs.configurations import own_workload_of
 from elastune.experiments.spec.space import search_space_of
 from elastune.experiments.sweeps.grid import SweepSpec
@@ -78,6 +81,9 @@ def failing(config):
     raise KeyError("layers")
 
 def needy(config, depth):
+    pass
+
+def silent(config):
     pass
 
 def leaving(config):
@@ -160,10 +166,64 @@ def test_the_thread_of_a_function_ends_with_its_trial():
         trial.train_iteration()
     del trial, trials
     gc.collect()
-    left = [thread for thread in threading.enumerate() if thread.name == "training"]
-    for thread in left:
-        thread.join(10)
     assert threading.active_count() <= before
+
+
+def test_whoever_gives_a_trial_up_waits_until_its_function_has_tidied_up():
+    tidied = []
+
+    def train():
+        try:
+            elastune.report(1.0)
+        finally:
+            time.sleep(0.2)  # as if it freed what torch made; a process that ends meanwhile is aborted
+            tidied.append(threading.current_thread().name)
+
+    trial = FunctionTrial(train)
+    trial.train_iteration()
+    del trial
+    gc.collect()
+    assert tidied == ["training"]
+
+
+def test_a_function_that_never_ends_is_left_behind(monkeypatch):
+    monkeypatch.setattr(reporting, "_ENDS_WITHIN_S", 0.01)
+    may_end = threading.Event()
+
+    def train():
+        try:
+            elastune.report(1.0)
+        finally:
+            may_end.wait()
+
+    trial = FunctionTrial(train)
+    trial.train_iteration()
+    thread = trial._talk._thread
+    del trial
+    gc.collect()
+    assert thread.is_alive()
+    may_end.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_trial_that_its_own_thread_gives_up_ends_without_waiting_for_itself():
+    held, errors = [], []
+
+    def train():
+        try:
+            held.clear()
+            gc.collect()
+            elastune.report(1.0)
+        except Exception as error:
+            errors.append(error)
+
+    held.append(FunctionTrial(train))
+    talk = held[0]._talk
+    talk._wanted.release()
+    talk._thread.join(10)
+    assert not talk._thread.is_alive()
+    assert not errors
 
 
 def test_report_does_nothing_outside_of_a_run():
@@ -184,6 +244,8 @@ def test_what_the_code_does_wrong_is_told_with_file_and_line(own, tmp_path):
         short.train_iteration()
     with pytest.raises(WorkerError, match=r"ended after 6 reports, .* at least job\.max_iterations in all"):
         short.train_iteration()
+    with pytest.raises(WorkerError, match=r"never called elastune\.report\(score"):
+        workload("silent").build({"rate": 0.5}, 7).train_iteration()
     (tmp_path / "damaged").write_bytes(b"no archive")
     with pytest.raises(WorkerError, match="the checkpoint cannot be read"):
         workload("Line").build({"rate": 0.5}, 7).load(tmp_path / "damaged")
@@ -225,7 +287,7 @@ def test_numbers_of_any_type_are_scores(given):
     [
         ("Half", r"trainable .*Half lacks evaluate, save, load: it must be a class with train_iteration\(\)"),
         ("needy", r"cannot be called: missing a required argument: 'depth'; it is given the configuration, and seed"),
-        ("SPACE", r"has no 'SPACE'; it has json, elastune, train, Line"),
+        ("SPACE", r"has no 'SPACE'; it has train, Line, Together, Half, .*, Odd$"),
     ],
 )
 def test_what_is_no_training_code_is_refused(name, problem):
