@@ -22,7 +22,7 @@ def runs():
 
 JOBS = ("cnn", "startup", "training")
 OTHERWISE = {"cnn-seer-5": 6, "startup-seer-2": 7}
-"""Runs that did not decide as predicted: SEER requested no second machine, or promoted another trial that came in first."""
+"""Runs that did not decide as predicted: SEER requested no second machine, or two trials ended in the opposite order."""
 
 
 def test_four_policies_ran_for_real_in_both_regimes(runs):
