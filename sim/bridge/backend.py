@@ -147,7 +147,7 @@ class RayBackend:
         """Wait for the next event; see `sim.model.protocols.Backend`.
 
         Raises:
-            WorkerError: the backend itself broke down, or one trial fails again and again and no other gets on.
+            WorkerError: the backend itself broke down, or trials fail again and again and no other gets on.
         """
         self._note_control()
         while True:
@@ -224,7 +224,7 @@ class RayBackend:
     def _listen(self, event: Event) -> None:
         """Pass results on to the sampler; a clone does not train a configuration that it proposed."""
         if isinstance(event, SegmentEnded):
-            self._retries.hear(event)
+            self._retries.hear(event, self._configurations.get(event.trial, {}))
         if isinstance(event, SegmentEnded | ProgressReported) and event.iteration and event.trial not in self._clones:
             self._source.hear(event.trial, event.iteration, event.score)
 
@@ -256,7 +256,7 @@ class RayBackend:
                     site,
                     context=self._context,
                     listener=GroupListener(
-                        ended=self._group_ended, broken=self._break, raised=self._retries.raised.add
+                        ended=self._group_ended, broken=self._break, raised=self._retries.raised.__setitem__
                     ),
                 )
                 self._groups[command.segment] = group

@@ -75,7 +75,7 @@ class Breaking(worker_group.WorkerGroup):
     def _train(self):
         for message in self.tells:
             self._hear(message)
-        raise RayTaskError("train", "", RuntimeError("out of memory"))
+        raise RayTaskError("train", "RuntimeError: out of memory", RuntimeError("out of memory"))
 
     def _dismiss(self):
         pass
@@ -379,11 +379,11 @@ def end(trial, outcome, durable=0, segment=0):
 def test_a_trial_that_only_fails_while_others_get_on_counts_as_diverged(raises, times):
     setbacks = RetryPolicy()
     if raises:
-        setbacks.raised.add(SegmentId(0))
+        setbacks.raised[SegmentId(0)] = "no memory"
     for number in range(times):
         assert not setbacks.is_hopeless(start())
-        setbacks.hear(end(1, Outcome.FAILED))
-        setbacks.hear(end(2, Outcome.ENDED, durable=number + 1))
+        setbacks.hear(end(1, Outcome.FAILED), {})
+        setbacks.hear(end(2, Outcome.ENDED, durable=number + 1), {})
     assert setbacks.is_hopeless(start())
     assert not setbacks.is_hopeless(start(trial=2))
     setbacks.forgive(ONE)
@@ -392,10 +392,10 @@ def test_a_trial_that_only_fails_while_others_get_on_counts_as_diverged(raises, 
 
 def test_a_trial_that_makes_something_durable_between_its_failures_goes_on():
     setbacks = RetryPolicy()
-    setbacks.raised.add(SegmentId(0))
+    setbacks.raised[SegmentId(0)] = "no memory"
     for number in range(40):
-        setbacks.hear(end(1, Outcome.FAILED, durable=number // 4))
-        setbacks.hear(end(1, Outcome.INSTANCE_GONE, durable=number // 4))
+        setbacks.hear(end(1, Outcome.FAILED, durable=number // 4), {})
+        setbacks.hear(end(1, Outcome.INSTANCE_GONE, durable=number // 4), {})
         assert not setbacks.is_hopeless(start())
 
 
@@ -403,12 +403,51 @@ def test_where_nothing_but_failures_happens_the_run_stops_and_says_so(world):
     one = world()
     one.backend.next_event()
     rent(one.backend)
-    for number in range(4):
-        one.backend.perform(start(number))
+    for number in range(14):
+        one.backend.perform(start(number, trial=1 + number // 5))
         hear(one.backend, SegmentEnded)
-    one.backend.perform(start(4))
+    one.backend.perform(start(14, trial=3))
+    said = r"^trials 1, 2, 3 failed again and again, .* Trial 3 \(.*\) at iteration 0: .*out of memory\. If that is"
+    with pytest.raises(WorkerError, match=said):
+        hear(one.backend, SegmentEnded)
+
+
+def test_a_trial_whose_process_always_dies_alone_ends_the_run():
+    setbacks = RetryPolicy()
+    for _ in range(19):
+        setbacks.hear(end(1, Outcome.FAILED), {})
     with pytest.raises(WorkerError, match="trial 1 failed again and again at iteration 0, and no other trial got on"):
-        hear(one.backend, SegmentEnded)
+        setbacks.hear(end(1, Outcome.FAILED), {})
+
+
+def fails(setbacks, trial, times=5):
+    """Errors of the training, from the first to the one before the trial is given up."""
+    for _ in range(times):
+        setbacks.raised[SegmentId(trial)] = "no memory (mine.py, line 3)"
+        assert not setbacks.is_hopeless(start(segment=trial, trial=trial))
+        setbacks.hear(end(trial, Outcome.FAILED, segment=trial), {"width": trial})
+
+
+def test_a_trial_whose_training_always_raises_ends_no_run_though_it_is_alone():
+    setbacks = RetryPolicy()
+    for trial in range(1, 9):
+        fails(setbacks, trial)
+        assert setbacks.is_hopeless(start(segment=100 + trial, trial=trial))
+        setbacks.hear(end(trial, Outcome.COMPLETED, durable=4, segment=100 + trial), {})
+        if trial % 2 == 0:  # the next one trains
+            setbacks.hear(end(50 + trial, Outcome.COMPLETED, durable=4, segment=200 + trial), {})
+
+
+def test_trials_that_all_raise_end_the_run_which_says_what_and_which():
+    setbacks = RetryPolicy()
+    for trial in (1, 2):
+        fails(setbacks, trial)
+        assert setbacks.is_hopeless(start(segment=100 + trial, trial=trial))
+        setbacks.hear(end(trial, Outcome.COMPLETED, durable=4, segment=100 + trial), {})
+    fails(setbacks, 3, times=4)
+    said = r"trials 1, 2, 3 failed .* Trial 3 \(width=3\) at iteration 0: no memory \(mine\.py, line 3\)\. If .* anew .* \(-o\)"
+    with pytest.raises(WorkerError, match=said):
+        fails(setbacks, 3, times=1)
 
 
 def test_a_hopeless_trial_is_told_as_diverged_and_costs_nothing(world):
@@ -416,10 +455,10 @@ def test_a_hopeless_trial_is_told_as_diverged_and_costs_nothing(world):
     one.backend.next_event()
     rent(one.backend)
     for _ in range(5):
-        one.backend._retries.hear(end(2, Outcome.COMPLETED, durable=1))
-        one.backend._retries.raised.add(SegmentId(1))
-        one.backend._retries.hear(end(1, Outcome.FAILED, segment=1))
-        one.backend._retries.hear(end(2, Outcome.COMPLETED, durable=1))
+        one.backend._retries.hear(end(2, Outcome.COMPLETED, durable=1), {})
+        one.backend._retries.raised[SegmentId(1)] = "no memory"
+        one.backend._retries.hear(end(1, Outcome.FAILED, segment=1), {})
+        one.backend._retries.hear(end(2, Outcome.COMPLETED, durable=1), {})
     one.backend.perform(start(9, until=4))
     assert isinstance(one.backend.next_event(), TrialSampled)
     told = one.backend.next_event()

@@ -25,6 +25,7 @@ from elastune.sim.bridge.workers.worker import (
     Trained,
     WorkerSettings,
 )
+from elastune.sim.model.errors import WorkerError
 from elastune.sim.model.events import Event, Outcome, ProgressReported, SegmentEnded
 
 if TYPE_CHECKING:
@@ -81,13 +82,13 @@ class GroupListener:
     Attributes:
         ended: called after the segment's last event.
         broken: called if that event cannot be told.
-        raised: called before that event if the training raised an error; not if a process died.
+        raised: called before that event if the training raised an error, with what it says; not if a process died.
         message: called with each message of the first member.
     """
 
     ended: Callable[[WorkerGroup], None]
     broken: Callable[[BaseException], None]
-    raised: Callable[[SegmentId], None] = lambda _segment: None
+    raised: Callable[[SegmentId, str], None] = lambda _segment, _what: None
     message: Callable[[WorkerGroup, Message], None] = lambda _group, _message: None
 
 
@@ -189,10 +190,10 @@ class WorkerGroup:
         level = logging.DEBUG if self._cut is not None else logging.WARNING
         told = str(error).strip().splitlines() or [type(error).__name__]
         # Ray adds a paragraph of possible causes.
-        what = told[-1].partition(" Worker exit type")[0]
+        what = told[-1].partition(" Worker exit type")[0].removeprefix(f"{WorkerError.__module__}.WorkerError: ")
         _log.log(level, "segment %d of trial %d broke: %s", self.command.segment, self.command.trial, what)
         if self._has_raised(error):
-            self._listener.raised(self.command.segment)
+            self._listener.raised(self.command.segment, what)
 
     def _has_raised(self, error: Exception) -> bool:
         """Whether the training raised the error; in a group of several, the death of another member raises errors as well."""
