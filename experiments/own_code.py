@@ -36,6 +36,8 @@ _PACKAGE = Path(__file__).parents[1]
 _PLACE = re.compile(r"(?:.+?\.py|[^\W\d][\w.]*):[^\W\d]\w*(?=\s*(?:[:(]|$))")
 """`file.py:Name` or `module:Name`, with parameters after it or nothing."""
 
+_CITED = re.compile(r".+, sha256 [0-9a-f]{64}")
+
 
 def place_in(text: str) -> str:
     """The `file.py:Name` or `module:Name` that a text begins with; empty where it begins otherwise."""
@@ -82,6 +84,11 @@ class OwnCode:
         """The name without folders, for tables."""
         return self.name.rpartition("/")[2]
 
+    @property
+    def cited(self) -> str:
+        """Name and digest, as in what was recorded with it."""
+        return f"{self.short}, sha256 {self.sha256}"
+
     def load(self) -> Any:  # noqa: ANN401  whatever has this name there
         """Run the code; gives what has the name.
 
@@ -93,6 +100,11 @@ class OwnCode:
     def module(self) -> ModuleType:
         """The module with the code; see `load`."""
         return _module(self)
+
+
+def is_other_code(recorded: str, now: str) -> bool:
+    """Whether something was recorded with code of somebody's own, and with other code than now; both as cited."""
+    return recorded != now and _CITED.fullmatch(recorded) is not None
 
 
 def find(name: str, *, group: str = "") -> OwnCode | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from elastune.experiments.profiling.estimates import Estimate
     from elastune.experiments.profiling.timed_bundle import TimingProfile
     from elastune.experiments.profiling.timing_plan import TimingPlan
+    from elastune.experiments.spec.run import RunSpec
     from elastune.traces.workloads import BatchMode, Workload
 
 _TRAINS = "profiling trains for real, and"
@@ -38,7 +39,12 @@ _Workload = Annotated[
         show_default=False,
     ),
 ]
-_Out = Annotated[Path | None, options.out_option("Folder of the bundle.", "results/bundles/<workload>")]
+_Out = Annotated[
+    Path | None,
+    options.out_option(
+        "Folder of the bundle.", "workload.bundle of a spec if it is a path, else results/bundles/<workload>"
+    ),
+]
 
 
 def _count(told: str, default: str, panel: str, least: int = 1) -> Any:  # noqa: ANN401  as typer's own
@@ -106,15 +112,19 @@ def profile(
     """
     from elastune.traces.workloads import workload_named
 
-    trained = _own(Path(workload)) if workload.endswith((".yaml", ".yml")) else workload_named(workload)
-    folder = out or Path("results/bundles") / trained.name
+    spec = _spec_in(workload)
+    trained = workload_named(workload) if spec is None else _own(Path(workload), spec)
+    folder = out or _folder_of(spec, trained)
     effort = {"configurations": configurations, "rounds": rounds, "seconds": seconds}
     of_cluster = {"--device": device, "--ray": ray, "--gpus-per-node": gpus_per_node, "--checkpoints": checkpoints}
     if gpus is None:
         of_effort = {f"--{name}": number for name, number in effort.items()}
         others = of_cluster | {"--batch": batch} | of_effort | {"--curves": curves, "--json": as_json or None}
         options.refuse(others, "curves are recorded (--gpus 1,2 times workers)")
-        _record_curves(trained, trials or 64, iterations or 27, options.cores(jobs), folder, seed or 0, again or 0)
+        asked = (trials or 64, iterations or 27)
+        written = _record_curves(trained, *asked, options.cores(jobs), folder, seed or 0, again or 0)
+        say(str(written))
+        say(_measured(written, spec, workload))
         return
     of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed, "--again": again}
     options.refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
@@ -126,12 +136,51 @@ def profile(
     _show(_timed(trained, plan, folder, curves, batch or "global", checkpoints), as_json)
 
 
-def _own(file: Path) -> Workload:
-    """The workload of the user's own training code that a spec names."""
+def _spec_in(workload: str) -> RunSpec | None:
+    """The spec that is named in place of a workload; None where it is a workload."""
     from elastune.experiments.plans.plan_spec import load_plan_spec
+
+    return load_plan_spec(workload) if workload.endswith((".yaml", ".yml")) else None
+
+
+def _folder_of(spec: RunSpec | None, trained: Workload) -> Path:
+    """Where the spec looks for its bundle, if that is a path, else where bundles are looked for by name."""
+    from elastune.experiments.spec.places import OWN_BUNDLES
+
+    named = None if spec is None else spec.workload.bundle
+    is_path = named is not None and Path(named).name != named
+    return Path(named) if named is not None and is_path else OWN_BUNDLES / trained.name
+
+
+def _measured(folder: Path, spec: RunSpec | None, file: str) -> str:
+    """What was recorded, and what comes next."""
+    from elastune.experiments.spec.places import place_of_bundle
+    from elastune.traces import load_bundle
+
+    bundle = load_bundle(folder)
+    told = (
+        f"{bundle.trials} configurations, {bundle.max_iterations} iterations each, {bundle.iteration_s:.3g} s per iteration on"
+        " average"
+    )
+    if spec is None:
+        return f"{told}\nin a spec: workload.bundle: {folder}"
+    try:
+        is_named = (
+            spec.workload.bundle is not None and place_of_bundle(spec.workload.bundle).resolve() == folder.resolve()
+        )
+    except InputError:
+        is_named = False
+    named = "" if is_named else f" --set workload.bundle={folder}"
+    job = spec.job.tuning_job(bundle.direction)
+    covers = bundle.trials >= job.trials and bundle.max_iterations >= job.max_iterations and not spec.draws_anew
+    commands = ["plan", "compare"] if covers else ["plan"]
+    return f"{told}\nnext: " + "; ".join(f"elastune {command} {file}{named}" for command in commands)
+
+
+def _own(file: Path, spec: RunSpec) -> Workload:
+    """The workload of the user's own training code that a spec names."""
     from elastune.experiments.runs.configurations import own_workload_of
 
-    spec = load_plan_spec(file)
     own = own_workload_of(spec, spec.job.direction)
     if own is None:
         raise InputError(
@@ -159,13 +208,13 @@ def _plan(
 
 def _record_curves(
     workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int, again: int
-) -> None:
+) -> Path:
     if workload.repeats_itself:
         require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
     from elastune.experiments.profiling.curves import profile_workload
 
     with options.progress("Profiling") as on_progress:
-        written = profile_workload(
+        return profile_workload(
             workload,
             trials,
             iterations,
@@ -175,7 +224,6 @@ def _record_curves(
             again=again,
             on_progress=lambda _phase, done, total: on_progress(done, total),
         )
-    say(str(written))
 
 
 def _timed(

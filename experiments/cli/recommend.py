@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.comparisons.race import Goal
     from elastune.experiments.comparisons.recommendation import Recommendation
+    from elastune.experiments.spec.run import RunSpec
 
 _FILES = ("kind.txt", "spec.yaml", "recommendation.json", "candidates.csv", "front.png")
 _SOUGHT = {"score": "the best score", "cost_usd": "the cheapest", "makespan_s": "the soonest"}
@@ -176,7 +177,15 @@ def _print(recommendation: Recommendation, folder: Path | None) -> None:
         _wrong_table(recommendation).print()
     _front_table(recommendation).print()
     if best is not None and folder is not None:
-        say(f"written to {folder}; to run it on real workers: elastune run {folder / 'spec.yaml'} --on ray")
+        say(f"written to {folder}; {_to_train(best.spec, folder / 'spec.yaml')}")
+
+
+def _to_train(spec: RunSpec, file: Path) -> str:
+    from elastune.traces.workloads import WORKLOAD_NAMES
+
+    if spec.workload.trainable is None and spec.bundle().name not in WORKLOAD_NAMES:
+        return "real workers need your training code beside it: workload.trainable, workload.space"
+    return f"to run it on real workers: elastune run {file} --on ray"
 
 
 def _standings_table(recommendation: Recommendation) -> Table:

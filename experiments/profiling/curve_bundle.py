@@ -57,7 +57,12 @@ class ProfileArguments:
         """What decides the measurements, for JSON."""
         drawn = [workload.configuration_of(self.seed, trial) for trial in range(self.trials)]
         digest = hashlib.sha256(json.dumps(drawn).encode()).hexdigest()[:16]
-        return {"profile": "curves", **self.named(), "search space": digest}
+        return {"profile": "curves", **self.named(), "search space": digest, **own_code_of(workload)}
+
+
+def own_code_of(workload: Workload) -> dict[str, object]:
+    """The user's own code that a workload trains, by a name for requests; empty for those that ship."""
+    return {} if workload.repeats_itself else {"training code": workload.source}
 
 
 def trial_part(folder: WorkFolder, trial: int) -> Part[IterationRecord | CheckpointCost]:
@@ -79,7 +84,7 @@ def read_trial(folder: WorkFolder, trial: int) -> tuple[list[IterationRecord], C
     return iterations, cost if isinstance(cost, CheckpointCost) else None
 
 
-def is_complete(out_dir: Path, arguments: ProfileArguments) -> bool:
+def is_complete(out_dir: Path, arguments: ProfileArguments, workload: Workload) -> bool:
     """Whether the folder already holds the finished bundle of these arguments.
 
     Raises:
@@ -90,9 +95,9 @@ def is_complete(out_dir: Path, arguments: ProfileArguments) -> bool:
         return False
     found = parse_yaml(manifest.read_text(encoding="utf-8"), str(manifest))
     assert isinstance(found, dict)
-    names = {"workload": "name", "iterations": "max_iterations"}
+    names = {"workload": "name", "iterations": "max_iterations", "training code": "source"}
     keys = {*arguments.named(), *({"again"} & set(found))}
-    asked = {key: value for key, value in asdict(arguments).items() if key in keys}
+    asked = {key: value for key, value in asdict(arguments).items() if key in keys} | own_code_of(workload)
     require_same(out_dir, {key: found.get(names.get(key, key)) for key in asked}, asked)
     return True
 

@@ -120,14 +120,19 @@ def profile_workload(  # noqa: PLR0913  what decides a profile, each by its name
         raise InputError(f"profile: again is {again}, but must be from 0 to {trials}, the trials")
     arguments = ProfileArguments(workload.name, trials, iterations, seed, again)
     folder, asked = WorkFolder(out_dir), arguments.asked(workload)
-    if is_complete(out_dir, arguments):
+    if is_complete(out_dir, arguments, workload):
         _log.info("%s is already complete", out_dir)
         if folder.asked() == asked:
             folder.remove()
         return out_dir
     folder.open(asked)
     job = _Job(workload, arguments, out_dir, effort)
-    _train_all(job, jobs, on_progress)
+    try:
+        _train_all(job, jobs, on_progress)
+    except WorkerError:
+        if not any(trial_part(folder, trial).lines() for trial in range(arguments.trainings)):
+            folder.remove()  # else mended code would be refused for the sake of nothing
+        raise
     assemble_bundle(
         workload, arguments, folder, jobs, lambda trial, mean_s: _probe_all(job, trial, mean_s, on_progress)
     )

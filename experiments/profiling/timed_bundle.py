@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from elastune.experiments.own_code import is_other_code
+from elastune.experiments.profiling.curve_bundle import own_code_of
 from elastune.experiments.profiling.estimates import Estimate, Timing, timing_of
 from elastune.experiments.profiling.timing import surroundings_part, time_workload, timed
 from elastune.experiments.profiling.timing_plan import TimingPlan, trained_numbers
@@ -110,7 +112,7 @@ def profile_timing(
 
     plan.require_slots()
     folder = WorkFolder(out_dir)
-    asked = {**plan.asked(), "workload": workload.name, "curves": curves, "batch": batch}
+    asked = {**plan.asked(), "workload": workload.name, "curves": curves, "batch": batch, **own_code_of(workload)}
     folder.open(asked, None if folder.asked() is not None else _base(workload, out_dir, curves))
     bundle = load_bundle(folder.base)
     trainables = WorkloadTrainables(workload, _seed(bundle), trained_numbers(plan, bundle), batch)
@@ -149,9 +151,14 @@ def _base(workload: Workload, out_dir: Path, curves: str | None) -> Path:
         if out_dir.is_dir() and any(path.name in FILES for path in out_dir.iterdir()):
             raise InputError(f"{out_dir} holds a part of a bundle, without its bundle.yaml: choose another folder (-o)")
         base = bundle_folder(curves or workload.name)
-    name = load_bundle(base).name
-    if name != workload.name:
-        raise InputError(f"{base} is a bundle of {name}, but {workload.name} is to be timed")
+    bundle = load_bundle(base)
+    if bundle.name != workload.name:
+        raise InputError(f"{base} is a bundle of {bundle.name}, but {workload.name} is to be timed")
+    if is_other_code(bundle.source, workload.source):
+        raise InputError(
+            f"the curves in {base} are of other training code ({bundle.source}), not of {workload.source}: record them anew"
+            " (elastune profile without --gpus) in another folder (-o)"
+        )
     return base
 
 

@@ -160,7 +160,7 @@ def require_same(out_dir: Path, found: Mapping[str, Any], asked: Mapping[str, ob
     differing = [key for key in asked if found.get(key) != asked[key]]
     if differing:
         what = "; ".join(f"{key} is {found.get(key)} there, asked was {asked[key]}" for key in differing)
-        raise InputError(f"{out_dir} holds another profile: {what}. Choose another folder, or delete this one")
+        raise InputError(f"{out_dir} holds another profile: {what}. Choose another folder (-o), or delete this one")
 
 
 def rounded(value: float) -> float:

@@ -84,7 +84,8 @@ class WorkloadTrainables:
         profiled_with = bundle.notes.get("seed")
         if bundle.name not in WORKLOAD_NAMES or not isinstance(profiled_with, int):
             raise InputError(
-                f"bundle {bundle.name} cannot be trained for real: it is no profile of one of {', '.join(WORKLOAD_NAMES)}"
+                f"bundle {bundle.name} cannot be trained for real: it is no profile of one of {', '.join(WORKLOAD_NAMES)};"
+                " name training code of your own (workload.trainable, workload.space)"
             )
         return cls(bundle.name, profiled_with, tuple(bundle.draw(trials, seed).tolist()), batch)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
 from elastune.experiments.files import write_text
+from elastune.experiments.own_code import is_other_code
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.job import JobSpec  # noqa: TC001  as above
@@ -147,7 +148,13 @@ class RunSpec(Section):
         """
         if self.workload.bundle is None:
             raise InputError("workload.bundle is missing: a run needs recorded curves")
-        return load_bundle(place_of_bundle(self.workload.bundle))
+        try:
+            place = place_of_bundle(self.workload.bundle)
+        except InputError as error:
+            if self.workload.trainable is None:
+                raise
+            raise InputError(f"{error}; elastune profile, with the file of this spec, records one") from error
+        return load_bundle(place)
 
     @property
     def draws_anew(self) -> bool:
@@ -156,7 +163,7 @@ class RunSpec(Section):
 
     def notes(self) -> tuple[str, ...]:
         """What to know before the numbers of this run are used; commands print it once."""
-        return (*self._scaling_notes(), *self._draw_notes())
+        return (*self._scaling_notes(), *self._draw_notes(), *self._code_notes())
 
     def _scaling_notes(self) -> tuple[str, ...]:
         given = self.workload.scaling
@@ -185,6 +192,21 @@ class RunSpec(Section):
         except InputError:  # the run itself says so
             return ()
         return (f"workload.bundle {name}: {phrase}",) if phrase else ()
+
+    def _code_notes(self) -> tuple[str, ...]:
+        """Whether the user's own code has changed since the bundle was recorded with it."""
+        code, name = self.workload.code, self.workload.bundle
+        if code is None or name is None:
+            return ()
+        try:
+            source = self.bundle().source
+        except InputError:  # the run itself says so
+            return ()
+        note = (
+            f"workload.bundle {name} was recorded with {source}, but workload.trainable is {code.cited} now: its curves and"
+            " seconds may be others; elastune profile with another -o records them anew"
+        )
+        return (note,) if is_other_code(source, code.cited) else ()
 
     def _across_phrase(self, scaling: Scaling) -> str:
         """Which gangs on several machines are believed without a measurement, in words; empty where none is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from elastune.experiments.cli import completion
 from elastune.experiments.cli.app import app
 from elastune.policies.registry import POLICIES, RegisteredPolicy
+from elastune.traces import bundle_folder
 
 SPEC = """
 job: {trials: 20, max_iterations: 9, deadline_s: 3600, budget_usd: 20}
@@ -363,13 +365,15 @@ def test_profile_hands_its_arguments_over(elastune, monkeypatch):
     def profile(workload, trials, iterations, jobs, out_dir, seed, *, again, on_progress):
         told.update(name=workload.name, numbers=(trials, iterations, jobs, seed, again), out_dir=out_dir)
         on_progress("curves", 1, 2)
+        shutil.copytree(bundle_folder("digits-mlp"), out_dir)
         return out_dir
 
     monkeypatch.setattr("elastune.experiments.profiling.curves.profile_workload", profile)
     done = elastune(
         "profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "--again", 1, "-o", "mine"
     )
-    assert (done.exit_code, done.stdout) == (0, "mine\n")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "mine")
+    assert re.search(r"configurations, .* s per iteration on average\nin a spec: workload\.bundle: mine\n$", done.stdout)
     assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4, 1), "mine")
     failed = elastune("profile", "digits-mpl")
     assert failed.exit_code == 2
