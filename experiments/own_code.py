@@ -35,8 +35,8 @@ SLOW_S = 10.0
 _PACKAGE = Path(__file__).parents[1]
 _PLACE = re.compile(r"(?:.+?\.py|[^\W\d][\w.]*):[^\W\d]\w*(?=\s*(?:[:(]|$))")
 """`file.py:Name` or `module:Name`, with parameters after it or nothing."""
-
 _CITED = re.compile(r".+, sha256 [0-9a-f]{64}")
+"""As `OwnCode.cited`; other sources, such as a paper's, say nothing of code."""
 
 
 def place_in(text: str) -> str:

@@ -202,9 +202,10 @@ class RunSpec(Section):
             source = self.bundle().source
         except InputError:  # the run itself says so
             return ()
+        before, now = (cited[:-52] for cited in (source, code.cited))  # twelve digits of each digest tell them apart
         note = (
-            f"workload.bundle {name} was recorded with {source}, but workload.trainable is {code.cited} now: its curves and"
-            " seconds may be others; elastune profile with another -o records them anew"
+            f"workload.bundle {name} was recorded with {before}, but workload.trainable is {now} now: its curves and seconds"
+            " may be others; elastune profile with another -o records them anew"
         )
         return (note,) if is_other_code(source, code.cited) else ()
 

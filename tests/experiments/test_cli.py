@@ -373,7 +373,9 @@ def test_profile_hands_its_arguments_over(elastune, monkeypatch):
         "profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "--again", 1, "-o", "mine"
     )
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "mine")
-    assert re.search(r"configurations, .* s per iteration on average\nin a spec: workload\.bundle: mine\n$", done.stdout)
+    assert re.search(
+        r"configurations, .* s per iteration on average\nin a spec: workload\.bundle: mine\n$", done.stdout
+    )
     assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4, 1), "mine")
     failed = elastune("profile", "digits-mpl")
     assert failed.exit_code == 2
