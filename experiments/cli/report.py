@@ -45,6 +45,7 @@ def report(
 ) -> None:
     """Write one page that needs no network: who won and why, where the money went, what idled, what more would change."""
     from elastune.experiments.files import check_outputs, write_text
+    from elastune.experiments.real.slots import require_installed
     from elastune.experiments.reports.build import report_of, require_readable
     from elastune.experiments.reports.page import rendered
     from elastune.experiments.reports.what_if import WhatIf
@@ -54,6 +55,11 @@ def report(
     for option, path in exports.items():
         if path is not None and not kind.endswith("run"):
             raise InputError(f"{option}: {folder} holds a {kind}, but what it writes is of one run")
+    for tracker, path in (("mlflow", mlflow), ("wandb", wandb)):
+        if path is not None:
+            require_installed(f"--{tracker}", tracker, extra=tracker)
+            if path.exists() and not path.is_dir():
+                raise InputError(f"--{tracker}: {path} is a file, but the runs go into a folder")
     check_outputs(out, *([] if perfetto is None else [perfetto]), reads=filter(_is_record, folder.rglob("*")))
     with progress("Running") as tell:
         page = rendered(report_of(WhatIf(folder, seeds, cores(jobs), policy, tell)))
@@ -81,7 +87,9 @@ def _write_trace(folder: Path, path: Path) -> None:
     from elastune.experiments.reports.perfetto import trace_of
 
     run = RecordedRun.read(folder)
-    write_text(path, json.dumps(trace_of(run.timeline, run.decisions), allow_nan=False, separators=(",", ":")))
+    write_text(
+        path, json.dumps(trace_of(run.timeline, run.decisions, run.name), allow_nan=False, separators=(",", ":"))
+    )
     say(f"written to {path}: open it at ui.perfetto.dev")
 
 

@@ -37,7 +37,7 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
     rows = {
         "best trial": NONE
         if result.best_trial is None
-        else f"{_trial(spec, result.best_trial)}: {configuration(result.best_config or {})}",
+        else f"{spec.trial_names()[result.best_trial]}: {configuration(result.best_config or {})}",
         "score": number(result.score),
         "test score": number(result.test_score),
         **_measured(spec, result),
@@ -92,13 +92,6 @@ def _by_deadline(result: RunResult, deadline_s: float | None) -> str:
     if result.deadline_met is False and deadline_s is not None and result.makespan_s <= deadline_s:
         return f"the job was cut; the limit is {seconds(deadline_s)} s"
     return kept(result.deadline_met, f"{seconds(deadline_s)} s")
-
-
-def _trial(spec: RunSpec, position: int) -> str:
-    """What the bundle calls the trial; a configuration that no bundle holds has only its position in the draw."""
-    if spec.workload.bundle is None or spec.workload.configurations is not None:
-        return str(position)
-    return spec.bundle().drawn_label(spec.job.tuning_job("minimize").trials, spec.seed, position)
 
 
 def print_control(result: RealResult) -> None:

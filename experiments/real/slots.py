@@ -11,15 +11,20 @@ SLOTS = {"cpu": "CPU cores", "cuda": "CUDA devices"}
 """What slots are, by device."""
 
 
-def require_installed(what: str, *packages: str) -> None:
+def require_installed(what: str, *packages: str, extra: str = "bridge") -> None:
     """Accept what needs these packages.
+
+    Args:
+        what: needs them, for the error.
+        packages: as they are imported.
+        extra: installs them.
 
     Raises:
         InputError: some are missing; names them.
     """
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise InputError(f"{what} needs {', '.join(missing)}: pip install 'elastune[bridge]'")
+        raise InputError(f"{what} needs {', '.join(missing)}: pip install 'elastune[{extra}]'")
 
 
 def slots_here(device: str) -> int:

@@ -29,7 +29,7 @@ from elastune.sim.model.events import (
 from elastune.sim.model.job import Direction, loss_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from elastune.sim.control.journal import Entry
 
@@ -67,12 +67,14 @@ class _Seen:
 
     Attributes:
         direction: of scores; None where nobody says which way is better, and no ranks are told.
+        name: what a trial is called.
         scores: by iteration, then trial.
         last: (iteration, score) by trial.
         machines: held at the last decision about them.
     """
 
     direction: Direction | None
+    name: Callable[[int], str]
     scores: dict[int, dict[int, float | None]] = field(default_factory=dict)
     last: dict[int, tuple[int, float | None]] = field(default_factory=dict)
 
@@ -85,9 +87,10 @@ class _Seen:
     def told(self, trial: int) -> str:
         """What is known of a trial."""
         if trial not in self.last:
-            return f"trial {trial}: new, no score yet"
+            return f"trial {self.name(trial)}: new, no score yet"
         iteration, score = self.last[trial]
-        scored = f"trial {trial}: {number(score) if score is not None else 'diverged'} after {_iterations(iteration)}"
+        reached = number(score) if score is not None else "diverged"
+        scored = f"trial {self.name(trial)}: {reached} after {_iterations(iteration)}"
         if self.direction is None:
             return scored
         losses = [loss_of(one, self.direction) for one in self.scores[iteration].values()]
@@ -95,14 +98,17 @@ class _Seen:
         return f"{scored}, {better} of {len(losses) - 1} others better there"
 
 
-def decisions_of(entries: Iterable[Entry], direction: Direction | None) -> Iterator[ToldDecision]:
+def decisions_of(
+    entries: Iterable[Entry], direction: Direction | None, name: Callable[[int], str] = str
+) -> Iterator[ToldDecision]:
     """The decisions of a journal, in order; those that only set timers are left out.
 
     Args:
         entries: of the journal.
         direction: of scores; None where it is not known.
+        name: what a trial is called, by its number in the run.
     """
-    seen = _Seen(direction)
+    seen = _Seen(direction, name)
     for entry in entries:
         if entry.status != "stale":
             seen.take(entry.event)
@@ -111,8 +117,8 @@ def decisions_of(entries: Iterable[Entry], direction: Direction | None) -> Itera
             yield ToldDecision(
                 entry.event.at_s,
                 _kind(actions),
-                happened(entry.event),
-                _few([decided(action) for action in actions]),
+                happened(entry.event, name),
+                _few([decided(action, name) for action in actions]),
                 _few([seen.told(trial) for trial in dict.fromkeys(_trials(actions))]),
             )
 
@@ -144,7 +150,7 @@ def _iterations(count: int) -> str:
     return f"{count} iteration{'s' if count != 1 else ''}"
 
 
-def happened(event: Event) -> str:  # noqa: C901, PLR0911  one sentence per kind of event
+def happened(event: Event, name: Callable[[int], str]) -> str:  # noqa: C901, PLR0911  one sentence per kind of event
     """An event as a sentence."""
     match event:
         case RunStarted():
@@ -162,16 +168,17 @@ def happened(event: Event) -> str:  # noqa: C901, PLR0911  one sentence per kind
         case InstanceGone():
             return f"Machine {event.instance} is gone ({event.cause})"
         case ProgressReported():
-            return f"Trial {event.trial} reports {number(event.score)} after {_iterations(event.iteration)}"
+            return f"Trial {name(event.trial)} reports {number(event.score)} after {_iterations(event.iteration)}"
         case SegmentEnded():
-            return f"Trial {event.trial} {_ENDS[event.outcome].format(event.iteration)}, with a score of {number(event.score)}"
+            ended = _ENDS[event.outcome].format(event.iteration)
+            return f"Trial {name(event.trial)} {ended}, with a score of {number(event.score)}"
         case TrialSampled():
-            return f"Trial {event.trial} was drawn"
+            return f"Trial {name(event.trial)} was drawn"
         case TimerFired():
             return f"The timer {event.tag} ran out"
 
 
-def decided(action: Action) -> str:  # one line per kind of action
+def decided(action: Action, name: Callable[[int], str]) -> str:  # one line per kind of action
     """An action as a line."""
     match action:
         case ScaleTo():
@@ -179,14 +186,18 @@ def decided(action: Action) -> str:  # one line per kind of action
             return f"hold {action.instances} machine{'s' if action.instances != 1 else ''}{f' of {of}' if of else ''}"
         case RunTrial():
             gpus = f"{action.gpus} GPU{'s' if action.gpus != 1 else ''}"
-            return f"train trial {action.trial} on {gpus} to iteration {action.until_iteration}"
+            return f"train trial {name(action.trial)} on {gpus} to iteration {action.until_iteration}"
         case PauseTrial():
-            return f"pause trial {action.trial}"
+            return f"pause trial {name(action.trial)}"
         case StopTrial():
-            return f"stop trial {action.trial}"
+            return f"stop trial {name(action.trial)}"
         case CloneTrial():
-            return f"let trial {action.target} go on from trial {action.source}, changed"
+            return f"let trial {name(action.target)} go on from trial {name(action.source)}, changed"
         case FinishRun():
-            return "end the run, without an answer" if action.best is None else f"end the run, with trial {action.best}"
+            return (
+                "end the run, without an answer"
+                if action.best is None
+                else f"end the run, with trial {name(action.best)}"
+            )
         case SetTimer():
             return f"ask to be woken at {action.at_s:,.0f} s ({action.tag})"

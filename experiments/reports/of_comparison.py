@@ -202,7 +202,7 @@ def _summary_table(summary: pd.DataFrame) -> PageTable:
         *texts("policy"),
         *shares(*(_SHARES[name] for name in limits)),
         *numbers("runs", *_MEASURES.values()),
-        *texts("error"),
+        Heading("error", "remark"),
     ]
     rows = [
         (
@@ -210,12 +210,10 @@ def _summary_table(summary: pd.DataFrame) -> PageTable:
             *(row[name] for name in limits),
             row["runs"],
             *(interval_of(row, name) for name in _MEASURES),
-            row["error"] if isinstance(row["error"], str) else "",
+            row["error"] if isinstance(row["error"], str) else None,
         )
         for row in cast("list[dict[str, Any]]", summary.sort_values("regret", kind="stable").to_dict("records"))
     ]
-    if not any(row[-1] for row in rows):
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
     return PageTable("Means over the seeds", headings, rows, "With 95 % intervals; the least regret first.")
 
 

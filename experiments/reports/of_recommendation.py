@@ -9,6 +9,7 @@ from elastune.experiments.figures.tables import SECONDS, time_unit
 from elastune.experiments.formats import NONE, interval, number, percent, seconds, usd
 from elastune.experiments.reports.page import (
     Chart,
+    Heading,
     Page,
     PageSection,
     PageTable,
@@ -240,6 +241,6 @@ def _details(row: Mapping[str, Any], is_efficient: bool) -> dict[str, str]:
 def _candidates_table(candidates: pd.DataFrame) -> PageTable:
     named = {"policy": "policy", "instance_type": "machine", "market": "market", "status": "status"}
     measured = {"deadline_s": "T, s", "budget_usd": "B, USD", "runs": "runs", "kept": "kept", **_MEASURES}
-    headings = [*texts(*named.values()), *numbers(*measured.values()), *texts("error")]
+    headings = [*texts(*named.values()), *numbers(*measured.values()), Heading("error", "remark")]
     rows = cells_of(candidates[[*named, *measured, "error"]])
     return PageTable("Candidates", headings, rows, "Kept: how many of its runs keep what was asked.")

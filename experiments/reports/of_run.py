@@ -95,7 +95,18 @@ class RecordedRun:
     @cached_property
     def decisions(self) -> list[ToldDecision]:
         """What the policy decided."""
-        return list(decisions_of(self.entries, self.direction))
+        return list(decisions_of(self.entries, self.direction, self.name))
+
+    def name(self, trial: int) -> str:
+        """What the command line calls a trial, too."""
+        return self._names[trial] if trial < len(self._names) else str(trial)
+
+    @cached_property
+    def _names(self) -> Sequence[str]:
+        try:
+            return self.spec.trial_names()
+        except InputError:  # the bundle is not here
+            return ()
 
     @cached_property
     def hyperparameters(self) -> dict[int, Mapping[str, object]]:
@@ -145,7 +156,7 @@ def run_page(run: RecordedRun, sections: Sequence[PageSection] = (), notes: Sequ
     """
     result, job = run.result, run.spec.job
     facts = {
-        "answer": NONE if result["best_trial"] is None else f"trial {result['best_trial']}",
+        "answer": NONE if result["best_trial"] is None else f"trial {run.name(result['best_trial'])}",
         "score": number(result["score"]),
         "regret": number(result["regret"]),
         "cost": f"{usd(result['cost_usd'])} USD, {kept(result['budget_met'], f'{usd(job.budget_usd)} USD')}",
@@ -182,14 +193,17 @@ def _why(run: RecordedRun) -> list[str]:
     result, best = run.result, run.result["best_trial"]
     if best is None:
         return ["No configuration was ever saved, so that the run has no answer. The decisions below show why."]
-    sentences = [f"Trial {best} is the answer: {run.configurations.get(best, 'its configuration is not recorded')}."]
+    sentences = [
+        f"Trial {run.name(best)} is the answer: {run.configurations.get(best, 'its configuration is not recorded')}."
+    ]
     rivals = [one for one in _finals(run) if one[0] != best]
     job = run.spec.job.tuning_job("minimize")
     told = f"It reached iteration {result['best_iteration']} of {job.max_iterations} with a score of {number(result['score'])}."
     direction = run.direction
     if rivals and direction is not None:
         trial, iteration, score = min(rivals, key=lambda one: (loss_of(one[2], direction), -one[1]))
-        told += f" The best of the {len(rivals)} others that were scored is trial {trial}: {number(score)} after {iteration}."
+        told += f" The best of the {len(rivals)} others that were scored is trial {run.name(trial)}:"
+        told += f" {number(score)} after {iteration}."
     sentences.append(told)
     if result["regret"] is not None:
         parts = {
@@ -224,7 +238,7 @@ def _trials_table(run: RecordedRun) -> PageTable:
     rows = []
     for trial, spent in gpu_s.items():
         iteration, score = finals.get(trial, (0, None))
-        name = f"{trial}{' (answer)' if trial == run.result['best_trial'] else ''}"
+        name = f"{run.name(trial)}{' (answer)' if trial == run.result['best_trial'] else ''}"
         rows.append((name, score, iteration, segments[trial], spent, run.configurations.get(trial, NONE)))
     sign = -1 if run.direction == "maximize" else 1
     rows.sort(key=lambda row: (row[1] is None, sign * (row[1] or 0.0), -row[2]))
@@ -234,7 +248,7 @@ def _trials_table(run: RecordedRun) -> PageTable:
 
 
 def _timeline(run: RecordedRun) -> Chart:
-    return timeline_chart(run.timeline, run.decisions[:_MOST_DECISIONS], run.configurations)
+    return timeline_chart(run.timeline, run.decisions[:_MOST_DECISIONS], run.configurations, run.name)
 
 
 def _decisions_table(decisions: Sequence[ToldDecision]) -> PageTable:

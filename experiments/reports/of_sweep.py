@@ -119,7 +119,7 @@ def _why(results: pd.DataFrame, keys: list[str]) -> list[str]:
     for row in cast("list[dict[str, Any]]", pooled.head(3).to_dict("records")):
         sure = "may be noise" if row["low"] <= 0 <= row["high"] else "is more than noise"
         sentences.append(
-            f"The regret of {row['policy']} less that of {best} is {row['mean']:+.3g} [{row['low']:+.3g},"
+            f"The regret of {row['policy']} minus that of {best} is {row['mean']:+.3g} [{row['low']:+.3g},"
             f" {row['high']:+.3g}] over {row['pairs']} pairs, which {sure}."
         )
     return sentences

@@ -46,7 +46,8 @@ const FEW_ROWS = 6;
 class SortedTable {
   constructor(block, place) {
     Object.assign(this, { block, rows: block.rows, shown: block.shown, sorted: null, isDown: false, listeners: [] });
-    this.filters = block.headings.map(() => "");
+    this.columns = block.headings.filter(({ kind }) => kind !== "remark");
+    this.filters = this.columns.map(() => "");
     this.body = made("tbody");
     this.count = made("span", { className: "count" });
     this.count.setAttribute("role", "status");
@@ -59,12 +60,12 @@ class SortedTable {
   }
 
   head() {
-    this.heads = this.block.headings.map((heading, index) => {
+    this.heads = this.columns.map((heading, index) => {
       const button = made("button", { type: "button", textContent: heading.name });
       button.addEventListener("click", () => this.sort(index));
       return made("th", { scope: "col", className: heading.kind === "text" ? "" : "number" }, button);
     });
-    const inputs = this.block.headings.map((heading, index) => {
+    const inputs = this.columns.map((heading, index) => {
       const input = made("input", { type: "search", placeholder: heading.kind === "text" ? "filter" : "> 0" });
       input.setAttribute("aria-label", `filter ${heading.name}`);
       input.addEventListener("input", () => {
@@ -99,14 +100,22 @@ class SortedTable {
     return this.rows.filter((row) => conditions.every(([index, keeps]) => keeps(row[index])));
   }
 
+  // A remark has a row of its own: in a column, it would be off the screen or make its row tall.
+  rowsOf(row) {
+    const cells = this.columns.map(({ kind }, index) => {
+      const text = textOf(row[index], kind);
+      return made("td", { className: kind !== "text" ? "number" : text.length <= SHORT ? "short" : "long", textContent: text });
+    });
+    const remark = row[this.columns.length];
+    if (!remark) return [made("tr", {}, ...cells)];
+    const told = made("td", { colSpan: cells.length }, made("div", { textContent: remark }));
+    return [made("tr", { className: "remarked" }, ...cells), made("tr", { className: "remark" }, told)];
+  }
+
   draw() {
     const rows = this.kept();
     const shown = rows.slice(0, this.shown);
-    this.body.replaceChildren(...shown.map((row) => made("tr", {}, ...row.map((cell, index) => {
-      const kind = this.block.headings[index].kind;
-      const text = textOf(cell, kind);
-      return made("td", { className: kind !== "text" ? "number" : text.length <= SHORT ? "short" : "long", textContent: text });
-    }))));
+    this.body.replaceChildren(...shown.flatMap((row) => this.rowsOf(row)));
     const of = rows.length < this.block.rows.length ? `${rows.length} of ${this.block.rows.length} rows match` : `${rows.length} rows`;
     this.count.textContent = shown.length < rows.length ? `${of}; the first ${shown.length} are shown` : of;
     this.more.hidden = shown.length === rows.length;

@@ -31,11 +31,11 @@ class Heading:
 
     Attributes:
         name: above it.
-        kind: how its values are shown and sorted.
+        kind: how its values are shown and sorted; a remark, of the last column, is shown below its row.
     """
 
     name: str
-    kind: Literal["text", "number", "share", "id"] = "text"
+    kind: Literal["text", "number", "share", "id", "remark"] = "text"
 
 
 def texts(*names: str) -> list[Heading]:

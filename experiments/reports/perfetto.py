@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from elastune.experiments.reports.decisions import ToldDecision
     from elastune.experiments.runs.timeline import Timeline
@@ -20,14 +20,15 @@ _POLICY = 1
 """Number of the process of the policy; machines follow."""
 
 
-def trace_of(timeline: Timeline, decisions: Sequence[ToldDecision]) -> dict[str, Any]:
+def trace_of(timeline: Timeline, decisions: Sequence[ToldDecision], name: Callable[[int], str] = str) -> dict[str, Any]:
     """The trace, as JSON takes it.
 
     Args:
         timeline: of the run.
         decisions: in order of time.
+        name: what a trial is called, by its number in the run.
     """
-    events = [*_policy(timeline, decisions), *_machines(timeline), *_segments(timeline)]
+    events = [*_policy(timeline, decisions), *_machines(timeline), *_segments(timeline, name)]
     return {"displayTimeUnit": "ms", "traceEvents": events, "otherData": {"policy": timeline.policy}}
 
 
@@ -86,17 +87,17 @@ def _machines(timeline: Timeline) -> Iterator[dict[str, Any]]:
             yield _slice("ready", "machine", pid, 0, (ready_s, row["end_s"]), {"gone": row["cause"]})
 
 
-def _segments(timeline: Timeline) -> Iterator[dict[str, Any]]:
+def _segments(timeline: Timeline, name: Callable[[int], str]) -> Iterator[dict[str, Any]]:
     for row in timeline.segments.to_dict("records"):
         pid, tid = _process(int(row["instance"])), int(row["lane"]) + 1
         span_s = (row["start_s"], row["end_s"])
-        told = {name: row[name] for name in ("segment", "from_iteration", "until_iteration", "iteration", "outcome")}
-        yield _slice(f"trial {row['trial']}", "segment", pid, tid, span_s, told)
+        told = {part: row[part] for part in ("segment", "from_iteration", "until_iteration", "iteration", "outcome")}
+        yield _slice(f"trial {name(int(row['trial']))}", "segment", pid, tid, span_s, told)
         at_s = span_s[0]
-        for name in ("launch", "train", "checkpoint"):
-            spent_s = row[f"{name}_s"]
+        for part in ("launch", "train", "checkpoint"):
+            spent_s = row[f"{part}_s"]
             if not math.isnan(spent_s) and spent_s > 0 and at_s < span_s[1]:
                 # What a worker did after the end of its segment, as the run ended, is not in the picture.
                 until_s = min(at_s + spent_s, span_s[1])
-                yield _slice(name, "part", pid, tid, (at_s, until_s), {})
+                yield _slice(part, "part", pid, tid, (at_s, until_s), {})
                 at_s = until_s

@@ -10,10 +10,10 @@ from elastune.experiments.figures.ledger import COLORS
 from elastune.experiments.figures.tables import SECONDS, time_unit
 from elastune.experiments.formats import number
 from elastune.experiments.reports.charts import limited
-from elastune.experiments.reports.page import Chart
+from elastune.experiments.reports.page import Chart, label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from elastune.experiments.reports.decisions import ToldDecision
     from elastune.experiments.runs.timeline import Timeline
@@ -28,13 +28,19 @@ _FRAMES = {True: ("#D55E00", 2.5), False: ("#ffffff", 0.5)}
 _KINDS = {"machines": ("#332288", "diamond"), "trials": ("#D55E00", "circle"), "end": ("#222222", "square")}
 
 
-def timeline_chart(timeline: Timeline, decisions: Sequence[ToldDecision], configurations: Mapping[int, str]) -> Chart:
+def timeline_chart(
+    timeline: Timeline,
+    decisions: Sequence[ToldDecision],
+    configurations: Mapping[int, str],
+    name: Callable[[int], str] = str,
+) -> Chart:
     """Machines as rows of one lane per GPU, the trials on them, and above a mark for each decision.
 
     Args:
         timeline: of the run.
         decisions: in order of time.
         configurations: of trials, in words.
+        name: what a trial is called, by its number in the run.
     """
     slots = slots_of(timeline.leases, "timeline") if len(timeline.leases) else {}
     blocks = blocks_of(timeline.segments, slots)
@@ -42,13 +48,15 @@ def timeline_chart(timeline: Timeline, decisions: Sequence[ToldDecision], config
     if left_out > 0:
         blocks = sorted(blocks, key=lambda block: block.start_s - block.end_s)[:_MOST_BLOCKS]
     unit = time_unit(timeline.end_s)
-    details = [_decision_detail(one) for one in decisions] + [_block_detail(one, configurations) for one in blocks]
+    details = [_decision_detail(one) for one in decisions] + [
+        _block_detail(one, name(one.trial), configurations) for one in blocks
+    ]
     traces = [
         *_machines(timeline, slots, SECONDS[unit]),
-        *_trials(blocks, timeline.best_trial, len(decisions), SECONDS[unit]),
+        *_trials(blocks, timeline.best_trial, len(decisions), SECONDS[unit], name),
         *_marks(decisions, SECONDS[unit]),
     ]
-    note = "Drag over a part to zoom, double-click to go back. Numbers are trials; those of the answer have a frame."
+    note = "Drag over a part to zoom, double-click to go back. Bars have the names of trials; the answer has a frame."
     more = f" The {left_out:,} shortest of the bars are left out." if left_out > 0 else ""
     layout = _layout(timeline, slots, unit)
     ask = "Click a mark of the strip for a decision and its reason, or a bar for what trained there."
@@ -125,7 +133,7 @@ def _machines(timeline: Timeline, slots: Mapping[int, Slot], unit_s: float) -> l
 
 
 def _trials(
-    blocks: Sequence[GpuBlock], best_trial: int | None, first_detail: int, unit_s: float
+    blocks: Sequence[GpuBlock], best_trial: int | None, first_detail: int, unit_s: float, name: Callable[[int], str]
 ) -> list[dict[str, Any]]:
     """The segments, coloured by the iteration that they train to; what is spent on workers and checkpoints over them."""
     rungs = sorted({block.rung for block in blocks})
@@ -135,7 +143,7 @@ def _trials(
     segments = _bars(
         "trains",
         spans,
-        text=[str(block.trial) for block in blocks],
+        text=[label(name(block.trial)) for block in blocks],
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
@@ -210,11 +218,11 @@ def _decision_detail(decision: ToldDecision) -> dict[str, str]:
     }
 
 
-def _block_detail(block: GpuBlock, configurations: Mapping[int, str]) -> dict[str, str]:
+def _block_detail(block: GpuBlock, name: str, configurations: Mapping[int, str]) -> dict[str, str]:
     spent = {"starting workers": block.launch_s, "checkpoints": block.checkpoint_s}
     told = ", ".join(f"{number(value)} s for {what}" for what, value in spent.items() if value > 0)
     return {
-        "trial": str(block.trial),
+        "trial": name,
         "trained": f"to iteration {block.rung}, from {block.start_s:,.1f} s to {block.end_s:,.1f} s",
         "GPUs here": str(block.gpus),
         "of that": told or "all in training",

@@ -10,9 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from elastune.sim.model.errors import InputError
 from elastune.traces.importers.mlflow_runs import opened
-from elastune.traces.importers.wandb_runs import INSTALL as INSTALL_WANDB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +33,7 @@ def write_mlflow(run: RecordedRun, folder: Path) -> int:
         How many runs of MLflow were written.
 
     Raises:
-        InputError: mlflow is not installed, or refuses the folder.
+        InputError: mlflow refuses the folder.
     """
     began_s = (run.folder / "journal.jsonl").stat().st_mtime - run.timeline.end_s
 
@@ -65,7 +63,13 @@ def write_mlflow(run: RecordedRun, folder: Path) -> int:
         trials, started_s = list(_trials(run)), run.timeline.segments.groupby("trial")["start_s"].min()
         for trial, hyperparameters, points in trials:
             scores = [Metric("score", score, ms(at_s), step) for step, score, at_s in points]
-            add(f"trial {trial}", float(started_s[trial]), {"mlflow.parentRunId": parent}, hyperparameters, scores)
+            add(
+                f"trial {run.name(trial)}",
+                float(started_s[trial]),
+                {"mlflow.parentRunId": parent},
+                hyperparameters,
+                scores,
+            )
     return 1 + len(trials)
 
 
@@ -74,14 +78,9 @@ def write_wandb(run: RecordedRun, folder: Path) -> int:
 
     Returns:
         How many runs of W&B were written.
-
-    Raises:
-        InputError: wandb is not installed.
     """
-    try:
-        import wandb
-    except ImportError as error:
-        raise InputError(f"--wandb takes wandb: {INSTALL_WANDB} ({error})") from error
+    import wandb
+
     folder.mkdir(parents=True, exist_ok=True)
     group = f"{_name(run)} {time.strftime('%Y-%m-%d %H:%M:%S')}"
     quiet = wandb.Settings(console="off", disable_git=True, silent=True, x_disable_meta=True, x_disable_stats=True)
@@ -104,7 +103,7 @@ def write_wandb(run: RecordedRun, folder: Path) -> int:
     search.finish()
     trials = list(_trials(run))
     for trial, hyperparameters, points in trials:
-        logged = started(f"trial {trial}", "trial", hyperparameters)
+        logged = started(f"trial {run.name(trial)}", "trial", hyperparameters)
         for step, score, at_s in points:
             logged.log({"score": score, ELAPSED: at_s}, step=step)
         logged.finish()

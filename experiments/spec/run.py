@@ -156,6 +156,19 @@ class RunSpec(Section):
             raise InputError(f"{error}; elastune profile, with the file of this spec, records one") from error
         return load_bundle(place)
 
+    def trial_names(self) -> list[str]:
+        """What pages and tables call the trials, by their number in the run.
+
+        That is what the recording calls them; a configuration that no bundle holds has only its place in the draw.
+
+        Raises:
+            InputError: the bundle is not there or damaged.
+        """
+        trials = self.job.tuning_job("minimize").trials
+        if self.workload.bundle is None or self.workload.configurations is not None:
+            return [str(position) for position in range(trials)]
+        return self.bundle().drawn_labels(trials, self.seed)
+
     @property
     def draws_anew(self) -> bool:
         """Whether the user's own code trains configurations that no bundle has, so that nothing is known of their scores."""

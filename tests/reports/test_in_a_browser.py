@@ -9,6 +9,8 @@ import shutil
 import pytest
 from report_folders import ODD_NAME
 
+from elastune.experiments.reports.page import Heading, Page, PageSection, PageTable, numbers, rendered
+
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--window-size=1280,1000",
@@ -178,3 +180,21 @@ def test_no_page_is_wider_than_the_window(browser, opened, kind, width):
         browser.set_window_size(1280, 1000)
     assert abs(window - width) < 20
     assert wide <= window
+
+
+def test_why_a_policy_has_no_runs_is_on_the_screen_in_a_low_row(opened, tmp_path):
+    reason = "no plan trains 1 configuration to 40 iterations within a deadline of 2600 s and a budget of 4.5 USD; " * 3
+    headings = [Heading("policy"), *numbers(*(f"a long name of column {place}" for place in range(12)))]
+    rows = [["mine", *range(12), None], ["<i>", *[None] * 12, reason]]
+    table = PageTable("t", [*headings, Heading("error", "remark")], rows)
+    path = tmp_path / "page.html"
+    path.write_text(rendered(Page("t", "", {}, [PageSection("s", (), [table])])), encoding="utf-8")
+    browser = opened("run")
+    browser.get(path.as_uri())
+    drawn = browser.find_elements("css selector", "tbody tr")
+    assert [row.text for row in drawn][2] == reason.strip()
+    assert sum(row.size["height"] for row in drawn[1:]) < 100
+    assert drawn[2].find_element("tag name", "div").rect["width"] < 1280
+    assert browser.find_element("css selector", ".scroll").size["width"] < 1280
+    browser.find_elements("css selector", "thead button")[1].click()
+    assert browser.find_elements("css selector", "tbody tr")[2].text == reason.strip()

@@ -94,18 +94,35 @@ def test_a_page_of_a_run_tells_its_result_its_trials_and_each_decision(made):
     run = RecordedRun.read(made.run)
     blocks = blocks_of(made.pages["run"])
     trials = blocks["Trials, by their last score"]["rows"]
-    assert trials[0][0] == f"{run.result['best_trial']} (answer)"
+    assert trials[0][0] == f"{run.name(run.result['best_trial'])} (answer)"
     assert len(trials) == run.result["trials_started"]
     assert sum(row[4] for row in trials) == pytest.approx(
         sum(run.result["ledger_gpu_s"][part] for part in ("training", "launch", "rescale", "checkpoint", "redone"))
     )
-    decisions = list(decisions_of(run.entries, "minimize"))
+    decisions = list(decisions_of(run.entries, "minimize", run.name))
     assert len(blocks["Decisions"]["rows"]) == len(decisions)
     details = blocks["Machines, trials and decisions"]["details"]
     assert [one["because"] for one in details[: len(decisions)]] == [one.happened for one in decisions]
     money = sum(trace["x"][0] for trace in blocks["Dollars by part"]["traces"])
     assert money == pytest.approx(run.result["cost_usd"])
     assert blocks["Over time"]["traces"][0]["y"][-1] == pytest.approx(run.result["cost_usd"])
+
+
+def test_a_page_calls_trials_what_the_recording_and_the_command_line_call_them(made, monkeypatch):
+    monkeypatch.chdir(made.root)
+    run, spec = RecordedRun.read(made.run), RunSpec.load("s.yaml")
+    bundle, best = spec.bundle(), run.result["best_trial"]
+    names = [bundle.labels[row] for row in bundle.draw(6, spec.seed)]
+    assert names[best] != str(best)
+    blocks = blocks_of(made.pages["run"])
+    page = made.pages["run"].read_text(encoding="utf-8")
+    assert f"<dd>trial {names[best]}</dd>" in page
+    assert f"Trial {names[best]} is the answer: " in page
+    assert re.search(rf"best trial +{names[best]}: ", elastune("run", "s.yaml", "-o", "run<i>").stdout)
+    assert {row[0].removesuffix(" (answer)") for row in blocks["Trials, by their last score"]["rows"]} <= set(names)
+    [trains] = [one for one in blocks["Machines, trials and decisions"]["traces"] if one["name"] == "trains"]
+    assert set(trains["text"]) <= set(names)
+    assert f"end the run, with trial {names[best]}" in blocks["Decisions"]["rows"][-1][2]
 
 
 def test_a_page_of_a_comparison_names_the_policy_of_least_regret_and_the_sum_of_its_bill(made):

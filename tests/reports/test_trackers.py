@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from elastune import load_bundle
+from elastune import RunSpec, load_bundle
 from elastune.experiments.cli.app import app
 
 SPEC = {
@@ -68,8 +68,9 @@ def test_a_run_is_in_mlflow_with_a_run_for_each_trial(run, tmp_path, monkeypatch
     lasts_s = (search.info.end_time - search.info.start_time) / 1000
     assert lasts_s == pytest.approx(result["makespan_s"], abs=0.01)
     assert {one.data.tags["mlflow.parentRunId"] for one in trials} == {search.info.run_id}
+    names = RunSpec.load(run / "spec.yaml").trial_names()
     found = {
-        (int(one.info.run_name.split()[1]), point.step): point.value
+        (names.index(one.info.run_name.removeprefix("trial ")), point.step): point.value
         for one in trials
         for point in client.get_metric_history(one.info.run_id, "score")
     }
@@ -161,7 +162,8 @@ def test_only_a_run_is_exported_and_what_is_missing_is_said(run, tmp_path, monke
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     for tracker in ("mlflow", "wandb"):
         lacks = elastune("report", run, "-o", tmp_path / "p.html", "--seeds", 0, f"--{tracker}", tmp_path / "x", code=2)
-        assert f"pip install 'elastune[{tracker}]'" in lacks.stderr
+        assert f"--{tracker} needs {tracker}: pip install 'elastune[{tracker}]'" in lacks.stderr
+    assert not (tmp_path / "p.html").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "kind.txt").write_text("comparison\n")
     refused = elastune("report", tmp_path / "other", "--mlflow", tmp_path / "x", code=2)

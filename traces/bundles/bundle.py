@@ -147,10 +147,9 @@ class Bundle:
             raise InputError(f"job.trials is {trials}, but bundle {self.name} has 1 to {self.trials} configurations")
         return Streams(seed).rng("draw").permutation(self.trials)[:trials]
 
-    def drawn_label(self, trials: int, seed: int, position: int) -> str:
-        """What the recording calls the trial at this position of `draw`."""
-        row = int(self.draw(trials, seed)[position])
-        return self.labels[row] if self.labels else str(row)
+    def drawn_labels(self, trials: int, seed: int) -> list[str]:
+        """What the recording calls the trials of `draw`, in its order."""
+        return [self.labels[row] if self.labels else str(row) for row in self.draw(trials, seed)]
 
     def drawn_configurations(self, trials: int, seed: int) -> list[Configuration]:
         """The configurations of `draw`, in its order."""
