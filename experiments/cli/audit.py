@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from elastune.experiments.cli.completion import complete_machine
-from elastune.experiments.cli.import_options import Direction  # noqa: TC001  typer reads the annotations
+from elastune.experiments.cli.import_options import (  # noqa: TC001  typer reads the annotations
+    Direction,
+    ElapsedColumn,
+    IterationColumn,
+    ScoreColumn,
+    SecondsColumn,
+    TrialColumn,
+)
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, Jobs, SomePolicies, cores, print_json, print_notes, progress
 from elastune.experiments.cli.table_views import require_asked
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from elastune.experiments.comparisons.audit import Audit, PastSearch
     from elastune.experiments.comparisons.comparison import Comparison
     from elastune.traces import Bundle
-    from elastune.traces.importers import CurveRules
+    from elastune.traces.importers import CurveRules, TableColumns
 
 _TABLES = (".csv", ".parquet", ".gz")
 _STUDIES = (".db", ".sqlite", ".sqlite3", ".log", ".journal")
@@ -72,9 +79,11 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
         Literal["error", "first", "drop"],
         typer.Option(help="An iteration 0: refuse it, take it for the first, or drop it as recorded before training."),
     ] = "error",
-    elapsed_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a table: seconds since the trial's start.")
-    ] = None,
+    trial_column: TrialColumn = "trial",
+    iteration_column: IterationColumn = "iteration",
+    score_column: ScoreColumn = "score",
+    seconds_column: SecondsColumn = None,
+    elapsed_column: ElapsedColumn = None,
     scaling: Annotated[
         str | None, typer.Option(help="Of a trial over GPUs, as in a spec.", show_default="one GPU per trial")
     ] = None,
@@ -86,12 +95,19 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
     """Say what a past search cost, and what each policy would have cost and reached on its trials, for the same money."""
     from elastune.experiments.comparisons.audit import audit as audit_search
     from elastune.traces import load_bundle
-    from elastune.traces.importers import CurveRules
+    from elastune.traces.importers import CurveRules, TableColumns
 
     require_asked(PAIRS, _POLICIES)
     rules = CurveRules(incomplete=cut_short, iteration_zero=iteration_zero)
+    columns = TableColumns(
+        trial=trial_column,
+        iteration=iteration_column,
+        score=score_column,
+        seconds=seconds_column,
+        elapsed=elapsed_column,
+    )
     with tempfile.TemporaryDirectory(prefix="elastune-audit-") as folder:
-        place = _bundle_of(log, Path(folder) / "search", direction, tag, rules, elapsed_column)
+        place = _bundle_of(log, Path(folder) / "search", direction, tag, rules, columns)
         bundle = load_bundle(place)
         with progress("Running") as tell:
             audited = audit_search(
@@ -105,7 +121,7 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
                 jobs=cores(jobs),
                 on_progress=tell,
             )
-        notes = print_notes(audited.spec.notes())
+        notes = print_notes(audited.spec.notes(of_draws=False))  # every order is of the same trials, by design
         if as_json:
             print_json({**audited.to_json(), **notes, "log": log})
         else:
@@ -113,7 +129,7 @@ def audit(  # noqa: PLR0913, PLR0917  the options of a command
 
 
 def _bundle_of(
-    log: str, out: Path, direction: Direction | None, tag: str | None, rules: CurveRules, elapsed_column: str | None
+    log: str, out: Path, direction: Direction | None, tag: str | None, rules: CurveRules, columns: TableColumns
 ) -> Path:
     """The bundle itself, or the one that an importer makes of the log."""
     from elastune.experiments.spec.places import known_bundles, place_of_bundle
@@ -139,7 +155,6 @@ def _bundle_of(
         else:
             importers.from_tensorboard(path, out, described, choice=importers.EventChoice(tag=tag), rules=rules)
     elif path.suffix in _TABLES:
-        columns = importers.TableColumns(elapsed=elapsed_column)
         importers.from_table(path, out, described, columns=columns, rules=rules)
     else:
         raise InputError(
@@ -160,7 +175,10 @@ def _print(audited: Audit, log: str, bundle: Bundle) -> None:
     }
     print_pairs(f"What {log} cost", rows)
     if audited.comparison is None:
-        say(f"What policies would have done is not known: in the search's own time and money, {audited.no_plan}")
+        say(
+            f"What policies would have done is not known: in the search's own time and money, {audited.no_plan}. Each one's"
+            " reason: --json"
+        )
     else:
         _policies_table(audited.comparison, past, bundle).print()
     say("Assumed, as the log does not tell:")

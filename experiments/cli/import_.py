@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastune.experiments.cli.import_options import Common, Direction, importer
+from elastune.experiments.cli.import_options import (
+    Common,
+    Direction,
+    ElapsedColumn,
+    IterationColumn,
+    ScoreColumn,
+    SecondsColumn,
+    TrialColumn,
+    column_option,
+    completes,
+    importer,
+)
 from elastune.experiments.cli.numbers import count_option
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from elastune.traces import Bundle
 
 app = typer.Typer(
@@ -23,41 +32,13 @@ app = typer.Typer(
 )
 
 
-def _completes(argument: str, known: Callable[[Any, str], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
-    """What completes names in the recording that is being imported; none where it cannot be read yet.
-
-    Args:
-        argument: names the recording.
-        known: from the importers and the recording to the names.
-    """
-
-    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        from elastune.traces import importers
-
-        # An option that still lacks its value keeps the parser from assigning what stands before it.
-        given = ctx.params.get(argument) or next(iter(ctx.args), None)
-        try:
-            return [name for name in (known(importers, str(given)) if given else ()) if name.startswith(incomplete)]
-        except InputError:
-            return []
-
-    return complete
-
-
-_complete_column = _completes("table", lambda read, file: read.table_columns(Path(file)))
-_complete_objective = _completes("blackbox", lambda read, folder: read.BlackboxFolder.open(folder).objectives)
-_complete_task = _completes("blackbox", lambda read, folder: read.BlackboxFolder.open(folder).tasks)
-_complete_study = _completes("storage", lambda read, storage: read.study_names(storage))
+_complete_objective = completes("blackbox", lambda read, folder: read.BlackboxFolder.open(folder).objectives)
+_complete_task = completes("blackbox", lambda read, folder: read.BlackboxFolder.open(folder).tasks)
+_complete_study = completes("storage", lambda read, storage: read.study_names(storage))
 
 _STUDY_DIRECTION = Annotated[
     Direction | None, typer.Option(help="Checked against the study's own.", show_default=False)
 ]
-
-
-def _column(option: str, help_text: str, default: str | None = None) -> Any:  # noqa: ANN401  what typer takes
-    return typer.Option(
-        option, metavar="COLUMN", help=help_text, autocompletion=_complete_column, show_default=default or True
-    )
 
 
 @importer(app, "table")
@@ -66,15 +47,13 @@ def import_table(
     table: Annotated[
         Path, typer.Argument(help="A CSV or parquet file, a row per trial and iteration.", show_default=False)
     ],
-    trial_column: Annotated[str, _column("--trial-column", "Names the trial.")] = "trial",
-    iteration_column: Annotated[str, _column("--iteration-column", "Counts within a trial.")] = "iteration",
-    score_column: Annotated[str, _column("--score-column", "Empty or nan where the run diverged.")] = "score",
-    seconds_column: Annotated[
-        str | None, _column("--seconds-column", "Seconds of each iteration.", "seconds, if there")
-    ] = None,
-    elapsed_column: Annotated[str | None, _column("--elapsed-column", "Seconds since the trial's start.")] = None,
+    trial_column: TrialColumn = "trial",
+    iteration_column: IterationColumn = "iteration",
+    score_column: ScoreColumn = "score",
+    seconds_column: SecondsColumn = None,
+    elapsed_column: ElapsedColumn = None,
     test_score_column: Annotated[
-        str | None, _column("--test-score-column", "Reported, never selected by.", "test_score, if there")
+        str | None, column_option("--test-score-column", "Reported, never selected by.", "test_score, if there")
     ] = None,
     config_columns: Annotated[
         str | None,
@@ -83,7 +62,7 @@ def import_table(
         ),
     ] = None,
     replicate_column: Annotated[
-        str | None, _column("--replicate-column", "Numbers the trainings of a trial.", "replicate, if there")
+        str | None, column_option("--replicate-column", "Numbers the trainings of a trial.", "replicate, if there")
     ] = None,
     where: Annotated[
         list[str] | None,

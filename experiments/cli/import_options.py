@@ -12,9 +12,10 @@ import typer
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, out_option, print_json, progress
 from elastune.experiments.cli.tables import number, percent, print_pairs
+from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from elastune.traces import Bundle
 
@@ -29,6 +30,46 @@ _OPTIONAL_KEYS = (
 def _complete_key(incomplete: str) -> list[str]:
     """Keys of a bundle.yaml that begin so."""
     return [f"{key}=" for key in _OPTIONAL_KEYS if key.startswith(incomplete)]
+
+
+def completes(arguments: str, known: Callable[[Any, str], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
+    """What completes names in the recording that is being imported; none where it cannot be read yet.
+
+    Args:
+        arguments: of which one names the recording, with blanks between.
+        known: from the importers and the recording to the names.
+    """
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from elastune.traces import importers
+
+        # An option that still lacks its value keeps the parser from assigning what stands before it.
+        given = next(filter(None, map(ctx.params.get, arguments.split())), None) or next(iter(ctx.args), None)
+        try:
+            return [name for name in (known(importers, str(given)) if given else ()) if name.startswith(incomplete)]
+        except InputError:
+            return []
+
+    return complete
+
+
+_complete_column = completes("table log", lambda read, file: read.table_columns(Path(file)))
+
+
+def column_option(option: str, help_text: str, default: str | None = None) -> Any:  # noqa: ANN401  what typer takes
+    """An option that names a column of a table."""
+    return typer.Option(
+        option, metavar="COLUMN", help=help_text, autocompletion=_complete_column, show_default=default or True
+    )
+
+
+TrialColumn: TypeAlias = Annotated[str, column_option("--trial-column", "Names the trial.")]
+IterationColumn: TypeAlias = Annotated[str, column_option("--iteration-column", "Counts within a trial.")]
+ScoreColumn: TypeAlias = Annotated[str, column_option("--score-column", "Empty or nan where the run diverged.")]
+SecondsColumn: TypeAlias = Annotated[
+    str | None, column_option("--seconds-column", "Seconds of each iteration.", "seconds, if there")
+]
+ElapsedColumn: TypeAlias = Annotated[str | None, column_option("--elapsed-column", "Seconds since the trial's start.")]
 
 
 @dataclass(kw_only=True)

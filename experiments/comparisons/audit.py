@@ -8,8 +8,8 @@ from, or, where that is asked for, is taken to have diverged where it ends. In b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,8 @@ class Audit:
         spec: of the policies' runs.
         comparison: of the policies, on the complete trials; None where none of them finds a plan.
         assumed: a sentence for all that the log does not tell.
-        no_plan: why none of them does, as in so short a search; empty otherwise.
+        no_plan: that none of them does, as in so short a search, and what would do; empty otherwise.
+        reasons: why, by policy.
     """
 
     past: PastSearch
@@ -73,6 +74,7 @@ class Audit:
     comparison: Comparison | None
     assumed: tuple[str, ...]
     no_plan: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What `elastune audit --json` prints."""
@@ -82,6 +84,7 @@ class Audit:
             "assumed": list(self.assumed),
             "spec": self.spec.to_dict(),
             "no_plan": self.no_plan or None,
+            "reasons": dict(self.reasons),
             **(self.comparison.to_json() if self.comparison is not None else {}),
         }
 
@@ -143,7 +146,7 @@ def audit(  # noqa: PLR0913  all but the first three by keyword, each with a def
     try:
         comparison = compare(spec, policies, seeds, jobs=jobs, on_progress=on_progress)
     except InfeasibleJobError as error:
-        return Audit(past, spec, None, assumed, str(error))
+        return Audit(past, spec, None, assumed, str(error), error.reasons)
     return Audit(past, spec, comparison, assumed)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from elastune.experiments.comparisons.paired_runs import Interrupted, on_each_seed
 from elastune.experiments.formats import number
 from elastune.experiments.runs.ledger import PARTS
+from elastune.experiments.runs.simulate import execute
 from elastune.experiments.runs.world import World
 from elastune.experiments.spec.yaml_file import names_in
 from elastune.experiments.sweeps.paired import PAIRED_COLUMNS, paired_table
@@ -24,7 +25,7 @@ from elastune.sim.model.prices import SECONDS_PER_HOUR
 from elastune.traces.formats.html_table import table_html
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -159,7 +160,8 @@ def compare(
     task = functools.partial(_run, bundle, World.of(spec, bundle).bundle.sha256)
     paired = on_each_seed(task, specs, numbers, jobs=jobs, on_progress=on_progress)
     runs = [of_seed[place] for place in range(len(specs)) for of_seed in paired.by_seed.values()]
-    _require_one_feasible(row for row, *_ in runs)
+    if all(row["status"] == "infeasible" for row, *_ in runs):
+        raise _no_plan(specs, bundle)
     comparison = _comparison(labels, runs)
     if paired.interrupted is not None:
         raise Interrupted(comparison, paired.interrupted)
@@ -193,13 +195,23 @@ def _run(bundle: Bundle | None, sha256: str, spec: RunSpec) -> _Told:
     return row, told | replace(result, recording=None).to_json(), trajectory
 
 
-def _require_one_feasible(rows: Iterable[Mapping[str, object]]) -> None:
-    first: dict[str, str] = {}
-    for row in rows:
-        if row["status"] != "infeasible":
-            return
-        first.setdefault(str(row["policy"]), str(row["error"]))
-    raise InfeasibleJobError(f"no policy finds a plan; {'; '.join(first.values())}")
+def _no_plan(specs: Sequence[RunSpec], bundle: Bundle | None) -> InfeasibleJobError:
+    """The error where no policy has a plan: it names the least that would do, as the reasons of all fill a screen."""
+    refused: dict[str, InfeasibleJobError] = {}
+    for spec in specs:
+        try:
+            execute(spec, bundle=bundle)
+        except InfeasibleJobError as error:
+            refused[spec.policy.label] = error
+    ways = [(*error.cheapest, label) for label, error in refused.items() if error.cheapest is not None]
+    if ways:
+        budget_usd, deadline_s, label = min(ways)
+        told = f"the least that would do is a budget of {budget_usd:.2f} USD with a deadline of {deadline_s:,.0f} s, by {label}"
+    else:
+        told = "; ".join(dict.fromkeys(map(str, refused.values())))
+    none = InfeasibleJobError(f"no policy finds a plan; {told}")
+    none.reasons = {label: str(error) for label, error in refused.items()}
+    return none
 
 
 def _comparison(labels: Sequence[str], runs: Sequence[_Told]) -> Comparison:

@@ -174,9 +174,13 @@ class RunSpec(Section):
         """Whether the user's own code trains configurations that no bundle has, so that nothing is known of their scores."""
         return self.workload.trainable is not None and self.workload.configurations is not None
 
-    def notes(self) -> tuple[str, ...]:
-        """What to know before the numbers of this run are used; commands print it once."""
-        return (*self._scaling_notes(), *self._draw_notes(), *self._code_notes())
+    def notes(self, *, of_draws: bool = True) -> tuple[str, ...]:
+        """What to know before the numbers of this run are used; commands print it once.
+
+        Args:
+            of_draws: also whether seeds repeat each other.
+        """
+        return (*self._scaling_notes(), *(self._draw_notes() if of_draws else ()), *self._code_notes())
 
     def _scaling_notes(self) -> tuple[str, ...]:
         given = self.workload.scaling

@@ -81,11 +81,13 @@ def refusal(
         "" if job.deadline_s is None else f"a deadline of {job.deadline_s:g} s",
         "" if job.budget_usd is None else f"a budget of {job.budget_usd:g} USD",
     )
-    return InfeasibleJobError(
+    error = InfeasibleJobError(
         f"{name}: {what} within {' and '.join(filter(None, asked))}; the fastest takes {fastest.deadline_s} s"
         f" (for {fastest.budget_usd:.2f} USD), the cheapest costs {cheapest.budget_usd:.2f} USD"
         f" (in {cheapest.deadline_s} s)"
     )
+    error.cheapest = cheapest.budget_usd, cheapest.deadline_s
+    return error
 
 
 def _fastest(start_s: float, cheapest: Possible, terms: Terms, rule: Callable[[Terms], Plan | None]) -> Possible:

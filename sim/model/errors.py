@@ -6,7 +6,8 @@ Imports only the standard library.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 
 class TuningError(Exception):
@@ -47,7 +48,15 @@ class InvalidJournalError(InputError):
 
 
 class InfeasibleJobError(InputError):
-    """No plan meets the deadline and the budget; the message names the best achievable one."""
+    """No plan meets the deadline and the budget; the message names the best achievable one.
+
+    Attributes:
+        cheapest: (budget in USD, deadline in s) of the cheapest plan there is; None where that is not known.
+        reasons: of several policies, each one's own message; empty for one.
+    """
+
+    cheapest: tuple[float, float] | None = None
+    reasons: Mapping[str, str] = MappingProxyType({})
 
 
 class InvalidActionError(TuningError):

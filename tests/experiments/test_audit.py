@@ -1,6 +1,7 @@
 """`elastune audit`, on logs that are made from a shipped bundle's curves."""
 
 import json
+import re
 
 import numpy as np
 import optuna
@@ -234,3 +235,46 @@ def test_seconds_since_the_start_cost_as_much_as_those_of_each_iteration(log, tm
     )
     assert missing.exit_code == 2
     assert "--elapsed-column" in missing.stderr
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_search_too_short_for_every_policy_is_told_in_a_sentence_with_what_would_do(tmp_path, form):
+    asked = (
+        "--machine",
+        "p3.8xlarge",
+        "--direction",
+        "minimize",
+        "--policies",
+        "seer,portfolio,sha-fixed",
+        "--jobs",
+        1,
+    )
+    done = elastune("audit", few(tmp_path, seconds=(30, 20)), *asked, "--seeds", 2, *form)
+    assert done.exit_code == 0, done.stderr
+    assert "elastune-audit" not in done.stderr
+    told = json.loads(done.stdout)["no_plan"] if form else done.stdout
+    assert re.search(
+        r"no policy finds a plan; the least that would do is a budget of [.\d]+ USD with a deadline of \d+ s", told
+    )
+    assert "no plan trains" not in told
+    if form:
+        reasons = json.loads(done.stdout)["reasons"]
+        assert list(reasons) == ["seer", "portfolio", "sha-fixed"]
+        assert all("the cheapest costs" in reason for reason in reasons.values())
+
+
+def test_that_orders_are_of_the_same_trials_is_no_note(log):
+    done = elastune(
+        "audit", log(), "--direction", "minimize", "--machine", "p3.8xlarge", "--policies", "sha-fixed", "--seeds", 2
+    )
+    assert "repeat each other" not in done.stderr
+
+
+def test_columns_of_other_names_are_named_by_the_options_that_the_refusal_tells(log, tmp_path):
+    names = {"trial": "run", "iteration": "epoch", "score": "loss", "seconds": "took"}
+    pd.read_csv(log()).rename(columns=names).to_csv(tmp_path / "other.csv", index=False)
+    options = ("--direction", "minimize", "--policies", "sha-fixed")
+    refused = elastune("audit", tmp_path / "other.csv", "--machine", "p3.8xlarge", *options)
+    assert "name another with --trial-column (and with --iteration-column, --score-column)" in refused.stderr
+    given = [f"--{key}-column={name}" for key, name in names.items()]
+    assert audited(tmp_path / "other.csv", *options, *given)["summary"] == audited(log(), *options)["summary"]
