@@ -8,6 +8,7 @@ Imports the standard library and sim.model.errors.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -121,6 +122,7 @@ def find(name: str, *, group: str = "") -> OwnCode | None:
     if place != name.strip() or not place:
         known = installed(group) if group else {}
         if name not in known:
+            _require_no_bare_file(name.strip())
             return None
         place = known[name]
     else:
@@ -136,6 +138,24 @@ def find(name: str, *, group: str = "") -> OwnCode | None:
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error.strerror}") from error
     return OwnCode(name, place, hashlib.sha256(source).hexdigest(), source)
+
+
+def _require_no_bare_file(name: str) -> None:
+    """Refuse a file without what it defines; the file is read, not run."""
+    if not name.endswith(".py"):
+        return
+    try:
+        defined = ast.parse(Path(name).read_bytes()).body
+    except FileNotFoundError:
+        raise InputError(f"there is no file {name}; a policy or trainable of your own is file.py:Name") from None
+    except (OSError, SyntaxError, ValueError):  # they are told where the code is named in full
+        defined = []
+    kinds = [one for one in defined if isinstance(one, ast.ClassDef)] or defined
+    names = [
+        one.name for one in kinds if isinstance(one, ast.ClassDef | ast.FunctionDef) and not one.name.startswith("_")
+    ]
+    told = " or ".join(f"{name}:{one}" for one in names) or f"{name}:Name"
+    raise InputError(f"{name} is a file, and what it defines must be named too, as {told}")
 
 
 def installed(group: str) -> dict[str, str]:

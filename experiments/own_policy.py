@@ -51,7 +51,13 @@ def policy_named(name: str) -> tuple[RegisteredPolicy, OwnCode | None]:
         return all_entries()[name], None
     code = find(name, group=ENTRY_POINTS)
     if code is None:
-        raise unknown("policy", name, policy_names(), "or name your own as module:Class or file.py:Class")
+        raise unknown(
+            "policy",
+            name,
+            policy_names(),
+            "or name your own as module:Class or file.py:Class",
+            listed_by="elastune policies list",
+        )
     return own_entry(code), code
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -58,15 +58,30 @@ class Commands(TyperGroup):
         except (CommandError, TuningError, OSError, KeyboardInterrupt) as error:
             raise _ended(*_message_and_code(error), is_json=is_json) from error
         except _USAGE_ERROR as error:
-            if not is_json:
-                raise
-            raise _ended(error.format_message(), WRONG_INPUT, is_json=True) from error
+            raise _ended_by_usage(error, is_json=is_json) from error
         except Exception as error:
             from elastune.experiments.own_code import raised_in_own_code
 
             if not (place := raised_in_own_code(error)):  # a mistake of ours, with its traceback
                 raise
             raise _ended(f"{type(error).__name__}: {error}{place}", FAILED, is_json=is_json) from error
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  as above
+        """Read the options before the command, where errors are as those of commands."""
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except _USAGE_ERROR as error:
+            raise _ended_by_usage(error, is_json="--json" in args) from error
+        return rest
+
+
+def _ended_by_usage(error: Any, *, is_json: bool) -> Exception:  # noqa: ANN401  typer's own type
+    """What ends a command that was called in a wrong way; where nothing but help was asked for, the error that prints it."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return cast("Exception", error)
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    asked = f" ({error.ctx.command_path} --help)" if error.ctx is not None else ""
+    return _ended(" ".join(f"{message}{asked}".split()), WRONG_INPUT, is_json=is_json)
 
 
 def _message_and_code(error: BaseException) -> tuple[str, int]:

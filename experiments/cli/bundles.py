@@ -68,6 +68,7 @@ def show(
         from elastune.experiments import figures
 
         figures.save(figures.curves(curves_table(bundle)), figure)
+        say(f"figure: {figure}", err=True)
     if as_json:
         print_json(described)
         return
@@ -77,7 +78,10 @@ def show(
 def _print_bundle(described: Mapping[str, Any]) -> None:
     """Everything `describe` says of one bundle."""
     quantiles = described["final_quantiles"] or {}
-    correlations = (f"{number(row['spearman'], 3)} after {row['iteration']}" for row in described["rank_correlation"])
+    # Of few iterations, several early ones are the same.
+    correlations = dict.fromkeys(
+        f"{number(row['spearman'], 3)} after {row['iteration']}" for row in described["rank_correlation"]
+    )
     low, high = described["relative_cost_range"]
     rows = {
         "score": f"{described['score']}, to {described['direction']}",
@@ -92,7 +96,7 @@ def _print_bundle(described: Mapping[str, Any]) -> None:
             for name, one in described["measures"].items()
         },
         "cost of an iteration": f"{number(described['iteration_s'])} s on 1 GPU, times {number(low)} to {number(high)}",
-        "evaluation, of that": f"{number(described['evaluate_s'])} s on 1 GPU, whatever the gang",
+        **_evaluation(described["evaluate_s"]),
         "GPUs for its memory": f"at least {described['min_gpus']}",
         "launch, checkpoint": f"{number(described['launch_s'])} s, {number(described['checkpoint_s'])} s",
         "stragglers (cv)": f"{number(described['straggler_persistent_cv'])} persistent, "
@@ -106,6 +110,11 @@ def _print_bundle(described: Mapping[str, Any]) -> None:
         "sha256": described["sha256"],
     }
     print_pairs(described["name"], rows)
+
+
+def _evaluation(evaluate_s: float | None) -> dict[str, str]:
+    """What evaluating takes of an iteration, where it was measured."""
+    return {} if evaluate_s is None else {"evaluation, of that": f"{number(evaluate_s)} s on 1 GPU, whatever the gang"}
 
 
 def _noise(noise: Mapping[str, Any] | None) -> dict[str, str]:

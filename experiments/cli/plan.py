@@ -94,6 +94,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         from elastune.experiments.figures.style import save
 
         save(frontier(frontier_table(plans)), figure)
+        say(f"figure: {figure}", err=True)
     if as_json:
         print_json(plans.to_json() | notes)
         if plans.within.best is None and plans.asked in ("frontier", "all"):

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> None:
     """Print the answer, how it kept the limits, and where the money went."""
     job, sums = spec.job, result.placement
-    parts = (result.regret_sampling, result.regret_selection, result.regret_truncation)
-    sampling, selection, truncation = map(number, parts)
     budget = f"{usd(job.budget_usd)} USD"
     rows = {
         "best trial": NONE
@@ -41,7 +39,7 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
         "score": number(result.score),
         "test score": number(result.test_score),
         **_measured(spec, result),
-        "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation",
+        **_regretted(result),
         "cost": f"{usd(result.cost_usd)} USD, {kept(result.budget_met, budget)}",
         **_unspent(result, job.budget_usd),
         "makespan": f"{seconds(result.makespan_s)} s, {_by_deadline(result, job.deadline_s)}",
@@ -57,6 +55,17 @@ def print_run(spec: RunSpec, result: RunResult, folder: Path, journal: Path) -> 
     print_pairs(f"{result.policy}, seed {result.seed}", rows)
     print_ledger(result.ledger_usd, result.ledger_gpu_s)
     say(f"results: {folder}\njournal: {journal}")
+
+
+def _regretted(result: RunResult) -> dict[str, str]:
+    """The regret and its parts, where the recording knows them."""
+    if result.regret is None:
+        return {}
+    parts = (result.regret_sampling, result.regret_selection, result.regret_truncation)
+    sampling, selection, truncation = map(number, parts)
+    return {
+        "regret": f"{number(result.regret)} = {sampling} sampling + {selection} selection + {truncation} truncation"
+    }
 
 
 def _measured(spec: RunSpec, result: RunResult) -> dict[str, str]:

@@ -142,6 +142,7 @@ def fit(
         from elastune.experiments.figures.style import save
 
         save(scaling_fit(*figure_tables(fitted, gangs)), figure)
+        say(f"figure: {figure}", err=True)
     if as_json:
         print_json(fit_json(name, fitted, gangs))
         return

@@ -118,6 +118,10 @@ class Comparison:
         return {"runs": list(self.runs), **{name: json_records(table) for name, table in tables.items()}}
 
 
+_FEW_REASONS = 2
+"""Of so many policies without a plan each one's own reason is told [ours]."""
+
+
 def default_policies(spec: RunSpec) -> tuple[str, ...]:
     """Every registered policy, and the naive elastic ones also at one whole machine per trial."""
     whole = spec.price_book().default_type.gpus_per_instance
@@ -196,7 +200,7 @@ def _run(bundle: Bundle | None, sha256: str, spec: RunSpec) -> _Told:
 
 
 def _no_plan(specs: Sequence[RunSpec], bundle: Bundle | None) -> InfeasibleJobError:
-    """The error where no policy has a plan: it names the least that would do, as the reasons of all fill a screen."""
+    """The error where no policy has a plan: it names the least that would do where the reasons of all would fill a screen."""
     refused: dict[str, InfeasibleJobError] = {}
     for spec in specs:
         try:
@@ -204,7 +208,7 @@ def _no_plan(specs: Sequence[RunSpec], bundle: Bundle | None) -> InfeasibleJobEr
         except InfeasibleJobError as error:
             refused[spec.policy.label] = error
     ways = [(*error.cheapest, label) for label, error in refused.items() if error.cheapest is not None]
-    if ways:
+    if ways and len(refused) > _FEW_REASONS:
         budget_usd, deadline_s, label = min(ways)
         told = f"the least that would do is a budget of {budget_usd:.2f} USD with a deadline of {deadline_s:,.0f} s, by {label}"
     else:

@@ -27,6 +27,7 @@ from elastune.experiments.own_code import raised_at
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.control.journal import Entry, JournalWriter, replay
 from elastune.sim.control.runner import run
+from elastune.sim.model.actions import RunTrial
 from elastune.sim.model.errors import InfeasibleJobError, InvalidActionError, ReplayError, StalledRunError
 from elastune.sim.model.events import Event, SegmentEnded
 from elastune.sim.model.ids import TrialId
@@ -314,7 +315,14 @@ def answers_durably(case: Case) -> None:
     ended = (e.event for e in case.watched.entries if isinstance(e.event, SegmentEnded) and e.status == "handled")
     durable = {event.trial for event in ended if event.checkpoint_iteration and event.at_s <= finished_at_s}
     if controller.best is None:
-        problem = f"FinishRun names no trial, though {len(durable)} have a durable checkpoint"
+        if durable:
+            problem = f"FinishRun names no trial, though {len(durable)} have a durable checkpoint"
+        else:
+            was_trained = any(
+                isinstance(action, RunTrial) for entry in case.watched.entries for action in entry.actions
+            )
+            problem = "the policy ended the run without an answer, and "
+            problem += "no checkpoint was durable yet" if was_trained else "nothing was ever trained"
         raise case.broken("answers with a durable winner", finished_at_s, problem)
     if controller.best not in durable:
         problem = f"trial {controller.best} had no durable checkpoint yet"

@@ -241,7 +241,9 @@ def _manifest(
             "launch_s": f"measured: fresh process to first iteration, torch and data loaded; median of {probes}",
             "checkpoint_s": "measured: write and fsync of the last checkpoint; median over the trials",
             "checkpoint_bytes": "measured: size of the last checkpoint; median over the trials",
-            "data_bytes": "measured: size of the compressed table in its wheel",
+            "data_bytes": "measured: size of the compressed table in its wheel"
+            if workload.data_bytes()
+            else "not measured: training code of somebody's own does not say what it loads",
             "straggler.persistent_cv": f"measured: one configuration in {probes} fresh processes, one after another;"
             " spread of their means less what the spread within them explains",
             "straggler.per_iteration_cv": "measured: spread of the seconds within a trial; median over the trials",

@@ -9,6 +9,7 @@ from pathlib import Path
 from elastune.experiments.files import write_text
 from elastune.experiments.own_training import unpack
 from elastune.experiments.runs.journals import spec_of
+from elastune.experiments.runs.run_folder import kind_of
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.ids import TrialId
@@ -25,8 +26,13 @@ def unpack_winner(folder: Path, out: Path) -> list[Path]:
         The files written.
 
     Raises:
-        InputError: the run has not ended, has no winner, or its checkpoint is gone or damaged; or `out` is not empty.
+        InputError: the folder is of another kind, the run has not ended, has no winner, or its checkpoint is gone or damaged;
+            or `out` is not empty.
     """
+    kind = kind_of(folder)
+    if kind != "real run":
+        made_by = "a checkpoint is of a real run: name a folder that elastune run --on ray wrote"
+        raise InputError(f"{folder}: {f'holds a {kind}' if kind else 'holds no results'}; {made_by}")
     result, options = (_read(folder / name) for name in ("result.json", "real.json"))
     best, iteration = result.get("best_trial"), result.get("best_iteration")
     if not isinstance(best, int) or not isinstance(iteration, int):
@@ -51,7 +57,9 @@ def _read(path: Path) -> dict[str, object]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: a real run that has ended has this file; it cannot be read: {error}") from error
+        raise InputError(
+            f"{path}: a real run that has ended has this file; it cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not isinstance(told, dict):
         raise InputError(f"{path}: does not hold keys and values")
     return told

@@ -99,7 +99,11 @@ def nearest(word: str, known: Collection[str], *, likeness: float = 0.6) -> str 
     return by_folded[found[0]] if found else None
 
 
-def unknown(kind: str, word: str, known: Collection[str], hint: str = "") -> InputError:
+_FEW = 12
+"""So many known words are listed where one of them is probably meant [ours]."""
+
+
+def unknown(kind: str, word: str, known: Collection[str], hint: str = "", *, listed_by: str = "") -> InputError:
     """The error for an unknown word; it names the nearest known one.
 
     Args:
@@ -107,8 +111,17 @@ def unknown(kind: str, word: str, known: Collection[str], hint: str = "") -> Inp
         word: the word that was given.
         known: the words that were possible.
         hint: another thing that could have been given, as a clause.
+        listed_by: a command that lists the words, named where they are too many to list here.
     """
     match = nearest(word, known)
     meant = f"did you mean {match!r}? " if match else ""
-    listed = f"known: {', '.join(sorted(known))}" if known else "none is known here"
+    shown: Collection[str] = known
+    if match and len(known) > _FEW:
+        shown = difflib.get_close_matches(word, known, n=_FEW, cutoff=0.0)
+    more = (
+        f" and {len(known) - len(shown)} more{f' ({listed_by})' if listed_by else ''}"
+        if len(shown) < len(known)
+        else ""
+    )
+    listed = f"known: {', '.join(sorted(shown))}{more}" if known else "none is known here"
     return InputError(f"there is no {kind} {word!r}; {meant}{listed}{'; ' + hint if hint else ''}")

@@ -163,6 +163,11 @@ class Forgetful(OneTrial):
         return [FinishRun(None)] if isinstance(event, SegmentEnded) else super().on_event(event, view)
 
 
+class Idle:
+    def on_event(self, _event, _view):
+        return [FinishRun(None)]
+
+
 def broken(policy, **keywords):
     findings = check_policy("bad", lambda *_: policy(), where=[plain_world()], **keywords)
     return {finding.promise: finding.problem for finding in findings if finding.status == "broken"}
@@ -191,6 +196,11 @@ def test_a_policy_that_keeps_every_promise_has_no_broken_one():
         (Remembering, "replays", r"entry 1 at 0\.000 s does not replay"),
         (Late, "keeps_the_deadline", r"at 4000\.000 s: the deadline was 3600 s"),
         (Spender, "keeps_the_budget", r"at 3000\.000 s: 79\.\d+ USD are committed, the budget is 20 USD"),
+        (
+            Idle,
+            "answers_durably",
+            r"at 0\.000 s: the policy ended the run without an answer, and nothing was ever trained",
+        ),
         (Forgetful, "answers_durably", r"FinishRun names no trial, though 1 have a durable checkpoint"),
     ],
 )

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,8 +15,12 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from elastune import RunSpec, execute, load_bundle
 from elastune.experiments.cli import completion
 from elastune.experiments.cli.app import app
+from elastune.experiments.cli.bundles import _print_bundle
+from elastune.experiments.cli.run_shown import print_run
+from elastune.experiments.plans.bundle_summary import describe
 from elastune.policies.registry import POLICIES, RegisteredPolicy
 from elastune.traces import bundle_folder
 
@@ -138,7 +143,7 @@ BAD_INPUT = [
 def test_bad_input_is_one_sentence_code_2_and_no_file(elastune, folder, command, is_json, arguments, message):
     if "--policy" in arguments and command == "compare":
         arguments = ["--policies", arguments[1]]
-    if command == "compare" and "job.deadline_s=20" in arguments:
+    if command == "compare" and {"job.deadline_s=20", "job.budget_usd=0.01"} & set(arguments):
         arguments = [*arguments, "--policies", "seer", "--seeds", 1]
     failed = elastune(command, "spec.yaml", *arguments, "-o", "out", *(["--json"] if is_json else []))
     assert failed.exit_code == 2
@@ -287,8 +292,87 @@ def test_a_place_that_cannot_be_written_is_code_2(elastune, folder):
 
 def test_wrong_use_is_code_2(elastune):
     assert elastune("run").exit_code == 2
-    assert elastune("run", "spec.yaml", "--sed", "3").exit_code == 2
     assert elastune("compare", "spec.yaml", "--seeds", "0").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "spec.yaml", "--sed", "3"), r"No such option: --sed .*--seed.* \(elastune run --help\)"),
+        (("runx",), r"No such command 'runx'.* \(elastune --help\)"),
+        (("--wrong",), r"No such option: --wrong.* \(elastune --help\)"),
+        (("bundles", "show"), r"Missing argument 'name' \(elastune bundles show --help\)"),
+        (
+            ("audit", "log.csv", "--machine", "p3.8xlarge", "--direction", "minimise"),
+            r"Invalid value for '--direction': 'minimise' is not one of 'minimize', 'maximize' \(elastune audit --help\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_wrong_use_is_one_line(elastune, arguments, told, form):
+    failed = elastune(*form, *arguments) if arguments == ("--wrong",) else elastune(*arguments, *form)
+    assert (failed.exit_code, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
+    if not form:
+        # The runxer of these tests does not name the program.
+        assert re.fullmatch(f"error: {told}\n", failed.stderr.replace("(root", "(elastune"))
+
+
+def test_a_group_without_a_command_shows_its_help(elastune):
+    shown = elastune("bundles")
+    assert shown.exit_code == 2
+    assert "Recorded workloads." in shown.output
+    assert "error:" not in shown.output
+
+
+def test_where_one_of_many_is_probably_meant_few_are_listed_with_the_command_that_lists_all(elastune):
+    failed = elastune("run", "spec.yaml", "--set", "cloud.instance_type=p3.8xlarg")
+    [listed, more] = re.search(
+        r"did you mean 'p3.8xlarge'\? known: (.*) and (\d+) more \(elastune prices list\)", failed.stderr
+    ).groups()
+    assert len(listed.split(", ")) == 12
+    assert int(more) > 12
+    assert "p3.8xlarge" in listed.split(", ")
+
+
+def test_a_file_that_is_named_without_its_class_is_told_its_classes_and_not_run(elastune, folder):
+    (folder / "mine.py").write_text(
+        "raise SystemExit('was run')\nclass First: pass\nclass _Hidden: pass\nclass Second: pass\n"
+    )
+    failed = elastune("run", "spec.yaml", "--policy", "mine.py")
+    assert failed.exit_code == 2
+    assert (
+        "mine.py is a file, and what it defines must be named too, as mine.py:First or mine.py:Second\n"
+        in failed.stderr
+    )
+    assert "there is no file other.py" in elastune("run", "spec.yaml", "--policy", "other.py").stderr
+
+
+def test_a_checkpoint_of_another_folder_is_refused_by_its_kind(elastune, folder):
+    elastune("run", "spec.yaml", "-o", "run")
+    for place, kind in (("run", "holds a simulated run"), ("nothing", "holds no results")):
+        failed = elastune("checkpoint", place, "-o", "files")
+        assert (
+            failed.stderr
+            == f"error: {place}: {kind}; a checkpoint is of a real run: name a folder that elastune run --on ray wrote\n"
+        )
+    assert not (folder / "files").exists()
+
+
+def test_a_regret_that_nobody_knows_is_no_line_of_a_run(folder, capsys):
+    spec = RunSpec.load(folder / "spec.yaml")
+    result = execute(spec)
+    for one, is_told in ((result, True), (replace(result, regret=None), False)):
+        print_run(spec, one, folder, folder)
+        assert ("sampling" in capsys.readouterr().out) is is_told
+
+
+def test_correlations_of_so_few_iterations_that_they_are_the_same_are_shown_once(capsys):
+    described = describe(load_bundle(bundle_folder("digits-mlp", (), ())))
+    same = {**described, "rank_correlation": [{"iteration": 1, "spearman": 0.5}] * 3, "evaluate_s": None}
+    _print_bundle(same)
+    shown = capsys.readouterr().out
+    assert shown.count("0.5 after 1") == 1
+    assert "evaluation, of that" not in shown
 
 
 def test_compare_prints_a_summary_and_leaves_tables_and_a_figure(elastune, folder):
@@ -335,6 +419,7 @@ def test_bundles_are_listed_and_shown(elastune, folder):
     assert "Spearman of early with final ranks" in shown.stdout
     assert "provenance of iteration_s" in shown.stdout
     assert (folder / "curves.png").stat().st_size > 1000
+    assert "figure: curves.png" in shown.stderr
     told = json.loads(elastune("bundles", "show", "digits-mlp", "--json").stdout)
     assert [row["iteration"] for row in told["rank_correlation"]] == [3, 9, 27, 54]
     assert all(0 < row["spearman"] < 1 for row in told["rank_correlation"])

@@ -231,7 +231,7 @@ def test_a_missing_section_is_named(section):
     ("text", "message"),
     [
         ("job: {trials: 3", r"spec\.yaml, line \d+: malformed YAML: "),
-        ("job:\n\ttrials: 3", r"spec\.yaml, line 2: malformed YAML: "),
+        ("job:\n\ttrials: 3", r"spec\.yaml, line 2: is indented by a tab; YAML wants spaces$"),
         ("job:\n  trials: 3\n  trials: 4", r"spec\.yaml, line 3: the key 'trials' is given twice$"),
         ("a: 1\n1: 2\ntrue: 3", r"spec\.yaml, line 3: the key 'true' is given twice$"),
         ("- job", r"spec\.yaml: holds a list, but must hold keys and values$"),

@@ -107,7 +107,8 @@ def offer_named(
         like = {one.name for one in offers if one.gpu and one.gpu.partition("-")[0].casefold() in name.casefold()}
         if like:
             hint = f"these have that accelerator; {hint}".removesuffix("; ")
-        raise unknown("instance type", name, like or {offer.name for offer in offers}, hint)
+        names = like or {offer.name for offer in offers}
+        raise unknown("instance type", name, names, hint, listed_by="elastune prices list")
     regions = ", ".join(offer.region or "(none named)" for offer in found)
     if region is None:
         if len(found) > 1:

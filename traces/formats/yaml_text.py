@@ -55,13 +55,21 @@ def parse_yaml(text: str, where: str) -> object:
         mark = error.problem_mark or error.context_mark
         # The loader in C counts the end of a text as a line.
         line = f", line {min(mark.line, text.count(chr(10))) + 1}" if mark else ""
-        raise InvalidTraceError(f"{where}{line}", f"malformed YAML: {error.problem or error.context}") from error
+        problem = "is indented by a tab; YAML wants spaces" if mark and _has_tab(text, mark.line) else None
+        problem = problem or f"malformed YAML: {error.problem or error.context}"
+        raise InvalidTraceError(f"{where}{line}", problem) from error
     except RecursionError as error:
         problem = "malformed YAML: nested too deep, as by an alias that contains itself"
         raise InvalidTraceError(where, problem) from error
     except (yaml.YAMLError, UnicodeEncodeError) as error:
         raise InvalidTraceError(where, f"malformed YAML: {' '.join(str(error).split())}") from error
     return value
+
+
+def _has_tab(text: str, line: int) -> bool:
+    """Whether a tab is in the indentation of a line, which is counted from 0."""
+    found = text.splitlines()[line : line + 1]
+    return any("\t" in one[: len(one) - len(one.lstrip())] for one in found)
 
 
 def dump_yaml(mapping: Mapping[str, Any]) -> str:
