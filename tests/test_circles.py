@@ -58,7 +58,7 @@ def arrows(place):
     return graph
 
 
-@pytest.mark.parametrize(("place", "fewest"), [(str, 1_000), (folder, 150)])
+@pytest.mark.parametrize(("place", "fewest"), [pytest.param(str, 1_000, marks=pytest.mark.slow), (folder, 150)])
 def test_nothing_imports_itself_by_way_of_others(place, fewest):
     graph = arrows(place)
     assert sum(map(len, graph.values())) > fewest

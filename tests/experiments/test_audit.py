@@ -119,6 +119,7 @@ def test_a_study_says_its_direction_itself(tmp_path):
     assert told["past"]["gpu_s"] == pytest.approx(SECONDS * sum(lengths(CUT)))
 
 
+@pytest.mark.slow
 def test_the_table_says_what_was_assumed(log):
     asked = ("--direction", "minimize", "--machine", "p3.8xlarge", "--policies", "sha-fixed", "--seeds", "3")
     done = elastune("audit", log(), *asked)

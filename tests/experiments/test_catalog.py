@@ -54,7 +54,7 @@ def test_every_cell_of_the_smoke_size_is_a_run(claim_id, tmp_path):
     assert sweeps or left_out or claim.plans or claim.trainings or claim.real_runs
 
 
-@pytest.mark.many(fast=4)
+@pytest.mark.many(fast=2)
 @pytest.mark.parametrize("claim_id", CLAIMS)
 def test_the_full_size_draws_a_quarter_of_a_pool_at_most_on_seeds_of_its_own(claim_id, tmp_path, shared_data):
     sweeps, left_out = sweeps_at("full", claim_id, tmp_path, [shared_data])

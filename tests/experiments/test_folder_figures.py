@@ -39,7 +39,7 @@ def results(tmp_path, monkeypatch, swept):
     return lambda *arguments: CliRunner().invoke(app, ["results", str(swept), *map(str, arguments)])
 
 
-@pytest.mark.many(fast=4)
+@pytest.mark.many(fast=3)
 @pytest.mark.parametrize("name", DRAWABLE)
 def test_each_figure_is_drawn_from_a_sweep(results, tmp_path, name):
     done = results("--figure", name, "--where", ONE_CELL, *(["--group", "job.trials"] if name == "sensitivity" else []),

@@ -379,6 +379,7 @@ def test_a_script_takes_part_with_at_most_ten_changed_lines():
     assert all(f"+{line[2:]}".rstrip() in guide for line in changed)
 
 
+@pytest.mark.slow
 def test_the_script_trains_and_goes_on(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="the example trains with PyTorch")
     for file in EXAMPLES.glob("digits_tuned.*"):
