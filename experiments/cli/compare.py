@@ -199,7 +199,7 @@ def say_who_keeps_limits(summary: pd.DataFrame) -> None:
 def named_error(policy: str, error: str) -> str:
     """What went wrong with a policy; many errors begin with its name, which is not said twice."""
     name = policy.partition(":")[0]
-    return f"{policy}: {error.removeprefix(f'{name}: ')}"
+    return f"{policy}: {error.removeprefix(f'{policy}: ').removeprefix(f'{name}: ')}"
 
 
 def _summary_table(summary: pd.DataFrame) -> Table:

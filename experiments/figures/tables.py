@@ -201,8 +201,12 @@ MOST_POLICIES = 8
 
 
 def few_policies(results: pd.DataFrame, reference: str, named: Sequence[str] = ()) -> list[str]:
-    """The policies of a picture: the reference, the named, and those of least mean regret, up to `MOST_POLICIES` in all."""
-    first = list(dict.fromkeys((reference, *named)))
+    """The policies of a picture: the reference, the named, and those of least mean regret, up to `MOST_POLICIES` in all.
+
+    A policy without runs has no part in it, the reference included.
+    """
+    known = set(results["policy"])
+    first = [policy for policy in dict.fromkeys((reference, *named)) if policy in known]
     means = (
         results.groupby("policy")["regret"].mean().drop(first, errors="ignore")
     )  # of runs that are done: others have none

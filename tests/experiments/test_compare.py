@@ -270,6 +270,7 @@ def test_policies_may_be_one_text_with_commas():
 
 def test_an_error_that_begins_with_its_policy_names_it_once():
     assert named_error("asha-fixed", "asha-fixed: no machine") == "asha-fixed: no machine"
+    assert named_error("sha-fixed:x=1", "sha-fixed:x=1: no plan") == "sha-fixed:x=1: no plan"
     assert named_error("sha-elastic:gpus_per_trial=4", "out of memory") == "sha-elastic:gpus_per_trial=4: out of memory"
 
 

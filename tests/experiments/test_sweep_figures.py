@@ -370,3 +370,4 @@ def test_a_picture_of_many_policies_shows_the_reference_and_the_best():
     )
     assert few_policies(rows, "p9") == ["p9", *(f"p{place}" for place in range(7))]
     assert few_policies(rows.head(3), "p1") == ["p1", "p0", "p2"]
+    assert few_policies(rows.head(3), "none of its runs is done", ["p2"]) == ["p2", "p0", "p1"]

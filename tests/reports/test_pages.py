@@ -137,6 +137,15 @@ def test_a_page_of_a_comparison_names_the_policy_of_least_regret_and_the_sum_of_
     assert sum(bar["x"][place] for bar in bars) == pytest.approx(best["cost_usd"])
 
 
+def test_a_page_of_a_comparison_whose_first_policy_has_no_plan_shows_the_others(tmp_path):
+    folder, page = tmp_path / "comparison", tmp_path / "page.html"
+    asked = ("--policies", "static,seer", "--set", "job.deadline_s=240", "--seeds", 1, "--jobs", 1)
+    told = elastune("compare", "tight", *asked, "-o", folder)
+    assert "static: no plan trains 1 configuration" in told.output
+    elastune("report", folder, "-o", page, "--seeds", 1, "--jobs", 1)
+    assert [trace["name"] for trace in blocks_of(page)["Best score so far"]["traces"]] == ["seer"]
+
+
 def test_a_page_of_a_sweep_has_all_its_runs(made):
     runs = blocks_of(made.pages["sweep"])["Runs"]
     assert len(runs["rows"]) == 27
