@@ -74,12 +74,11 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         has_types, has_p95 = len(offered) > 1, makespan == "p95"
         require_asked(_columns("planner", "plan", has_types=has_types, has_p95=has_p95, has_late=True))
     spec, *others = offers = [load_plan_spec(spec_file, each) for each in offered]
-    left_out: list[str] = []
+    known: list[str] = []
     if others:
-        from elastune.experiments.spec.offers import believed_as_fast, believed_within
+        from elastune.experiments.spec.offers import believed_within
 
-        (spec, *others), left_out = believed_within(offers)
-        left_out += believed_as_fast(offers)
+        (spec, *others), known = believed_within(offers)
     plans = make_plans(
         spec,
         planner=planner,
@@ -88,7 +87,7 @@ def plan(  # noqa: PLR0913, PLR0917  the options of a command
         deadlines_s=deadlines_s,
         others=others,
     )
-    notes = print_notes([*left_out, *(note for each in (spec, *others) for note in each.notes())])
+    notes = print_notes([*known, *(note for each in (spec, *others) for note in each.notes())])
     if figure is not None:
         from elastune.experiments.figures.frontier import frontier
         from elastune.experiments.figures.style import save

@@ -14,7 +14,7 @@ from elastune.experiments.comparisons.comparison import default_policies
 from elastune.experiments.comparisons.race import Candidate, Goal, RecordedWorkload, SeedDraws
 from elastune.experiments.comparisons.reach import Reach, is_bounded, keep_nearest, leave_out
 from elastune.experiments.runs.world import World
-from elastune.experiments.spec.offers import believed_as_fast, believed_within
+from elastune.experiments.spec.offers import believed_within
 from elastune.experiments.spec.places import place_of_bundle
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.price_series import highest
@@ -87,8 +87,7 @@ def offers(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
         raise InputError(f"{', '.join(map(str, doubles[0]))} is offered twice: name each machine and market once")
     if len({machine for machine, _ in names}) == 1:
         return list(specs), []
-    within, left_out = believed_within(specs)
-    return within, [*left_out, *believed_as_fast(specs)]
+    return believed_within(specs)
 
 
 def _sized(spec: RunSpec, goal: Goal, levels: int, worlds: Sequence[World]) -> Iterator[RunSpec]:

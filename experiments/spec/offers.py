@@ -46,9 +46,10 @@ def within_machines(spec: RunSpec, scaling: Scaling) -> tuple[RunSpec, str]:
 
 
 def believed_within(specs: Iterable[RunSpec]) -> tuple[list[RunSpec], list[str]]:
-    """Each of several specs to choose among as `within_machines` makes it, and all that was left out of them."""
+    """Each of several specs to choose among as `within_machines` makes it, and what to know of them in words."""
     pairs = [within_machines(spec, scaling_in_use(spec)) for spec in specs]
-    return [spec for spec, _ in pairs], [told for _, told in pairs if told]
+    within = [spec for spec, _ in pairs]
+    return within, [*(told for _, told in pairs if told), *believed_as_fast(within)]
 
 
 def believed_as_fast(specs: Iterable[RunSpec]) -> list[str]:
