@@ -56,8 +56,9 @@ _Iterations = Annotated[int | None, _count("Iterations of each.", "27", _CURVES)
 _Jobs = Annotated[int | None, _count("Worker processes, one CPU slot each.", "the cores", _CURVES)]
 _Seed = Annotated[int | None, _count("Of configurations, weights and the order of the data.", "0", _CURVES, least=0)]
 _Again = Annotated[
-    int | None, _count("Configurations, the first ones, trained again with another seed.", "0", _CURVES, 0)
+    int | None, _count("Configurations, the first ones, trained again with other seeds.", "0", _CURVES, 0)
 ]
+_Replicates = Annotated[int | None, _count("Trainings of each of these.", "2", _CURVES, 2)]
 _Gpus = Annotated[
     str | None,
     typer.Option(metavar="1,2,4,4x2", help="Time gangs of so many GPUs (x nodes).", rich_help_panel=_TIMINGS),
@@ -94,6 +95,7 @@ def profile(
     jobs: _Jobs = None,
     seed: _Seed = None,
     again: _Again = None,
+    replicates: _Replicates = None,
     gpus: _Gpus = None,
     device: Annotated[options.Device | None, options.device_option(_TIMINGS)] = None,
     ray: Annotated[str | None, options.ray_option(_TIMINGS)] = None,
@@ -121,12 +123,18 @@ def profile(
         of_effort = {f"--{name}": number for name, number in effort.items()}
         others = of_cluster | {"--batch": batch} | of_effort | {"--curves": curves, "--json": as_json or None}
         options.refuse(others, "curves are recorded (--gpus 1,2 times workers)")
+        if replicates is not None and not again:
+            raise InputError(
+                f"--replicates {replicates}: say with --again how many configurations are trained so often"
+            )
         asked = (trials or 64, iterations or 27)
-        written = _record_curves(trained, *asked, options.cores(jobs), folder, seed or 0, again or 0)
+        drawn = (seed or 0, again or 0, replicates or 2)
+        written = _record_curves(trained, *asked, options.cores(jobs), folder, *drawn)
         say(str(written))
         say(_measured(written, spec, workload))
         return
-    of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed, "--again": again}
+    of_curves = {"--trials": trials, "--iterations": iterations, "--jobs": jobs, "--seed": seed}
+    of_curves |= {"--again": again, "--replicates": replicates}
     options.refuse(of_curves, "workers are timed (without --gpus, curves are recorded)")
     plan = _plan(gpus, device or "cpu", ray, gpus_per_node, effort)
     if not trained.trains_in_gangs and any(shape.gpus > 1 for shape in plan.shapes):
@@ -207,7 +215,7 @@ def _plan(
 
 
 def _record_curves(
-    workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int, again: int
+    workload: Workload, trials: int, iterations: int, jobs: int, folder: Path, seed: int, again: int, replicates: int
 ) -> Path:
     if workload.repeats_itself:
         require_installed(_TRAINS, "torch", "sklearn", "mlxtend")
@@ -222,6 +230,7 @@ def _record_curves(
             folder,
             seed,
             again=again,
+            replicates=replicates,
             on_progress=lambda _phase, done, total: on_progress(done, total),
         )
 

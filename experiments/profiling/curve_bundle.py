@@ -26,11 +26,24 @@ if TYPE_CHECKING:
     from elastune.traces.workloads import Workload
 
 
+TWICE = 2
+"""Trainings of what is trained again, unless said otherwise."""
+_UNSAID = {"again": 0, "replicates": TWICE}
+
+
 @dataclass(frozen=True)
 class ProfileArguments:
     """What decides the scores of a profile. The number of processes does not.
 
-    The trainings of a profile are numbered: the trials first, then those that are trained again.
+    The trainings of a profile are numbered: the trials first, then those that are trained again, round by round.
+
+    Attributes:
+        workload: by its name.
+        trials: configurations.
+        iterations: of each training.
+        seed: of configurations, weights and the order of the data.
+        again: how many of the trials, the first ones, are trained again.
+        replicates: trainings of each of these, at least 2.
     """
 
     workload: str
@@ -38,20 +51,30 @@ class ProfileArguments:
     iterations: int
     seed: int
     again: int = 0
+    replicates: int = TWICE
 
     @property
     def trainings(self) -> int:
         """How often something is trained from its start."""
-        return self.trials + self.again
+        return self.trials + self.again * (self.replicates - 1)
 
     def trial_of(self, training: int) -> tuple[int, int]:
         """The trial of a training, and its number among those of the trial."""
-        replicate, trial = divmod(training, self.trials)
-        return trial, replicate
+        if training < self.trials:
+            return training, 0
+        earlier, trial = divmod(training - self.trials, self.again)
+        return trial, earlier + 1
 
     def named(self) -> dict[str, object]:
-        """The arguments by name; what was never trained again is not said, as in folders of before there was the choice."""
-        return {name: value for name, value in asdict(self).items() if name != "again" or value}
+        """The arguments by name; those at their defaults that older folders lack are left out."""
+        return {name: value for name, value in asdict(self).items() if value != _UNSAID.get(name)}
+
+    def command(self, jobs: int) -> str:
+        """The command line that does the same with so many worker processes."""
+        again = f" --again {self.again}" if self.again else ""
+        replicates = f" --replicates {self.replicates}" if self.replicates != TWICE else ""
+        size = f"--trials {self.trials} --iterations {self.iterations} --jobs {jobs} --seed {self.seed}"
+        return f"elastune profile {self.workload} {size}{again}{replicates}"
 
     def asked(self, workload: Workload) -> dict[str, object]:
         """What decides the measurements, for JSON."""
@@ -96,7 +119,7 @@ def is_complete(out_dir: Path, arguments: ProfileArguments, workload: Workload) 
     found = parse_yaml(manifest.read_text(encoding="utf-8"), str(manifest))
     assert isinstance(found, dict)
     names = {"workload": "name", "iterations": "max_iterations", "training code": "source"}
-    keys = {*arguments.named(), *({"again"} & set(found))}
+    keys = {*arguments.named(), *(set(_UNSAID) & set(found))}
     asked = {key: value for key, value in asdict(arguments).items() if key in keys} | own_code_of(workload)
     require_same(out_dir, {key: found.get(names.get(key, key)) for key in asked}, asked)
     return True
@@ -123,7 +146,7 @@ def assemble_bundle(
     records, costs = _read_parts(folder, arguments)
     curves = _curves(records, arguments)
     relative_cost = _relative_cost(curves)
-    iteration_s = float(curves["seconds"].mean())
+    iteration_s = float(curves.groupby("trial")["seconds"].mean().mean())  # however often each was trained
     busy = float(curves["cpu_seconds"].sum() / curves["seconds"].sum())
     probes = probe(int((relative_cost - 1).abs().to_numpy().argmin()), iteration_s)
     configurations = pd.DataFrame(
@@ -188,8 +211,8 @@ def _relative_cost(curves: pd.DataFrame) -> pd.Series[float]:
 
 
 def _per_iteration_cv(curves: pd.DataFrame) -> float | None:
-    """Median over the trials of the coefficient of variation within a trial; None with one iteration."""
-    grouped = curves.groupby("trial")["seconds"]
+    """Median over the trainings of the coefficient of variation within a training; None with one iteration."""
+    grouped = curves.groupby([name for name in ("trial", "replicate") if name in curves])["seconds"]
     spread = float((grouped.std() / grouped.mean()).median())
     return None if math.isnan(spread) else rounded(spread)
 
@@ -228,10 +251,8 @@ def _manifest(
         "source": workload.source,
         "licence": workload.licence,
         "measured_on": measured_on(),
-        "command": f"elastune profile {workload.name} --trials {arguments.trials} --iterations {arguments.iterations}"
-        f" --jobs {jobs} --seed {arguments.seed}" + (f" --again {arguments.again}" if arguments.again else ""),
-        "seed": arguments.seed,
-        **({"again": arguments.again} if arguments.again else {}),
+        "command": arguments.command(jobs),
+        **{name: value for name, value in arguments.named().items() if name in ("seed", *_UNSAID)},
         "note": "NaN marks a diverged run. It kept training, so its seconds are those of its configuration. cpu_seconds"
         " is the time of the same iteration by the processor's clock, without the time spent waiting for it.",
         "provenance": {
@@ -239,14 +260,14 @@ def _manifest(
             "iteration_s": f"measured: mean over the trials, {wall}",
             "relative_cost": "measured: mean cpu_seconds of a trial over the mean of all",
             "launch_s": f"measured: fresh process to first iteration, torch and data loaded; median of {probes}",
-            "checkpoint_s": "measured: write and fsync of the last checkpoint; median over the trials",
-            "checkpoint_bytes": "measured: size of the last checkpoint; median over the trials",
+            "checkpoint_s": "measured: write and fsync of the last checkpoint; median over the trainings",
+            "checkpoint_bytes": "measured: size of the last checkpoint; median over the trainings",
             "data_bytes": "measured: size of the compressed table in its wheel"
             if workload.data_bytes()
             else "not measured: training code of somebody's own does not say what it loads",
             "straggler.persistent_cv": f"measured: one configuration in {probes} fresh processes, one after another;"
             " spread of their means less what the spread within them explains",
-            "straggler.per_iteration_cv": "measured: spread of the seconds within a trial; median over the trials",
+            "straggler.per_iteration_cv": "measured: spread of the seconds within a training; median over the trainings",
             "scaling": "not measured: a CPU slot says nothing about more GPUs; pair it with a scaling table",
         },
     }

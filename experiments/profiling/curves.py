@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.profiling.curve_bundle import (
+    TWICE,
     ProfileArguments,
     assemble_bundle,
     is_complete,
@@ -90,6 +91,7 @@ def profile_workload(  # noqa: PLR0913  what decides a profile, each by its name
     seed: int = 0,
     *,
     again: int = 0,
+    replicates: int = TWICE,
     effort: Effort = Effort(),
     on_progress: Callable[[str, int, int], None] = lambda _phase, _done, _total: None,
 ) -> Path:
@@ -102,7 +104,8 @@ def profile_workload(  # noqa: PLR0913  what decides a profile, each by its name
         jobs: worker processes, with one CPU slot each.
         out_dir: folder of the bundle; `.partial` in it keeps the work until the bundle is complete.
         seed: decides configurations, weights and data order.
-        again: how many of them, the first ones, are trained once more with other weights and another order of the data.
+        again: how many of them, the first ones, are trained again with other weights and another order of the data.
+        replicates: trainings of each of these, the first one counted.
         effort: beside the training itself.
         on_progress: called with the phase and the numbers of its done and of all steps.
 
@@ -118,7 +121,9 @@ def profile_workload(  # noqa: PLR0913  what decides a profile, each by its name
             raise InputError(f"profile: {name} is {value}, but must be at least 1")
     if not 0 <= again <= trials:
         raise InputError(f"profile: again is {again}, but must be from 0 to {trials}, the trials")
-    arguments = ProfileArguments(workload.name, trials, iterations, seed, again)
+    if replicates < TWICE:
+        raise InputError(f"profile: replicates is {replicates}, but must be at least {TWICE}")
+    arguments = ProfileArguments(workload.name, trials, iterations, seed, again, replicates)
     folder, asked = WorkFolder(out_dir), arguments.asked(workload)
     if is_complete(out_dir, arguments, workload):
         _log.info("%s is already complete", out_dir)

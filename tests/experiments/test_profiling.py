@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -124,6 +125,28 @@ def test_a_trial_trained_again_is_a_replicate_with_another_seed_and_measures_are
     assert training_seed(0, 0) != training_seed(0, 0, 1)
     with pytest.raises(InputError, match="again is 1 there, asked was 0"):
         profile_workload(workload, 2, 1, 1, tmp_path)
+
+
+def test_trials_are_trained_so_often_and_weigh_alike_in_the_mean_seconds(tmp_path):
+    profile_workload(DIGITS, 3, 2, 1, tmp_path, again=2, replicates=3, effort=LIGHT)
+
+    bundle, curves = load_bundle(tmp_path), pd.read_parquet(tmp_path / "curves.parquet")
+    assert list(zip(bundle.replicates.trial, bundle.replicates.number, strict=True)) == [
+        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)
+    ]  # fmt: skip
+    scores = curves.groupby("replicate").get_group
+    assert not np.array_equal(scores(1)["score"].to_numpy(), scores(2)["score"].to_numpy())
+    of_trials = [curves.loc[curves["trial"] == trial, "seconds"].mean() for trial in range(3)]
+    assert bundle.iteration_s == pytest.approx(np.mean(of_trials), rel=1e-5)
+    assert bundle.notes["command"].endswith("--jobs 1 --seed 0 --again 2 --replicates 3")
+    assert profile_workload(DIGITS, 3, 2, 1, tmp_path, again=2, replicates=3, effort=LIGHT) == tmp_path
+    with pytest.raises(InputError, match="replicates is 3 there, asked was 2"):
+        profile_workload(DIGITS, 3, 2, 1, tmp_path, again=2, effort=LIGHT)
+
+
+def test_what_is_trained_again_is_trained_at_least_twice(tmp_path):
+    with pytest.raises(InputError, match="replicates is 1, but must be at least 2"):
+        profile_workload(DIGITS, 2, 1, 1, tmp_path, again=1, replicates=1)
 
 
 @pytest.mark.parametrize("again", [-1, 3])
