@@ -38,6 +38,7 @@ _PLACE = re.compile(r"(?:.+?\.py|[^\W\d][\w.]*):[^\W\d]\w*(?=\s*(?:[:(]|$))")
 """`file.py:Name` or `module:Name`, with parameters after it or nothing."""
 _CITED = re.compile(r".+, sha256 [0-9a-f]{64}")
 """As `OwnCode.cited`; other sources, such as a paper's, say nothing of code."""
+_DIGEST = re.compile(r"(?<=sha256 )[0-9a-f]{64}")
 
 
 def place_in(text: str) -> str:
@@ -106,6 +107,11 @@ class OwnCode:
 def is_other_code(recorded: str, now: str) -> bool:
     """Whether something was recorded with code of somebody's own, and with other code than now; both as cited."""
     return recorded != now and _CITED.fullmatch(recorded) is not None
+
+
+def shortened(cited: str) -> str:
+    """The same citation, with as much of the digest as tells two apart."""
+    return _DIGEST.sub(lambda digest: digest[0][:12], cited)
 
 
 def find(name: str, *, group: str = "") -> OwnCode | None:

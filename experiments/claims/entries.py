@@ -29,6 +29,8 @@ PLANNERS = ("static", "rubberband-next", "rubberband", "fair", "static-wide", "r
 """Planners of an experiment on plans, and the lower bound on every plan's cost."""
 PLANNED = ("cost_usd", "makespan_s", "instances")
 """What is measured of their plans."""
+REGRET_AT_MOST_1 = "regret_at_most_1"
+"""Of runs: regret, in which an answer that is worse than the bundle's median configuration counts as the median."""
 TRAINED = ("accuracy_over_standard", "accuracy_over_constant_rate", "flops", "test")
 """What is measured of trained networks; see `experiments.claims.trainings`."""
 REAL = (
@@ -206,7 +208,8 @@ class Endpoint(Section):
     Attributes:
         measure: of each run.
         kind: how two runs of a seed are compared: the other's minus the policy's, or over the policy's.
-        also: further measures that are told beside it, as differences.
+        also: further measures that are told beside it in the claim's tables, as differences.
+        beside: measures by which everything that is decided by the endpoint's own is compared as well. They decide nothing.
         least_effect: that counts.
         contrasts: who with whom.
     """
@@ -214,13 +217,14 @@ class Endpoint(Section):
     measure: str
     kind: Literal["difference", "ratio"] = "difference"
     also: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     least_effect: Annotated[Number, Range(0, 1e9)] = 0.05
     contrasts: tuple[Contrast, ...] = ()
 
     @model_validator(mode="after")
     def _measures_are_known(self) -> Endpoint:
-        for measure in (self.measure, *self.also):
-            _require_known("measure", measure, (*measures(), *TRAINED, *REAL))
+        for measure in (self.measure, *self.also, *self.beside):
+            _require_known("measure", measure, (*measures(), REGRET_AT_MOST_1, *TRAINED, *REAL))
         return self
 
 

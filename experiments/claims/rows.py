@@ -1,7 +1,8 @@
 """The rows of a claim's runs as one tidy table. Imports the store, the entries and sweeps of the catalogue; pandas inside.
 
 Regret in these tables is that of the model that is reported, as claims are decided on it: by the test score where there is one,
-of the configuration and iteration that were selected by the validation score. `regret_validation` is what runs print.
+of the configuration and iteration that were selected by the validation score. `regret_validation` is what runs print. In
+`regret_at_most_1` an answer that is worse than the bundle's median configuration counts as the median.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from elastune.experiments.claims.entries import REGRET_AT_MOST_1
 from elastune.experiments.claims.sweeps import BUDGET, DEADLINE, ClaimSweep
 from elastune.experiments.runs.regret import regret_of
 from elastune.experiments.sweeps.store import Store
@@ -69,6 +71,7 @@ def _rows(sweep: ClaimSweep, where: str | None) -> pa.Table:
         # Three digits undo the rounding of the limits themselves.
         rows = rows.append_column(name, pc.round(pc.divide(rows[column], unit), ndigits=3))
     rows = rows.append_column("regret_validation", rows["regret"])
+    rows = rows.append_column(REGRET_AT_MOST_1, pa.array(np.minimum(reported, 1.0), from_pandas=True))
     return rows.set_column(rows.schema.get_field_index("regret"), "regret", pa.array(reported, from_pandas=True))
 
 

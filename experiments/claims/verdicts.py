@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from elastune.experiments.claims.drawing import Drawing
-    from elastune.experiments.claims.entries import Claim, Contrast
+    from elastune.experiments.claims.entries import Claim, Contrast, Endpoint
 
 Word: TypeAlias = Literal["holds", "partly", "does not hold", "not shown", "not testable here", "smoke"]
 _MULTIPLES = {DEADLINE: DEADLINE_MULTIPLE, BUDGET: BUDGET_MULTIPLE}
@@ -42,14 +42,16 @@ def verdicts(drawing: Drawing, size: str) -> list[dict[str, Any]]:
 
     Returns:
         id, claim, source, flag, expected, measured (of the first contrast) with its interval, verdict, where, conditions, size,
-        results_version, figures, and `tests`, one per policy and baseline.
+        results_version, figures, and `tests`, one per policy and baseline; `beside` has those that decide nothing.
     """
-    return [_record(drawing, claim, size) for claim in drawing.tables]
+    return [record_of(drawing, claim, size) for claim in drawing.tables]
 
 
-def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
-    found = list(_evidence(drawing, claim))
+def record_of(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
+    """One record of `verdicts`."""
+    found = list(_evidence(drawing, claim, claim.endpoint.contrasts))
     tests = [_test(one) | {"scaling": scaling} for scaling, one in found]
+    beside = [_test(one) | {"scaling": scaling} for scaling, one in _evidence(drawing, claim, _beside(claim.endpoint))]
     missing = [f"{part.experiment}, {part.workload}: left out, {part.reason}" for part in _left_out(drawing, claim)]
     measured = [told for one in drawing.measured if one.claim.id == claim.id for told in one.conditions()]
     verdict, where = _verdict(claim, tests, is_smoke=drawing.size == "smoke")
@@ -69,6 +71,7 @@ def _record(drawing: Drawing, claim: Claim, size: str) -> dict[str, Any]:
         "results_version": RESULTS_VERSION,
         "figures": list(claim.figures),
         "tests": tests,
+        "beside": beside,
     }
 
 
@@ -76,9 +79,15 @@ def _left_out(drawing: Drawing, claim: Claim) -> list[Any]:
     return [part for part in drawing.left_out if part.claim == claim.id]
 
 
-def _evidence(drawing: Drawing, claim: Claim) -> Iterator[tuple[str, Evidence]]:
+def _beside(endpoint: Endpoint) -> list[Contrast]:
+    """The contrasts that the endpoint's measure decides, by each of those that are told beside it."""
+    own = [contrast for contrast in endpoint.contrasts if contrast.measure is None]
+    return [contrast.model_copy(update={"measure": measure}) for measure in endpoint.beside for contrast in own]
+
+
+def _evidence(drawing: Drawing, claim: Claim, contrasts: Sequence[Contrast]) -> Iterator[tuple[str, Evidence]]:
     """The source of the speed-ups, and the evidence; workloads with their own and with borrowed ones are never pooled."""
-    for contrast in claim.endpoint.contrasts:
+    for contrast in contrasts:
         if contrast.decides:
             rows, cells = _rows(drawing, claim, contrast)
             for scaling, part in rows.groupby(_SCALING) if len(rows) else ():

@@ -121,11 +121,10 @@ def _noise(noise: Mapping[str, Any] | None) -> dict[str, str]:
     """How much trainings of the same configuration differ, where there are several."""
     if noise is None:
         return {}
-    several = (
-        f"of {noise['trials_with_several']} configurations, {noise['fewest']} to {noise['most']} trainings of each"
-    )
+    fewest, most = noise["fewest"], noise["most"]
+    counted = str(most) if fewest == most else f"{fewest} to {most}"
     return {
-        "replicates": several,
+        "replicates": f"of {noise['trials_with_several']} configurations, {counted} trainings of each",
         "spread of final scores": f"{number(noise['spread_over_replicates'])} over replicates, "
         f"{number(noise['spread_over_configurations'])} over configurations",
         "Spearman between replicates": number(noise["rank_correlation"], 3),

@@ -126,8 +126,9 @@ def _told(record: Mapping[str, Any]) -> dict[str, object]:
         "source": f"{record['source']}; {record['flag']}",
         "expected": record["expected"],
     }
-    for number, test in enumerate(record["tests"], start=1):
-        counts = f"{test['pairs']:,} pairs, {test['families']} families"
-        told[f"measured {number}"] = f"{test['gain']}: {interval(test)}, needed: {test['needed']}; {counts}"
+    for name, tests in (("measured", record["tests"]), ("beside", record["beside"])):
+        for number, test in enumerate(tests, start=1):
+            counts = f"{test['pairs']:,} pairs, {test['families']} families"
+            told[f"{name} {number}"] = f"{test['gain']}: {interval(test)}, needed: {test['needed']}; {counts}"
     told |= {f"condition {number}": text for number, text in enumerate(record["conditions"], start=1)}
     return told | {"where": record["where"] or "-", "verdict": verdict(record)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elastune.experiments.comparisons.candidates import candidates_of, different, named, offers, workloads_of
+from elastune.experiments.comparisons.comparison import no_plan
 from elastune.experiments.comparisons.race import (
     FIRST_SEEDS,
     SURE,
@@ -28,7 +29,6 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import with_settings
 from elastune.experiments.statistics.differences import PairedDifference, mean_interval, paired_difference
 from elastune.experiments.sweeps.pools import workers
-from elastune.sim.model.errors import InfeasibleJobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -239,7 +239,7 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
     with workers(jobs) as run:
         runs = Runs(run, draws, on_progress)
         ranked = race(candidates, goal, runs.extend, count, first_runs=first_seeds * len(workloads))
-        _require_one_that_runs(candidates)
+        _require_one_that_runs(candidates, workloads[0].loaded())
         judged = replace(runs, draws=replace(draws, first_seed=spec.seed + seeds))
         finalists = [Candidate(one.spec) for one in different(ranked)][:FINALISTS]
         judged.extend(finalists, count)
@@ -254,10 +254,10 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
     return Recommendation(goal, standings, is_sure, wrong, _table(candidates, goal), notes)
 
 
-def _require_one_that_runs(candidates: Sequence[Candidate]) -> None:
+def _require_one_that_runs(candidates: Sequence[Candidate], bundle: Bundle) -> None:
     if all(one.status == "infeasible" for one in candidates):
-        first = {one.spec.policy.label: one.error for one in reversed(candidates)}
-        raise InfeasibleJobError(f"no policy finds a plan; {'; '.join(dict.fromkeys(first.values()))}")
+        first = {one.spec.policy.label: one.spec for one in reversed(candidates)}
+        raise no_plan([*first.values()], bundle)
 
 
 def _standing(one: Candidate, best: Candidate, goal: Goal, bundles: Sequence[str]) -> Standing:

@@ -26,7 +26,7 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.events import GoneCause, Outcome
 from elastune.sim.model.prices import SECONDS_PER_HOUR
-from elastune.traces import Bundle, bundle_folder, load_bundle
+from elastune.traces import Bundle, load_bundle
 from elastune.traces.formats.yaml_text import dump_yaml, parse_yaml
 
 _HELD_OUT = 3
@@ -155,8 +155,6 @@ def _write(
     changes = _changes(timing_of(series, {row: float(cost) for row, cost in enumerate(bundle.relative_cost)}), bundle)
     with tempfile.TemporaryDirectory() as made:
         staging = Path(made) / "bundle"
-        if not (source / "curves.parquet").is_file():
-            copy_bundle(bundle_folder(bundle.name), staging)
         copy_bundle(source, staging)
         _rewrite(staging / "bundle.yaml", changes, f"measured: journals of {runs} real runs; median")
         rows = [msgspec.to_builtins(record) for records in series for record in records]

@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 
 from elastune.experiments.fidelity.analysis import checked_runs
-from elastune.experiments.fidelity.sitting import CURVES_OF, Sitting, profile_in
+from elastune.experiments.fidelity.sitting import Sitting
+from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.sim.model.errors import InputError
-from elastune.traces import bundle_folder
-from elastune.traces.bundles.writer import FILES
 
 _KEPT = ("prediction.json", "began.json", "ended.json")
 
@@ -36,7 +35,7 @@ def pack(folder: Path, out: Path) -> int:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
     for bundle in {unit.bundle for unit in sitting.units()}:
-        _pack_bundle(bundle, out / "bundles" / bundle.name)
+        copy_bundle(bundle, out / "bundles" / bundle.name)
         calibration = bundle.with_name(f"{bundle.name}.json")
         if calibration.is_file():
             shutil.copyfile(calibration, out / "bundles" / calibration.name)
@@ -58,23 +57,3 @@ def _compress(journal: Path, target: Path) -> None:
 
     with pa.output_stream(str(target), compression="zstd") as stream:
         stream.write(journal.read_bytes())
-
-
-def _pack_bundle(source: Path, target: Path) -> None:
-    """The bundle, without the files that equal those of a shipped one of its name."""
-    target.mkdir(parents=True)
-    bundle, _ = profile_in(source)
-    try:
-        shipped = bundle_folder(bundle.name)
-    except InputError:
-        shipped = source.with_name("none")
-    left_out = False
-    for name in FILES:
-        path = source / name
-        if path.is_file():
-            if (shipped / name).is_file() and (shipped / name).read_bytes() == path.read_bytes():
-                left_out = True
-            else:
-                shutil.copyfile(path, target / name)
-    if left_out or (source / CURVES_OF).is_file():
-        (target / CURVES_OF).write_text(f"{bundle.name}\n", encoding="utf-8")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,19 +20,16 @@ import msgspec
 
 from elastune.experiments.files import folder_name, write_atomically
 from elastune.experiments.profiling.records import SegmentRecord
-from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.runs.run_folder import claim_folder, require_inside
 from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import policy_mapping
 from elastune.policies.registry import all_entries
 from elastune.sim.model.errors import InputError
-from elastune.traces import Bundle, bundle_folder, load_bundle
+from elastune.traces import Bundle, load_bundle
 
 FORMAT = 1
 """Of the folder; raised when a reader of the older one would be wrong."""
 SEGMENTS_FILE = "segments.csv"
-CURVES_OF = "curves_of.txt"
-"""Of a packed bundle: the shipped one that has its missing files."""
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
@@ -270,7 +266,7 @@ def profile_in(folder: Path) -> tuple[Bundle, tuple[SegmentRecord, ...]]:
     Raises:
         InputError: it cannot be read.
     """
-    bundle, path = _bundle_in(folder), folder / SEGMENTS_FILE
+    bundle, path = load_bundle(folder), folder / SEGMENTS_FILE
     if not path.is_file():
         return bundle, ()
     rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
@@ -284,17 +280,6 @@ def node_starts_s(bundle: Bundle) -> tuple[float, ...]:
     """Seconds that nodes took from launch to readiness when the bundle was timed; none where no node was started."""
     timing = bundle.notes.get("timing")
     return tuple(timing.get("node_starts_s") or ()) if isinstance(timing, dict) else ()
-
-
-def _bundle_in(folder: Path) -> Bundle:
-    """The bundle; files that were left out when it was packed are those of the shipped one."""
-    shipped = folder / CURVES_OF
-    if not shipped.is_file():
-        return load_bundle(folder)
-    with tempfile.TemporaryDirectory() as whole:
-        for source in (bundle_folder(folder_name(shipped.read_text(encoding="utf-8").strip(), "a bundle")), folder):
-            copy_bundle(source, Path(whole))
-        return load_bundle(Path(whole))
 
 
 def _typed(row: dict[str, str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
 from elastune.experiments.files import write_text
-from elastune.experiments.own_code import is_other_code
+from elastune.experiments.own_code import is_other_code, shortened
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.job import JobSpec  # noqa: TC001  as above
@@ -219,7 +219,7 @@ class RunSpec(Section):
             source = self.bundle().source
         except InputError:  # the run itself says so
             return ()
-        before, now = (cited[:-52] for cited in (source, code.cited))  # twelve digits of each digest tell them apart
+        before, now = shortened(source), shortened(code.cited)
         note = (
             f"workload.bundle {name} was recorded with {before}, but workload.trainable is {now} now: its curves and seconds"
             " may be others; elastune profile with another -o records them anew"

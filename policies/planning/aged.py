@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MOST_STARTED = 64_000_000
 """Work of one stage: partial plans, times numbers of machines to go on with, times the square of the quota."""
+MOST_BEGUN = 250_000
+"""Partial plans of one stage, before any is beaten: those that begin it, times the choices of each."""
 MOST_COMPARED = 12_000_000
 """Machines whose credits are compared, all stages together."""
 
@@ -110,8 +112,8 @@ class _AgedSearch:
             options = self._options[index]
             self._work = Work(max(self._work.machines, 0) + MOST_COMPARED // len(self._per_stage))
             starts = self._starts(index, last, sorted(options))
+            starts = self._begun(index, starts, options)
             last = self._through(index, starts, options)
-            last = last.at(self.limits.may_improve(last, index))
             if not len(last):
                 return None
             last = self._followed(index, last) if index < len(self._per_stage) - 1 else self._efficient(last)
@@ -171,10 +173,11 @@ class _AgedSearch:
             lead_s=np.minimum(busy_s, self._startup_s) if self._space == "wide" else np.zeros(len(begun)),
             picked=picked,
         )
-        if len(begun) == len(starts) and not self._starts_vary:
+        ended = ended.at(self.limits.may_improve(ended, index))
+        if not len(ended) or (len(begun) == len(starts) and not self._starts_vary):
             return ended
         # With another refund ahead, or another lead, they do not go on alike.
-        kinds = picked if stage.is_refunded else np.unique(ended.lead_s, return_inverse=True)[1]
+        kinds = ended.picked if stage.is_refunded else np.unique(ended.lead_s, return_inverse=True)[1]
         some = (np.flatnonzero(ended.held == held) for held in np.unique(ended.held))
         return Partials.joined([self._unbeaten(ended.at(at), kinds[at], self._tails_s2[index + 1]) for at in some])
 
@@ -183,20 +186,38 @@ class _AgedSearch:
         usd = self.limits.bill_usd(partials) - _released_usd(self._per_stage[-1], partials, partials.held)
         return partials.at(efficient_order(partials.late_s(0.0), usd))
 
+    def _begun(self, index: int, starts: Partials, options: Mapping[int, Ids]) -> Partials:
+        """As many of those that begin a stage as there is room for, with all choices of each; of the first stage all."""
+        if not index:
+            return starts
+        return self._thinned(
+            starts, np.array([len(options[held]) for held in starts.held.tolist()]), MOST_BEGUN, index - 1
+        )
+
     def _followed(self, index: int, partials: Partials) -> Partials:
-        """As many as there is work for: of each number of machines as many, evenly from the soonest to the latest."""
-        targets = len(self._options[index + 1])
-        most = max(MOST_STARTED // (targets * self._quota**2), 1)
-        if len(partials) <= most:
+        """As many of those that end a stage as there is work for."""
+        most = MOST_STARTED // (len(self._options[index + 1]) * self._quota**2)
+        return self._thinned(partials, np.ones(len(partials), np.int64), max(most, 1), index)
+
+    def _thinned(self, partials: Partials, each: Ids, most: int, index: int) -> Partials:
+        """So many of each number of machines as fit, evenly from the soonest to the latest; what is left out is remembered.
+
+        Args:
+            partials: to choose from.
+            each: (plans,) what each counts.
+            most: what they may count together.
+            index: of the stage that they have ended.
+        """
+        if each.sum() <= most:
             return partials
         by_time = np.lexsort((partials.time_s, partials.held))
         _, first, counts = np.unique(partials.held[by_time], return_index=True, return_counts=True)
         rank = (np.arange(len(partials)) - np.repeat(first, counts)) / np.repeat(np.maximum(counts - 1, 1), counts)
         # 0, 1, 1/2, 1/4, 3/4, ...: each new one halves a gap.
-        turn = np.array([_halving_turn(share) for share in rank.tolist()])
+        in_turn = by_time[np.argsort(_halving_turns(rank), kind="stable")]
         chosen = np.zeros(len(partials), bool)
-        chosen[by_time[np.argsort(turn, kind="stable")[:most]]] = True
-        self.left_out += len(partials) - most
+        chosen[in_turn[np.cumsum(each[in_turn]) <= most]] = True
+        self.left_out += int((~chosen).sum())
         self.limits.miss(partials.at(~chosen), index)
         return partials.at(chosen)
 
@@ -295,12 +316,13 @@ def _sums(amounts: Floats) -> Floats:
     return np.concatenate((np.zeros((len(amounts), 1)), np.cumsum(amounts, axis=1)), axis=1)
 
 
-def _halving_turn(share: float) -> int:
-    """0 for both ends of a range, 1 for its middle, 2 for the quarters, and so on; the same for all shares nearby."""
-    turn, step = 0, 1.0
-    while abs(share / step - round(share / step)) > 1e-9 and turn < 10:
-        turn, step = turn + 1, step / 2
-    return turn
+def _halving_turns(shares: Floats) -> Ids:
+    """(shares,) 0 for both ends of a range, 1 for its middle, 2 for the quarters, and so on up to 10."""
+    turns = np.full(len(shares), 10)
+    for turn in range(9, -1, -1):
+        parts = shares * 2**turn
+        turns[np.abs(parts - np.round(parts)) <= 1e-9] = turn
+    return turns
 
 
 def _traced(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
+
 from elastune.experiments.fidelity.draws import Noise, NoisyDraws
 from elastune.experiments.fidelity.prediction import predict, sha256_of
 from elastune.experiments.fidelity.sitting import (
@@ -43,10 +45,13 @@ def sitting_in(
 ):
     """A sitting whose runs came at this pace of the profile, with this noise.
 
+    Each configuration was trained once, so that no noise of training is known beforehand.
+
     `own_pace`: an iteration is as long as the bundle says, and the spec does not say otherwise.
     `better_by`: how much higher all scores of the real runs are than the recorded ones.
     """
     copy_bundle(bundle_folder("digits-mlp"), folder / "bundles" / "digits-mlp")
+    _keep_first_trainings(folder / "bundles" / "digits-mlp" / "curves.parquet")
     workload = {key: value for key, value in SPEC["workload"].items() if key != "iteration_s" or not own_pace}
     spec = SPEC | {"workload": workload | {"bundle": str(folder / "bundles" / "digits-mlp")}}
     sitting = Sitting.begin(folder, SittingAsked([JobAsked("small", spec, "digits-mlp")], list(policies), repeats))
@@ -58,6 +63,11 @@ def sitting_in(
         _run(unit, pace, number, noise, better_by)
         write_note(unit.folder / "ended.json", Ended(300.0 + number, Calibration(0.012, 2.0, 0.5)))
     return sitting
+
+
+def _keep_first_trainings(curves):
+    table = pd.read_parquet(curves)
+    table[table["replicate"] == 0].drop(columns="replicate").to_parquet(curves, index=False)
 
 
 def _run(unit, pace, number, noise, better_by):

@@ -256,6 +256,15 @@ def test_the_page_is_what_its_records_say():
         assert all((DOCS / "figures" / f"{name}.png").is_file() for name in record["figures"])
 
 
+def test_what_decides_nothing_has_a_table_of_its_own():
+    (record,) = (one for one in json.loads((DOCS / "claims.json").read_text()) if one["id"] == "R3")
+    beside = [{**test, "gain": test["gain"].replace("cost_usd", "makespan_s")} for test in record["tests"]]
+    before, after = page([record]), page([{**record, "beside": beside}])
+    head, _, rest = after.partition("Beside it, deciding nothing:\n\n")
+    assert before.startswith(head)
+    assert rest.count("| makespan_s, ") == len(beside) == before.count("| cost_usd, ") - 1
+
+
 def test_every_picture_of_the_docs_is_of_a_claim_or_stands_on_a_page():
     drawn = {name for claim in load_claims().values() for name in claim.figures}
     pages = "".join(page.read_text() for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md"))
@@ -364,6 +373,7 @@ def test_a_condition_on_rows_is_refused_of_plans():
         claim._check_contrast(contrast)
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_runs_that_failed_are_told_in_every_form(tmp_path, monkeypatch, form):
     monkeypatch.chdir(tmp_path)

@@ -17,8 +17,9 @@ import yaml
 from typer.testing import CliRunner
 
 from elastune.experiments.claims import drawing as claims_drawing
+from elastune.experiments.claims import verdicts
 from elastune.experiments.claims.drawing import needed, prepare, run_missing
-from elastune.experiments.claims.entries import CATALOG, load_claims
+from elastune.experiments.claims.entries import CATALOG, Endpoint, load_claims
 from elastune.experiments.claims.plans import (
     gap_table,
     gaps_of,
@@ -204,6 +205,30 @@ def test_a_ratio_is_the_geometric_mean_over_the_pairs(drawn):
 
 
 @pytest.mark.slow
+def test_what_is_told_beside_the_endpoint_is_compared_alike_and_decides_nothing(drawn):
+    drawing, *_ = drawn
+    rows = rows_of(drawing.sweeps)
+    np.testing.assert_array_equal(rows["regret_at_most_1"], np.minimum(rows["regret"], 1.0))
+    own = drawing.sweeps[0].claim
+    contrast = {"experiment": "small", "policies": ["rubberband"], "against": ["sha-fixed"], "above": 0}
+    by_cost = {**contrast, "measure": "cost_usd"}
+    alone, beside = (
+        verdicts.record_of(drawing, own.model_copy(update={"endpoint": Endpoint.model_validate(endpoint)}), "full")
+        for endpoint in (
+            {"measure": "regret", "contrasts": [contrast, by_cost]},
+            {"measure": "regret", "contrasts": [contrast, by_cost], "beside": ["regret_at_most_1"]},
+        )
+    )
+    assert alone == {**beside, "beside": []}
+    (capped,) = beside["beside"]
+    assert (capped["measure"], capped["against"], capped["pairs"]) == ("regret_at_most_1", "sha-fixed", 12)
+    sha, rubberband = (rows[rows["policy"] == name] for name in ("sha-fixed", "rubberband"))
+    by_family = [
+        part["regret_at_most_1"].mean() for one in (sha, rubberband) for _, part in one.groupby("bundle_family")
+    ]
+    assert capped["value"] == pytest.approx(np.mean(by_family[:2]) - np.mean(by_family[2:]), rel=1e-3, abs=1e-9)
+
+
 def test_runs_are_counted_by_policy(drawn):
     runs = runs_table(rows_of(drawn[0].sweeps)).set_index("policy")
     assert runs["done"].to_dict() == {"rubberband": 6, "sha-fixed": 6}

@@ -447,21 +447,25 @@ def test_policies_are_listed(elastune):
 def test_profile_hands_its_arguments_over(elastune, monkeypatch):
     told = {}
 
-    def profile(workload, trials, iterations, jobs, out_dir, seed, *, again, on_progress):
-        told.update(name=workload.name, numbers=(trials, iterations, jobs, seed, again), out_dir=out_dir)
+    def profile(workload, trials, iterations, jobs, out_dir, seed, *, again, replicates, on_progress):
+        told.update(name=workload.name, numbers=(trials, iterations, jobs, seed, again, replicates), out_dir=out_dir)
         on_progress("curves", 1, 2)
         shutil.copytree(bundle_folder("digits-mlp"), out_dir)
         return out_dir
 
     monkeypatch.setattr("elastune.experiments.profiling.curves.profile_workload", profile)
     done = elastune(
-        "profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "--again", 1, "-o", "mine"
-    )
+        "profile", "digits-mlp", "--trials", 2, "--iterations", 3, "--jobs", 1, "--seed", 4, "--again", 1,
+        "--replicates", 3, "-o", "mine",
+    )  # fmt: skip
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "mine")
     assert re.search(
         r"configurations, .* s per iteration on average\nin a spec: workload\.bundle: mine\n$", done.stdout
     )
-    assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4, 1), "mine")
+    assert (told["name"], told["numbers"], str(told["out_dir"])) == ("digits-mlp", (2, 3, 1, 4, 1, 3), "mine")
+    failed = elastune("profile", "digits-mlp", "--replicates", 3)
+    assert failed.exit_code == 2
+    assert "say with --again how many configurations are trained so often" in failed.stderr
     failed = elastune("profile", "digits-mpl")
     assert failed.exit_code == 2
     assert "digits-mlp" in failed.stderr

@@ -233,11 +233,12 @@ def test_a_folder_without_a_sitting_and_one_without_a_finished_run_are_refused(t
 # Packing, pictures and the command line.
 
 
-def test_a_packed_folder_gives_the_same_report_and_is_small(recorded, tmp_path):
+def test_a_packed_folder_gives_the_same_report_needs_nothing_else_and_is_small(recorded, tmp_path):
     small = tmp_path / "small"
     size = pack(recorded, small)
-    assert size < 150_000
-    assert not (small / "bundles" / "digits-mlp" / "curves.parquet").exists(), "the shipped bundle has these curves"
+    bundle = list((small / "bundles" / "digits-mlp").iterdir())
+    assert "curves.parquet" in {path.name for path in bundle}, "the shipped bundle may be another one tomorrow"
+    assert size - sum(path.stat().st_size for path in bundle) < 150_000
     runs, again = checked_runs([recorded]), checked_runs([small])
     assert FidelityReport.of(again).to_json(again)["groups"] == FidelityReport.of(runs).to_json(runs)["groups"]
     pack(small, tmp_path / "smaller")

@@ -99,6 +99,7 @@ def test_the_column_that_varies_is_the_axis(swept):
     assert {axes.get_title(loc="left") for axes in grid.axes[:2]} == {"seer − sha-fixed", "asha-fixed − sha-fixed"}  # noqa: RUF001  as it is drawn
 
 
+@pytest.mark.slow
 def test_there_are_at_most_eight_policies_and_those_that_were_named(swept, results):
     rows = rows_of(swept, ONE_CELL)
     policies = [f"p{place}" for place in range(12)]

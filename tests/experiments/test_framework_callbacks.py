@@ -184,6 +184,7 @@ def test_the_examples_of_the_guide_train_and_go_on(framework, tmp_path, monkeypa
     assert second.evaluate() > max(first.evaluate(), 0.3)
 
 
+@pytest.mark.slow
 def test_either_package_of_lightning_gives_a_checkpoint_of_its_own(monkeypatch):
     pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is an optional extra")
     import pytorch_lightning

@@ -242,6 +242,7 @@ def test_a_journal_that_was_cut_has_no_bill(tmp_path):
         ledger_of_journal(path)
 
 
+@pytest.mark.slow
 def test_functions_cost_the_same_whatever_the_stragglers_and_machines_do_not():
     # Three of 8 trials at a time; stragglers last longer on average 1.0 times, but the slowest of a stage holds the others up.
     def mean_usd(model, spread):

@@ -104,6 +104,7 @@ def test_the_worked_example_keeps_every_promise():
     assert report.worlds > 15
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own")
 def test_it_is_compared_in_other_processes_as_in_this_one():
     policies = ["sha-fixed", "mine.py:MedianStopping(grace=3)", "mine:MedianStopping:machines=1"]

@@ -47,7 +47,7 @@ def recorded(folder, source):
     """A bundle as if it had been recorded with this code."""
     shutil.copytree(bundle_folder("digits-mlp"), folder)
     manifest = yaml.safe_load((Path(folder) / "bundle.yaml").read_text())
-    manifest |= {"name": "train", "family": "train", "source": source, "seed": 0}
+    manifest |= {"name": "train", "family": "train", "source": source, "seed": 0, "again": 0, "replicates": 2}
     (Path(folder) / "bundle.yaml").write_text(yaml.safe_dump(manifest))
     return manifest["trials"], manifest["max_iterations"]
 

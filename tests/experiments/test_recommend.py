@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from elastune import RunSpec
 from elastune.experiments.cli.app import app
+from elastune.experiments.comparisons.comparison import compare
 from elastune.experiments.comparisons.race import Candidate, CandidateRun, Goal, most_share, race
-from elastune.experiments.comparisons.recommendation import Recommendation
+from elastune.experiments.comparisons.recommendation import Recommendation, recommend
 from elastune.experiments.spec.offers import at_prices, believed_as_fast, scaling_in_use, within_machines
-from elastune.sim.model.errors import InputError
+from elastune.sim.model.errors import InfeasibleJobError, InputError
 
 SPEC = {
     "job": {"trials": 16, "max_iterations": 9, "deadline_s": 1800, "budget_usd": 20},
@@ -198,3 +199,13 @@ def test_a_spec_may_name_several_bundles_and_they_must_agree_on_what_is_better(t
     wrong = CliRunner().invoke(app, ["recommend", str(tmp_path / "both.yaml")])
     assert wrong.exit_code == 2
     assert "workload.bundle is [3], but must be a name, a path, or a list of these" in wrong.stderr
+
+
+def test_no_policy_that_finds_a_plan_is_told_as_compare_tells_it():
+    hopeless = RunSpec.of(**{**SPEC, "job": {**SPEC["job"], "deadline_s": 30}})
+    policies = ("seer", "sha-fixed", "static")
+    with pytest.raises(InfeasibleJobError, match="the least that would do is a budget of") as recommending:
+        recommend(hopeless, policies=policies, seeds=8, jobs=1)
+    with pytest.raises(InfeasibleJobError) as comparing:
+        compare(hopeless, policies, 2, jobs=1)
+    assert str(recommending.value) == str(comparing.value)

@@ -265,6 +265,7 @@ def test_tables_with_too_few_sizes_to_leave_one_out_are_told(tmp_path):
     assert found["not_measured"] == [{"model": "b", "gpus": 2, "nodes": 1}]
 
 
+@pytest.mark.many(fast=1)
 @pytest.mark.parametrize("command", [("run",), ("plan",), ("compare", "--seeds", "2")])
 def test_commands_say_once_that_a_table_falls(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)

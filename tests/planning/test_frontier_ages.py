@@ -53,7 +53,9 @@ def test_frontiers_under_any_billing_rule_are_those_of_brute_force(rule, space, 
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(RULES, st.integers(0, 2**32 - 1), st.sampled_from([("MOST_STARTED", 1), ("MOST_MACHINES", 0)]))
+@given(
+    RULES, st.integers(0, 2**32 - 1), st.sampled_from([("MOST_STARTED", 1), ("MOST_BEGUN", 2), ("MOST_MACHINES", 0)])
+)
 def test_a_search_that_is_cut_short_says_how_much_it_may_have_missed(rule, seed, cap):
     stages, terms, state = aged_job(rule, "wide", seed)
     exact = frontier(stages, terms, **state)
@@ -67,8 +69,9 @@ def test_a_search_that_is_cut_short_says_how_much_it_may_have_missed(rule, seed,
         assert best.cost_usd <= plan.cost_usd + 1e-9
 
 
-def test_a_frontier_that_may_miss_plans_warns(monkeypatch):
-    monkeypatch.setattr(aged, "MOST_STARTED", 1)
+@pytest.mark.parametrize("cap", ["MOST_STARTED", "MOST_BEGUN"])
+def test_a_frontier_that_may_miss_plans_warns(monkeypatch, cap):
+    monkeypatch.setattr(aged, cap, 1)
     rule = BillingRule(granularity_s=200.0, minimum_s=0.0)
     stages, terms = random_job(np.random.default_rng(0), billing=rule, stages=(3,), quota=(3,))
     with pytest.warns(aged.InexactFrontierWarning, match="only some were followed; a plan's search_gap"):
@@ -104,6 +107,7 @@ cloud:
 def test_small_specs_are_planned_exactly_with_little_work(text, makespan, tmp_path, monkeypatch):
     # The work is counted, not timed. These counts take about a second.
     monkeypatch.setattr(aged, "MOST_STARTED", 64_000_000)
+    monkeypatch.setattr(aged, "MOST_BEGUN", 250_000)
     monkeypatch.setattr(aged, "MOST_COMPARED", 12_000_000)
     path = tmp_path / "spec.yaml"
     path.write_text(text)

@@ -137,6 +137,7 @@ def test_a_page_of_a_comparison_names_the_policy_of_least_regret_and_the_sum_of_
     assert sum(bar["x"][place] for bar in bars) == pytest.approx(best["cost_usd"])
 
 
+@pytest.mark.slow
 def test_a_page_of_a_comparison_whose_first_policy_has_no_plan_shows_the_others(tmp_path):
     folder, page = tmp_path / "comparison", tmp_path / "page.html"
     asked = ("--policies", "static,seer", "--set", "job.deadline_s=240", "--seeds", 1, "--jobs", 1)

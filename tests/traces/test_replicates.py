@@ -72,6 +72,33 @@ def test_costs_are_means_over_all_replicates_and_each_replicate_has_its_slowness
     assert noisy.replicates.slowness.tolist() == pytest.approx([10 / 15, 20 / 15, 1, 1, 40 / 30, 20 / 30])
 
 
+def timed(seconds):
+    """The curves with these seconds."""
+    return {**CURVES, "seconds": seconds}
+
+
+def test_a_training_without_seconds_takes_as_long_as_its_trial_does_otherwise(write_bundle):
+    of_trial_9, none = [40.0, 40.0], [math.nan, math.nan]
+    curves = timed([10.0, 10.0, 30.0, 30.0, *none, 20.0, 20.0, *of_trial_9, *none])
+    bundle = traces.load_bundle(write_bundle(HEADER, CONFIGS, curves))
+    assert bundle.replicates.slowness.tolist() == pytest.approx([10 / 15, 1, 20 / 15, 1, 1, 1])
+    # Trial 4: (10 + 20) / 2 = 15 s, trial 7: 30 s, trial 9: 40 s.
+    assert bundle.iteration_s * bundle.relative_cost == pytest.approx([15, 30, 40])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "row"),
+    [
+        ([10.0, 10.0, math.nan, math.nan, *CURVES["seconds"][4:]], 3),  # the only training of trial 7
+        ([*CURVES["seconds"][:8], *[math.nan] * 4], 9),  # both of trial 9
+        ([10.0, math.nan, *CURVES["seconds"][2:]], 2),  # an iteration of a training that has others
+    ],
+)
+def test_seconds_are_needed_of_some_training_of_each_trial_and_then_of_all_its_iterations(write_bundle, seconds, row):
+    with pytest.raises(InvalidTraceError, match=rf"row {row}, column seconds: is nan, but must be a number >= 0"):
+        traces.load_bundle(write_bundle(HEADER, CONFIGS, timed(seconds)))
+
+
 def test_a_seed_draws_one_replicate_for_each_trial_with_its_own_seconds(noisy):
     job, terms = job_of(3), noisy.terms()
     drawn = set()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from elastune.experiments.plans.bundle_summary import describe
 from elastune.traces.bundles.loading import bundle_names, load_bundle
 from elastune.traces.workloads import training_seed, workload_named
 
@@ -30,6 +31,19 @@ def test_in_a_shipped_bundle_the_choice_of_a_configuration_matters_and_early_ran
     is_mixture = bundle.family == "deepmoe"
     assert (0 if is_mixture else 1e-9) <= np.isnan(bundle.scores[:, -1]).mean() < 0.1
     assert ((final > 0.8).mean() > 0.2) or not is_mixture
+
+
+@pytest.mark.parametrize(("name", "several"), [("digits-mlp", 256), ("mnist5k-cnn", 64)])
+def test_configurations_were_trained_three_times_and_noise_is_small_beside_their_differences(name, several):
+    bundle = load_bundle(name)
+    assert np.bincount(bundle.replicates.trial).tolist() == [3] * several + [1] * (bundle.trials - several)
+    finals = bundle.replicates.scores[bundle.replicates.trial < several, -1].reshape(several, 3)
+    assert not np.array_equal(finals[:, 0], finals[:, 1], equal_nan=True)
+    noise = describe(bundle)["replicates"]
+    assert 0 < noise["spread_over_replicates"] < 0.1 * noise["spread_over_configurations"]
+    assert noise["rank_correlation"] > 0.8
+    # Only the first trainings are timed; the others take as long.
+    assert set(bundle.replicates.slowness.tolist()) == {1.0}
 
 
 def test_the_mixtures_have_flops_that_grow_with_width_and_fall_with_lambda():

@@ -166,7 +166,8 @@ def read_curves(path: Path, labels: np.ndarray, max_iterations: int, measures: S
     """The curves of these trials, every iteration from 1 to `max_iterations`.
 
     The rows of a curve stand in order of their iterations; curves may be interleaved. A curve may end early only where its
-    last score is not finite: the run diverged, and the rest is NaN.
+    last score is not finite: the run diverged, and the rest is NaN. A training may have no seconds where another one of its
+    trial has them.
 
     Args:
         path: a parquet file with `trial, iteration, score`, the measures, and optionally `replicate, test_score, seconds`.
@@ -185,7 +186,7 @@ def read_curves(path: Path, labels: np.ndarray, max_iterations: int, measures: S
     for name in {"score", "test_score"} & values.keys():
         _check_scores(path, name, values[name])
     if "seconds" in values:
-        _check_seconds(path, values["seconds"], values["score"])
+        _check_seconds(rows, values["seconds"], values["score"])
     for name in measures:
         _check_measure(path, name, values[name], values["score"])
     _check_ends(rows, values["score"], max_iterations)
@@ -350,12 +351,16 @@ def _check_scores(path: Path, column: str, scores: np.ndarray) -> None:
         raise InvalidTraceError(path, too_large(scores[row]), row=row + 1, column=column)
 
 
-def _check_seconds(path: Path, seconds: np.ndarray, score: np.ndarray) -> None:
-    wrong = (seconds < 0) | (seconds > LONGEST_S) | (np.isnan(seconds) & np.isfinite(score))
+def _check_seconds(rows: _Rows, seconds: np.ndarray, score: np.ndarray) -> None:
+    """A whole training may lack them where another of its trial has them: it takes as long."""
+    timed = np.bincount(rows.curve, weights=np.isfinite(seconds), minlength=len(rows.trial_of)) > 0
+    of_trial = np.bincount(rows.trial_of, weights=timed) > 0
+    is_needed = (timed | ~of_trial[rows.trial_of])[rows.curve]
+    wrong = (seconds < 0) | (seconds > LONGEST_S) | (np.isnan(seconds) & np.isfinite(score) & is_needed)
     for row in np.flatnonzero(wrong).tolist():
         is_long = LONGEST_S < seconds[row] < np.inf
         problem = f"is {too_long(seconds[row])}" if is_long else f"is {seconds[row]}, but must be a number >= 0"
-        raise InvalidTraceError(path, problem, row=row + 1, column="seconds")
+        raise InvalidTraceError(rows.path, problem, row=row + 1, column="seconds")
 
 
 def _check_measure(path: Path, column: str, cells: np.ndarray, score: np.ndarray) -> None:
