@@ -215,8 +215,10 @@ class _AgedSearch:
         rank = (np.arange(len(partials)) - np.repeat(first, counts)) / np.repeat(np.maximum(counts - 1, 1), counts)
         # 0, 1, 1/2, 1/4, 3/4, ...: each new one halves a gap.
         in_turn = by_time[np.argsort(_halving_turns(rank), kind="stable")]
+        fits = np.cumsum(each[in_turn]) <= most
+        fits[0] = True  # one goes on, however much it counts
         chosen = np.zeros(len(partials), bool)
-        chosen[in_turn[np.cumsum(each[in_turn]) <= most]] = True
+        chosen[in_turn[fits]] = True
         self.left_out += int((~chosen).sum())
         self.limits.miss(partials.at(~chosen), index)
         return partials.at(chosen)

@@ -54,7 +54,7 @@ def test_frontiers_under_any_billing_rule_are_those_of_brute_force(rule, space, 
 
 @settings(max_examples=examples(60), deadline=None)
 @given(
-    RULES, st.integers(0, 2**32 - 1), st.sampled_from([("MOST_STARTED", 1), ("MOST_BEGUN", 2), ("MOST_MACHINES", 0)])
+    RULES, st.integers(0, 2**32 - 1), st.sampled_from([("MOST_STARTED", 1), ("MOST_BEGUN", 0), ("MOST_MACHINES", 0)])
 )
 def test_a_search_that_is_cut_short_says_how_much_it_may_have_missed(rule, seed, cap):
     stages, terms, state = aged_job(rule, "wide", seed)
