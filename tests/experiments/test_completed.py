@@ -81,7 +81,7 @@ def test_a_rung_that_seer_cuts_is_no_stage_as_planned_but_the_winner_gets_to_its
 def test_seer_completes_an_exact_job_whose_losers_are_dropped_at_barriers(policy):
     told = RunSpec.load("tight").to_dict()
     told["job"] |= {"trials": 9, "exact": True, "deadline_s": 1500.0, "budget_usd": 14.0}
-    result = execute(RunSpec.of(**told).with_policy(policy))
+    result = execute(RunSpec.of(**told).with_policy(policy).with_seed(60001))
     assert result.completed
     assert result.deadline_met
 
