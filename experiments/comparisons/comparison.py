@@ -165,7 +165,7 @@ def compare(
     paired = on_each_seed(task, specs, numbers, jobs=jobs, on_progress=on_progress)
     runs = [of_seed[place] for place in range(len(specs)) for of_seed in paired.by_seed.values()]
     if all(row["status"] == "infeasible" for row, *_ in runs):
-        raise no_plan(specs, bundle)
+        raise no_plan(_refusals(specs, bundle))
     comparison = _comparison(labels, runs)
     if paired.interrupted is not None:
         raise Interrupted(comparison, paired.interrupted)
@@ -199,19 +199,22 @@ def _run(bundle: Bundle | None, sha256: str, spec: RunSpec) -> _Told:
     return row, told | replace(result, recording=None).to_json(), trajectory
 
 
-def no_plan(specs: Sequence[RunSpec], bundle: Bundle | None = None) -> InfeasibleJobError:
-    """The error where no policy has a plan: it names the least that would do where the reasons of all would fill a screen.
-
-    Args:
-        specs: none of which has a plan; each is planned once more for its error, as runs keep the text alone.
-        bundle: used instead of those that the specs name.
-    """
+def _refusals(specs: Sequence[RunSpec], bundle: Bundle | None) -> dict[str, InfeasibleJobError]:
+    """By policy, the error of each spec that has no plan; planned once more, as rows keep the text alone."""
     refused: dict[str, InfeasibleJobError] = {}
     for spec in specs:
         try:
             execute(spec, bundle=bundle)
         except InfeasibleJobError as error:
             refused[spec.policy.label] = error
+    return refused
+
+
+def no_plan(refused: Mapping[str, InfeasibleJobError]) -> InfeasibleJobError:
+    """The error where no policy has a plan, given each one's own by its name.
+
+    It names the least that would do where the reasons of all would fill a screen.
+    """
     ways = [(*error.cheapest, label) for label, error in refused.items() if error.cheapest is not None]
     if ways and len(refused) > _FEW_REASONS:
         budget_usd, deadline_s, label = min(ways)

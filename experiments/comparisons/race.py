@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from elastune.experiments.spec.run import RunSpec
     from elastune.experiments.sweeps.pools import Runner
+    from elastune.sim.model.errors import InfeasibleJobError
     from elastune.traces import Bundle
 
 SURE = 0.95
@@ -108,13 +109,13 @@ class Candidate:
     Attributes:
         outcomes: of the seeds from the first on.
         status: `infeasible` where its policy finds no plan, `failed` where a run broke down; else `done`.
-        error: what it said then.
+        error: what it said then; that of a policy without a plan as it was raised.
     """
 
     spec: RunSpec
     outcomes: list[CandidateRun] = field(default_factory=list)
     status: str = "done"
-    error: str = ""
+    error: str | InfeasibleJobError = ""
 
     def kept(self, goal: Goal) -> int:
         """How many of its runs keep the goal."""
@@ -222,7 +223,9 @@ class _Task:
 
     draws: SeedDraws
 
-    def __call__(self, item: tuple[int, RunSpec, range]) -> tuple[int, list[CandidateRun], str, str]:
+    def __call__(
+        self, item: tuple[int, RunSpec, range]
+    ) -> tuple[int, list[CandidateRun], str, str | InfeasibleJobError]:
         place, spec, numbers = item
         outcomes: list[CandidateRun] = []
         for number in numbers:

@@ -29,6 +29,7 @@ from elastune.experiments.spec.run import RunSpec
 from elastune.experiments.spec.yaml_file import with_settings
 from elastune.experiments.statistics.differences import PairedDifference, mean_interval, paired_difference
 from elastune.experiments.sweeps.pools import workers
+from elastune.sim.model.errors import InfeasibleJobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -239,7 +240,7 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
     with workers(jobs) as run:
         runs = Runs(run, draws, on_progress)
         ranked = race(candidates, goal, runs.extend, count, first_runs=first_seeds * len(workloads))
-        _require_one_that_runs(candidates, workloads[0].loaded())
+        _require_one_that_runs(candidates)
         judged = replace(runs, draws=replace(draws, first_seed=spec.seed + seeds))
         finalists = [Candidate(one.spec) for one in different(ranked)][:FINALISTS]
         judged.extend(finalists, count)
@@ -254,10 +255,10 @@ def recommend(  # noqa: PLR0913  all but the spec have a default
     return Recommendation(goal, standings, is_sure, wrong, _table(candidates, goal), notes)
 
 
-def _require_one_that_runs(candidates: Sequence[Candidate], bundle: Bundle) -> None:
+def _require_one_that_runs(candidates: Sequence[Candidate]) -> None:
     if all(one.status == "infeasible" for one in candidates):
-        first = {one.spec.policy.label: one.spec for one in reversed(candidates)}
-        raise no_plan([*first.values()], bundle)
+        errors = ((one.spec.policy.label, one.error) for one in reversed(candidates))
+        raise no_plan({label: error for label, error in errors if isinstance(error, InfeasibleJobError)})
 
 
 def _standing(one: Candidate, best: Candidate, goal: Goal, bundles: Sequence[str]) -> Standing:
@@ -378,5 +379,5 @@ def _table(candidates: Sequence[Candidate], goal: Goal) -> pd.DataFrame:
             for name, numbers in _values(one.outcomes).items()
         }
         counts = {"runs": len(one.outcomes), "kept": one.kept(goal)}
-        rows.append({**named(one.spec), "status": one.status, "error": one.error, **counts, **means})
+        rows.append({**named(one.spec), "status": one.status, "error": str(one.error), **counts, **means})
     return pd.DataFrame(rows)

@@ -88,20 +88,21 @@ def row_of(
         **bundle_row(bundle),
         "status": status,
     }
-    return row | ({"error": error} if result is None else result_row(result)), result
+    return row | ({"error": str(error)} if result is None else result_row(result)), result
 
 
 def outcome_of(
     spec: RunSpec, bundle: Bundle, *, journal: BinaryIO | None = None, record_trajectory: bool = False
-) -> tuple[str, str, RunResult | None]:
+) -> tuple[str, str | InfeasibleJobError, RunResult | None]:
     """Do a run. Returns its status, its error, which is empty for what is done, and its result.
 
-    An error in a policy's code becomes a failed run and does not stop other runs.
+    An error in a policy's code becomes a failed run and does not stop other runs. That of a policy without a plan is kept as it
+    was raised, since it knows the cheapest plan there is.
     """
     try:
         return "done", "", execute(spec, bundle=bundle, journal=journal, record_trajectory=record_trajectory)
     except InfeasibleJobError as error:
-        return "infeasible", str(error), None
+        return "infeasible", error, None
     except TuningError as error:
         return "failed", str(error), None
     except Exception as error:  # whatever a policy of the user's own may raise

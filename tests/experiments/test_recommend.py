@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from elastune.experiments.comparisons.race import Candidate, CandidateRun, Goal,
 from elastune.experiments.comparisons.recommendation import Recommendation, recommend
 from elastune.experiments.spec.offers import at_prices, believed_as_fast, scaling_in_use, within_machines
 from elastune.sim.model.errors import InfeasibleJobError, InputError
+from elastune.traces import bundle_folder
 
 SPEC = {
     "job": {"trials": 16, "max_iterations": 9, "deadline_s": 1800, "budget_usd": 20},
@@ -205,7 +207,18 @@ def test_no_policy_that_finds_a_plan_is_told_as_compare_tells_it():
     hopeless = RunSpec.of(**{**SPEC, "job": {**SPEC["job"], "deadline_s": 30}})
     policies = ("seer", "sha-fixed", "static")
     with pytest.raises(InfeasibleJobError, match="the least that would do is a budget of") as recommending:
-        recommend(hopeless, policies=policies, seeds=8, jobs=1)
+        recommend(hopeless, policies=policies, seeds=8, jobs=2)  # the errors come from other processes
     with pytest.raises(InfeasibleJobError) as comparing:
         compare(hopeless, policies, 2, jobs=1)
     assert str(recommending.value) == str(comparing.value)
+
+
+def test_where_one_of_several_bundles_leaves_no_plan_its_reasons_are_told(tmp_path):
+    slow = shutil.copytree(bundle_folder("digits-mlp"), tmp_path / "slow")
+    manifest = yaml.safe_load((slow / "bundle.yaml").read_text()) | {"iteration_s": 10_000.0}
+    (slow / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    spec = RunSpec.of(**{**SPEC, "workload": {"bundle": "digits-mlp", "scaling": "resnet50-v100"}})
+    assert compare(spec, ["sha-fixed"], 1, jobs=1).summary["runs"].tolist() == [1]
+    with pytest.raises(InfeasibleJobError, match=r"no policy finds a plan; sha-fixed: \S+") as raised:
+        recommend(spec, policies=["sha-fixed"], bundles=["digits-mlp", str(slow)], seeds=8, jobs=1)
+    assert raised.value.reasons.keys() == {"sha-fixed"}
