@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that one process writes to. Imports sim.model.errors."""
+"""Files that are there whole or not at all, and folders that one process writes to. Imports sim.model.errors, pandas inside."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from elastune.sim.model.errors import InputError, TuningError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RETRY = "what was finished is kept; make room and run the same command again"
 
@@ -98,6 +101,28 @@ def kept_file(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
         raise
     partial.replace(path)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that was written here: parquet or CSV, as its name says.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        ValueError: it is damaged.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if path.suffix != ".parquet":
+        return pd.read_csv(path)
+    try:
+        # By its path: an Arrow thread that drops bytes of a Python file while the process ends would abort it.
+        with parquet.ParquetFile(path) as opened:
+            table: pd.DataFrame = opened.read().to_pandas()
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    return table
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

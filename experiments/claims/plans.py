@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.claims.sweeps import plan_sweep, r_tau_s
-from elastune.experiments.files import locked, next_part, write_whole
+from elastune.experiments.files import locked, next_part, read_table, write_whole
 from elastune.experiments.plans.planning import Plans, frontier_table, make_plans, spread
 from elastune.experiments.results_version import RESULTS_VERSION
 from elastune.experiments.spec.run import RunSpec
@@ -145,12 +145,9 @@ class ClaimPlans:
 
 
 def _read_part(part: Path) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-
     try:
-        return pd.read_parquet(part)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        return read_table(part)
+    except (OSError, ValueError) as error:
         raise InputError(f"{part}: is damaged: {error}; remove it, and its jobs are planned again") from error
 
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from elastune.experiments.files import read_table
 from elastune.sim.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,15 +135,12 @@ def load_physical(folder: Path) -> tuple[list[PhysicalRun], Mapping[Config, floa
 
 
 def _table(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-
     path = folder / name
     if not path.is_file():
         raise InputError(f"{path} is missing: a physical record is {', '.join(_TABLES)}")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError, pa.ArrowException) as error:
+        table = read_table(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if missing := [column for column in columns if column not in table]:
         raise InputError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")

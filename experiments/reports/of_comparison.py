@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from elastune.experiments.files import read_table
 from elastune.experiments.formats import NONE, interval, number, percent, seconds, usd
 from elastune.experiments.reports.charts import best_chart, ledger_chart, score_chart
 from elastune.experiments.reports.page import (
@@ -61,16 +62,13 @@ class RecordedComparison:
         Raises:
             InputError: a file is missing or damaged.
         """
-        import pandas as pd
-        import pyarrow as pa
-
         files = {name: folder / f"{name}.parquet" for name in ("results", "trajectories")}
         files |= {name: folder / f"{name}.csv" for name in ("summary", "paired", "ledger")}
         tables = {}
         for name, path in files.items():
             try:
-                tables[name] = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-            except (OSError, ValueError, pa.ArrowException) as error:
+                tables[name] = read_table(path)
+            except (OSError, ValueError) as error:
                 raise InputError(f"{path}: cannot be read: {error}; compare again into {folder}") from error
         return cls(RunSpec.recorded(read_spec(folder / "spec.yaml")), **tables)
 

@@ -264,7 +264,7 @@ def _read(part: Path, names: list[str] | None = None) -> pa.Table:
             wanted = schema().names if names is None else names
             there = [_CODE if name == _VERSION and _CODE in found.names else name for name in wanted]
             return _with_all(file.read([name for name in there if name in found.names]), wanted)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{part}: cannot be read as parquet: {error}; move it away and sweep again") from error
 
 

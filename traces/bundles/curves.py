@@ -254,12 +254,13 @@ def _read_columns(path: Path, measures: Sequence[str]) -> Mapping[str, np.ndarra
 
     require_file(path)
     try:
-        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
+        # By its path: an Arrow thread that drops bytes of a Python file while the process ends would abort it.
+        with parquet.ParquetFile(path) as file:
             known = file.schema_arrow.names
             _check_columns(path, known, measures)
             wanted = [column for column in (*_COLUMNS, *_OPTIONAL_COLUMNS, *measures) if column in known]
             table = file.read(columns=wanted)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise InvalidTraceError(path, f"is no parquet file: {error}") from error
     except OSError as error:
         raise InvalidTraceError(path, f"cannot be read: {error}") from error

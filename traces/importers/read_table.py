@@ -218,8 +218,8 @@ def table_columns(file: Path) -> list[str]:
         return _csv_header(file)[0]
     from pyarrow import parquet
 
-    with _readable(file, "parquet file"), file.open("rb") as opened:
-        return list(parquet.read_schema(opened).names)
+    with _readable(file, "parquet file"), parquet.ParquetFile(file) as opened:
+        return list(opened.schema_arrow.names)
 
 
 def _is_parquet(file: Path) -> bool:
@@ -238,7 +238,7 @@ def _readable(file: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, csv.Error, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, pa.ArrowException, UnicodeError) as error:
         if found := _NOT_UTF8.search(str(error)):
             at = f"column {int(found[1]) + 1}" + (f" of row {int(found[2]) - 1}" if found[2] else "")
             raise InvalidTraceError(file, f"is no {kind}: {at} is not UTF-8; save it as UTF-8") from error
@@ -253,8 +253,8 @@ def read_parquet(file: Path) -> pd.DataFrame:
     """
     from pyarrow import parquet
 
-    with _readable(file, "parquet file"), file.open("rb") as opened:
-        frame: pd.DataFrame = parquet.read_table(opened).to_pandas(ignore_metadata=True)
+    with _readable(file, "parquet file"), parquet.ParquetFile(file) as opened:
+        frame: pd.DataFrame = opened.read().to_pandas(ignore_metadata=True)
     return frame
 
 
