@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elastune.experiments.fidelity.prediction import DRAWS, predict, sha256_of
 from elastune.experiments.fidelity.sitting import (
@@ -34,11 +34,17 @@ from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan
 from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.real.options import RealRunOptions
 from elastune.experiments.real.run import execute_real
+from elastune.experiments.real.slots import require_installed
+from elastune.experiments.runs.configurations import own_workload_of, workload_of
+from elastune.experiments.runs.journals import with_named_training
 from elastune.experiments.runs.world import most_gpus
 from elastune.experiments.spec.places import place_of_bundle
 from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.errors import InputError
 from elastune.traces import Bundle, bundle_folder, load_bundle
+
+if TYPE_CHECKING:
+    from elastune.traces.workloads import Workload
 
 _CALIBRATED_S = 1.0
 """Seconds of training in a calibration, at the speed of the bundle."""
@@ -89,6 +95,11 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
     for name, spec in asked.specs.items():
         if spec.workload.bundle is None:
             raise InputError(f"{name}: workload.bundle is missing: a real run needs a workload")
+        if spec.workload.configurations is not None:
+            raise InputError(
+                f"{name}: workload.configurations is {spec.workload.configurations}, but predictions need recorded curves:"
+                " leave it out"
+            )
         spec.require_simulable()
     with locked(folder, _TAKEN):
         for name, spec in asked.specs.items():
@@ -124,16 +135,23 @@ def _profile(asked: Measurement, spec: RunSpec, folder: Path) -> None:
     if asked.bundle is not None or asked.speed is not None:
         copy_bundle(source, target)
     else:
-        from elastune.traces.workloads import workload_named
-
         alike = [one for one in asked.specs.values() if _source(asked, one) == source]
         rows = {int(row) for one in alike for row in _drawn(bundle, one, asked.repeats)}
         effort = replace(asked.effort, left_out=tuple(sorted(rows)))
-        plan = TimingPlan(shapes=_shapes(alike), device=asked.device, effort=effort)
-        profile_timing(workload_named(bundle.name), plan, target, curves=str(source))
-    calibration = _calibrate(bundle)
+        workload = _workload(spec, bundle)
+        shapes = _shapes(alike) if workload.trains_in_gangs else (GangShape(1, 1),)
+        profile_timing(
+            workload, TimingPlan(shapes=shapes, device=asked.device, effort=effort), target, curves=str(source)
+        )
+    calibration = _calibrate(spec, bundle)
     if calibration is not None:
         write_note(folder / "bundles" / f"{bundle.name}.json", calibration)
+
+
+def _workload(spec: RunSpec, bundle: Bundle) -> Workload:
+    """What trains: the spec's own code, or the workload that the bundle was recorded of."""
+    own = own_workload_of(spec, spec.job.direction or bundle.direction)
+    return own or workload_of("a real run trains", bundle)
 
 
 def _drawn(bundle: Bundle, spec: RunSpec, repeats: int) -> set[int]:
@@ -160,7 +178,7 @@ def _job(asked: Measurement, name: str, spec: RunSpec, folder: Path) -> JobAsked
     told = spec.to_dict()
     told["workload"]["bundle"] = str(target)
     if asked.speed is None:
-        kept = ("bundle", "batch", "profile")
+        kept = ("bundle", "batch", "profile", "trainable", "space")
         told["workload"] = {key: value for key, value in told["workload"].items() if key in kept}
         told["cloud"].pop("rescale_s", None)
         if not asked.injects:
@@ -181,20 +199,19 @@ def _startup(bundle: Bundle) -> dict[str, Any] | None:
 # Calibration.
 
 
-def _calibrate(bundle: Bundle) -> Calibration | None:
-    """Time the bundle's first configuration in a fresh process; None where the bundle is no workload that trains here."""
-    from elastune.experiments.real.slots import require_installed
-    from elastune.traces.workloads import WORKLOAD_NAMES, workload_named
-
+def _calibrate(spec: RunSpec, bundle: Bundle) -> Calibration | None:
+    """Time the bundle's first configuration in a fresh process; None where nothing is there that trains it."""
     seed = bundle.notes.get("seed")
-    if bundle.name not in WORKLOAD_NAMES or not isinstance(seed, int):
+    if not isinstance(seed, int):
         return None
     try:
-        require_installed("a calibration", "torch", "sklearn", "mlxtend")
+        workload = _workload(spec, bundle)
+        if workload.repeats_itself:
+            require_installed("a calibration", "torch", "sklearn", "mlxtend")
     except InputError:
         return None
     count = min(max(round(_CALIBRATED_S / (bundle.iteration_s or _CALIBRATED_S)), 3), 100)
-    found = probe(workload_named(bundle.name), seed, 0, count)
+    found = probe(workload, seed, 0, count)
     median = Estimate.of(found.iteration_seconds)
     assert median is not None  # at least three were timed
     return Calibration(median.value, found.launch_s, os.getloadavg()[0] / (os.cpu_count() or 1))
@@ -218,6 +235,8 @@ def _calibrations(unit: Unit, earlier: Sequence[Unit]) -> list[Calibration]:
 
 def _run(sitting: Sitting, unit: Unit, asked: Measurement) -> None:
     """Predict, calibrate, run, calibrate. The remains of an interrupted call are deleted."""
+    # Nothing that a folder names is run, so the training code is that of the specs that were asked for.
+    spec = with_named_training(unit.spec, asked.specs[unit.job].workload.trainable, sitting.folder)
     shutil.rmtree(unit.folder, ignore_errors=True)
     unit.folder.mkdir(parents=True)
     bundle, _ = profile_in(unit.bundle)
@@ -225,10 +244,10 @@ def _run(sitting: Sitting, unit: Unit, asked: Measurement) -> None:
     known = _calibrations(unit, earlier)
     trained = [difference for other in earlier for difference in differences(other)]
     write_note(unit.folder / "prediction.json", predict(unit, time.time(), known, asked.draws, trained))
-    before = _calibrate(bundle)
+    before = _calibrate(spec, bundle)
     profiled = known[0] if known else None
     write_note(unit.folder / "began.json", Began(time.time(), sha256_of(unit), profiled, before))
     options = RealRunOptions(device=asked.device, speed=asked.speed, injects=asked.injects)
-    execute_real(unit.spec, unit.folder / "run", options).write()
+    execute_real(spec, unit.folder / "run", options).write()
     shutil.rmtree(unit.folder / "run" / "checkpoints", ignore_errors=True)
-    write_note(unit.folder / "ended.json", Ended(time.time(), _calibrate(bundle)))
+    write_note(unit.folder / "ended.json", Ended(time.time(), _calibrate(spec, bundle)))

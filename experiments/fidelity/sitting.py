@@ -211,7 +211,7 @@ class Sitting:
         """Every run that was asked for: the repeats one after another, so that drift meets all policies alike."""
         for repeat in range(self.asked.repeats):
             for job in self.asked.jobs:
-                base = RunSpec.of(**job.spec)
+                base = RunSpec.recorded(job.spec)
                 for policy in self.asked.policies:
                     name = f"{job.name}-{policy}-{repeat}".replace(":", "-").replace(",", "-").replace("=", "-")
                     yield Unit(

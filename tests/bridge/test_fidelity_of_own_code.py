@@ -1,0 +1,91 @@
+"""A sitting of fidelity with training code of the user's own, also read where that code is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("ray", reason="real workers need the bridge extra")
+
+from elastune import RunSpec
+from elastune.experiments.cli.app import app
+from elastune.experiments.fidelity.analysis import checked_runs
+from elastune.experiments.fidelity.conduct import Measurement, measure
+from elastune.experiments.profiling.curves import profile_workload
+from elastune.experiments.profiling.timing_plan import TimingEffort
+from elastune.experiments.runs.configurations import own_workload_of
+from elastune.sim.model.errors import InputError
+from tests.bridge.test_own_training_runs import CODE
+
+SPEC = {
+    "job": {
+        "trials": 3,
+        "min_iterations": 1,
+        "max_iterations": 3,
+        "deadline_s": 200,
+        "budget_usd": 4,
+        "direction": "minimize",
+    },
+    "workload": {
+        "bundle": "recorded",
+        "trainable": "code/mine.py:train",
+        "space": {"rate": {"uniform": [0.5, 0.99]}},
+        "scaling": {1: 1},
+    },
+    "cloud": {
+        "instance_type": {"name": "slot", "price_usd_per_hour": 3.06, "gpus_per_instance": 1},
+        "startup": {"queue_s": 0, "init_s": 3},
+        "max_instances": 2,
+    },
+    "policy": "sha-fixed",
+}
+
+
+def of_sitting(spec):
+    effort = TimingEffort(configurations=1, rounds=1, seconds=0.2, node_starts=0)
+    return Measurement(specs={"own": spec}, policies=["sha-fixed"], effort=effort, draws=5)
+
+
+@pytest.fixture
+def spec(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine.py").write_text(CODE)
+    return RunSpec.of(**SPEC)
+
+
+@pytest.mark.slow
+def test_own_code_is_profiled_predicted_run_and_read_elsewhere(spec, tmp_path, monkeypatch):
+    profile_workload(own_workload_of(spec, "minimize"), 8, 3, 2, tmp_path / "recorded", 0)
+    told = []
+    sitting = measure(of_sitting(spec), tmp_path / "sitting", lambda *progress: told.append(progress[2]))
+    assert told[0] == "profile for own"
+    (unit,) = sitting.units()
+    began = json.loads((unit.folder / "began.json").read_text())
+    assert began["before"]["iteration_s"] == pytest.approx(0.2, rel=0.3)  # the code's own seconds
+    ended = (unit.folder / "ended.json").stat().st_mtime_ns
+    measure(of_sitting(spec), tmp_path / "sitting", lambda *_: None)  # nothing is left to measure
+    assert (unit.folder / "ended.json").stat().st_mtime_ns == ended
+
+    shutil.copy(tmp_path / "code" / "mine.py", tmp_path / "code" / "other.py")
+    other = RunSpec.of(**SPEC | {"workload": SPEC["workload"] | {"trainable": "code/other.py:train"}})
+    with pytest.raises(InputError, match="differs in jobs"):
+        measure(of_sitting(other), tmp_path / "sitting", lambda *_: None)
+
+    shutil.rmtree(tmp_path / "code")
+    monkeypatch.chdir("/")
+    (run,) = checked_runs([tmp_path / "sitting"])
+    assert run.unit.spec.workload.code is None  # of a record nothing is run
+    told = CliRunner().invoke(app, ["fidelity", "--from", str(tmp_path / "sitting"), "--json"])
+    assert json.loads(told.stdout)["runs"] == 1
+
+
+def test_configurations_that_were_not_recorded_are_refused(spec, tmp_path):
+    workload = spec.workload.model_copy(update={"configurations": "search-space"})
+    asked = of_sitting(spec.model_copy(update={"workload": workload}))
+    with pytest.raises(InputError, match=r"own: workload\.configurations is search-space, but predictions need"):
+        measure(asked, tmp_path / "sitting", lambda *_: None)
+    assert not (tmp_path / "sitting").exists()
