@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -16,7 +16,7 @@ from elastune.experiments.fidelity.analysis import CheckedRun, checked_runs
 from elastune.experiments.fidelity.draws import Noise
 from elastune.experiments.fidelity.measures import HEADS, RunNumbers
 from elastune.experiments.fidelity.simulations import with_noise
-from elastune.experiments.fidelity.sitting import SEGMENTS_FILE, profile_in
+from elastune.experiments.fidelity.sitting import NO_FAULTS, SEGMENTS_FILE, profile_in
 from elastune.experiments.profiling.estimates import Timing, mean_and_cv, timing_of
 from elastune.experiments.profiling.records import SegmentRecord
 from elastune.experiments.profiling.work_folder import copy_bundle, rounded
@@ -28,6 +28,9 @@ from elastune.sim.model.events import GoneCause, Outcome
 from elastune.sim.model.prices import SECONDS_PER_HOUR
 from elastune.traces import Bundle, load_bundle
 from elastune.traces.formats.yaml_text import dump_yaml, parse_yaml
+
+if TYPE_CHECKING:
+    from elastune.experiments.runs.fold import Lease
 
 _HELD_OUT = 3
 """One run in so many is not used, but predicted anew."""
@@ -112,8 +115,8 @@ def calibrate(folders: Sequence[Path], out: Path) -> CalibratedProfile:
     series = [records for run in used for records in _series(run, bundle)]
     if not any(record.gpus == 1 for records in series for record in records):
         raise InputError("no run trained on a single GPU, with which everything is compared")
-    changes = _write(used[0].unit.bundle, bundle, series, len(used), out)
     cloud = _cloud(used)
+    changes = _write(used, bundle, series, cloud, out)
     after, flat = load_bundle(out), [record for records in series for record in records]
     noise = Noise.of(flat, after.relative_cost.tolist(), after.iteration_s or 1.0, 0.0)
     checked = {run.unit.name: _errors_after(run, after, noise, cloud) for run in held_out}
@@ -147,7 +150,11 @@ def _series(run: CheckedRun, bundle: Bundle) -> Iterator[list[SegmentRecord]]:
 
 
 def _write(
-    source: Path, bundle: Bundle, series: Sequence[Sequence[SegmentRecord]], runs: int, out: Path
+    used: Sequence[CheckedRun],
+    bundle: Bundle,
+    series: Sequence[Sequence[SegmentRecord]],
+    cloud: CloudSeen,
+    out: Path,
 ) -> list[Change]:
     """Write the bundle and return what changed; numbers that the journals do not know stay."""
     import pandas as pd
@@ -155,8 +162,10 @@ def _write(
     changes = _changes(timing_of(series, {row: float(cost) for row, cost in enumerate(bundle.relative_cost)}), bundle)
     with tempfile.TemporaryDirectory() as made:
         staging = Path(made) / "bundle"
-        copy_bundle(source, staging)
-        _rewrite(staging / "bundle.yaml", changes, f"measured: journals of {runs} real runs; median")
+        copy_bundle(used[0].unit.bundle, staging)
+        # Delays and losses that were added to the runs are those of a spec, not of these machines.
+        machines = {} if any(run.unit.injects for run in used) else _machines(used, cloud)
+        _rewrite(staging / "bundle.yaml", changes, machines, f"measured: journals of {len(used)} real runs; median")
         rows = [msgspec.to_builtins(record) for records in series for record in records]
         pd.DataFrame(rows).to_csv(staging / SEGMENTS_FILE, index=False, lineterminator="\n")
         load_bundle(staging)
@@ -180,19 +189,33 @@ def _changes(timing: Timing, bundle: Bundle) -> list[Change]:
     return changes
 
 
-def _rewrite(header: Path, changes: Sequence[Change], how: str) -> None:
+def _machines(runs: Sequence[CheckedRun], cloud: CloudSeen) -> dict[str, object]:
+    """What later sittings take from the profile about machines: see `node_starts_s` and `faults_of`."""
+    return {
+        "node_starts_s": [rounded(lease.ready_s - lease.launched_s) for lease in _ready(runs)],
+        "faults": {name: rounded(getattr(cloud, name)) for name in NO_FAULTS},
+    }
+
+
+def _rewrite(header: Path, changes: Sequence[Change], machines: Mapping[str, object], how: str) -> None:
     """Put the new numbers into a bundle.yaml, and where they are from."""
     told = cast("dict[str, Any]", parse_yaml(header.read_text(encoding="utf-8"), str(header)))
     for change in changes:
         section, _, key = change.name.rpartition(".")
         number = {key: rounded(change.after)}
         told |= {section: {**(told.get(section) or {}), **number}} if section else number
+    if machines:
+        told["timing"] = {**told.get("timing", {}), **machines}
     told["provenance"] = {**told.get("provenance", {}), **{change.name: how for change in changes}}
     header.write_text(dump_yaml(told), encoding="utf-8")
 
 
+def _ready(runs: Sequence[CheckedRun]) -> list[Lease]:
+    return [lease for run in runs for lease in run.tables[0].leases if not math.isnan(lease.ready_s)]
+
+
 def _cloud(runs: Sequence[CheckedRun]) -> CloudSeen:
-    leases = [lease for run in runs for lease in run.tables[0].leases if not math.isnan(lease.ready_s)]
+    leases = _ready(runs)
     if not leases:
         raise InputError("no machine of these runs ever became ready")
     init_s = [lease.ready_s - lease.launched_s for lease in leases]
@@ -225,6 +248,7 @@ def _errors_after(run: CheckedRun, bundle: Bundle, noise: Noise, cloud: CloudSee
     told["cloud"]["startup"] = {
         "queue_s": cloud.queue_s, "init_s": {"mean_s": cloud.init_s, "cv": cloud.init_cv}
     }  # fmt: skip
+    told["cloud"]["faults"] = {name: getattr(cloud, name) for name in NO_FAULTS}
     world = World.of(RunSpec.of(**told), bundle)
     drawn = [RunNumbers.of(with_noise(world, noise, number)).quantities for number in range(_DRAWS)]
     found = {}

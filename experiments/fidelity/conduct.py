@@ -19,6 +19,7 @@ from elastune.experiments.fidelity.sitting import (
     Sitting,
     SittingAsked,
     Unit,
+    faults_of,
     node_starts_s,
     profile_in,
     read_note,
@@ -26,6 +27,7 @@ from elastune.experiments.fidelity.sitting import (
 )
 from elastune.experiments.fidelity.trainings import differences
 from elastune.experiments.files import locked
+from elastune.experiments.own_code import is_other_code, shortened
 from elastune.experiments.profiling.curves import probe
 from elastune.experiments.profiling.estimates import Estimate, mean_and_cv
 from elastune.experiments.profiling.records import GangShape
@@ -35,7 +37,8 @@ from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.real.options import RealRunOptions
 from elastune.experiments.real.run import execute_real
 from elastune.experiments.real.slots import require_installed
-from elastune.experiments.runs.configurations import own_workload_of, workload_of
+from elastune.experiments.real.trainables import seed_of_profile
+from elastune.experiments.runs.configurations import own_workload_of
 from elastune.experiments.runs.journals import with_named_training
 from elastune.experiments.runs.world import most_gpus
 from elastune.experiments.spec.places import place_of_bundle
@@ -95,11 +98,6 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
     for name, spec in asked.specs.items():
         if spec.workload.bundle is None:
             raise InputError(f"{name}: workload.bundle is missing: a real run needs a workload")
-        if spec.workload.configurations is not None:
-            raise InputError(
-                f"{name}: workload.configurations is {spec.workload.configurations}, but predictions need recorded curves:"
-                " leave it out"
-            )
         spec.require_simulable()
     with locked(folder, _TAKEN):
         for name, spec in asked.specs.items():
@@ -131,6 +129,8 @@ def _profile(asked: Measurement, spec: RunSpec, folder: Path) -> None:
     bundle = load_bundle(source)
     target = folder / "bundles" / bundle.name
     if (target / "bundle.yaml").is_file() and not (target / ".partial").exists():
+        if asked.speed is None:
+            _workload(spec, load_bundle(target))  # the code may have changed since
         return
     if asked.bundle is not None or asked.speed is not None:
         copy_bundle(source, target)
@@ -149,9 +149,24 @@ def _profile(asked: Measurement, spec: RunSpec, folder: Path) -> None:
 
 
 def _workload(spec: RunSpec, bundle: Bundle) -> Workload:
-    """What trains: the spec's own code, or the workload that the bundle was recorded of."""
+    """What trains: the spec's own code, or the workload that ships.
+
+    Raises:
+        InputError: the bundle was recorded with other code, or of nothing that can be trained here.
+    """
+    from elastune.traces.workloads import workload_named
+
     own = own_workload_of(spec, spec.job.direction or bundle.direction)
-    return own or workload_of("a real run trains", bundle)
+    if own is None:
+        seed_of_profile(bundle)
+        return workload_named(bundle.name)
+    if is_other_code(bundle.source, own.source):
+        before, now = shortened(bundle.source), shortened(own.source)
+        raise InputError(
+            f"bundle {bundle.name} was recorded with {before}, but workload.trainable is {now} now: record it anew (elastune"
+            " profile), and measure into another folder (-o)"
+        )
+    return own
 
 
 def _drawn(bundle: Bundle, spec: RunSpec, repeats: int) -> set[int]:
@@ -177,6 +192,8 @@ def _job(asked: Measurement, name: str, spec: RunSpec, folder: Path) -> JobAsked
     target = folder / "bundles" / bundle.name
     told = spec.to_dict()
     told["workload"]["bundle"] = str(target)
+    if not asked.injects:
+        told["cloud"]["faults"] = faults_of(load_bundle(target))
     if asked.speed is None:
         kept = ("bundle", "batch", "profile", "trainable", "space")
         told["workload"] = {key: value for key, value in told["workload"].items() if key in kept}

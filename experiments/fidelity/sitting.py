@@ -30,6 +30,8 @@ from elastune.traces import Bundle, load_bundle
 FORMAT = 1
 """Of the folder; raised when a reader of the older one would be wrong."""
 SEGMENTS_FILE = "segments.csv"
+NO_FAULTS = {"instance_loss_per_hour": 0.0, "segment_failure_per_hour": 0.0}
+"""What a profile says that did not learn from runs."""
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
@@ -278,8 +280,17 @@ def profile_in(folder: Path) -> tuple[Bundle, tuple[SegmentRecord, ...]]:
 
 def node_starts_s(bundle: Bundle) -> tuple[float, ...]:
     """Seconds that nodes took from launch to readiness when the bundle was timed; none where no node was started."""
+    return tuple(_timing_of(bundle).get("node_starts_s") or ())
+
+
+def faults_of(bundle: Bundle) -> dict[str, float]:
+    """How often machines were lost and segments failed in the runs that the profile learned from, as a spec takes it."""
+    return NO_FAULTS | (_timing_of(bundle).get("faults") or {})
+
+
+def _timing_of(bundle: Bundle) -> dict[str, Any]:
     timing = bundle.notes.get("timing")
-    return tuple(timing.get("node_starts_s") or ()) if isinstance(timing, dict) else ()
+    return timing if isinstance(timing, dict) else {}
 
 
 def _typed(row: dict[str, str]) -> dict[str, Any]:

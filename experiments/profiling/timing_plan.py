@@ -118,9 +118,13 @@ def rows_to_time(bundle: Bundle, effort: TimingEffort) -> list[int]:
     count, left_out = effort.configurations, set(effort.left_out)
     fits = [row for row in range(bundle.trials) if bundle.min_gpus is None or bundle.min_gpus[row] == 1]
     fits = [row for row in fits if row not in left_out]
+    if count > len(fits) and left_out:
+        raise InputError(
+            f"bundle {bundle.name}: {count} configurations are timed that no run trains, but besides the {len(left_out)} of the"
+            f" runs it has {len(fits)} that one GPU holds: record more (elastune profile --trials), or ask for fewer --repeats"
+        )
     if count > len(fits):
-        others = f" besides the {len(left_out)} that are left out" if left_out else ""
-        raise InputError(f"--configurations {count}: {bundle.name} has {len(fits)} that one GPU holds{others}")
+        raise InputError(f"--configurations {count}: {bundle.name} has {len(fits)} that one GPU holds")
     by_cost = sorted(fits, key=lambda row: (bundle.relative_cost[row], row))
     return [by_cost[int((number + 0.5) * len(by_cost) / count)] for number in range(count)]
 

@@ -79,14 +79,7 @@ class WorkloadTrainables:
         Raises:
             InputError: the bundle is not a profile of a workload, or has fewer trials.
         """
-        from elastune.traces.workloads import WORKLOAD_NAMES
-
-        profiled_with = bundle.notes.get("seed")
-        if bundle.name not in WORKLOAD_NAMES or not isinstance(profiled_with, int):
-            raise InputError(
-                f"bundle {bundle.name} cannot be trained for real: it is no profile of one of {', '.join(WORKLOAD_NAMES)};"
-                " name training code of your own (workload.trainable, workload.space)"
-            )
+        profiled_with = seed_of_profile(bundle)
         return cls(bundle.name, profiled_with, tuple(bundle.draw(trials, seed).tolist()), batch)
 
     def __call__(self, assignment: Assignment, device: Device) -> ScoredTrainable:
@@ -98,6 +91,23 @@ class WorkloadTrainables:
         workload = workload_named(self.workload) if isinstance(self.workload, str) else self.workload
         trial = workload.build(assignment.configuration, training_seed(self.seed, number), seat)
         return trial if self.constraint is None else _BoundedTrial(trial, self.constraint)
+
+
+def seed_of_profile(bundle: Bundle) -> int:
+    """The seed with which a workload that ships was profiled.
+
+    Raises:
+        InputError: the bundle is not a profile of one.
+    """
+    from elastune.traces.workloads import WORKLOAD_NAMES
+
+    profiled_with = bundle.notes.get("seed")
+    if bundle.name not in WORKLOAD_NAMES or not isinstance(profiled_with, int):
+        raise InputError(
+            f"bundle {bundle.name} cannot be trained for real: it is no profile of one of {', '.join(WORKLOAD_NAMES)};"
+            " name training code of your own (workload.trainable, workload.space)"
+        )
+    return profiled_with
 
 
 @dataclass(frozen=True)

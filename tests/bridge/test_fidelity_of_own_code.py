@@ -70,10 +70,9 @@ def test_own_code_is_profiled_predicted_run_and_read_elsewhere(spec, tmp_path, m
     measure(of_sitting(spec), tmp_path / "sitting", lambda *_: None)  # nothing is left to measure
     assert (unit.folder / "ended.json").stat().st_mtime_ns == ended
 
-    shutil.copy(tmp_path / "code" / "mine.py", tmp_path / "code" / "other.py")
-    other = RunSpec.of(**SPEC | {"workload": SPEC["workload"] | {"trainable": "code/other.py:train"}})
-    with pytest.raises(InputError, match="differs in jobs"):
-        measure(of_sitting(other), tmp_path / "sitting", lambda *_: None)
+    (tmp_path / "code" / "mine.py").write_text(CODE.replace("0.2", "0.1"))
+    with pytest.raises(InputError, match=r"bundle train was recorded with .*, but workload\.trainable is .* now"):
+        measure(of_sitting(RunSpec.of(**SPEC)), tmp_path / "sitting", lambda *_: None)
 
     shutil.rmtree(tmp_path / "code")
     monkeypatch.chdir("/")
@@ -86,6 +85,6 @@ def test_own_code_is_profiled_predicted_run_and_read_elsewhere(spec, tmp_path, m
 def test_configurations_that_were_not_recorded_are_refused(spec, tmp_path):
     workload = spec.workload.model_copy(update={"configurations": "search-space"})
     asked = of_sitting(spec.model_copy(update={"workload": workload}))
-    with pytest.raises(InputError, match=r"own: workload\.configurations is search-space, but predictions need"):
+    with pytest.raises(InputError, match=r"workload\.configurations is search-space, but curves are recorded"):
         measure(asked, tmp_path / "sitting", lambda *_: None)
     assert not (tmp_path / "sitting").exists()

@@ -41,7 +41,16 @@ NOISE = Noise(launches={1: ((3.0, 0.01), (4.5, 0.02))}, resumes={1: ((2.0, 0.01)
 
 
 def sitting_in(
-    folder, *, repeats=1, policies=("sha-fixed",), pace=1.0, draws=20, own_pace=False, noise=NOISE, better_by=0.0
+    folder,
+    *,
+    repeats=1,
+    policies=("sha-fixed",),
+    pace=1.0,
+    draws=20,
+    own_pace=False,
+    noise=NOISE,
+    better_by=0.0,
+    injects=False,
 ):
     """A sitting whose runs came at this pace of the profile, with this noise.
 
@@ -54,7 +63,9 @@ def sitting_in(
     _keep_first_trainings(folder / "bundles" / "digits-mlp" / "curves.parquet")
     workload = {key: value for key, value in SPEC["workload"].items() if key != "iteration_s" or not own_pace}
     spec = SPEC | {"workload": workload | {"bundle": str(folder / "bundles" / "digits-mlp")}}
-    sitting = Sitting.begin(folder, SittingAsked([JobAsked("small", spec, "digits-mlp")], list(policies), repeats))
+    sitting = Sitting.begin(
+        folder, SittingAsked([JobAsked("small", spec, "digits-mlp")], list(policies), repeats, injects=injects)
+    )
     for number, unit in enumerate(sitting.units()):
         (unit.folder / "run").mkdir(parents=True)
         write_note(unit.folder / "prediction.json", predict(unit, 100.0 + number, [], draws))

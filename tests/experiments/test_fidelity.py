@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from elastune.experiments.cli.app import app
 from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.calibrating import calibrate
+from elastune.experiments.fidelity.conduct import Measurement, _job
 from elastune.experiments.fidelity.draws import Noise, NoisyDraws
 from elastune.experiments.fidelity.measures import RunNumbers, first_difference, in_common
 from elastune.experiments.fidelity.pack import pack
@@ -20,17 +22,20 @@ from elastune.experiments.fidelity.pictures import draw
 from elastune.experiments.fidelity.prediction import machine_cv_of, predict
 from elastune.experiments.fidelity.report import FidelityReport, equivalence
 from elastune.experiments.fidelity.simulations import with_noise
-from elastune.experiments.fidelity.sitting import Calibration, Sitting, node_starts_s, profile_in
+from elastune.experiments.fidelity.sitting import NO_FAULTS, Calibration, Sitting, faults_of, node_starts_s, profile_in
 from elastune.experiments.fidelity.trainings import differences, trained_again
 from elastune.experiments.profiling.records import SegmentRecord
+from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.runs.world import World
+from elastune.experiments.spec.run import RunSpec
 from elastune.sim.model.commands import StartSegment
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.profile import CloudTruth, Startup
 from elastune.sim.model.streams import Streams
-from elastune.traces import load_bundle
+from elastune.traces import bundle_folder, load_bundle
 from elastune.traces.bundles.replicates import Replicates
-from tests.experiments.fidelity_sittings import sitting_in
+from elastune.traces.formats.yaml_text import dump_yaml, parse_yaml
+from tests.experiments.fidelity_sittings import SPEC, sitting_in
 
 
 @pytest.fixture(scope="module")
@@ -293,10 +298,40 @@ def test_runs_at_another_pace_calibrate_the_profile_and_others_are_predicted_bet
     before, after = found.means()["makespan_s"]
     assert before > 0.4
     assert after < 0.05
-    assert load_bundle(tmp_path / "better").provenance["launch_s"].startswith("measured: journals of 4 real runs")
+    better = load_bundle(tmp_path / "better")
+    starts_s = node_starts_s(better)
+    assert len(starts_s) >= found.used  # each run started a machine
+    assert np.mean(starts_s) == pytest.approx(found.cloud.init_s, rel=1e-3)
+    assert faults_of(better) == NO_FAULTS
+    assert better.provenance["launch_s"].startswith("measured: journals of 4 real runs")
     assert len(profile_in(tmp_path / "better")[1]) > 20
     with pytest.raises(InputError, match=r"is there already"):
         calibrate([tmp_path / "slow"], tmp_path / "better")
+
+
+def test_runs_with_added_delays_teach_nothing_about_machines(tmp_path):
+    sitting_in(tmp_path / "delayed", repeats=3, own_pace=True, injects=True)
+    calibrate([tmp_path / "delayed"], tmp_path / "better")
+    assert node_starts_s(load_bundle(tmp_path / "better")) == ()
+
+
+def test_a_sitting_takes_from_its_profile_what_it_does_not_add(tmp_path):
+    calibrated = tmp_path / "bundles" / "digits-mlp"
+    copy_bundle(bundle_folder("digits-mlp"), calibrated)
+    faults = {"instance_loss_per_hour": 0.5, "segment_failure_per_hour": 2.0}
+    told = parse_yaml((calibrated / "bundle.yaml").read_text(), "bundle.yaml")
+    (calibrated / "bundle.yaml").write_text(
+        dump_yaml(told | {"timing": {"node_starts_s": [2.0, 4.0], "faults": faults}})
+    )
+    asked = SPEC | {"cloud": SPEC["cloud"] | {"faults": {"segment_failure_per_hour": 9.0}}}
+    job = partial(_job, name="small", spec=RunSpec.of(**asked), folder=tmp_path)
+    bundle = str(calibrated)
+    taken = job(Measurement(specs={}, policies=[], bundle=bundle)).spec["cloud"]
+    assert taken["faults"] == faults
+    assert taken["startup"]["init_s"]["mean_s"] == 3.0
+    added = job(Measurement(specs={}, policies=[], bundle=bundle, injects=True)).spec["cloud"]
+    assert added["faults"]["segment_failure_per_hour"] == 9.0
+    assert added["startup"]["queue_s"]["mean_s"] == 1.0
 
 
 def test_the_command_line_calibrates(recorded, tmp_path):

@@ -211,6 +211,12 @@ def test_configurations_stand_for_cheap_and_dear_ones():
     assert shares == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8], abs=0.01)
     with pytest.raises(InputError, match="digits-mlp has 256 that one GPU holds"):
         rows_to_time(bundle, TimingEffort(configurations=257))
+    run = tuple(range(254))  # the rows that a run to be predicted trains
+    with pytest.raises(
+        InputError, match=r"3 configurations are timed that no run trains, but besides the 254 .* it has 2"
+    ):
+        rows_to_time(bundle, TimingEffort(configurations=3, left_out=run))
+    assert set(rows_to_time(bundle, TimingEffort(configurations=2, left_out=run))) == {254, 255}
 
 
 def test_each_gang_is_as_often_the_first_of_a_series():
