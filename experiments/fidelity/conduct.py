@@ -32,7 +32,7 @@ from elastune.experiments.profiling.curves import probe
 from elastune.experiments.profiling.estimates import Estimate, mean_and_cv
 from elastune.experiments.profiling.records import GangShape
 from elastune.experiments.profiling.timed_bundle import profile_timing
-from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan
+from elastune.experiments.profiling.timing_plan import TimingEffort, TimingPlan, rows_to_time
 from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.real.options import RealRunOptions
 from elastune.experiments.real.run import execute_real
@@ -96,9 +96,7 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
     """
     RealRunOptions(device=asked.device, speed=asked.speed, injects=asked.injects)  # refuses what it cannot be
     for name, spec in asked.specs.items():
-        if spec.workload.bundle is None:
-            raise InputError(f"{name}: workload.bundle is missing: a real run needs a workload")
-        spec.require_simulable()
+        _require_possible(asked, name, spec)
     with locked(folder, _TAKEN):
         for name, spec in asked.specs.items():
             on_progress(0, 1, f"profile for {name}")
@@ -114,6 +112,18 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
                 _run(sitting, unit, asked)
         on_progress(len(units), len(units), "done")
     return sitting
+
+
+def _require_possible(asked: Measurement, name: str, spec: RunSpec) -> None:
+    """Refuse what would fail later: nothing is written yet."""
+    if spec.workload.bundle is None:
+        raise InputError(f"{name}: workload.bundle is missing: a real run needs a workload")
+    spec.require_simulable()
+    bundle = spec.bundle() if asked.bundle is None else load_bundle(_source(asked, spec))
+    if asked.speed is None:
+        _workload(spec, bundle)
+        if asked.bundle is None:
+            rows_to_time(bundle, _effort(asked, spec, bundle))
 
 
 # The profile.
@@ -135,14 +145,10 @@ def _profile(asked: Measurement, spec: RunSpec, folder: Path) -> None:
     if asked.bundle is not None or asked.speed is not None:
         copy_bundle(source, target)
     else:
-        alike = [one for one in asked.specs.values() if _source(asked, one) == source]
-        rows = {int(row) for one in alike for row in _drawn(bundle, one, asked.repeats)}
-        effort = replace(asked.effort, left_out=tuple(sorted(rows)))
         workload = _workload(spec, bundle)
-        shapes = _shapes(alike) if workload.trains_in_gangs else (GangShape(1, 1),)
-        profile_timing(
-            workload, TimingPlan(shapes=shapes, device=asked.device, effort=effort), target, curves=str(source)
-        )
+        shapes = _shapes(_alike(asked, spec)) if workload.trains_in_gangs else (GangShape(1, 1),)
+        plan = TimingPlan(shapes=shapes, device=asked.device, effort=_effort(asked, spec, bundle))
+        profile_timing(workload, plan, target, curves=str(source))
     calibration = _calibrate(spec, bundle)
     if calibration is not None:
         write_note(folder / "bundles" / f"{bundle.name}.json", calibration)
@@ -167,6 +173,17 @@ def _workload(spec: RunSpec, bundle: Bundle) -> Workload:
             " profile), and measure into another folder (-o)"
         )
     return own
+
+
+def _alike(asked: Measurement, spec: RunSpec) -> list[RunSpec]:
+    """The jobs of the sitting that share the bundle of this one."""
+    return [one for one in asked.specs.values() if _source(asked, one) == _source(asked, spec)]
+
+
+def _effort(asked: Measurement, spec: RunSpec, bundle: Bundle) -> TimingEffort:
+    """The effort of the profile, which leaves out what the runs train."""
+    rows = {int(row) for one in _alike(asked, spec) for row in _drawn(bundle, one, asked.repeats)}
+    return replace(asked.effort, left_out=tuple(sorted(rows)))
 
 
 def _drawn(bundle: Bundle, spec: RunSpec, repeats: int) -> set[int]:

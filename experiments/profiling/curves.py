@@ -159,7 +159,7 @@ def _train_all(job: _Job, jobs: int, on_progress: Callable[[str, int, int], None
     report()
     if len(complete) == arguments.trainings:
         return
-    isolate_children()
+    _prepare_children()
     counter = _SPAWN.Value("q", 0)
     channels = [_SPAWN.Pipe(duplex=False) for _ in range(min(jobs, arguments.trainings))]
     workers = [
@@ -316,6 +316,13 @@ def _probe_all(
     return found
 
 
+def _prepare_children() -> None:
+    """Processes that train load nothing of the working folder, and have one thread each, as the workers of a run."""
+    isolate_children()
+    # numpy and its kin read it when they are loaded; threads that share cores wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def probe(workload: Workload, seed: int, trial: int, iterations: int) -> Probe:
     """Train one configuration in a fresh process, after an iteration that does not count.
 
@@ -328,7 +335,7 @@ def probe(workload: Workload, seed: int, trial: int, iterations: int) -> Probe:
     Raises:
         WorkerError: the process ended early.
     """
-    isolate_children()
+    _prepare_children()
     receiver, sender = _SPAWN.Pipe(duplex=False)
     worker = _SPAWN.Process(
         target=_work_as_probe, args=(workload, seed, trial, iterations, sender), name="probe", daemon=True

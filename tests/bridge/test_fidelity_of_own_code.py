@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -16,8 +17,10 @@ from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.conduct import Measurement, measure
 from elastune.experiments.profiling.curves import profile_workload
 from elastune.experiments.profiling.timing_plan import TimingEffort
+from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.runs.configurations import own_workload_of
 from elastune.sim.model.errors import InputError
+from elastune.traces import bundle_folder
 from tests.bridge.test_own_training_runs import CODE
 
 SPEC = {
@@ -80,6 +83,21 @@ def test_own_code_is_profiled_predicted_run_and_read_elsewhere(spec, tmp_path, m
     assert run.unit.spec.workload.code is None  # of a record nothing is run
     told = CliRunner().invoke(app, ["fidelity", "--from", str(tmp_path / "sitting"), "--json"])
     assert json.loads(told.stdout)["runs"] == 1
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(spec, tmp_path):
+    with pytest.raises(
+        InputError, match=r"there is no bundle 'recorded'.*; elastune profile, with the file of this spec, records"
+    ):
+        measure(of_sitting(spec), tmp_path / "sitting", lambda *_: None)
+    copy_bundle(bundle_folder("digits-mlp"), tmp_path / "recorded")
+    shipped = RunSpec.of(**SPEC | {"workload": {"bundle": "recorded", "scaling": {1: 1}}})
+    wanted = replace(of_sitting(shipped), repeats=1000)
+    with pytest.raises(
+        InputError, match=r"1 configurations are timed that no run trains, but besides the 256 .* it has 0"
+    ):
+        measure(wanted, tmp_path / "sitting", lambda *_: None)
+    assert not (tmp_path / "sitting").exists()
 
 
 def test_configurations_that_were_not_recorded_are_refused(spec, tmp_path):

@@ -20,9 +20,9 @@ def runs():
     return checked_runs(sorted(FOLDERS.iterdir()))
 
 
-JOBS = ("cnn", "startup", "training")
-OTHERWISE = {"cnn-seer-5": 6, "startup-seer-2": 7}
-"""Runs that did not decide as predicted: SEER requested no second machine, or two trials ended in the opposite order."""
+JOBS = ("cnn", "sklearn", "startup")
+OTHERWISE = {"cnn-seer-5": 6, "sklearn-seer-1": 6, "sklearn-seer-3": 6, "sklearn-seer-5": 6, "startup-seer-2": 7}
+"""Runs that did not decide as predicted: about a second machine of SEER, or as two trials ended in the opposite order."""
 
 
 def test_four_policies_ran_for_real_in_both_regimes(runs):
@@ -31,7 +31,9 @@ def test_four_policies_ran_for_real_in_both_regimes(runs):
     assert found == {(job, policy) for job in JOBS for policy in policies}
     shares = {job: [run.regime for run in runs if run.unit.job == job] for job in JOBS}
     assert all(starting > 0.8 for _, starting in shares["startup"])
-    assert all(trained > 0.6 for trained, _ in shares["training"])
+    trained = [share for share, _ in shares["sklearn"]]
+    assert min(trained) > 0.7
+    assert sum(trained) / len(trained) >= 0.8
 
 
 def test_structure_alone_is_off_by_less_than_two_per_cent(runs):
@@ -46,14 +48,14 @@ def test_simulation_and_reality_decided_the_same(runs):
         assert run.difference.number == OTHERWISE.get(run.unit.name, 0), run.unit.name
         assert run.difference_measured.number == 0, run.unit.name
         assert set(run.in_common.values()) == {1.0}, run.unit.name
-        # Nothing that was trained on this machine ends exactly as on that of its bundle; emulated workers replay the bundle.
+        # The curves of sklearn were recorded on the machine of its runs, those of the others on another one.
         score = run.split("score")
-        off = {"cnn": 0.04, "startup": 0.08, "training": 1e-6}[run.unit.job]
+        off = {"cnn": 0.04, "sklearn": 1e-6, "startup": 0.08}[run.unit.job]
         assert score.guess.value == pytest.approx(score.real, abs=off), run.unit.name
 
 
-def test_intervals_of_the_quiet_runs_hold_as_often_as_they_say(runs):
-    splits = [run.split(name) for run in runs if run.unit.job == "cnn" for name in run.names() if name != "score"]
+def test_intervals_hold_as_often_as_they_say(runs):
+    splits = [run.split(name) for run in runs for name in run.names() if name != "score"]
     assert 0.85 <= sum(split.is_covered for split in splits) / len(splits) <= 0.95
 
 
