@@ -95,8 +95,15 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
         WorkerError: a real run broke down; the same call goes on.
     """
     RealRunOptions(device=asked.device, speed=asked.speed, injects=asked.injects)  # refuses what it cannot be
+    places: dict[str, Path] = {}
     for name, spec in asked.specs.items():
-        _require_possible(asked, name, spec)
+        bundle = _require_possible(asked, name, spec)
+        source = _source(asked, spec).resolve()
+        if places.setdefault(bundle.name, source) != source:
+            raise InputError(
+                f"{name}: its bundle {source} and {places[bundle.name]} are both called {bundle.name}:"
+                " measure them into two folders (-o)"
+            )
     with locked(folder, _TAKEN):
         for name, spec in asked.specs.items():
             on_progress(0, 1, f"profile for {name}")
@@ -114,8 +121,8 @@ def measure(asked: Measurement, folder: Path, on_progress: Callable[[int, int, s
     return sitting
 
 
-def _require_possible(asked: Measurement, name: str, spec: RunSpec) -> None:
-    """Refuse what would fail later: nothing is written yet."""
+def _require_possible(asked: Measurement, name: str, spec: RunSpec) -> Bundle:
+    """The bundle of a job; what is known to fail later is refused while nothing is written yet."""
     if spec.workload.bundle is None:
         raise InputError(f"{name}: workload.bundle is missing: a real run needs a workload")
     spec.require_simulable()
@@ -124,6 +131,7 @@ def _require_possible(asked: Measurement, name: str, spec: RunSpec) -> None:
         _workload(spec, bundle)
         if asked.bundle is None:
             rows_to_time(bundle, _effort(asked, spec, bundle))
+    return bundle
 
 
 # The profile.
@@ -212,7 +220,9 @@ def _job(asked: Measurement, name: str, spec: RunSpec, folder: Path) -> JobAsked
     if not asked.injects:
         told["cloud"]["faults"] = faults_of(load_bundle(target))
     if asked.speed is None:
-        kept = ("bundle", "batch", "profile", "trainable", "space")
+        kept = {"bundle", "batch", "profile", "trainable", "space"}
+        if load_bundle(target).scaling is None:  # it was not timed
+            kept.add("scaling")
         told["workload"] = {key: value for key, value in told["workload"].items() if key in kept}
         told["cloud"].pop("rescale_s", None)
         if not asked.injects:

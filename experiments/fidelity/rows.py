@@ -39,7 +39,7 @@ class RealRunRow(NamedTuple):
         makespan_structure: error of the simulation with the seconds of the run, absolute.
         cost_structure: the same of its cost.
         drift: how much slower the machine was than beside the profile: of training and of launches, by their shares of the run.
-        makespan_beyond_drift: absolute error less absolute drift, at least 0.
+        makespan_beyond_drift: absolute error of the prediction, had it known of the drift: of the predicted times 1 + drift.
         cost_beyond_drift: the same of its cost.
         trained: share of the busy GPU-seconds that were trained.
         starting: share of them for start-up, launches and rescaling.
@@ -89,7 +89,8 @@ def _row(run: CheckedRun) -> RealRunRow:
     trained, starting = run.regime
     drift = math.nan if run.drift is None else trained * run.drift[0] + starting * run.drift[1]
     errors = [one.relative(one.total) for one in (makespan, cost)]
-    beyond = [max(abs(error) - abs(drift), 0.0) if math.isfinite(drift) else abs(error) for error in errors]
+    slower = 1 + (drift if math.isfinite(drift) else 0.0)
+    beyond = [abs((1 + error) * slower - 1) for error in errors]
     covered = [split.is_covered for name in told_names(run) if (split := run.split(name)) is not None]
     return RealRunRow(
         job=run.unit.job,

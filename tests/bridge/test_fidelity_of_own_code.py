@@ -97,6 +97,10 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(spec, tmp
         InputError, match=r"1 configurations are timed that no run trains, but besides the 256 .* it has 0"
     ):
         measure(wanted, tmp_path / "sitting", lambda *_: None)
+    copy_bundle(bundle_folder("digits-mlp"), tmp_path / "other")
+    namesake = RunSpec.of(**SPEC | {"workload": {"bundle": "other", "scaling": {1: 1}}})
+    with pytest.raises(InputError, match=r"b: its bundle .*other and .*recorded are both called digits-mlp"):
+        measure(replace(wanted, repeats=1, specs={"a": shipped, "b": namesake}), tmp_path / "sitting", lambda *_: None)
     assert not (tmp_path / "sitting").exists()
 
 

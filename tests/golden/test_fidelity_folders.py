@@ -82,8 +82,8 @@ def test_a_row_tells_the_errors_of_its_run(runs):
         makespan = run.split("makespan_s")
         assert row["makespan_s"] == pytest.approx(makespan.real, rel=1e-5)
         assert row["makespan_error"] == pytest.approx((makespan.guess.value - makespan.real) / makespan.real, rel=1e-4)
-        told = abs(row["makespan_error"]) - abs(row["drift"])
-        assert row["makespan_beyond_drift"] == pytest.approx(max(told, 0.0), abs=1e-5)
+        known = makespan.guess.value * (1 + row["drift"])
+        assert row["makespan_beyond_drift"] == pytest.approx(abs(known - makespan.real) / makespan.real, abs=1e-4)
         low, high = sorted(run.drift)
         assert low <= row["drift"] <= high
         assert row["policy"] == run.unit.policy
