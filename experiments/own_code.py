@@ -109,9 +109,16 @@ def is_other_code(recorded: str, now: str) -> bool:
     return recorded != now and _CITED.fullmatch(recorded) is not None
 
 
-def shortened(cited: str) -> str:
+def _shortened(cited: str) -> str:
     """The same citation, with as much of the digest as tells two apart."""
     return _DIGEST.sub(lambda digest: digest[0][:12], cited)
+
+
+def changed_phrase(recorded: str, now: str) -> str:
+    """In words, that a bundle was recorded with other code than the spec names now, both as cited; empty where it was not."""
+    if not is_other_code(recorded, now):
+        return ""
+    return f"was recorded with {_shortened(recorded)}, but workload.trainable is {_shortened(now)} now"
 
 
 def find(name: str, *, group: str = "") -> OwnCode | None:

@@ -62,6 +62,11 @@ class CloudSeen(NamedTuple):
     instance_loss_per_hour: float
     segment_failure_per_hour: float
 
+    @property
+    def faults(self) -> dict[str, float]:
+        """The two rates, as a spec takes them."""
+        return {name: getattr(self, name) for name in NO_FAULTS}
+
 
 @dataclass(frozen=True)
 class CalibratedProfile:
@@ -193,7 +198,7 @@ def _machines(runs: Sequence[CheckedRun], cloud: CloudSeen) -> dict[str, object]
     """What later sittings take from the profile about machines: see `node_starts_s` and `faults_of`."""
     return {
         "node_starts_s": [rounded(lease.ready_s - lease.launched_s) for lease in _ready(runs)],
-        "faults": {name: rounded(getattr(cloud, name)) for name in NO_FAULTS},
+        "faults": {name: rounded(rate) for name, rate in cloud.faults.items()},
     }
 
 
@@ -248,7 +253,7 @@ def _errors_after(run: CheckedRun, bundle: Bundle, noise: Noise, cloud: CloudSee
     told["cloud"]["startup"] = {
         "queue_s": cloud.queue_s, "init_s": {"mean_s": cloud.init_s, "cv": cloud.init_cv}
     }  # fmt: skip
-    told["cloud"]["faults"] = {name: getattr(cloud, name) for name in NO_FAULTS}
+    told["cloud"]["faults"] = cloud.faults
     world = World.of(RunSpec.of(**told), bundle)
     drawn = [RunNumbers.of(with_noise(world, noise, number)).quantities for number in range(_DRAWS)]
     found = {}

@@ -27,7 +27,7 @@ from elastune.experiments.fidelity.sitting import (
 )
 from elastune.experiments.fidelity.trainings import differences
 from elastune.experiments.files import locked
-from elastune.experiments.own_code import is_other_code, shortened
+from elastune.experiments.own_code import changed_phrase
 from elastune.experiments.profiling.curves import probe
 from elastune.experiments.profiling.estimates import Estimate, mean_and_cv
 from elastune.experiments.profiling.records import GangShape
@@ -174,11 +174,9 @@ def _workload(spec: RunSpec, bundle: Bundle) -> Workload:
     if own is None:
         seed_of_profile(bundle)
         return workload_named(bundle.name)
-    if is_other_code(bundle.source, own.source):
-        before, now = shortened(bundle.source), shortened(own.source)
+    if phrase := changed_phrase(bundle.source, own.source):
         raise InputError(
-            f"bundle {bundle.name} was recorded with {before}, but workload.trainable is {now} now: record it anew (elastune"
-            " profile), and measure into another folder (-o)"
+            f"bundle {bundle.name} {phrase}: record it anew (elastune profile), and measure into another folder (-o)"
         )
     return own
 
@@ -215,18 +213,19 @@ def _job(asked: Measurement, name: str, spec: RunSpec, folder: Path) -> JobAsked
     """The job on the profile: measured numbers replace the assumptions of the spec."""
     bundle = load_bundle(_source(asked, spec))
     target = folder / "bundles" / bundle.name
+    profile = load_bundle(target)
     told = spec.to_dict()
     told["workload"]["bundle"] = str(target)
     if not asked.injects:
-        told["cloud"]["faults"] = faults_of(load_bundle(target))
+        told["cloud"]["faults"] = faults_of(profile)
     if asked.speed is None:
         kept = {"bundle", "batch", "profile", "trainable", "space"}
-        if load_bundle(target).scaling is None:  # it was not timed
+        if profile.scaling is None:  # it was not timed
             kept.add("scaling")
         told["workload"] = {key: value for key, value in told["workload"].items() if key in kept}
         told["cloud"].pop("rescale_s", None)
         if not asked.injects:
-            told["cloud"]["startup"] = _startup(load_bundle(target)) or told["cloud"]["startup"]
+            told["cloud"]["startup"] = _startup(profile) or told["cloud"]["startup"]
     RunSpec.of(**told)
     return JobAsked(name, told, bundle.name)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
 from elastune.experiments.files import write_text
-from elastune.experiments.own_code import is_other_code, shortened
+from elastune.experiments.own_code import changed_phrase
 from elastune.experiments.spec.cloud import CloudSpec  # noqa: TC001  pydantic reads the annotations when the program runs
 from elastune.experiments.spec.errors import one_message
 from elastune.experiments.spec.job import JobSpec  # noqa: TC001  as above
@@ -219,12 +219,12 @@ class RunSpec(Section):
             source = self.bundle().source
         except InputError:  # the run itself says so
             return ()
-        before, now = shortened(source), shortened(code.cited)
+        phrase = changed_phrase(source, code.cited)
         note = (
-            f"workload.bundle {name} was recorded with {before}, but workload.trainable is {now} now: its curves and seconds"
-            " may be others; elastune profile with another -o records them anew"
+            f"workload.bundle {name} {phrase}: its curves and seconds may be others; elastune profile with another -o records"
+            " them anew"
         )
-        return (note,) if is_other_code(source, code.cited) else ()
+        return (note,) if phrase else ()
 
     def _across_phrase(self, scaling: Scaling) -> str:
         """Which gangs on several machines are believed without a measurement, in words; empty where none is."""

@@ -22,6 +22,7 @@ from elastune.experiments.runs.configurations import own_workload_of
 from elastune.sim.model.errors import InputError
 from elastune.traces import bundle_folder
 from tests.bridge.test_own_training_runs import CODE
+from tests.bridge.test_own_training_runs import SPEC as TRAINED
 
 SPEC = {
     "job": {
@@ -38,11 +39,7 @@ SPEC = {
         "space": {"rate": {"uniform": [0.5, 0.99]}},
         "scaling": {1: 1},
     },
-    "cloud": {
-        "instance_type": {"name": "slot", "price_usd_per_hour": 3.06, "gpus_per_instance": 1},
-        "startup": {"queue_s": 0, "init_s": 3},
-        "max_instances": 2,
-    },
+    "cloud": TRAINED["cloud"],
     "policy": "sha-fixed",
 }
 
