@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast, get_args
 import msgspec
 import numpy as np
 
-from elastune.experiments.own_code import OwnCode, called, find, installed, raised_at
+from elastune.experiments.known_policies import ENTRY_POINTS, policy_names
+from elastune.experiments.own_code import OwnCode, called, find, raised_at
 from elastune.policies.registry import RegisteredPolicy, all_entries
 from elastune.sim.model.actions import Action, BaseAction
 from elastune.sim.model.errors import InputError, InvalidActionError, TuningError, unknown
@@ -19,23 +20,11 @@ from elastune.sim.model.protocols import PlannedWork, Policy, RunView, TellsWork
 if TYPE_CHECKING:
     from elastune.sim.model.events import Event
 
-ENTRY_POINTS = "elastune.policies"
-"""The group in which an installed package registers its policies."""
 EXPECTED = "it must be a class or function of (job, profile, price_book, rng) with keyword parameters beyond that"
 NEEDED = inspect.Parameter.empty
 """The default of a parameter that has none."""
 _GIVEN = 4
 _ACTIONS = tuple(action.__name__ for action in get_args(Action))
-
-
-def policy_names() -> list[str]:
-    """Names of the registry, and of installed packages."""
-    return [*all_entries(), *installed_policies()]
-
-
-def installed_policies() -> dict[str, str]:
-    """`module:Class` of the policies that installed packages register, by name; ours keep their names."""
-    return {name: place for name, place in installed(ENTRY_POINTS).items() if name not in all_entries()}
 
 
 def policy_named(name: str) -> tuple[RegisteredPolicy, OwnCode | None]:

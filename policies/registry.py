@@ -1,4 +1,7 @@
-"""Policy names -> factories: the one place that knows all policies."""
+"""Policy names -> factories: the one place that knows all policies.
+
+A policy is imported when it is built or described: a shell that asks for names would wait for all of them, and numpy.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,10 @@ import inspect
 import re
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
-from elastune.policies.explore_finish.policy import explore_finish
-from elastune.policies.seer.mechanisms import Mechanisms, TowardsR
-from elastune.policies.seer.portfolio import portfolio
-from elastune.policies.seer.seer import seer
-from elastune.policies.seer.staged import StagedMechanisms, seer_staged
-from elastune.policies.tuners.asha import asha_elastic, asha_fixed, asha_fixed_naive
-from elastune.policies.tuners.asha_stopping import asha_stopping_fixed
-from elastune.policies.tuners.elasticflow import elasticflow
-from elastune.policies.tuners.hyperband import hyperband_elastic, hyperband_fixed
-from elastune.policies.tuners.hypersched import hypersched_fixed
-from elastune.policies.tuners.one_cut import one_cut
-from elastune.policies.tuners.oracle import oracle
-from elastune.policies.tuners.pasha import pasha_fixed
-from elastune.policies.tuners.pbt import pbt
-from elastune.policies.tuners.random_search import random_elastic, random_fixed
-from elastune.policies.tuners.rubberband import rubberband
-from elastune.policies.tuners.sha import sha_elastic, sha_fixed, sha_fixed_naive
-from elastune.policies.tuners.static import static
 from elastune.sim.model.errors import InfeasibleJobError, unknown
 
 if TYPE_CHECKING:
@@ -34,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from elastune.policies.seer.mechanisms import Mechanisms
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
     from elastune.sim.model.profile import Profile
@@ -49,25 +36,40 @@ class RegisteredPolicy:
     """A policy of the registry.
 
     Attributes:
-        build: (job, profile, price_book, rng, **parameters) -> Policy.
+        made_by: (job, profile, price_book, rng, **parameters) -> Policy; or where that is below `elastune.policies`.
         summary: one line for listings.
         needs_truth: it is handed the true curves as `scores`, and so is an upper bound and not a tuner.
-        switches: parameters, as `name=value`, that switch one of its mechanisms the other way.
-        mechanisms: the list of further parameters that `build` takes.
+        own_switches: parameters, as `name=value`, that change how it works; those of `mechanisms` are known there.
+        mechanisms_at: where the list of further parameters that it takes is.
         on_one_gpu: it trains configurations on one GPU each, all or at first.
         is_predetermined: its job is fixed before the run: every stage with all its trials, or the job is not done.
         needs_real_workers: it changes configurations while they train, so that nothing recorded can stand for them. It is
             handed those hyperparameters that may change as `hyperparameters`.
     """
 
-    build: Callable[..., Policy]  # the keyword parameters differ by policy and are checked by `factory`
+    made_by: Callable[..., Policy] | str
     summary: str
     needs_truth: bool = False
-    switches: tuple[str, ...] = ()
-    mechanisms: type[Mechanisms] | None = None
+    own_switches: tuple[str, ...] = ()
+    mechanisms_at: str = ""
     on_one_gpu: bool = False
     is_predetermined: bool = False
     needs_real_workers: bool = False
+
+    @cached_property
+    def build(self) -> Callable[..., Policy]:
+        """What builds it. The keyword parameters differ by policy; `factory` checks them."""
+        return cast("Callable[..., Policy]", _at(self.made_by)) if isinstance(self.made_by, str) else self.made_by
+
+    @cached_property
+    def mechanisms(self) -> type[Mechanisms] | None:
+        """The list of further parameters that `build` takes."""
+        return cast("type[Mechanisms]", _at(self.mechanisms_at)) if self.mechanisms_at else None
+
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Parameters, as `name=value`, that switch one of its mechanisms the other way."""
+        return self.own_switches + (self.mechanisms.switches() if self.mechanisms else ())
 
     @cached_property
     def parameters(self) -> Mapping[str, object]:
@@ -101,75 +103,97 @@ class RegisteredPolicy:
         return {p.name: p.default for p in named}
 
 
+def _at(place: str) -> object:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"elastune.policies.{module}"), name)
+
+
 POLICIES: Mapping[str, RegisteredPolicy] = {
     "seer": RegisteredPolicy(
-        seer,
+        "seer.seer:seer",
         "SEER: best expected score within T and B, elastic, planned and re-planned at each rung",
-        switches=TowardsR.switches(),
-        mechanisms=TowardsR,
+        mechanisms_at="seer.mechanisms:TowardsR",
     ),
     "seer-staged": RegisteredPolicy(
-        seer_staged,
+        "seer.staged:seer_staged",
         "SEER planned without R: stages grow by eta, trained as long as T and B allow, re-planned",
-        switches=StagedMechanisms.switches(),
-        mechanisms=StagedMechanisms,
+        mechanisms_at="seer.staged:StagedMechanisms",
     ),
     "explore-finish": RegisteredPolicy(
-        explore_finish,
+        "explore_finish.policy:explore_finish",
         "many configurations on many machines without barriers, then the best few on large gangs (ours)",
-        switches=("time_share=1", "money_share=0.4", "rounds=1", "widens=false"),
+        own_switches=("time_share=1", "money_share=0.4", "rounds=1", "widens=false"),
     ),
     "portfolio": RegisteredPolicy(
-        portfolio, "ASHA where configurations differ much in seconds per iteration, seer elsewhere (ours)"
+        "seer.portfolio:portfolio",
+        "ASHA where configurations differ much in seconds per iteration, seer elsewhere (ours)",
     ),
     "rubberband": RegisteredPolicy(
-        rubberband,
+        "tuners.rubberband:rubberband",
         "RubberBand: cheapest elastic plan by T, for the largest SHA that fits B",
-        switches=("space=wide", "steps=next", "makespan=p95", "replan=true"),
+        own_switches=("space=wide", "steps=next", "makespan=p95", "replan=true"),
         is_predetermined=True,
     ),
     "static": RegisteredPolicy(
-        static,
+        "tuners.static:static",
         "static allocation: the whole job on the cheapest constant cluster that ends by T",
-        switches=("space=wide", "makespan=p95"),
+        own_switches=("space=wide", "makespan=p95"),
         is_predetermined=True,
     ),
-    "sha-fixed": RegisteredPolicy(sha_fixed, "successive halving on the best fixed cluster"),
+    "sha-fixed": RegisteredPolicy("tuners.sha:sha_fixed", "successive halving on the best fixed cluster"),
     "sha-fixed-naive": RegisteredPolicy(
-        sha_fixed_naive, "successive halving on floor(B / cT) machines held for all of T"
+        "tuners.sha:sha_fixed_naive", "successive halving on floor(B / cT) machines held for all of T"
     ),
-    "asha-fixed": RegisteredPolicy(asha_fixed, "ASHA on the best fixed cluster", on_one_gpu=True),
+    "asha-fixed": RegisteredPolicy("tuners.asha:asha_fixed", "ASHA on the best fixed cluster", on_one_gpu=True),
     "asha-fixed-naive": RegisteredPolicy(
-        asha_fixed_naive, "ASHA on floor(B / cT) machines held for all of T", on_one_gpu=True
+        "tuners.asha:asha_fixed_naive", "ASHA on floor(B / cT) machines held for all of T", on_one_gpu=True
     ),
     "asha-elastic": RegisteredPolicy(
-        asha_elastic, "ASHA, elastic, a constant number of GPUs per trial, with admission control"
+        "tuners.asha:asha_elastic", "ASHA, elastic, a constant number of GPUs per trial, with admission control"
     ),
     "asha-stopping-fixed": RegisteredPolicy(
-        asha_stopping_fixed, "ASHA that stops instead of pausing, on the best fixed cluster", on_one_gpu=True
+        "tuners.asha_stopping:asha_stopping_fixed",
+        "ASHA that stops instead of pausing, on the best fixed cluster",
+        on_one_gpu=True,
     ),
     "pasha-fixed": RegisteredPolicy(
-        pasha_fixed, "PASHA: ASHA whose highest rung rises on demand, on the best fixed cluster", on_one_gpu=True
+        "tuners.pasha:pasha_fixed",
+        "PASHA: ASHA whose highest rung rises on demand, on the best fixed cluster",
+        on_one_gpu=True,
     ),
-    "hyperband-fixed": RegisteredPolicy(hyperband_fixed, "Hyperband, brackets back to back, on the best fixed cluster"),
+    "hyperband-fixed": RegisteredPolicy(
+        "tuners.hyperband:hyperband_fixed", "Hyperband, brackets back to back, on the best fixed cluster"
+    ),
     "hypersched-fixed": RegisteredPolicy(
-        hypersched_fixed, "HyperSched: ever more GPUs for the best trials, on a fixed cluster", on_one_gpu=True
+        "tuners.hypersched:hypersched_fixed",
+        "HyperSched: ever more GPUs for the best trials, on a fixed cluster",
+        on_one_gpu=True,
     ),
     "random-fixed": RegisteredPolicy(
-        random_fixed, "random search, every configuration to R, on the best fixed cluster"
+        "tuners.random_search:random_fixed", "random search, every configuration to R, on the best fixed cluster"
     ),
-    "one-cut": RegisteredPolicy(one_cut, "many configurations for a few iterations, the best one to R, elastic"),
+    "one-cut": RegisteredPolicy(
+        "tuners.one_cut:one_cut", "many configurations for a few iterations, the best one to R, elastic"
+    ),
     "elasticflow": RegisteredPolicy(
-        elasticflow, "ElasticFlow's rule: minimum shares by T, spare GPUs by marginal speed-up"
+        "tuners.elasticflow:elasticflow", "ElasticFlow's rule: minimum shares by T, spare GPUs by marginal speed-up"
     ),
-    "random-elastic": RegisteredPolicy(random_elastic, "random search, elastic, a constant number of GPUs per trial"),
-    "hyperband-elastic": RegisteredPolicy(hyperband_elastic, "Hyperband, elastic, a constant number of GPUs per trial"),
-    "sha-elastic": RegisteredPolicy(sha_elastic, "successive halving, elastic, a constant number of GPUs per trial"),
+    "random-elastic": RegisteredPolicy(
+        "tuners.random_search:random_elastic", "random search, elastic, a constant number of GPUs per trial"
+    ),
+    "hyperband-elastic": RegisteredPolicy(
+        "tuners.hyperband:hyperband_elastic", "Hyperband, elastic, a constant number of GPUs per trial"
+    ),
+    "sha-elastic": RegisteredPolicy(
+        "tuners.sha:sha_elastic", "successive halving, elastic, a constant number of GPUs per trial"
+    ),
 }
 
 UPPER_BOUNDS: Mapping[str, RegisteredPolicy] = {
     "oracle": RegisteredPolicy(
-        oracle, "upper bound: knows the curves, trains only the best reachable configuration", needs_truth=True
+        "tuners.oracle:oracle",
+        "upper bound: knows the curves, trains only the best reachable configuration",
+        needs_truth=True,
     ),
 }
 """Not tuners: what a policy that knows the future could reach."""
@@ -177,7 +201,7 @@ UPPER_BOUNDS: Mapping[str, RegisteredPolicy] = {
 
 ON_REAL_WORKERS: Mapping[str, RegisteredPolicy] = {
     "pbt": RegisteredPolicy(
-        pbt,
+        "tuners.pbt:pbt",
         "population based training: the worst go on from the best with changed hyperparameters (real workers only)",
         needs_real_workers=True,
     ),

@@ -1,4 +1,4 @@
-"""The command line: `elastune`. Imports typer; everything else inside the commands, so that `--help` is instant.
+"""The command line: `elastune`. Imports typer; a command's module when it is asked for, and all else inside the commands.
 
 Tables and JSON go to standard output, progress and errors to standard error. An error is one line; with `--json` it is a JSON
 object. Exit codes: 0 done, 1 a run failed, 2 the input is wrong (nothing was started or written), 130 interrupted.
@@ -7,35 +7,19 @@ object. Exit codes: 0 done, 1 a run failed, 2 the input is wrong (nothing was st
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
+from copy import copy
+from importlib import import_module
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup, TyperOption
 
-from elastune.experiments.cli import (
-    INTERRUPTED,
-    audit,
-    bundles,
-    claims,
-    compare,
-    fidelity,
-    figures,
-    init,
-    plan,
-    policies,
-    prices,
-    profile,
-    recommend,
-    report,
-    results,
-    run,
-    scaling,
-    sweep,
-)
+from elastune.experiments.cli import INTERRUPTED
 from elastune.experiments.cli.options import FAILED, WRONG_INPUT, CommandError
-from elastune.experiments.cli.table_views import with_view
 from elastune.experiments.cli.tables import say
 from elastune.sim.bridge.machines.isolation import isolate_children
 from elastune.sim.model.errors import InputError, TuningError
@@ -112,42 +96,106 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     say(f"warning: {message}", err=True)
 
 
+_RUNS, _PLANS, _DATA = "Run and compare", "Plan", "Data"
+_COMMANDS = {
+    "run": (_RUNS, "run:run"),
+    "compare": (_RUNS, "compare:compare"),
+    "ablate": (_RUNS, "compare:ablate"),
+    "sweep": (_RUNS, "sweep:sweep"),
+    "claims": (_RUNS, "claims:claims"),
+    "figures": (_RUNS, "figures:figures"),
+    "report": (_RUNS, "report:report"),
+    "ledger": (_RUNS, "run:ledger"),
+    "replay": (_RUNS, "run:replay"),
+    "fidelity": (_RUNS, "fidelity:fidelity"),
+    "checkpoint": (_RUNS, "run:checkpoint"),
+    "doctor": (_RUNS, "run:doctor"),
+    "audit": (_PLANS, "audit:audit"),
+    "init": (_PLANS, "init:init"),
+    "recommend": (_PLANS, "recommend:recommend"),
+    "plan": (_PLANS, "plan:plan"),
+    "check-policy": (_PLANS, "policies:check_policy"),
+    "calibrate": (_DATA, "fidelity:calibrate"),
+    "profile": (_DATA, "profile:profile"),
+    "results": (_RUNS, "results:results"),
+    "policies": (_PLANS, "policies:app"),
+    "bundles": (_DATA, "bundles:app"),
+    "scaling": (_DATA, "scaling:app"),
+    "prices": (_DATA, "prices:app"),
+}
+"""In the order of the help page: the panel, and the module beside this one with what it is called there."""
+
+
+def _found(name: str) -> Any:  # noqa: ANN401  a function, or a Typer with commands below it
+    module, _, attribute = _COMMANDS[name][1].partition(":")
+    return getattr(import_module(f"elastune.experiments.cli.{module}"), attribute)
+
+
+def _built(name: str, what: Any) -> Any:  # noqa: ANN401  typer's own type
+    alone, panel = typer.Typer(), _COMMANDS[name][0]
+    if isinstance(what, typer.Typer):
+        alone.add_typer(what, name=name, rich_help_panel=panel)
+    else:
+        alone.command(name, rich_help_panel=panel)(what)
+    return typer.main.get_group(alone).commands[name]
+
+
+def _said_of(what: Any) -> Any:  # noqa: ANN401  as `_found`
+    """The same without parameters and commands: what a list of commands says."""
+    if isinstance(what, typer.Typer):
+        return typer.Typer(help=what.info.help)
+
+    def command() -> None:
+        pass
+
+    command.__doc__ = what.__doc__
+    return command
+
+
+class _WhenAskedFor(Mapping[str, Any]):
+    """The commands by name. One is imported and built when it is asked for, because all of them take longer than typer."""
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401  typer's own type
+        return _built(name, _found(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _Elastune(Commands):
+    """All commands."""
+
+    def __init__(self, **given: Any) -> None:  # noqa: ANN401  as typer's own
+        super().__init__(**given)
+        self.commands = cast("Any", _WhenAskedFor())
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002  as above
+        """Their names; typer would build them all."""
+        return list(self.commands)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  as above
+        """Write the page that lists them."""
+        listed = copy(self)
+        listed.commands = {name: _built(name, _said_of(_found(name))) for name in _COMMANDS}
+        super(_Elastune, listed).format_help(ctx, formatter)
+
+
 app = typer.Typer(
-    cls=Commands,
+    cls=_Elastune,
     help="Tune hyperparameters under a deadline and a budget, on clouds with prices: simulate the policies, compare them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_RUNS, _PLANS, _DATA = "Run and compare", "Plan", "Data"
-app.command("run", rich_help_panel=_RUNS)(run.run)
-app.command("compare", rich_help_panel=_RUNS)(with_view(compare.compare))
-app.command("ablate", rich_help_panel=_RUNS)(with_view(compare.ablate))
-app.command("sweep", rich_help_panel=_RUNS)(sweep.sweep)
-app.add_typer(results.results, name="results", rich_help_panel=_RUNS)
-app.command("claims", rich_help_panel=_RUNS)(claims.claims)
-app.command("figures", rich_help_panel=_RUNS)(figures.figures)
-app.command("report", rich_help_panel=_RUNS)(report.report)
-app.command("ledger", rich_help_panel=_RUNS)(run.ledger)
-app.command("replay", rich_help_panel=_RUNS)(run.replay)
-app.command("fidelity", rich_help_panel=_RUNS)(fidelity.fidelity)
-app.command("checkpoint", rich_help_panel=_RUNS)(run.checkpoint)
-app.command("doctor", rich_help_panel=_RUNS)(run.doctor)
-app.command("audit", rich_help_panel=_PLANS)(with_view(audit.audit))
-app.command("init", rich_help_panel=_PLANS)(init.init)
-app.command("recommend", rich_help_panel=_PLANS)(with_view(recommend.recommend))
-app.command("plan", rich_help_panel=_PLANS)(with_view(plan.plan))
-app.add_typer(policies.app, name="policies", rich_help_panel=_PLANS)
-app.command("check-policy", rich_help_panel=_PLANS)(policies.check_policy)
-app.add_typer(bundles.app, name="bundles", rich_help_panel=_DATA)
-app.command("calibrate", rich_help_panel=_DATA)(fidelity.calibrate)
-app.add_typer(scaling.app, name="scaling", rich_help_panel=_DATA)
-app.add_typer(prices.app, name="prices", rich_help_panel=_DATA)
-app.command("profile", rich_help_panel=_DATA)(profile.profile)
 
 
 def main() -> None:
     """Entry point of the `elastune` command."""
+    if "_ELASTUNE_COMPLETE" in os.environ:
+        _leave_values_unread()
     isolate_children()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may hold what a terminal cannot show
@@ -156,6 +204,13 @@ def main() -> None:
         app(prog_name="elastune")
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def _leave_values_unread() -> None:
+    """A shell asks what may follow: typer need not load pydantic to read what was typed before."""
+    kinds: tuple[Any, ...] = (TyperArgument, TyperOption)
+    for kind in kinds:
+        kind.process_value = lambda _self, _ctx, value: value
 
 
 def _print_version(asked: bool) -> None:

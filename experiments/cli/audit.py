@@ -19,7 +19,7 @@ from elastune.experiments.cli.import_options import (  # noqa: TC001  typer read
 )
 from elastune.experiments.cli.numbers import count_option
 from elastune.experiments.cli.options import AsJson, Jobs, SomePolicies, cores, print_json, print_notes, progress
-from elastune.experiments.cli.table_views import require_asked
+from elastune.experiments.cli.table_views import require_asked, with_view
 from elastune.experiments.cli.tables import (
     NONE,
     PAIRS,
@@ -51,6 +51,7 @@ _POLICIES = [
 ]
 
 
+@with_view
 def audit(  # noqa: PLR0913, PLR0917  the options of a command
     log: Annotated[
         str,

@@ -10,7 +10,7 @@ import typer
 
 from elastune.experiments.cli import INTERRUPTED, options
 from elastune.experiments.cli.completion import complete_policies
-from elastune.experiments.cli.table_views import require_asked
+from elastune.experiments.cli.table_views import require_asked, with_view
 from elastune.experiments.cli.tables import NONE, Table, interval, key, number, numbers, percent, say, seconds
 from elastune.sim.model.errors import InputError
 
@@ -48,6 +48,7 @@ _ABLATION = [
 ]
 
 
+@with_view
 def compare(
     spec_file: options.SpecFile,
     settings: options.Settings = None,
@@ -247,6 +248,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", table.to_dict("records"))
 
 
+@with_view
 def ablate(
     spec_file: options.SpecFile,
     settings: options.Settings = None,

@@ -40,7 +40,7 @@ def listed(complete: Complete) -> Complete:
     return completed
 
 
-complete_policy = names_at("experiments.own_policy:policy_names")
+complete_policy = names_at("experiments.known_policies:policy_names")
 complete_policies = listed(complete_policy)
 complete_bundle = names_at("experiments.spec.places:known_bundles")
 complete_workload = names_at("traces.workloads:WORKLOAD_NAMES")

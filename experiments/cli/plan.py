@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from elastune.experiments.cli.options import AsJson, Figure, Settings, print_json, print_notes
-from elastune.experiments.cli.table_views import require_asked
+from elastune.experiments.cli.table_views import require_asked, with_view
 from elastune.experiments.cli.tables import NONE, Column, Table, key, numbers, percent, say, spread, text
 from elastune.sim.model.errors import InputError
 from elastune.sim.model.numbers import seconds_of
@@ -35,6 +35,7 @@ MakespanName: TypeAlias = Literal["mean", "p95"]
 """What is compared with a deadline."""
 
 
+@with_view
 def plan(  # noqa: PLR0913, PLR0917  the options of a command
     spec_file: Annotated[
         Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no bundle and no policy.", show_default=False)

@@ -23,7 +23,7 @@ app = typer.Typer(help="The policies that are known.", no_args_is_help=True)
 @with_view
 def list_policies(as_json: AsJson = False) -> None:
     """What each policy is, and its parameters."""
-    from elastune.experiments.own_policy import installed_policies
+    from elastune.experiments.known_policies import installed_policies
     from elastune.policies.registry import all_entries
 
     if as_json:

@@ -10,7 +10,7 @@ import typer
 from elastune.experiments.cli import options
 from elastune.experiments.cli.numbers import count_option, number_option
 from elastune.experiments.cli.plan import settings_of_type
-from elastune.experiments.cli.table_views import require_asked
+from elastune.experiments.cli.table_views import require_asked, with_view
 from elastune.experiments.cli.tables import (
     NONE,
     Column,
@@ -56,6 +56,7 @@ def _wrong_columns(goal: Goal) -> list[Column]:
     return [*key("if"), *numbers("kept", _SOUGHT_HEADING[goal.measure], "loses"), *text("then better")]
 
 
+@with_view
 def recommend(  # noqa: PLR0913, PLR0917  the options of a command
     spec_file: Annotated[
         Path, typer.Argument(metavar="SPEC", help="A YAML file; it needs no policy.", show_default=False)

@@ -117,6 +117,9 @@ ELASTUNE = str(Path(sys.executable).with_name("elastune"))
     ],
 )
 def test_from_the_shell(what, arguments, environment, target_s, tmp_path, monkeypatch):
+    """With compiled modules, as whoever types finds them after the first time; tests may run where none are kept."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
     monkeypatch.chdir(tmp_path)
     took_s = []
     for _ in range(6):

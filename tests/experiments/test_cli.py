@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -559,6 +560,29 @@ def test_asking_for_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_completing_the_name_of_a_policy_imports_no_policy_and_nothing_heavy():
+    program = (
+        "import atexit, sys\nfrom elastune.experiments.cli.entry import main\n"
+        "heavy = ('numpy', 'pandas', 'scipy', 'pydantic', 'simpy', 'torch', 'elastune.policies.seer.seer')\n"
+        "atexit.register(lambda: print([name for name in heavy if name in sys.modules]))\n"
+        "main()"
+    )
+    asked = {"_ELASTUNE_COMPLETE": "complete_bash", "COMP_WORDS": "elastune run tight --policy port", "COMP_CWORD": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | asked, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "portfolio\n[]\n"
+
+
+def test_the_words_before_are_not_obeyed_when_names_are_completed():
+    program = "from elastune.experiments.cli.entry import main; main()"
+    asked = {"_ELASTUNE_COMPLETE": "complete_bash", "COMP_WORDS": "elastune --version rep", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | asked, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["report", "replay"]
 
 
 @pytest.mark.parametrize("seed", ["010", "1_0", "-1", "0x1"])

@@ -22,7 +22,7 @@ from elastune.experiments.figures import (
 from elastune.experiments.figures.style import KNOWN, looks_of
 from elastune.experiments.figures.summary import mean_band, median_band, robust_view
 from elastune.experiments.figures.tables import resampled
-from elastune.experiments.own_policy import policy_names
+from elastune.experiments.known_policies import policy_names
 from elastune.sim.model.errors import InputError
 
 POLICIES = ("seer", "rubberband", "homemade")
