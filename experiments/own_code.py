@@ -236,6 +236,11 @@ def called(call: Callable[[], ResultT]) -> ResultT:
         raise RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from error
 
 
+def has_run() -> bool:
+    """Whether this process has run code of the user's own."""
+    return bool(_own_places)
+
+
 def _of_source(file: str, source: bytes, sha256: str) -> ModuleType:
     # A name of its own: a file `random.py` must not stand for the standard library's. Dataclasses and pickling look it up.
     module = ModuleType(f"elastune_own_{sha256[:16]}")

@@ -6,6 +6,7 @@ object. Exit codes: 0 done, 1 a run failed, 2 the input is wrong (nothing was st
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -204,6 +205,15 @@ def main() -> None:
         app(prog_name="elastune")
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    finally:
+        _end_without_a_last_collection()
+
+
+def _end_without_a_last_collection() -> None:
+    """Python would look through all that was imported, twice, for files to close and the like. Ours are closed by now."""
+    own_code = sys.modules.get("elastune.experiments.own_code")
+    if own_code is None or not own_code.has_run():
+        gc.freeze()
 
 
 def _leave_values_unread() -> None:

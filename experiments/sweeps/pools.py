@@ -6,6 +6,7 @@ Imports sim.model.errors; joblib inside the functions that need it, ray in `_ray
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -102,6 +103,7 @@ def _live_and_die_with(parent_pid: int) -> None:
     Workers of a killed process would wait for more work for minutes, and hold their memory.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # what was imported stays; Python would look through it for garbage again and again, and when it ends
 
     def watch() -> None:
         while os.getppid() == parent_pid:

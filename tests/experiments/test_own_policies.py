@@ -390,3 +390,12 @@ def test_a_policy_that_closes_the_output_does_not_close_ours(own, closes):
     run = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert "Traceback" not in run.stderr
     assert json.loads(run.stdout)["trials_started"] == 0
+
+
+def test_what_a_policy_wrote_to_a_file_that_it_left_open_is_there_in_the_end(own):
+    held = "global held; held = [open('log.txt', 'w')]; held.append(held); held[0].write('seen')"
+    own.write_text(ANSWERS.format(f"{held}; return [FinishRun(None)]"))
+    code = "from elastune.experiments.cli.entry import main; main()"
+    asked = [sys.executable, "-W", "ignore", "-c", code, "run", "tight", "--policy", "mine.py:Mine", "-o", "out"]
+    subprocess.run(asked, capture_output=True, check=False)
+    assert Path("log.txt").read_text() == "seen"
