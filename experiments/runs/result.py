@@ -15,7 +15,7 @@ from elastune.experiments.runs.trajectory import Recording, segments_table, traj
 from elastune.experiments.runs.unspent import unspent_because
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
-from elastune.traces.bundles.constraints import drawn_measures, is_kept
+from elastune.traces.bundles.constraints import is_kept
 from elastune.traces.formats.html_table import pairs_html
 
 if TYPE_CHECKING:
@@ -220,15 +220,15 @@ def recorded_answer(world: World, controller: Controller) -> Answer | None:
     trial = controller.best
     if trial is None:
         return None
-    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
+    bundle, seed = world.bundle, world.spec.seed
+    row = bundle.draw(world.job.trials, seed).item(trial)
     iteration = controller.state.trials[trial].checkpoint_iteration
-    tests = world.bundle.drawn_test_scores(world.job.trials, world.spec.seed, iteration)
-    measured = drawn_measures(world.bundle, world.job.trials, world.spec.seed)
+    test_score, measured = bundle.recorded_beside(row, seed, iteration)
     return Answer(
-        world.bundle.configurations[row],
+        bundle.configurations[row],
         _finite(world.recorded_scores.item(trial, iteration - 1)),
-        None if tests is None else _finite(tests.item(trial)),
-        {name: values.item(trial, iteration - 1) for name, values in measured.items()},
+        _finite(test_score),
+        measured,
     )
 
 
