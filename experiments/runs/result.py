@@ -241,7 +241,7 @@ def result_of(
 ) -> RunResult:
     """The result of a run that the controller has finished, and whose changes these accounts have read."""
     ledger = accounts.ledger.ledger
-    state, job = controller.state, world.job
+    state, job, work = controller.state, world.job, controller.work
     best = controller.best
     regret = None
     if best is not None and answer is not None and answer.is_of_draw:
@@ -278,9 +278,9 @@ def result_of(
         completed_at_s=completed_at_s,
         deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s and not is_cut,
         budget_met=None if job.budget_usd is None else cost_usd <= most_usd(job.budget_usd),
-        late_probability=None if controller.work is None else controller.work.late_probability,
-        plan_search_gap=None if controller.work is None else controller.work.search_gap,
-        plan_left_out=None if controller.work is None else controller.work.left_out or None,
+        late_probability=None if work is None else work.late_probability,
+        plan_search_gap=None if work is None else work.search_gap,
+        plan_left_out=None if work is None else work.left_out or None,
         unspent_because=unspent_because(
             world,
             [state.trials[trial] for trial in state.started],

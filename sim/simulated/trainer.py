@@ -27,6 +27,7 @@ class Course:
         ends_after: iterations after which it ends; fewer than `iterations` where it was told to end.
         is_over: its SegmentEnded has been sent.
         is_put_off: its end comes later than was scheduled when it started.
+        reports_next: the trial's iteration that is reported next.
         saves_each_from: the trial's iteration from which on each is checkpointed, because a machine will be taken back.
     """
 
@@ -40,6 +41,7 @@ class Course:
         "is_put_off",
         "iterations",
         "launch_s",
+        "reports_next",
         "saves_each_from",
         "saving_s",
         "started_at_s",
@@ -57,6 +59,7 @@ class Course:
         self.launch_s = launch_s
         self.is_over = False
         self.is_put_off = False
+        self.reports_next = 0
         self._iteration_s = iteration_s
         self._checkpoint_s = checkpoint_s
         self._boundaries_s: np.ndarray | None = None
