@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 BARRIER = "barrier"
 PREFETCH = "prefetch"
 CUT = "cut"
+_WHOLE = (Outcome.COMPLETED, Outcome.ENDED)
+"""Segments that ended after whole iterations, so that their seconds tell how long one takes."""
 
 
 class _Gang(NamedTuple):
@@ -159,7 +161,7 @@ class StagedPolicy:
         gang = self._training.pop(trial)
         self._resizing.pop(trial, None)
         iterations = event.iteration - gang.from_iteration
-        if iterations and event.outcome in (Outcome.COMPLETED, Outcome.ENDED):
+        if iterations and event.outcome in _WHOLE:
             self._director.observe(event, gang.gpus, iterations)
         if trial in self._leaving:
             self._leaving.remove(trial)
