@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -43,7 +43,7 @@ _WHOLE = (Outcome.COMPLETED, Outcome.ENDED)
 """Segments that ended after whole iterations, so that their seconds tell how long one takes."""
 
 
-class _Gang(NamedTuple):
+class _Gang(msgspec.Struct, frozen=True, gc=False):
     gpus: int
     from_iteration: int
 
