@@ -115,7 +115,7 @@ class Tables:
 
     def __init__(self, price_book: PriceBook, reader: Reader | None = None) -> None:
         self.price_book = price_book
-        self._reader = reader
+        self._reader, self._most_held = reader, math.inf if reader is None else MOST_HELD
         self.leases: list[Lease] = []
         self.segments: list[Segment] = []
         self.changes: list[Change] = []
@@ -145,14 +145,12 @@ class Tables:
 
     def write(self, entry: Entry) -> None:
         """Take one entry."""
-        if entry.status == "stale":
+        status = entry.status
+        if status == "stale":
             return
-        changes = self.changes
-        if self._reader is not None and len(changes) > MOST_HELD:
-            self._reader.read(changes)
-            changes.clear()
-            self.segments.clear()
-        event = entry.event
+        changes, event = self.changes, entry.event
+        if len(changes) > self._most_held:
+            self._hand_on()
         at_s = event.at_s
         number = self._number = self._number + 1
         # Nearly all entries of a long run are these, so they come first. A report changes no row.
@@ -160,7 +158,7 @@ class Tables:
             segment = self._running.pop(event.segment)
             segment.ended = event
             changes.append((number, at_s, event, segment))
-        elif type(event) is not ProgressReported and entry.status == "handled":
+        elif type(event) is not ProgressReported and status == "handled":
             self._take(event, at_s)
         for command in entry.commands:
             if type(command) is StartSegment:
@@ -174,6 +172,12 @@ class Tables:
             if type(action) is FinishRun and not self.is_complete:
                 self.finished_s, self.best = at_s, action.best
                 changes.append((number, at_s, action, None))
+
+    def _hand_on(self) -> None:
+        assert self._reader is not None  # without one, any number is held
+        self._reader.read(self.changes)
+        self.changes.clear()
+        self.segments.clear()
 
     def _gang(self, placement: Placement) -> tuple[Held, int]:
         held = tuple([(self._held[instance], gpus) for instance, gpus in placement])

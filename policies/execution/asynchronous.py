@@ -21,12 +21,11 @@ from elastune.sim.model.events import (
     RunStarted,
     SegmentEnded,
 )
+from elastune.sim.model.ids import TrialId
 from elastune.sim.model.protocols import InstanceStatus, PlannedWork, RunView, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from elastune.sim.model.ids import TrialId
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):  # made for each segment; a named tuple takes three times as long

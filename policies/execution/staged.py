@@ -260,6 +260,8 @@ class StagedPolicy:
 
     def _fill(self, view: RunView) -> Sequence[Action]:
         """Start queued trials on free GPUs; stop the run if nothing fits before the limit any more."""
+        if not self._queue:
+            return ()
         capacity = self._held * self._gpus_per_instance
         usable = capacity if self._most_gpus is None else min(capacity, self._most_gpus)
         busy = sum(gang.gpus for trial, gang in self._training.items() if trial not in self._leaving)
