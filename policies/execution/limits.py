@@ -167,7 +167,9 @@ class Limits:
         # Reports cost events. They are asked for only if the limit may come first, should training be slower than predicted.
         train_s = (until_iteration - done) * iteration_s
         ends_s = start_s + CAUTION * train_s + saves_s
-        is_safe = self._is_stop_known and ends_s < starts_until_s and (meters is None or meters.pays(view, gpus, ends_s))
+        is_safe = (
+            self._is_stop_known and ends_s < starts_until_s and (meters is None or meters.pays(view, gpus, ends_s))
+        )
         if meters is not None:
             meters.starts(trial, gpus, start_s + train_s + saves_s if is_safe else durable_s)
             self._has_moved = True
