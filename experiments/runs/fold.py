@@ -22,6 +22,7 @@ from elastune.sim.model.events import (
     InstanceLaunched,
     InstanceReady,
     InstanceRefused,
+    ProgressReported,
     SegmentEnded,
     TimerFired,
 )
@@ -92,6 +93,8 @@ class Reader(Protocol):
         """Take the next changes, whole entries at a time."""
 
 
+_OF_LEASES = (InstanceLaunched, InstanceBooted, InstanceReady, InstanceRefused, InstanceGone)
+
 MOST_HELD = 4096
 """Changes that wait for a reader."""
 
@@ -112,7 +115,7 @@ class Tables:
 
     def __init__(self, price_book: PriceBook, reader: Reader | None = None) -> None:
         self.price_book = price_book
-        self._reader = reader
+        self._reader, self._most_held = reader, math.inf if reader is None else MOST_HELD
         self.leases: list[Lease] = []
         self.segments: list[Segment] = []
         self.changes: list[Change] = []
@@ -142,33 +145,39 @@ class Tables:
 
     def write(self, entry: Entry) -> None:
         """Take one entry."""
-        event, at_s = entry.event, entry.event.at_s
-        if entry.status == "stale":
+        status = entry.status
+        if status == "stale":
             return
-        if self._reader is not None and len(self.changes) > MOST_HELD:
-            self._reader.read(self.changes)
-            self.changes.clear()
-            self.segments.clear()
-        self._number += 1
-        # Nearly all entries of a long run are these, so they come first.
+        changes, event = self.changes, entry.event
+        if len(changes) > self._most_held:
+            self._hand_on()
+        at_s = event.at_s
+        number = self._number = self._number + 1
+        # Nearly all entries of a long run are these, so they come first. A report changes no row.
         if type(event) is SegmentEnded:
             segment = self._running.pop(event.segment)
             segment.ended = event
-            self.changes.append((self._number, at_s, event, segment))
-        elif entry.status == "handled":
+            changes.append((number, at_s, event, segment))
+        elif type(event) is not ProgressReported and status == "handled":
             self._take(event, at_s)
         for command in entry.commands:
             if type(command) is StartSegment:
                 held, gpus = self._gangs.get(command.placement) or self._gang(command.placement)
                 segment = self._running[command.segment] = Segment(command, held, gpus, at_s)
                 self.segments.append(segment)
-                self.changes.append((self._number, at_s, command, segment))
+                changes.append((number, at_s, command, segment))
             else:
                 self._command(command, at_s)
         for action in entry.actions:
             if type(action) is FinishRun and not self.is_complete:
                 self.finished_s, self.best = at_s, action.best
-                self.changes.append((self._number, at_s, action, None))
+                changes.append((number, at_s, action, None))
+
+    def _hand_on(self) -> None:
+        assert self._reader is not None  # without one, any number is held
+        self._reader.read(self.changes)
+        self.changes.clear()
+        self.segments.clear()
 
     def _gang(self, placement: Placement) -> tuple[Held, int]:
         held = tuple([(self._held[instance], gpus) for instance, gpus in placement])
@@ -195,7 +204,7 @@ class Tables:
         if isinstance(event, TimerFired):
             self.changes.append((self._number, at_s, event, None))
             return
-        if not isinstance(event, InstanceLaunched | InstanceBooted | InstanceReady | InstanceRefused | InstanceGone):
+        if not isinstance(event, _OF_LEASES):
             return
         lease = self._held[event.instance]
         if isinstance(event, InstanceLaunched):

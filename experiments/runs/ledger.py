@@ -7,7 +7,7 @@ bill, and the GPU-seconds to those between launch and end of all machines.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elastune.policies.execution.limits import HARD_STOP
@@ -95,24 +95,24 @@ class _Account:
 
     Attributes:
         gpu_usd_per_s: price of one of its GPUs where it does not change.
+        usd: dollars by part; of a machine not yet in the ledger's own, as they may turn out to be free.
         billed_from_s: when its bill began; NaN before.
         ends_at_s: when it is gone, known since it was given back; infinite before.
         held_gpus: GPUs that gangs hold.
         waiting_gpus: GPUs that a gang has given back and none has taken since.
         settled_at_s: until when idle GPUs are counted; NaN before it is ready.
         is_closed: its bill is settled, and nothing about it is counted any more.
-        usd: dollars by part, not yet in the ledger's own, as they may turn out to be free.
     """
 
     lease: Lease
     gpu_usd_per_s: float | None
+    usd: dict[str, float]
     billed_from_s: float = math.nan
     ends_at_s: float = math.inf
     held_gpus: int = 0
     waiting_gpus: int = 0
     settled_at_s: float = math.nan
     is_closed: bool = False
-    usd: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
     def use_usd(self, gpus: int, from_s: float, until_s: float) -> float:
         """Price of so many of its GPUs for this time."""
@@ -186,36 +186,35 @@ class LedgerCount:
 
     def _end(self, segment: Segment, event: SegmentEnded) -> None:
         """Checkpoints within the segment count as if they were written at its end."""
-        train_s = event.train_s
+        held, train_s, from_s = segment.held, event.train_s, segment.started_s
         # What the end of the run cuts short is done by nobody again.
         kept_s = train_s if self._is_finished else train_s - event.lost_s
-        from_s = segment.started_s
-        for part, seconds in (
-            ("launch" if segment.command.restore_from is None else "rescale", event.launch_s),
-            ("training", kept_s),
-            ("redone", train_s - kept_s),
-            ("checkpoint", event.checkpoint_s),
-        ):
-            if seconds > 0:
-                # What a worker did after the run had ended is not paid for any more.
-                until_s = from_s + seconds
-                until_s = until_s if until_s < self._finished_s else self._finished_s  # noqa: FURB136  min() costs a call
-                if until_s > from_s:
-                    self._spend(segment.held, part, from_s, until_s)
-                    from_s = until_s
+        if event.launch_s > 0:
+            part = "launch" if segment.command.restore_from is None else "rescale"
+            from_s = self._spend(held, part, from_s, event.launch_s)
+        if kept_s > 0:
+            from_s = self._spend(held, "training", from_s, kept_s)
+        if train_s - kept_s > 0:
+            from_s = self._spend(held, "redone", from_s, train_s - kept_s)
+        if event.checkpoint_s > 0:
+            self._spend(held, "checkpoint", from_s, event.checkpoint_s)
         if not self._is_finished:
             del self._running[segment.command.segment]
             self._free(segment, event.at_s)
 
-    def _spend(self, held: Held, part: str, from_s: float, until_s: float) -> None:
-        """A gang does this for so long."""
+    def _spend(self, held: Held, part: str, from_s: float, seconds: float) -> float:
+        """A gang does this for so long, or until the run ends, since what comes after is not paid; returns until when."""
+        until_s = from_s + seconds
+        until_s = until_s if until_s < self._finished_s else self._finished_s  # noqa: FURB136  min() costs a call
+        if until_s <= from_s:
+            return from_s
         for lease, count in held:
             account = self._accounts[lease.instance]
             spent_gpu_s = count * (until_s - from_s)
             self.gpu_s[part] += spent_gpu_s
             rate = account.gpu_usd_per_s
-            spent_usd = account.use_usd(count, from_s, until_s) if rate is None else spent_gpu_s * rate
-            (account.usd if self._bills_instances else self.usd)[part] += spent_usd
+            account.usd[part] += account.use_usd(count, from_s, until_s) if rate is None else spent_gpu_s * rate
+        return until_s
 
     def _free(self, segment: Segment, at_s: float) -> None:
         """Its GPUs come back."""
@@ -261,7 +260,8 @@ class LedgerCount:
     def _provision(self, lease: Lease, at_s: float) -> None:
         price = lease.price
         gpu_usd_per_s = None if isinstance(price, PriceSeries) else price / lease.gpus / SECONDS_PER_HOUR
-        account = self._accounts[lease.instance] = self._open[lease.instance] = _Account(lease, gpu_usd_per_s)
+        usd = dict.fromkeys(PARTS, 0.0) if self._bills_instances else self.usd
+        account = self._accounts[lease.instance] = self._open[lease.instance] = _Account(lease, gpu_usd_per_s, usd)
         if self._book.billing.bills_queue:
             account.billed_from_s = at_s
 
@@ -306,7 +306,7 @@ class LedgerCount:
             account.usd["startup"] += account.use_usd(lease.gpus, account.billed_from_s, up_at_s)
             account.usd["idle"] += account.use_usd(lease.gpus, at_s, ends_at_s)
             self._round(account.usd, lease.price, account.billed_from_s, ends_at_s)
-        if not is_free:
+        if self._bills_instances and not is_free:
             for part, usd in account.usd.items():
                 self.usd[part] += usd
         # Gangs that were cut by the end of the run tell only later what they did, and it is settled at once.

@@ -89,7 +89,8 @@ def _scale(losses: np.ndarray) -> float | None:
 
 
 def _losses(scores: np.ndarray, direction: Direction) -> np.ndarray:
-    return np.array([loss_of(score, direction) for score in scores.tolist()])
+    """`loss_of` each score."""
+    return np.where(np.isfinite(scores), scores if direction == "minimize" else -scores, np.inf)
 
 
 def _worst(losses: np.ndarray) -> float:

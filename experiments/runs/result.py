@@ -15,7 +15,7 @@ from elastune.experiments.runs.trajectory import Recording, segments_table, traj
 from elastune.experiments.runs.unspent import unspent_because
 from elastune.policies.rules.margin import most_usd
 from elastune.sim.model.errors import InputError
-from elastune.traces.bundles.constraints import drawn_measures, is_kept
+from elastune.traces.bundles.constraints import is_kept
 from elastune.traces.formats.html_table import pairs_html
 
 if TYPE_CHECKING:
@@ -220,15 +220,15 @@ def recorded_answer(world: World, controller: Controller) -> Answer | None:
     trial = controller.best
     if trial is None:
         return None
-    row = world.bundle.draw(world.job.trials, world.spec.seed)[trial]
+    bundle, seed = world.bundle, world.spec.seed
+    row = bundle.draw(world.job.trials, seed).item(trial)
     iteration = controller.state.trials[trial].checkpoint_iteration
-    tests = world.bundle.drawn_test_scores(world.job.trials, world.spec.seed, iteration)
-    measured = drawn_measures(world.bundle, world.job.trials, world.spec.seed)
+    test_score, measured = bundle.recorded_beside(row, seed, iteration)
     return Answer(
-        world.bundle.configurations[row],
+        bundle.configurations[row],
         _finite(world.recorded_scores.item(trial, iteration - 1)),
-        None if tests is None else _finite(tests.item(trial)),
-        {name: values.item(trial, iteration - 1) for name, values in measured.items()},
+        _finite(test_score),
+        measured,
     )
 
 
@@ -241,7 +241,7 @@ def result_of(
 ) -> RunResult:
     """The result of a run that the controller has finished, and whose changes these accounts have read."""
     ledger = accounts.ledger.ledger
-    state, job = controller.state, world.job
+    state, job, work = controller.state, world.job, controller.work
     best = controller.best
     regret = None
     if best is not None and answer is not None and answer.is_of_draw:
@@ -278,9 +278,9 @@ def result_of(
         completed_at_s=completed_at_s,
         deadline_met=None if job.deadline_s is None else makespan_s <= job.deadline_s and not is_cut,
         budget_met=None if job.budget_usd is None else cost_usd <= most_usd(job.budget_usd),
-        late_probability=None if controller.work is None else controller.work.late_probability,
-        plan_search_gap=None if controller.work is None else controller.work.search_gap,
-        plan_left_out=None if controller.work is None else controller.work.left_out or None,
+        late_probability=None if work is None else work.late_probability,
+        plan_search_gap=None if work is None else work.search_gap,
+        plan_left_out=None if work is None else work.left_out or None,
         unspent_because=unspent_because(
             world,
             [state.trials[trial] for trial in state.started],

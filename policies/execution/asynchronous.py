@@ -21,15 +21,14 @@ from elastune.sim.model.events import (
     RunStarted,
     SegmentEnded,
 )
+from elastune.sim.model.ids import TrialId
 from elastune.sim.model.protocols import InstanceStatus, PlannedWork, RunView, TrialStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from elastune.sim.model.ids import TrialId
 
-
-class Task(NamedTuple):
+class Task(msgspec.Struct, frozen=True, gc=False):  # made for each segment; a named tuple takes three times as long
     """What a gang is to do next.
 
     Attributes:
@@ -72,7 +71,8 @@ class Admission(NamedTuple):
 
 def _stands_at(task: Task, view: RunView) -> int:
     """Iterations of the checkpoint that the task goes on from."""
-    return view.trial(task.trial if task.clone is None else task.clone.source).checkpoint_iteration
+    clone = task.clone
+    return view.trial(task.trial if clone is None else clone.source).checkpoint_iteration
 
 
 class AsynchronousPolicy:
@@ -137,7 +137,8 @@ class AsynchronousPolicy:
                     return limiting
         if limits.is_stopping:
             return limiting
-        return (*limiting, *self._fill(view), *limits.rearm(view))
+        filled = self._fill(view)
+        return (*limiting, *filled, *limits.rearm(view)) if limiting or limits.meters_functions else filled
 
     @property
     def work(self) -> PlannedWork:
@@ -157,7 +158,7 @@ class AsynchronousPolicy:
         if event.checkpoint_iteration >= task.until_iteration:
             self._rule.reached(event.trial, event.iteration, event.score)
         elif view.trial(event.trial).status is not TrialStatus.STOPPED:
-            self._returned.append(task._replace(clone=None))  # it has become one
+            self._returned.append(msgspec.structs.replace(task, clone=None))  # it has become one
 
     def _fill(self, view: RunView) -> Sequence[Action]:
         """Work for every free gang; the end of the run if there is none and nothing runs."""
@@ -166,8 +167,7 @@ class AsynchronousPolicy:
         limits = self._limits
         gang = self._gang_held(view)
         for _ in range(view.free_gpus // gang):
-            is_idle = not actions and not view.running_trials
-            task = self._next_admitted(view, is_idle=is_idle)
+            task = self._next_admitted(view, is_idle=not actions and not view.running_trials)
             if task is None:
                 break
             action = limits.run(view, task.trial, gang, task.until_iteration, stands_at=_stands_at(task, view))
@@ -212,10 +212,11 @@ class AsynchronousPolicy:
 
     def _reconsider(self, view: RunView) -> None:
         """With fewer machines, or fewer segments where those are billed, the budget lasts longer: what was declined may fit."""
-        lasts_longer = self._limits.stop_at_s > self._declined_until_s
-        if self._declined and (lasts_longer or (self._limits.meters_functions and not view.running_trials)):
-            self._returned += reversed(self._declined)
-            self._declined.clear()
+        if self._declined:
+            lasts_longer = self._limits.stop_at_s > self._declined_until_s
+            if lasts_longer or (self._limits.meters_functions and not view.running_trials):
+                self._returned += reversed(self._declined)
+                self._declined.clear()
         self._declined_until_s = self._limits.stop_at_s
 
     def _shrink(self, view: RunView) -> Sequence[Action]:

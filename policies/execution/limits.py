@@ -61,7 +61,7 @@ class Limits:
         self._profile = profile
         self._pools = Pools(price_book)
         self._budget = budget_of(job, price_book)
-        self._gpus_per_instance = price_book.default_type.gpus_per_instance
+        self._gpus_per_instance, self._least_gpus = price_book.default_type.gpus_per_instance, profile.min_gpus
         self._has_moved = False
         self._has_answer = self._has_failed = False
         # Only where functions are billed does each start and end matter; else the machines are paid until they stop.
@@ -69,6 +69,7 @@ class Limits:
         self.meters_functions = self._meters is not None
         self._deadline_s = run_ends_by_s(job)
         self._is_limited = job.deadline_s is not None or job.budget_usd is not None
+        self._is_rate_decisive = job.checkpoint_every == "auto"
         # With a budget, the stop is not known before the first machine is launched and its bill runs.
         self._is_stop_known = self._budget is None
         self._armed_at_s = math.inf
@@ -79,6 +80,8 @@ class Limits:
         self._seen_s: dict[TrialId, float] = {}
         self._speedups: dict[int, float] = {}
         self._spread = 1.0 + 2.0 * profile.stragglers.per_iteration_cv
+        timings = profile.timings
+        self._launches_s, self._resumes_s, self._saves_s = timings.launch_s, timings.resume_s, timings.checkpoint_s
         self.is_stopping = False
         self.stop_at_s = self._deadline_s
 
@@ -147,28 +150,28 @@ class Limits:
             until_iteration: iterations in all when it is done.
             stands_at: iterations of the checkpoint it goes on from; None for the trial's own.
         """
-        if gpus < self._profile.min_gpus:
+        if gpus < self._least_gpus:
             return None
-        every = self._checkpoint_every(gpus) if self._job.checkpoint_every == "auto" else 0
+        every = self._checkpoint_every(gpus)
         if not self._is_limited:
             return RunTrial(trial, gpus, until_iteration, checkpoint_every=every)
-        timings = self._profile.timings
+        saves_s, starts_until_s, meters = self._saves_s, self._starts_until_s, self._meters
         done = view.trial(trial).checkpoint_iteration if stands_at is None else stands_at
         iteration_s = self._iteration_s(trial, gpus)
-        start_s = view.now_s + (timings.resume_s if done else timings.launch_s)
+        start_s = view.now_s + (self._resumes_s if done else self._launches_s)
         # A trial that was paused as too slow must not start again at once.
         allowed_s = iteration_s * self._spread if trial in self._seen_s else iteration_s
-        durable_s = start_s + allowed_s + timings.checkpoint_s
-        if durable_s > self._starts_until_s:
-            return None
-        if self._meters is not None and not self._meters.pays(view, gpus, durable_s):
+        durable_s = start_s + allowed_s + saves_s
+        if durable_s > starts_until_s or not (meters is None or meters.pays(view, gpus, durable_s)):
             return None
         # Reports cost events. They are asked for only if the limit may come first, should training be slower than predicted.
         train_s = (until_iteration - done) * iteration_s
-        ends_s = start_s + CAUTION * train_s + timings.checkpoint_s
-        is_safe = self._is_stop_known and ends_s < self._starts_until_s and self._pays(view, gpus, ends_s)
-        if self._meters is not None:
-            self._meters.starts(trial, gpus, start_s + train_s + timings.checkpoint_s if is_safe else durable_s)
+        ends_s = start_s + CAUTION * train_s + saves_s
+        is_safe = (
+            self._is_stop_known and ends_s < starts_until_s and (meters is None or meters.pays(view, gpus, ends_s))
+        )
+        if meters is not None:
+            meters.starts(trial, gpus, start_s + train_s + saves_s if is_safe else durable_s)
             self._has_moved = True
         if not is_safe and self._has_failed and not self._has_answer and not self._job.checkpoint_every:
             every = 1  # else the run may end without an answer
@@ -270,7 +273,7 @@ class Limits:
 
     def _checkpoint_every(self, gpus: int) -> int:
         """Iterations between checkpoints within a segment if the job lets the loss rate decide; else 0."""
-        if self._job.checkpoint_every != "auto" or self._pools.has_left_spot:
+        if not self._is_rate_decisive or self._pools.has_left_spot:
             return 0
         return iterations_between(self._profile, gpus, math.ceil(gpus / self._gpus_per_instance))
 

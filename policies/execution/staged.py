@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -39,9 +39,11 @@ if TYPE_CHECKING:
 BARRIER = "barrier"
 PREFETCH = "prefetch"
 CUT = "cut"
+_WHOLE = (Outcome.COMPLETED, Outcome.ENDED)
+"""Segments that ended after whole iterations, so that their seconds tell how long one takes."""
 
 
-class _Gang(NamedTuple):
+class _Gang(msgspec.Struct, frozen=True, gc=False):
     gpus: int
     from_iteration: int
 
@@ -159,7 +161,7 @@ class StagedPolicy:
         gang = self._training.pop(trial)
         self._resizing.pop(trial, None)
         iterations = event.iteration - gang.from_iteration
-        if iterations and event.outcome in (Outcome.COMPLETED, Outcome.ENDED):
+        if iterations and event.outcome in _WHOLE:
             self._director.observe(event, gang.gpus, iterations)
         if trial in self._leaving:
             self._leaving.remove(trial)
@@ -258,6 +260,8 @@ class StagedPolicy:
 
     def _fill(self, view: RunView) -> Sequence[Action]:
         """Start queued trials on free GPUs; stop the run if nothing fits before the limit any more."""
+        if not self._queue:
+            return ()
         capacity = self._held * self._gpus_per_instance
         usable = capacity if self._most_gpus is None else min(capacity, self._most_gpus)
         busy = sum(gang.gpus for trial, gang in self._training.items() if trial not in self._leaving)

@@ -106,6 +106,7 @@ class RayBackend:
         self._machines: dict[InstanceId, Machine] = {}
         self._leaving: set[InstanceId] = set()
         self._groups: dict[SegmentId, WorkerGroup] = {}
+        self._starting: queue.SimpleQueue[WorkerGroup | None] = queue.SimpleQueue()
         self._configurations: dict[TrialId, Configuration] = {}
         self._clones: set[TrialId] = set()
         self._timers: list[tuple[float, int, str]] = []
@@ -118,6 +119,7 @@ class RayBackend:
         else:
             self._go_on(resumption)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        threading.Thread(target=self._start_groups, name="start", daemon=True).start()
 
     # The seam.
 
@@ -184,6 +186,7 @@ class RayBackend:
             for group in groups:
                 group.join(self.join_s)
         finally:
+            self._starting.put(None)
             self._nodes.close()
 
     # Events.
@@ -260,10 +263,22 @@ class RayBackend:
                     ),
                 )
                 self._groups[command.segment] = group
-                group.start()  # under the lock: whoever finds it may wait for its end
+                self._starting.put(group)  # under the lock: whoever finds it may wait for its end
                 return
         score = known_score(self._context.store, command)
         self._tell(_untrained(command, command.from_iteration, score, Outcome.INSTANCE_GONE, started_at_s))
+
+    def _start_groups(self) -> None:
+        """Start the threads of groups until the backend is closed.
+
+        Whoever starts a thread waits until it runs, and dozens of them that talk to Ray let each other wait: with 64 groups at
+        once, the run would be deaf for half a second.
+        """
+        try:
+            while (group := self._starting.get()) is not None:
+                group.start()
+        except Exception as error:
+            self._break(error)
 
     def _site(self, placement: Placement) -> Site | None:
         """Where a worker group runs; None if one of its machines is gone."""

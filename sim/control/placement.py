@@ -98,9 +98,9 @@ class FreeGpus:
             return None
         if self._is_spreading:
             return self._take_one_by_one(gpus)
-        for count, instances in enumerate(self._by_count[gpus:], gpus):
-            if instances:
-                return (self._take_from(instances[0], count, gpus),)
+        for count in range(gpus, len(self._by_count)):
+            if self._by_count[count]:
+                return (self._take_from(count, gpus),)
         return self._take_spread(gpus)
 
     def _take_spread(self, gpus: int) -> Placement:
@@ -110,7 +110,7 @@ class FreeGpus:
             fitting = (count for count in range(gpus, len(self._by_count)) if self._by_count[count])
             count = next(fitting, 0) or max(c for c, instances in enumerate(self._by_count) if instances)
             taken = min(count, gpus)
-            placement.append(self._take_from(self._by_count[count][0], count, taken))
+            placement.append(self._take_from(count, taken))
             gpus -= taken
         return tuple(placement)
 
@@ -119,12 +119,13 @@ class FreeGpus:
         taken: dict[InstanceId, int] = {}
         for _ in range(gpus):
             count = max(c for c, instances in enumerate(self._by_count) if instances)
-            instance, one = self._take_from(self._by_count[count][0], count, 1)
+            instance, one = self._take_from(count, 1)
             taken[instance] = taken.get(instance, 0) + one
         return tuple(taken.items())
 
-    def _take_from(self, instance: InstanceId, free_gpus: int, gpus: int) -> tuple[InstanceId, int]:
-        self._remove(instance, free_gpus)
+    def _take_from(self, free_gpus: int, gpus: int) -> tuple[InstanceId, int]:
+        """Take them on the first instance with so many free GPUs."""
+        instance = self._by_count[free_gpus].pop(0)
         left = free_gpus - gpus
         self._free[instance] = left
         self.total -= gpus

@@ -298,22 +298,20 @@ class SimulatedBackend:
         command = course.command
         iteration = after_iteration - after_iteration % command.report_every + command.report_every
         if iteration < command.until_iteration:
-            due_s = course.boundary_s(iteration - command.from_iteration)
-            self._when(due_s, course, lambda _: self._report(course, iteration))
+            course.reports_next = iteration
+            self._when(course.boundary_s(iteration - command.from_iteration), course, self._report)
 
-    def _report(self, course: Course, iteration: int) -> None:
-        command = course.command
-        if course.is_over or iteration - command.from_iteration >= course.ends_after:
+    def _report(self, timeout: simpy.Event) -> None:
+        course = cast("Course", timeout.value)
+        command, iteration = course.command, course.reports_next
+        done = iteration - command.from_iteration
+        if course.is_over or done >= course.ends_after:
             return
-        due_s = course.boundary_s(iteration - command.from_iteration)
-        if course.saves_each_from < iteration and due_s > self._elapsed_s(course) + 1e-6:
+        if course.saves_each_from < iteration and course.boundary_s(done) > self._elapsed_s(course) + 1e-6:
             self._report_next(course, iteration - 1)  # checkpoints before the end of a machine have put it off
             return
-        self._events.append(
-            ProgressReported(
-                self._env.now, command.trial, command.segment, iteration, self._score(command.trial, iteration)
-            )
-        )
+        score = self._score(command.trial, iteration)
+        self._events.append(ProgressReported(self._env.now, command.trial, command.segment, iteration, score))
         self._report_next(course, iteration)
 
     # Machines and timers.

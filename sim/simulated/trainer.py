@@ -27,6 +27,7 @@ class Course:
         ends_after: iterations after which it ends; fewer than `iterations` where it was told to end.
         is_over: its SegmentEnded has been sent.
         is_put_off: its end comes later than was scheduled when it started.
+        reports_next: the trial's iteration that is reported next.
         saves_each_from: the trial's iteration from which on each is checkpointed, because a machine will be taken back.
     """
 
@@ -40,6 +41,7 @@ class Course:
         "is_put_off",
         "iterations",
         "launch_s",
+        "reports_next",
         "saves_each_from",
         "saving_s",
         "started_at_s",
@@ -57,6 +59,7 @@ class Course:
         self.launch_s = launch_s
         self.is_over = False
         self.is_put_off = False
+        self.reports_next = 0
         self._iteration_s = iteration_s
         self._checkpoint_s = checkpoint_s
         self._boundaries_s: np.ndarray | None = None
@@ -76,17 +79,21 @@ class Course:
             slowness: (job iterations,) factor per iteration of the trial, or None.
         """
         command = self.command
-        each_s = np.full(self.iterations, self._iteration_s)
-        if slowness is not None:
-            each_s *= slowness[command.from_iteration : command.from_iteration + self.iterations]
-        self.train_s = float(each_s.sum())
+        first, last = command.from_iteration, command.from_iteration + self.iterations
+        each_s = (
+            np.full(self.iterations, self._iteration_s)
+            if slowness is None
+            else slowness[first:last] * self._iteration_s
+        )
+        self.train_s = np.add.reduce(each_s).item()  # the method `sum` calls it through two more functions
         if 0 < command.checkpoint_every < command.until_iteration:
             # Iteration k + 1 begins after the checkpoint of iteration k.
-            done = np.arange(command.from_iteration, command.from_iteration + self.iterations)
+            done = np.arange(first, last)
             each_s[1:] += self._checkpoint_s * (done[1:] % command.checkpoint_every == 0)
-        self._boundaries_s = np.concatenate(([0.0], np.cumsum(each_s)))
+        self._boundaries_s = np.zeros(self.iterations + 1)
+        each_s.cumsum(out=self._boundaries_s[1:])
         # Rounding may leave this slightly below zero.
-        self.saving_s = max(float(self._boundaries_s[-1]) - self.train_s + self._checkpoint_s, 0.0)
+        self.saving_s = max(self._boundaries_s.item(-1) - self.train_s + self._checkpoint_s, 0.0)
 
     def save_each(self, elapsed_s: float) -> bool:
         """Write a checkpoint after each iteration from now on; returns whether that moves the end."""

@@ -62,15 +62,19 @@ class Draws:
         return np.asarray(factors[row])
 
     def _draw_block(self, block: int, workers: int) -> np.ndarray:
-        """(trials, iterations) the lasting factor of each trial times that of its slowest worker in each iteration."""
+        """(trials, iterations) the lasting factor of each trial times that of its slowest worker in each iteration.
+
+        Generators fill arrays row by row. So a block that is not full gets the first rows of what a full one would get.
+        """
         stragglers, streams = self._truth.stragglers, self.streams
-        shape = (_TRIALS_PER_BLOCK, self._truth.scores.shape[1])
+        trials, iterations = self._truth.scores.shape
+        shape = (min(trials - block * _TRIALS_PER_BLOCK, _TRIALS_PER_BLOCK), iterations)
         factors = stragglers.tail.draw(streams.rng("iteration-slowness", block), stragglers.per_iteration_cv, shape)
         for worker in range(1, workers):
             rng = streams.rng("iteration-slowness", block, worker)
             np.maximum(factors, stragglers.tail.draw(rng, stragglers.per_iteration_cv, shape), out=factors)
         rng = streams.rng("persistent-slowness", block)
-        persistent = LOG_NORMAL.draw(rng, stragglers.persistent_cv, (_TRIALS_PER_BLOCK, 1))
+        persistent = LOG_NORMAL.draw(rng, stragglers.persistent_cv, (shape[0], 1))
         return persistent * factors
 
     def node_slowness(self, instance: int) -> float:

@@ -102,7 +102,7 @@ def test_runs_per_second_memory_and_three_kills(tmp_path):
     moments = random.Random(1)
     for number in range(3):
         killed = Sweep(tmp_path, "killed")
-        killed.watch(time.monotonic() + moments.uniform(0.1, 0.3) * seconds)
+        killed.watch(time.monotonic() + moments.uniform(0.5, 0.8) * seconds)
         killed.kill()
         print(f"kill {number + 1}: {len(Store(tmp_path / 'killed').known())} rows are there")
     assert Sweep(tmp_path, "killed").watch() == 0

@@ -176,27 +176,34 @@ def test_a_worker_group_whose_end_cannot_be_found_out_breaks_the_run_instead_of_
         hear(one.backend, SegmentEnded)
 
 
-def test_a_worker_group_can_be_waited_for_as_soon_as_it_can_be_found(world):
-    found = []
-
-    class Slow(Breaking):
-        def start(self):
-            found.append(one.backend._lock._is_owned())
-            super().start()
-
-    one = world(Slow)
-    one.backend.next_event()
-    rent(one.backend)
-    one.backend.perform(start())
-    hear(one.backend, SegmentEnded)
-    assert found == [True], "a machine that dies now would wait for a thread that has not started"
-
-
 class Endless(Breaking):
     """Trains until it is told to stop."""
 
     def _train(self):
         self._broken.wait()
+
+
+class Slow(Endless):
+    """The thread of a worker group that does not get to run for a while, as where dozens start at once."""
+
+    may_run = threading.Event()
+
+    def start(self):
+        assert self.may_run.wait(10)
+        super().start()
+
+
+def test_the_run_goes_on_while_worker_groups_start_and_waits_for_them_at_the_end(world):
+    one = world(Slow)
+    one.backend.next_event()
+    rent(one.backend)
+    one.backend.perform(start())
+    one.backend.perform(StartTimer("soon", 0.0))
+    assert hear(one.backend, TimerFired).tag == "soon"
+    one.backend.perform(ReleaseInstance(ZERO))
+    Slow.may_run.set()
+    assert hear(one.backend, SegmentEnded).outcome is Outcome.ENDED, "before the end of its machine"
+    assert hear(one.backend, InstanceGone).cause is GoneCause.RELEASED
 
 
 def test_machines_are_given_back_even_where_worker_groups_cannot_be_ended(world, monkeypatch):

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elastune.sim.model.streams import Streams
 
@@ -41,3 +45,10 @@ def test_streams_do_not_depend_on_the_hash_seed_of_the_interpreter(hash_seed):
 def test_streams_give_the_values_they_always_gave():
     assert Streams(0).rng("draw").permutation(6).tolist() == [0, 3, 2, 1, 4, 5]
     assert Streams(0).rng("init", 0).random() == 0.29818425358008693
+
+
+@given(st.integers(0, 2**70), st.lists(st.integers(0, 2**40), max_size=3))
+def test_a_stream_is_the_one_of_numpy_for_the_list_of_its_numbers(seed, entity):
+    words = np.frombuffer(hashlib.blake2s(b"draw", digest_size=16).digest(), dtype="<u4").tolist()
+    expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *words, *entity])))
+    assert Streams(seed).rng("draw", *entity).random() == expected.random()

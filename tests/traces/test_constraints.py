@@ -9,7 +9,7 @@ from elastune import RunSpec, execute, load_bundle
 from elastune.experiments.real.trainables import _BoundedTrial
 from elastune.experiments.runs.world import Belief
 from elastune.sim.model.errors import InputError, InvalidTraceError
-from elastune.traces.bundles.constraints import Constraint, constrained, constraint_on, drawn_measures
+from elastune.traces.bundles.constraints import Constraint, constrained, constraint_on
 
 HEADER = """\
 name: gated
@@ -98,8 +98,7 @@ def test_an_answer_beyond_the_bound_is_said_to_be(folder):
 
 
 def test_measures_are_those_of_the_replicate_that_the_seed_draws(gated):
-    rows = {seed: gated.draw(3, seed).tolist().index(2) for seed in range(30)}
-    drawn = {drawn_measures(gated, 3, seed)["flops"][place, 0] for seed, place in rows.items()}
+    drawn = {gated.recorded_beside(2, seed, 1)[1]["flops"] for seed in range(30)}
     assert drawn == {400.0, 200.0}
 
 

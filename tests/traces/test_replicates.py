@@ -110,6 +110,7 @@ def test_a_seed_draws_one_replicate_for_each_trial_with_its_own_seconds(noisy):
             assert str(final) in {str(one) for one in FINALS[row]}
             # The same replicate gives the test score, one more than the score, and the seconds.
             assert tests[place] == pytest.approx(truth.scores[place, 0] + 1)
+            assert noisy.recorded_beside(row, seed, 1)[0] == tests[place]
             at = CURVES["score"].index(truth.scores[place, 0])
             assert truth.iteration_s[place] == pytest.approx(CURVES["seconds"][at])
     assert drawn == {(row, str(final)) for row, finals in FINALS.items() for final in finals}

@@ -166,6 +166,24 @@ class Bundle:
             rows, tests = self.replicates.drawn(rows, seed), self.replicates.test_scores
         return None if tests is None else tests[rows, iteration - 1]
 
+    def recorded_beside(self, row: int, seed: int, iteration: int) -> tuple[float | None, dict[str, float]]:
+        """What is recorded beside the score of one configuration after so many iterations, on the curve that the seed draws.
+
+        Args:
+            row: of the configurations.
+            seed: of the run.
+            iteration: from 1 on.
+
+        Returns:
+            The test score, None where there are none, and by name what was measured.
+        """
+        held, curve = (
+            (self, row) if self.replicates is None else (self.replicates, self.replicates.one_drawn(row, seed))
+        )
+        at = curve, iteration - 1
+        tests = None if held.test_scores is None else held.test_scores.item(at)
+        return tests, {name: values.item(at) for name, values in held.measured.items()}
+
     def terms(self, overrides: Overrides | None = None, *, sync_s: float = 0.0) -> WorkloadTerms:
         """The numbers of a run: the overrides, and the bundle's own where there is none.
 

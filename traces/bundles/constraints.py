@@ -118,15 +118,3 @@ def constrained(bundle: Bundle, bounds: Mapping[str, float]) -> Bundle:
             measured={**replicates.measured, UNBOUNDED: replicates.scores},
         ),
     )
-
-
-def drawn_measures(bundle: Bundle, trials: int, seed: int) -> dict[str, np.ndarray]:
-    """By name, (trials, iterations) float: what was measured along the curves that the seed draws.
-
-    Raises:
-        InputError: the bundle has fewer configurations.
-    """
-    rows, measured = bundle.draw(trials, seed), bundle.measured
-    if bundle.replicates is not None:
-        rows, measured = bundle.replicates.drawn(rows, seed), bundle.replicates.measured
-    return {name: values[rows] for name, values in measured.items()}

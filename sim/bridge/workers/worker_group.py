@@ -136,11 +136,11 @@ class WorkerGroup:
         self._trained = Trained(command.from_iteration, None, 0.0, 0.0, is_report=False)
         self._saved = Saved(command.from_iteration, 0.0, 0.0)
         self._finished: Finished | None = None
-        self._thread = threading.Thread(target=self._run, name=f"segment-{command.segment}", daemon=True)
+        self._is_over = threading.Event()
 
     def start(self) -> None:
         """Start the thread that brings the group up."""
-        self._thread.start()
+        threading.Thread(target=self._run, name=f"segment-{self.command.segment}", daemon=True).start()
 
     def end(self) -> None:
         """End at the next safe point, with a checkpoint."""
@@ -165,9 +165,8 @@ class WorkerGroup:
             self._kill()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the last event; return whether it was told."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        """Wait for the last event, of a group that may not have started yet; return whether it was told."""
+        return self._is_over.wait(timeout_s)
 
     # The thread.
 
@@ -185,6 +184,7 @@ class WorkerGroup:
             self._listener.broken(error)
         finally:
             self._listener.ended(self)
+            self._is_over.set()
 
     def _note(self, error: Exception) -> None:
         level = logging.DEBUG if self._cut is not None else logging.WARNING
