@@ -1,5 +1,6 @@
 """What all tests share: hypothesis settings, the builders of `tiny_worlds`, and the folder of data that others measured."""
 
+import gc
 import os
 import sys
 from functools import cache
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(config, items):
     items[:] = long_files_first(items)
     if config.getoption("--few-cases"):
         leave_few_cases(config, items)
+
+
+def pytest_collection_finish():
+    """Thousands of tests and what they import stay to the end: no garbage collection looks through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def long_files_first(items):
