@@ -10,6 +10,8 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SETUP := pyproject.toml setup.py constraints.txt
 SHOWN := seer,explore-finish,rubberband,sha-fixed,sha-fixed-naive,hyperband-fixed,asha-fixed-naive,sha-elastic:gpus_per_trial=4
 export MPLBACKEND = Agg
+# Tests start hundreds of Python processes: none should compile again what the first has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 # COVERAGE='--cov=elastune --cov-report=term:skip-covered' prints what the tests do not reach.
 COVERAGE :=
 
@@ -17,7 +19,7 @@ run: $(VENV)/.ready-run
 	$(BIN)/elastune compare experiments/catalog/tight.yaml --policies $(SHOWN) --seeds 20 -o results/tight
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in order: the long ones, of the bridge, are first
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder  # in order: long files are first, every other of them waits
 
 # For daily work: no real workers, no training, nothing that is marked slow, a few cases of what is marked many, fewer examples.
 test-fast: $(VENV)/.ready-test

@@ -1,11 +1,15 @@
 """What all tests share: hypothesis settings, the builders of `tiny_worlds`, and the folder of data that others measured."""
 
+import gc
 import os
 import sys
+from functools import cache
+from itertools import chain, zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
 from tiny_worlds import Script, build_world, check_each_event, play_world
 
@@ -19,6 +23,9 @@ settings.register_profile("elastune", derandomize=True, deadline=None, suppress_
 settings.register_profile("fast", settings.get_profile("elastune"), max_examples=15)
 settings.load_profile("elastune")
 
+# The runner of typer builds all commands anew for each call, which takes longer than most calls. They keep nothing of a call.
+typer.testing._get_command = cache(typer.testing._get_command)
+
 
 def pytest_addoption(parser):
     """`--few-cases` is what `make test-fast` leaves out of tests that are marked `many`."""
@@ -26,9 +33,41 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    """Put long files first; where few cases are asked for, leave them of each test that is marked `many`."""
+    items[:] = long_files_first(items)
+    if config.getoption("--few-cases"):
+        leave_few_cases(config, items)
+
+
+def pytest_collection_finish():
+    """Thousands of tests and what they import stay to the end: no garbage collection looks through them again."""
+    gc.collect()
+    gc.freeze()
+
+
+def long_files_first(items):
+    """Files with slow tests or real workers, in turn one whose tests wait for such and one that computes; then the quick ones.
+
+    Processes take file after file: so the cores are seldom idle, and nobody has a long file left at the end.
+    """
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting, computing, quick = [], [], []
+    for path, tests in files.items():
+        has_workers = any("cluster" in test.fixturenames for test in tests)
+        if not has_workers and not any(test.get_closest_marker("slow") for test in tests):
+            quick.append(tests)
+        elif has_workers or path.parent.name == "bridge":
+            waiting.append(tests)
+        else:
+            computing.append(tests)
+    in_turn = chain.from_iterable(zip_longest(waiting, computing, fillvalue=()))
+    return list(chain.from_iterable([*in_turn, *quick]))
+
+
+def leave_few_cases(config, items):
     """Of a test that is marked `many`, leave a few cases: each value of a product once, or some of a list, evenly spread."""
-    if not config.getoption("--few-cases"):
-        return
     by_test = {}
     for item in items:
         by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
@@ -46,14 +85,8 @@ def few_cases(cases, most):
     for case in cases:
         for name, index in case.callspec.indices.items():
             sizes[name] = max(sizes.get(name, 0), index + 1)
-    on_diagonal = [
-        case
-        for case in cases
-        if any(
-            all(index == step % sizes[name] for name, index in case.callspec.indices.items())
-            for step in range(max(sizes.values()))
-        )
-    ]
+    diagonal = [{name: step % size for name, size in sizes.items()} for step in range(max(sizes.values()))]
+    on_diagonal = [case for case in cases if case.callspec.indices in diagonal]
     return on_diagonal[:: -(-len(on_diagonal) // most)]
 
 

@@ -49,7 +49,7 @@ UNABLE = (
 SHOWN_ELSEWHERE = "docs/your_csv.md"
 """A page whose commands tests/experiments/test_your_csv.py runs, with what they print."""
 FEWER = {
-    "recommend": ["--seeds", "20", "--policies", "sha-fixed,rubberband", "--jobs", "1"],
+    "recommend": ["--seeds", "20", "--policies", "sha-fixed,asha-fixed", "--jobs", "1"],
     "compare": ["--seeds", "2", "--jobs", "1"],
     "audit": ["--jobs", "1"],
     "sweep": ["--jobs", "1"],

@@ -27,7 +27,7 @@ from elastune.sim.model.commands import StartSegment
 from elastune.sim.model.events import InstanceGone, Outcome, SegmentEnded
 
 ELASTUNE = [sys.executable, "-c", "from elastune.experiments.cli.app import main; main()"]
-HOW = ("--emulate", "8")
+HOW = ("--emulate", "20")
 PATIENCE_S = 120.0
 """What takes longer hangs. It says nothing about how fast a machine must be."""
 _ENDS_WITHIN_S = 1200.0
@@ -37,7 +37,7 @@ def spec_of(kills):
     """Every configuration is trained to the end, with a checkpoint after each iteration, for as long as the kills take."""
     return {
         "job": {
-            "trials": 2 + 3 * kills,
+            "trials": 2 + 2 * kills,
             "min_iterations": 1,
             "max_iterations": 9,
             "deadline_s": 40_000,
@@ -217,7 +217,7 @@ def strike(kind, kills, folder, seed=0):
     try:
         for _ in range(kills):
             wait_for(run.open_segments)
-            time.sleep(rng.uniform(0.0, 2.0))  # an iteration takes less
+            time.sleep(rng.uniform(0.0, 0.8))  # an iteration takes less
             assert run.driver.poll() is None, f"the run ended after {report.kills} of {kills} kills:\n{run.log()}"
             noticed_s = KILLS[kind](run, rng)
             report.kills += 1

@@ -54,7 +54,7 @@ def test_nodes_are_leased_and_given_back(two_nodes, tmp_path):
 
 
 def test_another_driver_takes_the_nodes_over(two_nodes, tmp_path):
-    run = Run(tmp_path / "run", spec(9), "--ray", two_nodes.address, "--emulate", "10")
+    run = Run(tmp_path / "run", spec(9), "--ray", two_nodes.address, "--emulate", "30")
     wait_for(lambda: sum(isinstance(entry.event, SegmentEnded) for entry in run.entries()) >= 1)
     wait_for(run.open_segments)
     time.sleep(1.0)

@@ -14,6 +14,8 @@ from elastune.experiments.cli.app import app
 from tests.bridge.command import terminal
 
 TRIALS, R = 8, 4
+TUNED = 4
+"""Trials under Ray Tune, each a process of its own."""
 TUNE = f"""
 import os, sys, time
 
@@ -34,7 +36,7 @@ ray.init(
 )
 tune.Tuner(
     train,
-    param_space={{"place": tune.grid_search(list(range({TRIALS})))}},
+    param_space={{"place": tune.grid_search(list(range({TUNED})))}},
     run_config=tune.RunConfig(storage_path=sys.argv[1], name="search", verbose=0, callbacks=[TBXLoggerCallback()]),
 ).fit()
 ray.shutdown()
@@ -103,5 +105,5 @@ def test_the_results_folder_of_ray_tune(tmp_path):
         )
     assert done.returncode == 0, done.stderr
     told = audited(tmp_path / "search", "--tag", "ray/tune/loss", "--direction", "minimize")
-    assert (told["past"]["trials"], told["past"]["complete"]) == (TRIALS, TRIALS)
+    assert (told["past"]["trials"], told["past"]["complete"]) == (TUNED, TUNED)
     assert told["past"]["best_score"] == pytest.approx(1 / R)

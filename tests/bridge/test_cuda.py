@@ -1,4 +1,5 @@
 import pytest
+from packages import needs
 from worker_groups import run_group
 
 from elastune.experiments.real.trainables import WorkloadTrainables
@@ -7,7 +8,7 @@ from elastune.sim.bridge.workers.worker import Assignment, Finished, SegmentWork
 from elastune.traces.workloads import Seat, workload_named
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+needs("sklearn")
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,7 +15,7 @@ from elastune import RunSpec
 from elastune.experiments.cli.app import app
 from elastune.experiments.fidelity.analysis import checked_runs
 from elastune.experiments.fidelity.conduct import Measurement, measure
-from elastune.experiments.profiling.curves import profile_workload
+from elastune.experiments.profiling.curves import Effort, profile_workload
 from elastune.experiments.profiling.timing_plan import TimingEffort
 from elastune.experiments.profiling.work_folder import copy_bundle
 from elastune.experiments.runs.configurations import own_workload_of
@@ -42,6 +42,7 @@ SPEC = {
     "cloud": TRAINED["cloud"],
     "policy": "sha-fixed",
 }
+LIGHT = Effort(probes=1, probe_training_s=0.05)
 
 
 def of_sitting(spec):
@@ -59,7 +60,7 @@ def spec(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_own_code_is_profiled_predicted_run_and_read_elsewhere(spec, tmp_path, monkeypatch):
-    profile_workload(own_workload_of(spec, "minimize"), 8, 3, 2, tmp_path / "recorded", 0)
+    profile_workload(own_workload_of(spec, "minimize"), 8, 3, 2, tmp_path / "recorded", 0, effort=LIGHT)
     told = []
     sitting = measure(of_sitting(spec), tmp_path / "sitting", lambda *progress: told.append(progress[2]))
     assert told[0] == "profile for own"

@@ -102,11 +102,11 @@ def test_workers_import_nothing_of_the_drivers_folders_and_lie_in_a_private_one(
 
 
 def enter(address, then, environment):
-    """What a program says that connects to the cluster."""
+    """What a program says that connects to the cluster, or tries twice; Ray would try for 20 s."""
     program = f"import ray; ray.init('{address}', logging_level=50); print({then})"
     return subprocess.run(
         [sys.executable, "-c", program],
-        env=environment | ENVIRONMENT,
+        env=environment | ENVIRONMENT | {"RAY_NUM_REDIS_GET_RETRIES": "2"},
         capture_output=True,
         text=True,
         timeout=600,

@@ -58,7 +58,7 @@ def test_recorded_are_both_planners_on_both_workloads_gangs_of_two_a_killed_node
 
 @pytest.mark.usefixtures("runs_share")
 def test_population_based_training_clones_on_real_workers(tmp_path):
-    spec = small(policy={"name": "pbt", "interval": 1, "quantile": 0.25}, job={"trials": 4, "max_iterations": 4})
+    spec = small(policy={"name": "pbt", "interval": 1, "quantile": 0.25}, job={"trials": 4, "max_iterations": 2})
     result = execute_real(spec, tmp_path / "run", RealRunOptions(speed=20.0))
     entries = list(read_entries(tmp_path / "run" / "journal.jsonl"))
     clones = [one for entry in entries for one in entry.actions if type(one).__name__ == "CloneTrial"]

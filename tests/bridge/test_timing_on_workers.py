@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from packages import needs
 from ray import cloudpickle
 
 from elastune.experiments.plans.plan_spec import planning_profile
@@ -25,8 +26,7 @@ from elastune.traces import bundle_folder, load_bundle, tiny_bundle
 from tests.bridge.command import terminal
 from tests.bridge.conftest import Borrowed, Emulated
 
-pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+needs("torch", "sklearn")
 
 pytestmark = pytest.mark.slow
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests

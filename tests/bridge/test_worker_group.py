@@ -3,6 +3,7 @@ import shutil
 import signal
 
 import pytest
+from packages import needs
 from worker_groups import DIED, Meeting, run_group
 
 from elastune.experiments.real.trainables import WorkloadTrainables
@@ -19,8 +20,7 @@ from elastune.sim.bridge.workers.worker import (
 )
 from elastune.sim.model.errors import WorkerError
 
-torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+needs("torch", "sklearn")
 
 CONFIGURATION = {
     "optimizer": "adam",

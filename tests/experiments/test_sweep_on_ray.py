@@ -28,7 +28,7 @@ ENVIRONMENT = {
 }
 OWN = ROOT / "docs" / "examples" / "median_stopping.py"
 AXES = {"policy": ["seer", "sha-fixed", f"{OWN}:MedianStopping"], "job.deadline_s": [300, 900]}
-SEEDS = 100
+SEEDS = 50
 PATIENCE_S = 240
 # Batches are short and parts are written often, so that the sweep is caught in the middle.
 ELASTUNE = (

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from packages import needs
 
 from elastune.experiments.real.trainables import EmulatedTrainables, WorkloadTrainables
 from elastune.experiments.runs.world import World
@@ -44,8 +45,7 @@ def test_a_drawn_trial_is_trained_with_the_seed_and_the_number_it_was_profiled_w
 
 @pytest.mark.slow
 def test_a_drawn_trial_has_the_curve_of_the_profile():
-    pytest.importorskip("torch", reason="the bridge extra is not installed")
-    pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+    needs("torch", "sklearn")
     bundle = load_bundle("digits-mlp")
     factory = WorkloadTrainables.of_bundle(bundle, trials=3, seed=11)
     for trial, row in enumerate(bundle.draw(3, 11)):

@@ -2,15 +2,14 @@ import hashlib
 import math
 
 import pytest
+from packages import needs
 from worker_groups import run_group
 
 from elastune.sim.bridge.workers.process_group import form_group, listen
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.workloads import Seat, workload_named
 
-torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("sklearn", reason="the bridge extra is not installed")
-pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
+needs("torch", "sklearn", "mlxtend")
 
 MLP = {
     "optimizer": "sgd",

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from packages import needs
 
 from elastune.sim.model.errors import InputError
 from elastune.traces.training.datasets import Split, Splits
 from elastune.traces.workloads import workload_named
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
+needs("mlxtend")
 
 from elastune.traces.training.classifier import Classifier  # noqa: E402
 from elastune.traces.workloads.deepmoe import cost, training  # noqa: E402

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from packages import needs
 
 from elastune.experiments.plans.bundle_summary import describe
 from elastune.traces.bundles.loading import bundle_names, load_bundle
@@ -64,8 +65,7 @@ def test_the_mixtures_have_flops_that_grow_with_width_and_fall_with_lambda():
 
 @pytest.mark.slow
 def test_a_recorded_curve_is_what_training_gives():
-    pytest.importorskip("torch", reason="the bridge extra is not installed")
-    pytest.importorskip("sklearn", reason="the bridge extra is not installed")
+    needs("torch", "sklearn")
     workload, bundle = workload_named("digits-mlp"), load_bundle("digits-mlp")
     seed = bundle.notes["seed"]
     trial = int(np.nanargmin(bundle.scores[:, -1]))

@@ -6,12 +6,13 @@ import time
 
 import numpy as np
 import pytest
+from packages import needs
 
 from elastune.experiments.profiling.trade_off import main
 from elastune.sim.model.errors import InputError
 from elastune.traces.training import image_folders
 
-torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
+needs("torch")
 
 from elastune.traces.workloads.deepmoe import trade_off  # noqa: E402
 from elastune.traces.workloads.deepmoe.compared import ComparedNetwork, TrainedNetwork  # noqa: E402

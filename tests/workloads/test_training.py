@@ -4,14 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+from packages import needs
 
 from elastune.sim.model.errors import InputError, WorkerError
 from elastune.traces.training.image_folders import FASHION_MNIST
 from elastune.traces.workloads import WORKLOAD_NAMES, workload_named
 
 torch = pytest.importorskip("torch", reason="the bridge extra is not installed")
-pytest.importorskip("sklearn", reason="the bridge extra is not installed")
-pytest.importorskip("mlxtend", reason="the bridge extra is not installed")
+needs("sklearn", "mlxtend")
 
 SMALL = {
     "digits-mlp": {
