@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from small_jobs import assert_same_curve, brute_force, fair_space, random_job, wide_space
 
 from elastune.policies.planning import choices, program, spaces
-from elastune.policies.planning.bound import Bound, Paid
+from elastune.policies.planning.bound import Bound, Paid, almost_least_used, least_used
 from elastune.policies.planning.frontier import cheapest_by, cheapest_plan, efficient_plans, frontier
+from elastune.policies.planning.held import by_instances
 from elastune.policies.planning.lateness import estimator
+from elastune.policies.planning.program_limits import ProgramLimits
 from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.profile import Stragglers
 
@@ -146,9 +148,40 @@ def is_dearer(found, every):
 @given(st.sampled_from(sorted(SPACES)), st.sampled_from(["mean", "p95"]), st.integers(0, 2**32 - 1))
 def test_no_plan_pays_less_than_the_least_that_is_left_after_refunds(space, makespan, seed):
     stages, terms, state = refunded_job(np.random.default_rng(seed), space, 0.0)
-    least = Paid(stages, terms, **state)
+    bounds = [Paid(stages, terms, **state, is_whole=is_whole) for is_whole in (False, True)]
     for plan in brute_force(SPACES[space], stages, terms, price=priced_by(makespan), **state):
-        assert plan.cost_usd >= least.usd(plan.promised_s) - 1e-9
+        assert plan.cost_usd >= max(least.usd(plan.promised_s) for least in bounds) - 1e-9
+
+
+def test_the_share_that_is_paid_falls_with_the_variance_and_that_of_a_grid_is_a_little_lower():
+    variances = np.geomspace(1e-6, 3.9, 300).tolist()
+    shares = [least_used(variance) for variance in variances]
+    assert shares == sorted(shares, reverse=True)
+    for variance, share in zip(variances, shares, strict=True):
+        assert 0 <= share - almost_least_used(variance) < 2e-3
+    assert least_used(4.1) < 0.2 < least_used(3.9)  # beyond what few groups tell
+    assert almost_least_used(3.99) <= least_used(3.99)
+
+
+def test_on_more_machines_than_the_limits_pay_for_nothing_can_be_taken():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        stages, terms, state = refunded_job(rng, "wide", 0.0)
+        live = state["live_instances"]
+        wide = [choices.choices(stage, terms, "wide", is_first=False) for stage in stages]
+        limits = ProgramLimits(wide, terms, live)
+        limits.set_usd(limits.least_usd * rng.uniform(1.0, 2.0))
+        counts = range(1, terms.price_book.max_instances + 1)
+        for index, stage in enumerate(wide):
+            most_held = limits.most_held(index)
+            every = by_instances(stage, terms, "wide", counts, most_held=most_held)
+            paid = [held for held in counts if held <= most_held.max()]
+            some = by_instances(stage, terms, "wide", paid, most_held=most_held)
+            assert {held: numbers.tolist() for held, numbers in every.items()} == {
+                held: numbers.tolist() for held, numbers in some.items()
+            }
+            for held, numbers in some.items():
+                assert (most_held[numbers] >= held).all()
 
 
 def test_refunds_take_plans_below_the_bound_that_knows_nothing_of_them():
