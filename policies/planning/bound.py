@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _FEW_GROUPS = 8
 _MOST_VARIANCE = 4.0
 """Of the logarithm of a trial's time, up to which a few groups of gangs use the least of their mean."""
+_LOG_STEP = math.log(1.02)
+"""Of the variances for which `almost_least_used` knows the share."""
 SLACK = 1e-9
 """The bound is lowered by this share, so that rounding cannot lift it above a plan that attains it."""
 
@@ -91,7 +93,8 @@ def is_out_of_reach(
     stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
 ) -> bool:
     """Whether no plan keeps T and B, however it uses its machines; saves the search for one. Takes what `Paid` takes."""
-    least_usd = Paid(stages, terms, live_instances=live_instances, is_resumed=is_resumed).usd(terms.deadline_s)
+    paid = Paid(stages, terms, live_instances=live_instances, is_resumed=is_resumed, is_whole=True)
+    least_usd = paid.usd(terms.deadline_s)
     return math.isinf(least_usd) or least_usd > most_usd(terms.budget_usd)
 
 
@@ -105,13 +108,21 @@ class Paid:
         terms: profile, prices, limits.
         live_instances: machines held already.
         is_resumed: whether the first stage continues earlier ones.
+        is_whole: machines are whole, so that a stage holds one at least; made for many questions (`almost_least_used`).
     """
 
     def __init__(
-        self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
+        self,
+        stages: Sequence[Stage],
+        terms: Terms,
+        *,
+        live_instances: int = 0,
+        is_resumed: bool = False,
+        is_whole: bool = False,
     ) -> None:
+        paid = functools.partial(_paid, terms=terms, is_whole=is_whole)
         self._work = Hull.total(
-            [Hull.below(_paid(stage, terms, is_first=not (index or is_resumed))) for index, stage in enumerate(stages)]
+            [Hull.below(paid(stage, is_first=not (index or is_resumed))) for index, stage in enumerate(stages)]
         )
         barriers_s, started = (len(stages) - 1) * terms.profile.sync_s, 0 if live_instances else 1
         self._fixed_s = barriers_s + started * terms.profile.startup.mean_s
@@ -125,33 +136,46 @@ class Paid:
         return (self._work.at(max(training_s, fastest_s)) + self._fixed_usd) * (1 - SLACK)
 
 
-def _paid(stage: Stage, terms: Terms, *, is_first: bool) -> list[Point]:
+def _paid(stage: Stage, *, is_first: bool, terms: Terms, is_whole: bool) -> list[Point]:
     """(seconds, price of all trials) for every size of gang, below what any number of them takes and costs."""
-    fixed_s, used = terms.fixed_s(is_first=is_first), least_used(terms, stage.iterations)
+    fixed_s, max_gpus, whole = terms.fixed_s(is_first=is_first), terms.max_gpus, terms.gpus_per_instance
+    used = almost_least_used if is_whole else least_used
+    share = used(log_variance(terms.profile.stragglers, stage.iterations)) if refunds(terms) else 1.0
     points = []
-    for size in terms.placeable_gang_sizes:
-        train_s = terms.train_s(stage.iterations, size)
+    for size, iteration_s in terms.placeable_gangs:
+        train_s = stage.iterations * iteration_s
         gpus = stage.trials * size
-        each_s = (fixed_s + train_s) * max(1.0, gpus / terms.max_gpus)
-        machines_usd = held_usd(terms, gpus / terms.gpus_per_instance * (fixed_s + train_s * used))
-        points.append((each_s, machines_usd + stage.trials * function_usd(terms, size, fixed_s + train_s)))
+        each_s = (fixed_s + train_s) * max(1.0, gpus / max_gpus)
+        machines = max(gpus / whole, 1.0) if is_whole else gpus / whole
+        if terms.is_per_instance:
+            usd = held_usd(terms, machines * (fixed_s + train_s * share))
+        else:
+            usd = stage.trials * function_usd(terms, size, fixed_s + train_s)
+        points.append((each_s, usd))
     return points
 
 
-def least_used(terms: Terms, iterations: int) -> float:
-    """The least share of the mean training time for which machines are paid, by the closed form of what is given back.
+def least_used(variance: float) -> float:
+    """The least share of the mean training time for which machines are paid that are given back early, by the closed form.
 
     It takes gangs to end at the median of their places, so that they use a little less than their mean together: least where
-    there are two to five.
+    there are two to five. It falls with the variance of the logarithm of a trial's time.
     """
-    if not refunds(terms):
-        return 1.0
-    variance = log_variance(terms.profile.stragglers, iterations)
     if variance > _MOST_VARIANCE:
         return math.exp(-variance / 2)
     slowest, earlier = _few_places().ends(variance)
     used = slowest + np.where(np.isfinite(earlier), earlier, 0.0).sum(axis=1)
     return float((used / np.arange(1, _FEW_GROUPS + 1)).min())
+
+
+def almost_least_used(variance: float) -> float:
+    """A little below `least_used`: that of a variance which is not much larger, and was mostly asked for before."""
+    return _least_used_at(math.ceil(math.log(variance) / _LOG_STEP))
+
+
+@functools.lru_cache(4096)
+def _least_used_at(step: int) -> float:
+    return least_used(math.exp(step * _LOG_STEP))
 
 
 @functools.cache

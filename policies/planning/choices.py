@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right, insort
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,7 @@ class Choices:
         released_usd: (choices, machines) what it need not pay beside that for none, one, two, ... machines that the next stage
             does not hold; for more, as for the last. One column of zeros where nothing is given back.
         is_refunded: whether machines are given back within the stage.
+        is_spread: whether ends are compared by their 95th percentiles, and any of them varies.
     """
 
     allocations: tuple[Allocation, ...]
@@ -54,6 +55,7 @@ class Choices:
     each_refund_usd: Floats
     released_usd: Floats
     is_refunded: bool
+    is_spread: bool = False
 
     def __len__(self) -> int:
         return len(self.allocations)
@@ -64,14 +66,9 @@ class Choices:
         return int(self.shift_s.shape[1])
 
     @functools.cached_property
-    def is_spread(self) -> bool:
-        """Whether ends are compared by their 95th percentiles, and any of them varies."""
-        return self.classes > 1 or bool(self.shift_s.any() or self.tail_s2.any())
-
-    @functools.cached_property
     def least_end_s(self) -> Floats:
         """(choices,) expected end with the least lateness."""
-        least_s: Floats = self.train_s + self.shift_s.min(axis=1)
+        least_s: Floats = self.train_s + self.shift_s.min(axis=1) if self.is_spread else self.train_s
         return least_s
 
     @property
@@ -85,17 +82,24 @@ class Choices:
 
     def at(self, positions: Ids) -> Choices:
         """Those at these positions."""
-        arrays = {
-            one.name: getattr(self, one.name)[positions]
-            for one in fields(self)
-            if one.name not in ("allocations", "is_refunded")
-        }
-        return Choices(tuple(self.allocations[at] for at in positions), **arrays, is_refunded=self.is_refunded)
+        return Choices(
+            tuple([self.allocations[at] for at in positions.tolist()]),
+            self.instances[positions],
+            self.train_s[positions],
+            self.usd[positions],
+            self.shift_s[positions],
+            self.tail_s2[positions],
+            self.each_refund_usd[positions],
+            self.released_usd[positions],
+            is_refunded=self.is_refunded,
+            is_spread=self.is_spread,
+        )
 
     def with_lateness(self, lateness_of: LatenessOf) -> Choices:
         """The same, with how their ends are spread."""
         shift_s, tail_s2 = lateness_of(self.allocations)
-        return replace(self, shift_s=shift_s, tail_s2=tail_s2)
+        is_spread = shift_s.shape[1] > 1 or bool(shift_s.any() or tail_s2.any())
+        return replace(self, shift_s=shift_s, tail_s2=tail_s2, is_spread=is_spread)
 
 
 def choices(
@@ -175,9 +179,12 @@ def _every(stage: Stage, terms: Terms, space: Space, *, is_first: bool) -> Choic
     gives_back = refunds(terms)
     shapes = _shapes(stage.trials, space, sizes, terms.gpus_per_instance, terms.max_gpus, gives_back)
     variance = log_variance(terms.profile.stragglers, stage.iterations)
-    each_s = np.array([terms.train_s(stage.iterations, size) for size in sizes])
-    stretched_s = each_s[shapes.size_of] * shapes.ending.stretch(variance)
-    train_s = shapes.waves * (terms.fixed_s(is_first=is_first) + stretched_s)
+    if space == "fair":
+        each_s = np.array([terms.train_s(stage.iterations, size) for size in sizes])
+    else:
+        each_s = np.array([stage.iterations * iteration_s for _, iteration_s in terms.placeable_gangs])
+    stretch, mean_s = shapes.ending.stretch(variance), each_s[shapes.size_of]
+    train_s = shapes.waves * (terms.fixed_s(is_first=is_first) + mean_s * stretch)
     usd = np.zeros(len(train_s))
     if not terms.is_per_instance:
         unstretched_s = (each_s + terms.fixed_s(is_first=is_first)).tolist()
@@ -186,7 +193,7 @@ def _every(stage: Stage, terms: Terms, space: Space, *, is_first: bool) -> Choic
     on_time = np.zeros((len(train_s), 1))
     each_refund_usd, released_usd = on_time[:, 0], on_time
     if gives_back:
-        refund, mean_usd = shapes.ending.refund(variance), (held_usd(terms, 1.0) * each_s)[shapes.size_of]
+        refund, mean_usd = shapes.ending.refund(variance, stretch), held_usd(terms, 1.0) * mean_s
         each_refund_usd, released_usd = refund.of_each * mean_usd, refund.released * mean_usd[:, None]
     return Choices(
         shapes.allocations,

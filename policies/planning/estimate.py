@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from elastune.policies.planning.bill import Leases, around_usd, function_usd, held_usd
 from elastune.policies.planning.plan import FINE_QUANTUM_S, Allocation, Plan, Terms
-from elastune.policies.planning.refund import ending_groups
+from elastune.policies.planning.refund import refund_of
 from elastune.policies.planning.spread import normal_of_slowest
 from elastune.policies.rules.margin import PLAN_MARGIN_S
 from elastune.sim.model.errors import InputError
@@ -116,7 +116,7 @@ def given_back_s(stage: Stage, allocation: Allocation, kept: int, terms: Terms) 
     """
     if not _ends_differ(terms):
         return 0.0
-    found = ending_groups(allocation).refund(log_variance(terms.profile.stragglers, stage.iterations))
+    found = refund_of(allocation, log_variance(terms.profile.stragglers, stage.iterations))
     released = found.released[0]
     machine_means = (
         allocation.instances * found.of_each[0] + released[min(max(allocation.instances - kept, 0), len(released) - 1)]

@@ -43,24 +43,32 @@ def by_instances(
         by_age: what a machine costs depends on its age, so that a refund makes up for no longer training.
         most_held: (choices,) on how many machines some plan may take each that keeps the limits; on any if None.
     """
-    beats = None
-    if found.is_refunded or found.is_spread or not (space == "fair" or terms.is_per_instance):
-        beats = _Beats(found, terms, by_age=by_age)
+    may_differ = found.is_refunded or found.is_spread or not (space == "fair" or terms.is_per_instance)
+    numbers = np.arange(len(found))
+    if most_held is not None:
+        numbers = np.flatnonzero(most_held >= found.instances)
+        most_held = most_held[numbers]
+    needed, beats = found.instances[numbers], None
     kept: dict[int, Ids] = {}
-    best, below = np.empty(0, np.int64), 0
+    # Positions among `numbers`.
+    best, below = numbers[:0], 0
     for held in counts:
         # Fewest machines first: those from `below` on have not been on offer yet.
-        new = np.arange(below, below := int(np.searchsorted(found.instances, held, "right")))
+        new = np.arange(below, below := int(needed.searchsorted(held, "right")))
         if space == "fair":
-            best, new = new[:0], new[found.instances[new] == held]
+            best, new = new[:0], new[needed[new] == held]
         if most_held is not None:
             best, new = best[most_held[best] >= held], new[most_held[new] >= held]
         if len(new):
             # On more machines than so many, they beat those that they beat here.
             best = np.concatenate((best, new))
-            best = beats.unbeaten(best, held) if beats is not None else best if space == "fair" else best[-1:]
+            if not may_differ:
+                best = best if space == "fair" else best[-1:]
+            elif len(best) > 1:
+                beats = beats or _Beats(found.at(numbers), terms, by_age=by_age)
+                best = beats.unbeaten(best, held)
         if len(best):
-            kept[held] = best
+            kept[held] = numbers[best]
     return kept
 
 
@@ -78,9 +86,13 @@ class _Beats:
     def __init__(self, found: Choices, terms: Terms, *, by_age: bool) -> None:
         self._found = found
         ahead_s = np.minimum(found.train_s + terms.profile.sync_s, terms.profile.startup.mean_s)
-        end_s = found.train_s[:, None] + found.shift_s
-        late_s = end_s + np.sqrt(found.tail_s2)
-        merits = [found.usd, found.train_s, *end_s.T, *late_s.T, *(end_s.T - ahead_s), *(late_s.T - ahead_s)]
+        merits = [found.train_s, found.train_s - ahead_s]
+        if found.usd.any():
+            merits.insert(0, found.usd)
+        if found.is_spread:
+            end_s = found.train_s[:, None] + found.shift_s
+            late_s = end_s + np.sqrt(found.tail_s2)
+            merits += [*end_s.T, *late_s.T, *(end_s.T - ahead_s), *(late_s.T - ahead_s)]
         self._each_usd = (0.0 if by_age else held_usd(terms, 1.0) * found.train_s) - found.each_refund_usd
         if found.is_refunded:
             merits += [self._each_usd, self._each_usd - held_usd(terms, 1.0) * ahead_s]
@@ -119,6 +131,8 @@ def holding(chosen: Sequence[Allocation], held: Sequence[int], live: int, *, pre
 
 def tails_from(per_stage: Sequence[Choices]) -> list[tuple[float, float]]:
     """The least and the most that a stage and all later ones may add to the square of a tail; nothing after the last."""
+    if not any(found.is_spread for found in per_stage):
+        return [(0.0, 0.0)] * (len(per_stage) + 1)
     tails = [found.tail_s2 for found in reversed(per_stage)]
     least = accumulate((float(some.min()) for some in tails), initial=0.0)
     most = accumulate((float(some.max()) for some in tails), initial=0.0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,11 +56,20 @@ class Hull:
     @classmethod
     def total(cls, hulls: Sequence[Hull]) -> Hull:
         """Of all of them one after the other: slack goes where a second saves most, which is optimal as hulls are convex."""
-        first = (math.fsum(hull.points[0][0] for hull in hulls), math.fsum(hull.points[0][1] for hull in hulls))
-        steps = [(_slope(*step), step) for hull in hulls for step in pairwise(hull.points)]
-        steps.sort(key=lambda step: step[0])
-        moves = ((slow[0] - fast[0], slow[1] - fast[1]) for _, (fast, slow) in steps)
-        return cls(tuple(accumulate(moves, lambda at, move: (at[0] + move[0], at[1] + move[1]), initial=first)))
+        seconds, amount = (math.fsum(firsts) for firsts in zip(*(hull.points[0] for hull in hulls), strict=True))
+        points = [(seconds, amount)]
+        steps = [step for hull in hulls for step in hull.steps]
+        steps.sort(key=itemgetter(0))
+        for _, more_s, more in steps:
+            seconds += more_s
+            amount += more
+            points.append((seconds, amount))
+        return cls(tuple(points))
+
+    @functools.cached_property
+    def steps(self) -> list[tuple[float, float, float]]:
+        """(slope, seconds, amount) from each point to the next."""
+        return [(_slope(fast, slow), slow[0] - fast[0], slow[1] - fast[1]) for fast, slow in pairwise(self.points)]
 
     def at(self, seconds: float) -> float:
         """The least amount in so many seconds; infinite in fewer than it takes at least."""

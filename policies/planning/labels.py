@@ -21,7 +21,7 @@ TIME_GRAIN_S = 1e-7
 _BLOCK = 128
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, as very many are made; nobody changes them
 class Labels:
     """Partial plans.
 
@@ -44,6 +44,14 @@ class Labels:
         """All of them later, dearer and more spread."""
         tail = None if self.tail_s2 is None else self.tail_s2 + tail_s2
         return Labels(self.time_s + seconds, self.usd + usd, self.ids, tail)
+
+    def less(self, usd: Floats) -> Labels:
+        """(labels,) each cheaper by so much."""
+        return Labels(self.time_s, self.usd - usd, self.ids, self.tail_s2)
+
+    def numbered(self, first: int) -> Labels:
+        """The same with ids that count from `first` on."""
+        return Labels(self.time_s, self.usd, np.arange(first, first + len(self)), self.tail_s2)
 
     def within(self, time_s: float, usd: float, least_tail_s2: float = 0.0) -> Labels:
         """Those that end by then, also where at least so much is added to their tails, and cost at most that."""
@@ -107,6 +115,8 @@ def order_of(labels: Labels, later_tail_s2: Range = NOTHING_MORE) -> Ids:
 
 def efficient_order(time_s: Floats, usd: Floats) -> Ids:
     """Positions of the efficient points by time; ties within rounding keep one."""
+    if len(usd) < 2:
+        return np.arange(len(usd))
     order = np.lexsort((usd, np.rint(time_s / TIME_GRAIN_S)))
     sorted_usd = usd[order]
     is_kept = np.ones(len(order), bool)

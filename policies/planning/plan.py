@@ -178,6 +178,11 @@ class Terms:
         return self._rising(lambda gpus: gpus % whole == 0 or whole % (gpus % whole) == 0)
 
     @cached_property
+    def placeable_gangs(self) -> tuple[tuple[int, float], ...]:
+        """(size, mean seconds of an iteration) of each of `placeable_gang_sizes`."""
+        return tuple((size, self.train_s(1, size)) for size in self.placeable_gang_sizes)
+
+    @cached_property
     def gang_sizes(self) -> tuple[int, ...]:
         """Gangs worth planning: they fill whole machines or divide one, and each is faster than all smaller ones.
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from elastune.policies.planning.bill import held_usd, start_usd
-from elastune.policies.planning.held import by_instances, holding, tails_from
+from elastune.policies.planning.held import by_instances, holding
 from elastune.policies.planning.labels import NONE, NOTHING_MORE, Labels, Range, efficient, joined, order_of
 from elastune.policies.planning.lateness import growth_class, most_of_class
 from elastune.policies.planning.program_limits import ProgramLimits
@@ -87,22 +87,17 @@ class Program:
         self._refunded = per_stage[0].is_refunded
         self._startup_s = terms.profile.startup.mean_s
         self._start_usd = start_usd(terms)
-        self._tails_s2 = tails_from(per_stage)
         self.limits = ProgramLimits(per_stage, terms, live_instances)
 
     def options(self) -> list[dict[int, Ids]]:
         """By stage and machines held, the choices that some plan may take that keeps the limits."""
-        counts = self._counts()
-        return [
-            by_instances(
-                stage,
-                self._terms,
-                self._space,
-                [held for held in counts if held <= most],
-                most_held=self.limits.most_held(index),
-            )
-            for index, (stage, most) in enumerate(zip(self._per_stage, self._most_useful(), strict=True))
-        ]
+        counts, found = self._counts(), []
+        for index, (stage, useful) in enumerate(zip(self._per_stage, self._most_useful(), strict=True)):
+            most_held = self.limits.most_held(index)
+            most = min(useful, float(most_held.max()))
+            within = [held for held in counts if held <= most]
+            found.append(by_instances(stage, self._terms, self._space, within, most_held=most_held))
+        return found
 
     def _counts(self) -> Sequence[int]:
         """Numbers of machines that are held: those on which some stage trains, and the one that is there.
@@ -142,10 +137,7 @@ class Program:
                 return []
             layer = self._stage(index, known, options[index])
             layers.append(layer)
-            known = {
-                held: replace(labels, ids=np.arange(len(labels)) + layer.first_id[held])
-                for held, labels in layer.labels.items()
-            }
+            known = {held: labels.numbered(layer.first_id[held]) for held, labels in layer.labels.items()}
         if self._refunded:
             best = self._from_more_refunded(self._per_stage[-1], known, [0], NOTHING_MORE)[0]
         else:
@@ -167,12 +159,11 @@ class Program:
             for (ahead_s, number), some in alike.items():
                 found[held, ahead_s, number] = self._extended(index, starts[held], some)
         sizes = [len(labels) for labels, _ in found.values()]
-        first = np.concatenate(([0], np.cumsum(sizes)))
         return _Layer(
             {held: labels for held, (labels, _) in found.items()},
-            {held: int(position) for held, position in zip(found, first, strict=False)},
+            dict(zip(found, accumulate(sizes, initial=0), strict=False)),
             np.concatenate([labels.ids for labels, _ in found.values()]),
-            np.repeat(np.array([count for count, *_ in found], np.int64), sizes),
+            np.array([count for count, *_ in found], np.int64).repeat(sizes),
             np.concatenate([numbers for _, numbers in found.values()]),
         )
 
@@ -191,10 +182,12 @@ class Program:
         self, index: int, known: Mapping[Held, Labels], targets: Sequence[int]
     ) -> dict[int, list[tuple[int, Labels]]]:
         """By machines held: (growth class, labels) that go on with them, each class apart if starts vary."""
-        later = self._tails_s2[index]
+        later = self.limits.tails_s2[index]
         shrunk = self._from_more(index, known, targets, later)
         waiting: dict[int, list[Labels]] = {}
         for (before, ahead_s, _), labels in known.items():
+            if before >= targets[-1]:
+                continue
             wait_s = self._startup_s - ahead_s
             # The price of as many starts as are held then is added once that is known.
             waited = labels.plus(wait_s, before * (held_usd(self._terms, wait_s) - self._start_usd))
@@ -235,18 +228,16 @@ class Program:
     def _from_more_refunded(
         self, before: Choices, known: Mapping[Held, Labels], targets: Sequence[int], later: Range
     ) -> dict[int, Labels]:
-        numbers = sorted({number for *_, number in known})
-        refund_usd = before.released_by(max(known)[0])[numbers]
+        refund_usd = before.released_by(max(known)[0])
         sizes = [len(labels) for labels in known.values()]
-        held = np.repeat([held for held, *_ in known], sizes)
-        rows = np.repeat(np.searchsorted(numbers, [number for *_, number in known]), sizes)
+        held = np.array([held for held, *_ in known]).repeat(sizes)
+        rows = np.array([number for *_, number in known]).repeat(sizes)
         together = joined(list(known.values()))
         found = {}
         for target in targets:
             chosen = np.flatnonzero(held >= target)
-            labels = together.at(chosen)
-            labels = replace(labels, usd=labels.usd - refund_usd[rows[chosen], held[chosen] - target])
-            found[target] = labels.at(order_of(labels, later))
+            labels = together.at(chosen).less(refund_usd[rows[chosen], held[chosen] - target])
+            found[target] = labels.at(order_of(labels, later)) if len(labels) > 1 else labels
         return found
 
     def _from_fewer(self, waiting: Mapping[int, Labels], targets: Sequence[int], later: Range) -> dict[int, Labels]:
@@ -265,7 +256,7 @@ class Program:
         """The labels after some choices of the stage, given with what each costs, and which choice each took."""
         parts: list[Labels] = []
         numbers: list[int] = []
-        stage, later = self._per_stage[index], self._tails_s2[index + 1]
+        stage, later = self._per_stage[index], self.limits.tails_s2[index + 1]
         for number, usd in some:
             busy_s = float(stage.train_s[number]) + self._barrier_s(index)
             for growth, labels in starts:
@@ -275,7 +266,7 @@ class Program:
                 ended = labels.plus(busy_s + float(stage.shift_s[late]), usd, float(stage.tail_s2[late]))
                 parts.append(self.limits.within(ended, index, float(stage.most_refund_usd[number])))
                 numbers.append(number)
-        picked = np.repeat(np.array(numbers, np.int64), [len(part) for part in parts])
+        picked = np.array(numbers, np.int64).repeat([len(part) for part in parts])
         together = joined(parts)
         if len(parts) < 2 or not len(together):
             return together, picked

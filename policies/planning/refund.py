@@ -7,6 +7,7 @@ that the next stage does not hold are given back when they end. Worked out for m
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,13 +43,13 @@ class _Ends(NamedTuple):
     Attributes:
         places: in which they end.
         machines_each: (allocations,) that a group shares.
-        group_of: (allocations, machines + 1) how many groups have left so many machines.
+        left: (allocations, machines + 1) twice, where among them to find how many groups have left so many machines.
         before: (allocations,) mean number of trials of a gang before its last one.
     """
 
     places: Places
     machines_each: Ids
-    group_of: Ids
+    left: tuple[Ids, Ids]
     before: Floats
 
 
@@ -84,7 +85,8 @@ class EndingGroups:
         groups = -(-needed // machines_each)
         machines = np.arange(int(needed.max(initial=0)) + 1)
         group_of = np.minimum(machines // machines_each[:, None], groups[:, None] - 1)
-        return _Ends(Places(groups, gangs_each), machines_each, group_of, self._each("trials") / self._gangs - 1.0)
+        left = np.arange(len(groups))[:, None], group_of
+        return _Ends(Places(groups, gangs_each), machines_each, left, self._each("trials") / self._gangs - 1.0)
 
     def stretch(self, variance: float) -> Floats:
         """(allocations,) see `estimate.expected_stretch`; by the variance of the logarithm of a trial's time."""
@@ -92,18 +94,29 @@ class EndingGroups:
         stretched = np.exp(self._normals * np.sqrt(of_wave) - of_wave / 2)
         return np.where(self._gangs > 1, np.maximum(stretched, 1.0), 1.0)
 
-    def refund(self, variance: float) -> Refund:
-        """What the allocations need not pay."""
-        places, machines_each, group_of, before = self._ends
+    def refund(self, variance: float, stretch: Floats) -> Refund:
+        """What the allocations need not pay; `stretch` is theirs for the same variance."""
+        places, machines_each, left, before = self._ends
         slowest, earlier = places.ends(variance)
         end = np.maximum(before + slowest, self._waves)
         sooner = np.maximum((end - before)[:, None] - earlier, 0.0)
-        of_groups = np.concatenate((np.zeros((len(end), 1)), np.cumsum(sooner, axis=1)), axis=1)
+        of_groups = np.zeros((len(end), sooner.shape[1] + 1))
+        np.cumsum(sooner, axis=1, out=of_groups[:, 1:])
         of_groups *= machines_each[:, None]
-        return Refund(self._waves * self.stretch(variance) - end, np.take_along_axis(of_groups, group_of, axis=1))
+        return Refund(self._waves * stretch - end, of_groups[left])
+
+
+def refund_of(allocation: Allocation, variance: float) -> Refund:
+    """Of one allocation, by the variance of the logarithm of a trial's time."""
+    return _refund_of(replace(allocation, spare_instances=0, is_prefetched=False), variance)
 
 
 @functools.lru_cache(4096)
-def ending_groups(allocation: Allocation) -> EndingGroups:
-    """Of one allocation."""
+def _refund_of(allocation: Allocation, variance: float) -> Refund:
+    groups = _ending_groups(allocation)
+    return groups.refund(variance, groups.stretch(variance))
+
+
+@functools.lru_cache(4096)
+def _ending_groups(allocation: Allocation) -> EndingGroups:
     return EndingGroups([allocation])

@@ -10,8 +10,6 @@ from elastune.policies.sizing.list_scheduling import largest_number
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from elastune.policies.planning.plan import Plan
-
 
 def widened(stages: Sequence[Stage], trials: int) -> tuple[Stage, ...]:
     """The same rungs begun by so many trials, at least as many as now; later rungs grow in proportion."""
@@ -25,26 +23,20 @@ def widened(stages: Sequence[Stage], trials: int) -> tuple[Stage, ...]:
 
 
 def most_survivors(
-    stages: Sequence[Stage], most: int, plan_for: Callable[[tuple[Stage, ...]], Plan | None]
-) -> Plan | None:
-    """The plan of these rungs begun by the most trials, up to `most`; None where there is none with more than now.
+    stages: Sequence[Stage], most: int, is_kept: Callable[[tuple[Stage, ...]], bool]
+) -> tuple[Stage, ...] | None:
+    """These rungs begun by the most trials, up to `most`; None where there are no more than now.
 
     Found by bisection: more survivors are taken to cost more and to take longer.
 
     Args:
         stages: the rungs as planned.
         most: trials that there are.
-        plan_for: the plan for widened rungs, None where it is late or too dear.
+        is_kept: whether there is a plan for widened rungs, on time and paid.
     """
-    found: dict[int, Plan] = {}
-
-    def is_kept(added: int) -> bool:
-        plan = plan_for(widened(stages, stages[0].trials + added))
-        if plan is not None:
-            found[added] = plan
-        return plan is not None
-
-    return found.get(largest_number(most - stages[0].trials, is_kept)) if most > stages[0].trials else None
+    now = stages[0].trials
+    added = largest_number(most - now, lambda added: is_kept(widened(stages, now + added))) if most > now else 0
+    return widened(stages, now + added) if added else None
 
 
 def open_to_all(stages: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -15,13 +15,14 @@ from elastune.policies.planning.greedy import greedy_plan
 from elastune.policies.planning.labels import TIME_GRAIN_S
 from elastune.policies.planning.lateness import Makespan, with_p95
 from elastune.policies.planning.static import cluster_sizes, constant_plans, plan_on_cluster
+from elastune.policies.planning.witness import is_shown_by
 from elastune.policies.sizing.refusal import require_one_of
 from elastune.policies.sizing.targets import Truncate, winner_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elastune.policies.planning.plan import Plan, Terms
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
     from elastune.policies.rules.halving import Stage
     from elastune.sim.model.job import TuningJob
     from elastune.sim.model.prices import PriceBook
@@ -108,8 +109,34 @@ class Mechanisms:
 
         By expected makespans; see `safer`.
         """
-        if is_out_of_reach(stages, terms, live_instances=live_instances, is_resumed=is_resumed):
+        if self.is_out_of_reach(stages, terms, live_instances=live_instances, is_resumed=is_resumed):
             return None
+        return self.search(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
+
+    def is_out_of_reach(
+        self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
+    ) -> bool:
+        """Whether a bound says that there is no such plan."""
+        return is_out_of_reach(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
+
+    def is_shown_by(
+        self,
+        allocations: Sequence[Allocation],
+        stages: Sequence[Stage],
+        terms: Terms,
+        *,
+        live_instances: int = 0,
+        is_resumed: bool = False,
+    ) -> bool:
+        """Whether the allocations of another plan show that there is one; False says nothing."""
+        if not self.elastic or self.solver != "frontier":
+            return False
+        return is_shown_by(allocations, stages, terms, live_instances=live_instances, is_resumed=is_resumed)
+
+    def search(
+        self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
+    ) -> Plan | None:
+        """`plan`, where no bound is asked before."""
         if not self.elastic:
             return _constant_plan(stages, terms, live_instances, is_resumed=is_resumed)
         if self.solver == "greedy":

@@ -6,18 +6,21 @@ barrier `SeerReplanner` plans the rungs that are left.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.rules.halving import Bracket, Stage
+from elastune.policies.seer.barrier import Barrier, Course
 from elastune.policies.seer.director import Replanner, SeerDirector
 from elastune.policies.seer.fill import most_survivors, open_to_all
 from elastune.policies.seer.mechanisms import TowardsR
+from elastune.policies.sizing.list_scheduling import largest_number
 from elastune.policies.sizing.memoize import memoized
 from elastune.policies.sizing.refusal import infeasible
-from elastune.policies.sizing.replanning import AtBarrier, fastest_or_cheapest, terms_left
+from elastune.policies.sizing.replanning import AtBarrier, fastest_or_cheapest
 from elastune.policies.sizing.targets import best_expected, best_of_targets, least_job
 
 if TYPE_CHECKING:
@@ -112,9 +115,15 @@ def _filled(plan: Plan, terms: Terms, mechanisms: TowardsR) -> Plan:
     within = replace(terms, deadline_s=terms.deadline_s - max(plan.promised_s - plan.makespan_s, 0.0))
     if not later or not within.are_kept_by(replace(plan, makespan_p95_s=None)):
         return plan
-    wider = most_survivors(later, first.trials, lambda stages: mechanisms.plan((first, *stages), within))
+
+    @functools.cache
+    def plan_for(stages: tuple[Stage, ...]) -> Plan | None:
+        return mechanisms.plan((first, *stages), within)
+
+    wider = most_survivors(later, first.trials, lambda stages: plan_for(stages) is not None)
+    found = None if wider is None else plan_for(wider)
     # The wider plan is the cheapest within less time than there is.
-    return plan if wider is None else mechanisms.safer(wider, terms, is_cheapest=False)
+    return plan if found is None else mechanisms.safer(found, terms, is_cheapest=False)
 
 
 def _with_beyond(stages: Sequence[Stage], job: TuningJob) -> tuple[Stage, ...]:
@@ -171,60 +180,66 @@ class SeerReplanner(Replanner):
 
     def _affordable(self, index: int, trials: Sequence[TrialId], at: AtBarrier, observed: Observed) -> Plan:
         """The plan with the best expected score of those that T and B still allow; the best survivor alone if none does."""
+        barrier = Barrier(trials, at, observed, self._terms, self._mechanisms)
         planned = self._planned[index]
         # In the stage beyond the plan, no target is left but the end of that stage.
         targets = [t for t in self._targets if t >= planned.until_iteration] or [planned.until_iteration]
         most = min(planned.trials, len(trials))
-        plans = []
+        courses: list[Course] = []
         for target in targets:
-            plan = self._largest(index, trials, at, observed, target)
-            if plan is not None:
-                if plan.stages[0].trials == most:
-                    plans += self._fuller(plan, trials, at, observed)
+            course = self._largest(index, barrier, target)
+            if course is not None:
+                if course.stages[0].trials == most:
+                    courses += self._fuller(course, barrier)
                     break  # shorter training of as many is worse
-                plans.append(plan)
+                courses.append(course)
         before = self._planned[:index]
-        best = best_expected(plans, self._terms.profile, self._job.max_iterations, before)
-        if best is not None:
-            return best
-        terms = terms_left(self._terms, observed.profile(trials[:1], of_slowest=True), at)
-        return fastest_or_cheapest(self._stages_left(index, 1, targets[0]), terms, at.live_instances)
+        best = best_expected(courses, self._terms.profile, self._job.max_iterations, before)
+        plan = None if best is None else barrier.plan(best)
+        if plan is not None:
+            return plan
+        alone = self._stages_left(index, 1, targets[0])
+        return fastest_or_cheapest(alone, barrier.terms(1, of_slowest=True), at.live_instances)
 
-    def _largest(
-        self, index: int, trials: Sequence[TrialId], at: AtBarrier, observed: Observed, target: int
-    ) -> Plan | None:
-        """The plan that trains the most survivors towards so many iterations; None if not even one is on time within B.
+    def _largest(self, index: int, barrier: Barrier, target: int) -> Course | None:
+        """The most survivors that T and B allow to train towards so many iterations; None if not even one.
 
-        It ends by T even if the slowest survivor wins. Where B does not pay for that, it ends by T if an average one wins.
+        They end by T even if the slowest of them wins. Where B does not pay for that, they do if an average one wins.
         """
-        for count in range(min(self._planned[index].trials, len(trials)), 0, -1):
-            stages = self._stages_left(index, count, target)
+
+        def course(count: int, *, of_slowest: bool) -> Course:
+            return Course(tuple(self._stages_left(index, count, target)), of_slowest)
+
+        most = min(self._planned[index].trials, len(barrier.trials))
+        reached = most
+        for count in range(most, 0, -1):
+            if count == most - 1 and barrier.slows:
+                # More trials, the slowest of which is no faster, are refused as well. One alone has other stages.
+                reached = 1 + largest_number(
+                    count - 1, lambda more: not barrier.is_refused(course(1 + more, of_slowest=True))
+                )
             for of_slowest in (True, False):
-                plan = self._plan_of(stages, trials, at, observed, of_slowest=of_slowest)
-                if plan is not None:
-                    return plan
+                if of_slowest and count > max(reached, 1):
+                    continue
+                found = course(count, of_slowest=of_slowest)
+                if barrier.allows(found):
+                    return found
         return None
 
-    def _fuller(self, plan: Plan, trials: Sequence[TrialId], at: AtBarrier, observed: Observed) -> list[Plan]:
-        """This plan; with `fill`, those that spend what it leaves: on the most survivors, or on the winner's way to R."""
+    def _fuller(self, course: Course, barrier: Barrier) -> list[Course]:
+        """This one; with `fill`, those that spend what it leaves: on the most survivors, or on the winner's way to R."""
         if not self._mechanisms.fills(self._job):
-            return [plan]
+            return [course]
 
-        def plan_for(stages: Sequence[Stage]) -> Plan | None:
-            return self._plan_of(stages, trials, at, observed, of_slowest=False)
+        def is_kept(stages: tuple[Stage, ...]) -> bool:
+            return barrier.allows(Course(stages, of_slowest=False))
 
-        wider = most_survivors(plan.stages, len(trials), plan_for)
-        stages = _with_beyond(plan.stages, self._job)
-        longer = plan_for(stages) if len(stages) > len(plan.stages) else None
-        return [wider or plan, *filter(None, [longer])]
-
-    def _plan_of(
-        self, stages: Sequence[Stage], trials: Sequence[TrialId], at: AtBarrier, observed: Observed, *, of_slowest: bool
-    ) -> Plan | None:
-        """The plan for these stages with what was learned of the trials that begin them; None where it is late or too dear."""
-        profile = observed.profile(trials[: stages[0].trials], of_slowest=of_slowest)
-        terms = terms_left(self._terms, profile, at)
-        return self._mechanisms.plan(stages, terms, live_instances=at.live_instances, is_resumed=True)
+        wider = most_survivors(course.stages, len(barrier.trials), is_kept)
+        longer = _with_beyond(course.stages, self._job)
+        found = [course if wider is None else Course(wider, of_slowest=False)]
+        if len(longer) > len(course.stages) and is_kept(longer):
+            found.append(Course(longer, of_slowest=False))
+        return found
 
     def _stages_left(self, index: int, trials: int, target: int) -> list[Stage]:
         """The stage that begins, with so many trials, and those after it up to the target.

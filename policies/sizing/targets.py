@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -78,9 +78,20 @@ def best_of_targets(
     return best_expected([plan for _, plan in filter(None, found)], terms.profile, job.max_iterations)
 
 
+class Staged(Protocol):
+    """A plan, or whatever else goes through stages."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those that it goes through."""
+
+
+StagedT = TypeVar("StagedT", bound=Staged)
+
+
 def best_expected(
-    plans: Sequence[Plan], profile: Profile, max_iterations: int, before: Sequence[Stage] = ()
-) -> Plan | None:
+    plans: Sequence[StagedT], profile: Profile, max_iterations: int, before: Sequence[Stage] = ()
+) -> StagedT | None:
     """The plan whose winner has the best expected score, under a curve model fitted on other families; None of none.
 
     Args:

@@ -165,11 +165,19 @@ class HyperSchedPolicy:
             del self._live[trial]
             return (PauseTrial(trial),)
         self._recharge[trial] -= 1
-        gpus = fair_shares(self._ranked(), view.ready_gpus, self._most_gpus(view)).get(trial, 1)
-        if self._recharge[trial] >= 0 or not self._is_worth(trial, gpus, view):
+        if self._recharge[trial] >= 0:
+            return ()
+        gpus = self._share(trial, view)
+        if not self._is_worth(trial, gpus, view):
             return ()
         self._resizing[trial] = gpus
         return (PauseTrial(trial),)
+
+    def _share(self, trial: TrialId, view: RunView) -> int:
+        """GPUs of a live trial if all are shared fairly."""
+        if view.ready_gpus <= len(self._live):
+            return 1  # whatever its rank
+        return fair_shares(self._ranked(), view.ready_gpus, self._most_gpus(view)).get(trial, 1)
 
     def _is_worth(self, trial: TrialId, gpus: int, view: RunView) -> bool:
         """Whether to give the trial so many GPUs: always if fewer; if more, when they are free and make up for the pause."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import insort
 from collections import deque
 from statistics import fmean
@@ -92,7 +93,8 @@ class _Rung:
         cutoff, recorded = self._cutoff, self.recorded
         if cutoff is None:
             return []
-        return [trial for trial in self.paused if math.isfinite(recorded[trial]) and recorded[trial] <= cutoff]
+        most = min(cutoff, sys.float_info.max)
+        return [trial for trial in self.paused if -math.inf < recorded[trial] <= most]
 
 
 def fair_shares(ranked: Sequence[TrialId], gpus: int, most: int) -> Mapping[TrialId, int]:

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from small_jobs import assert_same_curve, brute_force, fair_space, random_job, wide_space
 
 from elastune.policies.planning import choices, program, spaces
-from elastune.policies.planning.bound import Bound, Paid
+from elastune.policies.planning.bound import Bound, Paid, almost_least_used, least_used
 from elastune.policies.planning.frontier import cheapest_by, cheapest_plan, efficient_plans, frontier
+from elastune.policies.planning.held import by_instances
 from elastune.policies.planning.lateness import estimator
+from elastune.policies.planning.program_limits import ProgramLimits
 from elastune.sim.model.prices import BillingRule
 from elastune.sim.model.profile import Stragglers
 
@@ -57,8 +59,8 @@ def test_what_brute_force_finds_within_any_limits_the_frontier_finds_and_none_pa
     rng = np.random.default_rng(seed)
     stages, terms, state = refunded_job(rng, space, minimum_s)
     every = brute_force(SPACES[space], stages, terms, price=priced_by(makespan), **state)
-    least = Paid(stages, terms, **state)
-    assert all(plan.cost_usd >= least.usd(plan.promised_s) - 1e-9 for plan in every)
+    bounds = [Paid(stages, terms, **state, is_whole=is_whole) for is_whole in (False, True)]
+    assert all(plan.cost_usd >= max(least.usd(plan.promised_s) for least in bounds) - 1e-9 for plan in every)
     assert_same_curve(frontier(stages, terms, space=space, makespan=makespan, **state), every)
     if every:
         wanted = every[rng.integers(len(every))]
@@ -149,6 +151,37 @@ def is_dearer(found, every):
     return any(
         mine is None or mine.cost_usd > plan.cost_usd * (1 + 1e-9) for mine, plan in zip(best, every, strict=True)
     )
+
+
+def test_the_share_that_is_paid_falls_with_the_variance_and_that_of_a_grid_is_a_little_lower():
+    variances = np.geomspace(1e-6, 3.9, 300).tolist()
+    shares = [least_used(variance) for variance in variances]
+    assert shares == sorted(shares, reverse=True)
+    for variance, share in zip(variances, shares, strict=True):
+        assert 0 <= share - almost_least_used(variance) < 2e-3
+    assert least_used(4.1) < 0.2 < least_used(3.9)  # beyond what few groups tell
+    assert almost_least_used(3.99) <= least_used(3.99)
+
+
+def test_on_more_machines_than_the_limits_pay_for_nothing_can_be_taken():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        stages, terms, state = refunded_job(rng, "wide", 0.0)
+        live = state["live_instances"]
+        wide = [choices.choices(stage, terms, "wide", is_first=False) for stage in stages]
+        limits = ProgramLimits(wide, terms, live)
+        limits.set_usd(limits.least_usd * rng.uniform(1.0, 2.0))
+        counts = range(1, terms.price_book.max_instances + 1)
+        for index, stage in enumerate(wide):
+            most_held = limits.most_held(index)
+            every = by_instances(stage, terms, "wide", counts, most_held=most_held)
+            paid = [held for held in counts if held <= most_held.max()]
+            some = by_instances(stage, terms, "wide", paid, most_held=most_held)
+            assert {held: numbers.tolist() for held, numbers in every.items()} == {
+                held: numbers.tolist() for held, numbers in some.items()
+            }
+            for held, numbers in some.items():
+                assert (most_held[numbers] >= held).all()
 
 
 def test_refunds_take_plans_below_the_bound_that_knows_nothing_of_them():

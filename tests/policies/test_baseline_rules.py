@@ -250,6 +250,16 @@ def test_spare_gpus_go_round_robin_from_the_best_trial():
     assert fair_shares([4, 2, 7], 2, most=8) == {4: 1, 2: 1, 7: 1}
     assert fair_shares([4, 2], 8, most=2) == {4: 2, 2: 2}
     assert fair_shares([], 8, most=2) == {}
+    # Whatever the ranks, if there are no more GPUs than trials: they are not asked for then.
+    assert all(set(fair_shares(range(3), gpus, most=8).values()) == {1} for gpus in range(4))
+
+
+def test_a_diverged_trial_is_not_promoted_though_the_cutoff_is_infinite():
+    rungs = PausingRungs([1], 3)
+    for trial in range(3):
+        assert rungs.pauses(trial, 1, math.inf)
+    assert rungs.promote(lambda _: True) is None
+    assert rungs.promote(lambda _: True, whatever_the_cutoff=True) == 0
 
 
 def test_a_smoothed_loss_is_the_mean_of_the_last_five_results():

@@ -1,0 +1,93 @@
+"""What may still be planned at a barrier: each question is answered by as little search as it takes [ours]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from elastune.policies.sizing.replanning import AtBarrier, terms_left
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elastune.policies.execution.observed import Observed
+    from elastune.policies.planning.plan import Allocation, Plan, Terms
+    from elastune.policies.rules.halving import Stage
+    from elastune.policies.seer.mechanisms import Mechanisms
+    from elastune.sim.model.ids import TrialId
+
+
+class Course(NamedTuple):
+    """What is left to train.
+
+    Attributes:
+        stages: the stage that begins and those after it.
+        of_slowest: whether it is planned for the slowest of the trials that begin it, else for an average one.
+    """
+
+    stages: tuple[Stage, ...]
+    of_slowest: bool
+
+
+class Barrier:
+    """One barrier, or one that is about to come.
+
+    Args:
+        trials: the survivors, best first.
+        at: how the run stands.
+        observed: what was learned of the trials.
+        terms: what was known before the run.
+        mechanisms: how plans are made.
+    """
+
+    def __init__(
+        self, trials: Sequence[TrialId], at: AtBarrier, observed: Observed, terms: Terms, mechanisms: Mechanisms
+    ) -> None:
+        self.trials, self.at = trials, at
+        self._observed, self._terms, self._mechanisms = observed, terms, mechanisms
+        self._known: dict[tuple[int, bool], Terms] = {}
+        self._refused: dict[Course, bool] = {}
+        self._plans: dict[Course, Plan | None] = {}
+        self._latest: tuple[Allocation, ...] = ()
+
+    def terms(self, trials: int, *, of_slowest: bool) -> Terms:
+        """Those that are left for so many of the survivors, with what was learned of them."""
+        key = trials, of_slowest
+        if key not in self._known:
+            profile = self._observed.profile(self.trials[:trials], of_slowest=of_slowest)
+            self._known[key] = terms_left(self._terms, profile, self.at)
+        return self._known[key]
+
+    @property
+    def slows(self) -> bool:
+        """Whether the slowest of more survivors is never faster than that of fewer, as far as is known."""
+        return self._observed.iteration_s(self.trials[0]) is not None
+
+    def is_refused(self, course: Course) -> bool:
+        """Whether a bound says that T and B do not allow it."""
+        if course not in self._refused:
+            self._refused[course] = self._mechanisms.is_out_of_reach(
+                course.stages, self._terms_of(course), live_instances=self.at.live_instances, is_resumed=True
+            )
+        return self._refused[course]
+
+    def allows(self, course: Course) -> bool:
+        """Whether some plan for it keeps T and B; the latest one that was found may show that without another search."""
+        if course not in self._plans and not self.is_refused(course):
+            terms, live = self._terms_of(course), self.at.live_instances
+            if self._mechanisms.is_shown_by(self._latest, course.stages, terms, live_instances=live, is_resumed=True):
+                return True
+        return self.plan(course) is not None
+
+    def plan(self, course: Course) -> Plan | None:
+        """The plan for it; None where it is late or too dear."""
+        if course not in self._plans:
+            self._plans[course] = plan = None if self.is_refused(course) else self._searched(course)
+            self._latest = self._latest if plan is None else plan.allocations
+        return self._plans[course]
+
+    def _searched(self, course: Course) -> Plan | None:
+        live = self.at.live_instances
+        return self._mechanisms.search(course.stages, self._terms_of(course), live_instances=live, is_resumed=True)
+
+    def _terms_of(self, course: Course) -> Terms:
+        return self.terms(course.stages[0].trials, of_slowest=course.of_slowest)
