@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from elastune.sim.model.ids import TrialId
 
 
-class Course(NamedTuple):
+class StagesLeft(NamedTuple):
     """What is left to train.
 
     Attributes:
@@ -45,8 +45,8 @@ class Barrier:
         self.trials, self.at = trials, at
         self._observed, self._terms, self._mechanisms = observed, terms, mechanisms
         self._known: dict[tuple[int, bool], Terms] = {}
-        self._refused: dict[Course, bool] = {}
-        self._plans: dict[Course, Plan | None] = {}
+        self._refused: dict[StagesLeft, bool] = {}
+        self._plans: dict[StagesLeft, Plan | None] = {}
         self._latest: tuple[Allocation, ...] = ()
 
     def terms(self, trials: int, *, of_slowest: bool) -> Terms:
@@ -62,32 +62,32 @@ class Barrier:
         """Whether the slowest of more survivors is never faster than that of fewer, as far as is known."""
         return self._observed.iteration_s(self.trials[0]) is not None
 
-    def is_refused(self, course: Course) -> bool:
+    def is_refused(self, left: StagesLeft) -> bool:
         """Whether a bound says that T and B do not allow it."""
-        if course not in self._refused:
-            self._refused[course] = self._mechanisms.is_out_of_reach(
-                course.stages, self._terms_of(course), live_instances=self.at.live_instances, is_resumed=True
+        if left not in self._refused:
+            self._refused[left] = self._mechanisms.is_out_of_reach(
+                left.stages, self._terms_of(left), live_instances=self.at.live_instances, is_resumed=True
             )
-        return self._refused[course]
+        return self._refused[left]
 
-    def allows(self, course: Course) -> bool:
+    def allows(self, left: StagesLeft) -> bool:
         """Whether some plan for it keeps T and B; the latest one that was found may show that without another search."""
-        if course not in self._plans and not self.is_refused(course):
-            terms, live = self._terms_of(course), self.at.live_instances
-            if self._mechanisms.is_shown_by(self._latest, course.stages, terms, live_instances=live, is_resumed=True):
+        if left not in self._plans and not self.is_refused(left):
+            terms, live = self._terms_of(left), self.at.live_instances
+            if self._mechanisms.is_shown_by(self._latest, left.stages, terms, live_instances=live, is_resumed=True):
                 return True
-        return self.plan(course) is not None
+        return self.plan(left) is not None
 
-    def plan(self, course: Course) -> Plan | None:
+    def plan(self, left: StagesLeft) -> Plan | None:
         """The plan for it; None where it is late or too dear."""
-        if course not in self._plans:
-            self._plans[course] = plan = None if self.is_refused(course) else self._searched(course)
+        if left not in self._plans:
+            self._plans[left] = plan = None if self.is_refused(left) else self._searched(left)
             self._latest = self._latest if plan is None else plan.allocations
-        return self._plans[course]
+        return self._plans[left]
 
-    def _searched(self, course: Course) -> Plan | None:
+    def _searched(self, left: StagesLeft) -> Plan | None:
         live = self.at.live_instances
-        return self._mechanisms.search(course.stages, self._terms_of(course), live_instances=live, is_resumed=True)
+        return self._mechanisms.search(left.stages, self._terms_of(left), live_instances=live, is_resumed=True)
 
-    def _terms_of(self, course: Course) -> Terms:
-        return self.terms(course.stages[0].trials, of_slowest=course.of_slowest)
+    def _terms_of(self, left: StagesLeft) -> Terms:
+        return self.terms(left.stages[0].trials, of_slowest=left.of_slowest)

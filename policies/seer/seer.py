@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from elastune.policies.execution.planned import staged
 from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.rules.halving import Bracket, Stage
-from elastune.policies.seer.barrier import Barrier, Course
+from elastune.policies.seer.barrier import Barrier, StagesLeft
 from elastune.policies.seer.director import Replanner, SeerDirector
 from elastune.policies.seer.fill import most_survivors, open_to_all
 from elastune.policies.seer.mechanisms import TowardsR
@@ -185,30 +185,30 @@ class SeerReplanner(Replanner):
         # In the stage beyond the plan, no target is left but the end of that stage.
         targets = [t for t in self._targets if t >= planned.until_iteration] or [planned.until_iteration]
         most = min(planned.trials, len(trials))
-        courses: list[Course] = []
+        candidates: list[StagesLeft] = []
         for target in targets:
-            course = self._largest(index, barrier, target)
-            if course is not None:
-                if course.stages[0].trials == most:
-                    courses += self._fuller(course, barrier)
+            left = self._largest(index, barrier, target)
+            if left is not None:
+                if left.stages[0].trials == most:
+                    candidates += self._fuller(left, barrier)
                     break  # shorter training of as many is worse
-                courses.append(course)
+                candidates.append(left)
         before = self._planned[:index]
-        best = best_expected(courses, self._terms.profile, self._job.max_iterations, before)
+        best = best_expected(candidates, self._terms.profile, self._job.max_iterations, before)
         plan = None if best is None else barrier.plan(best)
         if plan is not None:
             return plan
         alone = self._stages_left(index, 1, targets[0])
         return fastest_or_cheapest(alone, barrier.terms(1, of_slowest=True), at.live_instances)
 
-    def _largest(self, index: int, barrier: Barrier, target: int) -> Course | None:
+    def _largest(self, index: int, barrier: Barrier, target: int) -> StagesLeft | None:
         """The most survivors that T and B allow to train towards so many iterations; None if not even one.
 
         They end by T even if the slowest of them wins. Where B does not pay for that, they do if an average one wins.
         """
 
-        def course(count: int, *, of_slowest: bool) -> Course:
-            return Course(tuple(self._stages_left(index, count, target)), of_slowest)
+        def asked(count: int, *, of_slowest: bool) -> StagesLeft:
+            return StagesLeft(tuple(self._stages_left(index, count, target)), of_slowest)
 
         most = min(self._planned[index].trials, len(barrier.trials))
         reached = most
@@ -216,29 +216,29 @@ class SeerReplanner(Replanner):
             if count == most - 1 and barrier.slows:
                 # More trials, the slowest of which is no faster, are refused as well. One alone has other stages.
                 reached = 1 + largest_number(
-                    count - 1, lambda more: not barrier.is_refused(course(1 + more, of_slowest=True))
+                    count - 1, lambda more: not barrier.is_refused(asked(1 + more, of_slowest=True))
                 )
             for of_slowest in (True, False):
                 if of_slowest and count > max(reached, 1):
                     continue
-                found = course(count, of_slowest=of_slowest)
+                found = asked(count, of_slowest=of_slowest)
                 if barrier.allows(found):
                     return found
         return None
 
-    def _fuller(self, course: Course, barrier: Barrier) -> list[Course]:
+    def _fuller(self, left: StagesLeft, barrier: Barrier) -> list[StagesLeft]:
         """This one; with `fill`, those that spend what it leaves: on the most survivors, or on the winner's way to R."""
         if not self._mechanisms.fills(self._job):
-            return [course]
+            return [left]
 
         def is_kept(stages: tuple[Stage, ...]) -> bool:
-            return barrier.allows(Course(stages, of_slowest=False))
+            return barrier.allows(StagesLeft(stages, of_slowest=False))
 
-        wider = most_survivors(course.stages, len(barrier.trials), is_kept)
-        longer = _with_beyond(course.stages, self._job)
-        found = [course if wider is None else Course(wider, of_slowest=False)]
-        if len(longer) > len(course.stages) and is_kept(longer):
-            found.append(Course(longer, of_slowest=False))
+        wider = most_survivors(left.stages, len(barrier.trials), is_kept)
+        longer = _with_beyond(left.stages, self._job)
+        found = [left if wider is None else StagesLeft(wider, of_slowest=False)]
+        if len(longer) > len(left.stages) and is_kept(longer):
+            found.append(StagesLeft(longer, of_slowest=False))
         return found
 
     def _stages_left(self, index: int, trials: int, target: int) -> list[Stage]:

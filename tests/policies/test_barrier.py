@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from elastune.policies.execution.observed import Observed, deviation
 from elastune.policies.planning.plan import Plan, Terms
 from elastune.policies.rules.halving import rungs
-from elastune.policies.seer.barrier import Barrier, Course
+from elastune.policies.seer.barrier import Barrier, StagesLeft
 from elastune.policies.seer.mechanisms import TowardsR
 from elastune.policies.seer.seer import SeerReplanner
 from elastune.policies.sizing.replanning import AtBarrier, terms_left
@@ -47,10 +47,10 @@ def barrier_of(world, seed):
     trials = [TrialId(number) for number in range(TRIALS)]
     barrier = Barrier(trials, at, observed, terms, mechanisms)
 
-    def is_found(course):
-        profile = observed.profile(trials[: course.stages[0].trials], of_slowest=course.of_slowest)
-        left, live = terms_left(terms, profile, at), at.live_instances
-        return mechanisms.plan(course.stages, left, live_instances=live, is_resumed=True) is not None
+    def is_found(left):
+        profile = observed.profile(trials[: left.stages[0].trials], of_slowest=left.of_slowest)
+        known, live = terms_left(terms, profile, at), at.live_instances
+        return mechanisms.plan(left.stages, known, live_instances=live, is_resumed=True) is not None
 
     return SeerReplanner(plan, tiny.job, terms, mechanisms), barrier, is_found
 
@@ -60,24 +60,24 @@ def barrier_of(world, seed):
 def test_the_most_survivors_are_those_that_are_found_one_number_after_the_other(world, seed, rung, target):
     replanner, barrier, is_found = barrier_of(world, seed)
     index, most = rung
-    courses = (
-        Course(tuple(replanner._stages_left(index, count, target)), of_slowest)
+    candidates = (
+        StagesLeft(tuple(replanner._stages_left(index, count, target)), of_slowest)
         for count in range(most, 0, -1)
         for of_slowest in (True, False)
     )
-    assert replanner._largest(index, barrier, target) == next(filter(is_found, courses), None)
+    assert replanner._largest(index, barrier, target) == next(filter(is_found, candidates), None)
 
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_what_a_barrier_allows_has_a_plan_and_nothing_else_has(world, seed):
     replanner, barrier, is_found = barrier_of(world, seed)
-    course = replanner._largest(1, barrier, 9)
-    if course is not None:
-        barrier.plan(course)
+    left = replanner._largest(1, barrier, 9)
+    if left is not None:
+        barrier.plan(left)
     for count in range(1, TRIALS + 1):
         for stages in (replanner._stages_left(1, count, 9), replanner._stages_left(0, count, 9)):
-            asked = Course(tuple(stages), of_slowest=False)
+            asked = StagesLeft(tuple(stages), of_slowest=False)
             assert barrier.allows(asked) == is_found(asked)
             assert (barrier.plan(asked) is not None) == is_found(asked)
 
@@ -85,13 +85,13 @@ def test_what_a_barrier_allows_has_a_plan_and_nothing_else_has(world, seed):
 def test_a_question_is_searched_once(world, monkeypatch):
     searched = []
     replanner, barrier, _ = barrier_of(world, 1)
-    course = Course(tuple(replanner._stages_left(1, 2, 9)), of_slowest=False)
+    left = StagesLeft(tuple(replanner._stages_left(1, 2, 9)), of_slowest=False)
     search = TowardsR.search
     monkeypatch.setattr(
         TowardsR, "search", lambda self, *args, **state: searched.append(args) or search(self, *args, **state)
     )
-    assert barrier.plan(course) == barrier.plan(course)
-    assert barrier.allows(course) == barrier.allows(course)
+    assert barrier.plan(left) == barrier.plan(left)
+    assert barrier.allows(left) == barrier.allows(left)
     assert len(searched) <= 1
 
 
