@@ -3,13 +3,11 @@
 import gc
 import os
 import sys
-from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import typer.testing
 from hypothesis import HealthCheck, settings
 from tiny_worlds import Script, build_world, check_each_event, play_world
 
@@ -22,9 +20,6 @@ settings.register_profile("elastune", derandomize=True, deadline=None, suppress_
 # `make test-fast` names this one, by --hypothesis-profile. Tests with a number of their own ask `examples` for a share of it.
 settings.register_profile("fast", settings.get_profile("elastune"), max_examples=15)
 settings.load_profile("elastune")
-
-# The runner of typer builds all commands anew for each call, which takes longer than most calls. They keep nothing of a call.
-typer.testing._get_command = cache(typer.testing._get_command)
 
 
 def pytest_addoption(parser):
