@@ -159,6 +159,13 @@ class _WhenAskedFor(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401  typer's own type
         return _built(name, _found(name))
 
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  as above
+        """The command, or the default; `Mapping` would take a KeyError of an import for a name that is not there."""
+        return self[name] if name in _COMMANDS else default
+
+    def __contains__(self, name: object) -> bool:
+        return name in _COMMANDS
+
     def __iter__(self) -> Iterator[str]:
         return iter(_COMMANDS)
 

@@ -170,7 +170,7 @@ def least_used(variance: float) -> float:
 
 def almost_least_used(variance: float) -> float:
     """A little below `least_used`: that of a variance which is not much larger, and was mostly asked for before."""
-    return _least_used_at(math.ceil(math.log(variance) / _LOG_STEP))
+    return _least_used_at(math.ceil(math.log(variance) / _LOG_STEP)) if variance > 0 else 1.0
 
 
 @functools.lru_cache(4096)

@@ -44,7 +44,7 @@ from elastune.sim.model.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from elastune.sim.bridge.machines.nodes import Node, Nodes
     from elastune.sim.bridge.workers.worker import WorkerSettings
@@ -70,7 +70,7 @@ class RayBackend:
 
     Attributes:
         make_group: starts the workers of a segment.
-        join_s: host seconds to wait for a worker group before its machine is given back, and `hangs_s` after.
+        join_s: host seconds to wait for worker groups before their machine is given back, and `hangs_s` for each after.
         control_s: host seconds between handing over an event and the next call of `next_event`.
         handed_over_s: when the last event was handed over, by `time.perf_counter`.
     """
@@ -180,14 +180,18 @@ class RayBackend:
             groups, machines = list(self._groups.values()), list(self._machines.values())
         for machine in machines:
             machine.cancel()
-        try:
+        with contextlib.ExitStack() as last_first:  # each of these happens, whatever the others raise
+            last_first.callback(self._nodes.close)
+            last_first.callback(self._starting.put, None)
+            last_first.callback(self._join, groups)
             for group in groups:
-                group.abort(Outcome.ENDED)
-            for group in groups:
-                group.join(self.join_s)
-        finally:
-            self._starting.put(None)
-            self._nodes.close()
+                last_first.callback(group.abort, Outcome.ENDED)
+
+    def _join(self, groups: Sequence[WorkerGroup]) -> None:
+        """Wait `join_s` for all of them together."""
+        until_s = time.monotonic() + self.join_s
+        for group in groups:
+            group.join(max(until_s - time.monotonic(), 0.0))
 
     # Events.
 
@@ -274,11 +278,12 @@ class RayBackend:
         Whoever starts a thread waits until it runs, and dozens of them that talk to Ray let each other wait: with 64 groups at
         once, the run would be deaf for half a second.
         """
-        try:
-            while (group := self._starting.get()) is not None:
+        while (group := self._starting.get()) is not None:
+            try:
                 group.start()
-        except Exception as error:
-            self._break(error)
+            except Exception as error:  # as where the system has no room for another thread
+                self._break(error)
+                group.give_up()
 
     def _site(self, placement: Placement) -> Site | None:
         """Where a worker group runs; None if one of its machines is gone."""
@@ -355,8 +360,7 @@ class RayBackend:
         outcome = Outcome.ENDED if cause is GoneCause.RELEASED else Outcome.INSTANCE_GONE
         for group in groups:
             group.abort(outcome)
-        for group in groups:
-            group.join(self.join_s)
+        self._join(groups)
         self._nodes.release(instance)
         for group in groups:
             # The end of a worker group comes before the end of its machine, however long its checkpoints take to read.

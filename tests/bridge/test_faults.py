@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from types import SimpleNamespace
 
@@ -204,6 +205,81 @@ def test_the_run_goes_on_while_worker_groups_start_and_waits_for_them_at_the_end
     Slow.may_run.set()
     assert hear(one.backend, SegmentEnded).outcome is Outcome.ENDED, "before the end of its machine"
     assert hear(one.backend, InstanceGone).cause is GoneCause.RELEASED
+
+
+class Unstartable(Endless):
+    """The system has no room for another thread."""
+
+    made = ()
+
+    def start(self):
+        type(self).made += (self,)
+        raise RuntimeError("can't start new thread")
+
+
+def test_nobody_waits_for_worker_groups_that_cannot_be_started(world):
+    one = world(Unstartable)
+    one.backend.next_event()
+    rent(one.backend)
+    for number in range(2):
+        one.backend.perform(start(number, number))
+    with pytest.raises(WorkerError, match="can't start new thread"):
+        hear(one.backend, SegmentEnded)
+    one.backend.close()
+    assert len(Unstartable.made) == 2
+    assert all(group.join(0.0) for group in Unstartable.made)
+
+
+class Late(Slow):
+    """Its thread starts when the run is over."""
+
+    may_run = threading.Event()
+    made = ()
+
+    def start(self):
+        type(self).made += (self,)
+        super().start()
+
+    def _train(self):
+        raise AssertionError("there is nothing to train on any more")
+
+
+def test_a_worker_group_that_starts_after_the_run_has_ended_asks_for_nothing(world, caplog):
+    one = world(Late, join_s=0.05)
+    one.backend.next_event()
+    rent(one.backend)
+    one.backend.perform(start())
+    one.backend.close()
+    assert one.nodes.closed
+    Late.may_run.set()
+    assert Late.made[0].join(10)
+    assert "nothing to train on" not in caplog.text
+
+
+class Exiting(Breaking):
+    """Something in the thread of the worker group ends that thread."""
+
+    def _train(self):
+        raise SystemExit
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_group_whose_thread_has_ended_is_over(world):
+    groups = queue.SimpleQueue()
+
+    class Kept(Exiting):
+        def start(self):
+            groups.put(self)
+            super().start()
+
+    one = world(Kept)
+    one.backend.next_event()
+    rent(one.backend)
+    one.backend.perform(start())
+    assert groups.get(timeout=10).join(10)
+    for thread in threading.enumerate():
+        if thread.name.startswith("segment-"):
+            thread.join(10)  # pytest hears of its end within this test
 
 
 def test_machines_are_given_back_even_where_worker_groups_cannot_be_ended(world, monkeypatch):

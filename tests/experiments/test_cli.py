@@ -611,3 +611,19 @@ def test_a_sweep_of_a_shipped_run_spec_says_that_a_sweep_file_is_wanted(elastune
 
 def test_a_name_in_capitals_finds_its_suggestion(elastune):
     assert "did you mean 'seer'?" in elastune("run", "spec.yaml", "--policy", "SEER").stderr
+
+
+class Lacking:
+    """An import that finds no key."""
+
+    def find_spec(self, name, path, target=None):  # noqa: ARG002  as Python asks
+        if name == "elastune.experiments.cli.init":
+            raise KeyError("a key that is not there")
+
+
+def test_an_error_of_a_command_s_import_is_not_taken_for_a_wrong_name(monkeypatch):
+    monkeypatch.delitem(sys.modules, "elastune.experiments.cli.init", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Lacking(), *sys.meta_path])
+    with pytest.raises(KeyError, match="a key that is not there"):
+        CliRunner().invoke(app, ["init"], catch_exceptions=False)
+    assert "No such command 'inot'. Did you mean 'init'" in CliRunner().invoke(app, ["inot"]).output

@@ -161,6 +161,7 @@ def test_the_share_that_is_paid_falls_with_the_variance_and_that_of_a_grid_is_a_
         assert 0 <= share - almost_least_used(variance) < 2e-3
     assert least_used(4.1) < 0.2 < least_used(3.9)  # beyond what few groups tell
     assert almost_least_used(3.99) <= least_used(3.99)
+    assert almost_least_used(0.0) == 1.0  # of a spread too small to square
 
 
 def test_on_more_machines_than_the_limits_pay_for_nothing_can_be_taken():

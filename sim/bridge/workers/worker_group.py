@@ -142,6 +142,11 @@ class WorkerGroup:
         """Start the thread that brings the group up."""
         threading.Thread(target=self._run, name=f"segment-{self.command.segment}", daemon=True).start()
 
+    def give_up(self) -> None:
+        """It could not be started: nobody need wait for its end, which is not told."""
+        self._listener.ended(self)
+        self._is_over.set()
+
     def end(self) -> None:
         """End at the next safe point, with a checkpoint."""
         with self._lock:
@@ -172,7 +177,14 @@ class WorkerGroup:
 
     def _run(self) -> None:
         try:
-            self._train()
+            self._live()
+        finally:
+            self._is_over.set()
+
+    def _live(self) -> None:
+        try:
+            if not self._broken.is_set():
+                self._train()
         except _AbortedError:
             pass
         except Exception as error:
@@ -184,7 +196,6 @@ class WorkerGroup:
             self._listener.broken(error)
         finally:
             self._listener.ended(self)
-            self._is_over.set()
 
     def _note(self, error: Exception) -> None:
         level = logging.DEBUG if self._cut is not None else logging.WARNING
