@@ -19,6 +19,7 @@ from elastune.sim.bridge.machines.fault_injector import FaultInjector
 from elastune.sim.bridge.machines.machine import Machine, MachineListener
 from elastune.sim.bridge.retry_policy import RetryPolicy
 from elastune.sim.bridge.workers.checkpoint import CheckpointStore
+from elastune.sim.bridge.workers.group_starter import GroupStarter, join_all
 from elastune.sim.bridge.workers.resumption import Resumption, known_score
 from elastune.sim.bridge.workers.worker_group import GroupContext, GroupListener, Site, WorkerGroup
 from elastune.sim.model.commands import (
@@ -44,7 +45,7 @@ from elastune.sim.model.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from elastune.sim.bridge.machines.nodes import Node, Nodes
     from elastune.sim.bridge.workers.worker import WorkerSettings
@@ -106,7 +107,6 @@ class RayBackend:
         self._machines: dict[InstanceId, Machine] = {}
         self._leaving: set[InstanceId] = set()
         self._groups: dict[SegmentId, WorkerGroup] = {}
-        self._starting: queue.SimpleQueue[WorkerGroup | None] = queue.SimpleQueue()
         self._configurations: dict[TrialId, Configuration] = {}
         self._clones: set[TrialId] = set()
         self._timers: list[tuple[float, int, str]] = []
@@ -119,7 +119,7 @@ class RayBackend:
         else:
             self._go_on(resumption)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        threading.Thread(target=self._start_groups, name="start", daemon=True).start()
+        self._starter = GroupStarter(self._break)
 
     # The seam.
 
@@ -182,16 +182,10 @@ class RayBackend:
             machine.cancel()
         with contextlib.ExitStack() as last_first:  # each of these happens, whatever the others raise
             last_first.callback(self._nodes.close)
-            last_first.callback(self._starting.put, None)
-            last_first.callback(self._join, groups)
+            last_first.callback(self._starter.close)
+            last_first.callback(join_all, groups, self.join_s)
             for group in groups:
                 last_first.callback(group.abort, Outcome.ENDED)
-
-    def _join(self, groups: Sequence[WorkerGroup]) -> None:
-        """Wait `join_s` for all of them together."""
-        until_s = time.monotonic() + self.join_s
-        for group in groups:
-            group.join(max(until_s - time.monotonic(), 0.0))
 
     # Events.
 
@@ -267,23 +261,10 @@ class RayBackend:
                     ),
                 )
                 self._groups[command.segment] = group
-                self._starting.put(group)  # under the lock: whoever finds it may wait for its end
+                self._starter.start(group)  # under the lock: whoever finds it may wait for its end
                 return
         score = known_score(self._context.store, command)
         self._tell(_untrained(command, command.from_iteration, score, Outcome.INSTANCE_GONE, started_at_s))
-
-    def _start_groups(self) -> None:
-        """Start the threads of groups until the backend is closed.
-
-        Whoever starts a thread waits until it runs, and dozens of them that talk to Ray let each other wait: with 64 groups at
-        once, the run would be deaf for half a second.
-        """
-        while (group := self._starting.get()) is not None:
-            try:
-                group.start()
-            except Exception as error:  # as where the system has no room for another thread
-                self._break(error)
-                group.give_up()
 
     def _site(self, placement: Placement) -> Site | None:
         """Where a worker group runs; None if one of its machines is gone."""
@@ -360,7 +341,7 @@ class RayBackend:
         outcome = Outcome.ENDED if cause is GoneCause.RELEASED else Outcome.INSTANCE_GONE
         for group in groups:
             group.abort(outcome)
-        self._join(groups)
+        join_all(groups, self.join_s)
         self._nodes.release(instance)
         for group in groups:
             # The end of a worker group comes before the end of its machine, however long its checkpoints take to read.
