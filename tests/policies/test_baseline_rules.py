@@ -193,6 +193,12 @@ def test_stopping_rungs_ignore_what_is_reported_again_and_stop_what_has_diverged
     assert rule.reported(4, 1, 0.55)  # the second of four: ceil(4 / 3) = 2 go on
 
 
+def task(rule):
+    """Who trains next, and until when."""
+    found = rule.next_task()
+    return found.trial, found.until_iteration
+
+
 def test_pashas_epsilon_is_the_distance_of_curves_that_cross_twice():
     rule = PashaRule(job(), 12, noise_percentile=100.0)
     for _ in range(12):
@@ -200,13 +206,13 @@ def test_pashas_epsilon_is_the_distance_of_curves_that_cross_twice():
     curves = {0: (0.50, 0.40, 0.30), 1: (0.52, 0.38, 0.31), 2: (0.9, 0.8, 0.7), 3: (0.91, 0.81, 0.29)}
     for trial, curve in curves.items():
         rule.reached(trial, 1, curve[0])
-    assert rule.next_task()[:2] == (0, 3)
+    assert task(rule) == (0, 3)
     rule.reported(0, 2, 0.40)
     rule.reached(0, 3, 0.30)
     assert (rule.epsilon, rule.top) == (0.0, 1)
     for trial in (4, 5):
         rule.reached(trial, 1, 0.95)
-    assert rule.next_task()[:2] == (1, 3)
+    assert task(rule) == (1, 3)
     rule.reported(1, 2, 0.38)
     rule.reached(1, 3, 0.31)
     # Trial 1 was behind trial 0, then ahead, then behind again: they are .01 apart, and still in order.
@@ -214,7 +220,7 @@ def test_pashas_epsilon_is_the_distance_of_curves_that_cross_twice():
     assert rule.top == 1
     for trial in (6, 7, 8):
         rule.reached(trial, 1, 0.95)
-    assert rule.next_task()[:2] == (2, 3)
+    assert task(rule) == (2, 3)
     rule.reported(2, 2, 0.8)
     rule.reached(2, 3, 0.05)
     # Trial 2 was .4 behind both at iteration 1 and is ahead of them now: that is no noise.

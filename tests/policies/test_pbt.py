@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_worlds import Story, check_each_event
 
 from elastune.experiments.contracts.policies import check_policy, record, worlds
+from elastune.policies.execution.asynchronous import Task
 from elastune.policies.registry import POLICIES, factory
 from elastune.policies.tuners.pbt import Population, explored, pbt
 from elastune.sim.control.controller import Controller
@@ -209,7 +210,7 @@ def test_a_member_that_takes_over_stands_where_its_source_does():
     rule = population(2, quantile=0.5)
     rule.next_task(), rule.next_task()
     rule.reached(0, 3, 0.1)
-    assert rule.next_task() == (0, 6, 0, None)
+    assert rule.next_task() == Task(0, 6)
     rule.reached(0, 6, 0.05)
     rule.reached(1, 3, 0.9)
     # Trial 1 has trained least, so it goes on first, from iteration 6 of trial 0.
