@@ -626,4 +626,4 @@ def test_an_error_of_a_command_s_import_is_not_taken_for_a_wrong_name(monkeypatc
     monkeypatch.setattr(sys, "meta_path", [Lacking(), *sys.meta_path])
     with pytest.raises(KeyError, match="a key that is not there"):
         CliRunner().invoke(app, ["init"], catch_exceptions=False)
-    assert "No such command 'inot'. Did you mean 'init'" in CliRunner().invoke(app, ["inot"]).output
+    assert "No such command 'initt'. Did you mean 'init'" in CliRunner().invoke(app, ["initt"]).output
