@@ -92,7 +92,7 @@ class Bound:
 def is_out_of_reach(
     stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
 ) -> bool:
-    """Whether no plan keeps T and B, however it uses its machines; saves the search for one. Takes what `Paid` takes."""
+    """Whether no plan keeps T and B, however it uses its machines, so that none need be searched; for arguments see `Paid`."""
     paid = Paid(stages, terms, live_instances=live_instances, is_resumed=is_resumed, is_whole=True)
     least_usd = paid.usd(terms.deadline_s)
     return math.isinf(least_usd) or least_usd > most_usd(terms.budget_usd)

@@ -1,8 +1,8 @@
-"""Whether allocations in hand show that other stages have a plan too, so that none needs to be searched. Pure [ours].
+"""Proves without a search that some stages have a plan: the allocations of another plan are the witness. Pure [ours].
 
-Machines and gangs are kept, as far as the trials of the other stages fill them. What that takes and costs is a plan of the
-space that the frontier searches. So where it keeps T and B, the frontier finds one: it leaves out only what something else
-beats. That holds where its program is exact (`is_exact`), up to the rounding of leases, for which some money is kept back.
+Each stage keeps its machines and the size of its gangs, with as many gangs as its trials fill. This is a plan in the space
+that the frontier searches. If it keeps T and B, the frontier finds a plan too: it drops a plan only for a better one. That
+holds where the frontier is exact (`is_exact`), up to the rounding of leases. So B is lowered a little.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from elastune.policies.rules.halving import Stage
 
 _MOST_VARIANCE = 2.0
-"""Of the logarithm of a trial's time, up to which less than a quarter of a bill is given back."""
+"""Largest variance of the logarithm of a trial's training time. Up to it, machines are paid for at least four fifths of the
+mean training time (`bound.least_used`), so a lease is at least four fifths of the least one before machines are given back."""
 _ROUNDINGS = 2.5
-"""The rounding of each lease, counted so many times: in the bill and in the margin before B, of a bill before refunds."""
+"""Each lease may be rounded up twice, in the bill and in the margin before B; over the four fifths of `_MOST_VARIANCE`."""
 _CLOSE_S = 1e-5
+"""T is kept by so much: more than the grain of times in the frontier, and its tolerance."""
 
 
 def is_shown_by(
@@ -37,10 +39,12 @@ def is_shown_by(
     live_instances: int = 0,
     is_resumed: bool = False,
 ) -> bool:
-    """Whether these allocations show that some plan of these stages keeps T and B, by expected makespans; False says nothing.
+    """Whether these allocations prove that some plan of these stages keeps T and B. T is compared with the expected makespan.
+
+    False: unknown.
 
     Args:
-        allocations: of other stages, as many as these.
+        allocations: of another plan, one for each stage; a different number proves nothing.
         stages: what is to be trained.
         terms: profile, prices, limits.
         live_instances: machines held already.
@@ -59,7 +63,8 @@ def is_shown_by(
             terms.gpus_per_instance,
             terms.max_gpus,
             refunds(terms),
-            (allocation.gpus_per_trial, allocation.instances),
+            allocation.gpus_per_trial,
+            allocation.instances,
         )
         if found is None:
             return False
@@ -78,7 +83,7 @@ def is_exact(stages: Sequence[Stage], terms: Terms, least_lease_s: float) -> boo
     Args:
         stages: what is to be trained.
         terms: profile, prices, limits.
-        least_lease_s: no new machine is paid for less.
+        least_lease_s: new machines are paid for so long at least. Machines that were held before are not rounded.
     """
     rule = terms.price_book.billing
     if not terms.is_per_instance or rule.granularity_s > FINE_QUANTUM_S or rule.minimum_s > least_lease_s:
@@ -100,10 +105,18 @@ def _least_lease_s(stages: Sequence[Stage], terms: Terms, *, is_resumed: bool) -
 
 @functools.lru_cache(4096)
 def _most_gangs(
-    trials: int, sizes: tuple[int, ...], whole: int, max_gpus: int, gives_back: bool, given: tuple[int, int]
+    trials: int,
+    sizes: tuple[int, ...],
+    gpus_per_instance: int,
+    max_gpus: int,
+    gives_back: bool,
+    gang: int,
+    instances: int,
 ) -> Allocation | None:
-    """The allocation of the space with gangs of a given size and as many of them as fit on given machines."""
-    size, instances = given
-    every = allocations_of(trials, "wide", sizes, whole, max_gpus, gives_back)
-    fitting = (one for one in every if one.gpus_per_trial == size and one.needed_instances <= instances)
+    """The allocation with the most gangs of this size that fit on so many machines; None where none does.
+
+    It takes plain numbers, because results are kept by them.
+    """
+    every = allocations_of(trials, "wide", sizes, gpus_per_instance, max_gpus, gives_back)
+    fitting = (one for one in every if one.gpus_per_trial == gang and one.needed_instances <= instances)
     return max(fitting, key=lambda one: one.gpus, default=None)

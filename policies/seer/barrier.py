@@ -1,4 +1,4 @@
-"""What may still be planned at a barrier: each question is answered by as little search as it takes [ours]."""
+"""Which plans T and B still allow at a barrier; it searches only where nothing cheaper answers [ours]."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StagesLeft(NamedTuple):
 
     Attributes:
         stages: the stage that begins and those after it.
-        of_slowest: whether it is planned for the slowest of the trials that begin it, else for an average one.
+        of_slowest: plan as if all trials were as slow as the slowest one; else with their mean and spread (`Observed.profile`).
     """
 
     stages: tuple[Stage, ...]
@@ -29,10 +29,10 @@ class StagesLeft(NamedTuple):
 
 
 class Barrier:
-    """One barrier, or one that is about to come.
+    """A barrier that is reached, or the next one, before its machines are requested.
 
     Args:
-        trials: the survivors, best first.
+        trials: those that may go on, best first by the last rung that has ended.
         at: how the run stands.
         observed: what was learned of the trials.
         terms: what was known before the run.
@@ -49,21 +49,23 @@ class Barrier:
         self._plans: dict[StagesLeft, Plan | None] = {}
         self._latest: tuple[Allocation, ...] = ()
 
-    def terms(self, trials: int, *, of_slowest: bool) -> Terms:
-        """Those that are left for so many of the survivors, with what was learned of them."""
-        key = trials, of_slowest
+    def terms(self, count: int, *, of_slowest: bool) -> Terms:
+        """The terms that are left if the best `count` trials go on, with what was learned of them."""
+        key = count, of_slowest
         if key not in self._known:
-            profile = self._observed.profile(self.trials[:trials], of_slowest=of_slowest)
+            profile = self._observed.profile(self.trials[:count], of_slowest=of_slowest)
             self._known[key] = terms_left(self._terms, profile, self.at)
         return self._known[key]
 
     @property
-    def slows(self) -> bool:
-        """Whether the slowest of more survivors is never faster than that of fewer, as far as is known."""
+    def more_is_never_faster(self) -> bool:
+        """Whether the slowest of more trials is never faster than the slowest of fewer."""
+        # `Observed.profile` takes the slowest trial that was seen. Before the best one was seen, the profile's own seconds
+        # stand in for it, and they may be slower.
         return self._observed.iteration_s(self.trials[0]) is not None
 
     def is_refused(self, left: StagesLeft) -> bool:
-        """Whether a bound says that T and B do not allow it."""
+        """Whether a bound proves that no plan for it keeps T and B; False: unknown."""
         if left not in self._refused:
             self._refused[left] = self._mechanisms.is_out_of_reach(
                 left.stages, self._terms_of(left), live_instances=self.at.live_instances, is_resumed=True
@@ -71,7 +73,7 @@ class Barrier:
         return self._refused[left]
 
     def allows(self, left: StagesLeft) -> bool:
-        """Whether some plan for it keeps T and B; the latest one that was found may show that without another search."""
+        """Whether some plan for it keeps T and B. The plan found last may prove it; otherwise a search does."""
         if left not in self._plans and not self.is_refused(left):
             terms, live = self._terms_of(left), self.at.live_instances
             if self._mechanisms.is_shown_by(self._latest, left.stages, terms, live_instances=live, is_resumed=True):
@@ -79,10 +81,11 @@ class Barrier:
         return self.plan(left) is not None
 
     def plan(self, left: StagesLeft) -> Plan | None:
-        """The plan for it; None where it is late or too dear."""
+        """The plan for it; None where no plan keeps T and B."""
         if left not in self._plans:
             self._plans[left] = plan = None if self.is_refused(left) else self._searched(left)
-            self._latest = self._latest if plan is None else plan.allocations
+            if plan is not None:
+                self._latest = plan.allocations
         return self._plans[left]
 
     def _searched(self, left: StagesLeft) -> Plan | None:

@@ -41,7 +41,7 @@ class Replanner(Protocol):
         """The plan for the stage that begins and those after it; may have fewer trials than survived."""
 
     def next_instances(self, bracket: Bracket, view: RunView, observed: Observed, instances: int) -> int:  # noqa: ARG002
-        """Of so many machines for the next stage, which are about to be requested, those that it would use as things stand."""
+        """How many of these machines, which are about to be requested, the next stage would use by what is known now."""
         return instances
 
 

@@ -128,7 +128,8 @@ class Mechanisms:
         live_instances: int = 0,
         is_resumed: bool = False,
     ) -> bool:
-        """Whether the allocations of another plan show that there is one; False says nothing."""
+        """Whether the allocations of another plan prove that there is one; False: unknown."""
+        # The proof is about what the frontier finds.
         if not self.elastic or self.solver != "frontier":
             return False
         return is_shown_by(allocations, stages, terms, live_instances=live_instances, is_resumed=is_resumed)
@@ -136,7 +137,7 @@ class Mechanisms:
     def search(
         self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
     ) -> Plan | None:
-        """`plan`, where no bound is asked before."""
+        """As `plan`, without asking the bound first."""
         if not self.elastic:
             return _constant_plan(stages, terms, live_instances, is_resumed=is_resumed)
         if self.solver == "greedy":
@@ -159,7 +160,7 @@ class Mechanisms:
         if found is None:
             # The plan itself is on time on average, so the one that is looked for ends no later at its 95th percentile.
             late = frontier(plan.stages, replace(terms, deadline_s=known.promised_s + TIME_GRAIN_S), makespan="p95")
-            # Fastest first; one that is late even on average is no better than the plan that is not.
+            # Fastest first, without those that are late on average: the plan itself is not.
             found = next((other for other in late if other.makespan_s <= terms.deadline_s), None)
         return plan if found is None else found
 

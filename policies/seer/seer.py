@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from elastune.sim.model.protocols import RunView
 
 LATE = 1.15
-"""Machines are requested so early that they are ready when the stage ends; so many times that time may pass until it does."""
+"""Machines are requested one start-up before the stage is expected to end. The barrier is planned as if that took so many times
+as long."""
 
 
 def seer(
@@ -161,9 +162,10 @@ class SeerReplanner(Replanner):
     def replanned(self, bracket: Bracket, view: RunView, observed: Observed) -> Plan:
         """The plan for what is left; the bracket goes on with its stages.
 
-        If all planned survivors can train as planned, they do, and more of them with `fill`. Else `_affordable` drops the worst
-        or trains all of them less. If no plan keeps T and B, the best survivor trains alone by `fastest_or_cheapest`: by the
-        fastest plan if B pays for it, else by the cheapest. `Limits` ends the run by T within B, unless `hard_stop` is off.
+        If all planned survivors can train as planned, they do, and more of them with `fill`. Else the worst are dropped, or all
+        are trained less, whichever has the better expected score. If no plan keeps T and B, the best survivor trains alone by
+        `fastest_or_cheapest`: by the fastest plan if B pays for it, else by the cheapest. `Limits` ends the run by T within B,
+        unless `hard_stop` is off.
         """
         plan = self._affordable(bracket.index, bracket.trials, AtBarrier.of(view), observed)
         before = self._planned[: bracket.index]
@@ -195,6 +197,7 @@ class SeerReplanner(Replanner):
                 candidates.append(left)
         before = self._planned[:index]
         best = best_expected(candidates, self._terms.profile, self._job.max_iterations, before)
+        # Where the best one has none, the plan that showed it was wrong by rounding.
         plan = None if best is None else barrier.plan(best)
         if plan is not None:
             return plan
@@ -211,15 +214,16 @@ class SeerReplanner(Replanner):
             return StagesLeft(tuple(self._stages_left(index, count, target)), of_slowest)
 
         most = min(self._planned[index].trials, len(barrier.trials))
-        reached = most
+        most_of_slowest = most
         for count in range(most, 0, -1):
-            if count == most - 1 and barrier.slows:
-                # More trials, the slowest of which is no faster, are refused as well. One alone has other stages.
-                reached = 1 + largest_number(
+            if count == most - 1 and barrier.more_is_never_faster:
+                # All planned trials did not fit. Where the bound refuses some, it refuses more of them too, as their slowest
+                # is no faster. One trial alone is left out: it trains in a single stage.
+                most_of_slowest = 1 + largest_number(
                     count - 1, lambda more: not barrier.is_refused(asked(1 + more, of_slowest=True))
                 )
             for of_slowest in (True, False):
-                if of_slowest and count > max(reached, 1):
+                if of_slowest and count > max(most_of_slowest, 1):
                     continue
                 found = asked(count, of_slowest=of_slowest)
                 if barrier.allows(found):
@@ -227,7 +231,7 @@ class SeerReplanner(Replanner):
         return None
 
     def _fuller(self, left: StagesLeft, barrier: Barrier) -> list[StagesLeft]:
-        """This one; with `fill`, those that spend what it leaves: on the most survivors, or on the winner's way to R."""
+        """The candidates: this one, or with `fill` a wider one in its place, and one that trains the winner further."""
         if not self._mechanisms.fills(self._job):
             return [left]
 

@@ -1,11 +1,11 @@
-"""Hyperband, on the best fixed cluster and elastic: brackets of SHA that weigh configurations against their training.
+"""Hyperband, on the best fixed cluster and elastic: brackets of SHA, from many short trainings to few long ones.
 
 Names are `room.module.name` below `policies`:
 
     for each bracket, again and again while time is left:    tuners.hyperband.BracketsInOrder.next_bracket
       n by Algorithm 1, the most explorative bracket first   tuners.hyperband.bracket_sizes
       fewer, if T, B or the configurations do not suffice    tuners.hyperband.Schedule.largest
-      rungs of SHA, without the first ones                   tuners.hyperband.bracket_stages
+      rungs of SHA: bracket k skips the first k              tuners.hyperband.bracket_stages
       for each rung, the gang size that ends it soonest      tuners.hyperband.HyperbandDirector.shares
 """
 

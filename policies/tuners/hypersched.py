@@ -7,10 +7,10 @@ Names are `room.module.name` below `policies`:
       pause it if it misses the cutoff of a rung it passed     tuners.hypersched_rungs.PausingRungs.pauses
       one GPU for each live trial, spare ones by score         tuners.hypersched_rungs.fair_shares
         a trial takes them if it gains 10 % by it              tuners.hypersched.HyperSchedPolicy._is_worth
-    when GPUs are free, while the time left is worth a start:  tuners.hypersched_rungs.Stopwatch.fair_s
-      resume a trial that meets its cutoff, which has moved,   tuners.hypersched_rungs.PausingRungs.promote
+    when GPUs are free, while enough time is left to start:    tuners.hypersched_rungs.Stopwatch.fair_s
+      resume a trial that now meets its cutoff (they move),    tuners.hypersched_rungs.PausingRungs.promote
       else start a new one
-    then no new ones: all that are paused are stopped          tuners.hypersched.HyperSchedPolicy._stop_exploring
+    when too little is left: stop all paused, start none       tuners.hypersched.HyperSchedPolicy._stop_exploring
 """
 
 from __future__ import annotations

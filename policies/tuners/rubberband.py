@@ -9,8 +9,10 @@ Names are `room.module.name` below `policies`:
         money within T;
         the constant cluster itself where that is cheaper         planning.rubberband_search.rubberband_plan
       keep the first n whose plan costs at most B                 planning.plan.Terms.are_kept_by
-    run the plan: resize at each barrier, drop the losers         execution.planned.PlannedDirector
-    `replan=true`: plan anew where a stage left its plan          tuners.rubberband.RubberbandDirector.shares
+    run the plan: resize at each barrier                          execution.planned.PlannedDirector
+      and drop the worst trials                                   rules.halving.Bracket.advance
+    `replan=true`: plan anew where a stage took over 5 % more
+      or less than planned                                        tuners.rubberband.RubberbandDirector.shares
 """
 
 from __future__ import annotations

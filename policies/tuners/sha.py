@@ -2,12 +2,12 @@
 
 Names are `room.module.name` below `policies`:
 
-    for each target of the winner's training, R alone
-      unless `truncate` says more:                        sizing.targets.winner_targets
+    for each target of the winner's training, R, or also
+      less if `truncate` allows it:                       sizing.targets.winner_targets
       the first n, largest first, that has a plan:        sizing.sizing.largest
         rungs of n, n/eta, n/eta^2, ... trials            rules.halving.rungs
         fixed: machines and gangs of the best cluster     sizing.constant.cheapest_fixed_plan
-        naive: gangs on B / (c T) machines                sizing.constant.naive_instances
+        naive: B / (c T) machines                         sizing.constant.naive_instances
         elastic: one gang size, machines come and go      sizing.constant.constant_plan
         the plan must keep T and B                        planning.plan.Terms.are_kept_by
     take the plan with the best expected score            sizing.targets.best_expected
