@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from elastune.policies.planning.bound import is_out_of_reach
 from elastune.policies.sizing.replanning import AtBarrier, terms_left
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ class Barrier:
     def is_refused(self, left: StagesLeft) -> bool:
         """Whether a bound proves that no plan for it keeps T and B; False: unknown."""
         if left not in self._refused:
-            self._refused[left] = self._mechanisms.is_out_of_reach(
-                left.stages, self._terms_of(left), live_instances=self.at.live_instances, is_resumed=True
-            )
+            terms, live = self._terms_of(left), self.at.live_instances
+            self._refused[left] = is_out_of_reach(left.stages, terms, live_instances=live, is_resumed=True)
         return self._refused[left]
 
     def allows(self, left: StagesLeft) -> bool:

@@ -109,15 +109,9 @@ class Mechanisms:
 
         By expected makespans; see `safer`.
         """
-        if self.is_out_of_reach(stages, terms, live_instances=live_instances, is_resumed=is_resumed):
+        if is_out_of_reach(stages, terms, live_instances=live_instances, is_resumed=is_resumed):
             return None
         return self.search(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
-
-    def is_out_of_reach(
-        self, stages: Sequence[Stage], terms: Terms, *, live_instances: int = 0, is_resumed: bool = False
-    ) -> bool:
-        """Whether a bound says that there is no such plan."""
-        return is_out_of_reach(stages, terms, live_instances=live_instances, is_resumed=is_resumed)
 
     def is_shown_by(
         self,

@@ -161,10 +161,12 @@ class Bundle:
         Raises:
             InputError: the bundle has fewer configurations.
         """
-        rows, tests = self.draw(trials, seed), self.test_scores
-        if self.replicates is not None:
-            rows, tests = self.replicates.drawn(rows, seed), self.replicates.test_scores
-        return None if tests is None else tests[rows, iteration - 1]
+        curves, held = self._drawn(self.draw(trials, seed), seed)
+        return None if held.test_scores is None else held.test_scores[curves, iteration - 1]
+
+    def _drawn(self, rows: np.ndarray, seed: int) -> tuple[np.ndarray, Bundle | Replicates]:
+        """(rows,) int: the curves that the seed draws for these configurations, and what holds them."""
+        return (rows, self) if self.replicates is None else (self.replicates.drawn(rows, seed), self.replicates)
 
     def recorded_beside(self, row: int, seed: int, iteration: int) -> tuple[float | None, dict[str, float]]:
         """What is recorded beside the score of one configuration after so many iterations, on the curve that the seed draws.
@@ -177,10 +179,9 @@ class Bundle:
         Returns:
             The test score, None where there are none, and by name what was measured.
         """
-        held, curve = (
-            (self, row) if self.replicates is None else (self.replicates, self.replicates.one_drawn(row, seed))
-        )
-        at = curve, iteration - 1
+        # A stream for each of all the other configurations would be drawn in vain.
+        curves, held = self._drawn(np.array([row]), seed)
+        at = curves.item(), iteration - 1
         tests = None if held.test_scores is None else held.test_scores.item(at)
         return tests, {name: values.item(at) for name, values in held.measured.items()}
 
@@ -261,10 +262,8 @@ class Bundle:
         """
         self.require_covers(job)
         rows = self.draw(job.trials, seed)
-        scores, iteration_s = self.scores, terms.iteration_s * self.relative_cost[rows]
-        curves = rows
+        (curves, held), iteration_s = self._drawn(rows, seed), terms.iteration_s * self.relative_cost[rows]
         if self.replicates is not None:
-            curves, scores = self.replicates.drawn(rows, seed), self.replicates.scores
             iteration_s *= self.replicates.slowness[curves]
         scaling = terms.of_iteration(terms.scaling)
         min_gpus = self.min_gpus
@@ -272,7 +271,7 @@ class Bundle:
             min_gpus = np.full(self.trials, terms.min_gpus) if terms.min_gpus > 1 else None
         if min_gpus is not None:
             min_gpus = min_gpus[rows]
-        return GroundTruth(scores[curves], iteration_s, scaling, terms.timings, terms.stragglers, min_gpus)
+        return GroundTruth(held.scores[curves], iteration_s, scaling, terms.timings, terms.stragglers, min_gpus)
 
     def require_covers(self, job: TuningJob) -> None:
         """Check that the curves are long enough for a job.

@@ -73,11 +73,6 @@ class Replicates:
         ]
         return first + np.array(offsets, dtype=np.int64)
 
-    def one_drawn(self, row: int, seed: int) -> int:
-        """`drawn` for one configuration; a stream for each of all the others would be drawn in vain."""
-        curve: int = self.drawn(np.array([row]), seed).item()
-        return curve
-
     def mean_squared_slowness(self) -> np.ndarray:
         """(trials,) float >= 1: of a trial's curves; the variance of their durations follows from it."""
         squared: np.ndarray = np.bincount(self.trial, weights=self.slowness**2) / np.bincount(self.trial)
