@@ -155,23 +155,21 @@ class Limits:
         every = self._checkpoint_every(gpus)
         if not self._is_limited:
             return RunTrial(trial, gpus, until_iteration, checkpoint_every=every)
-        saves_s, starts_until_s, meters = self._saves_s, self._starts_until_s, self._meters
+        saves_s, starts_until_s = self._saves_s, self._starts_until_s
         done = view.trial(trial).checkpoint_iteration if stands_at is None else stands_at
         iteration_s = self._iteration_s(trial, gpus)
         start_s = view.now_s + (self._resumes_s if done else self._launches_s)
         # A trial that was paused as too slow must not start again at once.
         allowed_s = iteration_s * self._spread if trial in self._seen_s else iteration_s
         durable_s = start_s + allowed_s + saves_s
-        if durable_s > starts_until_s or not (meters is None or meters.pays(view, gpus, durable_s)):
+        if durable_s > starts_until_s or not self._pays(view, gpus, durable_s):
             return None
         # Reports cost events. They are asked for only if the limit may come first, should training be slower than predicted.
         train_s = (until_iteration - done) * iteration_s
         ends_s = start_s + CAUTION * train_s + saves_s
-        is_safe = (
-            self._is_stop_known and ends_s < starts_until_s and (meters is None or meters.pays(view, gpus, ends_s))
-        )
-        if meters is not None:
-            meters.starts(trial, gpus, start_s + train_s + saves_s if is_safe else durable_s)
+        is_safe = self._is_stop_known and ends_s < starts_until_s and self._pays(view, gpus, ends_s)
+        if self._meters is not None:
+            self._meters.starts(trial, gpus, start_s + train_s + saves_s if is_safe else durable_s)
             self._has_moved = True
         if not is_safe and self._has_failed and not self._has_answer and not self._job.checkpoint_every:
             every = 1  # else the run may end without an answer
